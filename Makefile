@@ -1,0 +1,48 @@
+# `make` alone lists what there is.
+
+BASE_PYTHON ?= python3.11
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test slow lint format clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+venv: $(VENV)/.installed  ## make .venv from requirements.txt, once and again when it changes
+
+demo: $(VENV)/.installed  ## run the whole line on drawn scenes (PORT=... for the page)
+	$(PYTHON) -m pipelines.demo $(if $(PORT),--port $(PORT))
+
+test: $(VENV)/.installed-dev  ## run the tests (about 10 minutes on 2 cores)
+	$(PYTHON) -m pytest
+
+slow: $(VENV)/.installed-dev  ## run the proofs that take minutes each
+	$(PYTHON) -m pytest -m slow
+
+lint: $(VENV)/.installed-dev  ## check style without changing anything
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+
+format: $(VENV)/.installed-dev  ## mend what the linter can mend
+	$(PYTHON) -m ruff check --fix
+	$(PYTHON) -m ruff format
+
+clean:  ## remove caches and build products; runs, data and saved models stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -exec rm -rf {} +
+
+# The stamps are younger than the lists they were made from, or are made again.
+$(VENV)/.installed: requirements.txt
+	@command -v $(BASE_PYTHON) >/dev/null || \
+	  { echo "$(BASE_PYTHON) is not installed: install it, or name another with BASE_PYTHON=python3.12" >&2; exit 1; }
+	@echo "installing requirements.txt into $(VENV): 3 minutes and 4 GB the first time"
+	test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
+	$(PIP) install -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	$(PIP) install -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,177 @@
+"""What every verb shares: how it parses, reports progress, names its files and fails.
+
+A verb is one module, `pipelines/VERB.py`, with three public functions:
+
+    def build_parser() -> ArgumentParser:           # parsing alone: imports nothing heavy
+        parser = verb_parser("prepare", "Turns pictures and captions into shards.")
+        parser.add_argument("--out", type=Path, required=True, help="folder to write")
+        return parser
+
+    def run(arguments: Namespace) -> None:          # imports TensorFlow here, if at all
+        from tf_dpce.data.shards import write_shards
+
+        with progress("pictures") as report:
+            paths = write_shards(..., progress=report)
+        say_files(paths)
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        return run_verb(build_parser, run, argv)
+
+    if __name__ == "__main__":
+        sys.exit(main())
+
+Heavy imports stand inside `run`, so that `--help` and a mistyped option answer at once and
+TensorFlow starts with its log level set. Results go to stdout; bars and errors to stderr.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from tf_dpce.errors import UserError
+
+SUCCESS = 0
+FAILURE = 1
+INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended
+
+# Faults of the machine or of a path. Any other OSError is a bug and keeps its traceback.
+_ENVIRONMENT_ERRORS = (
+    errno.EACCES,
+    errno.EADDRINUSE,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EIO,
+    errno.EISDIR,
+    errno.EMFILE,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
+
+_GRAPH_NOTES = re.compile(r"\{\{.*?\}\} | \[Op:\w+\]")  # TensorFlow's names of its own nodes
+
+
+def verb_parser(verb: str, description: str) -> ArgumentParser:
+    """Returns the empty parser of a verb.
+
+    Abbreviated options are refused: otherwise `--stage1.epoch` would pass for `--stage1.epochs`.
+    """
+    return ArgumentParser(
+        prog=f"python -m pipelines.{verb}", description=description, allow_abbrev=False
+    )
+
+
+def run_verb(
+    build_parser: Callable[[], ArgumentParser],
+    run: Callable[[Namespace], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parses `argv`, runs a verb and turns what the user can mend into one line on stderr.
+
+    Args:
+        build_parser: returns the verb's parser.
+        run: does the work, given the parsed arguments.
+        argv: arguments without the program's name; None takes the process's own.
+
+    Returns:
+        The exit status: 0, 1 after a mistake or a fault of the machine, 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: status 2 for bad usage, 0 for `--help`, as argparse has it.
+        Exception: anything else that `run` raises is a bug, and keeps its traceback.
+    """
+    # Level 2 would still print "failed call to cuInit" on every machine without a GPU.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    arguments = build_parser().parse_args(argv)
+    try:
+        run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # `tf-dpce search ... | head` is no failure; the interpreter must not flush again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SUCCESS
+    except Exception as error:
+        message = _explain(error)
+        if message is None:
+            raise
+        return _fail(f"error: {message}", FAILURE)
+    return SUCCESS
+
+
+@contextmanager
+def progress(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields a callback `(done, total)` that draws a bar on stderr.
+
+    Where stderr is no terminal nothing is drawn, and one line at the end says what was done.
+
+    Example:
+        >>> with progress("pictures") as report:
+        ...     audit(pairs, progress=report)
+    """
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+        state = bar.tasks[task]
+    if not console.is_terminal:
+        line = f"{description}: {state.completed:.0f} in {state.elapsed or 0:.1f} s"
+        print(line, file=sys.stderr)
+
+
+def say_files(paths: Iterable[Path | str]) -> None:
+    """Names on stdout, one a line, the files and folders that a verb leaves behind."""
+    for path in paths:
+        print(path)
+
+
+def _explain(error: Exception) -> str | None:
+    """Returns one line about what the user can mend, or None for a bug."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in _ENVIRONMENT_ERRORS:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return _explain_tensorflow(error)
+
+
+def _explain_tensorflow(error: Exception) -> str | None:
+    """Tells a full disk or a read-only folder, which TensorFlow reports in its own classes."""
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
+        return None
+    line = _GRAPH_NOTES.sub("", " ".join(error.message.split()))
+    known = any(os.strerror(number) in line for number in _ENVIRONMENT_ERRORS)
+    return line if known else None
+
+
+def _fail(line: str, status: int) -> int:
+    print(line, file=sys.stderr)
+    return status

@@ -1,0 +1,71 @@
+"""Turns pictures or sentences into vectors: `python -m pipelines.embed`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
+
+from pipelines._verb import progress, run_verb, say_files, verb_parser
+
+
+def build_parser() -> ArgumentParser:
+    """Returns the verb's parser."""
+    parser = verb_parser("embed", "Turns pictures or sentences into vectors.")
+    parser.add_argument("--model", type=Path, required=True, help="exported model, or run folder")
+    inputs = parser.add_mutually_exclusive_group(required=True)
+    inputs.add_argument(
+        "--images",
+        nargs="+",
+        type=str,
+        metavar="GLOB_OR_SHARDS",
+        help="pictures, such as 'photos/**/*.jpg'; or a prepared folder, or its *.tfrecord",
+    )
+    inputs.add_argument(
+        "--texts",
+        nargs="+",
+        type=str,
+        metavar="FILE",
+        help="one sentence a line, or .jsonl with text and id; or shards, for their captions",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of vectors to write")
+    parser.add_argument(
+        "--shard-size", type=PositiveInt, default=4096, help="inputs a file (default: 4096)"
+    )
+    return parser
+
+
+def run(arguments: Namespace) -> None:
+    """Embeds, and says what was done before, now, and not at all."""
+    from tf_dpce.search.digest import model_digest
+    from tf_dpce.search.inputs import find_pictures, find_texts
+    from tf_dpce.search.store import BOOK, rejected_file
+
+    digest = model_digest(arguments.model)
+    images = arguments.images is not None
+    inputs = find_pictures(arguments.images) if images else find_texts(arguments.texts)
+
+    from tf_dpce.export.encoder import load
+    from tf_dpce.search.embedding import embed
+
+    encoder, out = load(arguments.model), arguments.out
+    with progress(inputs.kind) as report:
+        outcome = embed(encoder, inputs, out, digest, arguments.shard_size, report)
+    if outcome.before == outcome.total:
+        print(f"nothing to do: {out} already holds these {inputs.kind}")
+    elif outcome.before:
+        print(f"continued after {outcome.before:,} of {outcome.total:,} {inputs.kind}")
+    print(f"{outcome.embedded:,} {inputs.kind} embedded, {outcome.rejected:,} rejected")
+    say_files([out / BOOK, rejected_file(out, inputs.kind)])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the verb and returns its exit status."""
+    return run_verb(build_parser, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Scores a run on one split of prepared data: `python -m pipelines.evaluate`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from pipelines._verb import progress, run_verb, say_files, verb_parser
+
+
+def build_parser() -> ArgumentParser:
+    """Returns the verb's parser."""
+    parser = verb_parser("evaluate", "Scores a run on one split of prepared data.")
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--data", type=Path, required=True, help="folder of prepared data")
+    parser.add_argument("--split", default="test", help="train, val or test (default: test)")
+    parser.add_argument(
+        "--protocol", default="all", help="all: every picture against every caption (default)"
+    )
+    parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
+    return parser
+
+
+def run(arguments: Namespace) -> None:
+    """Scores, shows the table and saves it in the run's folder."""
+    from rich.console import Console
+
+    from tf_dpce.evaluation.protocols import evaluate_split, protocol_named, split_named
+    from tf_dpce.evaluation.report import metrics_path, metrics_table, save_metrics
+    from tf_dpce.training.run import load_run
+
+    data, split, protocol = arguments.data, arguments.split, arguments.protocol
+    protocol_named(protocol)
+    split_named(data, split)
+    trained = load_run(arguments.run, arguments.checkpoint)
+    with progress("pictures and captions") as report:
+        metrics = evaluate_split(
+            trained.model, trained.caption_encoder, data, split, protocol, progress=report
+        )
+    path = metrics_path(arguments.run, data, split, protocol)
+    save_metrics(path, metrics, _origin(arguments))
+    Console().print(metrics_table(metrics, f"{arguments.run} on {data}, {split}"))
+    say_files([path])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the verb and returns its exit status."""
+    return run_verb(build_parser, run, argv)
+
+
+def _origin(arguments: Namespace) -> dict[str, Any]:
+    from tf_dpce.data.manifest import Manifest
+
+    manifest = Manifest.load(arguments.data)
+    split = manifest.splits[arguments.split]
+    options = ("run", "data", "split", "protocol", "checkpoint")
+    command = " ".join(f"--{name} {arguments[name]}" for name in options)
+    return {
+        "data": str(arguments.data),
+        "split": arguments.split,
+        "split_digest": manifest.split_digest,
+        "protocol": arguments.protocol,
+        "checkpoint": arguments.checkpoint,
+        "pictures": split.pictures,
+        "captions": split.captions,
+        "command": f"python -m pipelines.evaluate {command}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

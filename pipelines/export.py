@@ -1,0 +1,47 @@
+"""Publishes a run for TF Serving: `python -m pipelines.export`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from pipelines._verb import progress, run_verb, say_files, verb_parser
+
+
+def build_parser() -> ArgumentParser:
+    """Returns the verb's parser."""
+    parser = verb_parser(
+        "export", "Publishes a run as the next version of a model, verified in a fresh process."
+    )
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--to", type=Path, required=True, help="saved_models/NAME")
+    parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
+    return parser
+
+
+def run(arguments: Namespace) -> None:
+    """Exports, verifies, publishes and names what is there."""
+    from tf_dpce.export.origin import run_metrics, run_origin
+    from tf_dpce.export.publish import export_model
+    from tf_dpce.training.run import load_run
+
+    trained = load_run(arguments.run, arguments.checkpoint)
+    origin = run_origin(trained, arguments.checkpoint)
+    metrics = run_metrics(trained, arguments.checkpoint)
+    with progress("steps") as report:
+        version = export_model(
+            trained.model, trained.caption_encoder, arguments.to, origin, metrics, report
+        )
+    say_files(sorted(path for path in version.rglob("*") if path.is_file()))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the verb and returns its exit status."""
+    return run_verb(build_parser, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

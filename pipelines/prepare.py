@@ -1,0 +1,111 @@
+"""`prepare`: from photographs and captions on disk to shards that training reads."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
+
+from pipelines._verb import progress, run_verb, say_files, verb_parser
+from tf_dpce.errors import UserError
+from tf_dpce.sources.pair import Pair, Rejected
+
+if TYPE_CHECKING:
+    from tf_dpce.data.prepare import Prepared
+
+SOURCES = ("scenes", "flickr8k", "table")
+
+
+def build_parser() -> ArgumentParser:
+    """Returns the parser of this verb."""
+    parser = verb_parser("prepare", "Decodes every picture once and writes shards for training.")
+    parser.add_argument("--source", choices=SOURCES, required=True, help="what to read")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--root", type=Path, help="folder of the data set (flickr8k)")
+    parser.add_argument("--images", type=Path, help="folder of pictures, where it is another")
+    parser.add_argument(
+        "--annotations", type=Path, help="table: the file of captions; flickr8k: their folder"
+    )
+    parser.add_argument("--split-file", type=Path, help="table: lines of image<TAB>split")
+    parser.add_argument("--workers", type=PositiveInt, default=os.cpu_count(), help="threads")
+    parser.add_argument("--seed", type=int, default=0, help="of the order, split and scenes")
+    parser.add_argument("--lowercase", action="store_true", help="lower-case all captions")
+    parser.add_argument("--vectors", type=Path, help="keep only words with a vector in this file")
+    parser.add_argument("--pictures", type=PositiveInt, default=8000, help="scenes to train on")
+    parser.add_argument("--val-pictures", type=PositiveInt, default=500, help="to validate on")
+    parser.add_argument("--test-pictures", type=PositiveInt, default=500, help="to test on")
+    parser.add_argument("--picture-size", type=PositiveInt, default=64, help="side of a scene")
+    return parser
+
+
+def run(arguments: Namespace) -> None:
+    """Reads, checks and writes; says what was kept and what was refused."""
+    items = _items(arguments)
+    from tf_dpce.data.prepare import prepare
+
+    with progress("pictures") as report:
+        prepared = prepare(
+            items,
+            arguments.out,
+            source=arguments.source,
+            seed=arguments.seed,
+            lowercase=arguments.lowercase,
+            vectors=arguments.vectors,
+            workers=arguments.workers,
+            progress=report,
+        )
+    _say(prepared)
+    say_files(prepared.files)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the verb and returns its exit status."""
+    return run_verb(build_parser, run, argv)
+
+
+def _items(arguments: Namespace) -> Iterable[Pair | Rejected]:
+    if arguments.source == "flickr8k":
+        from tf_dpce.sources.flickr8k import read_flickr8k
+
+        if arguments.root is None:
+            raise UserError("--source flickr8k needs --root, the folder of the data set")
+        return read_flickr8k(arguments.root, arguments.images, arguments.annotations)
+    return _draw(arguments)
+
+
+def _draw(arguments: Namespace) -> list[Pair]:
+    from tf_dpce.data.prepare import discard
+    from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
+
+    discard(arguments.out)
+    numbers = scene_numbers(arguments.pictures, arguments.val_pictures, arguments.test_pictures)
+    with progress("scenes") as report:
+        size, folder = arguments.picture_size, arguments.out / "scenes"
+        return list(draw_scenes(folder, arguments.seed, numbers, size, report))
+
+
+def _say(prepared: Prepared) -> None:
+    manifest = prepared.manifest
+    for name, split in manifest.splits.items():
+        print(f"{name:<6}{split.pictures:>8,} pictures{split.captions:>10,} captions", end="")
+        print(f"{split.instances:>8,} instances{len(split.shards):>4} shards")
+    kept = sum(split.pictures for split in manifest.splits.values())
+    captions = sum(split.captions for split in manifest.splits.values())
+    reasons = Counter(item.reason for item in prepared.rejected).most_common()
+    why = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+    print(f"kept {kept:,} pictures with {captions:,} captions")
+    print(f"rejected {len(prepared.rejected):,}" + (f": {why}" if why else ""))
+    print(
+        f"vocabulary of {manifest.vocabulary_size:,} words, "
+        f"{100 * manifest.vocabulary_coverage:.1f} % of the training captions' words"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

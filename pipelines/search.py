@@ -1,0 +1,113 @@
+"""Finds pictures or sentences by a sentence or a picture: `python -m pipelines.search`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+
+from pipelines._verb import run_verb, say_files, verb_parser
+
+if TYPE_CHECKING:
+    from tf_dpce.search.query import Hit
+
+KINDS = ("images", "texts")
+
+
+def build_parser() -> ArgumentParser:
+    """Returns the verb's parser."""
+    parser = verb_parser("search", "Finds pictures or sentences by a sentence or a picture.")
+    parser.add_argument("--index", type=Path, required=True, help="folder of an index")
+    parser.add_argument(
+        "--model", type=Path, required=True, help="model that the index was built with"
+    )
+    query = parser.add_mutually_exclusive_group(required=True)
+    query.add_argument("--text", type=str, help="sentence to search with")
+    query.add_argument("--image", type=Path, help="picture to search with")
+    parser.add_argument(
+        "--for",
+        dest="kind",
+        choices=KINDS,
+        help="what to find (default: images for a sentence, texts for a picture if there are any)",
+    )
+    parser.add_argument("--top", type=int, default=10, help="number of results (default: 10)")
+    parser.add_argument("--json", action="store_true", help="results as JSON on stdout")
+    parser.add_argument("--sheet", type=Path, help="contact sheet of the results, FILE.png")
+    return parser
+
+
+def run(arguments: Namespace) -> None:
+    """Searches, shows the hits and draws them."""
+    from tf_dpce.search.catalogue import Catalogue
+
+    catalogue = Catalogue.load(arguments.index)
+    kind = arguments.kind or _usual_kind(arguments, catalogue.counts)
+    catalogue.check(kind, arguments.top)
+
+    from tf_dpce.search.query import open_searcher
+
+    searcher = open_searcher(arguments.index, arguments.model)
+    if arguments.image is None:
+        query, hits = arguments.text, searcher.by_text(arguments.text, arguments.top, kind)
+    else:
+        query, hits = arguments.image, searcher.by_image(arguments.image, arguments.top, kind)
+    _show(query, kind, hits, arguments.json)
+    if len(hits) < arguments.top:
+        held = f"{len(hits)} of the {catalogue.counts[kind]} {kind} in the index"
+        print(f"asked for {arguments.top}, found {held}", file=sys.stderr)
+    if arguments.sheet is not None:
+        _draw(query, hits, arguments.sheet, arguments.json)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the verb and returns its exit status."""
+    return run_verb(build_parser, run, argv)
+
+
+def _usual_kind(arguments: Namespace, counts: dict[str, int]) -> str:
+    return "texts" if arguments.image is not None and "texts" in counts else "images"
+
+
+def _show(query: str | Path, kind: str, hits: list[Hit], as_json: bool) -> None:
+    if as_json:
+        asked = {"image": str(query)} if isinstance(query, Path) else {"text": query}
+        answer = {"query": asked, "for": kind, "hits": [_present(hit) for hit in hits]}
+        print(json.dumps(answer, indent=1, ensure_ascii=False))
+        return
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(str(query)), title_justify="left")
+    for name, side in (("rank", "right"), ("score", "right"), ("id", "left")):
+        table.add_column(name, justify=side)
+    table.add_column("path" if kind == "images" else "text", overflow="fold")
+    for hit in hits:
+        content = hit.path if hit.text is None else hit.text
+        # Text, because a caption's square brackets are no markup.
+        table.add_row(str(hit.rank), f"{hit.score:.4f}", Text(hit.id), Text(content or ""))
+    Console().print(table)
+
+
+def _present(hit: Hit) -> dict[str, object]:
+    return {name: value for name, value in asdict(hit).items() if value is not None}
+
+
+def _draw(query: str | Path, hits: list[Hit], sheet: Path, as_json: bool) -> None:
+    from tf_dpce.search.sheet import SheetRow, contact_sheet
+
+    contact_sheet([SheetRow(query, hits)], sheet)
+    if as_json:
+        print(sheet, file=sys.stderr)  # stdout is for a program to read
+    else:
+        say_files([sheet])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""Checks an exported version as TF Serving will run it: `python -m pipelines.verify PATH`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from pipelines._verb import run_verb, verb_parser
+
+
+def build_parser() -> ArgumentParser:
+    """Returns the verb's parser."""
+    parser = verb_parser("verify", "Checks an exported version as TF Serving will run it.")
+    parser.add_argument("path", type=Path, help="saved_models/NAME/INTEGER, or NAME: its newest")
+    return parser
+
+
+def run(arguments: Namespace) -> None:
+    """Shows the report, and fails where the export differs from its model."""
+    import tensorflow as tf
+
+    from tf_dpce.errors import UserError
+    from tf_dpce.export.verify import verify_version
+    from tf_dpce.export.versions import find_version
+
+    # The loader of Sessions is deprecated for new code; TF Serving's path it remains.
+    tf.get_logger().setLevel("ERROR")
+    version = find_version(arguments.path)
+    report = verify_version(version)
+    for check in report.checks:
+        print(f"{'ok    ' if check.passed else 'FAILED'}  {check.name:14}{check.finding}")
+    if report.failures:
+        raise UserError(f"{version} is not fit to serve: {report.failures[0]}; export it again")
+    print(f"{version} answers as the model it was exported from")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the verb and returns its exit status."""
+    return run_verb(build_parser, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""What all tests share: a quiet TensorFlow and the real data, where it is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Both are read once, when TensorFlow and Keras are first imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+PROJECT = Path(__file__).resolve().parents[1]
+SHARED_DATA = PROJECT.parent / "shared" / "data"
+
+
+def _shared(relative: str) -> Path:
+    path = SHARED_DATA / relative
+    if not path.exists():
+        pytest.skip(f"the real data is not redistributed: no ../shared/data/{relative} here")
+    return path
+
+
+@pytest.fixture(scope="session")
+def project_root() -> Path:
+    """The checkout: where README.md, tf_dpce/ and pipelines/ are."""
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def flickr8k_root() -> Path:
+    """Flickr8k as its authors laid it out, 8,000 photographs."""
+    return _shared("flickr8k")
+
+
+@pytest.fixture(scope="session")
+def mobilenet_weights() -> Path:
+    """ImageNet weights of MobileNetV2 1.0/224 without its classifier."""
+    return _shared("weights/mobilenet_v2_1.0_224_no_top_folded.h5")
+
+
+@pytest.fixture(scope="session")
+def glove_vectors() -> Path:
+    """300-dimensional GloVe vectors of the words of Flickr8k."""
+    return _shared("vectors/glove_42B_300d_flickr8k.npz")

@@ -1,0 +1,108 @@
+"""`tf_dpce.load`: two lines to a vector, from a run or an export alike."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+import tf_dpce
+from tests.export.tiny import WIDTH, tiny_run
+from tf_dpce.errors import UserError
+from tf_dpce.export import ENDPOINTS
+from tf_dpce.export.examples import FILE, load_examples
+from tf_dpce.export.record import example_pictures
+from tf_dpce.preprocessing import status
+
+PICTURE = example_pictures()[0]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return tiny_run(tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="module", params=["version", "model", "run"])
+def encoder(request, exported, run):
+    paths = {"version": exported, "model": exported.parent, "run": run}
+    return tf_dpce.load(paths[request.param])
+
+
+def test_two_lines_to_a_vector(exported):
+    encoder = tf_dpce.load(str(exported))
+    vectors = encoder.encode_texts(["a dog on the grass", "two cats"])
+
+    assert vectors.shape == (2, WIDTH) == (2, encoder.dimension)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_runs_and_exports_give_the_recorded_vectors(encoder, exported):
+    # The run holds the weights of the very model that was exported.
+    recorded = load_examples(exported / FILE, ENDPOINTS)
+    pictures, sentences = recorded["encode_image"], recorded["encode_text"]
+    vectors, codes = encoder.images(pictures.inputs)
+    np.testing.assert_allclose(vectors, pictures.embeddings, atol=1e-5)
+    np.testing.assert_array_equal(codes, pictures.statuses)
+    texts = [text.decode(errors="replace") for text in sentences.inputs]
+    vectors, codes = encoder.texts(texts)
+    np.testing.assert_allclose(vectors, sentences.embeddings, atol=1e-5)
+    np.testing.assert_array_equal(codes, sentences.statuses)
+
+
+def test_files_and_bytes_give_the_same(encoder, tmp_path):
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(PICTURE)
+    vectors = encoder.encode_images([path, str(path), PICTURE])
+    np.testing.assert_array_equal(vectors[0], vectors[1])
+    np.testing.assert_array_equal(vectors[0], vectors[2])
+
+
+@pytest.mark.parametrize("count", [0, 1, 64, 65])
+def test_any_number_goes_in_batches(encoder, count):
+    sentences = ["a dog" if row % 2 else "two cats" for row in range(count)]
+    vectors = encoder.encode_texts(sentences)
+    assert vectors.shape == (count, WIDTH)
+    expected = encoder.encode_texts(["two cats", "a dog"])
+    np.testing.assert_allclose(vectors, expected[np.arange(count) % 2], atol=1e-6)
+    assert encoder.encode_images([]).shape == (0, WIDTH)
+
+
+def test_bad_rows_are_told_by_status(encoder):
+    vectors, codes = encoder.images([PICTURE, b"", b"text"])
+    assert codes.tolist() == [status.OK, status.EMPTY, status.WRONG_TYPE]
+    assert not vectors[1:].any()
+    vectors, codes = encoder.texts(["dog", " ", "zebra", "\udcff"])
+    assert codes.tolist() == [status.OK, status.EMPTY, *[status.NO_KNOWN_WORD] * 2]
+    assert not vectors[1:].any()
+
+
+def test_bad_rows_are_refused_by_name(encoder, tmp_path):
+    path = tmp_path / "notes.jpg"
+    path.write_text("no picture")
+    with pytest.raises(UserError, match=f"^{path}: neither JPEG nor PNG$"):
+        encoder.encode_images([PICTURE, path])
+    with pytest.raises(UserError, match=r"^picture 2: empty \(and 1 more\)$"):
+        encoder.encode_images([PICTURE, b"", b""])
+    with pytest.raises(UserError, match="sentence 2, 'zebra': no word of the vocabulary"):
+        encoder.encode_texts(["dog", "zebra"])
+    with pytest.raises(UserError, match="nowhere.jpg cannot be read: No such file"):
+        encoder.images(["nowhere.jpg"])
+
+
+@pytest.mark.parametrize("item", ["a dog", b"bytes"])
+def test_single_item_is_no_list(encoder, item):
+    with pytest.raises(TypeError, match="A list is expected"):
+        encoder.encode_texts(item)
+    with pytest.raises(TypeError, match="A list is expected"):
+        encoder.encode_images(item)
+
+
+def test_folder_without_a_model_is_a_users_mistake(exported, tmp_path):
+    with pytest.raises(UserError, match="holds no exported model"):
+        tf_dpce.load(tmp_path)
+    broken = shutil.copytree(exported, tmp_path / "1")
+    (broken / "saved_model.pb").write_bytes(b"\xff" * 100)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        tf_dpce.load(broken)

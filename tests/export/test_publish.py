@@ -1,0 +1,194 @@
+"""What an exported version holds, and that it is there whole or not at all."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.export.tiny import SIZE, WORDS, tiny_model
+from tf_dpce.errors import UserError
+from tf_dpce.export import ENDPOINTS, examples, warmup
+from tf_dpce.export.model_card import model_card
+from tf_dpce.export.publish import export_model
+from tf_dpce.export.versions import find_version, publish_version
+from tf_dpce.files import sha256_lines
+from tf_dpce.preprocessing import status
+from tf_dpce.preprocessing.image import evaluation_pixels
+
+WHOLE = {"saved_model.pb", "variables", "assets.extra", "model_card.md"}
+
+EXPORT = """
+import sys
+from pathlib import Path
+from tests.export.tiny import WORDS, tiny_model
+from tf_dpce.export.model_card import model_card
+from tf_dpce.export.publish import export_model
+from tf_dpce.preprocessing.text import CaptionEncoder
+export_model(tiny_model(), CaptionEncoder(WORDS, 6, True), Path(sys.argv[1]))
+"""
+
+PUBLISH = """
+import sys
+from pathlib import Path
+from tf_dpce.export.versions import publish_version
+for _ in range(10):
+    publish_version(Path(sys.argv[1]), lambda f: (f / "a").write_text("a" * 1000))
+"""
+
+
+def publish(folder: Path) -> Path:
+    return publish_version(folder, lambda aside: (aside / "saved_model.pb").write_text("x"))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(item.name for item in folder.iterdir())
+
+
+def test_version_holds_everything(exported):
+    assert exported.name == "1"
+    assert set(names(exported)) >= WHOLE
+    assert names(exported.parent) == ["1"]
+    assert names(exported / "assets.extra") == ["examples.npz", "tf_serving_warmup_requests"]
+
+
+def test_export_holds_only_the_variables_of_the_encoders(exported, model):
+    shapes = [shape for _, shape in tf.train.list_variables(str(exported / "variables/variables"))]
+    numbers = sum(int(np.prod(shape)) for shape in shapes if shape)
+    # The classifier of 5 instances would add 5 (D + 1); two counters of the archive are scalars.
+    towers = model.image_tower.count_params() + model.text_tower.count_params()
+    assert numbers == towers
+
+
+def test_examples_are_what_the_model_answers(exported, model, caption_encoder):
+    recorded = examples.load_examples(exported / examples.FILE, ENDPOINTS)
+    pictures, sentences = recorded["encode_image"], recorded["encode_text"]
+    for example in (pictures, sentences):
+        usable = example.statuses == status.OK
+        assert usable.sum() >= 5
+        assert (~usable).sum() >= 4
+        assert not example.embeddings[~usable].any()
+    for row in np.flatnonzero(pictures.statuses == status.OK):
+        pixels = evaluation_pixels(tf.constant(pictures.inputs[row]), SIZE)
+        vector = model.image_encoder(pixels[tf.newaxis], training=False)[0]
+        np.testing.assert_allclose(pictures.embeddings[row], vector, atol=1e-6)
+    for row in np.flatnonzero(sentences.statuses == status.OK):
+        ids = caption_encoder(tf.constant([sentences.inputs[row]]))
+        vector = model.text_encoder(ids, training=False)[0]
+        np.testing.assert_allclose(sentences.embeddings[row], vector, atol=1e-6)
+
+
+def test_byte_strings_of_examples_keep_their_zeros(tmp_path):
+    inputs = (b"", b"\x00", b"a\x00\x00", b"\x00b", b"")
+    answers = examples.Examples(inputs, np.zeros((5, 2), np.float32), np.zeros(5, np.int32))
+    path = tmp_path / "examples.npz"
+    examples.save_examples(path, {"encode_text": answers})
+    assert examples.load_examples(path, ["encode_text"])["encode_text"].inputs == inputs
+
+
+def test_warm_up_holds_requests_of_both_endpoints(exported):
+    requests = list(warmup.read_warmup(exported / warmup.FILE))
+    assert {(endpoint, *inputs) for endpoint, inputs in requests} == set(ENDPOINTS.items())
+    recorded = examples.load_examples(exported / examples.FILE, ENDPOINTS)
+    for endpoint, inputs in requests:
+        (batch,) = inputs.values()
+        assert tuple(batch) == recorded[endpoint].inputs[: len(batch)]
+
+
+def test_card_says_what_the_model_is(exported):
+    card = (exported / "model_card.md").read_text()
+    for fact in (
+        "# tiny",
+        "| data | drawn |",
+        f"{SIZE} x {SIZE} pixels",
+        "| vocabulary | 10 words |",
+        sha256_lines(WORDS),
+        "Not measured.",
+        *(f"| {code} | {reason} |" for code, reason in status.REASONS.items()),
+    ):
+        assert fact in card
+
+
+def test_card_shows_metrics(model, caption_encoder):
+    row = {"r1": 12.34, "r5": 30.0, "r10": 50.0, "medr": 9.0, "meanr": 20.5}
+    metrics = {"flickr8k-test-all": {"image_to_text": None, "text_to_image": row, "rsum": 92.34}}
+    card = model_card("tiny", model, caption_encoder, {}, metrics)
+    assert "| flickr8k-test-all | text to image | 12.3 | 30.0 | 50.0 | 9.0 | 20.5 |" in card
+    assert "image to text" not in card
+    assert "Not recorded." in card
+
+
+def test_failed_verification_publishes_nothing(caption_encoder, tmp_path):
+    # A diverged model: what it answers is not even equal to itself.
+    model = tiny_model()
+    kernel = model.image_tower.get_layer("image_head").get_layer("image_fc2").kernel
+    kernel.assign(np.full(kernel.shape, np.nan))
+    with pytest.raises(UserError, match="failed its verification: encode_image: .* differ"):
+        export_model(model, caption_encoder, tmp_path / "tiny")
+    assert names(tmp_path / "tiny") == []
+
+
+def test_versions_are_the_next_integers(tmp_path):
+    assert publish(tmp_path).name == "1"
+    assert publish(tmp_path).name == "2"
+    (tmp_path / "9").mkdir()
+    (tmp_path / "9" / "saved_model.pb").touch()
+    (tmp_path / "notes").mkdir()
+    assert publish(tmp_path).name == "10"
+
+
+def test_newest_version_is_found(tmp_path):
+    for _ in range(11):
+        publish(tmp_path)
+    # By number: as text, 9 would come last.
+    assert find_version(tmp_path).name == "11"
+    assert find_version(tmp_path / "3").name == "3"
+    (tmp_path / "12").mkdir()
+    for path in (tmp_path, tmp_path / "nowhere", tmp_path / "12"):
+        with pytest.raises(UserError):
+            find_version(path)
+
+
+def test_failure_while_writing_leaves_nothing(tmp_path):
+    def write(aside: Path) -> None:
+        (aside / "saved_model.pb").write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        publish_version(tmp_path, write)
+    assert names(tmp_path) == []
+
+
+def test_processes_that_publish_at_once_get_a_number_each(tmp_path, project_root):
+    command = [sys.executable, "-c", PUBLISH, str(tmp_path)]
+    running = [subprocess.Popen(command, cwd=project_root) for _ in range(4)]
+    assert [process.wait() for process in running] == [0] * 4
+    assert sorted(map(int, names(tmp_path))) == list(range(1, 41))
+    assert all(names(item) == ["a"] for item in tmp_path.iterdir())
+
+
+def test_killed_export_leaves_no_version(tmp_path, project_root):
+    folder = tmp_path / "tiny"
+    process = subprocess.Popen([sys.executable, "-c", EXPORT, str(folder)], cwd=project_root)
+    # Killed once the graph is written: while it records or verifies.
+    deadline = time.monotonic() + 120
+    while not list(folder.glob(".export-*/saved_model.pb")) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+    (left,) = folder.iterdir()
+    assert left.name.startswith(".export-")
+    with pytest.raises(UserError):
+        find_version(folder)
+
+    # The next one clears it away and is number 1.
+    publish(folder)
+    assert names(folder) == ["1"]

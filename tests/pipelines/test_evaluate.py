@@ -1,0 +1,65 @@
+"""`evaluate`: a run and prepared data in, a table and a metrics file out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from pipelines import evaluate
+from tests.export.tiny import tiny_data, tiny_run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work") / "drawn"
+    return folder, tiny_data(folder)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return tiny_run(tmp_path_factory.mktemp("runs") / "drawn")
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "drawn")
+
+
+def test_evaluate_leaves_the_metrics_in_the_run(run, data, capsys):
+    folder, manifest = data
+    arguments = ["--run", str(run), "--data", str(folder), "--split", "test", "--protocol", "all"]
+    assert evaluate.main([*arguments, "--checkpoint", "best"]) == 0
+
+    path = run / "metrics-drawn-test-all.json"
+    shown = capsys.readouterr().out
+    assert "R@1" in shown
+    assert shown.splitlines()[-1] == str(path)
+    metrics = json.loads(path.read_text())
+    for direction in ("image_to_text", "text_to_image"):
+        assert list(metrics[direction]) == ["r1", "r5", "r10", "medr", "meanr"]
+        # 3 pictures: any of them is among the first 5.
+        assert metrics["text_to_image"]["r5"] == 100
+    assert metrics["split_digest"] == manifest.split_digest
+    assert (metrics["pictures"], metrics["captions"]) == (3, 6)
+    assert (metrics["split"], metrics["checkpoint"]) == ("test", "best")
+    assert metrics["command"].endswith("--protocol all --checkpoint best")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"--split": "dev"}, "has no split dev"),
+        ({"--protocol": "5k"}, "unknown protocol 5k"),
+        ({"--run": "nowhere"}, "nowhere is not a run"),
+        ({"--data": "nowhere"}, "nowhere"),
+        ({"--checkpoint": "last"}, "stage1-last"),
+    ],
+)
+def test_mistakes_are_one_line(run, data, capsys, change, complaint):
+    options = {"--run": str(run), "--data": str(data[0]), **change}
+    assert evaluate.main([part for option in options.items() for part in option]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert complaint in line
+    assert not list(run.glob("metrics-*"))

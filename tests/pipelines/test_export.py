@@ -1,0 +1,73 @@
+"""`export`: a run in, a published version out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+import tf_dpce
+from pipelines import export
+from tests.export.tiny import tiny_run
+
+METRICS = {
+    "image_to_text": {"r1": 27.04, "r5": 58.0, "r10": 71.0, "medr": 4.0, "meanr": 13.25},
+    "text_to_image": None,
+    "rsum": 156.04,
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return tiny_run(tmp_path_factory.mktemp("runs") / "drawn")
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "drawn")
+
+
+def test_run_is_published_with_its_origin_and_metrics(run, tmp_path, capsys):
+    for name, checkpoint in (("a-test-all", "best"), ("b-test-all", "last")):
+        content = json.dumps({**METRICS, "checkpoint": checkpoint})
+        (run / f"metrics-{name}.json").write_text(content)
+    folder = tmp_path / "saved_models" / "drawn"
+
+    assert export.main(["--run", str(run), "--to", str(folder)]) == 0
+
+    named = capsys.readouterr().out.splitlines()
+    files = {str(path) for path in (folder / "1").rglob("*") if path.is_file()}
+    assert set(named) == files
+    card = (folder / "1" / "model_card.md").read_text()
+    assert "# drawn" in card
+    assert "| image tower | small, weights none |" in card
+    assert "| split digest | " + "5" * 64 in card
+    assert "| seed | 0 |" in card
+    # Of the two measurements, the one made with this checkpoint.
+    assert "| a-test-all | image to text | 27.0 |" in card
+    assert "b-test-all" not in card
+    assert tf_dpce.load(folder).encode_texts(["a dog"]).shape == (1, 16)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"--run": "nowhere"}, "nowhere is not a run"),
+        ({"--checkpoint": "last"}, "stage1-last"),
+    ],
+)
+def test_mistakes_are_one_line_and_publish_nothing(run, tmp_path, capsys, change, complaint):
+    folder = tmp_path / "saved_models" / "drawn"
+    options = {"--run": str(run), "--to": str(folder), **change}
+    assert export.main([part for option in options.items() for part in option]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert complaint in line
+    assert not folder.exists()
+
+
+def test_run_of_another_vocabulary_is_refused(run, tmp_path, capsys):
+    (run / "vocabulary.txt").write_text("".join(f"word{place}\n" for place in range(10)))
+    assert export.main(["--run", str(run), "--to", str(tmp_path / "out")]) == 1
+    assert "vocabulary.txt" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

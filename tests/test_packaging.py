@@ -1,0 +1,86 @@
+"""What is shipped: the wheel, built offline from a copy of the sources."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+import tf_dpce
+
+
+@pytest.fixture(scope="module")
+def wheel(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel; setuptools leaves `build/` in its sources, hence the copy."""
+    sources = tmp_path_factory.mktemp("sources")
+    for name in ("LICENSE", "README.md", "pyproject.toml", "requirements.txt"):
+        shutil.copy(project_root / name, sources)
+    for name in ("pipelines", "tf_dpce"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(project_root / name, sources / name, ignore=ignore)
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", "dist", "."],
+        cwd=sources,
+        check=True,
+    )
+    (path,) = (sources / "dist").glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def metadata(wheel: zipfile.ZipFile):
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    return Parser().parsestr(wheel.read(name).decode())
+
+
+def test_it_holds_every_module_and_preset(wheel: zipfile.ZipFile, project_root: Path):
+    wanted = [
+        str(path.relative_to(project_root))
+        for folder, pattern in (("tf_dpce", "*.py"), ("pipelines", "*.py"), ("tf_dpce", "*.yaml"))
+        for path in (project_root / folder).rglob(pattern)
+    ]
+    assert any(name.startswith("tf_dpce/presets/") and name.endswith(".yaml") for name in wanted)
+    assert sorted(set(wanted) - set(wheel.namelist())) == []
+
+
+def test_it_holds_nothing_else(wheel: zipfile.ZipFile):
+    folders = {name.split("/")[0] for name in wheel.namelist()}
+    assert folders == {"tf_dpce", "pipelines", f"tf_dpce-{tf_dpce.__version__}.dist-info"}
+
+
+def test_it_installs_the_command(wheel: zipfile.ZipFile):
+    (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    assert "tf-dpce = pipelines.__main__:main" in wheel.read(name).decode()
+
+
+def test_its_metadata(wheel: zipfile.ZipFile, project_root: Path):
+    fields = metadata(wheel)
+    assert fields["Version"] == tf_dpce.__version__
+    assert fields["License-Expression"] == "Apache-2.0"
+    pins = [
+        line
+        for line in (project_root / "requirements.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert fields.get_all("Requires-Dist") == pins
+
+
+@pytest.mark.parametrize("suffix", ["", "-dev", "-gpu"])
+def test_every_requirement_is_pinned_exactly(suffix: str, project_root: Path):
+    for line in (project_root / f"requirements{suffix}.txt").read_text().splitlines():
+        assert re.fullmatch(r"#.*||-r requirements\.txt|[\w\-\[\]]+==[\d.]+", line), line
+
+
+def test_the_gpu_list_pins_the_same_tensorflow(project_root: Path):
+    pinned = re.compile(r"^tensorflow(?:\[and-cuda\])?==(.+)$", re.MULTILINE)
+    found = [
+        pinned.findall((project_root / name).read_text())
+        for name in ("requirements.txt", "requirements-gpu.txt")
+    ]
+    assert found[0] == found[1] != []

@@ -1,0 +1,35 @@
+"""Image-text retrieval by dual-path convolutional embeddings with instance loss.
+
+The public names are imported when they are first used, so that `import tf_dpce` alone is light:
+
+    text_tower, image_tower, DualPath    the model, in pure Keras
+    losses, evaluation                   the objectives and the retrieval metrics
+    load                                 a run folder or an exported model, ready to encode
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DualPath": "tf_dpce.model",
+    "image_tower": "tf_dpce.towers.image",
+    "load": "tf_dpce.export.encoder",
+    "text_tower": "tf_dpce.towers.text",
+}
+_ROOMS = ("evaluation", "losses")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in _ROOMS:
+        return import_module(f"tf_dpce.{name}")
+    raise AttributeError(f"module 'tf_dpce' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES, *_ROOMS])

@@ -1,0 +1,210 @@
+"""The whole configuration of a run: typed, frozen, and the same in files and on command lines."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from tf_dpce.errors import UserError
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """The image tower and what pictures go through before it.
+
+    Attributes:
+        backbone: a `keras.applications` model, or "small".
+        input_size: side of the square pictures, in pixels.
+        head_dim: width of the head's hidden layer.
+        crop: whether training takes random rectangles.
+        flip: whether training mirrors half of the pictures.
+    """
+
+    backbone: str = "ResNet50"
+    input_size: int = 224
+    head_dim: int = 2048
+    crop: bool = True
+    flip: bool = True
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The text tower and what captions go through before it.
+
+    Attributes:
+        tower: "convolutional", or "bag_of_words" to measure what the order of words is worth.
+        max_length: T, the number of places.
+        embedding_dim: width of a word vector.
+        blocks: residual blocks in each group.
+        widths: width of each group (of each hidden layer of a bag of words).
+        shift: whether training moves captions to random places.
+        word_dropout: share of words hidden in training.
+    """
+
+    tower: Literal["convolutional", "bag_of_words"] = "convolutional"
+    max_length: int = 32
+    embedding_dim: int = 300
+    blocks: tuple[int, ...] = (3, 4, 6, 1)
+    widths: tuple[int, ...] = (256, 512, 1024, 2048)
+    shift: bool = True
+    word_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What joins the towers.
+
+    Attributes:
+        output_dim: D, width of an embedding.
+        dropout: rate on the classifier's path.
+        shared_bias: whether the classifier has a bias.
+        rectify: whether a ReLU stands before the classifier and the pair losses.
+    """
+
+    output_dim: int = 2048
+    dropout: float = 0.75
+    shared_bias: bool = True
+    rectify: bool = True
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights and settings of the losses; a weight of 0 turns a loss off.
+
+    Attributes:
+        image_instance: weight of the instance loss of pictures.
+        text_instance: weight of the instance loss of captions.
+        pair: weight of the loss between pictures and captions.
+        pair_loss: which one that is.
+        negatives: of the ranking loss: "given" (half of the batch lends them, the recipe) or
+            "batch" (the hardest).
+        margin: of the ranking loss.
+        temperature: of the contrastive loss.
+    """
+
+    image_instance: float = 1.0
+    text_instance: float = 1.0
+    pair: float = 0.0
+    pair_loss: Literal["ranking", "contrastive"] = "ranking"
+    negatives: Literal["given", "batch"] = "given"
+    margin: float = 1.0
+    temperature: float = 0.05
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of training.
+
+    Attributes:
+        epochs: passes over the training pictures; 0 leaves the stage out.
+        batch_size: B, over all replicas.
+        trunk: "cached" (frozen, its features computed once), "frozen" or "trained".
+        views: augmented views of each picture in the feature cache, the plain one included.
+        optimizer: the recipe's "sgd" (Nesterov, decay coupled) or "adamw" (decay decoupled).
+        learning_rate: at its highest.
+        schedule: "steps" (a tenth at each of `decay_epochs`) or "cosine" (down to 0).
+        decay_epochs: epochs at whose start the rate falls to a tenth.
+        warmup_epochs: epochs of linear rise from 0.
+        weight_decay: on matrices and filters, and under sgd on BatchNorm too (the recipe).
+        trunk_multiplier: learning rate of the trunk, relative to `learning_rate`.
+        word_multiplier: the same for word vectors.
+        classifier_multiplier: the same for the instance classifier.
+        validate_every: epochs from one validation to the next.
+        loss: weights and settings of the losses.
+    """
+
+    epochs: int = 0
+    batch_size: int = 32
+    trunk: Literal["cached", "frozen", "trained"] = "trained"
+    views: int = 4
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.01
+    schedule: Literal["steps", "cosine"] = "steps"
+    decay_epochs: tuple[int, ...] = ()
+    warmup_epochs: float = 0.0
+    weight_decay: float = 1e-4
+    trunk_multiplier: float = 1.0
+    word_multiplier: float = 1.0
+    classifier_multiplier: float = 1.0
+    validate_every: int = 1
+    loss: LossConfig = field(default_factory=LossConfig)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run, whole: with the data and the weight files it makes the model.
+
+    Attributes:
+        seed: of initial weights, data order, augmentation and dropout.
+        weights: of the trunk: "imagenet", "none" or a file.
+        vectors: file of word vectors to start from, or None (random).
+        checkpoint_minutes: minutes from one checkpoint to the next within an epoch.
+        image: the image tower.
+        text: the text tower.
+        model: what joins them.
+        stage1: the first stage.
+        stage2: the second stage.
+    """
+
+    seed: int = 0
+    weights: str = "imagenet"
+    vectors: str | None = None
+    checkpoint_minutes: float = 5.0
+    image: ImageConfig = field(default_factory=ImageConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    stage1: StageConfig = field(default_factory=StageConfig)
+    stage2: StageConfig = field(default_factory=StageConfig)
+
+
+def preset_names() -> list[str]:
+    """Returns the names of the presets that come with the library."""
+    folder = resources.files("tf_dpce.presets")
+    return sorted(Path(i.name).stem for i in folder.iterdir() if i.name.endswith(".yaml"))
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """Returns the values of a preset, as nested dicts.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    if name not in preset_names():
+        raise UserError(f"unknown preset {name}: one of {', '.join(preset_names())}")
+    return yaml.safe_load((resources.files("tf_dpce.presets") / f"{name}.yaml").read_text())
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """Builds a `Config`; what is not named keeps its default.
+
+    Raises:
+        UserError: an unknown key or a value of the wrong type.
+
+    Example:
+        >>> from_dict({"seed": 3, "stage1": {"epochs": 2}}).stage1.epochs
+        2
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Config)
+    try:
+        parsed = parser.parse_object(values)
+    except Exception as error:
+        raise UserError(f"configuration: {' '.join(str(error).split())}") from None
+    return Config(**parser.instantiate(parsed).as_dict())
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Returns the nested dict of JSON types from which `from_dict` builds `config` again."""
+    return _plain(dataclasses.asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,128 @@
+"""The manifest: what a prepared folder holds. It is written last, so it makes the folder whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tf_dpce.errors import UserError
+from tf_dpce.files import read_json, write_json
+
+FORMAT = 1
+MANIFEST_FILE = "manifest.json"
+VOCABULARY_FILE = "vocabulary.txt"
+REJECTED_FILE = "rejected.jsonl"
+
+# Keras casts labels to float32, in which larger whole numbers collide.
+MAX_INSTANCES = 2**24
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One TFRecord file: name, size in bytes, digest, and the byte at which each record starts."""
+
+    file: str
+    bytes: int
+    sha256: str
+    records: int
+    offsets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """One split; `instances` are the classes 0 to `instances - 1` of the instance loss."""
+
+    pictures: int
+    captions: int
+    instances: int
+    shards: tuple[ShardInfo, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a prepared folder holds.
+
+    Attributes:
+        source: the reader it came from.
+        seed: orders the training pictures, and makes the split or the scenes where they are drawn.
+        lowercase: whether captions are lower-cased before words are looked up.
+        vocabulary_size: number of words in `vocabulary.txt`.
+        vocabulary_sha256: digest of that file.
+        vocabulary_coverage: share of the words of the training captions that it holds, in 0..1.
+        split_digest: digest of which picture is in which split, whatever their order.
+        splits: by name.
+        rejected: number of lines of `rejected.jsonl`.
+        format: version of this layout.
+    """
+
+    source: str
+    seed: int
+    lowercase: bool
+    vocabulary_size: int
+    vocabulary_sha256: str
+    vocabulary_coverage: float
+    split_digest: str
+    splits: Mapping[str, SplitInfo]
+    rejected: int
+    format: int = FORMAT
+
+    def save(self, folder: Path) -> None:
+        """Writes `manifest.json` atomically."""
+        write_json(folder / MANIFEST_FILE, asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Reads and checks the manifest of a prepared folder.
+
+        Raises:
+            UserError: the folder is missing, was not prepared to the end or by another version,
+                or a shard is missing or has another size.
+        """
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder: give the --out of prepare")
+        path = folder / MANIFEST_FILE
+        if not path.is_file():
+            raise UserError(f"{folder} has no {MANIFEST_FILE}: run prepare to its end first")
+        manifest = _parse(path, read_json(path))
+        for split in manifest.splits.values():
+            for shard in split.shards:
+                _check_shard(folder / shard.file, shard)
+        return manifest
+
+    def split(self, name: str) -> SplitInfo:
+        """Returns one split.
+
+        Raises:
+            UserError: there is no split of that name.
+        """
+        if name not in self.splits:
+            raise UserError(f"there is no split {name!r}: choose one of {', '.join(self.splits)}")
+        return self.splits[name]
+
+
+def _parse(path: Path, value: Any) -> Manifest:
+    found = value.get("format") if isinstance(value, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{path} has format {found}, not {FORMAT}: run prepare again")
+    try:
+        splits = {name: _parse_split(split) for name, split in value["splits"].items()}
+        return Manifest(**(value | {"splits": splits}))
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{path} is damaged: run prepare again") from None
+
+
+def _parse_split(value: dict[str, Any]) -> SplitInfo:
+    shards = (
+        ShardInfo(**(shard | {"offsets": tuple(shard["offsets"])})) for shard in value["shards"]
+    )
+    return SplitInfo(**(value | {"shards": tuple(shards)}))
+
+
+def _check_shard(path: Path, shard: ShardInfo) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run prepare again")
+    size = path.stat().st_size
+    if size != shard.bytes:
+        raise UserError(f"{path} has {size} bytes, not {shard.bytes}: run prepare again")

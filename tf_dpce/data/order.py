@@ -1,0 +1,58 @@
+"""Which pictures a training step takes and with which draws: a function of (seed, epoch, step).
+
+Nothing is remembered between steps, so that a run can be resumed anywhere by starting the
+counter of steps there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+# Places of the draws of a row.
+CAPTION, SHIFT, VIEW, IMAGE = 0, 1, 2, 3
+_DRAWS = 8
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of training.
+
+    Attributes:
+        seed: of the order and of every draw.
+        pictures: N, the number of training pictures.
+        batch_size: B; what is left over at the end of an epoch waits for the next one.
+    """
+
+    seed: int
+    pictures: int
+    batch_size: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch."""
+        return self.pictures // self.batch_size
+
+    def steps(self, start: int, stop: int) -> tf.data.Dataset:
+        """Returns a dataset of (indices int64 `[B]`, draws float32 `[B, 8]`) of these steps.
+
+        Indices are places of pictures in the split; an epoch meets each at most once. Draws are
+        uniform in 0..1.
+        """
+        return tf.data.Dataset.range(start, stop).map(self._step)
+
+    def _step(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        epoch, step_of_epoch = step // self.steps_per_epoch, step % self.steps_per_epoch
+        places = step_of_epoch * self.batch_size + tf.range(self.batch_size, dtype=tf.int64)
+        key = tf.random.experimental.stateless_fold_in([self.seed, 0], epoch)
+        indices = tf.random.experimental.index_shuffle(places, key, self.pictures - 1)
+        seed = tf.random.experimental.stateless_fold_in([self.seed, 1], step)
+        return indices, tf.random.stateless_uniform([self.batch_size, _DRAWS], seed)
+
+
+def pick(draws: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
+    """Turns uniform draws in 0..1 into integers from 0 to `counts` - 1, of the same shape."""
+    chosen = tf.cast(draws * tf.cast(counts, tf.float32), counts.dtype)
+    # A draw next to 1 may round up to the count itself.
+    return tf.minimum(chosen, counts - 1)

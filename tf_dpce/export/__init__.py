@@ -1,0 +1,6 @@
+"""Exported models: made, verified, published and loaded again."""
+
+from __future__ import annotations
+
+# The endpoints of an export, each with the name of its only input.
+ENDPOINTS = {"encode_image": "image", "encode_text": "text"}

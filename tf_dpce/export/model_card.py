@@ -1,0 +1,106 @@
+"""The card of an exported model: what it is, where it comes from and what it cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from tf_dpce.files import sha256_lines
+from tf_dpce.model import DualPath
+from tf_dpce.preprocessing import status
+from tf_dpce.preprocessing.text import CaptionEncoder
+
+_METRICS = ("r1", "r5", "r10", "medr", "meanr")
+_DIRECTIONS = ("image_to_text", "text_to_image")
+
+
+def model_card(
+    name: str,
+    model: DualPath,
+    caption_encoder: CaptionEncoder,
+    origin: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+) -> str:
+    """Composes the card, in Markdown.
+
+    Args:
+        name: of the model.
+        model: the trained model.
+        caption_encoder: the one that it was trained with.
+        origin: what is known of data, seed and settings.
+        metrics: by a name of the measurement, what `retrieval_metrics` returned.
+    """
+    sections = [
+        f"# {name}",
+        "Embeds pictures and sentences as unit vectors of one space, so that a picture and what "
+        "describes it have a large inner product (Dual-Path Convolutional Image-Text Embeddings "
+        "with Instance Loss, Zheng et al., 2020).",
+        "## Model",
+        _table(("", ""), _model_rows(model, caption_encoder)),
+        "## Origin",
+        _table(("", ""), origin.items()) if origin else "Not recorded.",
+        "## Results",
+        _results(metrics) if metrics else "Not measured.",
+        "## Endpoints",
+        _endpoints(model, caption_encoder),
+        _table(("status", "meaning"), status.REASONS.items()),
+        "## Limits",
+        _limits(caption_encoder),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _model_rows(model: DualPath, caption_encoder: CaptionEncoder) -> Iterable[tuple[str, object]]:
+    size = model.image_encoder.input_shape[1]
+    yield "embedding", f"{model.image_encoder.output_shape[-1]} numbers"
+    yield "picture", f"{size} x {size} pixels"
+    yield "parameters of the image tower", f"{model.image_tower.count_params():,}"
+    yield "parameters of the text tower", f"{model.text_tower.count_params():,}"
+    yield "sentence", f"{caption_encoder.max_length} known words at most"
+    yield "vocabulary", f"{len(caption_encoder.words):,} words"
+    yield "vocabulary SHA-256", sha256_lines(caption_encoder.words)
+    yield "made with", ", ".join(f"{p} {version(p)}" for p in ("tensorflow", "keras"))
+
+
+def _results(metrics: Mapping[str, Any]) -> str:
+    rows = [
+        (name, direction.replace("_", " "), *(f"{result[direction][m]:.1f}" for m in _METRICS))
+        for name, result in metrics.items()
+        for direction in _DIRECTIONS
+        if result[direction] is not None
+    ]
+    return _table(("measured on", "direction", "R@1", "R@5", "R@10", "MedR", "MeanR"), rows)
+
+
+def _endpoints(model: DualPath, caption_encoder: CaptionEncoder) -> str:
+    size, width = model.image_encoder.input_shape[1], model.image_encoder.output_shape[-1]
+    case = "lower-cased, then " if caption_encoder.lowercase else ""
+    return (
+        f"`encode_image` takes `image`, strings `[B]`: JPEG or PNG bytes. The largest centred "
+        f"square is resized to {size} x {size} pixels (bicubic, antialiased). Grey pictures are "
+        "repeated over three channels, CMYK is converted, alpha is dropped, 16 bits become 8, and "
+        "an animated PNG gives its first frame.\n\n"
+        f"`encode_text` takes `text`, strings `[B]`: UTF-8 sentences, which are {case}split at "
+        "`- . , ( ) ?` and white space. Words outside the vocabulary are dropped.\n\n"
+        f"Both answer `embedding`, float32 `[B, {width}]` (all zeros where the status is not 0), "
+        "and `status`, int32 `[B]`:"
+    )
+
+
+def _limits(caption_encoder: CaptionEncoder) -> str:
+    return (
+        f"- Files up to {status.MAX_BYTES:,} bytes, pictures up to {status.MAX_PIXELS:,} pixels.\n"
+        f"- Words of a sentence beyond the {caption_encoder.max_length}th known one are ignored.\n"
+        "- A JPEG with damaged bytes often decodes, to other pixels: no status tells that.\n"
+        "- It knows what its training captions speak of, in their language, with their biases."
+    )
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")

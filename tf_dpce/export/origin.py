@@ -1,0 +1,34 @@
+"""Where an exported model comes from, as far as its run knows: for the model card."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tf_dpce.files import read_json
+from tf_dpce.training.run import Run
+
+
+def run_origin(run: Run, checkpoint: str) -> dict[str, Any]:
+    """Returns what the run knows of its towers, data, settings and seed."""
+    config, data = run.config, run.provenance
+    return {
+        "run": run.folder.resolve().name,
+        "checkpoint": checkpoint,
+        "image tower": f"{config.image.backbone}, weights {config.weights}",
+        "text tower": f"{config.text.tower}, blocks {list(config.text.blocks)}",
+        "word vectors": config.vectors or "from random",
+        "training data": data["source"],
+        "training instances": f"{data['num_instances']:,}",
+        "split digest": data["split_digest"],
+        "seed": config.seed,
+    }
+
+
+def run_metrics(run: Run, checkpoint: str) -> dict[str, Any]:
+    """Returns what `evaluate` measured with this checkpoint, by data, split and protocol."""
+    found = {}
+    for path in sorted(run.folder.glob("metrics-*.json")):
+        metrics = read_json(path)
+        if metrics["checkpoint"] == checkpoint:
+            found[path.stem.removeprefix("metrics-")] = metrics
+    return found

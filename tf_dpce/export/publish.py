@@ -1,0 +1,85 @@
+"""Exports a trained model: signatures, examples, warm-up and card, verified, then published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tf_dpce.errors import UserError
+from tf_dpce.export import ENDPOINTS, examples, warmup
+from tf_dpce.export.model_card import model_card
+from tf_dpce.export.record import record_examples
+from tf_dpce.export.signatures import Signatures, input_signature
+from tf_dpce.export.verify import verify_in_fresh_process
+from tf_dpce.export.versions import publish_version
+from tf_dpce.model import DualPath
+from tf_dpce.preprocessing.text import CaptionEncoder
+
+CARD = "model_card.md"
+
+
+def export_model(
+    model: DualPath,
+    caption_encoder: CaptionEncoder,
+    folder: Path,
+    origin: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """Publishes a model as the next version in a folder, for TF Serving and `tf_dpce.load`.
+
+    The version holds the endpoints `encode_image` and `encode_text`, which take JPEG or PNG
+    bytes and sentences as they are, recorded examples, warm-up requests and a model card. It is
+    verified in a fresh process before it appears, whole, under its number.
+
+    Args:
+        model: the trained model.
+        caption_encoder: the one that it was trained with.
+        folder: of the model, NAME; versions are NAME/1, NAME/2, ...
+        origin: what the card shall say of data, seed and settings.
+        metrics: what the card shall say of results: by a name of the measurement, what
+            `retrieval_metrics` returned.
+        progress: called with (steps done, steps in all).
+
+    Returns:
+        The folder of the version.
+
+    Raises:
+        UserError: the export does not answer as the model does; nothing is published then.
+
+    Example:
+        >>> caption_encoder = CaptionEncoder(words, max_length=32, lowercase=True)
+        >>> export_model(model, caption_encoder, Path("saved_models/mine"))
+        PosixPath('saved_models/mine/1')
+    """
+
+    def write(aside: Path) -> None:
+        progress(0, 3)
+        _write_archive(model, caption_encoder, aside)
+        progress(1, 3)
+        recorded = record_examples(model, caption_encoder)
+        examples.save_examples(aside / examples.FILE, recorded)
+        warmup.write_warmup(aside / warmup.FILE, folder.name, ENDPOINTS, recorded)
+        card = model_card(folder.name, model, caption_encoder, origin or {}, metrics or {})
+        (aside / CARD).write_text(card)
+        progress(2, 3)
+        failures = verify_in_fresh_process(aside).failures
+        if failures:
+            raise UserError(f"the export to {folder} failed its verification: {failures[0]}")
+        progress(3, 3)
+
+    return publish_version(folder, write)
+
+
+def _write_archive(model: DualPath, caption_encoder: CaptionEncoder, folder: Path) -> None:
+    # Not `tf.saved_model.save` of the model: its variables are not found in a Session.
+    # Only what the endpoints use goes in: neither classifier nor optimizer.
+    signatures = Signatures(model, caption_encoder)
+    archive = keras.export.ExportArchive()
+    archive.track(caption_encoder.table)
+    for endpoint in ENDPOINTS:
+        archive.add_endpoint(endpoint, getattr(signatures, endpoint), input_signature(endpoint))
+    archive.write_out(str(folder), verbose=False)

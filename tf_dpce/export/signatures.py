@@ -1,0 +1,104 @@
+"""What an exported model computes: raw bytes and raw sentences in, unit vectors out."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from tf_dpce.export import ENDPOINTS
+from tf_dpce.model import DualPath
+from tf_dpce.preprocessing import status
+from tf_dpce.preprocessing.image import check, evaluation_pixels
+from tf_dpce.preprocessing.text import CaptionEncoder
+
+# Pictures of one request that are decoded at a time. Each may take a gigabyte while it is
+# resized, if it is as large as `status.MAX_PIXELS` allows.
+_PARALLEL_PICTURES = 4
+_WHITE = r"[\s\p{Z}]*"
+
+
+class Signatures:
+    """Both encoders of a model with all their preprocessing inside.
+
+    Every output is a dict: `embedding` float32 `[B, D]`, of unit length, or all zeros where
+    `status` int32 `[B]` is not 0. A bad row never touches the rows beside it.
+
+    Args:
+        model: the trained model.
+        caption_encoder: the one that it was trained with.
+
+    Example:
+        >>> signatures = Signatures(model, CaptionEncoder(words, 32, lowercase=True))
+        >>> signatures.encode_text(tf.constant(["A dog.", ""]))["status"].numpy()
+        array([0, 1], dtype=int32)
+    """
+
+    def __init__(self, model: DualPath, caption_encoder: CaptionEncoder) -> None:
+        self._caption_encoder = caption_encoder
+        self._image_encoder = model.image_encoder
+        self._text_encoder = model.text_encoder
+        self._image_size = self._image_encoder.input_shape[1]
+
+    def encode_image(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Embeds pictures, JPEG or PNG bytes `[B]`."""
+        pixels, codes = decode_pictures(image, self._image_size)
+        return _answer(self._image_encoder, pixels, codes)
+
+    def encode_text(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Embeds sentences, UTF-8 `[B]`."""
+        ids = self._caption_encoder(text)
+        codes = text_status(text, ids)
+        return _answer(self._text_encoder, ids, codes)
+
+
+def input_signature(endpoint: str) -> list[tf.TensorSpec]:
+    """Returns what an endpoint takes: strings `[B]`, for any B."""
+    return [tf.TensorSpec([None], tf.string, name=ENDPOINTS[endpoint])]
+
+
+def decode_pictures(contents: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes pictures so that what cannot be decoded costs its own row alone.
+
+    Args:
+        contents: strings `[B]`, JPEG or PNG bytes; B may be 0.
+        size: S, the side of the pixels that the model takes.
+
+    Returns:
+        Pixels float32 `[B, S, S, 3]`, black where the status int32 `[B]` is not `OK`.
+    """
+
+    def decode(row: tf.Tensor, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        code = check(content)
+        black = tf.zeros([size, size, 3])
+        pixels = tf.cond(code == status.OK, lambda: evaluation_pixels(content, size), lambda: black)
+        return row, code, pixels
+
+    # A data set drops the rows that fail. It must not run empty, hence one more row, which is
+    # judged by its length alone and so always survives; it is cut off at the end.
+    count = tf.size(contents) + 1
+    rows = tf.data.Dataset.from_tensor_slices((tf.range(count), tf.concat([contents, [""]], 0)))
+    decoded = rows.map(decode, num_parallel_calls=_PARALLEL_PICTURES).ignore_errors()
+    survivors, codes, pixels = decoded.batch(tf.cast(count, tf.int64)).get_single_element()
+    places = survivors[:, tf.newaxis]
+    lost = tf.fill([count], status.UNDECODABLE)
+    all_codes = tf.tensor_scatter_nd_update(lost, places, codes)
+    all_pixels = tf.scatter_nd(places, pixels, tf.stack([count, size, size, 3]))
+    return tf.ensure_shape(all_pixels[:-1], [None, size, size, 3]), all_codes[:-1]
+
+
+def text_status(sentences: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    """Returns the status int32 `[B]` of sentences `[B]`, given their word ids `[B, T]`."""
+    known = tf.reduce_any(ids > 0, axis=1)
+    white = tf.strings.regex_full_match(sentences, _WHITE)
+    unknown = tf.where(white, status.EMPTY, status.NO_KNOWN_WORD)
+    return tf.where(known, status.OK, unknown)
+
+
+def _answer(encoder: keras.Model, rows: tf.Tensor, codes: tf.Tensor) -> dict[str, tf.Tensor]:
+    # TensorFlow's convolutions fail on a batch of none in a Session: it gets one row of zeros.
+    count = tf.size(codes)
+    missing = [[tf.cast(count == 0, tf.int32), 0], *[[0, 0]] * (rows.shape.rank - 1)]
+    vectors = encoder(tf.pad(rows, missing), training=False)[:count]
+    usable = (codes == status.OK)[:, tf.newaxis]
+    vectors = tf.cast(vectors, tf.float32)
+    return {"embedding": tf.where(usable, vectors, tf.zeros_like(vectors)), "status": codes}

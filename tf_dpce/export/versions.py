@@ -1,0 +1,90 @@
+"""Versions of an exported model: NAME/1, NAME/2, ... as TF Serving looks for them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tf_dpce.errors import UserError
+from tf_dpce.files import remove_stale
+
+MODEL_FILE = "saved_model.pb"
+
+
+def version_numbers(folder: Path) -> list[int]:
+    """Returns the versions in a model's folder, rising."""
+    return sorted(int(item.name) for item in folder.iterdir() if item.name.isdecimal())
+
+
+def find_version(path: Path) -> Path:
+    """Returns the folder of a version, given that or the model's folder (the newest one).
+
+    Raises:
+        UserError: there is no exported model.
+    """
+    if (path / MODEL_FILE).is_file():
+        return path
+    numbers = version_numbers(path) if path.is_dir() else []
+    if not numbers:
+        raise UserError(f"{path} holds no exported model: make one with `export`")
+    newest = path / str(numbers[-1])
+    if not (newest / MODEL_FILE).is_file():
+        raise UserError(f"{newest} holds no {MODEL_FILE}: it is no exported model")
+    return newest
+
+
+def publish_version(folder: Path, write: Callable[[Path], None]) -> Path:
+    """Publishes the next version of a model: whole, or not at all.
+
+    The version is written aside in the model's folder, under a name that TF Serving skips, and
+    then renamed. Several processes may publish at once; each gets a number of its own. What
+    processes that were killed left aside is removed.
+
+    Args:
+        folder: of the model, NAME.
+        write: fills the empty folder that it is given; the version exists only if it returns.
+
+    Returns:
+        The folder of the new version, NAME/INTEGER.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_stale(folder)
+    aside = folder / f".export-{secrets.token_hex(4)}.{os.getpid()}.tmp"
+    aside.mkdir()
+    try:
+        write(aside)
+        _flush(aside)
+        return _rename_to_next(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _rename_to_next(aside: Path, folder: Path) -> Path:
+    while True:
+        target = folder / str(max(version_numbers(folder), default=0) + 1)
+        try:
+            # A folder that is not empty is never replaced: another process was faster.
+            os.rename(aside, target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            _flush_one(folder)
+            return target
+
+
+def _flush(folder: Path) -> None:
+    for item in (*folder.rglob("*"), folder):
+        _flush_one(item)
+
+
+def _flush_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,15 @@
+"""Losses, each a pure function and a `keras.losses.Loss` that returns `(B,)`. Pure Keras."""
+
+from tf_dpce.losses.contrastive import ContrastiveLoss, contrastive_loss
+from tf_dpce.losses.instance import InstanceLoss, instance_loss
+from tf_dpce.losses.ranking import RankingLoss, batch_ranking_loss, ranking_loss
+
+__all__ = [
+    "ContrastiveLoss",
+    "InstanceLoss",
+    "RankingLoss",
+    "batch_ranking_loss",
+    "contrastive_loss",
+    "instance_loss",
+    "ranking_loss",
+]

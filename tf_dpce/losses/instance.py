@@ -1,0 +1,47 @@
+"""The instance loss: every picture with its captions is a class of its own (paper section 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def instance_loss(instance_ids: Any, logits: Any) -> Any:
+    """Softmax cross-entropy over instances: `-log softmax(logits)[instance]`.
+
+    Args:
+        instance_ids: integers `[B]` (or `[B, 1]`), dense from 0 to C - 1.
+        logits: floats `[B, C]`, from the classifier that both modalities share.
+
+    Returns:
+        Floats `[B]`.
+
+    Example:
+        >>> instance_loss([1], [[0.0, 0.0]])  # ln 2, an even bet
+        [0.6931472]
+    """
+    ids = ops.cast(ops.reshape(instance_ids, (-1,)), "int32")
+    return ops.sparse_categorical_crossentropy(ids, logits, from_logits=True)
+
+
+@keras.saving.register_keras_serializable("tf_dpce")
+class InstanceLoss(keras.losses.Loss):
+    """`instance_loss` for `compile`: `y_true` instance ids `[B]`, `y_pred` logits `[B, C]`.
+
+    Ids are exact up to 2^24, because `keras.losses.Loss` casts them to float32.
+
+    Args:
+        reduction: Keras's; the recipe's is the mean over the batch.
+        name: of the loss.
+    """
+
+    def __init__(
+        self, reduction: str = "sum_over_batch_size", name: str = "instance_loss", **kwargs: Any
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, **kwargs)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Returns `[B]`."""
+        return instance_loss(y_true, y_pred)

@@ -1,0 +1,118 @@
+"""The large-margin ranking loss, with given negatives (the recipe) or those of the batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+# More than any margin plus the widest gap of two cosines, so that what it is taken from never
+# violates a margin.
+_FAR = 1e3
+
+
+def ranking_loss(
+    image: Any, text: Any, image_negative: Any, text_negative: Any, margin: float = 1.0
+) -> Any:
+    """Hinge on cosine gaps, in both directions (paper section 4; the authors' `RankLoss`).
+
+    `max(0, margin - (x.y - x.y_negative)) + max(0, margin - (x.y - y.x_negative))`
+
+    Args:
+        image: x, unit vectors `[B, D]`.
+        text: y, unit vectors `[B, D]`.
+        image_negative: a wrong picture for each text, unit vectors `[B, D]`.
+        text_negative: a wrong text for each picture, unit vectors `[B, D]`.
+        margin: the gap to reach.
+
+    Returns:
+        Floats `[B]`.
+    """
+    positive = ops.sum(image * text, axis=-1)
+    wrong_text = ops.sum(image * text_negative, axis=-1)
+    wrong_image = ops.sum(text * image_negative, axis=-1)
+    return ops.relu(margin - (positive - wrong_text)) + ops.relu(margin - (positive - wrong_image))
+
+
+def batch_ranking_loss(instance_ids: Any, image: Any, text: Any, margin: float = 1.0) -> Any:
+    """`ranking_loss` against the hardest picture and text of the batch.
+
+    Rows of the same instance are never negatives of one another; a row without any negative
+    costs nothing.
+
+    Args:
+        instance_ids: integers `[B]`.
+        image: unit vectors `[B, D]`.
+        text: unit vectors `[B, D]`.
+        margin: the gap to reach.
+
+    Returns:
+        Floats `[B]`.
+    """
+    scores = ops.matmul(image, ops.transpose(text))
+    positive = ops.sum(image * text, axis=-1)
+    same = same_instance(instance_ids)
+    wrong = ops.where(same, -_FAR, scores)
+    hardest_text, hardest_image = ops.max(wrong, axis=1), ops.max(wrong, axis=0)
+    return ops.relu(margin - positive + hardest_text) + ops.relu(margin - positive + hardest_image)
+
+
+def same_instance(instance_ids: Any) -> Any:
+    """Returns booleans `[B, B]`: whether row and column are of one instance."""
+    ids = ops.reshape(instance_ids, (-1,))
+    return ops.equal(ops.expand_dims(ids, 1), ops.expand_dims(ids, 0))
+
+
+@keras.saving.register_keras_serializable("tf_dpce")
+class RankingLoss(keras.losses.Loss):
+    """The ranking loss for `compile`, over `pair` `[B, 2, D]` (picture first).
+
+    With `negatives="batch"`, `y_true` is instance ids `[B]`, and each row meets the hardest
+    picture and text of another instance.
+
+    With `negatives="given"` (the recipe), `y_true` is `[B, 2]`: instance id and role. Role `2k`
+    is the anchor pair k, role `2k + 1` its negative; a negative lends its picture and its text
+    to its anchor and costs nothing itself, so that the mean over the batch is the authors' sum
+    over anchors divided by the full batch. Being a field of the batch, roles survive slicing
+    over replicas as long as an anchor and its negative stay together.
+
+    Under `tf.distribute` a replica sees its slice of the batch alone: in-batch negatives come
+    from there.
+
+    Args:
+        margin: the gap to reach; 1 in the paper.
+        negatives: "batch" or "given".
+        reduction: Keras's.
+        name: of the loss.
+    """
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        negatives: str = "batch",
+        reduction: str = "sum_over_batch_size",
+        name: str = "ranking_loss",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, **kwargs)
+        if negatives not in ("batch", "given"):
+            raise ValueError(f"negatives must be 'batch' or 'given'. Received: {negatives!r}")
+        self.margin = margin
+        self.negatives = negatives
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Returns `[B]`."""
+        image, text = y_pred[:, 0], y_pred[:, 1]
+        if self.negatives == "batch":
+            return batch_ranking_loss(y_true, image, text, self.margin)
+        roles = y_true[:, 1]
+        lends_to = ops.cast(ops.equal(roles[:, None] + 1, roles[None, :]), image.dtype)
+        is_anchor = ops.cast(ops.equal(roles % 2, 0), image.dtype)
+        losses = ranking_loss(
+            image, text, ops.matmul(lends_to, image), ops.matmul(lends_to, text), self.margin
+        )
+        return losses * is_anchor
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "margin": self.margin, "negatives": self.negatives}

@@ -1,0 +1,188 @@
+"""JPEG or PNG bytes -> pixels, in the graph: the same operations in training and serving."""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from tf_dpce.preprocessing import status
+
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+# A PNG opens with its 8-byte mark, the length and name of the header chunk, then its width.
+_PNG_HEADER_BYTES = 33
+_MAX_LOG_ASPECT = math.log(4 / 3)
+_MIN_SIDE_SCALE_SQUARED = 0.8**2
+
+
+def check(
+    contents: tf.Tensor,
+    max_bytes: int = status.MAX_BYTES,
+    max_pixels: int = status.MAX_PIXELS,
+) -> tf.Tensor:
+    """Judges an encoded picture by its length and header, so that no bomb is ever inflated.
+
+    Args:
+        contents: scalar string, the bytes of a file.
+        max_bytes: the longest file to accept.
+        max_pixels: the largest declared width times height to accept.
+
+    Returns:
+        int32 scalar of `status`: `EMPTY`, `TOO_MANY_BYTES`, `WRONG_TYPE`, `TOO_MANY_PIXELS`,
+        `UNDECODABLE` (a PNG header cut short or without area) or `OK`. A JPEG header that
+        cannot be parsed raises `tf.errors.InvalidArgumentError`, as `decode` does.
+    """
+    length = tf.strings.length(contents)
+    is_jpeg = _starts_with(contents, _JPEG)
+    is_png = _starts_with(contents, _PNG)
+
+    def by_pixels() -> tf.Tensor:
+        pixels = _declared_pixels(contents, is_jpeg)
+        return tf.case(
+            [(pixels <= 0, lambda: status.UNDECODABLE)]
+            + [(pixels > max_pixels, lambda: status.TOO_MANY_PIXELS)],
+            default=lambda: status.OK,
+        )
+
+    return tf.case(
+        [
+            (length == 0, lambda: status.EMPTY),
+            (length > max_bytes, lambda: status.TOO_MANY_BYTES),
+            (~(is_jpeg | is_png), lambda: status.WRONG_TYPE),
+        ],
+        default=by_pixels,
+    )
+
+
+def decode(contents: tf.Tensor) -> tf.Tensor:
+    """Decodes JPEG or PNG bytes (scalar string) into uint8 RGB `[H, W, 3]`.
+
+    Grey pictures are repeated over three channels, CMYK is converted, alpha is dropped, 16 bits
+    become 8, and an animated PNG gives its first frame.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the bytes cannot be decoded.
+    """
+    return tf.cond(
+        _starts_with(contents, _JPEG),
+        lambda: tf.io.decode_jpeg(contents, channels=3),
+        lambda: tf.io.decode_png(contents, channels=3),
+    )
+
+
+def evaluation_pixels(contents: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns the largest centred square as float32 RGB `[size, size, 3]` in 0..255.
+
+    Args:
+        contents: scalar string, the bytes of a file that `check` accepts.
+        size: the side of the result, in pixels.
+    """
+    pixels = decode(contents)
+    height, width = tf.unstack(tf.shape(pixels)[:2])
+    side = tf.minimum(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return _resize(pixels[top : top + side, left : left + side], size)
+
+
+def training_pixels(
+    contents: tf.Tensor, size: int, draws: tf.Tensor, crop: bool, flip: bool
+) -> tf.Tensor:
+    """Returns augmented float32 RGB `[size, size, 3]` in 0..255 (the authors' code).
+
+    Args:
+        contents: scalar string, the bytes of a file that `check` accepts.
+        size: the side of the result, in pixels.
+        draws: float32 `[5]`, uniform in 0..1: all the chance there is.
+        crop: whether to take a random rectangle (aspect 3/4 to 4/3, side 0.8 to 1) instead of
+            the centred square. Only the rectangle is decoded where the picture is a JPEG.
+        flip: whether to mirror half of the pictures.
+    """
+    pixels = (
+        _resize(_decode_window(contents, draws), size) if crop else evaluation_pixels(contents, size)
+    )
+    if flip:
+        pixels = tf.where(draws[4] < 0.5, tf.reverse(pixels, axis=[1]), pixels)
+    return pixels
+
+
+def crop_window(height: tf.Tensor, width: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Draws the recipe's crop.
+
+    The aspect (width by height) is log-uniform between 3/4 and 4/3; the largest such rectangle
+    inside the picture is shrunk on both sides by the root of a uniform draw from 0.64 to 1; its
+    place is uniform over all places where it fits.
+
+    Args:
+        height: int32 scalar, of the picture.
+        width: int32 scalar, of the picture.
+        draws: float32 `[4]` or longer, uniform in 0..1.
+
+    Returns:
+        int32 `[4]`: top, left, height and width of the crop, all inside the picture.
+    """
+    aspect = tf.exp((2 * draws[0] - 1) * _MAX_LOG_ASPECT)
+    full_height, full_width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    largest_width = tf.minimum(full_width, full_height * aspect)
+    shrink = tf.sqrt(_MIN_SIDE_SCALE_SQUARED + (1 - _MIN_SIDE_SCALE_SQUARED) * draws[1])
+    crop_width = tf.clip_by_value(tf.cast(tf.round(largest_width * shrink), tf.int32), 1, width)
+    crop_height = tf.clip_by_value(
+        tf.cast(tf.round(largest_width / aspect * shrink), tf.int32), 1, height
+    )
+    top = _uniform_integer(draws[2], height - crop_height)
+    left = _uniform_integer(draws[3], width - crop_width)
+    return tf.stack([top, left, crop_height, crop_width])
+
+
+def _decode_window(contents: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    def jpeg() -> tf.Tensor:
+        shape = tf.io.extract_jpeg_shape(contents)
+        window = crop_window(shape[0], shape[1], draws)
+        return tf.io.decode_and_crop_jpeg(contents, window, channels=3)
+
+    def png() -> tf.Tensor:
+        pixels = tf.io.decode_png(contents, channels=3)
+        shape = tf.shape(pixels)
+        top, left, height, width = tf.unstack(crop_window(shape[0], shape[1], draws))
+        return pixels[top : top + height, left : left + width]
+
+    return tf.cond(_starts_with(contents, _JPEG), jpeg, png)
+
+
+def _resize(pixels: tf.Tensor, size: int) -> tf.Tensor:
+    resized = tf.image.resize(pixels, [size, size], method="bicubic", antialias=True)
+    # Bicubic weights are negative in places and overshoot at edges.
+    return tf.ensure_shape(tf.clip_by_value(resized, 0.0, 255.0), [size, size, 3])
+
+
+def _uniform_integer(draw: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
+    scaled = tf.cast(draw * tf.cast(largest + 1, tf.float32), tf.int32)
+    return tf.minimum(scaled, largest)
+
+
+def _starts_with(contents: tf.Tensor, mark: bytes) -> tf.Tensor:
+    long_enough = tf.strings.length(contents) >= len(mark)
+    return tf.cond(
+        long_enough, lambda: tf.strings.substr(contents, 0, len(mark)) == mark, lambda: False
+    )
+
+
+def _declared_pixels(contents: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
+    def jpeg() -> tf.Tensor:
+        shape = tf.cast(tf.io.extract_jpeg_shape(contents), tf.int64)
+        return shape[0] * shape[1]
+
+    def png() -> tf.Tensor:
+        return tf.cond(
+            tf.strings.length(contents) < _PNG_HEADER_BYTES,
+            lambda: tf.constant(0, tf.int64),
+            lambda: tf.reduce_prod(_png_shape(contents)),
+        )
+
+    return tf.cond(is_jpeg, jpeg, png)
+
+
+def _png_shape(contents: tf.Tensor) -> tf.Tensor:
+    header = tf.io.decode_raw(tf.strings.substr(contents, 16, 8), tf.uint8)
+    digits = tf.reshape(tf.cast(header, tf.int64), [2, 4])
+    return tf.reduce_sum(digits * tf.constant([2**24, 2**16, 2**8, 1], tf.int64), axis=1)

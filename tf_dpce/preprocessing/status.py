@@ -1,0 +1,24 @@
+"""Status codes of an encoded picture or sentence: the table that exports promise to keep."""
+
+from __future__ import annotations
+
+OK = 0
+EMPTY = 1
+TOO_MANY_BYTES = 2
+WRONG_TYPE = 3
+TOO_MANY_PIXELS = 4
+UNDECODABLE = 5
+NO_KNOWN_WORD = 6
+
+REASONS = {
+    OK: "ok",
+    EMPTY: "empty",
+    TOO_MANY_BYTES: "more bytes than the limit",
+    WRONG_TYPE: "neither JPEG nor PNG",
+    TOO_MANY_PIXELS: "more pixels than the limit",
+    UNDECODABLE: "cannot be decoded",
+    NO_KNOWN_WORD: "no word of the vocabulary",
+}
+
+MAX_BYTES = 32 * 2**20
+MAX_PIXELS = 64_000_000

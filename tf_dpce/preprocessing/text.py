@@ -1,0 +1,86 @@
+"""Sentence -> word ids, in the graph: the same operations in training, evaluation and serving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+import tensorflow_text as tf_text
+
+# The authors' code splits on these; runs of them count as one.
+_DELIMITERS = r"[-\s.,()?]+"
+
+
+def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
+    """Splits captions into words on `- . , ( ) ?` and white space (the authors' code).
+
+    Args:
+        captions: string `[B]`; bytes that are not UTF-8 become replacement characters.
+
+    Returns:
+        Ragged strings `[B, None]`, without empty words.
+
+    Example:
+        >>> split_words(tf.constant(["A dog (brown), asleep."])).to_list()
+        [[b'A', b'dog', b'brown', b'asleep']]
+    """
+    readable = tf.strings.unicode_transcode(captions, "UTF-8", "UTF-8", errors="replace")
+    words = tf_text.regex_split(readable, delim_regex_pattern=_DELIMITERS)
+    return tf.ragged.boolean_mask(words, words != "")
+
+
+class CaptionEncoder(tf.Module):
+    """Turns sentences into left-aligned word ids.
+
+    Words outside the vocabulary are dropped and take no place (the authors' code); what is
+    beyond `max_length` known words is cut off.
+
+    Args:
+        words: the vocabulary; the id of a word is its place, counted from 1.
+        max_length: T, the number of places.
+        lowercase: whether sentences are lower-cased before the look-up.
+
+    Example:
+        >>> encoder = CaptionEncoder(["dog", "cat"], max_length=3, lowercase=True)
+        >>> encoder(tf.constant(["A cat, a DOG"])).numpy()
+        array([[2, 1, 0]], dtype=int32)
+    """
+
+    def __init__(self, words: Sequence[str], max_length: int, lowercase: bool) -> None:
+        super().__init__()
+        self.words = tuple(words)
+        self.max_length = max_length
+        self.lowercase = lowercase
+        ids = tf.range(1, len(self.words) + 1, dtype=tf.int32)
+        pairs = tf.lookup.KeyValueTensorInitializer(tf.constant(self.words), ids)
+        self.table = tf.lookup.StaticHashTable(pairs, default_value=0)
+
+    def __call__(self, captions: tf.Tensor) -> tf.Tensor:
+        """Returns int32 ids `[B, T]` of string captions `[B]`; 0 is an empty place."""
+        if self.lowercase:
+            captions = tf.strings.lower(captions, encoding="utf-8")
+        words = split_words(captions)
+        ids = words.with_flat_values(self.table.lookup(words.flat_values))
+        known = tf.ragged.boolean_mask(ids, ids > 0)
+        return known.to_tensor(0, shape=[None, self.max_length])
+
+
+def position_shift(ids: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Moves each caption to a uniformly drawn start (paper section 3.3; the authors' code).
+
+    A caption of n words starts anywhere from 0 to T - n; the places around it are empty.
+
+    Args:
+        ids: left-aligned int32 ids `[B, T]`.
+        draws: float32 `[B]`, uniform in 0..1.
+
+    Returns:
+        int32 `[B, T]`.
+    """
+    lengths = tf.math.count_nonzero(ids, axis=1, dtype=tf.int32)
+    free = tf.shape(ids)[1] - lengths
+    starts = tf.cast(draws * tf.cast(free + 1, tf.float32), tf.int32)
+    # A draw next to 1 may round up to the number of starts itself.
+    starts = tf.minimum(starts, free)
+    places = tf.range(tf.shape(ids)[1])[tf.newaxis, :] - starts[:, tf.newaxis]
+    return tf.gather(ids, places % tf.shape(ids)[1], batch_dims=1)

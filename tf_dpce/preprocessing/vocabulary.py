@@ -1,0 +1,95 @@
+"""The vocabulary: the words of the training captions, one a line; a word's id is its line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from tf_dpce.errors import UserError
+from tf_dpce.files import publish_file
+from tf_dpce.preprocessing.text import split_words
+
+_BATCH = 4096
+
+
+def count_words(captions: Sequence[str], lowercase: bool) -> Counter[str]:
+    """Counts the words of captions, as `CaptionEncoder` will see them.
+
+    Example:
+        >>> count_words(["A dog.", "a cat"], lowercase=True)
+        Counter({'a': 2, 'dog': 1, 'cat': 1})
+    """
+    counts: Counter[str] = Counter()
+    for words in _split_batches(captions, lowercase):
+        counts.update(word.decode() for word in words.flat_values.numpy())
+    return counts
+
+
+def without_words(captions: Sequence[str]) -> list[bool]:
+    """Tells which captions hold no word at all, only delimiters."""
+    empty: list[bool] = []
+    for words in _split_batches(captions, lowercase=False):
+        empty.extend((words.row_lengths() == 0).numpy().tolist())
+    return empty
+
+
+def build_vocabulary(
+    captions: Sequence[str], lowercase: bool, only: Collection[str] | None = None
+) -> list[str]:
+    """Returns the words of training captions, the most frequent first, equals by alphabet.
+
+    Args:
+        captions: the training captions, and no others.
+        lowercase: whether captions are lower-cased first.
+        only: the words to keep, such as those that have a vector; None keeps all.
+
+    Example:
+        >>> build_vocabulary(["A dog.", "a cat"], lowercase=True)
+        ['a', 'cat', 'dog']
+    """
+    return rank_words(count_words(captions, lowercase), only)
+
+
+def rank_words(counts: Counter[str], only: Collection[str] | None = None) -> list[str]:
+    """Returns counted words, the most frequent first, equals by alphabet; `only` as above."""
+    words = (word for word in counts if only is None or word in only)
+    return sorted(words, key=lambda word: (-counts[word], word))
+
+
+def write_vocabulary(path: Path, words: Sequence[str]) -> None:
+    """Writes one word a line, atomically."""
+    with publish_file(path) as temporary:
+        temporary.write_bytes("".join(f"{word}\n" for word in words).encode())
+
+
+def read_vocabulary(path: Path) -> list[str]:
+    """Returns the words of a vocabulary file, in their order.
+
+    Raises:
+        UserError: the file is missing, empty, not UTF-8, or has a blank or repeated word.
+    """
+    try:
+        lines = path.read_bytes().decode().split("\n")
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run prepare first") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8: it is no vocabulary") from None
+    words = lines[:-1] if lines[-1] == "" else lines
+    if not words:
+        raise UserError(f"{path} holds no word: run prepare again")
+    seen: set[str] = set()
+    for number, word in enumerate(words, start=1):
+        if not word.strip() or word in seen:
+            kind = "repeats a word" if word in seen else "is blank"
+            raise UserError(f"{path} line {number} {kind}: a vocabulary has one word a line")
+        seen.add(word)
+    return words
+
+
+def _split_batches(captions: Sequence[str], lowercase: bool) -> Iterator[tf.RaggedTensor]:
+    for start in range(0, len(captions), _BATCH):
+        batch = tf.constant(captions[start : start + _BATCH])
+        yield split_words(tf.strings.lower(batch, "utf-8") if lowercase else batch)

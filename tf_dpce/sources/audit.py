@@ -1,0 +1,71 @@
+"""The audit: every picture is read and decoded once, before any training sees it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tf_dpce.sources.pair import Picture
+
+# Enough waiting pictures to keep every worker busy while one large picture holds up the order.
+_PICTURES_PER_WORKER = 8
+
+
+@dataclass(frozen=True)
+class Audited:
+    """A picture with its file's bytes, or the reason why it cannot be used."""
+
+    picture: Picture
+    contents: bytes
+    reason: str | None
+
+
+def audit(
+    pictures: Iterable[Picture],
+    inspect: Callable[[bytes], str | None],
+    max_bytes: int,
+    workers: int,
+) -> Iterator[Audited]:
+    """Reads and decodes pictures in parallel threads, in bounded memory.
+
+    Args:
+        pictures: what to read.
+        inspect: returns why bytes cannot be used, or None; it is called in several threads.
+        max_bytes: no more than this and one byte of a file is read, so that `inspect` can tell a
+            longer one.
+        workers: number of threads.
+
+    Yields:
+        One `Audited` a picture, in the order given, whatever `workers` is.
+    """
+
+    def examine(picture: Picture) -> Audited:
+        contents, reason = _read(picture.path, max_bytes + 1)
+        reason = reason or inspect(contents)
+        return Audited(picture, b"" if reason else contents, reason)
+
+    waiting: deque[Future[Audited]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for picture in pictures:
+                waiting.append(pool.submit(examine, picture))
+                if len(waiting) >= workers * _PICTURES_PER_WORKER:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _read(path: Path, length: int) -> tuple[bytes, str | None]:
+    # A pipe or a device would block or never end.
+    if not path.is_file():
+        return b"", "no such file"
+    try:
+        with path.open("rb") as stream:
+            return stream.read(length), None
+    except OSError as error:
+        return b"", f"cannot be read: {error.strerror}"

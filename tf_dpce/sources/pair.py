@@ -1,0 +1,101 @@
+"""What every reader yields: pairs of a picture and a caption, and what it had to refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tf_dpce.errors import UserError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One caption of one picture.
+
+    Attributes:
+        image_id: names the picture; its captions are never negatives of one another.
+        path: where the picture lies, absolute, so that it is found from any folder.
+        caption: one sentence.
+        split: one of `SPLITS`.
+        instance: class of the instance loss: the picture itself, or the person it shows.
+    """
+
+    image_id: str
+    path: Path
+    caption: str
+    split: str
+    instance: str
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A picture, caption or line that cannot be used, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with all its captions; the other attributes are those of `Pair`."""
+
+    image_id: str
+    path: Path
+    captions: tuple[str, ...]
+    split: str
+    instance: str
+
+
+def group_pairs(
+    items: Iterable[Pair | Rejected],
+) -> tuple[list[Picture], list[Rejected]]:
+    """Gathers the captions of each picture, in the order of first appearance.
+
+    Args:
+        items: what a reader yields.
+
+    Returns:
+        The pictures and the rejected items, each in their order.
+
+    Raises:
+        UserError: a picture has two splits or instances, or an instance lies in two splits.
+    """
+    first: dict[str, Pair] = {}
+    captions: dict[str, list[str]] = {}
+    rejected = []
+    for item in items:
+        if isinstance(item, Rejected):
+            rejected.append(item)
+            continue
+        _check_same_picture(first.setdefault(item.image_id, item), item)
+        captions.setdefault(item.image_id, []).append(item.caption)
+    _check_instances(first.values())
+    pictures = [
+        Picture(pair.image_id, pair.path, tuple(captions[name]), pair.split, pair.instance)
+        for name, pair in first.items()
+    ]
+    return pictures, rejected
+
+
+def _check_same_picture(first: Pair, later: Pair) -> None:
+    for field in ("split", "instance"):
+        one, other = getattr(first, field), getattr(later, field)
+        if one != other:
+            raise UserError(
+                f"picture {first.image_id} has two values of {field}, {one!r} and {other!r}: "
+                "give it one"
+            )
+
+
+def _check_instances(pairs: Iterable[Pair]) -> None:
+    splits: dict[str, Pair] = {}
+    for pair in pairs:
+        first = splits.setdefault(pair.instance, pair)
+        if first.split != pair.split:
+            raise UserError(
+                f"instance {pair.instance!r} is in two splits: picture {first.image_id} in "
+                f"{first.split!r}, picture {pair.image_id} in {pair.split!r}; keep it in one"
+            )

@@ -1,0 +1,124 @@
+"""The image tower: pixels -> picture feature, a `keras.applications` trunk under a small head."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+from keras import layers
+
+from tf_dpce.errors import UserError
+from tf_dpce.towers.layers import batch_norm, fan_in_uniform
+
+SMALL = "small"
+
+
+def image_tower(
+    backbone: str = "ResNet50",
+    weights: str | None = None,
+    input_size: int = 224,
+    output_dim: int = 2048,
+    name: str = "image_tower",
+    *,
+    head_dim: int = 2048,
+) -> keras.Model:
+    """Builds the image tower: a trunk named `image_trunk` and a head named `image_head`.
+
+    Args:
+        backbone: a `keras.applications` model, or "small", a few plain convolutions for
+            drawn scenes.
+        weights: of the trunk: "imagenet", a file that Keras saved, or None (random).
+        input_size: side of the square pictures, in pixels.
+        output_dim: D, width of the feature.
+        name: name of the model.
+        head_dim: width of the head's hidden layer.
+
+    Returns:
+        A functional model from float32 RGB `[B, S, S, 3]` in 0..255 (the trunk's own scaling is
+        inside) to float32 features `[B, D]`, which are neither rectified nor normalised.
+
+    Raises:
+        UserError: an unknown backbone, or weights of another network.
+
+    Example:
+        >>> image_tower("MobileNetV2", output_dim=512).output_shape
+        (None, 512)
+    """
+    trunk = image_trunk(backbone, weights, input_size)
+    head = image_head(trunk.output_shape[-1], output_dim, head_dim)
+    pixels = keras.Input((input_size, input_size, 3), name="image")
+    # A trunk from keras.applications runs its BatchNorm on ImageNet's averages, also when it is
+    # fine-tuned: batches are small, and weights with BatchNorm folded in know no other mode.
+    features = trunk(pixels) if backbone == SMALL else trunk(pixels, training=False)
+    return keras.Model(pixels, head(features), name=name)
+
+
+def image_trunk(backbone: str, weights: str | None, input_size: int) -> keras.Model:
+    """Builds the trunk: float32 RGB `[B, S, S, 3]` in 0..255 -> pooled features `[B, F]`."""
+    pixels = keras.Input((input_size, input_size, 3), name="pixels")
+    if backbone == SMALL:
+        return keras.Model(pixels, _small_features(pixels), name="image_trunk")
+    constructor, preprocess = _application(backbone)
+    network = _load(constructor, backbone, weights, input_size)
+    features = network(preprocess(pixels))
+    return keras.Model(pixels, features, name="image_trunk")
+
+
+def image_head(input_dim: int, output_dim: int, head_dim: int) -> keras.Model:
+    """Builds the head of the recipe: dense, BatchNorm, ReLU, dense, BatchNorm; no biases."""
+    features = keras.Input((input_dim,), name="features")
+    x = _dense(head_dim, "image_fc1")(features)
+    x = layers.ReLU(name="image_fc1_relu")(batch_norm("image_fc1_bn")(x))
+    x = batch_norm("image_fc2_bn")(_dense(output_dim, "image_fc2")(x))
+    return keras.Model(features, x, name="image_head")
+
+
+def _dense(width: int, name: str) -> layers.Dense:
+    return layers.Dense(width, use_bias=False, kernel_initializer=fan_in_uniform(), name=name)
+
+
+def _small_features(pixels: keras.KerasTensor) -> keras.KerasTensor:
+    # Flattened, not pooled: the place of a shape is what tells left from right.
+    x = layers.Rescaling(1 / 127.5, offset=-1, name="image_rescale")(pixels)
+    for number, width in enumerate((32, 64, 128, 128)):
+        x = layers.Conv2D(
+            width, 3, strides=2, padding="same", use_bias=False, name=f"image_conv{number + 1}"
+        )(x)
+        x = batch_norm(f"image_conv{number + 1}_bn")(x)
+        x = layers.ReLU(name=f"image_conv{number + 1}_relu")(x)
+    return layers.Flatten(name="image_flatten")(x)
+
+
+def _load(
+    constructor: Callable[..., keras.Model], backbone: str, weights: str | None, input_size: int
+) -> keras.Model:
+    if weights not in (None, "imagenet") and not Path(weights).is_file():
+        raise UserError(f"weights file {weights} does not exist; give 'imagenet', 'none' or a file")
+    shape = (input_size, input_size, 3)
+    try:
+        return constructor(include_top=False, weights=weights, input_shape=shape, pooling="avg")
+    except (ValueError, OSError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"weights {weights} do not fit {backbone}: {reason}") from error
+    except Exception as error:
+        if weights != "imagenet":
+            raise
+        raise UserError(
+            f"the ImageNet weights of {backbone} could not be downloaded ({error}); "
+            "give a file with --weights FILE"
+        ) from error
+
+
+def _application(
+    backbone: str,
+) -> tuple[Callable[..., keras.Model], Callable[..., keras.KerasTensor]]:
+    """Returns the constructor of that name and the `preprocess_input` that belongs to it."""
+    for module in pkgutil.iter_modules(keras.applications.__path__):
+        family = importlib.import_module(f"keras.applications.{module.name}")
+        if hasattr(family, backbone) and hasattr(family, "preprocess_input"):
+            return getattr(family, backbone), family.preprocess_input
+    known = sorted(n for n in vars(keras.applications) if n[0].isupper())
+    raise UserError(f"unknown backbone {backbone}: one of {SMALL}, {', '.join(known)}")

@@ -1,0 +1,90 @@
+"""Layers that Keras lacks and both towers or the model need."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+# The running averages and the constant of the authors' BatchNorm.
+BATCH_NORM = {"momentum": 0.95, "epsilon": 1e-3}
+
+
+def fan_in_uniform() -> keras.initializers.Initializer:
+    """Uniform in +-sqrt(3 / fan_in): variance 1 / fan_in, as in the authors' code."""
+    return keras.initializers.VarianceScaling(scale=1.0, mode="fan_in", distribution="uniform")
+
+
+def batch_norm(name: str) -> keras.layers.BatchNormalization:
+    """Returns the authors' BatchNorm: epsilon 1e-3, running averages with momentum 0.95."""
+    return keras.layers.BatchNormalization(name=name, **BATCH_NORM)
+
+
+@keras.saving.register_keras_serializable("tf_dpce")
+class WordEmbedding(keras.layers.Layer):
+    """Word ids -> vectors, with one bias for all places (the authors' first convolution).
+
+    A convolution of width 1 over one-hot words is a look-up; an empty place (id 0) is an all-zero
+    one-hot vector, so it gives the bias alone, and its matrix has no row.
+
+    Args:
+        vocabulary_size: V, the number of words; ids run from 1 to V.
+        output_dim: the width of a word vector.
+    """
+
+    def __init__(self, vocabulary_size: int, output_dim: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.vocabulary_size = vocabulary_size
+        self.output_dim = output_dim
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        limit = math.sqrt(3.0 / self.output_dim)
+        self.embeddings = self.add_weight(
+            shape=(self.vocabulary_size, self.output_dim),
+            initializer=keras.initializers.RandomUniform(-limit, limit),
+            name="embeddings",
+        )
+        self.bias = self.add_weight(shape=(self.output_dim,), initializer="zeros", name="bias")
+
+    def call(self, ids: Any) -> Any:
+        """Returns `[B, T, output_dim]` of integer ids `[B, T]`."""
+        vectors = ops.take(self.embeddings, ops.maximum(ids - 1, 0), axis=0)
+        present = ops.cast(ops.expand_dims(ids > 0, -1), vectors.dtype)
+        return vectors * present + self.bias
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (*input_shape, self.output_dim)
+
+    def get_config(self) -> dict[str, Any]:
+        config = {"vocabulary_size": self.vocabulary_size, "output_dim": self.output_dim}
+        return {**super().get_config(), **config}
+
+
+@keras.saving.register_keras_serializable("tf_dpce")
+class UnitLength(keras.layers.Layer):
+    """Divides each vector `[B, D]` by its length: x / sqrt(1e-8 + sum x^2), the authors' code."""
+
+    def call(self, vectors: Any) -> Any:
+        """Returns `[B, D]`."""
+        squares = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
+        return vectors * ops.rsqrt(squares + 1e-8)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+
+@keras.saving.register_keras_serializable("tf_dpce")
+class PairStack(keras.layers.Layer):
+    """Stacks two `[B, D]` tensors, picture first, into `[B, 2, D]`."""
+
+    def call(self, pair: list[Any]) -> Any:
+        """Returns `[B, 2, D]`."""
+        return ops.stack(pair, axis=1)
+
+    def compute_output_shape(
+        self, input_shape: list[tuple[int | None, ...]]
+    ) -> tuple[int | None, ...]:
+        batch, width = input_shape[0]
+        return (batch, 2, width)

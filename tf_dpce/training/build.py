@@ -1,0 +1,87 @@
+"""A configuration -> the model, its text encoder and its losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tf_dpce.config import Config, LossConfig
+from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
+from tf_dpce.model import DualPath
+from tf_dpce.preprocessing.text import CaptionEncoder
+from tf_dpce.preprocessing.vectors import read_vectors
+from tf_dpce.towers import bag_of_words_tower, image_tower, text_tower
+
+
+def build_model(config: Config, vocabulary_size: int, num_instances: int) -> DualPath:
+    """Builds the model of a configuration, with the trunk's weights but random word vectors.
+
+    Args:
+        config: of the run.
+        vocabulary_size: V, the number of words.
+        num_instances: C, the number of training classes.
+
+    Raises:
+        UserError: an unknown backbone, or weights that do not fit it.
+    """
+    return DualPath(
+        image_tower(
+            config.image.backbone,
+            None if config.weights == "none" else config.weights,
+            config.image.input_size,
+            config.model.output_dim,
+            head_dim=config.image.head_dim,
+        ),
+        _text_tower(config, vocabulary_size),
+        num_instances,
+        dropout=config.model.dropout,
+        shared_bias=config.model.shared_bias,
+        rectify=config.model.rectify,
+    )
+
+
+def load_vectors(model: DualPath, path: Path, words: Sequence[str]) -> int:
+    """Puts word vectors from a file in place of random ones; returns for how many words.
+
+    Raises:
+        UserError: the file cannot be read, or its vectors have another width.
+    """
+    embedding = model.text_tower.get_layer("text_embedding")
+    rows, found = read_vectors(path, words)
+    values = keras.ops.convert_to_numpy(embedding.embeddings)
+    embedding.embeddings.assign(np.where(found[:, None], rows, values))
+    return int(found.sum())
+
+
+def caption_encoder(config: Config, words: Sequence[str], lowercase: bool) -> CaptionEncoder:
+    """Returns the encoder of sentences that belongs to a model."""
+    return CaptionEncoder(words, config.text.max_length, lowercase)
+
+
+def stage_losses(loss: LossConfig) -> tuple[dict[str, keras.losses.Loss], dict[str, float]]:
+    """Returns the losses of `DualPath`'s outputs and their weights, those of weight 0 left out."""
+    pair = (
+        ContrastiveLoss(loss.temperature)
+        if loss.pair_loss == "contrastive"
+        else RankingLoss(loss.margin, loss.negatives)
+    )
+    table = {
+        "image_logits": (InstanceLoss(), loss.image_instance),
+        "text_logits": (InstanceLoss(), loss.text_instance),
+        "pair": (pair, loss.pair),
+    }
+    used = {name: entry for name, entry in table.items() if entry[1]}
+    return {k: v[0] for k, v in used.items()}, {k: v[1] for k, v in used.items()}
+
+
+def _text_tower(config: Config, vocabulary_size: int) -> keras.Model:
+    text, width = config.text, config.model.output_dim
+    common = (vocabulary_size, text.max_length, text.embedding_dim)
+    if text.tower == "bag_of_words":
+        return bag_of_words_tower(*common, text.widths, width)
+    return text_tower(
+        *common, text.blocks, width, widths=text.widths, word_dropout=text.word_dropout
+    )

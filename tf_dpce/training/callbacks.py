@@ -1,0 +1,178 @@
+"""What happens beside the steps. Their order is behaviour: `stage_callbacks` is its only home."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_dpce.files import publish_file
+from tf_dpce.training.checkpoint import Progress, checkpoint_path, save_checkpoint
+
+HISTORY_FILE = "history.csv"
+_RANKS = ("r1", "r5", "r10", "medr", "meanr")
+_COLUMNS = (
+    "stage",
+    "epoch",
+    "seconds",
+    "learning_rate",
+    "loss",
+    "image_logits_loss",
+    "text_logits_loss",
+    "pair_loss",
+    "val_rsum",
+    *(f"val_i2t_{rank}" for rank in _RANKS),
+    *(f"val_t2i_{rank}" for rank in _RANKS),
+)
+
+
+class Validation(keras.callbacks.Callback):
+    """Adds retrieval metrics of the validation split to the logs of an epoch.
+
+    Args:
+        validate: returns what `retrieval_metrics` does.
+        every: epochs from one validation to the next; the last epoch is always validated.
+        epochs: of the stage.
+    """
+
+    def __init__(self, validate: Callable[[], dict[str, Any]], every: int, epochs: int) -> None:
+        super().__init__()
+        self.validate = validate
+        self.every = every
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if (epoch + 1) % self.every and epoch + 1 != self.epochs:
+            return
+        metrics = self.validate()
+        logs["val_rsum"] = metrics["rsum"]
+        for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image")):
+            logs.update({f"val_{short}_{rank}": metrics[direction][rank] for rank in _RANKS})
+
+
+class History(keras.callbacks.Callback):
+    """Appends a line to `history.csv` after each epoch.
+
+    Args:
+        run: folder of the run.
+        stage: 1 or 2.
+    """
+
+    def __init__(self, run: Path, stage: int) -> None:
+        super().__init__()
+        self.path = run / HISTORY_FILE
+        self.stage = stage
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._began = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        row = {
+            **logs,
+            "stage": self.stage,
+            "epoch": epoch + 1,
+            "seconds": round(time.monotonic() - self._began, 1),
+            "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+        }
+        rows = [*read_history(self.path, before=(self.stage, epoch + 1)), row]
+        with publish_file(self.path) as temporary, temporary.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, _COLUMNS, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def read_history(path: Path, before: tuple[int, int]) -> list[dict[str, str]]:
+    """Returns the lines of a `history.csv` before a (stage, epoch), as dicts of strings."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [row for row in rows if (int(row["stage"]), int(row["epoch"])) < before]
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Keeps the best model of a stage, and the last whole state, from which a run resumes.
+
+    Args:
+        run: folder of the run.
+        model_variables: what evaluation needs.
+        state: returns those and the rest of the state: of dropout, optimizer and metrics.
+        start: where the run stands when `fit` begins.
+        minutes: from one checkpoint to the next within an epoch.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        model_variables: Sequence[keras.Variable],
+        state: Callable[[], Sequence[keras.Variable]],
+        start: Progress,
+        minutes: float,
+    ) -> None:
+        super().__init__()
+        self.run = run
+        self.model_variables = model_variables
+        self.state = state
+        self.progress = start
+        self.seconds = 60 * minutes
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._saved = time.monotonic()
+        self._first_step = self.progress.step
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if time.monotonic() - self._saved >= self.seconds:
+            step = self._first_step + batch + 1
+            self._save_last(self.progress.epoch, step, self.progress.best_rsum)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._first_step = 0
+        best = self.progress.best_rsum
+        rsum = logs.get("val_rsum", -1.0)
+        self.progress = Progress(self.progress.stage, epoch + 1, 0, max(best, rsum))
+        if rsum > best:
+            path = checkpoint_path(self.run, self.progress.stage, "best")
+            save_checkpoint(path, self.model_variables, self.progress)
+        self._save_last(epoch + 1, 0, self.progress.best_rsum)
+
+    def _save_last(self, epoch: int, step: int, best_rsum: float) -> None:
+        progress = Progress(self.progress.stage, epoch, step, best_rsum)
+        path = checkpoint_path(self.run, progress.stage, "last")
+        save_checkpoint(path, self.state(), progress)
+        self._saved = time.monotonic()
+
+
+class RestoreMetrics(keras.callbacks.Callback):
+    """Gives the metrics back what they held when a run stopped within an epoch.
+
+    `fit` resets metrics just before an epoch begins, after everything else is restored.
+
+    Args:
+        values: of `model.metrics_variables`.
+    """
+
+    def __init__(self, values: Sequence[np.ndarray]) -> None:
+        super().__init__()
+        self.values = values
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        for variable, value in zip(self.model.metrics_variables, self.values, strict=True):
+            variable.assign(value)
+        self.values = ()
+
+
+def stage_callbacks(
+    run: Path, stage: int, validation: Validation, checkpoints: Checkpoints
+) -> list[keras.callbacks.Callback]:
+    """Returns the callbacks of a stage, in the order in which they must run.
+
+    Validation comes first, because the others read what it logs. A line of history comes before
+    the checkpoint that counts its epoch as done, so that no kill can lose it.
+    """
+    tensorboard = keras.callbacks.TensorBoard(run / "tensorboard" / f"stage{stage}")
+    return [validation, History(run, stage), checkpoints, tensorboard]

@@ -1,0 +1,88 @@
+"""The whole state of a run in one file: variables by path, and where the run stands."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tf_dpce.errors import UserError
+from tf_dpce.files import publish_file
+
+_META = "progress"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        stage: 1 or 2.
+        epoch: epochs of the stage that are done.
+        step: steps of the next epoch that are done.
+        best_rsum: of the stage's validations so far; -1 before the first.
+    """
+
+    stage: int
+    epoch: int
+    step: int
+    best_rsum: float
+
+
+def checkpoint_path(run: Path, stage: int, kind: str) -> Path:
+    """Returns the file of a stage's "best" or "last" checkpoint."""
+    return run / "checkpoints" / f"stage{stage}-{kind}.npz"
+
+
+def save_checkpoint(path: Path, variables: Sequence[keras.Variable], progress: Progress) -> None:
+    """Writes the values of variables, in order, and the progress; atomically."""
+    arrays = {
+        f"{place:05d} {v.path}": keras.ops.convert_to_numpy(v) for place, v in enumerate(variables)
+    }
+    meta = np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)
+    with publish_file(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **{_META: meta}, **arrays)
+
+
+def restore_checkpoint(
+    path: Path, variables: Sequence[keras.Variable]
+) -> tuple[Progress, list[np.ndarray]]:
+    """Puts the first values of a checkpoint into variables and returns the values left over.
+
+    Raises:
+        UserError: the file is missing, damaged, or of a model with other variables.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            progress = Progress(**json.loads(arrays[_META].tobytes()))
+            names = [name for name in arrays.files if name != _META]
+            _check(path, names, arrays, variables)
+            for name, variable in zip(names, variables, strict=False):
+                variable.assign(arrays[name])
+            return progress, [arrays[name] for name in names[len(variables) :]]
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: has the run been trained that far?") from None
+    except (zipfile.BadZipFile, KeyError, EOFError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+
+
+def _check(
+    path: Path,
+    names: Sequence[str],
+    arrays: np.lib.npyio.NpzFile,
+    variables: Sequence[keras.Variable],
+) -> None:
+    if len(names) < len(variables):
+        raise UserError(f"{path} holds {len(names)} variables, the model {len(variables)}")
+    for name, variable in zip(names, variables, strict=False):
+        stored = name.split(" ", 1)[1]
+        if stored != variable.path or arrays[name].shape != tuple(variable.shape):
+            raise UserError(
+                f"{path} is of another model: it holds {stored} {arrays[name].shape} where "
+                f"{variable.path} {tuple(variable.shape)} belongs"
+            )

@@ -1,0 +1,157 @@
+"""The feature cache: the frozen trunk sees each picture a few times, not once an epoch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_dpce.config import ImageConfig, TextConfig
+from tf_dpce.data.manifest import Manifest
+from tf_dpce.data.order import CAPTION, SHIFT, VIEW, Order
+from tf_dpce.data.pipeline import Batches, caption_groups, view_batches
+from tf_dpce.files import publish_folder, sha256_lines
+from tf_dpce.preprocessing.text import CaptionEncoder, position_shift
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Trunk features and word ids of a split.
+
+    Attributes:
+        features: float16 `[N, views, F]`, mapped from disk; view 0 is the plain picture.
+        ids: int32 `[M, T]`, mapped from disk: all captions, picture by picture.
+        first_caption: int64 `[N + 1]`: where a picture's captions begin, and the last ones end.
+        instances: int64 `[N]`.
+    """
+
+    features: np.ndarray
+    ids: np.ndarray
+    first_caption: np.ndarray
+    instances: np.ndarray
+
+    @classmethod
+    def load(cls, folder: Path) -> FeatureCache:
+        """Maps a cache that `cached_features` wrote."""
+        names = ("features", "ids", "first_caption", "instances")
+        return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in names))
+
+    def training_batches(self, text: TextConfig, order: Order, start: int, stop: int) -> Batches:
+        """Returns what `pipeline.training_batches` does, with features `[B, F]` as `image`."""
+        types = (tf.float32, tf.int32, tf.int64)
+
+        def batch(indices: tf.Tensor, draws: tf.Tensor) -> dict[str, tf.Tensor]:
+            features, ids, instances = tf.numpy_function(self._take, [indices, draws], types)
+            features = tf.ensure_shape(features, [order.batch_size, self.features.shape[2]])
+            ids = tf.ensure_shape(ids, [order.batch_size, self.ids.shape[1]])
+            ids = position_shift(ids, draws[:, SHIFT]) if text.shift else ids
+            instances = tf.ensure_shape(instances, [order.batch_size])
+            return {"image": features, "text": ids, "instance": instances}
+
+        return order.steps(start, stop).map(batch, num_parallel_calls=2).prefetch(4)
+
+    def evaluation_images(self, batch_size: int) -> Batches:
+        """Returns the plain view of every picture once, as `pipeline.evaluation_images` does."""
+        plain = np.ascontiguousarray(self.features[:, 0]).astype(np.float32)
+        rows = {"image": plain, "instance": np.asarray(self.instances)}
+        return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size)
+
+    def _take(
+        self, indices: np.ndarray, draws: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        views = _pick(draws[:, VIEW], self.features.shape[1])
+        first = self.first_caption[indices]
+        captions = first + _pick(draws[:, CAPTION], self.first_caption[indices + 1] - first)
+        features = self.features[indices, views].astype(np.float32)
+        return features, self.ids[captions], self.instances[indices]
+
+
+def _pick(draws: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
+    """`data.order.pick` on NumPy arrays."""
+    return np.minimum((draws * counts).astype(np.int64), np.asarray(counts) - 1)
+
+
+def cached_features(
+    trunk: keras.Model,
+    data: Path,
+    split: str,
+    image: ImageConfig,
+    encoder: CaptionEncoder,
+    views: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> FeatureCache:
+    """Returns the features of a split, from `DATA/features/` or computed and left there.
+
+    The cache is keyed by all that it depends on: the split's shards, the trunk's weights, the
+    crop and flip, the number of views and the vocabulary.
+
+    Args:
+        trunk: model of pixels to features `[B, F]`.
+        data: folder of prepared data.
+        split: its name.
+        image: size and augmentation.
+        encoder: of captions.
+        views: views of each picture: the plain one, then augmented ones.
+        progress: called with pictures done and in all, over all views.
+    """
+    folder = data / "features" / f"{split}-{_key(trunk, data, split, image, encoder, views)}"
+    if not folder.is_dir():
+        with publish_folder(folder) as temporary:
+            _write_captions(temporary, data, split, encoder)
+            _write_features(temporary, trunk, data, split, image, views, progress)
+    return FeatureCache.load(folder)
+
+
+def _key(
+    trunk: keras.Model,
+    data: Path,
+    split: str,
+    image: ImageConfig,
+    encoder: CaptionEncoder,
+    views: int,
+) -> str:
+    shards = [shard.sha256 for shard in Manifest.load(data).splits[split].shards]
+    weights = [sha256(keras.ops.convert_to_numpy(v).tobytes()).hexdigest() for v in trunk.weights]
+    text = [str(encoder.max_length), str(encoder.lowercase), *encoder.words]
+    return sha256_lines([*shards, *weights, *text, json.dumps(asdict(image)), str(views)])[:16]
+
+
+def _write_captions(folder: Path, data: Path, split: str, encoder: CaptionEncoder) -> None:
+    ids, counts, instances = [], [], []
+    for batch in caption_groups(data, split, 1024):
+        ids.append(encoder(batch["captions"].flat_values).numpy())
+        counts.append(batch["captions"].row_lengths().numpy())
+        instances.append(batch["instance"].numpy())
+    np.save(folder / "ids.npy", np.concatenate(ids))
+    np.save(folder / "first_caption.npy", np.cumsum(np.concatenate([[0], *counts])))
+    np.save(folder / "instances.npy", np.concatenate(instances))
+
+
+def _write_features(
+    folder: Path,
+    trunk: keras.Model,
+    data: Path,
+    split: str,
+    image: ImageConfig,
+    views: int,
+    progress: Callable[[int, int], None],
+) -> None:
+    pictures = Manifest.load(data).splits[split].pictures
+    shape = (pictures, views, trunk.output_shape[-1])
+    features = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float16, shape)
+    forward = tf.function(lambda pixels: trunk(pixels, training=False), reduce_retracing=True)
+    for view in range(views):
+        done = 0
+        for pixels in view_batches(data, split, image, view, _BATCH):
+            features[done : done + len(pixels), view] = forward(pixels).numpy()
+            done += len(pixels)
+            progress(view * pictures + done, views * pictures)
+    features.flush()

@@ -1,0 +1,94 @@
+"""SGD and AdamW with a learning rate for each kind of layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from tf_dpce.config import StageConfig
+from tf_dpce.model import DualPath
+from tf_dpce.training.schedule import StageSchedule
+
+
+class _ByLayer(keras.optimizers.Optimizer):
+    """Scales the step of each variable by a multiplier that its path selects."""
+
+    def build(self, variables: list[Any]) -> None:
+        super().build(variables)
+        self._scales = [self.multipliers.get(v.path, 1.0) for v in variables]
+        self._is_matrix = [len(v.shape) > 1 for v in variables]
+
+    def get_config(self) -> dict[str, Any]:
+        config = {"multipliers": dict(self.multipliers), "decay": self.decay}
+        return {**super().get_config(), **config}
+
+
+@keras.saving.register_keras_serializable("tf_dpce")
+class LayerwiseSGD(_ByLayer, keras.optimizers.SGD):
+    """The recipe's SGD: Nesterov momentum 0.9, decay coupled to the gradient.
+
+    The step of a variable is `multiplier * lr` times the momentum of `gradient + decay * w`, so
+    that at a constant rate the multiplier scales everything alike (section 5 of the recipe).
+
+    Args:
+        learning_rate: a float or a schedule.
+        multipliers: from variable paths to factors of the learning rate; 1 where absent.
+        decay: L2 factor, on all trained variables.
+    """
+
+    def __init__(
+        self, learning_rate: Any, multipliers: Mapping[str, float], decay: float, **kwargs: Any
+    ) -> None:
+        super().__init__(learning_rate, **{"momentum": 0.9, "nesterov": True, **kwargs})
+        self.multipliers = multipliers
+        self.decay = decay
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        scale = self._scales[self._get_variable_index(variable)]
+        coupled = ops.convert_to_tensor(gradient) + self.decay * ops.convert_to_tensor(variable)
+        super().update_step(coupled, variable, learning_rate * scale)
+
+
+@keras.saving.register_keras_serializable("tf_dpce")
+class LayerwiseAdamW(_ByLayer, keras.optimizers.Adam):
+    """AdamW whose step and decay of a variable are both scaled by its multiplier.
+
+    Args:
+        learning_rate: a float or a schedule.
+        multipliers: from variable paths to factors of the learning rate; 1 where absent.
+        decay: decoupled decay, on matrices and filters alone.
+    """
+
+    def __init__(
+        self, learning_rate: Any, multipliers: Mapping[str, float], decay: float, **kwargs: Any
+    ) -> None:
+        super().__init__(learning_rate, **kwargs)
+        self.multipliers = multipliers
+        self.decay = decay
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        index = self._get_variable_index(variable)
+        rate = learning_rate * self._scales[index]
+        if self._is_matrix[index]:
+            self.assign_sub(variable, rate * self.decay * ops.convert_to_tensor(variable))
+        super().update_step(ops.convert_to_tensor(gradient), variable, rate)
+
+
+def stage_optimizer(
+    stage: StageConfig, schedule: StageSchedule, model: DualPath
+) -> keras.optimizers.Optimizer:
+    """Returns the optimizer that a stage's configuration asks for, over the whole `model`."""
+    kind = LayerwiseSGD if stage.optimizer == "sgd" else LayerwiseAdamW
+    return kind(schedule, multipliers=_multipliers(stage, model), decay=stage.weight_decay)
+
+
+def _multipliers(stage: StageConfig, model: DualPath) -> dict[str, float]:
+    groups = (
+        (model.image_tower.get_layer("image_trunk"), stage.trunk_multiplier),
+        (model.text_tower.get_layer("text_embedding"), stage.word_multiplier),
+        (model.classifier, stage.classifier_multiplier),
+    )
+    return {v.path: scale for layer, scale in groups for v in layer.trainable_variables}

@@ -1,0 +1,25 @@
+"""The devices that a run trains on."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+
+def make_strategy() -> tf.distribute.MirroredStrategy:
+    """Returns a `MirroredStrategy` over all GPUs of the machine, or over its CPU.
+
+    GPU memory is taken as needed, not at once, so that two processes can share a card.
+    """
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    devices = [device.name for device in tf.config.list_logical_devices(kind)]
+    return tf.distribute.MirroredStrategy(devices)
+
+
+def describe(strategy: tf.distribute.Strategy) -> str:
+    """Returns one line: how many replicas, on which kind of device, in which precision."""
+    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    precision = keras.config.dtype_policy().name
+    return f"{strategy.num_replicas_in_sync} replica(s) on {kind}, {precision}"
