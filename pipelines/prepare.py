@@ -13,19 +13,23 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from pipelines._verb import progress, run_verb, say_files, verb_parser
-from tf_dpce.errors import UserError
 from tf_dpce.sources.pair import Pair, Rejected
 
 if TYPE_CHECKING:
     from tf_dpce.data.prepare import Prepared
 
-SOURCES = ("scenes", "flickr8k", "table")
+# What each source needs, and what else it takes.
+_OPTIONS = {
+    "scenes": ((), ()),
+    "flickr8k": (("root",), ("images", "annotations")),
+    "table": (("annotations",), ("root", "images", "split_file")),
+}
 
 
 def build_parser() -> ArgumentParser:
     """Returns the parser of this verb."""
     parser = verb_parser("prepare", "Decodes every picture once and writes shards for training.")
-    parser.add_argument("--source", choices=SOURCES, required=True, help="what to read")
+    parser.add_argument("--source", choices=list(_OPTIONS), required=True, help="what to read")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--root", type=Path, help="folder of the data set (flickr8k)")
     parser.add_argument("--images", type=Path, help="folder of pictures, where it is another")
@@ -46,6 +50,7 @@ def build_parser() -> ArgumentParser:
 
 def run(arguments: Namespace) -> None:
     """Reads, checks and writes; says what was kept and what was refused."""
+    _check_usage(arguments)
     items = _items(arguments)
     from tf_dpce.data.prepare import prepare
 
@@ -69,13 +74,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_verb(build_parser, run, argv)
 
 
+def _check_usage(arguments: Namespace) -> None:
+    needed, allowed = _OPTIONS[arguments.source]
+    for option in ("root", "images", "annotations", "split_file"):
+        name, given = f"--{option.replace('_', '-')}", arguments[option] is not None
+        if option in needed and not given:
+            build_parser().error(f"--source {arguments.source} needs {name}")
+        if given and option not in needed + allowed:
+            build_parser().error(f"--source {arguments.source} takes no {name}")
+
+
 def _items(arguments: Namespace) -> Iterable[Pair | Rejected]:
     if arguments.source == "flickr8k":
         from tf_dpce.sources.flickr8k import read_flickr8k
 
-        if arguments.root is None:
-            raise UserError("--source flickr8k needs --root, the folder of the data set")
         return read_flickr8k(arguments.root, arguments.images, arguments.annotations)
+    if arguments.source == "table":
+        from tf_dpce.sources.table import read_table
+
+        images = arguments.images or arguments.root
+        return read_table(arguments.annotations, images, arguments.split_file, arguments.seed)
     return _draw(arguments)
 
 

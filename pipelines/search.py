@@ -85,8 +85,9 @@ def _show(query: str | Path, kind: str, hits: list[Hit], as_json: bool) -> None:
     from rich.text import Text
 
     table = Table(title=Text(str(query)), title_justify="left")
-    for name, side in (("rank", "right"), ("score", "right"), ("id", "left")):
-        table.add_column(name, justify=side)
+    table.add_column("rank", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("id", overflow="fold")
     table.add_column("path" if kind == "images" else "text", overflow="fold")
     for hit in hits:
         content = hit.path if hit.text is None else hit.text

@@ -63,12 +63,14 @@ class ModelConfig:
     Attributes:
         output_dim: D, width of an embedding.
         dropout: rate on the classifier's path.
+        tower_dropout: rate on what the trunk and the text tower's pooling give (0 in the recipe).
         shared_bias: whether the classifier has a bias.
         rectify: whether a ReLU stands before the classifier and the pair losses.
     """
 
     output_dim: int = 2048
     dropout: float = 0.75
+    tower_dropout: float = 0.0
     shared_bias: bool = True
     rectify: bool = True
 

@@ -10,9 +10,7 @@ from keras import ops
 from tf_dpce.losses.ranking import same_instance
 
 
-def contrastive_loss(
-    instance_ids: Any, image: Any, text: Any, temperature: float = 0.05
-) -> Any:
+def contrastive_loss(instance_ids: Any, image: Any, text: Any, temperature: float = 0.05) -> Any:
     """Softmax cross-entropy over the batch, the mean of both directions.
 
     Rows of the same instance are not negatives of one another: they are left out of the sum.

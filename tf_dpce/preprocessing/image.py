@@ -99,7 +99,9 @@ def training_pixels(
         flip: whether to mirror half of the pictures.
     """
     pixels = (
-        _resize(_decode_window(contents, draws), size) if crop else evaluation_pixels(contents, size)
+        _resize(_decode_window(contents, draws), size)
+        if crop
+        else evaluation_pixels(contents, size)
     )
     if flip:
         pixels = tf.where(draws[4] < 0.5, tf.reverse(pixels, axis=[1]), pixels)

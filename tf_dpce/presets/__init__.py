@@ -1,0 +1,1 @@
+"""Values of both stages for each data set and backbone, as YAML files."""

@@ -61,7 +61,7 @@ class Searcher:
                 f"{index_folder} holds vectors of {self.catalogue.dimension} numbers, the model "
                 f"gives {encoder.dimension}: search with the model that embedded them"
             )
-        self._encoder = encoder
+        self.encoder = encoder
         self._folder = index_folder / str(self.catalogue.version)
         self._opened: dict[str, tuple[Any, Table]] = {}
 
@@ -73,7 +73,7 @@ class Searcher:
                 does not hold `kind`.
         """
         self.catalogue.check(kind, top)
-        vectors, status = self._encoder.texts([sentence])
+        vectors, status = self.encoder.texts([sentence])
         _refuse(f"the text {sentence[:60]!r}", int(status[0]))
         return self._nearest(vectors, top, kind)
 
@@ -94,7 +94,7 @@ class Searcher:
         contents = picture if isinstance(picture, bytes) else read_picture(str(picture))
         if isinstance(contents, Refusal):
             raise UserError(f"{name} cannot be used: {contents.reason}")
-        vectors, status = self._encoder.images([contents])
+        vectors, status = self.encoder.images([contents])
         _refuse(name, int(status[0]))
         return self._nearest(vectors, top, kind)
 

@@ -21,6 +21,7 @@ class Pair:
         caption: one sentence.
         split: one of `SPLITS`.
         instance: class of the instance loss: the picture itself, or the person it shows.
+        origin: file and line, for messages.
     """
 
     image_id: str
@@ -28,6 +29,7 @@ class Pair:
     caption: str
     split: str
     instance: str
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ def _check_same_picture(first: Pair, later: Pair) -> None:
         one, other = getattr(first, field), getattr(later, field)
         if one != other:
             raise UserError(
-                f"picture {first.image_id} has two values of {field}, {one!r} and {other!r}: "
-                "give it one"
+                f"picture {first.image_id} has two values of {field}, {one!r}{_at(first)} and "
+                f"{other!r}{_at(later)}: give it one"
             )
 
 
@@ -96,6 +98,10 @@ def _check_instances(pairs: Iterable[Pair]) -> None:
         first = splits.setdefault(pair.instance, pair)
         if first.split != pair.split:
             raise UserError(
-                f"instance {pair.instance!r} is in two splits: picture {first.image_id} in "
-                f"{first.split!r}, picture {pair.image_id} in {pair.split!r}; keep it in one"
+                f"instance {pair.instance!r} is in two splits, {first.split!r}{_at(first)} and "
+                f"{pair.split!r}{_at(pair)}: keep it in one"
             )
+
+
+def _at(pair: Pair) -> str:
+    return f" ({pair.origin or pair.image_id})"

@@ -24,6 +24,7 @@ def image_tower(
     name: str = "image_tower",
     *,
     head_dim: int = 2048,
+    dropout: float = 0.0,
 ) -> keras.Model:
     """Builds the image tower: a trunk named `image_trunk` and a head named `image_head`.
 
@@ -35,6 +36,7 @@ def image_tower(
         output_dim: D, width of the feature.
         name: name of the model.
         head_dim: width of the head's hidden layer.
+        dropout: share of the trunk's features zeroed in training (0 in the recipe).
 
     Returns:
         A functional model from float32 RGB `[B, S, S, 3]` in 0..255 (the trunk's own scaling is
@@ -48,7 +50,7 @@ def image_tower(
         (None, 512)
     """
     trunk = image_trunk(backbone, weights, input_size)
-    head = image_head(trunk.output_shape[-1], output_dim, head_dim)
+    head = image_head(trunk.output_shape[-1], output_dim, head_dim, dropout)
     pixels = keras.Input((input_size, input_size, 3), name="image")
     # A trunk from keras.applications runs its BatchNorm on ImageNet's averages, also when it is
     # fine-tuned: batches are small, and weights with BatchNorm folded in know no other mode.
@@ -67,10 +69,11 @@ def image_trunk(backbone: str, weights: str | None, input_size: int) -> keras.Mo
     return keras.Model(pixels, features, name="image_trunk")
 
 
-def image_head(input_dim: int, output_dim: int, head_dim: int) -> keras.Model:
+def image_head(input_dim: int, output_dim: int, head_dim: int, dropout: float = 0.0) -> keras.Model:
     """Builds the head of the recipe: dense, BatchNorm, ReLU, dense, BatchNorm; no biases."""
     features = keras.Input((input_dim,), name="features")
-    x = _dense(head_dim, "image_fc1")(features)
+    x = layers.Dropout(dropout, name="image_feature_dropout")(features) if dropout else features
+    x = _dense(head_dim, "image_fc1")(x)
     x = layers.ReLU(name="image_fc1_relu")(batch_norm("image_fc1_bn")(x))
     x = batch_norm("image_fc2_bn")(_dense(output_dim, "image_fc2")(x))
     return keras.Model(features, x, name="image_head")

@@ -22,6 +22,7 @@ def text_tower(
     *,
     widths: Sequence[int] = WIDTHS,
     word_dropout: float = 0.0,
+    dropout: float = 0.0,
 ) -> keras.Model:
     """Builds the convolutional text tower.
 
@@ -39,6 +40,7 @@ def text_tower(
         name: name of the model.
         widths: width of each group, one for each entry of `blocks`.
         word_dropout: share of word vectors zeroed in training (0 in the recipe).
+        dropout: share of the pooled features zeroed in training (0 in the recipe).
 
     Returns:
         A functional model from int32 ids `[B, T]` to float32 features `[B, D]`, which are
@@ -68,6 +70,8 @@ def text_tower(
         for block in range(count):
             x = _block(x, width, _middle(group, block, width), _stride(group, block), group, block)
     x = layers.GlobalMaxPooling1D(name="text_pool")(x)
+    if dropout:
+        x = layers.Dropout(dropout, name="text_feature_dropout")(x)
     x = layers.Dense(
         output_dim, use_bias=False, kernel_initializer=fan_in_uniform(), name="text_fc"
     )(x)

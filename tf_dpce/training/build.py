@@ -34,6 +34,7 @@ def build_model(config: Config, vocabulary_size: int, num_instances: int) -> Dua
             config.image.input_size,
             config.model.output_dim,
             head_dim=config.image.head_dim,
+            dropout=config.model.tower_dropout,
         ),
         _text_tower(config, vocabulary_size),
         num_instances,
@@ -51,7 +52,7 @@ def load_vectors(model: DualPath, path: Path, words: Sequence[str]) -> int:
     """
     embedding = model.text_tower.get_layer("text_embedding")
     rows, found = read_vectors(path, words)
-    values = keras.ops.convert_to_numpy(embedding.embeddings)
+    values = embedding.embeddings.numpy()
     embedding.embeddings.assign(np.where(found[:, None], rows, values))
     return int(found.sum())
 
@@ -83,5 +84,10 @@ def _text_tower(config: Config, vocabulary_size: int) -> keras.Model:
     if text.tower == "bag_of_words":
         return bag_of_words_tower(*common, text.widths, width)
     return text_tower(
-        *common, text.blocks, width, widths=text.widths, word_dropout=text.word_dropout
+        *common,
+        text.blocks,
+        width,
+        widths=text.widths,
+        word_dropout=text.word_dropout,
+        dropout=config.model.tower_dropout,
     )

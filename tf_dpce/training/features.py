@@ -119,7 +119,7 @@ def _key(
     views: int,
 ) -> str:
     shards = [shard.sha256 for shard in Manifest.load(data).splits[split].shards]
-    weights = [sha256(keras.ops.convert_to_numpy(v).tobytes()).hexdigest() for v in trunk.weights]
+    weights = [sha256(v.numpy().tobytes()).hexdigest() for v in trunk.weights]
     text = [str(encoder.max_length), str(encoder.lowercase), *encoder.words]
     return sha256_lines([*shards, *weights, *text, json.dumps(asdict(image)), str(views)])[:16]
 

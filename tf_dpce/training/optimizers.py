@@ -82,7 +82,9 @@ def stage_optimizer(
 ) -> keras.optimizers.Optimizer:
     """Returns the optimizer that a stage's configuration asks for, over the whole `model`."""
     kind = LayerwiseSGD if stage.optimizer == "sgd" else LayerwiseAdamW
-    return kind(schedule, multipliers=_multipliers(stage, model), decay=stage.weight_decay)
+    multipliers = _multipliers(stage, model)
+    # Named, because Keras would count optimizers over the whole process.
+    return kind(schedule, multipliers=multipliers, decay=stage.weight_decay, name=stage.optimizer)
 
 
 def _multipliers(stage: StageConfig, model: DualPath) -> dict[str, float]:

@@ -12,7 +12,7 @@ import keras
 from tf_dpce.config import Config, from_dict, to_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError
-from tf_dpce.files import publish_file, read_json, remove_stale, write_json
+from tf_dpce.files import publish_file, read_json, remove_stale, sha256_file, write_json
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
@@ -59,10 +59,10 @@ def load_run(folder: Path, checkpoint: str = "best") -> Run:
     saved = _read_config(folder)
     config, provenance = from_dict(saved["config"]), saved["data"]
     words = tuple(read_vocabulary(folder / VOCABULARY_FILE))
-    if len(words) != provenance["vocabulary_size"]:
+    if sha256_file(folder / VOCABULARY_FILE) != provenance["vocabulary_sha256"]:
         raise UserError(
-            f"{folder / VOCABULARY_FILE} has {len(words)} words, the run was trained with "
-            f"{provenance['vocabulary_size']}: put the run's own file back"
+            f"{folder / VOCABULARY_FILE} is not the vocabulary that the run was trained with: "
+            "put the run's own file back"
         )
     # The checkpoint holds the trunk too: its own weights need not be at hand.
     model = build_model(replace(config, weights="none"), len(words), provenance["num_instances"])

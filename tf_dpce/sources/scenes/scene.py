@@ -1,4 +1,4 @@
-"""A scene: groups of objects on a plane, drawn from a seed, and the captions that are true of it."""
+"""A scene: groups of objects on a plane, drawn from a seed, and the captions true of it."""
 
 from __future__ import annotations
 

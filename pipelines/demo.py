@@ -1,0 +1,134 @@
+"""The whole line on drawn scenes, in one process: `python -m pipelines.demo`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from pipelines import embed, evaluate, export, index, prepare, train
+from pipelines._verb import run_verb, say_files, verb_parser
+from tf_dpce.errors import UserError
+
+_SEED = 0
+_ROWS_IN_SHEET = 4
+_HITS_IN_ROW = 5
+
+
+def build_parser() -> ArgumentParser:
+    """Returns the verb's parser."""
+    parser = verb_parser("demo", "Runs the whole line on drawn scenes: a few minutes on 2 cores.")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder, made anew")
+    parser.add_argument("--port", type=int, help="of the search page, once there is one")
+    parser.add_argument("--no-web", action="store_true", help="end without the search page")
+    return parser
+
+
+def run(arguments: Namespace) -> None:
+    """Runs the line, shows what it reached and names what it leaves behind."""
+    began = time.monotonic()
+    out = arguments.out
+    if out.exists() and not (out / "data" / "manifest.json").exists() and any(out.iterdir()):
+        raise UserError(f"{out} holds something else than a demo: choose another --out")
+    shutil.rmtree(out, ignore_errors=True)
+    reached = run_line(out)
+    _show(reached)
+    print(f"{time.monotonic() - began:.0f} s in all")
+    say_files([out / "run", out / "saved_models", out / "index", out / "hits.png"])
+
+
+def run_line(
+    out: Path, prepare_options: Sequence[str] = (), train_options: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Prepares, trains, evaluates, exports, embeds, indexes and searches, all under `out`.
+
+    Args:
+        out: folder to make.
+        prepare_options: further options of `prepare`.
+        train_options: further options of `train`.
+
+    Returns:
+        What `retrieval_metrics` returns for the test scenes; `told_apart`, percent of their
+        captions told from a swapped one; and `pictures` and `captions`, how many there are.
+
+    Raises:
+        UserError: a step failed; it said why.
+    """
+    data, trained, exported = out / "data", out / "run", out / "saved_models" / "scenes"
+    scenes = ["--source", "scenes", "--seed", _SEED, "--out", data, *prepare_options]
+    _step(prepare, *scenes)
+    _step(train, "--preset", "scenes", "--data", data, "--run", trained, *train_options)
+    _step(evaluate, "--run", trained, "--data", data, "--split", "test")
+    _step(export, "--run", trained, "--to", exported)
+    embedded = ["--model", exported, "--out", out / "embeddings"]
+    _step(embed, "--images", *sorted(data.glob("test-*.tfrecord")), *embedded)
+    _step(embed, "--texts", *sorted(data.glob("test-*.tfrecord")), *embedded)
+    _step(index, "--embeddings", out / "embeddings", "--out", out / "index")
+
+    from tf_dpce.evaluation.report import metrics_path
+    from tf_dpce.files import read_json
+
+    metrics = read_json(metrics_path(trained, data, "test", "all"))
+    share = _search_and_compare(exported, out / "index", out / "hits.png", metrics["pictures"])
+    return {**metrics, "told_apart": share}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the verb and returns its exit status."""
+    return run_verb(build_parser, run, argv)
+
+
+def _step(verb: Any, *options: Any) -> None:
+    name = verb.__name__.rsplit(".", 1)[1]
+    print(f"\n$ tf-dpce {name} {' '.join(map(str, options))}", flush=True)
+    if verb.main([str(option) for option in options]):
+        raise UserError(f"the demo ended at {name}, for the reason above")
+
+
+def _search_and_compare(exported: Path, indexed: Path, sheet: Path, pictures: int) -> float:
+    """Draws the hits of a few captions; returns the share of captions told from swapped ones."""
+    import numpy as np
+
+    from tf_dpce.evaluation.order import told_apart
+    from tf_dpce.search.query import open_searcher
+    from tf_dpce.search.sheet import SheetRow, contact_sheet
+    from tf_dpce.sources.scenes.drawing import draw_png
+    from tf_dpce.sources.scenes.scene import make_scene
+
+    # The test scenes are the first of the series.
+    scenes = [make_scene(_SEED, number) for number in range(pictures)]
+    searcher = open_searcher(indexed, exported)
+    queries = [scene.captions[n] for n, scene in enumerate(scenes[:_ROWS_IN_SHEET])]
+    rows = [SheetRow(query, searcher.by_text(query, _HITS_IN_ROW)) for query in queries]
+    contact_sheet(rows, sheet)
+
+    encoder = searcher.encoder
+    images = encoder.encode_images([draw_png(scene, 64) for scene in scenes])
+    captions = encoder.encode_texts([text for scene in scenes for text in scene.captions])
+    swapped = encoder.encode_texts([text for scene in scenes for text in scene.swapped_captions])
+    return told_apart(np.repeat(images, len(captions) // pictures, axis=0), captions, swapped)
+
+
+def _show(reached: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    pictures, captions = reached["pictures"], reached["captions"]
+    table = Table(title=f"{pictures} unseen scenes, {captions} captions: percent found")
+    table.add_column("")
+    for heading in ("R@1", "R@5", "R@10", "chance R@1"):
+        table.add_column(heading, justify="right")
+    for direction in ("image_to_text", "text_to_image"):
+        recalls = [f"{reached[direction][key]:.1f}" for key in ("r1", "r5", "r10")]
+        table.add_row(direction.replace("_", " "), *recalls, f"{100 / pictures:.1f}")
+    Console().print(table)
+    print(f"a caption told from the same words with two swapped: {reached['told_apart']:.1f} %")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

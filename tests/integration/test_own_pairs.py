@@ -1,0 +1,61 @@
+"""A user's own table of pairs, by the README's commands and by its script."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.integration.readme import blocks, run_line, run_script, section, verb_lines
+from tf_dpce.sources.scenes.drawing import draw_png
+from tf_dpce.sources.scenes.scene import make_scene
+
+PICTURES = 40
+# The commands of the README are for a photographer with ImageNet weights and an hour.
+SMALL = (
+    "--weights none --image.backbone small --image.input_size 64 --image.head_dim 32 "
+    "--text.blocks [1] --text.widths [32] --text.embedding_dim 16 --model.output_dim 32 "
+    "--stage1.epochs 2 --stage1.batch_size 8 --stage2.epochs 1 --stage2.batch_size 8"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "pictures").mkdir()
+    with (folder / "pairs.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["image", "caption"])
+        for number in range(PICTURES):
+            scene = make_scene(1, number)
+            (folder / "pictures" / f"{number}.png").write_bytes(draw_png(scene, 64))
+            writer.writerows([f"{number}.png", caption] for caption in scene.captions[:2])
+    return folder
+
+
+def test_the_five_commands_lead_from_a_table_to_hits_and_a_killed_run_goes_on(folder: Path):
+    prepare, train, embed, index, search, resume = verb_lines("Your own pairs in five commands")
+    run_line(prepare, folder)
+    run_line(train, folder, SMALL)
+    run_line(embed, folder)
+    run_line(index, folder)
+    shown = run_line(search.replace("a red bicycle", "two red circles"), folder)
+    assert "hits.png" in shown
+    assert (folder / "hits.png").stat().st_size > 10_000
+    run_line(resume, folder, SMALL)
+    for name in ("config.json", "history.csv", "checkpoints", "tensorboard"):
+        assert (folder / "runs" / "mine" / name).exists()
+
+
+def test_the_fit_script_ends_in_an_export_that_loads_in_two_lines(folder: Path):
+    (script,) = blocks(section("A `keras fit` script of your own"), "python")
+    run_script(script, folder)
+    (load,) = blocks(section("From Python"), "python")
+    load = load.replace("saved_models/flickr8k", "saved_models/mine")
+    load = load.replace("two dogs run on the beach", "two red circles")
+    run_script(load + "import numpy; numpy.save('vectors.npy', vectors)", folder)
+    vectors = np.load(folder / "vectors.npy")
+    assert vectors.shape == (1, 256)
+    assert np.linalg.norm(vectors) == pytest.approx(1, abs=1e-5)

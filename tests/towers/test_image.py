@@ -1,0 +1,129 @@
+"""The image tower: any trunk of keras.applications under the head of the recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tf_dpce.errors import UserError
+from tf_dpce.towers import image_tower
+from tf_dpce.towers.image import image_head
+
+
+def pictures(count: int, size: int, seed: int = 0) -> np.ndarray:
+    draw = np.random.default_rng(seed)
+    return draw.uniform(0, 255, (count, size, size, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def small() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return image_tower("small", input_size=32, output_dim=6, head_dim=8)
+
+
+def test_the_head_on_resnet50_has_the_parameters_of_the_recipe():
+    tower = image_tower("ResNet50")
+    assert tower.input_shape == (None, 224, 224, 3)
+    assert tower.get_layer("image_trunk").output_shape == (None, 2048)
+    head = tower.get_layer("image_head")
+    # Two matrices of 2048 x 2048 without bias, and gamma and beta of two BatchNorms.
+    trainable = sum(int(np.prod(v.shape)) for v in head.trainable_variables)
+    assert trainable == 2 * 2048 * 2048 + 2 * 2 * 2048 == 8_396_800
+    assert tower.output_shape == (None, 2048)
+
+
+def test_layers_of_the_head():
+    head = image_head(12, 6, 8)
+    kinds = [type(layer).__name__ for layer in head.layers[1:]]
+    # It ends in BatchNorm: the ReLU belongs to the classifier's path, not to the feature.
+    assert kinds == ["Dense", "BatchNormalization", "ReLU", "Dense", "BatchNormalization"]
+    shapes = [tuple(v.shape) for v in head.trainable_variables if v.name == "kernel"]
+    assert shapes == [(12, 8), (8, 6)]
+
+
+def test_an_unknown_backbone_is_the_users_mistake():
+    with pytest.raises(UserError, match="unknown backbone ResNet51: one of small, .*ResNet50"):
+        image_tower("ResNet51")
+
+
+@pytest.mark.parametrize("name", ["resnet50", "preprocess_input", "Model", ""])
+def test_what_is_no_network_is_no_backbone(name: str):
+    with pytest.raises(UserError, match="unknown backbone"):
+        image_tower(name)
+
+
+def test_a_missing_weights_file_is_the_users_mistake(tmp_path: Path):
+    with pytest.raises(UserError, match="trunk.h5 does not exist"):
+        image_tower("MobileNetV2", str(tmp_path / "trunk.h5"))
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "notes.h5", "notes.weights.h5", "notes.keras"])
+def test_a_file_that_holds_no_weights_is_the_users_mistake(tmp_path: Path, name: str):
+    path = tmp_path / name
+    path.write_text("these are no weights\n")
+    with pytest.raises(UserError, match=f"{name} do not fit MobileNetV2"):
+        image_tower("MobileNetV2", str(path), input_size=32)
+
+
+def test_weights_of_another_network_are_the_users_mistake(tmp_path: Path):
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    path = tmp_path / "other.weights.h5"
+    other.save_weights(path)
+    with pytest.raises(UserError, match="do not fit MobileNetV2"):
+        image_tower("MobileNetV2", str(path), input_size=32)
+
+
+def test_real_weights_of_another_network_are_the_users_mistake(mobilenet_weights: Path):
+    with pytest.raises(UserError, match="do not fit MobileNet:"):
+        image_tower("MobileNet", str(mobilenet_weights), input_size=32)
+
+
+def test_real_weights_give_the_features_of_the_plain_network(mobilenet_weights: Path):
+    tower = image_tower("MobileNetV2", str(mobilenet_weights), output_dim=8, head_dim=8)
+    plain = keras.applications.MobileNetV2(
+        weights=str(mobilenet_weights), include_top=False, pooling="avg"
+    )
+    pixels = pictures(2, 224)
+    trunk = tower.get_layer("image_trunk")
+    # The trunk's own scaling is inside: x / 127.5 - 1 for this network.
+    expected = plain.predict(pixels / 127.5 - 1, verbose=0)
+    features = trunk.predict(pixels, verbose=0)
+    assert features.shape == (2, 1280) and np.abs(features).max() > 0.1
+    np.testing.assert_allclose(features, expected, atol=1e-4)
+
+
+def test_a_trunk_of_keras_applications_keeps_its_averages_in_training():
+    """Its BatchNorm runs in inference mode, also when it is fine-tuned; the head's does not."""
+    tower = image_tower("MobileNetV2", input_size=32, output_dim=4, head_dim=4)
+    before = [v.numpy() for v in tower.variables]
+    tower(pictures(4, 32), training=True)
+    moved = {
+        v.path for v, old in zip(tower.variables, before, strict=True) if (v.numpy() != old).any()
+    }
+    names = [f"image_fc{n}_bn/moving_{kind}" for n in (1, 2) for kind in ("mean", "variance")]
+    assert moved == set(names)
+
+
+def test_the_small_trunk_tells_left_from_right(small: keras.Model):
+    trunk = small.get_layer("image_trunk")
+    left = np.zeros((1, 32, 32, 3), np.float32)
+    left[:, 8:16, 4:12] = 255
+    right = left[:, :, ::-1]
+    # Mean-pooled, the two would be alike but for the padding; flattened they are not.
+    gap = np.abs(trunk.predict(left, verbose=0) - trunk.predict(right, verbose=0)).max()
+    assert gap > 0.05
+    assert trunk.output_shape == (None, 2 * 2 * 128)
+
+
+# Keras's own saving converts variables in a way that NumPy 2 deprecates.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_saved_and_loaded_it_gives_the_same_features(small: keras.Model, tmp_path: Path):
+    small.save(tmp_path / "tower.keras")
+    again = keras.saving.load_model(tmp_path / "tower.keras")
+    pixels = pictures(3, 32)
+    np.testing.assert_array_equal(
+        again.predict(pixels, verbose=0), small.predict(pixels, verbose=0)
+    )

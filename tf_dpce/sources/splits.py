@@ -1,0 +1,52 @@
+"""Splits that a user gives in a file, or that are drawn by hash."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from tf_dpce.errors import UserError
+from tf_dpce.sources.lines import read_lines
+from tf_dpce.sources.pair import SPLITS
+
+TRAIN_SHARE = 0.8
+VAL_SHARE = 0.1
+
+
+def read_split_file(path: Path) -> dict[str, str]:
+    """Returns the split of each picture from lines of `image<TAB>split`.
+
+    Raises:
+        UserError: a line is malformed, or puts a picture into a second split; or there is none.
+    """
+    splits: dict[str, str] = {}
+    for number, line in read_lines(path):
+        image, tab, split = line.partition("\t")
+        where = f"{path} line {number}"
+        if not tab or not image:
+            raise UserError(f"{where} is not image<TAB>split: {line!r}")
+        split = check_split(split.strip(), where)
+        if splits.setdefault(image, split) != split:
+            raise UserError(f"{where}: {image} is already in the split {splits[image]!r}")
+    if not splits:
+        raise UserError(f"{path} has no line: it needs lines of image<TAB>split")
+    return splits
+
+
+def check_split(split: str, where: str) -> str:
+    """Returns the name of a split, or raises a `UserError` that says `where` it stands."""
+    if split not in SPLITS:
+        raise UserError(f"{where}: split is {split!r}: it must be one of {', '.join(SPLITS)}")
+    return split
+
+
+def drawn_split(name: str, seed: int) -> str:
+    """Returns train, val or test for eight, one and one of ten names.
+
+    A name stays in its split whatever other names there are.
+    """
+    digest = hashlib.sha256(f"{seed}\t{name}".encode()).digest()
+    draw = int.from_bytes(digest[:8]) / 2**64
+    if draw < TRAIN_SHARE:
+        return "train"
+    return "val" if draw < TRAIN_SHARE + VAL_SHARE else "test"

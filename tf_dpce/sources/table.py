@@ -1,0 +1,118 @@
+"""A user's own pictures and captions, in a CSV, TSV, JSON Lines or Parquet file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tf_dpce.errors import UserError
+from tf_dpce.sources.pair import Pair, Rejected
+from tf_dpce.sources.rows import read_rows
+from tf_dpce.sources.splits import check_split, drawn_split, read_split_file
+
+
+def read_table(
+    table: Path, images: Path | None = None, split_file: Path | None = None, seed: int = 0
+) -> Iterator[Pair | Rejected]:
+    """Reads a table with the columns `image` and `caption`, and optional `split` and `instance`.
+
+    A picture has several captions by several rows, or by a list in one (in CSV and TSV: a JSON
+    list); a caption repeated for it is kept once. Without a split file or column the split is drawn
+    by hash from the seed and the instance, which is the picture where there is no such column:
+    about 80, 10 and 10 of 100.
+
+    Args:
+        table: a `.csv`, `.tsv`, `.jsonl` or `.parquet` file.
+        images: folder that the pictures' paths start from; the table's own if None.
+        split_file: lines of `image<TAB>split`; goes before a column `split`.
+        seed: of the drawn split.
+
+    Yields:
+        A `Pair` for each caption, a `Rejected` for each picture or row that cannot be used.
+
+    Raises:
+        UserError: a file is missing or malformed, a split is unknown, or no row can be used.
+    """
+    images = images or table.parent
+    if not images.is_dir():
+        raise UserError(f"{images} is not a folder: give that of the pictures as --images")
+    splits = read_split_file(split_file) if split_file else None
+    reader = _Reader(images.resolve(), splits, seed)
+    usable = False
+    for where, row in read_rows(table, required=("image", "caption")):
+        for item in reader.items(where, row):
+            usable = usable or (isinstance(item, Pair) and item.caption != "")
+            yield item
+    if not usable:
+        raise UserError(f"{table} has no usable row: each needs a picture and a caption")
+    yield from reader.without_caption()
+
+
+@dataclass
+class _Reader:
+    """Turns rows into pairs, and remembers what was said of which picture."""
+
+    folder: Path
+    splits: dict[str, str] | None
+    seed: int
+    told: dict[str, set[str]] = field(default_factory=dict)
+
+    def items(self, where: str, row: dict[str, Any]) -> Iterator[Pair | Rejected]:
+        image = _text(row, "image", where)
+        if not image:
+            yield Rejected(where, "no picture")
+        elif self.splits is None or image in self.splits:
+            yield from self._pairs(where, row, image)
+        elif image not in self.told:
+            self.told[image] = set()
+            yield Rejected(str(self.folder / image), "in no split")
+
+    def without_caption(self) -> Iterator[Rejected]:
+        for image in self.splits or ():
+            if image not in self.told:
+                yield Rejected(str(self.folder / image), "no caption")
+
+    def _pairs(self, where: str, row: dict[str, Any], image: str) -> Iterator[Pair]:
+        instance = _text(row, "instance", where) or image
+        split = self._split(where, row, image, instance)
+        told = self.told.setdefault(image, set())
+        for caption in _captions(row["caption"], where):
+            if caption not in told:
+                told.add(caption)
+                yield Pair(image, self.folder / image, caption, split, instance, where)
+
+    def _split(self, where: str, row: dict[str, Any], image: str, instance: str) -> str:
+        if self.splits is not None:
+            return self.splits[image]
+        if "split" in row:
+            return check_split(_text(row, "split", where), where)
+        return drawn_split(instance, self.seed)
+
+
+def _text(row: dict[str, Any], column: str, where: str) -> str:
+    value = row.get(column)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise UserError(f"{where}: {column} is {value!r}: it must be text or a whole number")
+    return str(value).strip()
+
+
+def _captions(value: Any, where: str) -> list[str]:
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = _json_list(value)
+    captions = value if isinstance(value, list) else [value]
+    if not all(caption is None or isinstance(caption, str) for caption in captions):
+        raise UserError(f"{where}: caption is {value!r}: it must be text or a list of texts")
+    return [(caption or "").strip() for caption in captions]
+
+
+def _json_list(value: str) -> Any:
+    # A sentence may open with a bracket too.
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
