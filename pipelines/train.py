@@ -40,18 +40,17 @@ def run(arguments: Namespace) -> None:
     from tf_dpce.config import from_dict
     from tf_dpce.training.run import train
 
-    with progress("pictures through the trunk") as report:
-        train(
-            from_dict(values),
-            arguments.data,
-            arguments.run,
-            stages=(arguments.stage,) if arguments.stage else (1, 2),
-            init_from=arguments.init_from,
-            resume=arguments.resume,
-            say=lambda line: print(line, flush=True),
-            progress=report,
-            verbose=arguments.verbose,
-        )
+    train(
+        from_dict(values),
+        arguments.data,
+        arguments.run,
+        stages=(arguments.stage,) if arguments.stage else (1, 2),
+        init_from=arguments.init_from,
+        resume=arguments.resume,
+        say=lambda line: print(line, flush=True),
+        progress=lambda: progress("pictures through the trunk"),
+        verbose=arguments.verbose,
+    )
     names = ("config.json", "history.csv", "checkpoints", "tensorboard")
     say_files(arguments.run / name for name in names)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from tf_dpce.errors import UserError
@@ -40,13 +41,32 @@ def check_split(split: str, where: str) -> str:
     return split
 
 
-def drawn_split(name: str, seed: int) -> str:
-    """Returns train, val or test for eight, one and one of ten names.
+def drawn_splits(names: Iterable[str], seed: int) -> dict[str, str]:
+    """Draws train, val or test for about eight, one and one of ten names.
 
-    A name stays in its split whatever other names there are.
+    The draw is a hash, so that a name stays in its split whatever other names there are; only
+    where a split is left empty does one name of the largest split move there.
+
+    Example:
+        >>> sorted(drawn_splits(["a.jpg", "b.jpg", "c.jpg"], seed=0).values())
+        ['test', 'train', 'val']
     """
+    draws = {name: _draw(name, seed) for name in names}
+    splits = {name: _split(draw) for name, draw in draws.items()}
+    for empty in SPLITS:
+        members = {split: [name for name in splits if splits[name] == split] for split in SPLITS}
+        largest = max(members.values(), key=len)
+        if not members[empty] and len(largest) > 1:
+            splits[max(largest, key=draws.__getitem__)] = empty
+    return splits
+
+
+def _draw(name: str, seed: int) -> float:
     digest = hashlib.sha256(f"{seed}\t{name}".encode()).digest()
-    draw = int.from_bytes(digest[:8]) / 2**64
+    return int.from_bytes(digest[:8]) / 2**64
+
+
+def _split(draw: float) -> str:
     if draw < TRAIN_SHARE:
         return "train"
     return "val" if draw < TRAIN_SHARE + VAL_SHARE else "test"

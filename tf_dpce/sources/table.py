@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tf_dpce.errors import UserError
-from tf_dpce.sources.pair import Pair, Rejected
+from tf_dpce.sources.pair import SPLITS, Pair, Rejected
 from tf_dpce.sources.rows import read_rows
-from tf_dpce.sources.splits import check_split, drawn_split, read_split_file
+from tf_dpce.sources.splits import check_split, drawn_splits, read_split_file
+
+_UNDRAWN = ""
 
 
 def read_table(
@@ -22,7 +24,7 @@ def read_table(
     A picture has several captions by several rows, or by a list in one (in CSV and TSV: a JSON
     list); a caption repeated for it is kept once. Without a split file or column the split is drawn
     by hash from the seed and the instance, which is the picture where there is no such column:
-    about 80, 10 and 10 of 100.
+    about 80, 10 and 10 of 100, and none left empty where there are three.
 
     Args:
         table: a `.csv`, `.tsv`, `.jsonl` or `.parquet` file.
@@ -40,15 +42,24 @@ def read_table(
     if not images.is_dir():
         raise UserError(f"{images} is not a folder: give that of the pictures as --images")
     splits = read_split_file(split_file) if split_file else None
-    reader = _Reader(images.resolve(), splits, seed)
-    usable = False
-    for where, row in read_rows(table, required=("image", "caption")):
-        for item in reader.items(where, row):
-            usable = usable or (isinstance(item, Pair) and item.caption != "")
-            yield item
-    if not usable:
+    reader = _Reader(images.resolve(), splits)
+    rows = read_rows(table, required=("image", "caption"))
+    items = [item for where, row in rows for item in reader.items(where, row)]
+    if not any(isinstance(item, Pair) and item.caption for item in items):
         raise UserError(f"{table} has no usable row: each needs a picture and a caption")
+    yield from _with_drawn_splits(items, seed)
     yield from reader.without_caption()
+
+
+def _with_drawn_splits(items: list[Pair | Rejected], seed: int) -> Iterator[Pair | Rejected]:
+    undrawn = [item for item in items if isinstance(item, Pair) and item.split == _UNDRAWN]
+    # A picture without a caption will be refused, so it fills no split.
+    drawn = drawn_splits((item.instance for item in undrawn if item.caption), seed)
+    for item in items:
+        if isinstance(item, Pair) and item.split == _UNDRAWN:
+            yield replace(item, split=drawn.get(item.instance, SPLITS[0]))
+        else:
+            yield item
 
 
 @dataclass
@@ -57,7 +68,6 @@ class _Reader:
 
     folder: Path
     splits: dict[str, str] | None
-    seed: int
     told: dict[str, set[str]] = field(default_factory=dict)
 
     def items(self, where: str, row: dict[str, Any]) -> Iterator[Pair | Rejected]:
@@ -77,19 +87,19 @@ class _Reader:
 
     def _pairs(self, where: str, row: dict[str, Any], image: str) -> Iterator[Pair]:
         instance = _text(row, "instance", where) or image
-        split = self._split(where, row, image, instance)
+        split = self._split(where, row, image)
         told = self.told.setdefault(image, set())
         for caption in _captions(row["caption"], where):
             if caption not in told:
                 told.add(caption)
                 yield Pair(image, self.folder / image, caption, split, instance, where)
 
-    def _split(self, where: str, row: dict[str, Any], image: str, instance: str) -> str:
+    def _split(self, where: str, row: dict[str, Any], image: str) -> str:
         if self.splits is not None:
             return self.splits[image]
         if "split" in row:
             return check_split(_text(row, "split", where), where)
-        return drawn_split(instance, self.seed)
+        return _UNDRAWN
 
 
 def _text(row: dict[str, Any], column: str, where: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import keras
 from keras import layers
 
 from tf_dpce.errors import UserError
-from tf_dpce.towers.layers import batch_norm, fan_in_uniform
+from tf_dpce.towers.layers import InferenceMode, batch_norm, fan_in_uniform
 
 SMALL = "small"
 
@@ -52,10 +52,7 @@ def image_tower(
     trunk = image_trunk(backbone, weights, input_size)
     head = image_head(trunk.output_shape[-1], output_dim, head_dim, dropout)
     pixels = keras.Input((input_size, input_size, 3), name="image")
-    # A trunk from keras.applications runs its BatchNorm on ImageNet's averages, also when it is
-    # fine-tuned: batches are small, and weights with BatchNorm folded in know no other mode.
-    features = trunk(pixels) if backbone == SMALL else trunk(pixels, training=False)
-    return keras.Model(pixels, head(features), name=name)
+    return keras.Model(pixels, head(trunk(pixels)), name=name)
 
 
 def image_trunk(backbone: str, weights: str | None, input_size: int) -> keras.Model:
@@ -65,7 +62,9 @@ def image_trunk(backbone: str, weights: str | None, input_size: int) -> keras.Mo
         return keras.Model(pixels, _small_features(pixels), name="image_trunk")
     constructor, preprocess = _application(backbone)
     network = _load(constructor, backbone, weights, input_size)
-    features = network(preprocess(pixels))
+    # Its BatchNorm runs on ImageNet's averages, also when it is fine-tuned: batches are small, and
+    # weights with BatchNorm folded in know no other mode.
+    features = InferenceMode(network, name="image_network")(preprocess(pixels))
     return keras.Model(pixels, features, name="image_trunk")
 
 
@@ -103,7 +102,7 @@ def _load(
     shape = (input_size, input_size, 3)
     try:
         return constructor(include_top=False, weights=weights, input_shape=shape, pooling="avg")
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"weights {weights} do not fit {backbone}: {reason}") from error
     except Exception as error:
@@ -119,9 +118,8 @@ def _application(
     backbone: str,
 ) -> tuple[Callable[..., keras.Model], Callable[..., keras.KerasTensor]]:
     """Returns the constructor of that name and the `preprocess_input` that belongs to it."""
-    for module in pkgutil.iter_modules(keras.applications.__path__):
-        family = importlib.import_module(f"keras.applications.{module.name}")
-        if hasattr(family, backbone) and hasattr(family, "preprocess_input"):
-            return getattr(family, backbone), family.preprocess_input
-    known = sorted(n for n in vars(keras.applications) if n[0].isupper())
-    raise UserError(f"unknown backbone {backbone}: one of {SMALL}, {', '.join(known)}")
+    known = sorted(name for name in vars(keras.applications) if name[0].isupper())
+    if backbone not in known:
+        raise UserError(f"unknown backbone {backbone}: one of {SMALL}, {', '.join(known)}")
+    constructor = getattr(keras.applications, backbone)
+    return constructor, importlib.import_module(constructor.__module__).preprocess_input

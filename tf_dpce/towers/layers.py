@@ -63,6 +63,22 @@ class WordEmbedding(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tf_dpce")
+class InferenceMode(keras.layers.Wrapper):
+    """Runs a layer in inference mode, also where the model around it is trained.
+
+    A `training=False` written into a functional model is no such promise: Keras replaces it by
+    the `training=True` with which `fit` calls the model.
+
+    Args:
+        layer: the layer, or model, to run.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Returns what `layer` returns with `training=False`."""
+        return self.layer(inputs, training=False)
+
+
+@keras.saving.register_keras_serializable("tf_dpce")
 class UnitLength(keras.layers.Layer):
     """Divides each vector `[B, D]` by its length: x / sqrt(1e-8 + sum x^2), the authors' code."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,10 +17,19 @@ from tf_dpce.config import ImageConfig, TextConfig
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.order import CAPTION, SHIFT, VIEW, Order
 from tf_dpce.data.pipeline import Batches, caption_groups, view_batches
-from tf_dpce.files import publish_folder, sha256_lines
+from tf_dpce.files import publish_folder, remove_stale, sha256_lines
 from tf_dpce.preprocessing.text import CaptionEncoder, position_shift
 
 _BATCH = 64
+
+Report = Callable[[int, int], None]
+# Makes a progress bar for as long as the block lasts: it is called with what is done, and all.
+Bar = Callable[[], AbstractContextManager[Report]]
+
+
+def silent_bar() -> AbstractContextManager[Report]:
+    """Makes a bar that nobody sees."""
+    return nullcontext(lambda done, total: None)
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ def cached_features(
     image: ImageConfig,
     encoder: CaptionEncoder,
     views: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Bar = silent_bar,
 ) -> FeatureCache:
     """Returns the features of a split, from `DATA/features/` or computed and left there.
 
@@ -100,13 +110,14 @@ def cached_features(
         image: size and augmentation.
         encoder: of captions.
         views: views of each picture: the plain one, then augmented ones.
-        progress: called with pictures done and in all, over all views.
+        progress: makes the bar of pictures, over all views.
     """
     folder = data / "features" / f"{split}-{_key(trunk, data, split, image, encoder, views)}"
     if not folder.is_dir():
-        with publish_folder(folder) as temporary:
+        remove_stale(folder.parent)
+        with publish_folder(folder) as temporary, progress() as report:
             _write_captions(temporary, data, split, encoder)
-            _write_features(temporary, trunk, data, split, image, views, progress)
+            _write_features(temporary, trunk, data, split, image, views, report)
     return FeatureCache.load(folder)
 
 
@@ -142,7 +153,7 @@ def _write_features(
     split: str,
     image: ImageConfig,
     views: int,
-    progress: Callable[[int, int], None],
+    report: Report,
 ) -> None:
     pictures = Manifest.load(data).splits[split].pictures
     shape = (pictures, views, trunk.output_shape[-1])
@@ -153,5 +164,5 @@ def _write_features(
         for pixels in view_batches(data, split, image, view, _BATCH):
             features[done : done + len(pixels), view] = forward(pixels).numpy()
             done += len(pixels)
-            progress(view * pictures + done, views * pictures)
+            report(view * pictures + done, views * pictures)
     features.flush()

@@ -18,6 +18,7 @@ from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.build import build_model, caption_encoder, load_vectors
 from tf_dpce.training.checkpoint import checkpoint_path, restore_checkpoint
+from tf_dpce.training.features import Bar, silent_bar
 from tf_dpce.training.stages import Stage
 from tf_dpce.training.strategy import describe, make_strategy
 
@@ -83,7 +84,7 @@ def train(
     init_from: Path | None = None,
     resume: bool = False,
     say: Callable[[str], None] = lambda line: None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Bar = silent_bar,
     verbose: int = 0,
 ) -> None:
     """Trains the stages of a configuration in order and leaves all in the run folder.
@@ -96,7 +97,7 @@ def train(
         init_from: folder of a run whose best weights to start from.
         resume: whether to go on from the last checkpoint.
         say: called with a line now and then: devices, word vectors, stages.
-        progress: called with pictures done and in all while features are cached.
+        progress: makes the bar of pictures while features are cached.
         verbose: Keras's.
 
     Raises:

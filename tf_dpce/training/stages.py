@@ -31,7 +31,7 @@ from tf_dpce.training.checkpoint import (
     checkpoint_path,
     restore_checkpoint,
 )
-from tf_dpce.training.features import FeatureCache, cached_features
+from tf_dpce.training.features import Bar, FeatureCache, cached_features
 from tf_dpce.training.optimizers import stage_optimizer
 from tf_dpce.training.schedule import stage_schedule
 
@@ -50,7 +50,7 @@ class Stage:
         model: the whole model.
         encoder: of captions.
         strategy: the devices.
-        progress: called with pictures done and in all while features are cached.
+        progress: makes the bar of pictures while features are cached.
     """
 
     number: int
@@ -60,7 +60,7 @@ class Stage:
     model: DualPath
     encoder: CaptionEncoder
     strategy: tf.distribute.Strategy
-    progress: Callable[[int, int], None]
+    progress: Bar
 
     @property
     def settings(self) -> StageConfig:

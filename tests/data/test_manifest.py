@@ -1,0 +1,108 @@
+"""The manifest makes a prepared folder whole, and tells when it is not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tf_dpce.data.manifest import Manifest, ShardInfo, SplitInfo
+from tf_dpce.errors import UserError
+
+SHARD = ShardInfo("train-00000-of-00001.tfrecord", 5, "ab", records=2, offsets=(0, 3))
+MANIFEST = Manifest(
+    source="table",
+    seed=3,
+    lowercase=True,
+    vocabulary_size=7,
+    vocabulary_sha256="cd",
+    vocabulary_coverage=0.9,
+    split_digest="ef",
+    splits={"train": SplitInfo(pictures=2, captions=5, instances=1, shards=(SHARD,))},
+    rejected=1,
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / SHARD.file).write_bytes(b"12345")
+    MANIFEST.save(tmp_path)
+    return tmp_path
+
+
+def test_a_manifest_comes_back_as_it_went(folder: Path):
+    assert Manifest.load(folder) == MANIFEST
+
+
+def test_a_split_is_found_by_name_and_an_unknown_one_is_named(folder: Path):
+    manifest = Manifest.load(folder)
+    assert manifest.split("train").pictures == 2
+    with pytest.raises(UserError, match="no split 'dev': choose one of train"):
+        manifest.split("dev")
+
+
+def test_a_missing_folder(tmp_path: Path):
+    with pytest.raises(UserError, match="missing is not a folder"):
+        Manifest.load(tmp_path / "missing")
+
+
+def test_a_folder_that_was_not_prepared_to_its_end(folder: Path):
+    (folder / "manifest.json").unlink()
+    with pytest.raises(UserError, match="has no manifest.json: run prepare to its end"):
+        Manifest.load(folder)
+
+
+def test_a_missing_shard(folder: Path):
+    (folder / SHARD.file).unlink()
+    with pytest.raises(UserError, match="train-00000-of-00001.tfrecord is missing"):
+        Manifest.load(folder)
+
+
+@pytest.mark.parametrize("contents", [b"", b"1234", b"123456"])
+def test_a_shard_of_another_size(folder: Path, contents: bytes):
+    (folder / SHARD.file).write_bytes(contents)
+    with pytest.raises(UserError, match=f"tfrecord has {len(contents)} bytes, not 5"):
+        Manifest.load(folder)
+
+
+@pytest.mark.parametrize("version", [0, 2, None, "1"])
+def test_a_manifest_of_another_version(folder: Path, version: object):
+    replace(MANIFEST, format=version).save(folder)
+    with pytest.raises(UserError, match=f"has format {version}, not 1: run prepare again"):
+        Manifest.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (["source"], None),
+        (["splits"], None),
+        (["splits", "train"], 3),
+        (["splits", "train", "shards"], None),
+        (["splits", "train", "shards", 0, "offsets"], None),
+        (["splits", "train", "shards", 0, "unknown"], 1),
+        (["unknown"], 1),
+    ],
+)
+def test_a_damaged_manifest_is_one_clear_line(folder: Path, keys: list, value: object):
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    inner = manifest
+    for key in keys[:-1]:
+        inner = inner[key]
+    if value is None:
+        del inner[keys[-1]]
+    else:
+        inner[keys[-1]] = value
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="manifest.json is damaged: run prepare again"):
+        Manifest.load(folder)
+
+
+@pytest.mark.parametrize("contents", ["[]", "3", "null"])
+def test_json_that_is_no_manifest(folder: Path, contents: str):
+    (folder / "manifest.json").write_text(contents)
+    with pytest.raises(UserError, match="manifest.json has format None"):
+        Manifest.load(folder)

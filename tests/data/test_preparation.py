@@ -1,0 +1,326 @@
+"""From pairs to a prepared folder: what is kept, what is refused, and that it is always whole."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tests.samples import animated_png, digests, picture, truncated, write_flickr8k
+from tf_dpce.data.manifest import Manifest
+from tf_dpce.data.prepare import picture_fault, prepare
+from tf_dpce.errors import UserError
+from tf_dpce.preprocessing import status
+from tf_dpce.sources.flickr8k import read_flickr8k
+from tf_dpce.sources.pair import Pair, Rejected
+
+
+def pairs(folder: Path, count: int = 3) -> list[Pair]:
+    """Pictures with two captions each in each split, drawn into `folder`."""
+    items = []
+    for split in ("train", "val", "test"):
+        for number in range(count):
+            name = f"{split}{number}"
+            path = folder / f"{name}.png"
+            path.write_bytes(picture("PNG", size=(6 + number, 5)))
+            for text in (f"A {split} thing", f"The picture {number}."):
+                items.append(Pair(name, path, text, split, name))
+    return items
+
+
+def records(folder: Path, split: str) -> list[dict[str, list]]:
+    paths = [str(folder / shard.file) for shard in Manifest.load(folder).splits[split].shards]
+    examples = [tf.train.Example.FromString(r.numpy()) for r in tf.data.TFRecordDataset(paths)]
+    return [
+        {
+            name: list(feature.int64_list.value or feature.bytes_list.value) or [0]
+            for name, feature in example.features.feature.items()
+        }
+        for example in examples
+    ]
+
+
+def rejected(folder: Path) -> list[tuple[str, str]]:
+    lines = [json.loads(line) for line in (folder / "rejected.jsonl").read_text().splitlines()]
+    return [(Path(line["path"]).name, line["reason"]) for line in lines]
+
+
+def run(items: Iterable[Pair | Rejected], out: Path, **options):
+    return prepare(items, out, source="table", **options)
+
+
+# --- what is kept ---------------------------------------------------------------------------------
+
+
+def test_every_pair_is_in_the_shards_and_counted_in_the_manifest(tmp_path: Path):
+    items = pairs(tmp_path)
+    prepared = run(items, tmp_path / "out", lowercase=True)
+    manifest = Manifest.load(tmp_path / "out")
+    assert prepared.manifest == manifest and prepared.rejected == ()
+    for split, info in manifest.splits.items():
+        assert (info.pictures, info.captions, info.instances) == (3, 6, 3)
+        stored = {
+            (record["image_id"][0].decode(), record["path"][0].decode(), caption.decode())
+            for record in records(tmp_path / "out", split)
+            for caption in record["captions"]
+        }
+        asked = {(p.image_id, str(p.path), p.caption) for p in items if p.split == split}
+        assert stored == asked
+        for record in records(tmp_path / "out", split):
+            assert record["image"] == [Path(record["path"][0].decode()).read_bytes()]
+
+
+def test_the_files_are_those_of_the_design(tmp_path: Path):
+    out = tmp_path / "out"
+    prepared = run(pairs(tmp_path), out)
+    shards = [f"{split}-00000-of-00001.tfrecord" for split in ("train", "val", "test")]
+    names = {"manifest.json", "vocabulary.txt", "rejected.jsonl", *shards}
+    assert {path.name for path in out.iterdir()} == names
+    assert set(prepared.files) == {out / name for name in names}
+
+
+def test_the_vocabulary_is_that_of_the_training_captions_alone(tmp_path: Path):
+    run(pairs(tmp_path), tmp_path / "out", lowercase=True)
+    # Three times "a train thing" and "the picture" with a number; not "val" nor "test".
+    words = ["a", "picture", "the", "thing", "train", "0", "1", "2"]
+    assert (tmp_path / "out" / "vocabulary.txt").read_text().split("\n") == [*words, ""]
+
+
+def test_case_is_kept_unless_asked(tmp_path: Path):
+    prepared = run(pairs(tmp_path), tmp_path / "out")
+    words = (tmp_path / "out" / "vocabulary.txt").read_text().split()
+    assert words[:2] == ["A", "The"] or {"A", "The"} <= set(words)
+    assert not prepared.manifest.lowercase
+
+
+def test_vectors_restrict_the_vocabulary_and_the_coverage_is_said(tmp_path: Path):
+    vectors = tmp_path / "vectors.npz"
+    np.savez(vectors, words=np.array(["thing", "a", "far"]), vectors=np.ones((3, 4), np.float32))
+    prepared = run(pairs(tmp_path), tmp_path / "out", lowercase=True, vectors=vectors)
+    assert (tmp_path / "out" / "vocabulary.txt").read_text() == "a\nthing\n"
+    # Each training picture has six words, of which "a" and "thing" are two.
+    assert prepared.manifest.vocabulary_coverage == pytest.approx(2 / 6)
+
+
+def test_instances_are_dense_in_each_split(tmp_path: Path):
+    items = [
+        Pair(p.image_id, p.path, p.caption, p.split, f"{p.split} person {int(p.image_id[-1]) // 2}")
+        for p in pairs(tmp_path, count=5)
+    ]
+    items[0].path.write_bytes(b"")
+    run(items, tmp_path / "out")
+    for split, info in Manifest.load(tmp_path / "out").splits.items():
+        stored = records(tmp_path / "out", split)
+        people: dict[int, set[int]] = {}
+        for record in stored:
+            number = int(record["image_id"][0].decode().removeprefix(split))
+            people.setdefault(record["instance"][0], set()).add(number // 2)
+        assert sorted(people) == list(range(info.instances)) == [0, 1, 2]
+        assert all(len(numbers) == 1 for numbers in people.values()), "one person an instance"
+
+
+def test_training_pictures_are_mixed_by_the_seed_and_the_others_keep_their_order(tmp_path: Path):
+    items = pairs(tmp_path, count=20)
+    orders = {}
+    for seed in (0, 0, 1):
+        run(items, tmp_path / "out", seed=seed)
+        order = {
+            split: [int(r["image_id"][0].decode().removeprefix(split)) for r in rows]
+            for split in ("train", "val", "test")
+            for rows in [records(tmp_path / "out", split)]
+        }
+        assert orders.setdefault(seed, order) == order, "the same again for the same seed"
+        assert order["val"] == order["test"] == list(range(20))
+        assert order["train"] != list(range(20)) and sorted(order["train"]) == list(range(20))
+    assert orders[0]["train"] != orders[1]["train"]
+
+
+def test_large_splits_take_several_shards(tmp_path: Path):
+    run(pairs(tmp_path, count=9), tmp_path / "out", shard_bytes=1000)
+    info = Manifest.load(tmp_path / "out").splits["train"]
+    assert len(info.shards) > 1 and sum(shard.records for shard in info.shards) == 9
+    assert len(records(tmp_path / "out", "train")) == 9
+
+
+def test_the_split_digest_tells_splits_apart_and_nothing_else(tmp_path: Path):
+    items = pairs(tmp_path)
+    digest = run(items, tmp_path / "out").manifest.split_digest
+    assert run(items[::-1], tmp_path / "out", seed=5).manifest.split_digest == digest
+    assert run(items[2:], tmp_path / "out").manifest.split_digest != digest
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_the_bytes_do_not_depend_on_the_workers(tmp_path: Path, workers: int):
+    items = pairs(tmp_path, count=12)
+    items[6].path.write_bytes(b"GIF89a")
+    run(items, tmp_path / "one", workers=1)
+    run(items, tmp_path / "many", workers=workers)
+    assert digests(tmp_path / "one") == digests(tmp_path / "many")
+
+
+def test_progress_counts_every_picture(tmp_path: Path):
+    steps: list[tuple[int, int]] = []
+    run(pairs(tmp_path), tmp_path / "out", progress=lambda *step: steps.append(step))
+    assert steps == [(done, 9) for done in range(1, 10)]
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def _png_of_size(width: int, height: int) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunk
+
+
+KEPT = {
+    "JPEG": picture(),
+    "progressive JPEG": picture(progressive=True),
+    "one pixel": picture("PNG", size=(1, 1)),
+    "one pixel JPEG": picture(size=(1, 1)),
+    "16 bits": picture("PNG", mode="I;16"),
+    "CMYK": picture(mode="CMYK"),
+    "grey": picture(mode="L"),
+    "grey PNG": picture("PNG", mode="L"),
+    "alpha": picture("PNG", mode="RGBA"),
+    "grey with alpha": picture("PNG", mode="LA"),
+    "palette": picture("PNG", mode="P"),
+    "animated": animated_png(),
+}
+REFUSED = {
+    "empty": (b"", "empty"),
+    "GIF": (picture("GIF", mode="L"), "neither JPEG nor PNG"),
+    "WebP": (picture("WEBP"), "neither JPEG nor PNG"),
+    "BMP": (picture("BMP"), "neither JPEG nor PNG"),
+    "text": (b"<html>not found</html>", "neither JPEG nor PNG"),
+    "truncated JPEG": (truncated(picture(size=(90, 70))), "cannot be decoded"),
+    "truncated PNG": (truncated(picture("PNG", size=(90, 70))), "cannot be decoded"),
+    "JPEG mark alone": (picture()[:4], "cannot be decoded"),
+    "PNG mark alone": (picture("PNG")[:12], "cannot be decoded"),
+    "PNG header alone": (_png_of_size(10, 10), "cannot be decoded"),
+    "PNG without area": (_png_of_size(0, 10), "cannot be decoded"),
+    "bomb": (_png_of_size(60_000, 60_000), "more pixels than the limit"),
+    "too long": (picture() + b"\0" * status.MAX_BYTES, "more bytes than the limit"),
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_a_picture_that_training_can_decode_is_kept(kind: str):
+    assert picture_fault(KEPT[kind]) is None
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_picture_that_training_cannot_decode_has_a_reason(kind: str):
+    contents, reason = REFUSED[kind]
+    assert picture_fault(contents) == reason
+
+
+def test_refused_pictures_are_listed_once_and_the_rest_kept(tmp_path: Path):
+    items = pairs(tmp_path, count=len(REFUSED) + 2)
+    train = [item for item in items if item.split == "train"][::2]
+    for item, (contents, _) in zip(train, REFUSED.values(), strict=False):
+        item.path.write_bytes(contents)
+    train[-1].path.unlink()
+    run(items + [Rejected("a line", "no tab")], tmp_path / "out")
+    expected = [("a line", "no tab"), (train[-1].path.name, "no such file")]
+    expected += [
+        (item.path.name, reason) for item, (_, reason) in zip(train, REFUSED.values(), strict=False)
+    ]
+    assert sorted(rejected(tmp_path / "out")) == sorted(expected)
+    manifest = Manifest.load(tmp_path / "out")
+    assert manifest.rejected == len(expected)
+    assert manifest.splits["train"].pictures == 1
+    assert manifest.splits["val"].pictures == len(REFUSED) + 2
+
+
+def test_a_file_of_many_gigabytes_is_refused_without_being_read(tmp_path: Path):
+    items = pairs(tmp_path)
+    with items[0].path.open("r+b") as stream:
+        stream.truncate(2**40)
+    run(items, tmp_path / "out")
+    assert rejected(tmp_path / "out") == [("train0.png", "more bytes than the limit")]
+
+
+def test_what_is_kept_is_what_was_checked(tmp_path: Path):
+    """The stored bytes decode to the pixels that another decoder sees."""
+    run(pairs(tmp_path), tmp_path / "out")
+    for record in records(tmp_path / "out", "train"):
+        (contents,) = record["image"]
+        expected = np.asarray(Image.open(io.BytesIO(contents)))
+        np.testing.assert_array_equal(tf.io.decode_png(contents).numpy(), expected)
+
+
+def test_empty_captions_are_refused_and_a_picture_of_nothing_else_once(tmp_path: Path):
+    items = pairs(tmp_path)
+    first, silent = items[0], tmp_path / "silent.png"
+    silent.write_bytes(picture("PNG"))
+    extra = [Pair("train0", first.path, text, "train", "train0") for text in ("", " . ", "(?)")]
+    extra += [Pair("silent", silent, text, "train", "silent") for text in ("", "...")]
+    run(items + extra, tmp_path / "out")
+    assert rejected(tmp_path / "out") == [
+        *[("train0.png", "empty caption")] * 3,
+        ("silent.png", "no caption but empty ones"),
+    ]
+    stored = {r["image_id"][0]: r["captions"] for r in records(tmp_path / "out", "train")}
+    assert b"silent" not in stored and len(stored[b"train0"]) == 2
+
+
+# --- always whole ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_an_empty_split_is_one_clear_line_and_leaves_nothing(tmp_path: Path, split: str):
+    items = [item for item in pairs(tmp_path) if item.split != split]
+    with pytest.raises(UserError, match=f"no picture is in the split '{split}'"):
+        run(items, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_split_of_bad_pictures_says_what_is_wrong_with_them(tmp_path: Path):
+    items = pairs(tmp_path)
+    for item in items:
+        if item.split == "val":
+            item.path.write_bytes(b"GIF89a")
+    with pytest.raises(UserError, match=r"none of the 3 pictures .*'val'.*val2.png: neither JPEG"):
+        run(items, tmp_path / "out")
+
+
+@pytest.mark.parametrize("missing", ["vectors", "pictures"])
+def test_a_failed_second_run_leaves_the_first_one_whole(tmp_path: Path, missing: str):
+    items, out = pairs(tmp_path), tmp_path / "out"
+    run(items, out)
+    before = digests(out)
+    vectors = tmp_path / "vectors.npz"
+    np.savez(vectors, words=np.array(["qzxw"]), vectors=np.ones((1, 4), np.float32))
+    if missing == "pictures":
+        for item in items:
+            item.path.unlink(missing_ok=True)
+    with pytest.raises(UserError):
+        run(items, out, vectors=vectors if missing == "vectors" else None)
+    assert digests(out) == before
+    assert Manifest.load(out).splits["train"].pictures == 3
+
+
+def test_a_second_run_leaves_nothing_of_the_first(tmp_path: Path):
+    out = tmp_path / "out"
+    run(pairs(tmp_path, count=9), out, shard_bytes=500)
+    assert len(list(out.glob("train-*.tfrecord"))) > 1
+    run(pairs(tmp_path, count=1), out)
+    assert len(list(out.glob("*.tfrecord"))) == 3
+    run(pairs(tmp_path, count=1), tmp_path / "fresh")
+    assert digests(out) == digests(tmp_path / "fresh")
+
+
+def test_flickr8k_from_folder_to_shards(tmp_path: Path):
+    root = write_flickr8k(tmp_path / "flickr8k")
+    prepared = prepare(read_flickr8k(root), tmp_path / "out", source="flickr8k", workers=2)
+    counts = {name: split.pictures for name, split in prepared.manifest.splits.items()}
+    assert counts == {"train": 6, "val": 2, "test": 2} and prepared.rejected == ()

@@ -1,0 +1,95 @@
+"""The audit reads every picture once, in parallel, in order and in bounded memory."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tf_dpce.sources.audit import audit
+from tf_dpce.sources.pair import Picture
+
+LIMIT = 100
+
+
+def picture(path: Path) -> Picture:
+    return Picture(path.name, path, ("a caption",), "train", path.name)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Picture]:
+    paths = [tmp_path / f"{number}.jpg" for number in range(60)]
+    for path in paths:
+        path.write_text(path.name)
+    return [picture(path) for path in paths]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_order_and_verdicts_do_not_depend_on_the_workers(pictures: list[Picture], workers: int):
+    delays = random.Random(workers)
+    seen: list[bytes] = []
+
+    def inspect(contents: bytes) -> str | None:
+        time.sleep(delays.uniform(0, 0.003))
+        seen.append(contents)
+        return "ends in seven" if contents.endswith(b"7.jpg") else None
+
+    results = list(audit(pictures, inspect, LIMIT, workers))
+    assert [item.picture for item in results] == pictures
+    for item in results:
+        bad = item.picture.image_id.endswith("7.jpg")
+        assert item.reason == ("ends in seven" if bad else None)
+        assert item.contents == (b"" if bad else item.picture.image_id.encode())
+    assert sorted(seen) == sorted(item.image_id.encode() for item in pictures), "each once"
+
+
+def test_workers_work_at_the_same_time(pictures: list[Picture]):
+    # Each waits for the other: one thread alone would break the barrier.
+    meeting = threading.Barrier(2, timeout=5)
+    results = list(audit(pictures, lambda contents: meeting.wait() and None, LIMIT, workers=2))
+    assert len(results) == len(pictures)
+
+
+def test_no_more_than_a_window_is_read_ahead(pictures: list[Picture]):
+    asked = 0
+
+    def endless():
+        nonlocal asked
+        while True:
+            asked += 1
+            yield pictures[asked % len(pictures)]
+
+    results = audit(endless(), lambda contents: None, LIMIT, workers=3)
+    for _ in range(100):
+        next(results)
+    results.close()
+    assert asked <= 100 + 3 * 8
+
+
+def test_what_is_no_readable_file_has_a_reason(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nothing")
+    names = ["pipe.jpg", "folder.jpg", "dangling.jpg", "missing.jpg"]
+    results = list(audit([picture(tmp_path / n) for n in names], lambda contents: None, LIMIT, 2))
+    assert [item.reason for item in results] == ["no such file"] * 4
+
+
+def test_of_a_long_file_only_so_much_is_read_that_it_is_known_to_be_long(tmp_path: Path):
+    path = tmp_path / "long.jpg"
+    path.write_bytes(b"x" * 1000)
+    lengths: list[int] = []
+    list(audit([picture(path)], lambda contents: lengths.append(len(contents)), LIMIT, 1))
+    assert lengths == [LIMIT + 1]
+
+
+def test_a_fault_of_the_inspector_is_not_swallowed(pictures: list[Picture]):
+    def inspect(contents: bytes) -> str | None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(audit(pictures, inspect, LIMIT, 2))

@@ -1,0 +1,124 @@
+"""Files are whole or absent, also when the writer fails or is killed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tf_dpce.errors import UserError
+from tf_dpce.files import (
+    publish_file,
+    publish_folder,
+    read_json,
+    remove_stale,
+    sha256_file,
+    sha256_lines,
+    write_json,
+)
+
+
+class Failure(Exception):
+    pass
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(item.name for item in folder.iterdir())
+
+
+def test_a_published_file_replaces_the_old_one_at_the_end(tmp_path: Path):
+    path = tmp_path / "new" / "table.csv"
+    for text in ("first", "second"):
+        with publish_file(path) as temporary:
+            temporary.write_text(text)
+            assert not path.exists() or path.read_text() == "first"
+        assert path.read_text() == text
+    assert names(path.parent) == ["table.csv"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(Failure), publish_file(path) as temporary:
+        temporary.write_text("half")
+        raise Failure
+    assert path.read_text() == "old" and names(tmp_path) == ["table.csv"]
+
+
+def test_a_published_folder_appears_at_the_end(tmp_path: Path):
+    path = tmp_path / "models" / "1"
+    with publish_folder(path) as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "weights").write_text("w")
+        assert not path.exists()
+    assert (path / "inner" / "weights").read_text() == "w"
+    assert names(path.parent) == ["1"]
+
+
+def test_a_failure_leaves_no_folder(tmp_path: Path):
+    with pytest.raises(Failure), publish_folder(tmp_path / "1") as temporary:
+        (temporary / "half").write_text("w")
+        raise Failure
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_exists_is_not_touched(tmp_path: Path):
+    path = tmp_path / "1"
+    path.mkdir()
+    (path / "mine").write_text("m")
+    with pytest.raises(UserError, match="exists already"), publish_folder(path) as temporary:
+        (temporary / "theirs").write_text("t")
+    assert names(tmp_path) == ["1"] and names(path) == ["mine"]
+
+
+def test_what_a_killed_writer_left_aside_is_removed_and_a_living_one_keeps_its_own(tmp_path: Path):
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from tf_dpce.files import publish_file, publish_folder\n"
+        "out = Path(sys.argv[1])\n"
+        "with publish_folder(out / '2') as folder, publish_file(out / 'a.b.json') as file:\n"
+        "    (folder / 'half').write_text('h'); file.write_text('h')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    assert killed.wait() == -signal.SIGKILL
+    left = [f".2.{killed.pid}.tmp", f".a.b.json.{killed.pid}.tmp"]
+    assert names(tmp_path) == sorted(left), "nothing has a name that a reader looks for"
+    with publish_file(tmp_path / "mine") as temporary:
+        temporary.write_text("m")
+        (tmp_path / "other.tmp").write_text("of somebody else")
+        remove_stale(tmp_path)
+        assert names(tmp_path) == [f".mine.{os.getpid()}.tmp", "other.tmp"]
+    assert names(tmp_path) == ["mine", "other.tmp"]
+
+
+def test_digests(tmp_path: Path):
+    path = tmp_path / "data"
+    path.write_bytes(b"dog\ncat\n")
+    expected = hashlib.sha256(b"dog\ncat\n").hexdigest()
+    assert sha256_file(path) == sha256_lines(["dog", "cat"]) == expected
+    assert sha256_lines(["dogcat"]) != sha256_lines(["dog", "cat"]), "ends of lines count"
+
+
+def test_json_comes_back_as_it_went(tmp_path: Path):
+    value = {"words": ["Hündchen", "犬"], "share": 0.1, "none": None, "nested": {"n": [1, 2]}}
+    write_json(tmp_path / "value.json", value)
+    assert read_json(tmp_path / "value.json") == value
+
+
+@pytest.mark.parametrize("contents", [b"", b"{", b"\xff\xfe{}"])
+def test_what_is_not_json_is_one_clear_line(tmp_path: Path, contents: bytes):
+    path = tmp_path / "value.json"
+    path.write_bytes(contents)
+    with pytest.raises(UserError, match="value.json is not valid JSON"):
+        read_json(path)
+
+
+def test_a_missing_json_file_is_named(tmp_path: Path):
+    with pytest.raises(UserError, match="missing.json does not exist"):
+        read_json(tmp_path / "missing.json")
