@@ -9,24 +9,19 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import tensorflow as tf
 
 from tf_dpce.data.manifest import (
     MANIFEST_FILE,
-    MAX_INSTANCES,
     REJECTED_FILE,
     VOCABULARY_FILE,
     Manifest,
-    SplitInfo,
 )
-from tf_dpce.data.shards import SHARD_BYTES, encode_record, write_shards
+from tf_dpce.data.shards import SHARD_BYTES
+from tf_dpce.data.split_writer import SplitWriter
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_file, remove_stale, sha256_file, sha256_lines
-from tf_dpce.preprocessing import status
-from tf_dpce.preprocessing.image import check, decode
 from tf_dpce.preprocessing.vectors import vector_words
 from tf_dpce.preprocessing.vocabulary import (
     count_words,
@@ -34,7 +29,6 @@ from tf_dpce.preprocessing.vocabulary import (
     without_words,
     write_vocabulary,
 )
-from tf_dpce.sources.audit import audit
 from tf_dpce.sources.pair import SPLITS, Pair, Picture, Rejected, group_pairs
 
 
@@ -86,7 +80,7 @@ def prepare(
     out.mkdir(parents=True, exist_ok=True)
     remove_stale(out)
     with _staging(out) as folder:
-        writer = _SplitWriter(folder, rejected, workers, shard_bytes, len(pictures), progress)
+        writer = SplitWriter(folder, rejected, workers, shard_bytes, len(pictures), progress)
         splits = {
             split: writer.write(split, [item for item in pictures if item.split == split])
             for split in SPLITS
@@ -113,79 +107,6 @@ def prepare(
 def discard(out: Path) -> None:
     """Declares a folder not prepared, before anything that its manifest speaks of is changed."""
     (out / MANIFEST_FILE).unlink(missing_ok=True)
-
-
-def picture_fault(contents: bytes) -> str | None:
-    """Returns why bytes are no picture that training can decode, or None where they are one."""
-    try:
-        code = int(_status(tf.constant(contents)))
-    except tf.errors.InvalidArgumentError:
-        code = status.UNDECODABLE
-    return None if code == status.OK else status.REASONS[code]
-
-
-# As one graph it holds Python's lock for a quarter of the time that single operations do.
-@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-def _status(contents: tf.Tensor) -> tf.Tensor:
-    def by_decoding() -> tf.Tensor:
-        values = tf.size(decode(contents))
-        return tf.where(values > 0, status.OK, status.UNDECODABLE)
-
-    code = check(contents)
-    return tf.cond(code == status.OK, by_decoding, lambda: code)
-
-
-@dataclass
-class _SplitWriter:
-    """Audits and writes splits, and gathers what concerns all of them."""
-
-    folder: Path
-    rejected: list[Rejected]
-    workers: int
-    shard_bytes: int
-    total: int
-    progress: Callable[[int, int], None] | None
-    done: int = 0
-    members: list[str] = field(default_factory=list)
-    training_captions: list[str] = field(default_factory=list)
-
-    def write(self, split: str, pictures: Sequence[Picture]) -> SplitInfo:
-        kept: list[Picture] = []
-        instances: dict[str, int] = {}
-        records = self._records(pictures, kept, instances)
-        shards = write_shards(self.folder, split, records, self.shard_bytes)
-        if not kept:
-            raise UserError(self._empty_split(split, len(pictures)))
-        captions = [caption for picture in kept for caption in picture.captions]
-        if split == "train":
-            self.training_captions = captions
-        self.members += [f"{split}\t{picture.image_id}" for picture in kept]
-        return SplitInfo(len(kept), len(captions), len(instances), tuple(shards))
-
-    def _records(
-        self, pictures: Sequence[Picture], kept: list[Picture], instances: dict[str, int]
-    ) -> Iterator[bytes]:
-        for item in audit(pictures, picture_fault, status.MAX_BYTES, self.workers):
-            self.done += 1
-            if self.progress:
-                self.progress(self.done, self.total)
-            if item.reason:
-                self.rejected.append(Rejected(str(item.picture.path), item.reason))
-                continue
-            kept.append(item.picture)
-            instance = instances.setdefault(item.picture.instance, len(instances))
-            if instance >= MAX_INSTANCES:
-                raise UserError(f"there are more than {MAX_INSTANCES} instances: use fewer")
-            yield encode_record(item.picture, item.contents, instance)
-
-    def _empty_split(self, split: str, pictures: int) -> str:
-        if not pictures:
-            return f"no picture is in the split {split!r}: train, val and test each need one"
-        last = self.rejected[-1]
-        return (
-            f"none of the {pictures} pictures of the split {split!r} can be used, "
-            f"the last of them {last.path}: {last.reason}"
-        )
 
 
 def _drop_empty_captions(
@@ -236,6 +157,8 @@ def _write_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
 def _staging(out: Path) -> Iterator[Path]:
     """Yields an empty folder inside `out`, on the same disk, that `remove_stale` knows."""
     folder = out / f".prepare.{os.getpid()}.tmp"
+    # In a container the process before may have had the same number.
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
         yield folder

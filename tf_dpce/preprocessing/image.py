@@ -45,7 +45,7 @@ def check(
             default=lambda: status.OK,
         )
 
-    return tf.case(
+    code = tf.case(
         [
             (length == 0, lambda: status.EMPTY),
             (length > max_bytes, lambda: status.TOO_MANY_BYTES),
@@ -53,6 +53,7 @@ def check(
         ],
         default=by_pixels,
     )
+    return tf.convert_to_tensor(code, tf.int32)
 
 
 def decode(contents: tf.Tensor) -> tf.Tensor:
@@ -165,7 +166,9 @@ def _uniform_integer(draw: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
 def _starts_with(contents: tf.Tensor, mark: bytes) -> tf.Tensor:
     long_enough = tf.strings.length(contents) >= len(mark)
     return tf.cond(
-        long_enough, lambda: tf.strings.substr(contents, 0, len(mark)) == mark, lambda: False
+        long_enough,
+        lambda: tf.strings.substr(contents, 0, len(mark)) == mark,
+        lambda: tf.constant(False),
     )
 
 

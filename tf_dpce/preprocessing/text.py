@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-# The authors' code splits on these; runs of them count as one.
-_DELIMITERS = r"[-\s.,()?]+"
+# The authors' code splits on these and the space; runs of them count as one. White space is
+# Unicode's: RE2's own class knows ASCII alone.
+_DELIMITERS = r"[-\s\x0b\p{Z}\x{85}.,()?]+"
 
 
 def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
@@ -25,6 +26,8 @@ def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
         [[b'A', b'dog', b'brown', b'asleep']]
     """
     readable = tf.strings.unicode_transcode(captions, "UTF-8", "UTF-8", errors="replace")
+    # The splitter takes a NUL for the end of the string.
+    readable = tf.strings.regex_replace(readable, r"\x00", " ")
     words = tf_text.regex_split(readable, delim_regex_pattern=_DELIMITERS)
     return tf.ragged.boolean_mask(words, words != "")
 

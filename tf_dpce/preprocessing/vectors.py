@@ -45,7 +45,8 @@ def read_vectors(path: Path, words: Sequence[str]) -> tuple[np.ndarray, np.ndarr
 
 def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # NumPy leaves a file open that it opened itself and that turns out to be no archive.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             words, vectors = arrays["words"], arrays["vectors"]
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: give a file of word vectors") from None

@@ -69,7 +69,7 @@ def read_vocabulary(path: Path) -> list[str]:
     """Returns the words of a vocabulary file, in their order.
 
     Raises:
-        UserError: the file is missing, empty, not UTF-8, or has a blank or repeated word.
+        UserError: the file is missing, empty, not UTF-8, or has an empty or repeated line.
     """
     try:
         lines = path.read_bytes().decode().split("\n")
@@ -82,8 +82,8 @@ def read_vocabulary(path: Path) -> list[str]:
         raise UserError(f"{path} holds no word: run prepare again")
     seen: set[str] = set()
     for number, word in enumerate(words, start=1):
-        if not word.strip() or word in seen:
-            kind = "repeats a word" if word in seen else "is blank"
+        if not word or word in seen:
+            kind = "repeats a word" if word in seen else "is empty"
             raise UserError(f"{path} line {number} {kind}: a vocabulary has one word a line")
         seen.add(word)
     return words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,17 @@ from tf_dpce.sources.pair import SPLITS
 
 TRAIN_SHARE = 0.8
 VAL_SHARE = 0.1
+
+
+def picture_name(text: str) -> str:
+    """Returns one spelling of a picture's path, so that `./a.jpg` is `a.jpg` and no second picture.
+
+    Example:
+        >>> picture_name(" ./photos//a.jpg "), picture_name("")
+        ('photos/a.jpg', '')
+    """
+    text = text.strip()
+    return os.path.normpath(text) if text else ""
 
 
 def read_split_file(path: Path) -> dict[str, str]:
@@ -24,6 +36,7 @@ def read_split_file(path: Path) -> dict[str, str]:
     for number, line in read_lines(path):
         image, tab, split = line.partition("\t")
         where = f"{path} line {number}"
+        image = picture_name(image)
         if not tab or not image:
             raise UserError(f"{where} is not image<TAB>split: {line!r}")
         split = check_split(split.strip(), where)

@@ -11,7 +11,7 @@ from typing import Any
 from tf_dpce.errors import UserError
 from tf_dpce.sources.pair import SPLITS, Pair, Rejected
 from tf_dpce.sources.rows import read_rows
-from tf_dpce.sources.splits import check_split, drawn_splits, read_split_file
+from tf_dpce.sources.splits import check_split, drawn_splits, picture_name, read_split_file
 
 _UNDRAWN = ""
 
@@ -71,7 +71,7 @@ class _Reader:
     told: dict[str, set[str]] = field(default_factory=dict)
 
     def items(self, where: str, row: dict[str, Any]) -> Iterator[Pair | Rejected]:
-        image = _text(row, "image", where)
+        image = picture_name(_text(row, "image", where))
         if not image:
             yield Rejected(where, "no picture")
         elif self.splits is None or image in self.splits:

@@ -57,7 +57,8 @@ def restore_checkpoint(
         UserError: the file is missing, damaged, or of a model with other variables.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here, because np.load leaves a damaged file open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             progress = Progress(**json.loads(arrays[_META].tobytes()))
             names = [name for name in arrays.files if name != _META]
             _check(path, names, arrays, variables)
@@ -66,7 +67,7 @@ def restore_checkpoint(
             return progress, [arrays[name] for name in names[len(variables) :]]
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: has the run been trained that far?") from None
-    except (zipfile.BadZipFile, KeyError, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, KeyError, EOFError, ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
 
 

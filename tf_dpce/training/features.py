@@ -17,7 +17,7 @@ from tf_dpce.config import ImageConfig, TextConfig
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.order import CAPTION, SHIFT, VIEW, Order
 from tf_dpce.data.pipeline import Batches, caption_groups, view_batches
-from tf_dpce.files import publish_folder, remove_stale, sha256_lines
+from tf_dpce.files import publish_file, remove_stale, sha256_lines
 from tf_dpce.preprocessing.text import CaptionEncoder, position_shift
 
 _BATCH = 64
@@ -38,7 +38,7 @@ class FeatureCache:
 
     Attributes:
         features: float16 `[N, views, F]`, mapped from disk; view 0 is the plain picture.
-        ids: int32 `[M, T]`, mapped from disk: all captions, picture by picture.
+        ids: int32 `[M, T]`, in memory: all captions, picture by picture.
         first_caption: int64 `[N + 1]`: where a picture's captions begin, and the last ones end.
         instances: int64 `[N]`.
     """
@@ -47,12 +47,6 @@ class FeatureCache:
     ids: np.ndarray
     first_caption: np.ndarray
     instances: np.ndarray
-
-    @classmethod
-    def load(cls, folder: Path) -> FeatureCache:
-        """Maps a cache that `cached_features` wrote."""
-        names = ("features", "ids", "first_caption", "instances")
-        return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in names))
 
     def training_batches(self, text: TextConfig, order: Order, start: int, stop: int) -> Batches:
         """Returns what `pipeline.training_batches` does, with features `[B, F]` as `image`."""
@@ -71,7 +65,7 @@ class FeatureCache:
     def evaluation_images(self, batch_size: int) -> Batches:
         """Returns the plain view of every picture once, as `pipeline.evaluation_images` does."""
         plain = np.ascontiguousarray(self.features[:, 0]).astype(np.float32)
-        rows = {"image": plain, "instance": np.asarray(self.instances)}
+        rows = {"image": plain, "instance": self.instances}
         return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size)
 
     def _take(
@@ -100,8 +94,8 @@ def cached_features(
 ) -> FeatureCache:
     """Returns the features of a split, from `DATA/features/` or computed and left there.
 
-    The cache is keyed by all that it depends on: the split's shards, the trunk's weights, the
-    crop and flip, the number of views and the vocabulary.
+    The file is keyed by all that it depends on: the split's shards, the trunk's weights, the
+    crop and flip, and the number of views. Captions are cheap, and encoded anew.
 
     Args:
         trunk: model of pixels to features `[B, F]`.
@@ -112,42 +106,35 @@ def cached_features(
         views: views of each picture: the plain one, then augmented ones.
         progress: makes the bar of pictures, over all views.
     """
-    folder = data / "features" / f"{split}-{_key(trunk, data, split, image, encoder, views)}"
-    if not folder.is_dir():
-        remove_stale(folder.parent)
-        with publish_folder(folder) as temporary, progress() as report:
-            _write_captions(temporary, data, split, encoder)
+    path = data / "features" / f"{split}-{_key(trunk, data, split, image, views)}.npy"
+    if not path.is_file():
+        remove_stale(path.parent)
+        with publish_file(path) as temporary, progress() as report:
             _write_features(temporary, trunk, data, split, image, views, report)
-    return FeatureCache.load(folder)
+    return FeatureCache(np.load(path, mmap_mode="r"), *_encode_captions(data, split, encoder))
 
 
-def _key(
-    trunk: keras.Model,
-    data: Path,
-    split: str,
-    image: ImageConfig,
-    encoder: CaptionEncoder,
-    views: int,
-) -> str:
+def _key(trunk: keras.Model, data: Path, split: str, image: ImageConfig, views: int) -> str:
     shards = [shard.sha256 for shard in Manifest.load(data).splits[split].shards]
     weights = [sha256(v.numpy().tobytes()).hexdigest() for v in trunk.weights]
-    text = [str(encoder.max_length), str(encoder.lowercase), *encoder.words]
-    return sha256_lines([*shards, *weights, *text, json.dumps(asdict(image)), str(views)])[:16]
+    return sha256_lines([*shards, *weights, json.dumps(asdict(image)), str(views)])[:16]
 
 
-def _write_captions(folder: Path, data: Path, split: str, encoder: CaptionEncoder) -> None:
+def _encode_captions(
+    data: Path, split: str, encoder: CaptionEncoder
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns `ids`, `first_caption` and `instances` of a `FeatureCache`."""
     ids, counts, instances = [], [], []
     for batch in caption_groups(data, split, 1024):
         ids.append(encoder(batch["captions"].flat_values).numpy())
         counts.append(batch["captions"].row_lengths().numpy())
         instances.append(batch["instance"].numpy())
-    np.save(folder / "ids.npy", np.concatenate(ids))
-    np.save(folder / "first_caption.npy", np.cumsum(np.concatenate([[0], *counts])))
-    np.save(folder / "instances.npy", np.concatenate(instances))
+    first = np.cumsum(np.concatenate([[0], *counts]))
+    return np.concatenate(ids), first, np.concatenate(instances)
 
 
 def _write_features(
-    folder: Path,
+    path: Path,
     trunk: keras.Model,
     data: Path,
     split: str,
@@ -157,7 +144,7 @@ def _write_features(
 ) -> None:
     pictures = Manifest.load(data).splits[split].pictures
     shape = (pictures, views, trunk.output_shape[-1])
-    features = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float16, shape)
+    features = np.lib.format.open_memmap(path, "w+", np.float16, shape)
     forward = tf.function(lambda pixels: trunk(pixels, training=False), reduce_retracing=True)
     for view in range(views):
         done = 0

@@ -12,6 +12,9 @@ from tf_dpce.sources.scenes.captions import Group, say_all
 
 _CENTRE_TRIES = 50
 
+_Hand = tuple[list[int], list[str], list[str], list[str]]
+"""The counts, sizes, colours and shapes of a scene, not yet dealt to its groups."""
+
 
 @dataclass(frozen=True)
 class Object:
@@ -64,7 +67,8 @@ def make_scene(seed: int, index: int) -> Scene:
         (True, False)
     """
     draws = random.Random(f"scene {seed} {index}")
-    groups, objects = _arrange(draws)
+    hand = _hand(random.Random(f"family {seed} {index // grammar.FAMILY}"))
+    groups, objects = _arrange(hand, draws)
     draws.shuffle(objects)
     captions, swapped = zip(*say_all(groups, draws), strict=True)
     return Scene(
@@ -77,9 +81,9 @@ def make_scene(seed: int, index: int) -> Scene:
     )
 
 
-def _arrange(draws: random.Random) -> tuple[list[Group], list[Object]]:
+def _arrange(hand: _Hand, draws: random.Random) -> tuple[list[Group], list[Object]]:
     while True:
-        kinds = _kinds(draws)
+        kinds = _deal(hand, draws)
         for _ in range(_CENTRE_TRIES):
             groups = [Group(*kind, *_centre(draws)) for kind in kinds]
             if not _is_clear(groups):
@@ -89,16 +93,21 @@ def _arrange(draws: random.Random) -> tuple[list[Group], list[Object]]:
                 return groups, [item for group in members for item in group]
 
 
-def _kinds(draws: random.Random) -> list[tuple[int, str, str, str]]:
-    # Groups of one colour and shape would run into one another in the eye.
+def _hand(draws: random.Random) -> _Hand:
     looks = draws.sample(
         [(colour, shape) for colour in grammar.COLOURS for shape in grammar.SHAPES], grammar.GROUPS
     )
     counts = draws.choices(list(grammar.COUNTS), list(grammar.COUNTS.values()), k=grammar.GROUPS)
-    return [
-        (count, draws.choice(list(grammar.SIZES)), colour, shape)
-        for count, (colour, shape) in zip(counts, looks, strict=True)
-    ]
+    sizes = draws.choices(list(grammar.SIZES), k=grammar.GROUPS)
+    return counts, sizes, [colour for colour, _ in looks], [shape for _, shape in looks]
+
+
+def _deal(hand: _Hand, draws: random.Random) -> list[tuple[int, str, str, str]]:
+    while True:
+        counts, sizes, colours, shapes = (draws.sample(values, len(values)) for values in hand)
+        # Groups of one colour and shape would run into one another in the eye.
+        if len(set(zip(colours, shapes, strict=True))) == grammar.GROUPS:
+            return list(zip(counts, sizes, colours, shapes, strict=True))
 
 
 def _centre(draws: random.Random) -> tuple[float, float]:

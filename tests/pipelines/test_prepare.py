@@ -1,0 +1,228 @@
+"""`prepare` as a verb: what it says, what it leaves, and what a kill leaves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.prepare import main
+from tests.samples import digests, picture, write_flickr8k
+from tf_dpce.data.manifest import Manifest
+from tf_dpce.errors import UserError
+
+SCENES = ["--source", "scenes", "--pictures", "40", "--val-pictures", "5", "--test-pictures", "5"]
+USAGE = 2
+
+
+@pytest.fixture
+def flickr8k(tmp_path: Path) -> list[str]:
+    root = write_flickr8k(tmp_path / "flickr8k")
+    return ["--source", "flickr8k", "--root", str(root)]
+
+
+def run(*argv: object) -> int:
+    return main([str(argument) for argument in argv])
+
+
+# --- what it says and leaves ----------------------------------------------------------------------
+
+
+def test_flickr8k_with_dirt_says_both_counts_and_why(flickr8k: list[str], tmp_path: Path, capsys):
+    root, out = Path(flickr8k[-1]), tmp_path / "out"
+    with (root / "Flickr8k_text" / "Flickr8k.token.txt").open("a") as stream:
+        stream.write("gone.jpg#0\tit is\ngone.jpg#1\tno more\nodd.jpg.1#0\ta name\n")
+        stream.write("train0.jpg#2\t .\n")
+    (root / "Flicker8k_Dataset" / "train1.jpg").write_bytes(picture()[:60])
+    assert run(*flickr8k, "--out", out, "--lowercase", "--workers", 2) == 0
+    said = capsys.readouterr().out.splitlines()
+    # Six, two and two pictures with two captions each, of which one picture is cut short.
+    assert said[:3] == [
+        "train        5 pictures        10 captions       5 instances   1 shards",
+        "val          2 pictures         4 captions       2 instances   1 shards",
+        "test         2 pictures         4 captions       2 instances   1 shards",
+    ]
+    assert said[3] == "kept 9 pictures with 18 captions"
+    assert said[4].startswith("rejected 4: ")
+    for reason in ("no such file", "malformed name", "empty caption", "cannot be decoded"):
+        assert f"1 {reason}" in said[4]
+    assert said[5].startswith("vocabulary of ") and "100.0 %" in said[5]
+    assert [Path(line) for line in said[6:]] == [
+        *(out / name for name in ("rejected.jsonl", "test-00000-of-00001.tfrecord")),
+        *(out / f"{split}-00000-of-00001.tfrecord" for split in ("train", "val")),
+        *(out / name for name in ("vocabulary.txt", "manifest.json")),
+    ], "every file is named"
+    assert all(Path(line).is_file() for line in said[6:])
+
+
+def test_vectors_make_a_dictionary_and_the_coverage_is_said(
+    flickr8k: list[str], tmp_path: Path, capsys
+):
+    vectors = tmp_path / "vectors.npz"
+    np.savez(vectors, words=np.array(["dog"]), vectors=np.ones((1, 4), np.float32))
+    assert run(*flickr8k, "--out", tmp_path / "out", "--vectors", vectors) == 0
+    # "A train dog ." and "The dog number w1 .": two words of seven.
+    assert "vocabulary of 1 words, 28.6 % of" in capsys.readouterr().out
+
+
+def test_scenes_leave_their_pictures_and_the_same_seed_the_same_ones(tmp_path: Path):
+    for out, seed in (("a", 3), ("b", 3), ("c", 4)):
+        assert run(*SCENES, "--seed", seed, "--picture-size", 32, "--out", tmp_path / out) == 0
+    drawn = {out: digests(tmp_path / out / "scenes") for out in "abc"}
+    assert len(drawn["a"]) == 50 and drawn["a"] == drawn["b"] != drawn["c"]
+    manifest = Manifest.load(tmp_path / "a")
+    assert {name: split.captions for name, split in manifest.splits.items()} == {
+        "train": 200,
+        "val": 25,
+        "test": 25,
+    }
+
+
+def test_a_table_of_ones_own(tmp_path: Path):
+    rows = ["image,caption,split"]
+    (tmp_path / "photos").mkdir()
+    for split in ("train", "val", "test"):
+        (tmp_path / "photos" / f"{split}.jpg").write_bytes(picture())
+        rows.append(f"{split}.jpg,a {split} thing,{split}")
+    (tmp_path / "pairs.csv").write_text("\n".join(rows))
+    table = ["--source", "table", "--annotations", tmp_path / "pairs.csv"]
+    assert run(*table, "--images", tmp_path / "photos", "--out", tmp_path / "out") == 0
+    assert Manifest.load(tmp_path / "out").splits["val"].pictures == 1
+
+
+# --- mistakes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--source", "flickr8k"],
+        ["--source", "table"],
+        ["--source", "table", "--images", "."],
+        ["--source", "scenes", "--root", "."],
+        ["--source", "flickr8k", "--root", ".", "--split-file", "splits.tsv"],
+        ["--source", "flickr", "--root", "."],
+        ["--source", "scenes", "--workers", "0"],
+        ["--source", "scenes", "--pictures", "none"],
+    ],
+    ids=" ".join,
+)
+def test_options_that_do_not_go_together_are_bad_usage(argv: list[str], tmp_path: Path, capsys):
+    with pytest.raises(SystemExit) as exit:
+        run(*argv, "--out", tmp_path / "out")
+    assert exit.value.code == USAGE
+    assert "error:" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("mistake", ["no vectors", "no captions", "broken table"])
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    mistake: str, flickr8k: list[str], tmp_path: Path, capsys
+):
+    argv, named = flickr8k, tmp_path / "missing.npz"
+    if mistake == "no vectors":
+        argv = [*flickr8k, "--vectors", str(named)]
+    elif mistake == "no captions":
+        named = Path(flickr8k[-1]) / "Flickr8k_text" / "Flickr8k.token.txt"
+        named.write_text("\n")
+    else:
+        named = tmp_path / "pairs.csv"
+        named.write_text("image,caption\nonly one\n")
+        argv = ["--source", "table", "--annotations", str(named)]
+    assert run(*argv, "--out", tmp_path / "out") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and str(named) in line
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+# --- kills ----------------------------------------------------------------------------------------
+
+# A process that ends itself, without any clean-up, before it renames a file for the n-th time.
+KILLED_AT_RENAME = """
+import os, signal, sys
+rename, left = os.replace, int(sys.argv[1])
+def replace(source, target):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(source, target)
+os.replace = replace
+from pipelines.prepare import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def start(*argv: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *map(str, argv)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def kill_when(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
+    while not condition() and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "it ended before its moment came"
+
+
+def check_unfinished_then_whole(out: Path, argv: list, expected: dict[str, str]) -> None:
+    """After a kill no reader takes the folder for whole; run again, it is as if never killed."""
+    with pytest.raises(UserError, match="run prepare"):
+        Manifest.load(out)
+    assert run(*argv, "--out", out) == 0
+    assert digests(out) == expected, "the same bytes, and nothing else"
+    Manifest.load(out)
+
+
+def test_killed_while_drawing_and_while_decoding(tmp_path: Path):
+    out = tmp_path / "out"
+    argv = [*SCENES[:3], "400", *SCENES[4:], "--workers", "1"]
+    assert run(*argv, "--out", out) == 0
+    expected = digests(out)
+
+    def drawn() -> bool:
+        return len(list(out.glob("scenes/*.png"))) > 100
+
+    def decoding() -> bool:
+        return bool(list(out.glob(".prepare.*.tmp/train-*")))
+
+    for moment in (drawn, decoding):
+        shutil.rmtree(out)
+        kill_when(start("-m", "pipelines.prepare", *argv, "--out", out), moment)
+        check_unfinished_then_whole(out, argv, expected)
+
+
+# The vocabulary is renamed first, aside; then the shards, the lists and the manifest.
+@pytest.mark.parametrize("rename", [4, 7])
+def test_killed_while_publishing(rename: int, flickr8k: list[str], tmp_path: Path):
+    out = tmp_path / "out"
+    assert run(*flickr8k, "--out", out) == 0
+    expected = digests(out)
+    process = start("-c", KILLED_AT_RENAME, rename, *flickr8k, "--out", out)
+    assert process.wait() == -signal.SIGKILL
+    check_unfinished_then_whole(out, flickr8k, expected)
+
+
+def test_killed_before_publishing_the_folder_of_before_stays_whole(
+    flickr8k: list[str], tmp_path: Path
+):
+    out = tmp_path / "out"
+    assert run(*flickr8k, "--out", out) == 0
+    expected = digests(out)
+    process = start("-c", KILLED_AT_RENAME, 1, *flickr8k, "--out", out)
+    assert process.wait() == -signal.SIGKILL
+    left = {name: digest for name, digest in digests(out).items() if not name.startswith(".")}
+    assert left == expected
+    Manifest.load(out)
+    assert len([path for path in os.listdir(out) if path.startswith(".")]) == 1
+    assert run(*flickr8k, "--out", out) == 0
+    assert digests(out) == expected

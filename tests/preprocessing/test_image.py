@@ -1,0 +1,355 @@
+"""JPEG or PNG bytes -> pixels: checks, decoding, the centred square, and augmentation."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tf_dpce.preprocessing import status
+from tf_dpce.preprocessing.image import (
+    check,
+    crop_window,
+    decode,
+    evaluation_pixels,
+    training_pixels,
+)
+
+
+def encoded(pixels: np.ndarray | Image.Image, kind: str, **options: object) -> bytes:
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """Slopes, which survive JPEG nearly unchanged."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = [255 * x / max(1, width - 1), 255 * y / max(1, height - 1), np.full(x.shape, 99)]
+    return np.stack(channels, axis=-1).astype(np.uint8)
+
+
+def code(contents: bytes, **limits: int) -> int:
+    result = check(tf.constant(contents), **limits)
+    assert result.dtype == tf.int32 and result.shape == ()
+    return int(result)
+
+
+def draws(seed: int, count: int = 5) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(size=count).astype(np.float32)
+
+
+# --- check ----------------------------------------------------------------------------------------
+
+
+def png_header(width: int, height: int) -> bytes:
+    """The first 33 bytes of a PNG that declares a size, with a right checksum, and no pixels."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_picture_is_ok_up_to_the_limits(kind: str):
+    contents = encoded(noise(20, 30), kind)
+    assert code(contents) == status.OK
+    assert code(contents, max_bytes=len(contents), max_pixels=600) == status.OK
+    assert code(contents, max_bytes=len(contents) - 1) == status.TOO_MANY_BYTES
+    assert code(contents, max_pixels=599) == status.TOO_MANY_PIXELS
+
+
+def test_a_bomb_is_refused_by_its_header():
+    # 33 bytes that declare 10 gigapixels; nothing behind them could be decoded.
+    assert code(png_header(100_000, 100_000)) == status.TOO_MANY_PIXELS
+    # The product of the largest sides does not fit into 63 bits unless they are refused or signed.
+    assert code(png_header(2**31 - 1, 2**31 - 1)) == status.TOO_MANY_PIXELS
+    bomb = encoded(Image.new("1", (9000, 8000)), "PNG")
+    assert len(bomb) < 20_000 and code(bomb) == status.TOO_MANY_PIXELS
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 5), (5, 0), (0, 0)])
+def test_a_png_without_area_cannot_be_decoded(width: int, height: int):
+    assert code(png_header(width, height)) == status.UNDECODABLE
+
+
+@pytest.mark.parametrize("length", [8, 16, 24, 32])
+def test_a_png_header_cut_short_cannot_be_decoded(length: int):
+    assert code(png_header(5, 5)[:length]) == status.UNDECODABLE
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        b"x",
+        b"\xff",
+        b"\xff\xd8",
+        b"\x89PNG",
+        b"GIF89a" + bytes(50),
+        b"BM" + bytes(60),
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        bytes(100),
+    ],
+)
+def test_what_is_neither_jpeg_nor_png(contents: bytes):
+    assert code(contents) == status.WRONG_TYPE
+
+
+def test_real_gif_and_bmp_are_refused():
+    assert code(encoded(noise(5, 5), "GIF")) == status.WRONG_TYPE
+    assert code(encoded(noise(5, 5), "BMP")) == status.WRONG_TYPE
+
+
+def test_no_bytes():
+    assert code(b"") == status.EMPTY
+
+
+def test_a_jpeg_header_that_cannot_be_parsed_raises_as_decode_does():
+    contents = tf.constant(b"\xff\xd8\xff" + bytes(40))
+    for operation in (check, decode):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            operation(contents)
+
+
+# --- decode ---------------------------------------------------------------------------------------
+
+
+def pictures_of_all_kinds() -> dict[str, tuple[bytes, np.ndarray]]:
+    """Encoded pictures of one colour, and that colour as RGB."""
+    red = np.array([250, 10, 20], np.uint8)
+    rgb = Image.new("RGB", (7, 5), tuple(red.tolist()))
+    grey = np.full(3, 90, np.uint8)
+    frames = {"save_all": True, "append_images": [Image.new("RGB", (7, 5), (0, 0, 255))]}
+    return {
+        "jpeg": (encoded(rgb, "JPEG", quality=95), red),
+        "progressive jpeg": (encoded(rgb, "JPEG", quality=95, progressive=True), red),
+        "grey jpeg": (encoded(Image.new("L", (7, 5), 90), "JPEG"), grey),
+        "cmyk jpeg": (encoded(Image.new("CMYK", (7, 5), (0, 255, 255, 0)), "JPEG"), [255, 0, 0]),
+        "png": (encoded(rgb, "PNG"), red),
+        "palette png": (encoded(rgb.convert("P", palette=Image.Palette.ADAPTIVE), "PNG"), red),
+        "grey png": (encoded(Image.new("L", (7, 5), 90), "PNG"), grey),
+        "alpha png": (encoded(Image.new("RGBA", (7, 5), (250, 10, 20, 30)), "PNG"), red),
+        "grey alpha png": (encoded(Image.new("LA", (7, 5), (90, 40)), "PNG"), grey),
+        "16 bit png": (encoded(Image.new("I;16", (7, 5), 90 * 257), "PNG"), grey),
+        "black and white png": (encoded(Image.new("1", (7, 5), 1), "PNG"), [255] * 3),
+        "animated png": (encoded(rgb, "PNG", **frames), red),
+    }
+
+
+@pytest.mark.parametrize("kind", pictures_of_all_kinds())
+def test_every_kind_of_picture_becomes_rgb(kind: str):
+    contents, colour = pictures_of_all_kinds()[kind]
+    assert code(contents) == status.OK
+    pixels = decode(tf.constant(contents)).numpy()
+    assert pixels.dtype == np.uint8 and pixels.shape == (5, 7, 3)
+    assert np.abs(pixels.astype(int) - np.asarray(colour, int)).max() <= 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_bytes_cut_off_in_the_middle_raise(kind: str):
+    contents = encoded(noise(40, 40), kind)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(tf.constant(contents[: len(contents) // 2]))
+
+
+# --- evaluation -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 13), (13, 8)])
+def test_evaluation_takes_the_largest_centred_square(height: int, width: int):
+    pixels = noise(height, width)
+    top, left = (height - 8) // 2, (width - 8) // 2
+    # 8 pixels to 8 pixels: resizing changes nothing.
+    result = evaluation_pixels(tf.constant(encoded(pixels, "PNG")), 8).numpy()
+    assert result.dtype == np.float32
+    assert result == pytest.approx(pixels[top : top + 8, left : left + 8], abs=1e-3)
+
+
+@pytest.mark.parametrize("size", [5, 16, 50])
+def test_a_plain_colour_stays_plain_at_every_size(size: int):
+    contents = encoded(Image.new("RGB", (23, 31), (250, 10, 20)), "PNG")
+    result = evaluation_pixels(tf.constant(contents), size).numpy()
+    assert result == pytest.approx(np.tile([250.0, 10.0, 20.0], (size, size, 1)), abs=1e-3)
+
+
+def test_resizing_is_antialiased_and_stays_in_range():
+    # A fine chequerboard shrunk to a tenth is grey; picking single pixels would leave 0 or 255.
+    board = (255 * (np.indices((80, 80)).sum(0) % 2)).astype(np.uint8)
+    small = evaluation_pixels(tf.constant(encoded(Image.fromarray(board), "PNG")), 8).numpy()
+    assert np.abs(small - 127.5).max() < 10
+    # Bicubic overshoots at an edge; the result must not.
+    edge = np.zeros((8, 8, 3), np.uint8)
+    edge[:, 4:] = 255
+    large = evaluation_pixels(tf.constant(encoded(edge, "PNG")), 32).numpy()
+    assert large.min() == 0 and large.max() == 255
+
+
+# --- the crop -------------------------------------------------------------------------------------
+
+
+def plain_window(height: int, width: int, values: np.ndarray) -> list[int]:
+    """The recipe's crop step by step, in Python."""
+    aspect = (3 / 4) ** (1 - values[0]) * (4 / 3) ** values[0]
+    crop_width = min(width, height * aspect)
+    crop_height = crop_width / aspect
+    side = np.sqrt(0.64 + 0.36 * values[1])
+    rows = min(max(1, round(crop_height * side)), height)
+    columns = min(max(1, round(crop_width * side)), width)
+    top = min(int(values[2] * (height - rows + 1)), height - rows)
+    left = min(int(values[3] * (width - columns + 1)), width - columns)
+    return [top, left, rows, columns]
+
+
+@pytest.fixture(scope="module")
+def windows():
+    """Windows of many rows of draws at once: (height, width, draws [N, 4]) -> [N, 4]."""
+
+    @tf.function
+    def many(height: tf.Tensor, width: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        return tf.map_fn(
+            lambda row: crop_window(height, width, row), values, fn_output_signature=tf.int32
+        )
+
+    return lambda height, width, values: many(
+        tf.constant(height), tf.constant(width), tf.constant(values, tf.float32)
+    ).numpy()
+
+
+def sizes() -> list[tuple[int, int]]:
+    return [(1, 1), (1, 50), (50, 1), (2, 3), (64, 64), (300, 200), (200, 300), (37, 1000)]
+
+
+@pytest.mark.parametrize(("height", "width"), sizes())
+def test_the_window_is_always_inside(windows, height: int, width: int):
+    corners = np.array(np.meshgrid(*[[0, 0.5, 1]] * 4)).reshape(4, -1).T
+    values = np.concatenate([corners, np.random.default_rng(0).uniform(size=(300, 4))])
+    top, left, rows, columns = windows(height, width, values).T
+    assert (top >= 0).all() and (left >= 0).all()
+    assert (rows >= 1).all() and (columns >= 1).all()
+    assert (top + rows <= height).all() and (left + columns <= width).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1000, 1000), (1200, 800), (800, 1200)])
+def test_aspect_and_size_lie_in_the_recipes_ranges(windows, height: int, width: int):
+    values = np.random.default_rng(1).uniform(size=(2000, 4))
+    _, _, rows, columns = windows(height, width, values).T.astype(float)
+    aspect = columns / rows
+    # Sides are whole pixels of at least 500, so that rounding moves the aspect by 0.3 % at most.
+    assert 0.75 * 0.997 <= aspect.min() < 0.76 and 1.31 < aspect.max() <= 4 / 3 * 1.003
+    # Log-uniform: as many wide ones as high ones (2000 draws, 4 sigma = 90).
+    assert abs((aspect > 1).sum() - 1000) < 90
+    # Of the largest rectangle of that aspect, 0.64 to 1 of the area, uniformly: 0.82 on average.
+    largest = np.minimum(width, height * aspect) ** 2 / aspect
+    share = rows * columns / largest
+    assert 0.63 < share.min() < 0.65 and 0.99 < share.max() < 1.01
+    assert share.mean() == pytest.approx(0.82, abs=0.01)
+
+
+@pytest.mark.parametrize(("height", "width"), sizes())
+def test_the_window_equals_the_plain_reference(windows, height: int, width: int):
+    values = np.random.default_rng(2).uniform(size=(200, 4)).astype(np.float32)
+    expected = np.array([plain_window(height, width, row) for row in values.astype(float)])
+    # float32 against float64: a side next to a half may round the other way, and its place with it.
+    found = windows(height, width, values)
+    assert np.abs(found - expected).max() <= 1
+    assert (found == expected).all(axis=1).mean() > 0.98
+
+
+def test_every_place_is_drawn_equally_often(windows):
+    # Aspect 1 and side 0.8 of 10 pixels: 8x8 windows, with 3 places each way.
+    places = (np.arange(30) + 0.5) / 30
+    values = [[0.5, 0.0, y, x] for y in places for x in places]
+    top, left, rows, columns = windows(10, 10, values).T
+    assert set(rows) == set(columns) == {8}
+    assert np.bincount(top * 3 + left).tolist() == [100] * 9
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def augmented(contents: bytes, values: np.ndarray, crop: bool, flip: bool, size: int = 12):
+    return training_pixels(tf.constant(contents), size, tf.constant(values), crop, flip).numpy()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_jpeg_and_png_of_the_same_pixels_give_the_same(seed: int):
+    """A JPEG is decoded inside the window alone; a PNG is decoded whole, then cut."""
+    # Without chroma subsampling no pixel depends on neighbours outside the window.
+    jpeg = encoded(smooth(60, 90), "JPEG", quality=95, subsampling=0)
+    png = encoded(decode(tf.constant(jpeg)).numpy(), "PNG")
+    values = draws(seed)
+    np.testing.assert_array_equal(
+        augmented(jpeg, values, True, True), augmented(png, values, True, True)
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_crop_shows_its_window(seed: int):
+    pixels, values = smooth(300, 300), draws(seed)
+    top, left, rows, columns = crop_window(300, 300, values).numpy()
+    result = augmented(encoded(pixels, "PNG"), values, crop=True, flip=False, size=60)
+    # Slopes: red tells the column, green the row; corners show the corners of the window.
+    red = pixels[0, [left, left + columns - 1], 0]
+    green = pixels[[top, top + rows - 1], 0, 1]
+    assert result[0, [0, -1], 0] == pytest.approx(red, abs=5)
+    assert result[[0, -1], 0, 1] == pytest.approx(green, abs=5)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_training_is_a_function_of_the_draws(kind: str):
+    contents = encoded(noise(30, 40), kind)
+    first = augmented(contents, draws(0), True, True)
+    assert first.shape == (12, 12, 3) and first.dtype == np.float32
+    np.testing.assert_array_equal(first, augmented(contents, draws(0), True, True))
+    assert np.abs(first - augmented(contents, draws(1), True, True)).max() > 1
+
+
+@pytest.mark.parametrize("crop", [True, False])
+def test_the_flip_mirrors_the_lower_half_of_the_draws(crop: bool):
+    contents = encoded(noise(20, 30), "PNG")
+    plain = augmented(contents, np.array([0.2, 0.4, 0.6, 0.8, 0.0], np.float32), crop, flip=False)
+    for value, expected in ((0.0, plain[:, ::-1]), (0.49, plain[:, ::-1]), (0.5, plain)):
+        values = np.array([0.2, 0.4, 0.6, 0.8, value], np.float32)
+        np.testing.assert_array_equal(augmented(contents, values, crop, flip=True), expected)
+
+
+def test_without_crop_and_flip_training_sees_what_evaluation_sees():
+    contents = encoded(noise(20, 30), "JPEG")
+    expected = evaluation_pixels(tf.constant(contents), 12).numpy()
+    np.testing.assert_array_equal(augmented(contents, draws(0), False, False), expected)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (40, 1)])
+def test_the_smallest_pictures(kind: str, height: int, width: int):
+    contents = encoded(np.full((height, width, 3), 77, np.uint8), kind)
+    for seed in range(3):
+        result = augmented(contents, draws(seed), True, True)
+        assert result == pytest.approx(np.full((12, 12, 3), 77.0), abs=2)
+    assert evaluation_pixels(tf.constant(contents), 12).shape == (12, 12, 3)
+
+
+def test_the_same_eagerly_and_in_a_dataset():
+    pictures = [
+        *(encoded(noise(30 + i, 40 - i, seed=i), "JPEG") for i in range(4)),
+        *(encoded(noise(30 + i, 40 - i, seed=i), "PNG") for i in range(4)),
+        encoded(noise(1, 1), "PNG"),
+    ]
+    values = np.stack([draws(seed) for seed in range(len(pictures))])
+    dataset = tf.data.Dataset.from_tensor_slices((pictures, values)).map(
+        lambda contents, row: (
+            evaluation_pixels(contents, 12),
+            training_pixels(contents, 12, row, crop=True, flip=True),
+        )
+    )
+    for contents, row, (plain, training) in zip(pictures, values, dataset, strict=True):
+        np.testing.assert_array_equal(plain, evaluation_pixels(tf.constant(contents), 12))
+        np.testing.assert_array_equal(training, augmented(contents, row, True, True))

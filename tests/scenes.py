@@ -1,0 +1,20 @@
+"""A few drawn scenes, prepared: real data for the tests of pipeline and training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tf_dpce.data.manifest import Manifest
+from tf_dpce.data.prepare import prepare
+from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
+
+SIZE = 32
+
+
+def prepare_scenes(folder: Path, train: int = 48, val: int = 12, test: int = 12) -> Manifest:
+    """Prepared data of scenes, in several shards a split."""
+    numbers = scene_numbers(train, val, test)
+    pairs = list(draw_scenes(folder / "scenes", 0, numbers, SIZE))
+    return prepare(
+        pairs, folder, source="scenes", lowercase=True, workers=2, shard_bytes=10_000
+    ).manifest

@@ -1,0 +1,129 @@
+"""The configuration: typed, the same in files and in memory, strict about keys and types."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from tf_dpce.config import (
+    Config,
+    LossConfig,
+    StageConfig,
+    from_dict,
+    preset_names,
+    preset_values,
+    to_dict,
+)
+from tf_dpce.errors import UserError
+
+
+def leaves(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        nested = isinstance(item, dict)
+        flat |= leaves(item, f"{prefix}{key}.") if nested else {f"{prefix}{key}": item}
+    return flat
+
+
+def test_nothing_said_gives_the_defaults():
+    assert from_dict({}) == Config()
+
+
+def test_what_is_not_named_keeps_its_default():
+    config = from_dict({"seed": 3, "stage2": {"epochs": 2, "loss": {"margin": 0.5}}})
+    assert config.seed == 3 and config.stage1 == StageConfig()
+    assert config.stage2 == StageConfig(epochs=2, loss=LossConfig(margin=0.5))
+
+
+def test_a_round_trip_through_json_changes_nothing():
+    config = from_dict(
+        {
+            "seed": 4,
+            "vectors": "glove.npz",
+            "text": {"blocks": [1, 2], "widths": [8, 16], "shift": False},
+            "stage1": {"decay_epochs": [3, 5], "optimizer": "adamw", "trunk": "cached"},
+            "stage2": {"loss": {"pair_loss": "contrastive", "pair": 1.0}},
+        }
+    )
+    again = from_dict(json.loads(json.dumps(to_dict(config))))
+    assert again == config
+    assert again.text.blocks == (1, 2) and isinstance(again.stage1.decay_epochs, tuple)
+
+
+def test_it_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().seed = 1
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_loads_and_survives_a_round_trip(name: str):
+    values = preset_values(name)
+    config = from_dict(values)
+    assert from_dict(to_dict(config)) == config
+    # What the file says is what the configuration holds.
+    held = leaves(to_dict(config))
+    for key, value in leaves(values).items():
+        assert held[key] == value, key
+    assert config.stage1.epochs + config.stage2.epochs > 0
+    assert len(config.text.blocks) == len(config.text.widths) or (
+        config.text.tower == "bag_of_words"
+    )
+
+
+def test_the_presets_are_those_of_the_folder(project_root):
+    files = {path.stem for path in (project_root / "tf_dpce" / "presets").glob("*.yaml")}
+    assert set(preset_names()) == files and "flickr8k" in files
+
+
+def test_an_unknown_preset_is_the_users_mistake():
+    with pytest.raises(UserError, match="unknown preset flickr9k: one of .*flickr8k"):
+        preset_values("flickr9k")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"sed": 1},
+        {"stage1": {"epoch": 1}},
+        {"stage1": {"loss": {"marginn": 1.0}}},
+        {"stage3": {"epochs": 1}},
+        {"stage1.epochs": 1, "stage1.epoch": 1},
+    ],
+)
+def test_unknown_keys_are_the_users_mistake(values: dict[str, Any]):
+    with pytest.raises(UserError, match="^configuration: "):
+        from_dict(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"seed": "many"},
+        {"seed": 1.5},
+        {"seed": None},
+        {"stage1": {"epochs": "two"}},
+        {"stage1": {"epochs": [2]}},
+        {"stage1": {"optimizer": "rmsprop"}},
+        {"stage1": {"trunk": "thawed"}},
+        {"stage1": 3},
+        {"text": {"blocks": "wide"}},
+        {"text": {"blocks": [1, "two"]}},
+        {"image": {"flip": "sometimes"}},
+        {"stage2": {"loss": {"negatives": "hardest"}}},
+    ],
+)
+def test_wrong_types_are_the_users_mistake(values: dict[str, Any]):
+    with pytest.raises(UserError, match="^configuration: ") as caught:
+        from_dict(values)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_as_yaml_writes_them():
+    # YAML 1.1 reads 1e-4 as a string and 1 as an integer; both are fine where a float belongs.
+    values = yaml.safe_load("stage1: {learning_rate: 1e-4, weight_decay: 1}")
+    stage = from_dict(values).stage1
+    assert (stage.learning_rate, stage.weight_decay) == (1e-4, 1.0)

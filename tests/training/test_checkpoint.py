@@ -1,0 +1,150 @@
+"""The state of a run in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tf_dpce.errors import UserError
+from tf_dpce.training.checkpoint import (
+    Progress,
+    checkpoint_path,
+    restore_checkpoint,
+    save_checkpoint,
+)
+
+PROGRESS = Progress(stage=2, epoch=3, step=17, best_rsum=123.25)
+
+
+def variables(seed: int = 0, width: int = 3, name: str = "kernel") -> list[keras.Variable]:
+    draw = np.random.default_rng(seed)
+    return [
+        keras.Variable(draw.normal(size=(2, width)), dtype="float32", name=name),
+        keras.Variable(draw.integers(0, 9, 4), dtype="int32", name="count", trainable=False),
+        keras.Variable(draw.normal(), dtype="float32", name="scalar"),
+    ]
+
+
+def values(items: list[keras.Variable]) -> list[list]:
+    return [item.numpy().tolist() for item in items]
+
+
+def test_what_is_saved_is_restored(tmp_path: Path):
+    path = tmp_path / "last.npz"
+    save_checkpoint(path, variables(0), PROGRESS)
+    restored = variables(1)
+    assert values(restored) != values(variables(0))
+    progress, rest = restore_checkpoint(path, restored)
+    assert progress == PROGRESS and rest == []
+    assert values(restored) == values(variables(0))
+    assert [item.dtype for item in restored] == ["float32", "int32", "float32"]
+    assert [item.name for item in tmp_path.iterdir()] == ["last.npz"]
+
+
+def test_saving_replaces_what_was_there(tmp_path: Path):
+    path = tmp_path / "last.npz"
+    save_checkpoint(path, variables(0), Progress(1, 0, 0, -1.0))
+    save_checkpoint(path, variables(2), PROGRESS)
+    restored = variables(1)
+    assert restore_checkpoint(path, restored)[0] == PROGRESS
+    assert values(restored) == values(variables(2))
+
+
+def test_what_is_left_over_comes_back_in_order(tmp_path: Path):
+    path = tmp_path / "last.npz"
+    save_checkpoint(path, variables(0), PROGRESS)
+    restored = variables(1)
+    _, rest = restore_checkpoint(path, restored[:1])
+    assert [array.tolist() for array in rest] == values(variables(0))[1:]
+    assert values(restored)[1:] == values(variables(1))[1:]
+
+
+def test_a_save_that_fails_leaves_the_former_file(tmp_path: Path):
+    path = tmp_path / "last.npz"
+    save_checkpoint(path, variables(0), PROGRESS)
+    with pytest.raises(AttributeError):
+        save_checkpoint(path, [*variables(2), object()], PROGRESS)
+    restored = variables(1)
+    restore_checkpoint(path, restored)
+    assert values(restored) == values(variables(0))
+    assert [item.name for item in tmp_path.iterdir()] == ["last.npz"]
+
+
+def test_the_number_of_a_seed_generator_does_not_matter(tmp_path: Path):
+    path = tmp_path / "last.npz"
+    generators = [keras.random.SeedGenerator(seed) for seed in (1, 2)]
+    assert generators[0].state.path != generators[1].state.path
+    save_checkpoint(path, [generators[0].state], PROGRESS)
+    restore_checkpoint(path, [generators[1].state])
+    assert generators[1].state.numpy().tolist() == generators[0].state.numpy().tolist()
+
+
+def test_a_missing_file_is_the_users_mistake(tmp_path: Path):
+    with pytest.raises(UserError, match="last.npz does not exist"):
+        restore_checkpoint(tmp_path / "last.npz", variables())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_file_cut_short_is_the_users_mistake(tmp_path: Path, share: float):
+    path = tmp_path / "last.npz"
+    save_checkpoint(path, variables(), PROGRESS)
+    contents = path.read_bytes()
+    path.write_bytes(contents[: int(share * len(contents))])
+    with pytest.raises(UserError, match="last.npz is damaged"):
+        restore_checkpoint(path, variables())
+
+
+def test_flipped_bytes_are_the_users_mistake(tmp_path: Path):
+    path = tmp_path / "last.npz"
+    save_checkpoint(path, variables(), PROGRESS)
+    contents = bytearray(path.read_bytes())
+    # Inside the stored values, which carry a checksum.
+    place = contents.index(variables()[0].numpy().tobytes())
+    contents[place] ^= 0xFF
+    path.write_bytes(contents)
+    with pytest.raises(UserError, match="last.npz is damaged"):
+        restore_checkpoint(path, variables())
+
+
+@pytest.mark.parametrize("contents", [b"", b"not an archive", b"PK\x03\x04" + bytes(50)])
+def test_another_kind_of_file_is_the_users_mistake(tmp_path: Path, contents: bytes):
+    path = tmp_path / "last.npz"
+    path.write_bytes(contents)
+    with pytest.raises(UserError, match="last.npz is damaged"):
+        restore_checkpoint(path, variables())
+
+
+def test_an_archive_of_something_else_is_the_users_mistake(tmp_path: Path):
+    path = tmp_path / "last.npz"
+    np.savez(path, words=np.arange(3))
+    with pytest.raises(UserError, match="last.npz is damaged"):
+        restore_checkpoint(path, variables())
+    np.save(tmp_path / "array.npy", np.arange(3))
+    (tmp_path / "array.npy").rename(path)
+    with pytest.raises(UserError, match="last.npz is damaged"):
+        restore_checkpoint(path, variables())
+
+
+@pytest.mark.parametrize("other", [{"width": 4}, {"name": "bias"}])
+def test_a_checkpoint_of_another_model_changes_nothing(tmp_path: Path, other: dict):
+    path = tmp_path / "last.npz"
+    save_checkpoint(path, variables(0), PROGRESS)
+    restored = variables(1, **other)
+    before = values(restored)
+    with pytest.raises(UserError, match="last.npz is of another model: it holds kernel"):
+        restore_checkpoint(path, restored)
+    assert values(restored) == before
+
+
+def test_a_checkpoint_of_a_smaller_model_is_the_users_mistake(tmp_path: Path):
+    path = tmp_path / "last.npz"
+    save_checkpoint(path, variables(0)[:2], PROGRESS)
+    with pytest.raises(UserError, match="holds 2 variables, the model 3"):
+        restore_checkpoint(path, variables(1))
+
+
+def test_the_names_of_checkpoints():
+    assert checkpoint_path(Path("run"), 2, "best") == Path("run/checkpoints/stage2-best.npz")
