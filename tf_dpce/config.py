@@ -192,6 +192,7 @@ def from_dict(values: dict[str, Any]) -> Config:
         >>> from_dict({"seed": 3, "stage1": {"epochs": 2}}).stage1.epochs
         2
     """
+    _check_sections(values, Config)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Config)
     try:
@@ -199,6 +200,16 @@ def from_dict(values: dict[str, Any]) -> Config:
     except Exception as error:
         raise UserError(f"configuration: {' '.join(str(error).split())}") from None
     return Config(**parser.instantiate(parsed).as_dict())
+
+
+def _check_sections(values: dict[str, Any], kind: Any, prefix: str = "") -> None:
+    """Refuses what jsonargparse would drop or trip over: no mapping for a section, or a null."""
+    for item in (i for i in dataclasses.fields(kind) if i.name in values):
+        value, section = values[item.name], item.default_factory
+        if dataclasses.is_dataclass(section) and isinstance(value, dict):
+            _check_sections(value, section, f"{prefix}{item.name}.")
+        elif dataclasses.is_dataclass(section) or (value is None and "None" not in item.type):
+            raise UserError(f"configuration: {prefix}{item.name} cannot be {value!r}")
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def apply(optimizer: keras.optimizers.Optimizer, seed: int) -> dict[str, np.ndar
 
 
 def plain_sgd(seed: int) -> dict[str, np.ndarray]:
-    """Section 5 of the recipe, the rate inside the velocity: v = 0.9 v - lr g; w += 0.9 v - lr g."""
+    """Section 5 of the recipe, the rate inside the velocity: v = 0.9v - lr g; w += 0.9v - lr g."""
     weights = start(seed)
     velocity = {name: np.zeros(shape) for name, shape in SHAPES.items()}
     for rate, step in zip(RATES, gradients(seed), strict=True):

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tf_dpce.config import Config, LossConfig
+from tf_dpce.errors import UserError
 from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
@@ -53,6 +54,11 @@ def load_vectors(model: DualPath, path: Path, words: Sequence[str]) -> int:
     embedding = model.text_tower.get_layer("text_embedding")
     rows, found = read_vectors(path, words)
     values = embedding.embeddings.numpy()
+    if rows.shape[1] != values.shape[1]:
+        raise UserError(
+            f"{path} holds vectors of {rows.shape[1]} numbers, the model's words have "
+            f"{values.shape[1]}: set --text.embedding_dim {rows.shape[1]}, or give another file"
+        )
     embedding.embeddings.assign(np.where(found[:, None], rows, values))
     return int(found.sum())
 

@@ -8,7 +8,7 @@ GROUPS = 3
 """Groups of like objects in a scene; every caption names each of them once."""
 
 FAMILY = 2
-"""Scenes in a row that share their counts, sizes, colours and shapes, each dealt anew to its groups:
+"""Scenes in a row that share counts, sizes, colours and shapes, each dealt anew to its groups:
 a bag of words can hardly tell them apart."""
 
 COUNTS = {1: 0.6, 2: 0.3, 3: 0.1}
@@ -81,12 +81,12 @@ SIZE_WORDS = ({"small": "small", "large": "large"}, {"small": "little", "large":
 RELATIONS = (
     (
         {"left": "to the left of", "right": "to the right of"},
-            {"left": "left of", "right": "right of"},
+        {"left": "left of", "right": "right of"},
     ),
     (
         {"above": "above", "below": "below"},
         {"above": "over", "below": "under"},
-        ),
+    ),
 )
 """Ways to say things, of which a caption draws one of each kind and keeps to it. Opposite relations
 differ by one word."""

@@ -1,0 +1,323 @@
+"""A run from its command line to its folder: whole, killed and resumed, refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training.tiny import EPOCHS, OPTIONS, STEPS, arguments, run_tiny
+from tf_dpce.errors import UserError
+from tf_dpce.training.run import load_run
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    with (run / "history.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def progress(run: Path, stage: int) -> dict | None:
+    path = run / "checkpoints" / f"stage{stage}-last.npz"
+    return json.loads(arrays(path)["progress"].tobytes()) if path.exists() else None
+
+
+def expect_mistake(capsys, status: int, *words: str) -> None:
+    assert status == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    assert all(word in lines[0] for word in words), lines[0]
+
+
+# --- a run that nobody disturbs -------------------------------------------------------------------
+
+
+def test_what_a_run_leaves_behind(finished: Path, scenes: Path):
+    names = {"config.json", "vocabulary.txt", "history.csv", "checkpoints", "tensorboard"}
+    assert {item.name for item in finished.iterdir()} == names
+    files = {item.name for item in (finished / "checkpoints").iterdir()}
+    assert files == {f"stage{n}-{kind}.npz" for n in (1, 2) for kind in ("best", "last")}
+    for stage in ("stage1", "stage2"):
+        assert list((finished / "tensorboard" / stage).rglob("events.out.tfevents.*"))
+    vocabulary = (scenes / "vocabulary.txt").read_bytes()
+    assert (finished / "vocabulary.txt").read_bytes() == vocabulary
+
+
+def test_the_configuration_is_written_resolved(finished: Path, scenes: Path):
+    saved = json.loads((finished / "config.json").read_text())
+    assert saved["config"]["seed"] == OPTIONS["seed"]
+    assert saved["config"]["stage2"]["loss"]["pair"] == 2.0
+    assert saved["config"]["stage2"]["loss"]["margin"] == 1.0, "defaults too"
+    manifest = json.loads((scenes / "manifest.json").read_text())
+    assert saved["data"]["split_digest"] == manifest["split_digest"]
+    assert saved["data"]["vocabulary_sha256"] == manifest["vocabulary_sha256"]
+    assert saved["data"]["num_instances"] == 48
+
+
+def test_history_has_a_line_an_epoch(finished: Path):
+    rows = history(finished)
+    stages = [(int(row["stage"]), int(row["epoch"])) for row in rows]
+    assert stages == [(n, epoch + 1) for n in (1, 2) for epoch in range(EPOCHS)]
+    for row in rows:
+        assert np.isfinite(float(row["loss"])) and 0 <= float(row["val_rsum"]) <= 600
+        assert (row["pair_loss"] != "") == (row["stage"] == "2")
+    # Weights 1, 0.1 and 2 of the second stage.
+    for row in rows[EPOCHS:]:
+        parts = [float(row[f"{n}_loss"]) for n in ("image_logits", "text_logits", "pair")]
+        total = parts[0] + 0.1 * parts[1] + 2 * parts[2]
+        assert float(row["loss"]) == pytest.approx(total, rel=1e-4)
+    rates = [float(row["learning_rate"]) for row in rows[EPOCHS:]]
+    # `decay_epochs: [1]`, read after the last step of each epoch.
+    assert rates[-1] == pytest.approx(0.001)
+
+
+def test_the_loss_falls_and_the_model_is_no_guess(finished: Path):
+    rows = [row for row in history(finished) if row["stage"] == "1"]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+
+
+def test_tensorboard_shows_the_validation(finished: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folders = (finished / "tensorboard" / "stage2").iterdir()
+    tags = set()
+    for folder in folders:
+        accumulator = EventAccumulator(str(folder))
+        accumulator.Reload()
+        tags |= set(accumulator.Tags()["tensors"]) | set(accumulator.Tags()["scalars"])
+    assert any("rsum" in tag for tag in tags), tags
+
+
+def test_the_best_checkpoint_is_that_of_the_best_epoch(finished: Path):
+    for stage in (1, 2):
+        best = max(float(r["val_rsum"]) for r in history(finished) if r["stage"] == str(stage))
+        assert progress(finished, stage)["best_rsum"] == pytest.approx(best, rel=1e-6)
+        assert progress(finished, stage) | {"best_rsum": 0} == {
+            "stage": stage,
+            "epoch": EPOCHS,
+            "step": 0,
+            "best_rsum": 0,
+        }
+
+
+def test_a_loaded_run_is_ready_to_embed(finished: Path):
+    run = load_run(finished)
+    assert run.config.model.output_dim == 8 and run.image_size == 32 and run.lowercase
+    ids = run.caption_encoder([" ".join(run.words[:5])])
+    assert ids.numpy()[0, :6].tolist() == [1, 2, 3, 4, 5, 0]
+    vector = run.model.text_encoder.predict(ids, verbose=0)
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+    # The last checkpoint holds the same variables at another time.
+    last = load_run(finished, "last").model
+    assert [v.path for v in last.trainable_variables] == [
+        v.path for v in run.model.trainable_variables
+    ]
+
+
+def test_a_loaded_run_has_the_weights_of_its_checkpoint(finished: Path):
+    stored = arrays(finished / "checkpoints" / "stage2-best.npz")
+    named = {name.split(" ", 1)[1]: value for name, value in stored.items() if " " in name}
+    for variable in load_run(finished).model.trainable_variables:
+        np.testing.assert_array_equal(variable.numpy(), named[variable.path])
+
+
+# --- killed and resumed ---------------------------------------------------------------------------
+
+
+def start(scenes: Path, run: Path, *more: str) -> subprocess.Popen[bytes]:
+    argv = arguments(scenes, run, "--checkpoint_minutes", "0", *more)
+    return subprocess.Popen([sys.executable, "-m", "pipelines.train", *argv])
+
+
+def kill_within_an_epoch(process: subprocess.Popen[bytes], run: Path, stage: int) -> dict:
+    """Kills a run once it is within an epoch of a stage; returns where its checkpoint stands."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be killed"
+        where = progress(run, stage)
+        if where is not None and where["step"] >= 2:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return progress(run, stage)
+
+
+def test_a_run_killed_in_both_stages_ends_as_if_nothing_had_happened(
+    scenes: Path, finished: Path, tmp_path: Path
+):
+    run = tmp_path / "killed"
+    where = kill_within_an_epoch(start(scenes, run), run, stage=1)
+    assert where["stage"] == 1 and 0 < where["step"] < STEPS
+    where = kill_within_an_epoch(start(scenes, run, "--resume"), run, stage=2)
+    assert where["stage"] == 2 and 0 < where["step"] < STEPS
+    # It is the interval of checkpoints that was set, and that is part of the configuration.
+    assert run_tiny(scenes, run, "--resume", "--checkpoint_minutes", "0") == 0
+
+    names = sorted(item.name for item in (finished / "checkpoints").iterdir())
+    assert sorted(item.name for item in (run / "checkpoints").iterdir()) == names
+    for name in names:
+        expected, found = (arrays(folder / "checkpoints" / name) for folder in (finished, run))
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            if key != "progress":
+                np.testing.assert_array_equal(found[key], value, err_msg=key)
+    for row, expected in zip(history(run), history(finished), strict=True):
+        assert (row["stage"], row["epoch"]) == (expected["stage"], expected["epoch"])
+        for key in ("learning_rate", "loss", "val_rsum", "val_i2t_r1", "val_t2i_meanr"):
+            assert row[key] == expected[key], key
+
+
+def test_a_finished_run_resumed_has_nothing_left_to_do(
+    scenes: Path, finished: Path, tmp_path: Path
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = {p: p.read_bytes() for p in (run / "checkpoints").iterdir()}
+    assert run_tiny(scenes, run, "--resume") == 0
+    assert {p: p.read_bytes() for p in (run / "checkpoints").iterdir()} == before
+    assert history(run) == history(finished)
+
+
+def test_a_second_stage_alone_starts_from_the_best_of_a_run(
+    scenes: Path, finished: Path, tmp_path: Path
+):
+    run = tmp_path / "second"
+    # At rate 0 nothing but BatchNorm's averages and dropout's seeds moves.
+    frozen = {"stage2__learning_rate": 0.0, "stage2__epochs": 1}
+    assert run_tiny(scenes, run, "--stage", "2", "--init-from", str(finished), **frozen) == 0
+    files = {item.name for item in (run / "checkpoints").iterdir()}
+    assert files == {"stage2-best.npz", "stage2-last.npz"}
+    origin, model = load_run(finished).model, load_run(run).model
+    for before, after in zip(origin.trainable_variables, model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(after.numpy(), before.numpy(), err_msg=after.path)
+
+
+# --- refused --------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_not_empty_is_refused(scenes: Path, tmp_path: Path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    expect_mistake(capsys, run_tiny(scenes, tmp_path), str(tmp_path), "not empty", "--resume")
+    assert [item.name for item in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_resuming_with_another_configuration_is_refused(
+    scenes: Path, finished: Path, tmp_path: Path, capsys
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    status = run_tiny(scenes, run, "--resume", seed=8, stage2__learning_rate=0.5)
+    expect_mistake(capsys, status, "config.json", "seed", "stage2", "same options")
+
+
+def test_resuming_nothing_is_refused(scenes: Path, tmp_path: Path, capsys):
+    expect_mistake(capsys, run_tiny(scenes, tmp_path / "no", "--resume"), "no", "is not a run")
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.fixture(scope="module")
+def other_scenes(scenes: Path, tmp_path_factory) -> Path:
+    """The same pictures with another vocabulary, as another `prepare` would have made."""
+    from tf_dpce.files import sha256_file, write_json
+
+    folder = tmp_path_factory.mktemp("other") / "data"
+    shutil.copytree(scenes, folder, ignore=shutil.ignore_patterns("features", "scenes"))
+    path = folder / "vocabulary.txt"
+    path.write_text("zebra\n" + path.read_text())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["vocabulary_sha256"] = sha256_file(path)
+    manifest["vocabulary_size"] += 1
+    write_json(folder / "manifest.json", manifest)
+    return folder
+
+
+def test_resuming_on_other_data_is_refused(
+    other_scenes: Path, finished: Path, tmp_path: Path, capsys
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    status = run_tiny(other_scenes, run, "--resume")
+    expect_mistake(capsys, status, "vocabulary_sha256", "same prepared data")
+
+
+def test_starting_from_a_run_of_another_vocabulary_is_refused(
+    other_scenes: Path, finished: Path, tmp_path: Path, capsys
+):
+    more = ("--stage", "2", "--init-from", str(finished))
+    status = run_tiny(other_scenes, tmp_path / "run", *more)
+    expect_mistake(capsys, status, str(finished), "another vocabulary")
+
+
+def test_starting_from_what_is_no_run_is_refused(scenes: Path, tmp_path: Path, capsys):
+    more = ("--stage", "2", "--init-from", str(tmp_path / "missing"))
+    status = run_tiny(scenes, tmp_path / "run", *more)
+    expect_mistake(capsys, status, "missing", "is not a run")
+
+
+def test_a_second_stage_from_nowhere_is_refused(scenes: Path, tmp_path: Path, capsys):
+    status = run_tiny(scenes, tmp_path / "run", "--stage", "2")
+    expect_mistake(capsys, status, "--stage 2 needs --init-from RUN")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--preset", "flickr9k"),
+        ("--stage1.epoch", "1"),
+        ("--stage1.epochs", "two"),
+        ("--stage", "3"),
+        ("--stage1.optimizer", "rmsprop"),
+    ],
+)
+def test_an_unknown_preset_key_or_value_is_bad_usage(
+    scenes: Path, tmp_path: Path, capsys, more: tuple[str, ...]
+):
+    with pytest.raises(SystemExit) as exit:
+        run_tiny(scenes, tmp_path / "run", *more)
+    assert exit.value.code == 2
+    assert "error:" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"image__backbone": "ResNet51"}, "unknown backbone ResNet51"),
+        ({"vectors": "missing.npz"}, "missing.npz does not exist"),
+        ({"image__backbone": "VGG16", "weights": "missing.h5"}, "missing.h5 does not exist"),
+    ],
+)
+def test_what_a_model_cannot_be_made_of_is_refused(
+    scenes: Path, tmp_path: Path, capsys, changes: dict, word: str
+):
+    expect_mistake(capsys, run_tiny(scenes, tmp_path / "run", **changes), word)
+
+
+def test_a_run_without_a_checkpoint_cannot_be_loaded(finished: Path, tmp_path: Path):
+    run = shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("*.npz"))
+    with pytest.raises(UserError, match="stage1-best.npz does not exist"):
+        load_run(run)
+
+
+def test_a_run_whose_vocabulary_was_exchanged_cannot_be_loaded(finished: Path, tmp_path: Path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    with (run / "vocabulary.txt").open("a") as stream:
+        stream.write("zebra\n")
+    with pytest.raises(UserError, match="not the vocabulary that the run was trained with"):
+        load_run(run)
+
+
+def test_what_is_no_run_cannot_be_loaded(tmp_path: Path):
+    with pytest.raises(UserError, match="is not a run: it has no config.json"):
+        load_run(tmp_path)

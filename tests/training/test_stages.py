@@ -1,0 +1,185 @@
+"""What a stage trains, compares with, and where it goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.training.tiny import BATCH, OPTIONS, STEPS
+from tf_dpce.config import Config, LossConfig, from_dict
+from tf_dpce.data.manifest import Manifest
+from tf_dpce.data.order import Order
+from tf_dpce.errors import UserError
+from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
+from tf_dpce.preprocessing.vocabulary import read_vocabulary
+from tf_dpce.training.build import build_model, caption_encoder, load_vectors, stage_losses
+from tf_dpce.training.checkpoint import Progress
+from tf_dpce.training.features import silent_bar
+from tf_dpce.training.stages import Stage, _parts
+from tf_dpce.training.strategy import describe, make_strategy
+
+
+def config(**changes: object) -> Config:
+    """The tiny run's configuration, from its options with dots."""
+    values: dict = {}
+    for key, value in (OPTIONS | {k.replace("__", "."): v for k, v in changes.items()}).items():
+        section = values
+        *path, last = key.split(".")
+        for part in path:
+            section = section.setdefault(part, {})
+        is_list = isinstance(value, str) and value.startswith("[")
+        section[last] = [int(part) for part in value[1:-1].split(",")] if is_list else value
+    return from_dict(values)
+
+
+def stage(number: int, scenes: Path, run: Path, **changes: object) -> Stage:
+    settings = config(**changes)
+    words = read_vocabulary(scenes / "vocabulary.txt")
+    instances = Manifest.load(scenes).splits["train"].instances
+    keras.utils.set_random_seed(0)
+    strategy = make_strategy()
+    with strategy.scope():
+        model = build_model(settings, len(words), instances)
+    encoder = caption_encoder(settings, words, lowercase=True)
+    return Stage(number, settings, scenes, run, model, encoder, strategy, silent_bar)
+
+
+# --- where it goes on -----------------------------------------------------------------------------
+
+
+def steps_of(start: Progress, epochs: int, steps: int) -> list[tuple[int, int]]:
+    """(epoch, step of the whole stage) of everything that `fit` will run."""
+    found = []
+    for part in _parts(start, epochs, steps):
+        step = part.first_step
+        for epoch in range(part.first_epoch, part.stop_epoch):
+            for _ in range(steps - part.skipped):
+                found.append((epoch, step))
+                step += 1
+        assert step == part.stop_step
+    return found
+
+
+@pytest.mark.parametrize("done", range(13))
+def test_what_is_left_is_what_was_not_done(done: int):
+    # Three epochs of four steps; a step k belongs to epoch k // 4.
+    whole = [(step // 4, step) for step in range(12)]
+    start = Progress(1, done // 4, done % 4, -1.0)
+    assert steps_of(start, 3, 4) == whole[done:]
+
+
+# --- losses ---------------------------------------------------------------------------------------
+
+
+def test_losses_of_weight_zero_are_left_out():
+    losses, weights = stage_losses(LossConfig(image_instance=1.0, text_instance=0.1, pair=0.0))
+    assert {name: type(loss) for name, loss in losses.items()} == {
+        "image_logits": InstanceLoss,
+        "text_logits": InstanceLoss,
+    }
+    assert weights == {"image_logits": 1.0, "text_logits": 0.1}
+
+
+def test_the_recipes_second_stage():
+    losses, weights = stage_losses(LossConfig(1.0, 0.1, 2.0, "ranking", "given", margin=0.5))
+    assert weights == {"image_logits": 1.0, "text_logits": 0.1, "pair": 2.0}
+    assert isinstance(losses["pair"], RankingLoss)
+    assert (losses["pair"].margin, losses["pair"].negatives) == (0.5, "given")
+
+
+def test_the_contrastive_loss_alone():
+    losses, weights = stage_losses(LossConfig(0, 0, 1.0, "contrastive", temperature=0.07))
+    assert weights == {"pair": 1.0} and isinstance(losses["pair"], ContrastiveLoss)
+    assert losses["pair"].temperature == 0.07
+
+
+# --- what is trained ------------------------------------------------------------------------------
+
+
+def trained(found: Stage) -> set[str]:
+    network = found._compile(Order(0, 48, BATCH))
+    return {v.path.split("/")[0] for v in network.trainable_variables}
+
+
+@pytest.mark.parametrize("trunk", ["cached", "frozen", "trained"])
+def test_only_a_trained_trunk_is_trained(scenes: Path, tmp_path: Path, trunk: str):
+    found = trained(stage(1, scenes, tmp_path, stage1__trunk=trunk))
+    assert ("image_conv1" in found) == (trunk == "trained")
+    assert {"image_fc1", "text_embedding", "text_1_1_b", "instance_classifier"} <= found
+
+
+def test_a_classifier_without_a_loss_is_not_trained(scenes: Path, tmp_path: Path):
+    contrastive = {
+        "stage2__loss__image_instance": 0.0,
+        "stage2__loss__text_instance": 0.0,
+        "stage2__loss__pair_loss": "contrastive",
+    }
+    found = trained(stage(2, scenes, tmp_path, **contrastive))
+    assert "instance_classifier" not in found and "text_fc" in found
+
+
+@pytest.mark.parametrize(("number", "width"), [(1, 2 * 2 * 128), (2, None)])
+def test_batches_hold_what_the_losses_compare_with(
+    scenes: Path, tmp_path: Path, number: int, width: int | None
+):
+    found = stage(number, scenes, tmp_path)
+    batches = list(found._batches(Order(0, 48, BATCH), 0, STEPS))
+    assert len(batches) == STEPS
+    inputs, targets = batches[0]
+    assert set(inputs) == {"image", "text"}
+    assert inputs["image"].shape == ((BATCH, width) if width else (BATCH, 32, 32, 3))
+    ids = np.concatenate([y["image_logits"] for _, y in batches])
+    assert sorted(ids) == list(range(48))
+    np.testing.assert_array_equal(targets["image_logits"], targets["text_logits"])
+    assert ("pair" in targets) == (number == 2)
+    if number == 2:
+        # Given negatives: instance and role, two rows to an anchor.
+        assert targets["pair"].numpy()[:, 1].tolist() == list(range(BATCH))
+        np.testing.assert_array_equal(targets["pair"][:, 0], targets["image_logits"])
+
+
+def test_in_batch_negatives_need_no_roles(scenes: Path, tmp_path: Path):
+    found = stage(2, scenes, tmp_path, stage2__loss__negatives="batch")
+    _, targets = next(iter(found._batches(Order(0, 48, BATCH), 0, 1)))
+    np.testing.assert_array_equal(targets["pair"], targets["image_logits"])
+
+
+def test_more_pictures_a_batch_than_there_are_is_the_users_mistake(scenes: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"48 training pictures.*lower --stage1.batch_size"):
+        stage(1, scenes, tmp_path, stage1__batch_size=49).fit(resume=False, verbose=0)
+
+
+# --- what the model starts from -------------------------------------------------------------------
+
+
+def test_known_words_start_from_their_vectors(scenes: Path, tmp_path: Path):
+    found = stage(1, scenes, tmp_path)
+    words = found.encoder.words
+    embedding = found.model.text_tower.get_layer("text_embedding").embeddings
+    before = embedding.numpy()
+    vectors = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
+    path = tmp_path / "vectors.npz"
+    np.savez(path, words=np.array([words[3], "zebra"]), vectors=vectors)
+    assert load_vectors(found.model, path, words) == 1
+    expected = before.copy()
+    expected[3] = vectors[0]
+    np.testing.assert_array_equal(embedding.numpy(), expected)
+
+
+def test_vectors_of_another_width_are_the_users_mistake(scenes: Path, tmp_path: Path):
+    found = stage(1, scenes, tmp_path)
+    path = tmp_path / "vectors.npz"
+    np.savez(path, words=np.array(["a"]), vectors=np.zeros((1, 5), np.float32))
+    with pytest.raises(UserError, match="vectors of 5 numbers, .* have 8: set --text.embed"):
+        load_vectors(found.model, path, found.encoder.words)
+
+
+def test_the_devices_are_said_in_a_line():
+    strategy = make_strategy()
+    assert isinstance(strategy, tf.distribute.MirroredStrategy)
+    assert describe(strategy).startswith(f"{strategy.num_replicas_in_sync} replica(s) on ")
+    assert describe(strategy).endswith(", float32")
