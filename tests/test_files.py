@@ -50,6 +50,14 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path):
     assert path.read_text() == "old" and names(tmp_path) == ["table.csv"]
 
 
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path):
+    with pytest.raises(OSError, match="table.csv"), publish_file(tmp_path / "table.csv"):
+        # A device that refuses every byte; what `write` raises names no file.
+        with open("/dev/full", "w") as full:
+            full.write("half")
+    assert names(tmp_path) == []
+
+
 def test_a_published_folder_appears_at_the_end(tmp_path: Path):
     path = tmp_path / "models" / "1"
     with publish_folder(path) as temporary:

@@ -28,9 +28,13 @@ def publish_file(path: Path) -> Iterator[Path]:
     temporary = _temporary_sibling(path)
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, path)
-        _flush(path.parent)
+        flush(path.parent)
+    except OSError as error:
+        # A full disk is met by `write`, which does not know the file's name.
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -44,13 +48,22 @@ def publish_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for item in temporary.rglob("*"):
-            _flush(item)
+            flush(item)
         if path.exists():
             raise UserError(f"{path} exists already: choose another name or remove it")
         os.rename(temporary, path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def flush(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_stale(folder: Path) -> None:
@@ -97,14 +110,6 @@ def read_json(path: Path) -> Any:
 
 def _temporary_sibling(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}{_SUFFIX}")
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _alive(process: int) -> bool:

@@ -130,6 +130,13 @@ def test_a_factory_that_does_not_work_is_told_and_leaves_nothing(tmp_path: Path,
     assert build_index([out], tmp_path / "index").counts == {"images": 40}
 
 
+@pytest.mark.parametrize("factory", ["HNSW0", "PQ8x0", "IVF00,Flat"])
+def test_a_zero_at_which_faiss_would_end_the_process_is_refused(tmp_path: Path, factory):
+    out = embed_pictures(tmp_path / "photos", 40, tmp_path / "out")
+    with pytest.raises(UserError, match=f"no index '{factory}': a number in it is 0"):
+        build_index([out], tmp_path / "index", factory)
+
+
 def test_a_failed_rebuild_keeps_the_index(tmp_path: Path):
     out = embed_pictures(tmp_path / "photos", 5, tmp_path / "out")
     build_index([out], tmp_path / "index")

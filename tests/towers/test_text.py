@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tf_dpce.towers import bag_of_words_tower, text_tower
+from tf_dpce.towers.image import image_head
 from tf_dpce.towers.layers import WordEmbedding
 
 VOCABULARY = 50
@@ -159,6 +160,23 @@ def test_word_dropout_hides_whole_words_in_training_alone():
     assert (hidden.all(axis=1) == hidden.any(axis=1)).all()
     assert 16 <= hidden.all(axis=1).sum() <= 48
     assert np.array(vectors(ids, training=False)).all()
+
+
+@pytest.mark.parametrize("modality", ["text", "image"])
+def test_feature_dropout_acts_in_training_alone_and_keeps_the_mean(modality: str):
+    tower, inputs = {
+        "text": lambda: (text_tower(VOCABULARY, 8, 4, (1,), 3, widths=(4,), dropout=0.5), 8),
+        "image": lambda: (image_head(2_000, 3, 4, dropout=0.5), 2_000),
+    }[modality]()
+    layer = tower.get_layer(f"{modality}_feature_dropout")
+    features = keras.Model(tower.input, [layer.input, layer.output])
+    before, after = features(np.ones((64, inputs), int), training=True)
+    kept = np.array(after) != 0
+    # What is kept is doubled.
+    np.testing.assert_allclose(np.array(after)[kept], 2 * np.array(before)[kept], rtol=1e-6)
+    assert 0.3 < kept[np.array(before) != 0].mean() < 0.7
+    before, after = features(np.ones((64, inputs), int), training=False)
+    np.testing.assert_array_equal(before, after)
 
 
 # Keras's own saving converts variables in a way that NumPy 2 deprecates.

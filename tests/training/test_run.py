@@ -190,6 +190,19 @@ def test_a_finished_run_resumed_has_nothing_left_to_do(
     assert history(run) == history(finished)
 
 
+def test_a_run_is_resumed_from_another_working_folder(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    vectors, run = tmp_path / "vectors.npz", tmp_path / "run"
+    np.savez(vectors, words=np.array(["red"]), vectors=np.ones((1, 8), np.float32))
+    once = {"stage1__epochs": 1, "stage2__epochs": 0}
+    monkeypatch.chdir(tmp_path)
+    assert run_tiny(scenes, run, vectors="vectors.npz", **once) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run_tiny(scenes, run, "--resume", vectors="../vectors.npz", **once) == 0
+
+
 def test_a_second_stage_alone_starts_from_the_best_of_a_run(
     scenes: Path, finished: Path, tmp_path: Path
 ):
@@ -302,6 +315,7 @@ def test_what_a_model_cannot_be_made_of_is_refused(
     scenes: Path, tmp_path: Path, capsys, changes: dict, word: str
 ):
     expect_mistake(capsys, run_tiny(scenes, tmp_path / "run", **changes), word)
+    assert not (tmp_path / "run").exists(), "the same --run can be given again"
 
 
 def test_a_run_without_a_checkpoint_cannot_be_loaded(finished: Path, tmp_path: Path):

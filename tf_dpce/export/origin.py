@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tf_dpce.files import read_json
@@ -14,9 +15,9 @@ def run_origin(run: Run, checkpoint: str) -> dict[str, Any]:
     return {
         "run": run.folder.resolve().name,
         "checkpoint": checkpoint,
-        "image tower": f"{config.image.backbone}, weights {config.weights}",
+        "image tower": f"{config.image.backbone}, weights {_name(config.weights)}",
         "text tower": f"{config.text.tower}, blocks {list(config.text.blocks)}",
-        "word vectors": config.vectors or "from random",
+        "word vectors": _name(config.vectors or "from random"),
         "training data": data["source"],
         "training instances": f"{data['num_instances']:,}",
         "split digest": data["split_digest"],
@@ -32,3 +33,8 @@ def run_metrics(run: Run, checkpoint: str) -> dict[str, Any]:
         if metrics["checkpoint"] == checkpoint:
             found[path.stem.removeprefix("metrics-")] = metrics
     return found
+
+
+def _name(file: str) -> str:
+    """Returns a file's name: its folder is the trainer's own affair."""
+    return Path(file).name

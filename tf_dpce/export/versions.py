@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tf_dpce.errors import UserError
-from tf_dpce.files import remove_stale
+from tf_dpce.files import flush, remove_stale
 
 MODEL_FILE = "saved_model.pb"
 
@@ -57,7 +57,8 @@ def publish_version(folder: Path, write: Callable[[Path], None]) -> Path:
     aside.mkdir()
     try:
         write(aside)
-        _flush(aside)
+        for item in (*aside.rglob("*"), aside):
+            flush(item)
         return _rename_to_next(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -73,18 +74,5 @@ def _rename_to_next(aside: Path, folder: Path) -> Path:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         else:
-            _flush_one(folder)
+            flush(folder)
             return target
-
-
-def _flush(folder: Path) -> None:
-    for item in (*folder.rglob("*"), folder):
-        _flush_one(item)
-
-
-def _flush_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -56,6 +56,9 @@ def build_index(
 
     Source: https://github.com/facebookresearch/faiss/wiki/The-index-factory
     """
+    if re.search(r"(?<!\d)0+(?!\d)", factory):
+        # FAISS would end the process over HNSW0 or PQ8x0.
+        raise UserError(f"no index {factory!r}: a number in it is 0")
     books = {folder: Book.load(folder) for folder in embeddings}
     model, dimension = _same_model(books)
     shards = {kind: [*_shards(books, kind)] for kind in KINDS}

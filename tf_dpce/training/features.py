@@ -145,7 +145,9 @@ def _write_features(
     pictures = Manifest.load(data).splits[split].pictures
     shape = (pictures, views, trunk.output_shape[-1])
     features = np.lib.format.open_memmap(path, "w+", np.float16, shape)
-    forward = tf.function(lambda pixels: trunk(pixels, training=False), reduce_retracing=True)
+    # One trace for all batches, the shorter last one included.
+    signature = [tf.TensorSpec(trunk.input_shape, tf.float32)]
+    forward = tf.function(lambda pixels: trunk(pixels, training=False), input_signature=signature)
     for view in range(views):
         done = 0
         for pixels in view_batches(data, split, image, view, _BATCH):

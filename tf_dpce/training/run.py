@@ -103,9 +103,10 @@ def train(
     Raises:
         UserError: whatever the user can mend, before the first step.
     """
+    config = _absolute(config)
     manifest = Manifest.load(data)
     saved = {"config": to_dict(config), "data": _provenance(manifest)}
-    _open_folder(run, saved, data / VOCABULARY_FILE, resume)
+    _check_folder(run, saved, resume)
     words = tuple(read_vocabulary(data / VOCABULARY_FILE))
     keras.utils.set_random_seed(config.seed)
     strategy = make_strategy()
@@ -117,6 +118,8 @@ def train(
             say(f"{known} of {len(words)} words start from {config.vectors}")
     if init_from is not None:
         _start_from(model, init_from, saved["data"])
+    if not resume:
+        _write_folder(run, saved, data / VOCABULARY_FILE)
     encoder = caption_encoder(config, words, manifest.lowercase)
     for number in stages:
         stage = Stage(number, config, data, run, model, encoder, strategy, progress)
@@ -127,19 +130,31 @@ def train(
         restore_checkpoint(checkpoint_path(run, number, "best"), model.variables)
 
 
+def _absolute(config: Config) -> Config:
+    """Makes a run resumable from any working folder."""
+    weights, vectors = config.weights, config.vectors
+    if weights not in ("imagenet", "none"):
+        weights = str(Path(weights).resolve())
+    if vectors is not None:
+        vectors = str(Path(vectors).resolve())
+    return replace(config, weights=weights, vectors=vectors)
+
+
 def _provenance(manifest: Manifest) -> dict[str, object]:
     data = {key: getattr(manifest, key) for key in _PROVENANCE}
     return {**data, "num_instances": manifest.splits["train"].instances}
 
 
-def _open_folder(run: Path, saved: dict[str, object], vocabulary: Path, resume: bool) -> None:
+def _check_folder(run: Path, saved: dict[str, object], resume: bool) -> None:
     if resume:
         _check_same(run, saved)
         remove_stale(run)
         remove_stale(run / "checkpoints")
-        return
-    if run.exists() and any(run.iterdir()):
+    elif run.exists() and any(run.iterdir()):
         raise UserError(f"{run} is not empty: go on with --resume, or choose another --run")
+
+
+def _write_folder(run: Path, saved: dict[str, object], vocabulary: Path) -> None:
     with publish_file(run / VOCABULARY_FILE) as temporary:
         shutil.copyfile(vocabulary, temporary)
     write_json(run / CONFIG_FILE, saved)

@@ -1,0 +1,39 @@
+"""The README's line for Flickr8k, on a folder of the authors' layout with drawn pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.integration.readme import run_line, verb_lines
+from tests.samples import write_flickr8k
+
+pytestmark = pytest.mark.slow
+
+# One step an epoch of the preset's own towers; ImageNet weights need the network.
+SHORT = (
+    "--weights none --stage1.epochs 1 --stage1.batch_size 8 --stage2.epochs 1 --stage2.batch_size 8"
+)
+
+
+def test_the_commands_lead_from_the_authors_folders_to_hits(tmp_path: Path):
+    raw = tmp_path / "data" / "raw"
+    write_flickr8k(raw / "flickr8k", train=12, val=3, test=3)
+    np.savez(raw / "glove.npz", words=np.array(["dog"]), vectors=np.ones((1, 300), np.float32))
+    prepare, train, evaluate, export, verify, embed, index, search = verb_lines(
+        "Flickr8k in five commands"
+    )
+    run_line(prepare, tmp_path)
+    run_line(train, tmp_path, SHORT)
+    run_line(evaluate, tmp_path)
+    (metrics,) = (tmp_path / "runs" / "flickr8k").glob("metrics-*.json")
+    assert json.loads(metrics.read_text())["pictures"] == 3
+    for line in (export, verify, embed, index):
+        run_line(line, tmp_path)
+    # The drawn captions know no beach.
+    shown = run_line(search.replace("two dogs run on the beach", "a train dog"), tmp_path)
+    assert len([line for line in shown.splitlines() if ".jpg" in line]) >= 3
+    assert (tmp_path / "hits.png").stat().st_size > 5_000
