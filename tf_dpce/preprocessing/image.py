@@ -104,9 +104,7 @@ def training_pixels(
         if crop
         else evaluation_pixels(contents, size)
     )
-    if flip:
-        pixels = tf.where(draws[4] < 0.5, tf.reverse(pixels, axis=[1]), pixels)
-    return pixels
+    return _flip_half(pixels, draws[4]) if flip else pixels
 
 
 def crop_window(height: tf.Tensor, width: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
@@ -150,6 +148,13 @@ def _decode_window(contents: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         return pixels[top : top + height, left : left + width]
 
     return tf.cond(_starts_with(contents, _JPEG), jpeg, png)
+
+
+def _flip_half(pixels: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
+    # Imported where it is used: it costs a second or two, and serving never flips.
+    from official.vision.ops.preprocess_ops import horizontal_flip_image
+
+    return tf.cond(draw < 0.5, lambda: horizontal_flip_image(pixels), lambda: pixels)
 
 
 def _resize(pixels: tf.Tensor, size: int) -> tf.Tensor:
