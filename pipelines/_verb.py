@@ -102,6 +102,9 @@ def run_verb(
     """
     # Level 2 would still print "failed call to cuInit" on every machine without a GPU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # GPU memory as needed, not all at once, so that two processes can share a card. By the
+    # environment, because it must be said before TensorFlow meets the card.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     arguments = build_parser().parse_args(argv)
     try:
         run(arguments)

@@ -12,13 +12,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 PROJECT = Path(__file__).resolve().parents[1]
-SHARED_DATA = PROJECT.parent / "shared" / "data"
+REAL_DATA = "TF_DPCE_REAL_DATA"
 
 
-def _shared(relative: str) -> Path:
-    path = SHARED_DATA / relative
+def _real(relative: str) -> Path:
+    path = Path(os.environ.get(REAL_DATA, PROJECT / "data" / "raw"), relative)
     if not path.exists():
-        pytest.skip(f"the real data is not redistributed: no ../shared/data/{relative} here")
+        pytest.skip(f"the real data is not redistributed: {REAL_DATA} names no folder with it")
     return path
 
 
@@ -31,16 +31,16 @@ def project_root() -> Path:
 @pytest.fixture(scope="session")
 def flickr8k_root() -> Path:
     """Flickr8k as its authors laid it out, 8,000 photographs."""
-    return _shared("flickr8k")
+    return _real("flickr8k")
 
 
 @pytest.fixture(scope="session")
 def mobilenet_weights() -> Path:
     """ImageNet weights of MobileNetV2 1.0/224 without its classifier."""
-    return _shared("weights/mobilenet_v2_1.0_224_no_top_folded.h5")
+    return _real("weights/mobilenet_v2_1.0_224_no_top_folded.h5")
 
 
 @pytest.fixture(scope="session")
 def glove_vectors() -> Path:
     """300-dimensional GloVe vectors of the words of Flickr8k."""
-    return _shared("vectors/glove_42B_300d_flickr8k.npz")
+    return _real("vectors/glove_42B_300d_flickr8k.npz")

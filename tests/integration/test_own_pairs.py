@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(PICTURES):
             scene = make_scene(1, number)
             (folder / "pictures" / f"{number}.png").write_bytes(draw_png(scene, 64))
-            writer.writerows([f"{number}.png", caption] for caption in scene.captions[:2])
+            writer.writerows([f"{number}.png", f"{text}."] for text in scene.captions[:2])
     return folder
 
 

@@ -104,6 +104,15 @@ def test_a_bug_of_tensorflow_keeps_its_traceback():
         run_verb(build_parser, lambda _: tf.reshape(tf.zeros(3), [2]), [])
 
 
+def test_gpu_memory_is_asked_for_as_needed_unless_the_user_said_otherwise(monkeypatch):
+    name, seen = "TF_FORCE_GPU_ALLOW_GROWTH", []
+    monkeypatch.delenv(name, raising=False)
+    run_verb(build_parser, lambda _: seen.append(os.environ[name]), [])
+    monkeypatch.setenv(name, "false")
+    run_verb(build_parser, lambda _: seen.append(os.environ[name]), [])
+    assert seen == ["true", "false"]
+
+
 def test_ctrl_c_is_status_130_without_a_traceback(project_root: Path):
     process = started(project_root, "print('ready', flush=True)\ntime.sleep(60)")
     assert process.stdout.readline() == b"ready\n"

@@ -158,9 +158,15 @@ def _flip_half(pixels: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
 
 
 def _resize(pixels: tf.Tensor, size: int) -> tf.Tensor:
-    resized = tf.image.resize(pixels, [size, size], method="bicubic", antialias=True)
-    # Bicubic weights are negative in places and overshoot at edges.
-    return tf.ensure_shape(tf.clip_by_value(resized, 0.0, 255.0), [size, size, 3])
+    def resized() -> tf.Tensor:
+        bicubic = tf.image.resize(pixels, [size, size], method="bicubic", antialias=True)
+        # Bicubic weights are negative in places and overshoot at edges.
+        return tf.clip_by_value(bicubic, 0.0, 255.0)
+
+    # To its own size a picture would be resized into itself, at the same cost.
+    same = tf.reduce_all(tf.shape(pixels)[:2] == size)
+    result = tf.cond(same, lambda: tf.cast(pixels, tf.float32), resized)
+    return tf.ensure_shape(result, [size, size, 3])
 
 
 def _uniform_integer(draw: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Word vectors from files, such as GloVe or word2vec, to initialise the word embedding."""
+"""Word vectors from a `.npz` file, to initialise the word embedding."""
 
 from __future__ import annotations
 

@@ -7,12 +7,7 @@ import tensorflow as tf
 
 
 def make_strategy() -> tf.distribute.MirroredStrategy:
-    """Returns a `MirroredStrategy` over all GPUs of the machine, or over its CPU.
-
-    GPU memory is taken as needed, not at once, so that two processes can share a card.
-    """
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+    """Returns a `MirroredStrategy` over all GPUs of the machine, or over its CPU."""
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
     return tf.distribute.MirroredStrategy(devices)
