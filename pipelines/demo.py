@@ -14,6 +14,10 @@ from jsonargparse import ArgumentParser, Namespace
 from pipelines import embed, evaluate, export, index, prepare, train
 from pipelines._verb import run_verb, say_files, verb_parser
 from tf_dpce.errors import UserError
+from tf_dpce.files import sole_writer
+
+MARK = ".demo"
+CHILDREN = ("data", "run", "saved_models", "embeddings", "index", "hits.png")
 
 _SEED = 0
 _ROWS_IN_SHEET = 4
@@ -23,7 +27,7 @@ _HITS_IN_ROW = 5
 def build_parser() -> ArgumentParser:
     """Returns the verb's parser."""
     parser = verb_parser("demo", "Runs the whole line on drawn scenes: a few minutes on 2 cores.")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder, made anew")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder, filled anew")
     parser.add_argument("--port", type=int, help="of the search page, once there is one")
     parser.add_argument("--no-web", action="store_true", help="end without the search page")
     return parser
@@ -33,13 +37,26 @@ def run(arguments: Namespace) -> None:
     """Runs the line, shows what it reached and names what it leaves behind."""
     began = time.monotonic()
     out = arguments.out
-    if out.exists() and not (out / "data" / "manifest.json").exists() and any(out.iterdir()):
-        raise UserError(f"{out} holds something else than a demo: choose another --out")
-    shutil.rmtree(out, ignore_errors=True)
-    reached = run_line(out)
+    claim(out)
+    with sole_writer(out):
+        _clear(out)
+        reached = run_line(out)
     _show(reached)
     print(f"{time.monotonic() - began:.0f} s in all")
     say_files([out / "run", out / "saved_models", out / "index", out / "hits.png"])
+
+
+def claim(out: Path) -> None:
+    """Marks a folder as a demo's own, so that the next demo may replace what this one leaves.
+
+    Raises:
+        UserError: it holds something already, and no demo marked it.
+    """
+    if out.exists() and not (out / MARK).exists() and any(out.iterdir()):
+        raise UserError(f"{out} holds something else than a demo: choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    names = ", ".join(CHILDREN)
+    (out / MARK).write_text(f"The verb demo made this folder, and will replace {names} in it.\n")
 
 
 def run_line(
@@ -81,6 +98,14 @@ def run_line(
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the verb and returns its exit status."""
     return run_verb(build_parser, run, argv)
+
+
+def _clear(out: Path) -> None:
+    for item in (out / name for name in CHILDREN):
+        if item.is_dir() and not item.is_symlink():
+            shutil.rmtree(item)
+        else:
+            item.unlink(missing_ok=True)
 
 
 def _step(verb: Any, *options: Any) -> None:

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from pipelines._verb import progress, run_verb, say_files, verb_parser
+from tf_dpce.search.store import SHARD_SIZE
 
 
 def build_parser() -> ArgumentParser:
@@ -33,7 +34,10 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of vectors to write")
     parser.add_argument(
-        "--shard-size", type=PositiveInt, default=4096, help="inputs a file (default: 4096)"
+        "--shard-size",
+        type=PositiveInt,
+        default=SHARD_SIZE,
+        help=f"inputs a file (default: {SHARD_SIZE})",
     )
     return parser
 

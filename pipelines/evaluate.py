@@ -32,18 +32,21 @@ def run(arguments: Namespace) -> None:
 
     from tf_dpce.evaluation.protocols import evaluate_split, protocol_named, split_named
     from tf_dpce.evaluation.report import metrics_path, metrics_table, save_metrics
+    from tf_dpce.files import sha256_file
     from tf_dpce.training.run import load_run
 
     data, split, protocol = arguments.data, arguments.split, arguments.protocol
     protocol_named(protocol)
     split_named(data, split)
     trained = load_run(arguments.run, arguments.checkpoint)
+    # Before the long work: a training that still runs may put another best in its place.
+    checkpoint_sha256 = sha256_file(trained.checkpoint)
     with progress("pictures and captions") as report:
         metrics = evaluate_split(
             trained.model, trained.caption_encoder, data, split, protocol, progress=report
         )
     path = metrics_path(arguments.run, data, split, protocol)
-    save_metrics(path, metrics, _origin(arguments))
+    save_metrics(path, metrics, _origin(arguments, checkpoint_sha256))
     Console().print(metrics_table(metrics, f"{arguments.run} on {data}, {split}"))
     say_files([path])
 
@@ -53,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_verb(build_parser, run, argv)
 
 
-def _origin(arguments: Namespace) -> dict[str, Any]:
+def _origin(arguments: Namespace, checkpoint_sha256: str) -> dict[str, Any]:
     from tf_dpce.data.manifest import Manifest
 
     manifest = Manifest.load(arguments.data)
@@ -66,6 +69,7 @@ def _origin(arguments: Namespace) -> dict[str, Any]:
         "split_digest": manifest.split_digest,
         "protocol": arguments.protocol,
         "checkpoint": arguments.checkpoint,
+        "checkpoint_sha256": checkpoint_sha256,
         "pictures": split.pictures,
         "captions": split.captions,
         "command": f"python -m pipelines.evaluate {command}",

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pipelines._verb import progress, run_verb, say_files, verb_parser
 from tf_dpce.errors import UserError
+from tf_dpce.search.catalogue import DEFAULT_FACTORY
 
 
 def build_parser() -> ArgumentParser:
@@ -22,7 +23,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--factory",
         type=str,
-        default="Flat",
+        default=DEFAULT_FACTORY,
         help="FAISS's description: Flat is exact (default), IVF1024,Flat and HNSW32 are fast",
     )
     return parser

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,11 @@ from tf_dpce.sources.pair import Pair, Rejected
 if TYPE_CHECKING:
     from tf_dpce.data.prepare import Prepared
 
+# What only scenes take, with what is drawn unless told.
+_SCENES = {"pictures": 8000, "val_pictures": 500, "test_pictures": 500, "picture_size": 64}
 # What each source needs, and what else it takes.
 _OPTIONS = {
-    "scenes": ((), ()),
+    "scenes": ((), tuple(_SCENES)),
     "flickr8k": (("root",), ("images", "annotations")),
     "table": (("annotations",), ("root", "images", "split_file")),
 }
@@ -37,14 +40,13 @@ def build_parser() -> ArgumentParser:
         "--annotations", type=Path, help="table: the file of captions; flickr8k: their folder"
     )
     parser.add_argument("--split-file", type=Path, help="table: lines of image<TAB>split")
-    parser.add_argument("--workers", type=PositiveInt, default=os.cpu_count(), help="threads")
+    parser.add_argument(
+        "--workers", type=PositiveInt, default=os.cpu_count(), help="threads; processes that draw"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the order, split and scenes")
     parser.add_argument("--lowercase", action="store_true", help="lower-case all captions")
     parser.add_argument("--vectors", type=Path, help="keep only words with a vector in this file")
-    parser.add_argument("--pictures", type=PositiveInt, default=8000, help="scenes to train on")
-    parser.add_argument("--val-pictures", type=PositiveInt, default=500, help="to validate on")
-    parser.add_argument("--test-pictures", type=PositiveInt, default=500, help="to test on")
-    parser.add_argument("--picture-size", type=PositiveInt, default=64, help="side of a scene")
+    _add_scenes(parser)
     return parser
 
 
@@ -54,7 +56,7 @@ def run(arguments: Namespace) -> None:
     items = _items(arguments)
     from tf_dpce.data.prepare import prepare
 
-    with progress("pictures") as report:
+    with _late_progress("pictures") as report:
         prepared = prepare(
             items,
             arguments.out,
@@ -74,9 +76,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_verb(build_parser, run, argv)
 
 
+def _add_scenes(parser: ArgumentParser) -> None:
+    """Adds what only drawn scenes take; a default would hide whether it was given."""
+    for option, meaning in (
+        ("pictures", "scenes to train on"),
+        ("val_pictures", "to validate on"),
+        ("test_pictures", "to test on"),
+        ("picture_size", "side of a scene in pixels"),
+    ):
+        name, usual = f"--{option.replace('_', '-')}", _SCENES[option]
+        parser.add_argument(name, type=PositiveInt, help=f"scenes: {meaning} (default: {usual})")
+
+
 def _check_usage(arguments: Namespace) -> None:
     needed, allowed = _OPTIONS[arguments.source]
-    for option in ("root", "images", "annotations", "split_file"):
+    for option in ("root", "images", "annotations", "split_file", *_SCENES):
         name, given = f"--{option.replace('_', '-')}", arguments[option] is not None
         if option in needed and not given:
             build_parser().error(f"--source {arguments.source} needs {name}")
@@ -97,15 +111,33 @@ def _items(arguments: Namespace) -> Iterable[Pair | Rejected]:
     return _draw(arguments)
 
 
-def _draw(arguments: Namespace) -> list[Pair]:
-    from tf_dpce.data.prepare import discard
+def _draw(arguments: Namespace) -> Iterator[Pair]:
+    """Draws, but not before `prepare` asks: it then keeps other processes from the folder."""
+    from tf_dpce.data.manifest import discard, refuse_foreign
     from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
 
-    discard(arguments.out)
-    numbers = scene_numbers(arguments.pictures, arguments.val_pictures, arguments.test_pictures)
+    out, folder = arguments.out, (arguments.out / "scenes").resolve()
+    train, val, test, size = (arguments[name] or usual for name, usual in _SCENES.items())
+    numbers = scene_numbers(train, val, test)
+    refuse_foreign(out, [folder])
     with progress("scenes") as report:
-        size, folder = arguments.picture_size, arguments.out / "scenes"
-        return list(draw_scenes(folder, arguments.seed, numbers, size, report))
+        scenes = draw_scenes(folder, arguments.seed, numbers, size, report, arguments.workers)
+        discard(out)
+        yield from scenes
+
+
+@contextmanager
+def _late_progress(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields what `progress` does, but the bar begins with the first report: others come first."""
+    with ExitStack() as stack:
+        bars: list[Callable[[int, int], None]] = []
+
+        def report(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(progress(description)))
+            bars[0](done, total)
+
+        yield report
 
 
 def _say(prepared: Prepared) -> None:

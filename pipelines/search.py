@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from pipelines._verb import run_verb, say_files, verb_parser
+from tf_dpce.search.store import KINDS
 
 if TYPE_CHECKING:
     from tf_dpce.search.query import Hit
-
-KINDS = ("images", "texts")
 
 
 def build_parser() -> ArgumentParser:
@@ -48,6 +47,10 @@ def run(arguments: Namespace) -> None:
     catalogue = Catalogue.load(arguments.index)
     kind = arguments.kind or _usual_kind(arguments, catalogue.counts)
     catalogue.check(kind, arguments.top)
+    if arguments.sheet is not None:
+        from tf_dpce.search.sheet import check_sheet
+
+        check_sheet(arguments.sheet)
 
     from tf_dpce.search.query import open_searcher
 

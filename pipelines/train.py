@@ -10,7 +10,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from pipelines._verb import progress, run_verb, say_files, verb_parser
-from tf_dpce.config import Config, preset_names, preset_values
+from tf_dpce.config import Config, from_dict, preset_names, preset_values
 from tf_dpce.errors import UserError
 
 _OWN_OPTIONS = ("preset", "stage", "init_from", "data", "run", "resume", "verbose")
@@ -19,9 +19,14 @@ _OWN_OPTIONS = ("preset", "stage", "init_from", "data", "run", "resume", "verbos
 def build_parser(argv: Sequence[str] | None = None) -> ArgumentParser:
     """Returns the verb's parser, whose defaults are those of the preset named in `argv`."""
     parser = verb_parser("train", "Trains a model in two stages. Any configuration key can be set.")
-    parser.add_argument("--preset", choices=preset_names(), help="values to start from")
+    names = preset_names()
+    parser.add_argument(
+        "--preset", choices=names, metavar="NAME", help=f"values to start from: {', '.join(names)}"
+    )
     parser.add_argument("--stage", type=int, choices=[1, 2], help="one stage alone")
-    parser.add_argument("--init-from", type=Path, help="run whose best weights to start from")
+    parser.add_argument(
+        "--init-from", type=Path, help="run of the same --data whose best weights to start from"
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of prepared data")
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
@@ -37,11 +42,12 @@ def run(arguments: Namespace) -> None:
     if arguments.stage == 2 and arguments.init_from is None:
         raise UserError("--stage 2 needs --init-from RUN, the run of stage 1")
 
-    from tf_dpce.config import from_dict
-    from tf_dpce.training.run import train
+    config = from_dict(values)
+
+    from tf_dpce.training.train import train
 
     train(
-        from_dict(values),
+        config,
         arguments.data,
         arguments.run,
         stages=(arguments.stage,) if arguments.stage else (1, 2),

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tf_dpce.config import (
+    _ALLOWED,
     Config,
     LossConfig,
     StageConfig,
@@ -124,6 +125,65 @@ def test_wrong_types_are_the_users_mistake(values: dict[str, Any]):
     with pytest.raises(UserError, match="^configuration: ") as caught:
         from_dict(values)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("seed", -1, "from 0 to 4294967295"),
+        ("seed", 2**32, "from 0 to 4294967295"),
+        ("checkpoint_minutes", -0.5, "0 or more"),
+        ("image.input_size", 0, "1 or more"),
+        ("text.blocks", [3, 0, 6, 1], "1 or more"),
+        ("text.widths", [256, 512, 1024, 2], "4 or more"),
+        ("model.dropout", 1.5, "from 0 to below 1"),
+        ("model.tower_dropout", 1.0, "from 0 to below 1"),
+        ("text.word_dropout", -0.1, "from 0 to below 1"),
+        ("stage1.batch_size", 0, "1 or more"),
+        ("stage1.validate_every", 0, "1 or more"),
+        ("stage2.views", 0, "1 or more"),
+        ("stage2.epochs", -1, "0 or more"),
+        ("stage2.learning_rate", -0.1, "0 or more"),
+        ("stage2.learning_rate", float("nan"), "0 or more"),
+        ("stage2.learning_rate", float("inf"), "0 or more"),
+        ("stage1.decay_epochs", [2, -4], "0 or more"),
+        ("stage2.loss.pair", -2.0, "0 or more"),
+        ("stage2.loss.temperature", 0.0, "above 0"),
+    ],
+)
+def test_a_number_out_of_its_range_is_told_with_the_range(option: str, value: Any, allowed: str):
+    values: Any = value
+    for name in reversed(option.split(".")):
+        values = {name: values}
+    with pytest.raises(UserError) as caught:
+        from_dict(values)
+    assert str(caught.value) == f"configuration: {option} cannot be {value}: give {allowed}"
+
+
+def test_every_number_has_a_range():
+    numbers = {
+        name.rpartition(".")[2]
+        for name, value in leaves(to_dict(Config())).items()
+        if isinstance(value, int | float | list) and not isinstance(value, bool)
+    }
+    assert numbers == set(_ALLOWED)
+
+
+def test_every_group_of_blocks_has_a_width():
+    with pytest.raises(UserError, match="text.blocks names 2 groups and text.widths 1: give one"):
+        from_dict({"text": {"blocks": [1, 1], "widths": [8]}})
+    with pytest.raises(UserError, match="text.blocks names 0 groups"):
+        from_dict({"text": {"blocks": [], "widths": []}})
+    # A bag of words has no blocks.
+    text = {"tower": "bag_of_words", "blocks": [1, 1], "widths": [8]}
+    assert from_dict({"text": text}).text.widths == (8,)
+
+
+def test_a_stage_has_a_loss():
+    loss = {"image_instance": 0, "text_instance": 0, "pair": 0}
+    with pytest.raises(UserError, match="weights in stage2.loss are all 0: give image_instance"):
+        from_dict({"stage2": {"loss": loss}})
+    assert from_dict({"stage2": {"loss": loss | {"pair": 1}}}).stage(2).loss.pair == 1
 
 
 def test_numbers_as_yaml_writes_them():

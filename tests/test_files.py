@@ -19,6 +19,7 @@ from tf_dpce.files import (
     remove_stale,
     sha256_file,
     sha256_lines,
+    sole_writer,
     write_json,
 )
 
@@ -103,6 +104,28 @@ def test_what_a_killed_writer_left_aside_is_removed_and_a_living_one_keeps_its_o
         remove_stale(tmp_path)
         assert names(tmp_path) == [f".mine.{os.getpid()}.tmp", "other.tmp"]
     assert names(tmp_path) == ["mine", "other.tmp"]
+
+
+def test_a_folder_has_one_writer_at_a_time(tmp_path: Path):
+    with sole_writer(tmp_path):
+        with pytest.raises(UserError, match="another process is writing to"):
+            with sole_writer(tmp_path):
+                pass
+    with sole_writer(tmp_path):
+        assert names(tmp_path) == [], "and nothing is left of it"
+
+
+def test_a_killed_writer_holds_nobody_up(tmp_path: Path):
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from tf_dpce.files import sole_writer\n"
+        "with sole_writer(Path(sys.argv[1])):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)])
+    assert killed.returncode == -signal.SIGKILL
+    with sole_writer(tmp_path):
+        pass
 
 
 def test_digests(tmp_path: Path):

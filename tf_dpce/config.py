@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -85,7 +87,7 @@ class LossConfig:
         pair: weight of the loss between pictures and captions.
         pair_loss: which one that is.
         negatives: of the ranking loss: "given" (half of the batch lends them, the recipe) or
-            "batch" (the hardest).
+            "batch" (the hardest). Given ones need a batch of an even size on each replica.
         margin: of the ranking loss.
         temperature: of the contrastive loss.
     """
@@ -97,6 +99,11 @@ class LossConfig:
     negatives: Literal["given", "batch"] = "given"
     margin: float = 1.0
     temperature: float = 0.05
+
+    @property
+    def lends_negatives(self) -> bool:
+        """Whether every second pair of a batch is the negative of the one before it."""
+        return self.pair > 0 and self.pair_loss == "ranking" and self.negatives == "given"
 
 
 @dataclass(frozen=True)
@@ -164,6 +171,34 @@ class Config:
     stage1: StageConfig = field(default_factory=StageConfig)
     stage2: StageConfig = field(default_factory=StageConfig)
 
+    def stage(self, number: int) -> StageConfig:
+        """Returns the settings of stage 1 or 2."""
+        return self.stage1 if number == 1 else self.stage2
+
+
+_COUNTS = (
+    *("input_size", "head_dim", "max_length", "embedding_dim", "blocks", "output_dim"),
+    *("batch_size", "views", "validate_every"),
+)
+_AMOUNTS = (
+    *("checkpoint_minutes", "epochs", "decay_epochs", "warmup_epochs", "learning_rate"),
+    *("weight_decay", "trunk_multiplier", "word_multiplier", "classifier_multiplier"),
+    *("image_instance", "text_instance", "pair", "margin"),
+)
+# What a number may be, in words and as a test, by its own name, which no two sections share.
+_ALLOWED: dict[str, tuple[str, Callable[[float], bool]]] = {
+    **dict.fromkeys(_COUNTS, ("1 or more", lambda value: value >= 1)),
+    **dict.fromkeys(_AMOUNTS, ("0 or more", lambda value: 0 <= value < math.inf)),
+    **dict.fromkeys(
+        ("word_dropout", "dropout", "tower_dropout"),
+        ("from 0 to below 1", lambda value: 0 <= value < 1),
+    ),
+    # A residual block squeezes to a quarter of its width.
+    "widths": ("4 or more", lambda value: value >= 4),
+    "temperature": ("above 0", lambda value: 0 < value < math.inf),
+    "seed": (f"from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32),
+}
+
 
 def preset_names() -> list[str]:
     """Returns the names of the presets that come with the library."""
@@ -186,7 +221,7 @@ def from_dict(values: dict[str, Any]) -> Config:
     """Builds a `Config`; what is not named keeps its default.
 
     Raises:
-        UserError: an unknown key or a value of the wrong type.
+        UserError: an unknown key, a value of the wrong type or one that nothing can be made of.
 
     Example:
         >>> from_dict({"seed": 3, "stage1": {"epochs": 2}}).stage1.epochs
@@ -199,7 +234,9 @@ def from_dict(values: dict[str, Any]) -> Config:
         parsed = parser.parse_object(values)
     except Exception as error:
         raise UserError(f"configuration: {' '.join(str(error).split())}") from None
-    return Config(**parser.instantiate(parsed).as_dict())
+    config = Config(**parser.instantiate(parsed).as_dict())
+    _check_values(config)
+    return config
 
 
 def _check_sections(values: dict[str, Any], kind: Any, prefix: str = "") -> None:
@@ -210,6 +247,34 @@ def _check_sections(values: dict[str, Any], kind: Any, prefix: str = "") -> None
             _check_sections(value, section, f"{prefix}{item.name}.")
         elif dataclasses.is_dataclass(section) or (value is None and "None" not in item.type):
             raise UserError(f"configuration: {prefix}{item.name} cannot be {value!r}")
+
+
+def _check_values(config: Config) -> None:
+    """Refuses what the types allow and no run can use."""
+    _check_numbers(to_dict(config))
+    text, groups = config.text, len(config.text.blocks)
+    if text.tower == "convolutional" and not groups == len(text.widths) > 0:
+        raise UserError(
+            f"configuration: text.blocks names {groups} groups and text.widths "
+            f"{len(text.widths)}: give one width for each group of blocks"
+        )
+    for number in (1, 2):
+        loss = config.stage(number).loss
+        if not (loss.image_instance or loss.text_instance or loss.pair):
+            raise UserError(
+                f"configuration: the weights in stage{number}.loss are all 0: give image_instance, "
+                "text_instance or pair one above 0"
+            )
+
+
+def _check_numbers(values: dict[str, Any], prefix: str = "") -> None:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            _check_numbers(value, f"{prefix}{name}.")
+        elif name in _ALLOWED:
+            allowed, allows = _ALLOWED[name]
+            if not all(map(allows, value if isinstance(value, list) else [value])):
+                raise UserError(f"configuration: {prefix}{name} cannot be {value}: give {allowed}")
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tf_dpce.data.manifest import Manifest, ShardInfo, SplitInfo
+from tf_dpce.data.manifest import Manifest, ShardInfo, SplitInfo, discard, written_shards
 from tf_dpce.errors import UserError
 
 SHARD = ShardInfo("train-00000-of-00001.tfrecord", 5, "ab", records=2, offsets=(0, 3))
@@ -34,13 +34,6 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_manifest_comes_back_as_it_went(folder: Path):
     assert Manifest.load(folder) == MANIFEST
-
-
-def test_a_split_is_found_by_name_and_an_unknown_one_is_named(folder: Path):
-    manifest = Manifest.load(folder)
-    assert manifest.split("train").pictures == 2
-    with pytest.raises(UserError, match="no split 'dev': choose one of train"):
-        manifest.split("dev")
 
 
 def test_a_missing_folder(tmp_path: Path):
@@ -106,3 +99,30 @@ def test_json_that_is_no_manifest(folder: Path, contents: str):
     (folder / "manifest.json").write_text(contents)
     with pytest.raises(UserError, match="manifest.json has format None"):
         Manifest.load(folder)
+
+
+# --- whose files they are -------------------------------------------------------------------------
+
+
+def test_the_shards_that_prepare_wrote_are_known_whatever_became_of_the_manifest(folder: Path):
+    assert written_shards(folder) == {SHARD.file}
+    discard(folder, ["val-00000-of-00001.tfrecord"])
+    with pytest.raises(UserError, match="run prepare to its end"):
+        Manifest.load(folder)
+    discard(folder)
+    assert written_shards(folder) == {SHARD.file, "val-00000-of-00001.tfrecord"}
+    MANIFEST.save(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", SHARD.file]
+
+
+def test_where_prepare_never_wrote_no_shard_is_its_own(tmp_path: Path):
+    (tmp_path / SHARD.file).write_bytes(b"of another tool")
+    assert written_shards(tmp_path) is None
+    (tmp_path / "manifest.json").write_text('{"of": "another tool"}')
+    assert written_shards(tmp_path) is None
+
+
+def test_a_manifest_names_no_file_outside_of_its_folder(folder: Path):
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace(SHARD.file, "train-/../../x.tfrecord"))
+    assert written_shards(folder) == set()

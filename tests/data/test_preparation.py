@@ -20,6 +20,7 @@ from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.prepare import prepare
 from tf_dpce.data.split_writer import picture_fault
 from tf_dpce.errors import UserError
+from tf_dpce.files import sole_writer
 from tf_dpce.preprocessing import status
 from tf_dpce.sources.flickr8k import read_flickr8k
 from tf_dpce.sources.pair import Pair, Rejected
@@ -283,7 +284,7 @@ def test_an_empty_split_is_one_clear_line_and_leaves_nothing(tmp_path: Path, spl
     items = [item for item in pairs(tmp_path) if item.split != split]
     with pytest.raises(UserError, match=f"no picture is in the split '{split}'"):
         run(items, tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_split_of_bad_pictures_says_what_is_wrong_with_them(tmp_path: Path):
@@ -319,6 +320,69 @@ def test_a_second_run_leaves_nothing_of_the_first(tmp_path: Path):
     assert len(list(out.glob("*.tfrecord"))) == 3
     run(pairs(tmp_path, count=1), tmp_path / "fresh")
     assert digests(out) == digests(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "train-00000-of-00001.tfrecord", "vocabulary.txt", "manifest.json"]
+)
+def test_a_folder_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path, name: str):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("{}")
+    with pytest.raises(UserError, match=f"{name}, which prepare did not write: choose another"):
+        run(pairs(tmp_path), out)
+    assert {path.name: path.read_text() for path in out.iterdir()} == {name: "{}"}
+
+
+def test_pictures_may_lie_where_they_are_prepared(tmp_path: Path):
+    out = tmp_path / "out"
+    (out / "photos").mkdir(parents=True)
+    run(pairs(out / "photos"), out)
+    assert Manifest.load(out).splits["train"].pictures == 3
+    (out / "notes.txt").write_text("beside a manifest")
+    run(pairs(out / "photos"), out)
+    assert (out / "notes.txt").exists()
+
+
+def test_a_shard_that_the_manifest_does_not_list_is_somebody_elses(tmp_path: Path):
+    out = tmp_path / "out"
+    run(pairs(tmp_path), out)
+    (out / "train-mine.tfrecord").write_bytes(b"mine")
+    before = digests(out)
+    with pytest.raises(UserError, match="train-mine.tfrecord, which prepare did not write"):
+        run(pairs(tmp_path), out)
+    assert digests(out) == before
+
+
+def test_two_runs_never_meet(tmp_path: Path):
+    out = tmp_path / "out"
+    run(pairs(tmp_path), out)
+    before = digests(out)
+    with sole_writer(out), pytest.raises(UserError, match="another process is writing to"):
+        run(pairs(tmp_path, count=1), out)
+    assert digests(out) == before
+
+
+def test_what_is_read_is_asked_for_while_nobody_else_can_write(tmp_path: Path):
+    out = tmp_path / "out"
+
+    def reader():
+        with pytest.raises(UserError, match="another process is writing to"):
+            with sole_writer(out):
+                pass
+        yield from pairs(tmp_path)
+
+    run(reader(), out)
+
+
+def test_a_folder_whose_name_is_not_utf8_has_its_rejected_list(tmp_path: Path):
+    folder = tmp_path / os.fsdecode(b"fotos-\xff")
+    folder.mkdir()
+    items = pairs(folder)
+    items[0].path.write_bytes(b"")
+    run(items, tmp_path / "out")
+    (line,) = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
+    assert line.endswith('train0.png", "reason": "empty"}')
 
 
 def test_what_a_killed_process_of_the_same_number_left_aside_is_no_hindrance(tmp_path: Path):

@@ -61,6 +61,17 @@ def test_split_is_scored_as_its_pictures_and_captions_are_one_by_one(model, data
     assert found["text_to_image"] == pytest.approx(expected["text_to_image"])
 
 
+def test_flipped_features_are_added_before_they_are_scaled(model):
+    pixels = np.random.default_rng(0).uniform(0, 255, (3, SIZE, SIZE, 3)).astype(np.float32)
+    batches = tf.data.Dataset.from_tensor_slices({"image": pixels, "instance": [0, 1, 2]}).batch(2)
+    sides = [model.image_tower(x, training=False) for x in (pixels, pixels[:, :, ::-1])]
+    expected = np.array(sides[0]) + np.array(sides[1])
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    found = embed_images(model, batches, 3, flip=True).vectors
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(found - embed_images(model, batches, 3).vectors).max() > 1e-3
+
+
 def test_progress_counts_pictures_and_captions(model, data, caption_encoder):
     seen = []
     evaluate_split(

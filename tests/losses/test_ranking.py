@@ -123,7 +123,7 @@ def test_in_batch_equals_the_plain_reference(seed: int):
 def given_batch(draw: np.random.Generator, anchors: int) -> tuple[np.ndarray, np.ndarray]:
     """Targets (instance, role) and pairs of a batch of anchors with their negatives."""
     roles = np.arange(2 * anchors)
-    ids = draw.integers(0, 50, 2 * anchors)
+    ids = draw.permutation(50)[: 2 * anchors]
     pairs = np.stack([random_units(draw, len(roles)), random_units(draw, len(roles))], axis=1)
     return np.stack([ids, roles], axis=1), pairs
 
@@ -133,6 +133,20 @@ def test_a_negative_lends_its_vectors_to_its_anchor_and_costs_nothing_itself():
     pairs = np.stack([unit(EAST, NORTH), unit(EAST, [0.6, 0.8])], axis=1)
     rows = value(RankingLoss(negatives="given").call(np.array([[3, 0], [8, 1]]), pairs))
     assert rows == pytest.approx([0.6, 0.0])
+
+
+def test_an_anchor_whose_negative_is_of_its_own_instance_costs_nothing():
+    # The vectors of the case above, but both captions speak of instance 3.
+    pairs = np.stack([unit(EAST, NORTH), unit(EAST, [0.6, 0.8])], axis=1)
+    rows = value(RankingLoss(negatives="given").call(np.array([[3, 0], [3, 1]]), pairs))
+    assert rows == pytest.approx([0.0, 0.0])
+
+
+def test_an_anchor_without_a_negative_costs_nothing():
+    # A third row, whose negative fell off the end of the batch.
+    pairs = np.stack([unit(EAST, NORTH, EAST), unit(EAST, [0.6, 0.8], WEST)], axis=1)
+    targets = np.array([[3, 0], [8, 1], [5, 2]])
+    assert value(RankingLoss(negatives="given").call(targets, pairs)) == pytest.approx([0.6, 0, 0])
 
 
 @pytest.mark.parametrize("seed", range(4))

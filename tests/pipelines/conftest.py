@@ -1,7 +1,8 @@
-"""One tiny exported model for the verbs that embed and search."""
+"""A tiny run for the verbs that read one, its export for those that embed and search."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,17 @@ def tiny_export(tmp_path_factory) -> Path:
     words = CaptionEncoder(WORDS, max_length=6, lowercase=True)
     export_model(tiny_model(), words, folder, {"data": "drawn", "seed": 0})
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """A tiny run; nobody writes to it."""
+    from tests.export.tiny import tiny_run
+
+    return tiny_run(tmp_path_factory.mktemp("runs") / "drawn")
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it to write to."""
+    return shutil.copytree(trained, tmp_path / "drawn")

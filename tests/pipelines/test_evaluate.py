@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
 from pipelines import evaluate
-from tests.export.tiny import tiny_data, tiny_run
+from tests.export.tiny import tiny_data
+from tf_dpce.files import sha256_file
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work") / "drawn"
     return folder, tiny_data(folder)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return tiny_run(tmp_path_factory.mktemp("runs") / "drawn")
-
-
-@pytest.fixture
-def run(trained, tmp_path):
-    return shutil.copytree(trained, tmp_path / "drawn")
 
 
 def test_evaluate_leaves_the_metrics_in_the_run(run, data, capsys):
@@ -44,6 +34,8 @@ def test_evaluate_leaves_the_metrics_in_the_run(run, data, capsys):
     assert metrics["split_digest"] == manifest.split_digest
     assert (metrics["pictures"], metrics["captions"]) == (3, 6)
     assert (metrics["split"], metrics["checkpoint"]) == ("test", "best")
+    weights = run / "checkpoints" / "stage1-best.npz"
+    assert metrics["checkpoint_sha256"] == sha256_file(weights)
     assert metrics["command"].endswith("--protocol all --checkpoint best")
 
 

@@ -18,6 +18,7 @@ from pipelines.prepare import main
 from tests.samples import digests, picture, write_flickr8k
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
+from tf_dpce.files import sole_writer
 
 SCENES = ["--source", "scenes", "--pictures", "40", "--val-pictures", "5", "--test-pictures", "5"]
 USAGE = 2
@@ -77,7 +78,8 @@ def test_scenes_leave_their_pictures_and_the_same_seed_the_same_ones(tmp_path: P
     for out, seed in (("a", 3), ("b", 3), ("c", 4)):
         assert run(*SCENES, "--seed", seed, "--picture-size", 32, "--out", tmp_path / out) == 0
     drawn = {out: digests(tmp_path / out / "scenes") for out in "abc"}
-    assert len(drawn["a"]) == 50 and drawn["a"] == drawn["b"] != drawn["c"]
+    assert len([name for name in drawn["a"] if name.endswith(".png")]) == 50
+    assert drawn["a"] == drawn["b"] != drawn["c"]
     manifest = Manifest.load(tmp_path / "a")
     assert {name: split.captions for name, split in manifest.splits.items()} == {
         "train": 200,
@@ -109,6 +111,10 @@ def test_a_table_of_ones_own(tmp_path: Path):
         ["--source", "table", "--images", "."],
         ["--source", "scenes", "--root", "."],
         ["--source", "flickr8k", "--root", ".", "--split-file", "splits.tsv"],
+        ["--source", "flickr8k", "--root", ".", "--pictures", "9"],
+        ["--source", "flickr8k", "--root", ".", "--picture-size", "64"],
+        ["--source", "table", "--annotations", "a.csv", "--val-pictures", "9"],
+        ["--source", "table", "--annotations", "a.csv", "--test-pictures", "500"],
         ["--source", "flickr", "--root", "."],
         ["--source", "scenes", "--workers", "0"],
         ["--source", "scenes", "--pictures", "none"],
@@ -141,6 +147,40 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and str(named) in line
     assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("before", [[], ["another data set"]], ids=["empty", "prepared"])
+def test_a_folder_named_scenes_of_somebody_else_is_refused_and_left_as_it_is(
+    before: list[str], flickr8k: list[str], tmp_path: Path, capsys
+):
+    out = tmp_path / "out"
+    if before:
+        assert run(*flickr8k, "--out", out) == 0
+    (out / "scenes").mkdir(parents=True)
+    (out / "scenes" / "000001.png").write_bytes(b"a holiday")
+    left = digests(out)
+    capsys.readouterr()
+    assert run(*SCENES, "--out", out) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{out / 'scenes'} holds files that were not drawn" in line
+    assert digests(out) == left
+
+
+def test_scenes_are_not_drawn_among_other_files(tmp_path: Path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert run(*SCENES, "--out", tmp_path) == 1
+    assert "holds notes.txt, which prepare did not write" in capsys.readouterr().err
+    assert list(digests(tmp_path)) == ["notes.txt"]
+
+
+def test_a_folder_that_is_being_written_is_one_line(flickr8k: list[str], tmp_path: Path, capsys):
+    (tmp_path / "out").mkdir()
+    for argv in (flickr8k, SCENES):
+        with sole_writer(tmp_path / "out"):
+            assert run(*argv, "--out", tmp_path / "out") == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "another process is writing to" in line
+    assert digests(tmp_path / "out") == {}
 
 
 # --- kills ----------------------------------------------------------------------------------------
@@ -201,15 +241,30 @@ def test_killed_while_drawing_and_while_decoding(tmp_path: Path):
         check_unfinished_then_whole(out, argv, expected)
 
 
-# The vocabulary is renamed first, aside; then the shards, the lists and the manifest.
-@pytest.mark.parametrize("rename", [4, 7])
+# The vocabulary is renamed first, aside, then the list of what may be replaced: from then on the
+# shards, the lists and the manifest.
+@pytest.mark.parametrize("rename", [3, 5, 8])
 def test_killed_while_publishing(rename: int, flickr8k: list[str], tmp_path: Path):
     out = tmp_path / "out"
     assert run(*flickr8k, "--out", out) == 0
     expected = digests(out)
+    (out / "features").mkdir()
     process = start("-c", KILLED_AT_RENAME, rename, *flickr8k, "--out", out)
     assert process.wait() == -signal.SIGKILL
     check_unfinished_then_whole(out, flickr8k, expected)
+
+
+def test_killed_while_drawing_over_an_earlier_set(tmp_path: Path):
+    out = tmp_path / "out"
+    assert run(*SCENES, "--out", out) == 0
+    expected = digests(out)
+    argv = [*SCENES[:3], "400", *SCENES[4:], "--workers", "1"]
+
+    def redrawing() -> bool:
+        return len(list(out.glob("scenes/*.png"))) > 100
+
+    kill_when(start("-m", "pipelines.prepare", *argv, "--out", out), redrawing)
+    check_unfinished_then_whole(out, SCENES, expected)
 
 
 def test_killed_before_publishing_the_folder_of_before_stays_whole(

@@ -127,8 +127,8 @@ def test_a_sheet_is_drawn_and_named(tmp_path: Path, search):
 def test_a_mistake_is_one_line(tmp_path: Path, search, options: list[str], reason: str):
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
-    status, _, err = search(*(option.format(tmp=tmp_path) for option in options))
-    assert status == 1
+    status, out, err = search(*(option.format(tmp=tmp_path) for option in options))
+    assert (status, out) == (1, ""), "it is told before anything is shown"
     assert err.startswith("error: ") and err.count("\n") == 1
     assert reason.format(tmp=tmp_path) in err
     assert not (tmp_path / "sheet.jpg").exists()

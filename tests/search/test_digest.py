@@ -8,6 +8,7 @@ import pytest
 
 from tf_dpce.errors import UserError
 from tf_dpce.search.digest import model_digest
+from tf_dpce.training.checkpoint import Progress, checkpoint_path, save_checkpoint
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:
@@ -68,12 +69,15 @@ def test_of_a_folder_of_versions_the_newest_by_number_counts(tmp_path: Path):
     assert model_digest(tmp_path / "model") == newest != model_digest(tmp_path / "model/9")
 
 
-def test_of_a_run_the_second_stage_counts_once_it_is_there(tmp_path: Path):
+def test_of_a_run_the_better_stage_counts(tmp_path: Path):
     first = model_digest(write(tmp_path, RUN))
-    second = model_digest(write(tmp_path, {"checkpoints/stage2-best.npz": "second"}))
-    assert second != first
-    write(tmp_path, {"checkpoints/stage1-best.npz": "changed"})
-    assert model_digest(tmp_path) == second
+    save_checkpoint(checkpoint_path(tmp_path, 1, "best"), [], Progress(1, 1, 0, best_rsum=310.5))
+    better = model_digest(tmp_path)
+    assert better != first
+    save_checkpoint(checkpoint_path(tmp_path, 2, "best"), [], Progress(2, 1, 0, best_rsum=290.0))
+    assert model_digest(tmp_path) == better
+    save_checkpoint(checkpoint_path(tmp_path, 2, "best"), [], Progress(2, 2, 0, best_rsum=320.0))
+    assert model_digest(tmp_path) != better
 
 
 @pytest.mark.parametrize("files", [{}, {"notes.txt": "none"}, {"config.json": "{}"}])

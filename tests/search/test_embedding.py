@@ -24,9 +24,9 @@ from tests.search.plain import (
     write_texts,
 )
 from tf_dpce.errors import UserError
+from tf_dpce.files import sole_writer
 from tf_dpce.search.embedding import Outcome, embed
 from tf_dpce.search.inputs import find_pictures, find_texts
-from tf_dpce.search.store import sole_writer
 
 
 def lines(path: Path) -> list[dict]:

@@ -53,6 +53,12 @@ def test_several_patterns_follow_one_another(photos):
     ]
 
 
+def test_patterns_that_overlap_give_each_picture_once(photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    patterns = ["**/*.jpg", "b.jpg", "./a.jpg", str(photos / "*.jpg")]
+    assert ids(find_pictures(patterns)) == ids(find_pictures(["**/*.jpg"]))
+
+
 def test_a_relative_pattern_finds_the_same_pictures(photos, monkeypatch):
     monkeypatch.chdir(photos)
     near, far = find_pictures(["**/*.jpg"]), find_pictures([str(photos / "**/*.jpg")])
@@ -127,6 +133,19 @@ def test_json_lines_bring_their_ids_or_get_their_numbers(tmp_path: Path):
     path = tmp_path / "captions.jsonl"
     path.write_text('{"text": "A dog.", "id": "d7"}\n{"text": "\\ud800", "id": 9}\n{"text": ""}\n')
     assert sentences(find_texts([str(path)])) == [("d7", "A dog."), ("9", "\\ud800"), ("3", "")]
+
+
+def test_lines_of_several_files_are_told_apart(tmp_path: Path):
+    (tmp_path / "more").mkdir()
+    files = [
+        write_texts(tmp_path / "a.txt", ["A dog.", "A cat."]),
+        write_texts(tmp_path / "more" / "a.txt", ["A bird."]),
+        write_texts(tmp_path / "b.jsonl", ['{"text": "A cow.", "id": "c7"}', '{"text": "A pig."}']),
+    ]
+    expected = ["a.txt:1", "a.txt:2", "more/a.txt:1", "c7", "b.jsonl:2"]
+    assert ids(find_texts(files)) == expected
+    assert ids(find_texts([*files, files[0]])) == expected, "a file is read once"
+    assert ids(find_texts([files[0], files[0]])) == ["1", "2"]
 
 
 @pytest.mark.parametrize("line", ["A dog.", "", '["A dog."]', '{"caption": "A"}', '{"text": 1}'])

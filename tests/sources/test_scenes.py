@@ -8,21 +8,27 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import multiprocessing
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.samples import digests
+from tf_dpce.errors import UserError
 from tf_dpce.sources.scenes import grammar
 from tf_dpce.sources.scenes.captions import Group
 from tf_dpce.sources.scenes.drawing import draw_png
 from tf_dpce.sources.scenes.scene import Scene, make_scene
 from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
+from tf_dpce.sources.scenes.workers import drawing_pool
 
 SCENES = [make_scene(seed, index) for seed in (0, 7) for index in range(100)]
 
@@ -239,14 +245,14 @@ def test_test_scenes_stay_the_same_however_many_train():
         assert sorted(indices) == list(range(len(indices))), "no scene is in two splits"
 
 
-def test_drawing_replaces_the_folder_and_yields_pairs_that_can_be_made_again(tmp_path: Path):
+def test_drawing_replaces_what_was_drawn_and_yields_pairs_that_can_be_made_again(tmp_path: Path):
     folder = tmp_path / "scenes"
-    folder.mkdir()
-    (folder / "999999.png").write_bytes(b"of an earlier run")
+    list(draw_scenes(folder, 4, scene_numbers(train=5, val=1, test=1), 64))
     steps: list[tuple[int, int]] = []
     numbers = scene_numbers(train=2, val=1, test=1)
     pairs = list(draw_scenes(folder, 5, numbers, 64, lambda *step: steps.append(step)))
-    assert sorted(path.name for path in folder.iterdir()) == [f"{i:06d}.png" for i in range(4)]
+    names = [".drawn", *(f"{i:06d}.png" for i in range(4))]
+    assert sorted(path.name for path in folder.iterdir()) == names
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert Counter(pair.split for pair in pairs) == {"train": 10, "val": 5, "test": 5}
     for pair in pairs:
@@ -254,3 +260,76 @@ def test_drawing_replaces_the_folder_and_yields_pairs_that_can_be_made_again(tmp
         assert pair.caption in scene.captions and pair.instance == pair.image_id
         assert pair.path == folder / f"{pair.image_id}.png"
         assert pair.path.read_bytes() == draw_png(scene, 64)
+
+
+def test_a_folder_of_somebody_elses_pictures_is_refused_at_once_and_left_as_it_is(tmp_path: Path):
+    (tmp_path / "000001.png").write_bytes(b"a holiday")
+    with pytest.raises(UserError, match="holds files that were not drawn"):
+        draw_scenes(tmp_path, 5, scene_numbers(train=2, val=1, test=1), 64)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"a holiday"]
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def always_processes(monkeypatch):
+    """Else they start at so many scenes that a test would wait for them."""
+    monkeypatch.setattr("tf_dpce.sources.scenes.source._FEWEST_FOR_PROCESSES", 1)
+
+
+def test_pictures_and_pairs_do_not_depend_on_the_workers(tmp_path: Path, always_processes):
+    folder, numbers = tmp_path / "scenes", scene_numbers(train=140, val=10, test=20)
+
+    def draw(workers: int) -> tuple[list, dict, list]:
+        steps: list[tuple[int, int]] = []
+        drawn = draw_scenes(folder, 2, numbers, 32, lambda *step: steps.append(step), workers)
+        return list(drawn), digests(folder), steps
+
+    alone = draw(workers=1)
+    assert alone == draw(workers=3)
+    assert alone[2] == [(done, 170) for done in range(1, 171)]
+
+
+def test_drawing_that_is_left_half_way_leaves_no_process(tmp_path: Path, always_processes):
+    scenes = draw_scenes(tmp_path / "scenes", 2, scene_numbers(300, 50, 50), 32, workers=2)
+    next(scenes)
+    assert len(multiprocessing.active_children()) == 2
+    scenes.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_a_drawing_process_loads_no_tensorflow(tmp_path: Path):
+    with drawing_pool(1) as pool:
+        list(pool.map(make_scene, [0], [0]))
+        loaded = pool.submit(eval, "sorted(__import__('sys').modules)").result()
+    assert "tf_dpce.sources.scenes.scene" in loaded
+    assert not {"tensorflow", "keras", "numpy"} & set(loaded)
+
+
+def test_drawing_processes_end_with_a_killed_parent():
+    code = (
+        "import os, time; from tf_dpce.sources.scenes.workers import drawing_pool\n"
+        "with drawing_pool(1) as pool:\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    os.kill(worker, 0)
+    parent.kill()
+    assert parent.wait() == -signal.SIGKILL
+    parent.stdout.close()
+    deadline = time.monotonic() + 30
+    while _runs(worker):
+        assert time.monotonic() < deadline, "it outlives its parent"
+        time.sleep(0.01)
+
+
+def _runs(process: int) -> bool:
+    """A process that has ended may stay listed until somebody asks how."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"

@@ -86,6 +86,21 @@ def test_pictures_may_lie_in_another_folder(tmp_path: Path):
     assert pairs[0].path == tmp_path / "photos" / "a/dog.jpg"
 
 
+def test_a_pair_of_escapes_is_a_character(tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"image": "dog.jpg", "caption": "a \\ud83d\\udc36"}\n')
+    assert read(path)[0][0].caption == "a \U0001f436"
+
+
+def test_the_pairs_of_a_picture_share_its_name_and_path(tmp_path: Path):
+    # Millions of captions are held at a time, and a path takes more memory than a caption.
+    rows = [{"image": "a/dog.jpg", "caption": f"number {n}", "split": "train"} for n in range(3)]
+    pairs, _ = read(write(tmp_path / "a.csv", rows))
+    for attribute in ("image_id", "path", "split", "instance"):
+        assert len({id(getattr(pair, attribute)) for pair in pairs}) == 1
+    assert not hasattr(pairs[0], "__dict__")
+
+
 def test_whole_numbers_make_instances(tmp_path: Path):
     rows = [{"image": "dog.jpg", "caption": "a dog", "instance": 7}]
     assert read(write(tmp_path / "a.parquet", rows))[0][0].instance == "7"
@@ -170,6 +185,21 @@ BAD_TABLES = {
     "number": ("a.jsonl", '{"image": "d.jpg", "caption": 3}\n', "line 1: caption is 3"),
     "numbers": ("a.jsonl", '{"image": "d.jpg", "caption": ["a", 3]}\n', "line 1: caption is"),
     "picture": ("a.jsonl", '{"image": ["d.jpg"], "caption": "a"}\n', "line 1: image is"),
+    "half a character": (
+        "a.jsonl",
+        '{"image": "c.jpg", "caption": "a"}\n{"image": "d.jpg", "caption": "a \\ud83d dog"}\n',
+        r"line 2: caption has half a character, \\ud83d: mend the line",
+    ),
+    "in a list": (
+        "a.csv",
+        HEADER + 'd.jpg,"[""a dog"", ""\\udc36""]",train\n',
+        r"line 2: caption has half a character, \\udc36",
+    ),
+    "in a name": (
+        "a.jsonl",
+        '{"image": "\\ud83d.jpg", "caption": "a"}\n',
+        r"line 1: image has half a character, \\ud83d",
+    ),
     "not Parquet": ("a.parquet", HEADER, "a.parquet is no Parquet file"),
     "unknown kind": ("a.xlsx", HEADER, "a.xlsx is no table: .*.csv, .tsv, .jsonl, .parquet"),
 }

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from tf_dpce.errors import UserError
+from tf_dpce.search.digest import model_digest
 from tf_dpce.training.checkpoint import (
     Progress,
     checkpoint_path,
+    find_checkpoint,
+    read_progress,
     restore_checkpoint,
     save_checkpoint,
 )
@@ -148,3 +151,62 @@ def test_a_checkpoint_of_a_smaller_model_is_the_users_mistake(tmp_path: Path):
 
 def test_the_names_of_checkpoints():
     assert checkpoint_path(Path("run"), 2, "best") == Path("run/checkpoints/stage2-best.npz")
+
+
+# --- which one a run is known by ------------------------------------------------------------------
+
+
+def keep(run: Path, stage: int, kind: str, rsum: float = 0.0) -> Path:
+    path = checkpoint_path(run, stage, kind)
+    save_checkpoint(path, [], Progress(stage, 1, 0, rsum))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "stage"), [(310.5, 290.0, 1), (290, 310, 2), (9, 9, 2)]
+)
+def test_the_best_is_that_of_the_higher_rsum(
+    tmp_path: Path, first: float, second: float, stage: int
+):
+    best = {1: keep(tmp_path, 1, "best", first)}
+    assert find_checkpoint(tmp_path, "best") == best[1]
+    best[2] = keep(tmp_path, 2, "best", second)
+    assert find_checkpoint(tmp_path, "best") == best[stage]
+
+
+def test_the_last_is_that_of_the_latest_stage(tmp_path: Path):
+    first = keep(tmp_path, 1, "last", 310.5)
+    assert find_checkpoint(tmp_path, "last") == first
+    second = keep(tmp_path, 2, "last", 290.0)
+    assert find_checkpoint(tmp_path, "last") == second
+
+
+@pytest.mark.parametrize("kind", ["best", "last"])
+def test_a_run_without_a_checkpoint_has_none_to_find(tmp_path: Path, kind: str):
+    with pytest.raises(UserError, match=f"stage1-{kind}.npz does not exist: has the run been"):
+        find_checkpoint(tmp_path, kind)
+
+
+def test_a_damaged_one_of_two_is_told(tmp_path: Path):
+    keep(tmp_path, 1, "best")
+    keep(tmp_path, 2, "best").write_bytes(b"cut")
+    with pytest.raises(UserError, match="stage2-best.npz is damaged"):
+        find_checkpoint(tmp_path, "best")
+
+
+def test_the_progress_is_read_without_a_model(tmp_path: Path):
+    save_checkpoint(tmp_path / "last.npz", variables(), PROGRESS)
+    assert read_progress(tmp_path / "last.npz") == PROGRESS
+    with pytest.raises(UserError, match="no.npz does not exist"):
+        read_progress(tmp_path / "no.npz")
+
+
+def test_vectors_and_their_digest_are_of_the_same_checkpoint(tmp_path: Path):
+    keep(tmp_path, 1, "best", 310.5)
+    for name in ("config.json", "vocabulary.txt"):
+        (tmp_path / name).write_text("{}")
+    before = model_digest(tmp_path)
+    keep(tmp_path, 2, "best", 290.0)
+    assert model_digest(tmp_path) == before, "stage 1 is still the best"
+    keep(tmp_path, 2, "best", 320.0)
+    assert model_digest(tmp_path) != before

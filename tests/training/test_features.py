@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,6 +117,14 @@ def test_another_trunk_flip_or_number_of_views_is_another_cache(
     assert len(files(data) - before) == 4
 
 
+def test_another_head_needs_no_other_features(
+    cache: FeatureCache, trunk: keras.Model, data: Path, encoder: CaptionEncoder
+):
+    before = files(data)
+    cached_features(trunk, data, "train", replace(IMAGE, head_dim=7), encoder, VIEWS)
+    assert files(data) == before
+
+
 def test_another_vocabulary_needs_no_other_features(
     cache: FeatureCache, trunk: keras.Model, data: Path, encoder: CaptionEncoder
 ):
@@ -178,9 +188,30 @@ def test_evaluation_from_it_is_evaluation_through_the_trunk(
         np.testing.assert_allclose(batch["image"], features, rtol=2e-3, atol=1e-3)
 
 
+def test_a_full_disk_is_met_before_the_work(
+    trunk: keras.Model, data: Path, encoder: CaptionEncoder, monkeypatch: pytest.MonkeyPatch
+):
+    asked, calls, before = [], [], files(data)
+
+    def full(descriptor: int, start: int, length: int) -> None:
+        asked.append((start, length))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    bar = lambda: nullcontext(lambda done, total: calls.append(done))  # noqa: E731
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        cached_features(trunk, data, "test", IMAGE, encoder, 5, bar)
+    assert "features" in caught.value.filename
+    assert calls == [] and files(data) == before
+    # 12 pictures, 5 views, 512 features of 2 bytes, and NumPy's header.
+    ((start, length),) = asked
+    assert start == 0 and 0 < length - 12 * 5 * 512 * 2 <= 256
+
+
 def test_a_failure_half_way_leaves_no_cache(data: Path, encoder: CaptionEncoder):
     class Broken:
         weights: tuple = ()
+        input_shape = (None, SIZE, SIZE, 3)
         output_shape = (None, 4)
 
         def __call__(self, pixels: tf.Tensor, training: bool) -> tf.Tensor:

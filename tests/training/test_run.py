@@ -14,9 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.scenes import SIZE
 from tests.training.tiny import EPOCHS, OPTIONS, STEPS, arguments, run_tiny
+from tf_dpce.data.manifest import Manifest
+from tf_dpce.data.prepare import prepare
 from tf_dpce.errors import UserError
-from tf_dpce.training.run import load_run
+from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
+from tf_dpce.training import train
+from tf_dpce.training.run import load_run, provenance
 
 
 def history(run: Path) -> list[dict[str, str]]:
@@ -32,6 +37,13 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
 def progress(run: Path, stage: int) -> dict | None:
     path = run / "checkpoints" / f"stage{stage}-last.npz"
     return json.loads(arrays(path)["progress"].tobytes()) if path.exists() else None
+
+
+def prepare_again(scenes: Path, folder: Path, seed: int) -> Manifest:
+    """Prepares the pictures of `scenes` into another folder."""
+    pairs = draw_scenes(scenes / "scenes", 0, scene_numbers(48, 12, 12), SIZE)
+    options = {"source": "scenes", "lowercase": True, "shard_bytes": 10_000}
+    return prepare(list(pairs), folder, seed=seed, **options).manifest
 
 
 def expect_mistake(capsys, status: int, *words: str) -> None:
@@ -64,6 +76,15 @@ def test_the_configuration_is_written_resolved(finished: Path, scenes: Path):
     assert saved["data"]["split_digest"] == manifest["split_digest"]
     assert saved["data"]["vocabulary_sha256"] == manifest["vocabulary_sha256"]
     assert saved["data"]["num_instances"] == 48
+    assert saved["data"] == provenance(Manifest.load(scenes))
+
+
+def test_another_order_of_the_same_pictures_is_other_data(scenes: Path, tmp_path: Path):
+    first = provenance(Manifest.load(scenes))
+    assert provenance(prepare_again(scenes, tmp_path / "same", seed=0)) == first
+    # Another seed gives the same pictures other numbers.
+    other = provenance(prepare_again(scenes, tmp_path / "other", seed=1))
+    assert {key for key in first if first[key] != other[key]} == {"train_digest"}
 
 
 def test_history_has_a_line_an_epoch(finished: Path):
@@ -126,10 +147,20 @@ def test_a_loaded_run_is_ready_to_embed(finished: Path):
     ]
 
 
-def test_a_loaded_run_has_the_weights_of_its_checkpoint(finished: Path):
-    stored = arrays(finished / "checkpoints" / "stage2-best.npz")
+@pytest.mark.parametrize("better", [1, 2])
+def test_a_loaded_run_has_the_weights_of_its_better_stage(
+    finished: Path, tmp_path: Path, better: int
+):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    path = folder / "checkpoints" / f"stage{better}-best.npz"
+    stored = arrays(path)
+    best = json.loads(stored["progress"].tobytes()) | {"best_rsum": 601.0}
+    stored["progress"] = np.frombuffer(json.dumps(best).encode(), np.uint8)
+    np.savez(path, **stored)
+    run = load_run(folder)
+    assert run.checkpoint == path
     named = {name.split(" ", 1)[1]: value for name, value in stored.items() if " " in name}
-    for variable in load_run(finished).model.trainable_variables:
+    for variable in run.model.trainable_variables:
         np.testing.assert_array_equal(variable.numpy(), named[variable.path])
 
 
@@ -277,6 +308,34 @@ def test_starting_from_what_is_no_run_is_refused(scenes: Path, tmp_path: Path, c
     expect_mistake(capsys, status, "missing", "is not a run")
 
 
+def test_starting_from_the_same_pictures_in_another_order_is_refused(
+    scenes: Path, finished: Path, tmp_path: Path, capsys
+):
+    prepare_again(scenes, tmp_path / "data", seed=1)
+    more = ("--stage", "2", "--init-from", str(finished))
+    status = run_tiny(tmp_path / "data", tmp_path / "run", *more)
+    expect_mistake(capsys, status, str(finished), "in another order")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stage1__epochs": 0, "stage2__epochs": 0}, ("nothing to train", "give --preset")),
+        ({"stage2__batch_size": 49}, ("48 training pictures", "lower --stage2.batch_size")),
+        ({"stage2__batch_size": 5}, ("--stage2.batch_size 5", "a multiple of 2")),
+        ({"stage1__batch_size": 0}, ("stage1.batch_size cannot be 0", "1 or more")),
+        ({"seed": -1}, ("seed cannot be -1", "from 0")),
+    ],
+)
+def test_what_no_stage_can_be_made_of_is_refused_before_anything_is_built(
+    scenes: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, changes: dict, words
+):
+    monkeypatch.setattr(train, "build_model", None)
+    expect_mistake(capsys, run_tiny(scenes, tmp_path / "run", **changes), *words)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_second_stage_from_nowhere_is_refused(scenes: Path, tmp_path: Path, capsys):
     status = run_tiny(scenes, tmp_path / "run", "--stage", "2")
     expect_mistake(capsys, status, "--stage 2 needs --init-from RUN")
@@ -330,6 +389,31 @@ def test_a_run_whose_vocabulary_was_exchanged_cannot_be_loaded(finished: Path, t
         stream.write("zebra\n")
     with pytest.raises(UserError, match="not the vocabulary that the run was trained with"):
         load_run(run)
+
+
+def test_a_start_that_was_killed_is_no_hindrance(scenes: Path, tmp_path: Path, monkeypatch):
+    run, once = tmp_path / "run", {"stage1__epochs": 1, "stage2__epochs": 0}
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run_tiny(scenes, run, **once) == 130
+    assert [item.name for item in run.iterdir()] == ["vocabulary.txt"]
+    assert run_tiny(scenes, run, **once) == 0
+    assert load_run(run).config.seed == OPTIONS["seed"]
+
+
+def test_a_run_of_an_earlier_version_can_be_loaded(finished: Path, tmp_path: Path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    saved = json.loads((run / "config.json").read_text())
+    del saved["data"]["train_digest"]
+    (run / "config.json").write_text(json.dumps(saved))
+    assert load_run(run).words
+
+
+@pytest.mark.parametrize("content", ['{"model_type": "clip"}', '{"config": {}, "data": 3}', "[1]"])
+def test_a_config_of_something_else_is_told(tmp_path: Path, content: str):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match="is not a run: its config.json was written by something"):
+        load_run(tmp_path)
 
 
 def test_what_is_no_run_cannot_be_loaded(tmp_path: Path):

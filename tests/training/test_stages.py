@@ -148,11 +148,6 @@ def test_in_batch_negatives_need_no_roles(scenes: Path, tmp_path: Path):
     np.testing.assert_array_equal(targets["pair"], targets["image_logits"])
 
 
-def test_more_pictures_a_batch_than_there_are_is_the_users_mistake(scenes: Path, tmp_path: Path):
-    with pytest.raises(UserError, match=r"48 training pictures.*lower --stage1.batch_size"):
-        stage(1, scenes, tmp_path, stage1__batch_size=49).fit(resume=False, verbose=0)
-
-
 # --- what the model starts from -------------------------------------------------------------------
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,12 @@ FORMAT = 1
 MANIFEST_FILE = "manifest.json"
 VOCABULARY_FILE = "vocabulary.txt"
 REJECTED_FILE = "rejected.jsonl"
+
+# The shards that prepare may delete or replace, for as long as no manifest lists them.
+UNFINISHED_FILE = ".unfinished.json"
+
+_SHARD = re.compile(r"(train|val|test)-[^/]*\.tfrecord")
+_ASIDE = re.compile(r"\..*\.tmp")
 
 # Keras casts labels to float32, in which larger whole numbers collide.
 MAX_INSTANCES = 2**24
@@ -69,8 +77,9 @@ class Manifest:
     format: int = FORMAT
 
     def save(self, folder: Path) -> None:
-        """Writes `manifest.json` atomically."""
+        """Writes `manifest.json` atomically, which ends what `discard` began."""
         write_json(folder / MANIFEST_FILE, asdict(self))
+        (folder / UNFINISHED_FILE).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -91,15 +100,60 @@ class Manifest:
                 _check_shard(folder / shard.file, shard)
         return manifest
 
-    def split(self, name: str) -> SplitInfo:
-        """Returns one split.
 
-        Raises:
-            UserError: there is no split of that name.
-        """
-        if name not in self.splits:
-            raise UserError(f"there is no split {name!r}: choose one of {', '.join(self.splits)}")
-        return self.splits[name]
+def discard(folder: Path, shards: Iterable[str] = ()) -> None:
+    """Declares a folder not prepared, before anything that its manifest speaks of is changed.
+
+    Args:
+        folder: prepared, or not.
+        shards: names of files that will be written; a run after a kill may replace them.
+    """
+    owned = (written_shards(folder) or set()) | set(shards)
+    write_json(folder / UNFINISHED_FILE, sorted(owned))
+    (folder / MANIFEST_FILE).unlink(missing_ok=True)
+
+
+def written_shards(folder: Path) -> set[str] | None:
+    """Returns the names of the shards that `prepare` wrote there, None where it never did."""
+    if (folder / UNFINISHED_FILE).is_file():
+        names = read_json(folder / UNFINISHED_FILE)
+    elif (folder / MANIFEST_FILE).is_file():
+        names = _listed(read_json(folder / MANIFEST_FILE))
+    else:
+        names = None
+    return None if names is None else {name for name in names if _SHARD.fullmatch(str(name))}
+
+
+def refuse_foreign(folder: Path, pictures: Iterable[Path]) -> None:
+    """Makes sure that only what `prepare` wrote is replaced.
+
+    Args:
+        folder: to prepare into; it may hold other files only beside a manifest.
+        pictures: what is read; these, and folders of them, may lie there too.
+
+    Raises:
+        UserError: there are files that `prepare` did not write.
+    """
+    written = written_shards(folder)
+    names = {item.name for item in folder.iterdir() if not _ASIDE.fullmatch(item.name)}
+    if written is not None:
+        names = {name for name in names if _SHARD.fullmatch(name)} - written
+    if names:
+        root = os.path.join(folder.resolve(), "")
+        inside = (str(path) for path in pictures if str(path).startswith(root))
+        names -= {path[len(root) :].split(os.sep)[0] for path in inside}
+    if names:
+        found = f"{min(names)}, which prepare did not write"
+        raise UserError(f"{folder} holds {found}: choose another --out, or move it away")
+
+
+def _listed(value: Any) -> list[str] | None:
+    """Returns the shards of a manifest of any format, None where it is something else's."""
+    try:
+        splits = value["splits"].values()
+        return [shard["file"] for split in splits for shard in split["shards"]]
+    except (KeyError, TypeError, AttributeError):
+        return None
 
 
 def _parse(path: Path, value: Any) -> Manifest:

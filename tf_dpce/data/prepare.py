@@ -8,7 +8,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,11 +17,14 @@ from tf_dpce.data.manifest import (
     REJECTED_FILE,
     VOCABULARY_FILE,
     Manifest,
+    discard,
+    refuse_foreign,
+    written_shards,
 )
 from tf_dpce.data.shards import SHARD_BYTES
 from tf_dpce.data.split_writer import SplitWriter
 from tf_dpce.errors import UserError
-from tf_dpce.files import publish_file, remove_stale, sha256_file, sha256_lines
+from tf_dpce.files import publish_file, remove_stale, sha256_file, sha256_lines, sole_writer
 from tf_dpce.preprocessing.vectors import vector_words
 from tf_dpce.preprocessing.vocabulary import (
     count_words,
@@ -61,7 +64,7 @@ def prepare(
     of the pictures, captions and options, not of `workers`.
 
     Args:
-        items: what a reader yields.
+        items: what a reader yields; asked for while no other process may write to `out`.
         out: folder to write, made where it is missing.
         source: name of the reader, for the manifest.
         seed: orders the training pictures; validation and test keep the reader's order.
@@ -72,14 +75,14 @@ def prepare(
         progress: called with the pictures done and their total.
 
     Raises:
-        UserError: there is nothing to use in a split, or an input is wrong.
+        UserError: there is nothing to use in a split, an input is wrong, `out` holds what
+            `prepare` did not write, or another process is writing there.
     """
     known = vector_words(vectors) if vectors else None
-    pictures, rejected = _drop_empty_captions(*group_pairs(items))
-    pictures = _order(pictures, seed)
-    out.mkdir(parents=True, exist_ok=True)
-    remove_stale(out)
     with _staging(out) as folder:
+        pictures, rejected = _drop_empty_captions(*group_pairs(items))
+        refuse_foreign(out, (picture.path for picture in pictures))
+        pictures = _order(pictures, seed)
         writer = SplitWriter(folder, rejected, workers, shard_bytes, len(pictures), progress)
         splits = {
             split: writer.write(split, [item for item in pictures if item.split == split])
@@ -102,11 +105,6 @@ def prepare(
         )
         files = _publish(folder, out, manifest)
     return Prepared(manifest, tuple(rejected), files)
-
-
-def discard(out: Path) -> None:
-    """Declares a folder not prepared, before anything that its manifest speaks of is changed."""
-    (out / MANIFEST_FILE).unlink(missing_ok=True)
 
 
 def _drop_empty_captions(
@@ -150,13 +148,28 @@ def _write_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
         json.dumps({"path": item.path, "reason": item.reason}, ensure_ascii=False)
         for item in rejected
     )
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    text = "".join(f"{line}\n" for line in lines)
+    # A folder's name need not be UTF-8.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager
 def _staging(out: Path) -> Iterator[Path]:
-    """Yields an empty folder inside `out`, on the same disk, that `remove_stale` knows."""
-    folder = out / f".prepare.{os.getpid()}.tmp"
+    """Yields an empty folder inside `out`, on the same disk, while nobody else writes there."""
+    found = out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with sole_writer(out):
+            remove_stale(out)
+            yield from _empty_folder(out / f".prepare.{os.getpid()}.tmp")
+    finally:
+        if not found:
+            # After a mistake it is as empty as it was made.
+            with suppress(OSError):
+                out.rmdir()
+
+
+def _empty_folder(folder: Path) -> Iterator[Path]:
     # In a container the process before may have had the same number.
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -168,10 +181,10 @@ def _staging(out: Path) -> Iterator[Path]:
 
 def _publish(folder: Path, out: Path, manifest: Manifest) -> tuple[Path, ...]:
     """Replaces what `out` held; from its first step to its last the folder has no manifest."""
-    discard(out)
-    for split in SPLITS:
-        for shard in out.glob(f"{split}-*.tfrecord"):
-            shard.unlink()
+    earlier = written_shards(out) or set()
+    discard(out, (shard.name for shard in folder.glob("*.tfrecord")))
+    for name in earlier:
+        (out / name).unlink(missing_ok=True)
     files = []
     for item in sorted(folder.iterdir()):
         with publish_file(out / item.name) as temporary:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.model import DualPath
+from tf_dpce.towers.layers import UnitLength
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ def embed_images(
     dataset: tf.data.Dataset,
     count: int,
     progress: Callable[[int, int], None] | None = None,
+    flip: bool = False,
 ) -> Embedded:
     """Embeds every picture of a dataset.
 
@@ -38,11 +40,14 @@ def embed_images(
         dataset: batches of dicts with `image`, float32 `[B, S, S, 3]`, and `instance`, int64 `[B]`.
         count: N, the number of pictures that the dataset holds.
         progress: called with (pictures done, N) after each batch.
+        flip: whether the feature of the mirrored picture is added before the vector is scaled to
+            unit length, as in the authors' test. Twice the work.
 
     Raises:
         ValueError: the dataset held more or fewer pictures than `count`.
     """
-    return _embed(model.image_encoder, "image", dataset, count, progress)
+    encoder = _encoder_of_both_sides(model) if flip else model.image_encoder
+    return _embed(encoder, "image", dataset, count, progress)
 
 
 def embed_texts(
@@ -63,6 +68,13 @@ def embed_texts(
         ValueError: the dataset held more or fewer sentences than `count`.
     """
     return _embed(model.text_encoder, "text", dataset, count, progress)
+
+
+def _encoder_of_both_sides(model: DualPath) -> keras.Model:
+    pixels = model.input["image"]
+    mirrored = keras.ops.flip(pixels, axis=2)
+    feature = model.image_tower(pixels) + model.image_tower(mirrored)
+    return keras.Model(pixels, UnitLength()(feature))
 
 
 def _embed(

@@ -59,6 +59,7 @@ def evaluate_split(
     protocol: str = "all",
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
+    flip: bool = False,
 ) -> dict[str, Any]:
     """Embeds one split of prepared data and scores it.
 
@@ -70,6 +71,7 @@ def evaluate_split(
         protocol: a name in `PROTOCOLS`.
         batch_size: B, of pictures and of sentences.
         progress: called with (pictures and sentences done, all of them) after each batch.
+        flip: whether pictures are seen from both sides, as in `embed_images`.
 
     Returns:
         What `retrieval_metrics` returns.
@@ -86,7 +88,7 @@ def evaluate_split(
         return None if progress is None else lambda done, _: progress(before + done, total)
 
     pixels = evaluation_images(folder, split, image_size, batch_size)
-    images = embed_images(model, pixels, info.pictures, report(0))
+    images = embed_images(model, pixels, info.pictures, report(0), flip)
     ids = evaluation_captions(folder, split, caption_encoder, batch_size)
     texts = embed_texts(model, ids, info.captions, report(info.pictures))
     return score(images, texts)

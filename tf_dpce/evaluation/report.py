@@ -24,7 +24,8 @@ def save_metrics(path: Path, metrics: dict[str, Any], origin: dict[str, Any]) ->
     Args:
         path: the file.
         metrics: what `retrieval_metrics` returns.
-        origin: the data, split and its digest, protocol, checkpoint, counts, command and date.
+        origin: the data, split and its digest, protocol, checkpoint and its digest, counts,
+            command and date.
     """
     write_json(path, {**metrics, **origin})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tf_dpce.files import read_json
+from tf_dpce.files import read_json, sha256_file
 from tf_dpce.training.run import Run
 
 
@@ -26,11 +26,13 @@ def run_origin(run: Run, checkpoint: str) -> dict[str, Any]:
 
 
 def run_metrics(run: Run, checkpoint: str) -> dict[str, Any]:
-    """Returns what `evaluate` measured with this checkpoint, by data, split and protocol."""
+    """Returns what `evaluate` measured with these very weights, by data, split and protocol."""
+    # Its name is not enough: as training goes on, another file becomes the best one.
+    weights = (checkpoint, sha256_file(run.checkpoint))
     found = {}
     for path in sorted(run.folder.glob("metrics-*.json")):
         metrics = read_json(path)
-        if metrics["checkpoint"] == checkpoint:
+        if (metrics["checkpoint"], metrics.get("checkpoint_sha256")) == weights:
             found[path.stem.removeprefix("metrics-")] = metrics
     return found
 

@@ -75,7 +75,9 @@ class RankingLoss(keras.losses.Loss):
     is the anchor pair k, role `2k + 1` its negative; a negative lends its picture and its text
     to its anchor and costs nothing itself, so that the mean over the batch is the authors' sum
     over anchors divided by the full batch. Being a field of the batch, roles survive slicing
-    over replicas as long as an anchor and its negative stay together.
+    over replicas as long as an anchor and its negative stay together. An anchor without a
+    negative, or with one of its own instance, costs nothing: the recipe draws negatives from
+    other instances only.
 
     Under `tf.distribute` a replica sees its slice of the batch alone: in-batch negatives come
     from there.
@@ -106,13 +108,19 @@ class RankingLoss(keras.losses.Loss):
         image, text = y_pred[:, 0], y_pred[:, 1]
         if self.negatives == "batch":
             return batch_ranking_loss(y_true, image, text, self.margin)
-        roles = y_true[:, 1]
-        lends_to = ops.cast(ops.equal(roles[:, None] + 1, roles[None, :]), image.dtype)
-        is_anchor = ops.cast(ops.equal(roles % 2, 0), image.dtype)
+        borrows = ops.cast(_borrows(y_true[:, 0], y_true[:, 1]), image.dtype)
         losses = ranking_loss(
-            image, text, ops.matmul(lends_to, image), ops.matmul(lends_to, text), self.margin
+            image, text, ops.matmul(borrows, image), ops.matmul(borrows, text), self.margin
         )
-        return losses * is_anchor
+        return losses * ops.sum(borrows, axis=1)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "margin": self.margin, "negatives": self.negatives}
+
+
+def _borrows(instance_ids: Any, roles: Any) -> Any:
+    """Returns booleans `[B, B]`: whether the row is an anchor and the column its negative."""
+    is_anchor = ops.equal(roles % 2, 0)[:, None]
+    is_next = ops.equal(roles[:, None] + 1, roles[None, :])
+    other = ops.logical_not(same_instance(instance_ids))
+    return ops.logical_and(ops.logical_and(is_anchor, is_next), other)

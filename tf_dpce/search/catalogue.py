@@ -10,6 +10,7 @@ from tf_dpce.files import read_json, write_json
 
 FORMAT = 1
 CATALOGUE = "index.json"
+DEFAULT_FACTORY = "Flat"
 
 
 @dataclass(frozen=True)

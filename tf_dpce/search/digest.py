@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tf_dpce.errors import UserError
+from tf_dpce.data.manifest import VOCABULARY_FILE
 from tf_dpce.export.versions import MODEL_FILE, find_version
 from tf_dpce.files import sha256_file, sha256_lines
+from tf_dpce.training.checkpoint import find_checkpoint
+from tf_dpce.training.run import CONFIG_FILE
 
 
 def model_digest(path: Path) -> str:
@@ -21,21 +23,14 @@ def model_digest(path: Path) -> str:
             versions, of which the newest counts.
 
     Raises:
-        UserError: `path` is none of them.
+        UserError: `path` is none of them, or a run without a best checkpoint.
     """
-    if (path / "config.json").is_file():
-        return _digest(path, _run_files(path))
+    if (path / CONFIG_FILE).is_file():
+        names = (CONFIG_FILE, VOCABULARY_FILE)
+        return _digest(path, [*(path / name for name in names), find_checkpoint(path, "best")])
     version = find_version(path)
     parts = [*(version / "variables").rglob("*"), *(version / "assets").rglob("*")]
     return _digest(version, [version / MODEL_FILE, *sorted(filter(Path.is_file, parts))])
-
-
-def _run_files(run: Path) -> list[Path]:
-    # By name stage 2 comes after stage 1, whose weights it has taken further.
-    checkpoints = sorted((run / "checkpoints").glob("stage*-best.npz"))
-    if not checkpoints:
-        raise UserError(f"{run} has no best checkpoint yet: train it to its first validation")
-    return [run / "config.json", run / "vocabulary.txt", checkpoints[-1]]
 
 
 def _digest(folder: Path, files: Iterable[Path]) -> str:

@@ -12,23 +12,21 @@ from typing import Any, Protocol
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.files import publish_file, remove_stale
+from tf_dpce.files import publish_file, remove_stale, sole_writer
 from tf_dpce.preprocessing.status import OK, REASONS
 from tf_dpce.search.inputs import Inputs, Item
 from tf_dpce.search.reading import Refusal, read_ahead
 from tf_dpce.search.store import (
     IMAGES,
+    SHARD_SIZE,
     Book,
     Progress,
     Shard,
     has_book,
     read_lines,
     rejected_file,
-    sole_writer,
     write_lines,
 )
-
-SHARD_SIZE = 4096
 
 
 class BatchEncoder(Protocol):

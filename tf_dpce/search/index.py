@@ -19,12 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.files import publish_folder, remove_stale
-from tf_dpce.search.catalogue import CATALOGUE, Catalogue
+from tf_dpce.files import publish_folder, remove_stale, sole_writer
+from tf_dpce.search.catalogue import CATALOGUE, DEFAULT_FACTORY, Catalogue
 from tf_dpce.search.metadata import write_table
-from tf_dpce.search.store import KINDS, Book, sole_writer
-
-DEFAULT_FACTORY = "Flat"
+from tf_dpce.search.store import KINDS, Book
 
 _SEED = 0
 # k-means in FAISS looks at no more than this many vectors a centroid.

@@ -6,7 +6,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ _RECORDS = ".tfrecord"
 _JSON_LINES = (".jsonl", ".ndjson")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One picture or sentence.
 
@@ -71,7 +71,7 @@ def find_pictures(patterns: Sequence[str]) -> Inputs:
         >>> find_pictures(["photos/**/*.jpg"]).total
         8000
     """
-    found = [pair for pattern in patterns for pair in _matches(pattern)]
+    found = _found(patterns)
     shards = [file for file, _ in found if file.endswith(_RECORDS)]
     if not shards:
         return _picture_files(found)
@@ -83,8 +83,9 @@ def find_pictures(patterns: Sequence[str]) -> Inputs:
 def find_texts(patterns: Sequence[str]) -> Inputs:
     """Finds the sentences that are to be embedded.
 
-    A line's id is its number (from 1), or the `id` that JSON Lines give it; the ids of a
-    record's captions are `image_id#0`, `image_id#1` and so on.
+    A line's id is its number (from 1), after the name of its file where there are several
+    (`a.txt:1`), or the `id` that JSON Lines give it; the ids of a record's captions are
+    `image_id#0`, `image_id#1` and so on.
 
     Args:
         patterns: text files (one sentence a line), `.jsonl` files (`text` and, if wanted, `id`),
@@ -93,8 +94,16 @@ def find_texts(patterns: Sequence[str]) -> Inputs:
     Raises:
         UserError: a pattern matches nothing, or a line is not what its file promises.
     """
-    files = [file for pattern in patterns for file, _ in _matches(pattern)]
-    return _survey(TEXTS, partial(_sentences, files))
+    files = [file for file, _ in _found(patterns)]
+    return _survey(TEXTS, partial(_sentences, _prefixes(files)))
+
+
+def _found(patterns: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the files of all patterns as `_matches` does, each once though patterns overlap."""
+    found: dict[str, tuple[str, str]] = {}
+    for file, root in (pair for pattern in patterns for pair in _matches(pattern)):
+        found.setdefault(os.path.abspath(file), (file, root))
+    return list(found.values())
 
 
 def _matches(pattern: str) -> list[tuple[str, str]]:
@@ -152,15 +161,24 @@ def _survey(kind: str, items: Callable[[], Iterator[Item]]) -> Inputs:
     return Inputs(kind, digest.hexdigest(), total, items)
 
 
-def _sentences(files: Sequence[str]) -> Iterator[Item]:
-    for file in files:
+def _prefixes(files: Sequence[str]) -> dict[str, str]:
+    """Returns by file what its lines' ids begin with: nothing where there is only one file."""
+    if len(files) == 1:
+        return {files[0]: ""}
+    common = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
+    names = {file: Path(os.path.relpath(file, common)).as_posix() for file in files}
+    return {file: f"{_clean(name)}:" for file, name in names.items()}
+
+
+def _sentences(prefixes: Mapping[str, str]) -> Iterator[Item]:
+    for file, prefix in prefixes.items():
         if file.endswith(_RECORDS):
             yield from _record_captions(file)
         elif file.endswith(_JSON_LINES):
-            yield from _json_sentences(file)
+            yield from _json_sentences(file, prefix)
         else:
             for number, line in _lines(file):
-                yield Item(str(number), text=line)
+                yield Item(f"{prefix}{number}", text=line)
 
 
 def _lines(file: str) -> Iterator[tuple[int, str]]:
@@ -169,12 +187,12 @@ def _lines(file: str) -> Iterator[tuple[int, str]]:
             yield number, line.rstrip("\n")
 
 
-def _json_sentences(file: str) -> Iterator[Item]:
+def _json_sentences(file: str, prefix: str) -> Iterator[Item]:
     for number, line in _lines(file):
         record = _parse(line)
         if not isinstance(record, dict) or not isinstance(record.get("text"), str):
             raise UserError(f'{file} line {number} is not an object with a "text": mend the line')
-        yield Item(_clean(str(record.get("id", number))), text=_clean(record["text"]))
+        yield Item(_clean(str(record.get("id", f"{prefix}{number}"))), text=_clean(record["text"]))
 
 
 def _parse(line: str) -> Any:

@@ -63,8 +63,7 @@ def contact_sheet(rows: Sequence[SheetRow], path: Path) -> None:
     Raises:
         UserError: `path` does not end in .png.
     """
-    if path.suffix.lower() != ".png":
-        raise UserError(f"{path} does not end in .png: a sheet is a PNG")
+    check_sheet(path)
     blocks = [block for row in rows for block in _row_blocks(row)]
     height = sum(block.height for block in blocks) + 2 * _MARGIN
     sheet = Image.new("RGB", (_WIDTH + 2 * _MARGIN, height), PAPER)
@@ -74,6 +73,16 @@ def contact_sheet(rows: Sequence[SheetRow], path: Path) -> None:
         top += block.height
     with publish_file(path) as temporary:
         sheet.save(temporary, format="PNG")
+
+
+def check_sheet(path: Path) -> None:
+    """Tells at once, before a search, whether a sheet can have this name.
+
+    Raises:
+        UserError: `path` does not end in .png.
+    """
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{path} does not end in .png: a sheet is a PNG")
 
 
 def _row_blocks(row: SheetRow) -> list[Image.Image]:

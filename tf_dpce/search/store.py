@@ -11,11 +11,8 @@ A shard counts once the book lists it, and the book is replaced in one rename.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +26,7 @@ TEXTS = "texts"
 KINDS = (IMAGES, TEXTS)
 
 BOOK = "embeddings.json"
+SHARD_SIZE = 4096  # inputs a shard, unless told
 
 
 @dataclass(frozen=True)
@@ -127,21 +125,6 @@ def rejected_file(folder: Path, kind: str) -> Path:
     return folder / f"rejected-{kind}.jsonl"
 
 
-@contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
-    """Keeps a second process from writing to `folder` during the block; ends with the process.
-
-    Raises:
-        UserError: another process is writing there.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(descriptor, folder)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Writes records as JSON Lines, atomically."""
     with publish_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
@@ -152,13 +135,6 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yields the records of a JSON Lines file that `write_lines` wrote."""
     with path.open(encoding="utf-8") as stream:
         yield from map(json.loads, stream)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another process is writing to {folder}: wait for it to end") from None
 
 
 def _progress(value: dict[str, Any]) -> Progress:

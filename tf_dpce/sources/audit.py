@@ -14,7 +14,7 @@ from tf_dpce.sources.pair import Picture
 _PICTURES_PER_WORKER = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Audited:
     """A picture with its file's bytes, or the reason why it cannot be used."""
 

@@ -11,7 +11,7 @@ from tf_dpce.errors import UserError
 SPLITS = ("train", "val", "test")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
     """One caption of one picture.
 
@@ -32,7 +32,7 @@ class Pair:
     origin: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A picture, caption or line that cannot be used, and why."""
 
@@ -40,7 +40,7 @@ class Rejected:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Picture:
     """A picture with all its captions; the other attributes are those of `Pair`."""
 

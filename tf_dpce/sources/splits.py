@@ -51,7 +51,8 @@ def check_split(split: str, where: str) -> str:
     """Returns the name of a split, or raises a `UserError` that says `where` it stands."""
     if split not in SPLITS:
         raise UserError(f"{where}: split is {split!r}: it must be one of {', '.join(SPLITS)}")
-    return split
+    # The constant, not one string a row.
+    return SPLITS[SPLITS.index(split)]
 
 
 def drawn_splits(names: Iterable[str], seed: int) -> dict[str, str]:

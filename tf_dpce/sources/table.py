@@ -62,13 +62,23 @@ def _with_drawn_splits(items: list[Pair | Rejected], seed: int) -> Iterator[Pair
             yield item
 
 
+@dataclass(slots=True)
+class _Told:
+    """A picture by its only name and path, however many rows name it, and what was said of it."""
+
+    image: str
+    path: Path
+    # A set of five, the usual number, takes three times the memory of a dict of five.
+    captions: dict[str, None] = field(default_factory=dict)
+
+
 @dataclass
 class _Reader:
     """Turns rows into pairs, and remembers what was said of which picture."""
 
     folder: Path
     splits: dict[str, str] | None
-    told: dict[str, set[str]] = field(default_factory=dict)
+    told: dict[str, _Told] = field(default_factory=dict)
 
     def items(self, where: str, row: dict[str, Any]) -> Iterator[Pair | Rejected]:
         image = picture_name(_text(row, "image", where))
@@ -77,8 +87,7 @@ class _Reader:
         elif self.splits is None or image in self.splits:
             yield from self._pairs(where, row, image)
         elif image not in self.told:
-            self.told[image] = set()
-            yield Rejected(str(self.folder / image), "in no split")
+            yield Rejected(str(self._told(image).path), "in no split")
 
     def without_caption(self) -> Iterator[Rejected]:
         for image in self.splits or ():
@@ -86,13 +95,18 @@ class _Reader:
                 yield Rejected(str(self.folder / image), "no caption")
 
     def _pairs(self, where: str, row: dict[str, Any], image: str) -> Iterator[Pair]:
-        instance = _text(row, "instance", where) or image
         split = self._split(where, row, image)
-        told = self.told.setdefault(image, set())
+        told = self._told(image)
+        instance = _text(row, "instance", where) or told.image
         for caption in _captions(row["caption"], where):
-            if caption not in told:
-                told.add(caption)
-                yield Pair(image, self.folder / image, caption, split, instance, where)
+            if caption not in told.captions:
+                told.captions[caption] = None
+                yield Pair(told.image, told.path, caption, split, instance, where)
+
+    def _told(self, image: str) -> _Told:
+        if image not in self.told:
+            self.told[image] = _Told(image, self.folder / image)
+        return self.told[image]
 
     def _split(self, where: str, row: dict[str, Any], image: str) -> str:
         if self.splits is not None:
@@ -108,7 +122,7 @@ def _text(row: dict[str, Any], column: str, where: str) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise UserError(f"{where}: {column} is {value!r}: it must be text or a whole number")
-    return str(value).strip()
+    return _whole(str(value).strip(), column, where)
 
 
 def _captions(value: Any, where: str) -> list[str]:
@@ -117,7 +131,17 @@ def _captions(value: Any, where: str) -> list[str]:
     captions = value if isinstance(value, list) else [value]
     if not all(caption is None or isinstance(caption, str) for caption in captions):
         raise UserError(f"{where}: caption is {value!r}: it must be text or a list of texts")
-    return [(caption or "").strip() for caption in captions]
+    return [_whole((caption or "").strip(), "caption", where) for caption in captions]
+
+
+def _whole(text: str, column: str, where: str) -> str:
+    """Refuses half of a character, which JSON can escape and UTF-8 cannot hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise UserError(f"{where}: {column} has half a character, {half}: mend the line") from None
+    return text
 
 
 def _json_list(value: str) -> Any:

@@ -15,6 +15,11 @@ from tf_dpce.towers.layers import InferenceMode, batch_norm, fan_in_uniform
 
 SMALL = "small"
 
+# Width and stride of its convolutions, and the one whose maximum over all places is kept: it says
+# what there is, wherever it is, which a dense layer would have to learn for each place anew.
+_SMALL = ((32, 2), (64, 2), (96, 2), (128, 1), (96, 2))
+_WHAT = 3
+
 
 def image_tower(
     backbone: str = "ResNet50",
@@ -83,15 +88,18 @@ def _dense(width: int, name: str) -> layers.Dense:
 
 
 def _small_features(pixels: keras.KerasTensor) -> keras.KerasTensor:
-    # Flattened, not pooled: the place of a shape is what tells left from right.
     x = layers.Rescaling(1 / 127.5, offset=-1, name="image_rescale")(pixels)
-    for number, width in enumerate((32, 64, 128, 128)):
+    for number, (width, stride) in enumerate(_SMALL):
         x = layers.Conv2D(
-            width, 3, strides=2, padding="same", use_bias=False, name=f"image_conv{number + 1}"
+            width, 3, stride, padding="same", use_bias=False, name=f"image_conv{number + 1}"
         )(x)
         x = batch_norm(f"image_conv{number + 1}_bn")(x)
         x = layers.ReLU(name=f"image_conv{number + 1}_relu")(x)
-    return layers.Flatten(name="image_flatten")(x)
+        if number == _WHAT:
+            what = layers.GlobalMaxPooling2D(name="image_what")(x)
+    # Flattened, not pooled: the place of a shape is what tells left from right.
+    where = layers.Flatten(name="image_where")(x)
+    return layers.Concatenate(name="image_features")([where, what])
 
 
 def _load(

@@ -19,7 +19,7 @@ _RANKS = ("r1", "r5", "r10", "medr", "meanr")
 _COLUMNS = (
     "stage",
     "epoch",
-    "seconds",
+    "epoch_seconds",
     "learning_rate",
     "loss",
     "image_logits_loss",
@@ -58,6 +58,9 @@ class Validation(keras.callbacks.Callback):
 class History(keras.callbacks.Callback):
     """Appends a line to `history.csv` after each epoch.
 
+    `epoch_seconds` are the epoch's own, steps and validation together; of an epoch that was
+    resumed, those since then.
+
     Args:
         run: folder of the run.
         stage: 1 or 2.
@@ -68,7 +71,7 @@ class History(keras.callbacks.Callback):
         self.path = run / HISTORY_FILE
         self.stage = stage
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._began = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -76,7 +79,7 @@ class History(keras.callbacks.Callback):
             **logs,
             "stage": self.stage,
             "epoch": epoch + 1,
-            "seconds": round(time.monotonic() - self._began, 1),
+            "epoch_seconds": round(time.monotonic() - self._began, 1),
             "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
         }
         rows = [*read_history(self.path, before=(self.stage, epoch + 1)), row]

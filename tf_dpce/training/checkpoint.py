@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_file
 
+CHECKPOINTS_FOLDER = "checkpoints"
 _META = "progress"
 
 
@@ -37,7 +39,34 @@ class Progress:
 
 def checkpoint_path(run: Path, stage: int, kind: str) -> Path:
     """Returns the file of a stage's "best" or "last" checkpoint."""
-    return run / "checkpoints" / f"stage{stage}-{kind}.npz"
+    return run / CHECKPOINTS_FOLDER / f"stage{stage}-{kind}.npz"
+
+
+def find_checkpoint(run: Path, kind: str) -> Path:
+    """Returns the checkpoint that a run is judged, exported and gone on from by.
+
+    "best" is, of the stages' best, the one with the higher rsum on the validation split (of
+    equals the later one); "last" is that of the latest stage.
+
+    Raises:
+        UserError: no stage has one yet, or one of them is damaged.
+    """
+    found = [p for stage in (2, 1) if (p := checkpoint_path(run, stage, kind)).exists()]
+    if not found:
+        raise _missing(checkpoint_path(run, 1, kind))
+    if kind == "last" or len(found) == 1:
+        return found[0]
+    return max(found, key=lambda path: read_progress(path).best_rsum)
+
+
+def read_progress(path: Path) -> Progress:
+    """Returns where the run stood when a checkpoint was written.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    with _opened(path) as arrays:
+        return _progress(arrays)
 
 
 def save_checkpoint(path: Path, variables: Sequence[keras.Variable], progress: Progress) -> None:
@@ -56,19 +85,34 @@ def restore_checkpoint(
     Raises:
         UserError: the file is missing, damaged, or of a model with other variables.
     """
+    with _opened(path) as arrays:
+        progress = _progress(arrays)
+        names = [name for name in arrays.files if name != _META]
+        _check(path, names, arrays, variables)
+        for name, variable in zip(names, variables, strict=False):
+            variable.assign(arrays[name])
+        return progress, [arrays[name] for name in names[len(variables) :]]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """Yields a checkpoint's arrays; whatever is wrong with the file becomes one line."""
     try:
         # Opened here, because np.load leaves a damaged file open.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            progress = Progress(**json.loads(arrays[_META].tobytes()))
-            names = [name for name in arrays.files if name != _META]
-            _check(path, names, arrays, variables)
-            for name, variable in zip(names, variables, strict=False):
-                variable.assign(arrays[name])
-            return progress, [arrays[name] for name in names[len(variables) :]]
+            yield arrays
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: has the run been trained that far?") from None
+        raise _missing(path) from None
     except (zipfile.BadZipFile, KeyError, EOFError, ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
+
+
+def _missing(path: Path) -> UserError:
+    return UserError(f"{path} does not exist: has the run been trained that far?")
+
+
+def _progress(arrays: np.lib.npyio.NpzFile) -> Progress:
+    return Progress(**json.loads(arrays[_META].tobytes()))
 
 
 def _check(

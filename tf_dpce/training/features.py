@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -94,8 +95,9 @@ def cached_features(
 ) -> FeatureCache:
     """Returns the features of a split, from `DATA/features/` or computed and left there.
 
-    The file is keyed by all that it depends on: the split's shards, the trunk's weights, the
-    crop and flip, and the number of views. Captions are cheap, and encoded anew.
+    The file is keyed by all that it depends on: the split's shards, the trunk and its weights,
+    the pictures' size, crop and flip, and the number of views. Captions are cheap, and encoded
+    anew.
 
     Args:
         trunk: model of pixels to features `[B, F]`.
@@ -117,7 +119,8 @@ def cached_features(
 def _key(trunk: keras.Model, data: Path, split: str, image: ImageConfig, views: int) -> str:
     shards = [shard.sha256 for shard in Manifest.load(data).splits[split].shards]
     weights = [sha256(v.numpy().tobytes()).hexdigest() for v in trunk.weights]
-    return sha256_lines([*shards, *weights, json.dumps(asdict(image)), str(views)])[:16]
+    pixels = json.dumps([image.backbone, image.input_size, image.crop, image.flip, views])
+    return sha256_lines([*shards, *weights, pixels])[:16]
 
 
 def _encode_captions(
@@ -145,6 +148,9 @@ def _write_features(
     pictures = Manifest.load(data).splits[split].pictures
     shape = (pictures, views, trunk.output_shape[-1])
     features = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+    # Writing to a map of a full disk kills the process; reserving the disk is a plain OSError.
+    with path.open("r+b") as stream:
+        os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
     # One trace for all batches, the shorter last one included.
     signature = [tf.TensorSpec(trunk.input_shape, tf.float32)]
     forward = tf.function(lambda pixels: trunk(pixels, training=False), input_signature=signature)

@@ -19,7 +19,6 @@ from tf_dpce.data.pipeline import (
     evaluation_images,
     training_batches,
 )
-from tf_dpce.errors import UserError
 from tf_dpce.evaluation.embed import embed_images, embed_texts
 from tf_dpce.evaluation.metrics import retrieval_metrics
 from tf_dpce.model import DualPath
@@ -65,17 +64,17 @@ class Stage:
     @property
     def settings(self) -> StageConfig:
         """This stage's part of the configuration."""
-        return self.config.stage1 if self.number == 1 else self.config.stage2
+        return self.config.stage(self.number)
 
     def fit(self, resume: bool, verbose: int) -> None:
         """Trains to the end of the stage, from its last checkpoint where `resume` finds one.
 
         Args:
             resume: whether to look for a checkpoint.
-                verbose: Keras's: 0 silent, 1 a bar, 2 a line an epoch.
+            verbose: Keras's: 0 silent, 1 a bar, 2 a line an epoch.
 
         Raises:
-            UserError: too few pictures for a batch, or a checkpoint of another model.
+            UserError: a checkpoint of another model.
         """
         splits = Manifest.load(self.data).splits
         order = Order(
@@ -83,11 +82,6 @@ class Stage:
             splits["train"].pictures,
             self.settings.batch_size,
         )
-        if not order.steps_per_epoch:
-            raise UserError(
-                f"{self.data} holds {order.pictures} training pictures, fewer than one batch of "
-                f"{order.batch_size}: lower --stage{self.number}.batch_size"
-            )
         network = self._compile(order)
         start, metrics = Progress(self.number, 0, 0, -1.0), []
         last = checkpoint_path(self.run, self.number, "last")
@@ -158,7 +152,7 @@ class Stage:
         ids = batch["instance"]
         inputs = {"image": batch["image"], "text": batch["text"]}
         pair = ids
-        if self.settings.loss.negatives == "given" and self.settings.loss.pair_loss == "ranking":
+        if self.settings.loss.lends_negatives:
             pair = tf.stack([ids, tf.range(tf.size(ids, tf.int64), dtype=tf.int64)], axis=1)
         targets = {"image_logits": ids, "text_logits": ids, "pair": pair}
         return inputs, {name: targets[name] for name in stage_losses(self.settings.loss)[0]}

@@ -1,0 +1,117 @@
+"""What can be said against a training before anything is built or written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tf_dpce.config import Config
+from tf_dpce.data.manifest import VOCABULARY_FILE
+from tf_dpce.errors import UserError
+from tf_dpce.files import remove_stale
+from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
+from tf_dpce.training.run import CONFIG_FILE, TRAIN_DIGEST, read_config
+
+
+def check_stages(config: Config, numbers: Sequence[int], pictures: int, replicas: int) -> None:
+    """Refuses stages without an epoch, and batches that the data or the losses cannot fill.
+
+    Args:
+        config: of the run.
+        numbers: of the stages that are asked for.
+        pictures: of the training split.
+        replicas: over which a batch is sliced.
+
+    Raises:
+        UserError: one of these.
+    """
+    trained = [number for number in numbers if config.stage(number).epochs]
+    if not trained:
+        options = " and ".join(f"--stage{number}.epochs 0" for number in numbers)
+        raise UserError(
+            f"nothing to train with {options}: give --preset, or --stage{numbers[0]}.epochs"
+        )
+    for number in trained:
+        _check_batch(config, number, pictures, replicas)
+
+
+def check_folder(run: Path, saved: Mapping[str, Mapping[str, Any]], resume: bool) -> None:
+    """Refuses a folder that a new run cannot have, or that is not of the run to go on with.
+
+    What processes that were killed left half-written is removed.
+
+    Args:
+        run: the folder.
+        saved: what `config.json` shall hold.
+        resume: whether to go on.
+
+    Raises:
+        UserError: one of these.
+    """
+    if resume:
+        _check_same(run, saved)
+        remove_stale(run / CHECKPOINTS_FOLDER)
+    remove_stale(run)
+    # A start that was killed leaves the vocabulary, which stands before `config.json`.
+    if not resume and run.exists() and {i.name for i in run.iterdir()} - {VOCABULARY_FILE}:
+        raise UserError(f"{run} is not empty: go on with --resume, or choose another --run")
+
+
+def check_origin(folder: Path, data: Mapping[str, Any]) -> None:
+    """Refuses to start from a run of other data.
+
+    Its word vectors and its classifier know words and pictures by their numbers.
+
+    Args:
+        folder: of the run to start from.
+        data: what the new run keeps of its own data.
+
+    Raises:
+        UserError: it is no run, or words or pictures have other numbers there.
+    """
+    before = _known_data(folder)
+    for key, what in (
+        ("vocabulary_sha256", "another vocabulary"),
+        (TRAIN_DIGEST, "other training pictures, or in another order,"),
+    ):
+        if before.get(key) != data[key]:
+            raise UserError(
+                f"{folder} was trained with {what} than the data's: give the --data of that run"
+            )
+
+
+def _check_batch(config: Config, number: int, pictures: int, replicas: int) -> None:
+    stage, option = config.stage(number), f"--stage{number}.batch_size"
+    if stage.batch_size > pictures:
+        raise UserError(
+            f"there are {pictures} training pictures, fewer than one batch of "
+            f"{stage.batch_size}: lower {option}"
+        )
+    if stage.loss.lends_negatives and stage.batch_size % (2 * replicas):
+        raise UserError(
+            f"{option} {stage.batch_size} leaves an anchor without its negative: give a multiple "
+            f"of {2 * replicas}, or --stage{number}.loss.negatives batch"
+        )
+
+
+def _check_same(run: Path, saved: Mapping[str, Mapping[str, Any]]) -> None:
+    """A run can only go on with what it began with."""
+    before = {"config": read_config(run)["config"], "data": _known_data(run)}
+    for part, remedy in (("config", "options"), ("data", "prepared data")):
+        differing = sorted(k for k, v in saved[part].items() if before[part].get(k) != v)
+        if differing:
+            raise UserError(
+                f"{run / CONFIG_FILE} differs in {', '.join(differing)}: resume with the same "
+                f"{remedy}, or choose another --run"
+            )
+
+
+def _known_data(run: Path) -> Mapping[str, Any]:
+    data = read_config(run)["data"]
+    if TRAIN_DIGEST not in data:
+        raise UserError(
+            f"{run / CONFIG_FILE} has no {TRAIN_DIGEST}: an earlier version trained this run, "
+            "which can be used but not trained further; train it anew"
+        )
+    return data

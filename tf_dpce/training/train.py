@@ -1,0 +1,113 @@
+"""Training from the first check to the last checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tf_dpce.config import Config, to_dict
+from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
+from tf_dpce.files import publish_file, write_json
+from tf_dpce.model import DualPath
+from tf_dpce.preprocessing.vocabulary import read_vocabulary
+from tf_dpce.training.build import build_model, caption_encoder, load_vectors
+from tf_dpce.training.checkpoint import checkpoint_path, find_checkpoint, restore_checkpoint
+from tf_dpce.training.checks import check_folder, check_origin, check_stages
+from tf_dpce.training.features import Bar, silent_bar
+from tf_dpce.training.run import CONFIG_FILE, provenance
+from tf_dpce.training.stages import Stage
+from tf_dpce.training.strategy import describe, make_strategy
+
+Say = Callable[[str], None]
+
+
+def train(
+    config: Config,
+    data: Path,
+    run: Path,
+    stages: Sequence[int] = (1, 2),
+    init_from: Path | None = None,
+    resume: bool = False,
+    say: Say = lambda line: None,
+    progress: Bar = silent_bar,
+    verbose: int = 0,
+) -> None:
+    """Trains the stages of a configuration in order and leaves all in the run folder.
+
+    Args:
+        config: of the run.
+        data: folder of prepared data.
+        run: folder to make, or to go on with where `resume`.
+        stages: numbers of the stages.
+        init_from: folder of a run whose best weights to start from. It must have been trained
+            on the same training pictures in the same order, because its classifier knows them
+            by their numbers.
+        resume: whether to go on from the last checkpoint.
+        say: called with a line now and then: devices, word vectors, stages.
+        progress: makes the bar of pictures while features are cached.
+        verbose: Keras's.
+
+    Raises:
+        UserError: whatever the user can mend, before the first step.
+    """
+    config, manifest, strategy = _absolute(config), Manifest.load(data), make_strategy()
+    saved = {"config": to_dict(config), "data": provenance(manifest)}
+    pictures = manifest.splits["train"].pictures
+    check_stages(config, stages, pictures, strategy.num_replicas_in_sync)
+    check_folder(run, saved, resume)
+    if init_from is not None:
+        check_origin(init_from, saved["data"])
+
+    say(f"{describe(strategy)}, seed {config.seed}")
+    words = tuple(read_vocabulary(data / VOCABULARY_FILE))
+    model = _build(config, words, saved["data"]["num_instances"], strategy, say)
+    if init_from is not None:
+        restore_checkpoint(find_checkpoint(init_from, "best"), model.variables)
+    if not resume:
+        _write_folder(run, saved, data / VOCABULARY_FILE)
+
+    encoder = caption_encoder(config, words, manifest.lowercase)
+    for number in stages:
+        stage = Stage(number, config, data, run, model, encoder, strategy, progress)
+        if stage.settings.epochs:
+            say(f"stage {number}: {stage.settings.epochs} epochs, trunk {stage.settings.trunk}")
+            stage.fit(resume, verbose)
+            restore_checkpoint(checkpoint_path(run, number, "best"), model.variables)
+
+
+def _absolute(config: Config) -> Config:
+    """Makes a run resumable from any working folder."""
+    weights, vectors = config.weights, config.vectors
+    if weights not in ("imagenet", "none"):
+        weights = str(Path(weights).resolve())
+    if vectors is not None:
+        vectors = str(Path(vectors).resolve())
+    return replace(config, weights=weights, vectors=vectors)
+
+
+def _build(
+    config: Config,
+    words: Sequence[str],
+    num_instances: int,
+    strategy: tf.distribute.Strategy,
+    say: Say,
+) -> DualPath:
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope():
+        model = build_model(config, len(words), num_instances)
+        if config.vectors is not None:
+            known = load_vectors(model, Path(config.vectors), words)
+            say(f"{known} of {len(words)} words start from {config.vectors}")
+    return model
+
+
+def _write_folder(run: Path, saved: dict[str, dict], vocabulary: Path) -> None:
+    # Last the file that makes the folder a run: `check_folder` knows what a kill leaves before it.
+    with publish_file(run / VOCABULARY_FILE) as temporary:
+        shutil.copyfile(vocabulary, temporary)
+    write_json(run / CONFIG_FILE, saved)
