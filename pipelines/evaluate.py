@@ -23,6 +23,9 @@ def build_parser() -> ArgumentParser:
         "--protocol", default="all", help="all: every picture against every caption (default)"
     )
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
+    parser.add_argument(
+        "--flip", action="store_true", help="see pictures from both sides, as the paper's test does"
+    )
     return parser
 
 
@@ -43,9 +46,15 @@ def run(arguments: Namespace) -> None:
     checkpoint_sha256 = sha256_file(trained.checkpoint)
     with progress("pictures and captions") as report:
         metrics = evaluate_split(
-            trained.model, trained.caption_encoder, data, split, protocol, progress=report
+            trained.model,
+            trained.caption_encoder,
+            data,
+            split,
+            protocol,
+            progress=report,
+            flip=arguments.flip,
         )
-    path = metrics_path(arguments.run, data, split, protocol)
+    path = metrics_path(arguments.run, data, split, protocol, arguments.flip)
     save_metrics(path, metrics, _origin(arguments, checkpoint_sha256))
     Console().print(metrics_table(metrics, f"{arguments.run} on {data}, {split}"))
     say_files([path])
@@ -63,11 +72,13 @@ def _origin(arguments: Namespace, checkpoint_sha256: str) -> dict[str, Any]:
     split = manifest.splits[arguments.split]
     options = ("run", "data", "split", "protocol", "checkpoint")
     command = " ".join(f"--{name} {arguments[name]}" for name in options)
+    command += " --flip" if arguments.flip else ""
     return {
         "data": str(arguments.data),
         "split": arguments.split,
         "split_digest": manifest.split_digest,
         "protocol": arguments.protocol,
+        "flip": arguments.flip,
         "checkpoint": arguments.checkpoint,
         "checkpoint_sha256": checkpoint_sha256,
         "pictures": split.pictures,

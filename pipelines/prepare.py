@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tf_dpce.data.prepare import Prepared
 
 # What only scenes take, with what is drawn unless told.
-_SCENES = {"pictures": 8000, "val_pictures": 500, "test_pictures": 500, "picture_size": 64}
+_SCENES = {"pictures": 16_000, "val_pictures": 500, "test_pictures": 500, "picture_size": 64}
 # What each source needs, and what else it takes.
 _OPTIONS = {
     "scenes": ((), tuple(_SCENES)),

@@ -39,6 +39,14 @@ def test_evaluate_leaves_the_metrics_in_the_run(run, data, capsys):
     assert metrics["command"].endswith("--protocol all --checkpoint best")
 
 
+def test_a_measurement_of_both_sides_stands_beside_the_other(run, data, capsys):
+    folder, _ = data
+    assert evaluate.main(["--run", str(run), "--data", str(folder), "--flip"]) == 0
+    path = run / "metrics-drawn-test-all-flip.json"
+    assert capsys.readouterr().out.splitlines()[-1] == str(path)
+    assert json.loads(path.read_text())["command"].endswith("--checkpoint best --flip")
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [

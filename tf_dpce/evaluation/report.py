@@ -13,9 +13,10 @@ _TITLES = {"image_to_text": "image to text", "text_to_image": "text to image"}
 _COLUMNS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medr": "MedR", "meanr": "MeanR"}
 
 
-def metrics_path(run: Path, data: Path, split: str, protocol: str) -> Path:
+def metrics_path(run: Path, data: Path, split: str, protocol: str, flip: bool = False) -> Path:
     """Returns where the metrics of a run on a split are kept: in the run's own folder."""
-    return run / f"metrics-{data.resolve().name}-{split}-{protocol}.json"
+    ending = "-flip" if flip else ""
+    return run / f"metrics-{data.resolve().name}-{split}-{protocol}{ending}.json"
 
 
 def save_metrics(path: Path, metrics: dict[str, Any], origin: dict[str, Any]) -> None:

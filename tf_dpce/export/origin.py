@@ -32,6 +32,9 @@ def run_metrics(run: Run, checkpoint: str) -> dict[str, Any]:
     found = {}
     for path in sorted(run.folder.glob("metrics-*.json")):
         metrics = read_json(path)
+        # An export sees pictures from one side.
+        if metrics.get("flip"):
+            continue
         if (metrics["checkpoint"], metrics.get("checkpoint_sha256")) == weights:
             found[path.stem.removeprefix("metrics-")] = metrics
     return found
