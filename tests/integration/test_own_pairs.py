@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -12,6 +19,7 @@ from tests.integration.readme import blocks, run_line, run_script, section, verb
 from tf_dpce.sources.scenes.drawing import draw_png
 from tf_dpce.sources.scenes.scene import make_scene
 
+TITLE = "Your own pairs in five commands"
 PICTURES = 40
 # The commands of the README are for a photographer with ImageNet weights and an hour.
 SMALL = (
@@ -35,18 +43,47 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_five_commands_lead_from_a_table_to_hits_and_a_killed_run_goes_on(folder: Path):
-    prepare, train, embed, index, search, resume = verb_lines("Your own pairs in five commands")
+@pytest.fixture(scope="module")
+def shown(folder: Path) -> str:
+    """What the last of the five commands prints."""
+    prepare, train, embed, index, search, _ = verb_lines(TITLE)
     run_line(prepare, folder)
     run_line(train, folder, SMALL)
     run_line(embed, folder)
     run_line(index, folder)
-    shown = run_line(search.replace("a red bicycle", "two red circles"), folder)
+    return run_line(search.replace("a red bicycle", "two red circles"), folder)
+
+
+def test_the_five_commands_lead_from_a_table_to_hits(folder: Path, shown: str):
     assert "hits.png" in shown
     assert (folder / "hits.png").stat().st_size > 10_000
-    run_line(resume, folder, SMALL)
     for name in ("config.json", "history.csv", "checkpoints", "tensorboard"):
         assert (folder / "runs" / "mine" / name).exists()
+
+
+def test_a_killed_run_goes_on(folder: Path, shown: str):
+    run_line(verb_lines(TITLE)[-1], folder, SMALL)
+
+
+def _serving(lines: Iterable[str]) -> Iterator[str]:
+    yield from (line for line in lines if "http://localhost" in line)
+
+
+def test_tensorboard_shows_both_stages(folder: Path, shown: str):
+    (line,) = blocks(section("TensorBoard"), "bash")
+    command = shlex.split(line.replace("runs/flickr8k", "runs/mine"))
+    script = Path(sys.executable).with_name(command[0])
+    board = subprocess.Popen(
+        [script, *command[1:], "--port", "0"], cwd=folder, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        (address,) = re.findall(r"http://localhost\S+", next(_serving(board.stderr)))
+        with urlopen(f"{address}data/runs", timeout=30) as answer:
+            runs = json.load(answer)
+        assert {name.split("/")[0] for name in runs} == {"stage1", "stage2"}
+    finally:
+        board.kill()
+        board.communicate()
 
 
 def test_the_fit_script_ends_in_an_export_that_loads_in_two_lines(folder: Path):
