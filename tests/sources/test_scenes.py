@@ -37,10 +37,10 @@ SIZES = {"small": "small", "little": "small", "large": "large", "big": "large"}
 SHAPES = {word: one for one in grammar.SHAPES for word in (one, grammar.SHAPES[one])}
 GROUP = re.compile(rf"\b({'|'.join(NUMBERS)}) ({'|'.join(SIZES)}) (\w+) ({'|'.join(SHAPES)})\b")
 RELATIONS = {
-    "left": r"(?:to the left of|on the left side of|left of)",
-    "right": r"(?:to the right of|on the right side of|right of)",
-    "above": r"(?:above|over|higher than)",
-    "below": r"(?:below|under|lower than)",
+    "left": r"(?:to the left of|left of)",
+    "right": r"(?:to the right of|right of)",
+    "above": r"(?:above|over)",
+    "below": r"(?:below|under)",
 }
 # Who is meant by the first and second relation: (one, other) as places of groups in the sentence.
 SENTENCES = {

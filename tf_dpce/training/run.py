@@ -27,22 +27,16 @@ class Run:
     Attributes:
         folder: of the run.
         config: it was trained with.
-        words: the vocabulary.
-        lowercase: whether sentences are lower-cased.
         model: with the weights of a checkpoint.
         caption_encoder: sentences -> ids.
-        image_size: side of the square pictures, in pixels.
         provenance: the data it was trained on: source, digests of split and vocabulary.
         checkpoint: the file whose weights `model` has.
     """
 
     folder: Path
     config: Config
-    words: tuple[str, ...]
-    lowercase: bool
     model: DualPath
     caption_encoder: CaptionEncoder
-    image_size: int
     provenance: dict[str, object]
     checkpoint: Path
 
@@ -65,10 +59,8 @@ def load_run(folder: Path, checkpoint: str = "best") -> Run:
     # The checkpoint holds the trunk too: its own weights need not be at hand.
     model = build_model(replace(config, weights="none"), len(words), provenance["num_instances"])
     restore_checkpoint(path, model.variables)
-    lowercase = bool(provenance["lowercase"])
-    encoder = caption_encoder(config, words, lowercase)
-    size = config.image.input_size
-    return Run(folder, config, words, lowercase, model, encoder, size, provenance, path)
+    encoder = caption_encoder(config, words, bool(provenance["lowercase"]))
+    return Run(folder, config, model, encoder, provenance, path)
 
 
 def read_config(folder: Path) -> dict[str, dict]:
