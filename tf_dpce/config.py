@@ -23,7 +23,7 @@ class ImageConfig:
     Attributes:
         backbone: a `keras.applications` model, or "small".
         input_size: side of the square pictures, in pixels.
-        head_dim: width of the head's hidden layer.
+        head_dim: width of the head's hidden layer; 0 leaves it out.
         crop: whether training takes random rectangles.
         flip: whether training mirrors half of the pictures.
     """
@@ -177,13 +177,13 @@ class Config:
 
 
 _COUNTS = (
-    *("input_size", "head_dim", "max_length", "embedding_dim", "blocks", "output_dim"),
+    *("input_size", "max_length", "embedding_dim", "blocks", "output_dim"),
     *("batch_size", "views", "validate_every"),
 )
 _AMOUNTS = (
     *("checkpoint_minutes", "epochs", "decay_epochs", "warmup_epochs", "learning_rate"),
     *("weight_decay", "trunk_multiplier", "word_multiplier", "classifier_multiplier"),
-    *("image_instance", "text_instance", "pair", "margin"),
+    *("image_instance", "text_instance", "pair", "margin", "head_dim"),
 )
 # What a number may be, in words and as a test, by its own name, which no two sections share.
 _ALLOWED: dict[str, tuple[str, Callable[[float], bool]]] = {

@@ -38,6 +38,17 @@ def test_the_head_on_resnet50_has_the_parameters_of_the_recipe():
     assert tower.output_shape == (None, 2048)
 
 
+def test_a_head_without_a_hidden_layer_is_one_matrix_and_its_batch_norm():
+    head = image_head(input_dim=5, output_dim=3, head_dim=0)
+    # 5 x 3 without bias, and gamma and beta of one BatchNorm.
+    assert sum(int(np.prod(v.shape)) for v in head.trainable_variables) == 5 * 3 + 2 * 3
+    # In inference a fresh BatchNorm only divides by the root of 1 + epsilon.
+    features = np.arange(10, dtype=np.float32).reshape(2, 5)
+    [kernel] = head.get_layer("image_fc2").get_weights()
+    expected = features @ kernel / np.sqrt(1 + head.get_layer("image_fc2_bn").epsilon)
+    np.testing.assert_allclose(head(features, training=False), expected, rtol=1e-5)
+
+
 def test_layers_of_the_head():
     head = image_head(12, 6, 8)
     kinds = [type(layer).__name__ for layer in head.layers[1:]]

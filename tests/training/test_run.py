@@ -19,6 +19,7 @@ from tests.training.tiny import EPOCHS, OPTIONS, STEPS, arguments, run_tiny
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.prepare import prepare
 from tf_dpce.errors import UserError
+from tf_dpce.files import sole_writer
 from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
 from tf_dpce.training import train
 from tf_dpce.training.run import load_run, provenance
@@ -269,6 +270,16 @@ def test_resuming_with_another_configuration_is_refused(
 def test_resuming_nothing_is_refused(scenes: Path, tmp_path: Path, capsys):
     expect_mistake(capsys, run_tiny(scenes, tmp_path / "no", "--resume"), "no", "is not a run")
     assert not (tmp_path / "no").exists()
+
+
+def test_a_run_that_another_process_trains_is_refused(
+    scenes: Path, finished: Path, tmp_path: Path, capsys
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = {item: item.read_bytes() for item in run.rglob("*") if item.is_file()}
+    with sole_writer(run):
+        expect_mistake(capsys, run_tiny(scenes, run, "--resume"), "another process", str(run))
+    assert {item: item.read_bytes() for item in run.rglob("*") if item.is_file()} == before
 
 
 @pytest.fixture(scope="module")

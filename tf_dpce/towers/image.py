@@ -40,7 +40,7 @@ def image_tower(
         input_size: side of the square pictures, in pixels.
         output_dim: D, width of the feature.
         name: name of the model.
-        head_dim: width of the head's hidden layer.
+        head_dim: width of the head's hidden layer; 0 leaves it out.
         dropout: share of the trunk's features zeroed in training (0 in the recipe).
 
     Returns:
@@ -74,11 +74,15 @@ def image_trunk(backbone: str, weights: str | None, input_size: int) -> keras.Mo
 
 
 def image_head(input_dim: int, output_dim: int, head_dim: int, dropout: float = 0.0) -> keras.Model:
-    """Builds the head of the recipe: dense, BatchNorm, ReLU, dense, BatchNorm; no biases."""
+    """Builds the head of the recipe: dense, BatchNorm, ReLU, dense, BatchNorm; no biases.
+
+    Without a hidden layer (`head_dim` 0) the second dense layer and its BatchNorm are all there is.
+    """
     features = keras.Input((input_dim,), name="features")
     x = layers.Dropout(dropout, name="image_feature_dropout")(features) if dropout else features
-    x = _dense(head_dim, "image_fc1")(x)
-    x = layers.ReLU(name="image_fc1_relu")(batch_norm("image_fc1_bn")(x))
+    if head_dim:
+        x = _dense(head_dim, "image_fc1")(x)
+        x = layers.ReLU(name="image_fc1_relu")(batch_norm("image_fc1_bn")(x))
     x = batch_norm("image_fc2_bn")(_dense(output_dim, "image_fc2")(x))
     return keras.Model(features, x, name="image_head")
 

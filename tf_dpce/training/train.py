@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_dpce.config import Config, to_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
-from tf_dpce.files import publish_file, write_json
+from tf_dpce.files import publish_file, sole_writer, write_json
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.build import build_model, caption_encoder, load_vectors
@@ -68,16 +68,20 @@ def train(
     model = _build(config, words, saved["data"]["num_instances"], strategy, say)
     if init_from is not None:
         restore_checkpoint(find_checkpoint(init_from, "best"), model.variables)
-    if not resume:
-        _write_folder(run, saved, data / VOCABULARY_FILE)
 
     encoder = caption_encoder(config, words, manifest.lowercase)
-    for number in stages:
-        stage = Stage(number, config, data, run, model, encoder, strategy, progress)
-        if stage.settings.epochs:
-            say(f"stage {number}: {stage.settings.epochs} epochs, trunk {stage.settings.trunk}")
-            stage.fit(resume, verbose)
-            restore_checkpoint(checkpoint_path(run, number, "best"), model.variables)
+    run.mkdir(parents=True, exist_ok=True)
+    with sole_writer(run):
+        # Again: until here another process could write there.
+        check_folder(run, saved, resume)
+        if not resume:
+            _write_folder(run, saved, data / VOCABULARY_FILE)
+        for number in stages:
+            stage = Stage(number, config, data, run, model, encoder, strategy, progress)
+            if stage.settings.epochs:
+                say(f"stage {number}: {stage.settings.epochs} epochs, trunk {stage.settings.trunk}")
+                stage.fit(resume, verbose)
+                restore_checkpoint(checkpoint_path(run, number, "best"), model.variables)
 
 
 def _absolute(config: Config) -> Config:
