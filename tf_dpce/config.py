@@ -86,8 +86,11 @@ class LossConfig:
         text_instance: weight of the instance loss of captions.
         pair: weight of the loss between pictures and captions.
         pair_loss: which one that is.
-        negatives: of the ranking loss: "given" (half of the batch lends them, the recipe) or
-            "batch" (the hardest). Given ones need a batch of an even size on each replica.
+        negatives: of the ranking loss: "given" (half of the batch lends them), "mined" (so too,
+            but captions are the hardest of `candidates`: the recipe for Flickr30k and MSCOCO) or
+            "batch" (the hardest there). The first two need a batch of an even size on each
+            replica.
+        candidates: captions drawn each step to mine from.
         margin: of the ranking loss.
         temperature: of the contrastive loss.
     """
@@ -96,14 +99,20 @@ class LossConfig:
     text_instance: float = 1.0
     pair: float = 0.0
     pair_loss: Literal["ranking", "contrastive"] = "ranking"
-    negatives: Literal["given", "batch"] = "given"
+    negatives: Literal["given", "mined", "batch"] = "given"
+    candidates: int = 256
     margin: float = 1.0
     temperature: float = 0.05
 
     @property
     def lends_negatives(self) -> bool:
         """Whether every second pair of a batch is the negative of the one before it."""
-        return self.pair > 0 and self.pair_loss == "ranking" and self.negatives == "given"
+        return self.pair > 0 and self.pair_loss == "ranking" and self.negatives != "batch"
+
+    @property
+    def mines_negatives(self) -> bool:
+        """Whether the captions that are lent are mined ones."""
+        return self.lends_negatives and self.negatives == "mined"
 
 
 @dataclass(frozen=True)
@@ -178,7 +187,7 @@ class Config:
 
 _COUNTS = (
     *("input_size", "max_length", "embedding_dim", "blocks", "output_dim"),
-    *("batch_size", "views", "validate_every"),
+    *("batch_size", "views", "validate_every", "candidates"),
 )
 _AMOUNTS = (
     *("checkpoint_minutes", "epochs", "decay_epochs", "warmup_epochs", "learning_rate"),

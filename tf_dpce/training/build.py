@@ -73,7 +73,7 @@ def stage_losses(loss: LossConfig) -> tuple[dict[str, keras.losses.Loss], dict[s
     pair = (
         ContrastiveLoss(loss.temperature)
         if loss.pair_loss == "contrastive"
-        else RankingLoss(loss.margin, loss.negatives)
+        else RankingLoss(loss.margin, "given" if loss.lends_negatives else "batch")
     )
     table = {
         "image_logits": (InstanceLoss(), loss.image_instance),
