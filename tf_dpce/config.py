@@ -132,7 +132,9 @@ class StageConfig:
         weight_decay: on matrices and filters, and under sgd on BatchNorm too (the recipe).
         trunk_multiplier: learning rate of the trunk, relative to `learning_rate`.
         word_multiplier: the same for word vectors.
-        classifier_multiplier: the same for the instance classifier.
+        classifier_multiplier: the same for the instance classifier's matrix.
+        classifier_bias_multiplier: the same for its bias.
+        gamma_multiplier: the same for the scales of BatchNorm outside the trunk.
         validate_every: epochs from one validation to the next.
         loss: weights and settings of the losses.
     """
@@ -150,6 +152,8 @@ class StageConfig:
     trunk_multiplier: float = 1.0
     word_multiplier: float = 1.0
     classifier_multiplier: float = 1.0
+    classifier_bias_multiplier: float = 1.0
+    gamma_multiplier: float = 1.0
     validate_every: int = 1
     loss: LossConfig = field(default_factory=LossConfig)
 
@@ -192,6 +196,7 @@ _COUNTS = (
 _AMOUNTS = (
     *("checkpoint_minutes", "epochs", "decay_epochs", "warmup_epochs", "learning_rate"),
     *("weight_decay", "trunk_multiplier", "word_multiplier", "classifier_multiplier"),
+    *("classifier_bias_multiplier", "gamma_multiplier"),
     *("image_instance", "text_instance", "pair", "margin", "head_dim"),
 )
 # What a number may be, in words and as a test, by its own name, which no two sections share.
