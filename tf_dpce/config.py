@@ -165,7 +165,7 @@ class Config:
     Attributes:
         seed: of initial weights, data order, augmentation and dropout.
         weights: of the trunk: "imagenet", "none" or a file.
-        vectors: file of word vectors to start from, or None (random).
+        vectors: file of word vectors to start from (GloVe, word2vec or .npz), or None (random).
         checkpoint_minutes: minutes from one checkpoint to the next within an epoch.
         image: the image tower.
         text: the text tower.
