@@ -14,7 +14,15 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from pipelines._verb import progress, run_verb, say_files, verb_parser
+from tf_dpce.data.manifest import REJECTED_FILE, discard, refuse_foreign
+from tf_dpce.sources.cuhk_pedes import read_cuhk_pedes
+from tf_dpce.sources.flickr8k import read_flickr8k
+from tf_dpce.sources.flickr30k import read_flickr30k
+from tf_dpce.sources.karpathy import karpathy_dataset, load_karpathy, read_karpathy
+from tf_dpce.sources.mscoco import read_mscoco
 from tf_dpce.sources.pair import Pair, Rejected
+from tf_dpce.sources.published import differences
+from tf_dpce.sources.table import read_table
 
 if TYPE_CHECKING:
     from tf_dpce.data.prepare import Prepared
@@ -25,6 +33,10 @@ _SCENES = {"pictures": 16_000, "val_pictures": 500, "test_pictures": 500, "pictu
 _OPTIONS = {
     "scenes": ((), tuple(_SCENES)),
     "flickr8k": (("root",), ("images", "annotations")),
+    "flickr30k": (("root",), ("images", "annotations", "split_file")),
+    "karpathy": (("root", "annotations"), ()),
+    "mscoco": (("root",), ("annotations", "split_file")),
+    "cuhk_pedes": (("root",), ("images", "annotations")),
     "table": (("annotations",), ("root", "images", "split_file")),
 }
 
@@ -34,12 +46,14 @@ def build_parser() -> ArgumentParser:
     parser = verb_parser("prepare", "Decodes every picture once and writes shards for training.")
     parser.add_argument("--source", choices=list(_OPTIONS), required=True, help="what to read")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--root", type=Path, help="folder of the data set (flickr8k)")
+    parser.add_argument("--root", type=Path, help="folder of the data set; karpathy: of pictures")
     parser.add_argument("--images", type=Path, help="folder of pictures, where it is another")
     parser.add_argument(
-        "--annotations", type=Path, help="table: the file of captions; flickr8k: their folder"
+        "--annotations", type=Path, help="file of captions; flickr8k, mscoco: folder of such files"
     )
-    parser.add_argument("--split-file", type=Path, help="table: lines of image<TAB>split")
+    parser.add_argument(
+        "--split-file", type=Path, help="lines of image<TAB>split (flickr30k, mscoco, table)"
+    )
     parser.add_argument(
         "--workers", type=PositiveInt, default=os.cpu_count(), help="threads; processes that draw"
     )
@@ -53,7 +67,7 @@ def build_parser() -> ArgumentParser:
 def run(arguments: Namespace) -> None:
     """Reads, checks and writes; says what was kept and what was refused."""
     _check_usage(arguments)
-    items = _items(arguments)
+    items, published = _read(arguments)
     from tf_dpce.data.prepare import prepare
 
     with _late_progress("pictures") as report:
@@ -68,6 +82,10 @@ def run(arguments: Namespace) -> None:
             progress=report,
         )
     _say(prepared)
+    _say_differences(prepared, published)
+    # A table's split is its owner's affair; on these, others compare themselves.
+    if arguments.source in ("flickr30k", "mscoco") and arguments.split_file is None:
+        print(f"split drawn by --seed {arguments.seed}; --split-file takes a published one")
     say_files(prepared.files)
 
 
@@ -98,22 +116,32 @@ def _check_usage(arguments: Namespace) -> None:
             build_parser().error(f"--source {arguments.source} takes no {name}")
 
 
+def _read(arguments: Namespace) -> tuple[Iterable[Pair | Rejected], str]:
+    """Returns what the source yields, and the name under which its size is published."""
+    if arguments.source != "karpathy":
+        return _items(arguments), arguments.source
+    listed = load_karpathy(arguments.annotations)
+    return read_karpathy(listed, arguments.root), f"karpathy/{karpathy_dataset(listed)}"
+
+
 def _items(arguments: Namespace) -> Iterable[Pair | Rejected]:
+    root, images, annotations = arguments.root, arguments.images, arguments.annotations
+    split_file, seed = arguments.split_file, arguments.seed
     if arguments.source == "flickr8k":
-        from tf_dpce.sources.flickr8k import read_flickr8k
-
-        return read_flickr8k(arguments.root, arguments.images, arguments.annotations)
+        return read_flickr8k(root, images, annotations)
+    if arguments.source == "flickr30k":
+        return read_flickr30k(root, images, annotations, split_file, seed)
+    if arguments.source == "mscoco":
+        return read_mscoco(root, annotations, split_file, seed)
+    if arguments.source == "cuhk_pedes":
+        return read_cuhk_pedes(root, images, annotations)
     if arguments.source == "table":
-        from tf_dpce.sources.table import read_table
-
-        images = arguments.images or arguments.root
-        return read_table(arguments.annotations, images, arguments.split_file, arguments.seed)
+        return read_table(annotations, images or root, split_file, seed)
     return _draw(arguments)
 
 
 def _draw(arguments: Namespace) -> Iterator[Pair]:
     """Draws, but not before `prepare` asks: it then keeps other processes from the folder."""
-    from tf_dpce.data.manifest import discard, refuse_foreign
     from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
 
     out, folder = arguments.out, (arguments.out / "scenes").resolve()
@@ -155,6 +183,15 @@ def _say(prepared: Prepared) -> None:
         f"vocabulary of {manifest.vocabulary_size:,} words, "
         f"{100 * manifest.vocabulary_coverage:.1f} % of the training captions' words"
     )
+
+
+def _say_differences(prepared: Prepared, published: str) -> None:
+    """Says where the size is not the published one; a difference is no failure."""
+    splits = prepared.manifest.splits
+    pictures = {name: split.pictures for name, split in splits.items()}
+    see = REJECTED_FILE if prepared.rejected else ""
+    for line in differences(published, pictures, splits["train"].instances, see):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -48,6 +51,88 @@ def write_flickr8k(root: Path, train: int = 6, val: int = 2, test: int = 2) -> P
             captions += [f"{name}#0\tA {split} dog .", f"{name}#1\tThe dog number w{number} ."]
     (texts / "Flickr8k.token.txt").write_text("".join(f"{line}\n" for line in captions))
     return root
+
+
+def write_pictures(folder: Path, names: Iterable[str]) -> Path:
+    """Writes a tiny picture for each name, in subfolders where names have them."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        kind = "PNG" if name.endswith(".png") else "JPEG"
+        (folder / name).write_bytes(picture(kind, size=(8 + len(name), 8)))
+    return folder
+
+
+def write_json(path: Path, value: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return path
+
+
+def write_flickr30k(root: Path, names: Iterable[str]) -> Path:
+    """Writes a clean Flickr30k of tiny pictures, two captions each, in the authors' layout."""
+    names = list(names)
+    write_pictures(root / "flickr30k-images", names)
+    lines = [f"{name}#{n}\tA dog , number {n} .\n" for name in names for n in range(2)]
+    (root / "results_20130124.token").write_text("".join(lines))
+    return root
+
+
+# Four pictures of MSCOCO, two from either half, with their number, and one split of them.
+COCO_PICTURES = {
+    "train2014/COCO_train2014_000000000009.jpg": 9,
+    "train2014/COCO_train2014_000000000025.jpg": 25,
+    "val2014/COCO_val2014_000000000042.jpg": 42,
+    "val2014/COCO_val2014_000000000073.jpg": 73,
+}
+COCO_SPLITS = dict(zip(COCO_PICTURES, ("train", "val", "test", "train"), strict=True))
+
+
+def write_mscoco(root: Path) -> Path:
+    """Writes a clean MSCOCO of four tiny pictures, two captions each, in the official layout."""
+    write_pictures(root, COCO_PICTURES)
+    for half in ("train2014", "val2014"):
+        inside = {name: id for name, id in COCO_PICTURES.items() if name.startswith(half)}
+        images = [
+            {"license": 3, "file_name": name.split("/")[1], "height": 8, "width": 8, "id": id}
+            for name, id in inside.items()
+        ]
+        # The official file does not keep the captions of a picture together.
+        annotations = [
+            {"image_id": id, "id": 10 * id + n, "caption": f"A dog, number {n}.\n"}
+            for n in range(2)
+            for id in inside.values()
+        ]
+        value = {"info": {"year": 2014}, "images": images, "licenses": []}
+        path = root / "annotations" / f"captions_{half}.json"
+        write_json(path, value | {"annotations": annotations})
+    return root
+
+
+def karpathy_picture(
+    name: str, split: str, captions: Iterable[str] = ("A dog, number 0.", "A dog, number 1.")
+) -> dict[str, Any]:
+    """Returns a picture as Karpathy's files list it; `filepath` is there for MSCOCO alone."""
+    folder, _, file = name.rpartition("/")
+    sentences = [
+        {"tokens": raw.lower().replace(",", "").strip(" .").split(), "raw": raw, "imgid": 0}
+        for raw in captions
+    ]
+    told = {"sentids": [0, 1], "imgid": 0, "sentences": sentences, "split": split}
+    return ({"filepath": folder, "cocoid": 0} if folder else {}) | {"filename": file} | told
+
+
+def karpathy_coco() -> list[dict[str, Any]]:
+    """Returns the pictures of `COCO_SPLITS` as Karpathy lists them, the last one in `restval`."""
+    splits = [*COCO_SPLITS.values()][:-1] + ["restval"]
+    return [karpathy_picture(name, split) for name, split in zip(COCO_SPLITS, splits, strict=True)]
+
+
+def person_picture(name: str, person: int, split: str) -> dict[str, Any]:
+    """Returns a picture as CUHK-PEDES lists it."""
+    captions = ["The man wears a red coat.", f"A man in a coat, number {person}."]
+    tokens = [["the", "man"], ["a", "man"]]
+    told = {"split": split, "captions": captions, "file_path": name, "processed_tokens": tokens}
+    return told | {"id": person}
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ from tf_dpce.config import (
     Config,
     LossConfig,
     StageConfig,
+    TextConfig,
     from_dict,
     preset_names,
     preset_values,
@@ -78,6 +79,34 @@ def test_every_preset_loads_and_survives_a_round_trip(name: str):
 def test_the_presets_are_those_of_the_folder(project_root):
     files = {path.stem for path in (project_root / "tf_dpce" / "presets").glob("*.yaml")}
     assert set(preset_names()) == files and "flickr8k" in files
+
+
+PAPER = [
+    *("flickr30k", "flickr30k_vgg19", "flickr30k_resnet152", "mscoco", "mscoco_vgg19"),
+    *("cuhk_pedes", "cuhk_pedes_vgg16"),
+]
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_presets_have_the_effective_rates_of_the_recipe(name: str):
+    config = from_dict(preset_values(name))
+    for number in (1, 2):
+        stage = config.stage(number)
+        # Section 5 of the recipe: 0.1 times 0.1, 0.01, 0.02, 0.2 and 0.001.
+        rates = {
+            "convolution": stage.learning_rate,
+            "classifier": stage.learning_rate * stage.classifier_multiplier,
+            "bias": stage.learning_rate * stage.classifier_bias_multiplier,
+            "gamma": stage.learning_rate * stage.gamma_multiplier,
+            "word": stage.learning_rate * stage.word_multiplier,
+        }
+        assert rates == pytest.approx(
+            {"convolution": 0.01, "classifier": 1e-3, "bias": 2e-3, "gamma": 0.02, "word": 1e-4}
+        )
+        assert (stage.optimizer, stage.batch_size, stage.weight_decay) == ("sgd", 32, 1e-4)
+    trunk = 1e-4 if "vgg" in name else 2e-3
+    assert config.stage2.learning_rate * config.stage2.trunk_multiplier == pytest.approx(trunk)
+    assert config.text == TextConfig(max_length=56 if "cuhk" in name else 32)
 
 
 def test_an_unknown_preset_is_the_users_mistake():

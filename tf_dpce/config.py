@@ -86,8 +86,11 @@ class LossConfig:
         text_instance: weight of the instance loss of captions.
         pair: weight of the loss between pictures and captions.
         pair_loss: which one that is.
-        negatives: of the ranking loss: "given" (half of the batch lends them, the recipe) or
-            "batch" (the hardest). Given ones need a batch of an even size on each replica.
+        negatives: of the ranking loss: "given" (half of the batch lends them), "mined" (so too,
+            but captions are the hardest of `candidates`: the recipe for Flickr30k and MSCOCO) or
+            "batch" (the hardest there). The first two need a batch of an even size on each
+            replica.
+        candidates: captions drawn each step to mine from.
         margin: of the ranking loss.
         temperature: of the contrastive loss.
     """
@@ -96,14 +99,20 @@ class LossConfig:
     text_instance: float = 1.0
     pair: float = 0.0
     pair_loss: Literal["ranking", "contrastive"] = "ranking"
-    negatives: Literal["given", "batch"] = "given"
+    negatives: Literal["given", "mined", "batch"] = "given"
+    candidates: int = 256
     margin: float = 1.0
     temperature: float = 0.05
 
     @property
     def lends_negatives(self) -> bool:
         """Whether every second pair of a batch is the negative of the one before it."""
-        return self.pair > 0 and self.pair_loss == "ranking" and self.negatives == "given"
+        return self.pair > 0 and self.pair_loss == "ranking" and self.negatives != "batch"
+
+    @property
+    def mines_negatives(self) -> bool:
+        """Whether the captions that are lent are mined ones."""
+        return self.lends_negatives and self.negatives == "mined"
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,9 @@ class StageConfig:
         weight_decay: on matrices and filters, and under sgd on BatchNorm too (the recipe).
         trunk_multiplier: learning rate of the trunk, relative to `learning_rate`.
         word_multiplier: the same for word vectors.
-        classifier_multiplier: the same for the instance classifier.
+        classifier_multiplier: the same for the instance classifier's matrix.
+        classifier_bias_multiplier: the same for its bias.
+        gamma_multiplier: the same for the scales of BatchNorm outside the trunk.
         validate_every: epochs from one validation to the next.
         loss: weights and settings of the losses.
     """
@@ -141,6 +152,8 @@ class StageConfig:
     trunk_multiplier: float = 1.0
     word_multiplier: float = 1.0
     classifier_multiplier: float = 1.0
+    classifier_bias_multiplier: float = 1.0
+    gamma_multiplier: float = 1.0
     validate_every: int = 1
     loss: LossConfig = field(default_factory=LossConfig)
 
@@ -152,7 +165,7 @@ class Config:
     Attributes:
         seed: of initial weights, data order, augmentation and dropout.
         weights: of the trunk: "imagenet", "none" or a file.
-        vectors: file of word vectors to start from, or None (random).
+        vectors: file of word vectors to start from (GloVe, word2vec or .npz), or None (random).
         checkpoint_minutes: minutes from one checkpoint to the next within an epoch.
         image: the image tower.
         text: the text tower.
@@ -178,11 +191,12 @@ class Config:
 
 _COUNTS = (
     *("input_size", "max_length", "embedding_dim", "blocks", "output_dim"),
-    *("batch_size", "views", "validate_every"),
+    *("batch_size", "views", "validate_every", "candidates"),
 )
 _AMOUNTS = (
     *("checkpoint_minutes", "epochs", "decay_epochs", "warmup_epochs", "learning_rate"),
     *("weight_decay", "trunk_multiplier", "word_multiplier", "classifier_multiplier"),
+    *("classifier_bias_multiplier", "gamma_multiplier"),
     *("image_instance", "text_instance", "pair", "margin", "head_dim"),
 )
 # What a number may be, in words and as a test, by its own name, which no two sections share.

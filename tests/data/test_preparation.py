@@ -113,6 +113,28 @@ def test_vectors_restrict_the_vocabulary_and_the_coverage_is_said(tmp_path: Path
     assert prepared.manifest.vocabulary_coverage == pytest.approx(2 / 6)
 
 
+@pytest.mark.parametrize(("lowercase", "kept"), [(True, "thing\ntrain\n"), (False, "train\n")])
+def test_a_lower_cased_vocabulary_takes_vectors_of_words_with_capitals(
+    tmp_path: Path, lowercase: bool, kept: str
+):
+    (tmp_path / "glove.txt").write_text("Thing 1 2\ntrain 3 4\n")
+    run(pairs(tmp_path), tmp_path / "out", lowercase=lowercase, vectors=tmp_path / "glove.txt")
+    assert (tmp_path / "out" / "vocabulary.txt").read_text() == kept
+
+
+def test_damaged_vectors_are_found_out_before_any_picture_is_decoded(tmp_path: Path):
+    (tmp_path / "glove.txt").write_text("a 1 2\nthing 1\n")
+    seen: list[int] = []
+    with pytest.raises(UserError, match="glove.txt line 2 is not a word and 2 numbers"):
+        run(
+            pairs(tmp_path),
+            tmp_path / "out",
+            vectors=tmp_path / "glove.txt",
+            progress=lambda done, total: seen.append(done),
+        )
+    assert seen == []
+
+
 def test_instances_are_dense_in_each_split(tmp_path: Path):
     items = [
         Pair(p.image_id, p.path, p.caption, p.split, f"{p.split} person {int(p.image_id[-1]) // 2}")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation import metrics, retrieval_metrics
+from tf_dpce.evaluation import ranks, retrieval_metrics
 
 DIRECTIONS = ("image_to_text", "text_to_image")
 
@@ -52,7 +52,7 @@ def test_equals_the_plain_reference_on_random_data_with_ties(seed, monkeypatch):
     # Few small integers: most scores are shared by several items, and all are exact.
     images = draw.integers(-2, 3, (len(image_ids), width)).astype(np.float32)
     texts = draw.integers(-2, 3, (len(text_ids), width)).astype(np.float32)
-    monkeypatch.setattr(metrics, "_BLOCK_SCORES", int(draw.integers(1, 400)))
+    monkeypatch.setattr(ranks, "_BLOCK_SCORES", int(draw.integers(1, 400)))
 
     found = retrieval_metrics(images, texts, image_ids, text_ids)
 

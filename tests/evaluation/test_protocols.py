@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from rich.console import Console
 
 from tests.export.tiny import SIZE, WORDS, tiny_data, tiny_model
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation import retrieval_metrics
-from tf_dpce.evaluation.embed import embed_images, embed_texts
-from tf_dpce.evaluation.protocols import evaluate_split
+from tf_dpce.evaluation import identity_metrics, retrieval_metrics
+from tf_dpce.evaluation.embed import Embedded, embed_images, embed_texts
+from tf_dpce.evaluation.protocols import PROTOCOLS, Protocol, evaluate_split
 from tf_dpce.evaluation.report import metrics_path, metrics_table, save_metrics
 from tf_dpce.preprocessing.image import evaluation_pixels
 from tf_dpce.preprocessing.text import CaptionEncoder
@@ -84,8 +85,137 @@ def test_progress_counts_pictures_and_captions(model, data, caption_encoder):
 def test_unknown_names_are_users_mistakes(model, data, caption_encoder):
     with pytest.raises(UserError, match="has no split dev: one of train, val, test"):
         evaluate_split(model, caption_encoder, data, "dev")
-    with pytest.raises(UserError, match="unknown protocol 5k: one of all"):
+    with pytest.raises(UserError, match="unknown protocol 5k: one of all, coco1k,"):
         evaluate_split(model, caption_encoder, data, "test", "5k")
+
+
+DIRECTIONS = ("image_to_text", "text_to_image")
+
+
+def drawn(count: int, captions: list[int], people: int | None = None, seed: int = 0) -> tuple:
+    """Vectors of few small integers: pictures, captions, and the place of each one's picture."""
+    draw = np.random.default_rng(seed)
+    pictures = np.repeat(np.arange(count), captions)
+    instances = np.arange(count) % (people or count)
+    images = draw.integers(-3, 4, (count, 3)).astype(np.float32)
+    texts = images[pictures] + draw.integers(-2, 3, (len(pictures), 3)).astype(np.float32)
+    return Embedded(images, instances), Embedded(texts, instances[pictures]), pictures
+
+
+def test_folds_are_blocks_in_order_and_every_metric_is_their_mean():
+    # Six pictures in three folds; a unit vector finds itself, a negative one comes last.
+    #   pictures 0, 1: each finds its own caption, and is found: ranks 1, 1 both ways
+    #   pictures 2, 3: scores [[-1, 0], [0, 1]]: ranks 2, 1 both ways
+    #   pictures 4, 5: scores [[-1, 0], [0, -1]]: ranks 2, 2 both ways
+    images = Embedded(np.tile(np.eye(2), (3, 1)), np.arange(6))
+    signs = np.array([1, 1, -1, 1, -1, -1])
+    texts = Embedded(images.vectors * signs[:, np.newaxis], np.arange(6))
+
+    found = Protocol(retrieval_metrics, folds=3).score(images, texts, np.arange(6))
+
+    # R@1 100, 50, 0; median rank 1, floor(1.5) = 1, 2; mean rank 1, 1.5, 2. All six at once would
+    # rank the captions of other folds in between.
+    mean = {"r1": 50, "r5": 100, "r10": 100, "medr": pytest.approx(4 / 3), "meanr": 1.5}
+    assert found == {"image_to_text": mean, "text_to_image": mean, "rsum": 500, "captions": 6}
+
+
+def test_coco1k_is_the_mean_over_five_times_1000_pictures_with_all_their_captions():
+    # One or two captions a picture, so that folds differ in their number of captions.
+    captions = np.random.default_rng(1).integers(1, 3, 5_000)
+    images, texts, pictures = drawn(5_000, captions)
+    folds = []
+    for start in range(0, 5_000, 1_000):
+        own = np.isin(pictures, np.arange(start, start + 1_000))
+        block = slice(start, start + 1_000)
+        folds.append(
+            retrieval_metrics(
+                images.vectors[block],
+                texts.vectors[own],
+                images.instances[block],
+                texts.instances[own],
+            )
+        )
+
+    found = PROTOCOLS["coco1k"].score(images, texts, pictures)
+
+    assert (PROTOCOLS["coco1k"].pictures, found["captions"]) == (5_000, captions.sum())
+    for direction in DIRECTIONS:
+        for key in ("r1", "r5", "r10", "medr", "meanr"):
+            assert found[direction][key] == pytest.approx(
+                sum(fold[direction][key] for fold in folds) / 5
+            )
+    assert found["rsum"] == pytest.approx(sum(fold["rsum"] for fold in folds) / 5)
+
+
+@pytest.mark.parametrize("people", [None, 4, 1])
+def test_coco5k_takes_the_first_five_captions_of_each_picture(people):
+    # Neighbours of one instance are two pictures still: with one person, five captions of each.
+    captions = [5, 7, 6, 5, 9, 5, 5, 6]
+    images, texts, pictures = drawn(8, captions, people)
+    starts = np.cumsum([0, *captions[:-1]])
+    kept = np.concatenate([np.arange(start, start + 5) for start in starts])
+    expected = retrieval_metrics(
+        images.vectors, texts.vectors[kept], images.instances, texts.instances[kept]
+    )
+    protocol = PROTOCOLS["coco5k"]
+    assert protocol.pictures == 5_000
+    found = replace(protocol, pictures=8).score(images, texts, pictures)
+    assert found == {**expected, "captions": 40}
+
+
+def test_all_and_cuhk_pedes_compare_everything():
+    images, texts, pictures = drawn(9, [1, 2, 3] * 3, people=4)
+    everything = images.vectors, texts.vectors, images.instances, texts.instances
+    for name, measure in (("all", retrieval_metrics), ("cuhk_pedes", identity_metrics)):
+        found = PROTOCOLS[name].score(images, texts, pictures)
+        assert found == {**measure(*everything), "captions": 18}
+
+
+def test_folds_may_lack_a_direction():
+    images, texts, pictures = drawn(4, [1, 1, 1, 1])
+    found = Protocol(identity_metrics, folds=2).score(images, texts, pictures)
+    assert found["image_to_text"] is None and found["text_to_image"]["map"] > 0
+
+
+@pytest.mark.parametrize(
+    ("protocol", "complaint"),
+    [
+        ("coco1k", "holds 3 pictures in its split test, and coco1k is defined on exactly 5,000"),
+        ("coco5k", "holds 3 pictures in its split test, and coco5k is defined on exactly 5,000"),
+        # The pictures have 1, 2 and 3 captions.
+        ("two", "2 of the 3 pictures of .*, split test, have fewer than the 3 captions that two"),
+    ],
+)
+def test_split_that_is_not_the_protocols_is_refused_before_the_work(
+    model, data, caption_encoder, monkeypatch, protocol, complaint
+):
+    monkeypatch.setitem(PROTOCOLS, "two", Protocol(retrieval_metrics, captions=3))
+    seen = []
+    with pytest.raises(UserError, match=complaint):
+        evaluate_split(
+            model, caption_encoder, data, "test", protocol, progress=lambda *s: seen.append(s)
+        )
+    assert seen == []
+
+
+def test_what_was_scored_and_how_much_of_it_is_known_is_told(model, data, monkeypatch):
+    monkeypatch.setitem(PROTOCOLS, "first", Protocol(retrieval_metrics, captions=1))
+    captions = [
+        caption.decode().split()
+        for shard in sorted(data.glob("test-*.tfrecord"))
+        for record in tf.data.TFRecordDataset(str(shard))
+        for caption in tf.train.Example.FromString(record.numpy())
+        .features.feature["captions"]
+        .bytes_list.value
+    ]
+    # The captions are four words each; of all six, whatever the protocol takes.
+    known = [sum(word in ("dog", "cats") for word in caption) for caption in captions]
+    found = evaluate_split(model, CaptionEncoder(["dog", "cats"], 6, True), data, "test", "first")
+    assert (found["pictures"], found["captions"]) == (3, 3)
+    assert found["vocabulary"] == {
+        "known_words": pytest.approx(100 * sum(known) / 24),
+        "captions_without_known_word": pytest.approx(100 * known.count(0) / 6),
+    }
 
 
 @pytest.mark.parametrize("count", [0, 4, 6])
@@ -110,17 +240,31 @@ METRICS = {
     "image_to_text": {"r1": 27.04, "r5": 58.0, "r10": 71.0, "medr": 4.0, "meanr": 13.25},
     "text_to_image": None,
     "rsum": 156.04,
+    "vocabulary": {"known_words": 97.25, "captions_without_known_word": 0.5},
 }
+IDENTITY = {"r1": 44.4, "r5": 66.3, "r10": 75.1, "medr": 2, "meanr": 9, "map": 40.04, "minp": 25.0}
+
+
+def shown(metrics: dict) -> str:
+    stream = StringIO()
+    Console(file=stream, width=80).print(metrics_table(metrics, "tiny on drawn, test, all"))
+    return " ".join(stream.getvalue().split())
 
 
 def test_table_shows_what_the_protocol_measures():
-    stream = StringIO()
-    Console(file=stream, width=80).print(metrics_table(METRICS, "tiny on drawn, test"))
-    shown = " ".join(stream.getvalue().split())
-    assert "tiny on drawn, test" in shown
-    assert "image to text │ 27.0 │ 58.0 │ 71.0 │ 4.0 │ 13.2" in shown
-    assert "text to image" not in shown
-    assert "rsum 156.0" in shown
+    table = shown(METRICS)
+    assert "tiny on drawn, test, all" in table
+    assert "image to text │ 27.0 │ 58.0 │ 71.0 │ 4.0 │ 13.2" in table
+    assert "text to image" not in table and "mAP" not in table
+    assert "rsum 156.0" in table
+    assert "words known 97.2 %, captions without one 0.5 %" in table
+
+
+def test_table_shows_the_precision_of_persons():
+    table = shown({**METRICS, "image_to_text": None, "text_to_image": IDENTITY})
+    assert "R@1 ┃ R@5 ┃ R@10 ┃ MedR ┃ MeanR ┃ mAP ┃ mINP" in table
+    assert "text to image │ 44.4 │ 66.3 │ 75.1 │ 2.0 │ 9.0 │ 40.0 │ 25.0" in table
+    assert "image to text" not in table
 
 
 def test_metrics_file_is_named_after_data_split_and_protocol(tmp_path, monkeypatch):

@@ -120,8 +120,26 @@ def test_card_shows_metrics(model, caption_encoder):
     metrics = {"flickr8k-test-all": {"image_to_text": None, "text_to_image": row, "rsum": 92.34}}
     card = model_card("tiny", model, caption_encoder, {}, metrics)
     assert "| flickr8k-test-all | text to image | 12.3 | 30.0 | 50.0 | 9.0 | 20.5 |" in card
-    assert "image to text" not in card
+    assert "image to text" not in card and "mAP" not in card
     assert "Not recorded." in card
+
+
+def test_card_shows_metrics_of_several_protocols(model, caption_encoder):
+    row = {"r1": 12.34, "r5": 30.0, "r10": 50.0, "medr": 9.0, "meanr": 20.5}
+    metrics = {
+        "people-test-all": {"image_to_text": row, "text_to_image": row, "rsum": 184.68},
+        "people-test-cuhk_pedes": {
+            "image_to_text": None,
+            "text_to_image": {**row, "map": 11.0, "minp": 4.75},
+            "rsum": None,
+        },
+    }
+    card = model_card("tiny", model, caption_encoder, {}, metrics)
+    numbers = "12.3 | 30.0 | 50.0 | 9.0 | 20.5"
+    assert "| measured on | direction | R@1 | R@5 | R@10 | MedR | MeanR | mAP | mINP |" in card
+    assert f"| people-test-all | image to text | {numbers} |  |  |" in card
+    assert f"| people-test-cuhk_pedes | text to image | {numbers} | 11.0 | 4.8 |" in card
+    assert "| people-test-cuhk_pedes | image to text" not in card
 
 
 def test_failed_verification_publishes_nothing(caption_encoder, tmp_path):

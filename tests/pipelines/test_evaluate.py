@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pipelines import evaluate
 from tests.export.tiny import tiny_data
+from tf_dpce.data.manifest import VOCABULARY_FILE
+from tf_dpce.data.prepare import prepare
 from tf_dpce.files import sha256_file
+from tf_dpce.sources.pair import SPLITS, Pair
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +42,46 @@ def test_evaluate_leaves_the_metrics_in_the_run(run, data, capsys):
     weights = run / "checkpoints" / "stage1-best.npz"
     assert metrics["checkpoint_sha256"] == sha256_file(weights)
     assert metrics["command"].endswith("--protocol all --checkpoint best")
+    # Its captions are drawn from the run's own words.
+    assert metrics["vocabulary"] == {"known_words": 100, "captions_without_known_word": 0}
+    assert "words known 100.0 %, captions without one 0.0 %" in shown
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory) -> Path:
+    """Another data set: in each split two pictures of one person, one of another."""
+    folder = tmp_path_factory.mktemp("work") / "people"
+    folder.mkdir()
+    # Of the run's words: a, dog, sleep; 3 of 9. The second caption has none.
+    captions = ("A man walks his dog", "ein Mann", "they sleep")
+    pairs = []
+    for split in SPLITS:
+        for number, caption in enumerate(captions):
+            path = folder / f"{split}{number}.png"
+            Image.new("RGB", (40, 40), (80 * number, 255 - 90 * number, 60)).save(path)
+            pairs.append(Pair(path.name, path, caption, split, f"{split} person {number // 2}"))
+    prepare(pairs, folder, source="table")
+    return folder
+
+
+def test_persons_are_found_in_data_that_the_run_was_not_trained_on(run, people, capsys):
+    assert sha256_file(people / VOCABULARY_FILE) != sha256_file(run / VOCABULARY_FILE)
+    arguments = ["--run", str(run), "--data", str(people), "--protocol", "cuhk_pedes"]
+    assert evaluate.main(arguments) == 0
+
+    path = run / "metrics-people-test-cuhk_pedes.json"
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[-1] == str(path)
+    assert "mINP" in shown and "image to text" not in shown
+    assert "words known 33.3 %, captions without one 33.3 %" in " ".join(shown.split())
+    metrics = json.loads(path.read_text())
+    assert metrics["image_to_text"] is None
+    found = metrics["text_to_image"]
+    assert list(found) == ["r1", "r5", "r10", "medr", "meanr", "map", "minp"]
+    assert metrics["rsum"] == pytest.approx(found["r1"] + 200)
+    # Two hits among three pictures are at ranks 2 and 3 at worst, one alone at rank 3.
+    assert found["map"] >= 100 * (2 * (1 / 2 + 2 / 3) / 2 + 1 / 3) / 3
+    assert metrics["vocabulary"]["captions_without_known_word"] == pytest.approx(100 / 3)
 
 
 def test_a_measurement_of_both_sides_stands_beside_the_other(run, data, capsys):
@@ -52,6 +97,7 @@ def test_a_measurement_of_both_sides_stands_beside_the_other(run, data, capsys):
     [
         ({"--split": "dev"}, "has no split dev"),
         ({"--protocol": "5k"}, "unknown protocol 5k"),
+        ({"--protocol": "coco1k"}, "coco1k is defined on exactly 5,000: prepare these"),
         ({"--run": "nowhere"}, "nowhere is not a run"),
         ({"--data": "nowhere"}, "nowhere"),
         ({"--checkpoint": "last"}, "stage1-last"),

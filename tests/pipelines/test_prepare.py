@@ -15,10 +15,23 @@ import numpy as np
 import pytest
 
 from pipelines.prepare import main
-from tests.samples import digests, picture, write_flickr8k
+from tests.samples import (
+    COCO_SPLITS,
+    digests,
+    karpathy_coco,
+    karpathy_picture,
+    person_picture,
+    picture,
+    write_flickr8k,
+    write_flickr30k,
+    write_json,
+    write_mscoco,
+    write_pictures,
+)
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.files import sole_writer
+from tf_dpce.sources.pair import SPLITS
 
 SCENES = ["--source", "scenes", "--pictures", "40", "--val-pictures", "5", "--test-pictures", "5"]
 USAGE = 2
@@ -32,6 +45,10 @@ def flickr8k(tmp_path: Path) -> list[str]:
 
 def run(*argv: object) -> int:
     return main([str(argument) for argument in argv])
+
+
+def pictures(folder: Path) -> dict[str, int]:
+    return {name: split.pictures for name, split in Manifest.load(folder).splits.items()}
 
 
 # --- what it says and leaves ----------------------------------------------------------------------
@@ -56,12 +73,17 @@ def test_flickr8k_with_dirt_says_both_counts_and_why(flickr8k: list[str], tmp_pa
     for reason in ("no such file", "malformed name", "empty caption", "cannot be decoded"):
         assert f"1 {reason}" in said[4]
     assert said[5].startswith("vocabulary of ") and "100.0 %" in said[5]
-    assert [Path(line) for line in said[6:]] == [
+    assert said[6:9] == [
+        "train has 5 of the 6,000 published pictures: 5,995 are missing, see rejected.jsonl",
+        "val has 2 of the 1,000 published pictures: 998 are missing, see rejected.jsonl",
+        "test has 2 of the 1,000 published pictures: 998 are missing, see rejected.jsonl",
+    ]
+    assert [Path(line) for line in said[9:]] == [
         *(out / name for name in ("rejected.jsonl", "test-00000-of-00001.tfrecord")),
         *(out / f"{split}-00000-of-00001.tfrecord" for split in ("train", "val")),
         *(out / name for name in ("vocabulary.txt", "manifest.json")),
     ], "every file is named"
-    assert all(Path(line).is_file() for line in said[6:])
+    assert all(Path(line).is_file() for line in said[9:])
 
 
 def test_vectors_make_a_dictionary_and_the_coverage_is_said(
@@ -100,6 +122,68 @@ def test_a_table_of_ones_own(tmp_path: Path):
     assert Manifest.load(tmp_path / "out").splits["val"].pictures == 1
 
 
+def test_flickr30k_says_whose_split_it_is(tmp_path: Path, capsys):
+    names = [f"{number}.jpg" for number in range(6)]
+    root = write_flickr30k(tmp_path / "flickr30k", names)
+    argv = ["--source", "flickr30k", "--root", root]
+    assert run(*argv, "--out", tmp_path / "drawn", "--seed", 3) == 0
+    said = capsys.readouterr().out
+    assert "split drawn by --seed 3; --split-file takes a published one" in said
+    assert "train has 4 of the 29,783 published pictures: 29,779 are missing\n" in said
+    splits = tmp_path / "splits.tsv"
+    splits.write_text("".join(f"{n}\t{s}\n" for n, s in zip(names, 2 * SPLITS, strict=True)))
+    assert run(*argv, "--out", tmp_path / "given", "--split-file", splits) == 0
+    assert "drawn" not in capsys.readouterr().out
+    assert pictures(tmp_path / "given") == {"train": 2, "val": 2, "test": 2}
+
+
+def test_one_split_of_mscoco_has_one_digest_from_either_source(tmp_path: Path):
+    root = write_mscoco(tmp_path / "coco")
+    value = {"images": karpathy_coco(), "dataset": "coco"}
+    karpathy = write_json(tmp_path / "dataset_coco.json", value)
+    splits = tmp_path / "splits.tsv"
+    splits.write_text("".join(f"{name}\t{split}\n" for name, split in COCO_SPLITS.items()))
+    official = ["--source", "mscoco", "--root", root, "--split-file", splits]
+    assert run(*official, "--out", tmp_path / "a") == 0
+    argv = ["--source", "karpathy", "--root", root, "--annotations", karpathy]
+    assert run(*argv, "--out", tmp_path / "b") == 0
+    one, other = Manifest.load(tmp_path / "a"), Manifest.load(tmp_path / "b")
+    assert pictures(tmp_path / "a") == {"train": 2, "val": 1, "test": 1}
+    assert (one.source, other.source) == ("mscoco", "karpathy")
+    assert one.split_digest == other.split_digest
+    assert one.splits == other.splits, "the shards are the same, byte for byte"
+
+
+def test_pictures_that_karpathy_names_and_that_are_not_there_are_rejected(tmp_path: Path, capsys):
+    names = {f"{split}{n}.jpg": split for split in SPLITS for n in range(2)}
+    listed = [karpathy_picture(name, split) for name, split in names.items()]
+    value = {"images": listed, "dataset": "flickr30k"}
+    path = write_json(tmp_path / "dataset_flickr30k.json", value)
+    root = write_pictures(tmp_path / "photos", [name for name in names if name != "val0.jpg"])
+    argv = ["--source", "karpathy", "--root", root, "--annotations", path]
+    assert run(*argv, "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "rejected 1: 1 no such file" in said and "split drawn" not in said
+    assert "val has 1 of the 1,014 published pictures: 1,013 are missing, see rejected" in said
+    assert str(root / "val0.jpg") in (tmp_path / "out" / "rejected.jsonl").read_text()
+
+
+def test_people_are_the_classes_of_cuhk_pedes(tmp_path: Path, capsys):
+    # Persons 11 and 13 have one picture, and their numbers are not dense.
+    people = {"cam_a/1.png": 11, "cam_a/2.png": 12, "cam_b/2.png": 12, "Market/3.jpg": 13}
+    people |= {"CUHK01/4.png": 14, "CUHK01/5.png": 14}
+    splits = ("train", "train", "train", "val", "test", "test")
+    write_pictures(tmp_path / "imgs", people)
+    listed = zip(people.items(), splits, strict=True)
+    write_json(tmp_path / "reid_raw.json", [person_picture(*item, split) for item, split in listed])
+    assert run("--source", "cuhk_pedes", "--root", tmp_path, "--out", tmp_path / "out") == 0
+    infos = Manifest.load(tmp_path / "out").splits
+    counts = {name: (info.pictures, info.instances) for name, info in infos.items()}
+    assert counts == {"train": (3, 2), "val": (1, 1), "test": (2, 1)}
+    said = capsys.readouterr().out
+    assert "train has 2 of the 11,003 published people: 11,001 are missing\n" in said
+
+
 # --- mistakes -------------------------------------------------------------------------------------
 
 
@@ -115,6 +199,11 @@ def test_a_table_of_ones_own(tmp_path: Path):
         ["--source", "flickr8k", "--root", ".", "--picture-size", "64"],
         ["--source", "table", "--annotations", "a.csv", "--val-pictures", "9"],
         ["--source", "table", "--annotations", "a.csv", "--test-pictures", "500"],
+        ["--source", "flickr30k"],
+        ["--source", "karpathy", "--root", "."],
+        ["--source", "karpathy", "--annotations", "dataset_coco.json"],
+        ["--source", "mscoco", "--root", ".", "--images", "."],
+        ["--source", "cuhk_pedes", "--root", ".", "--split-file", "splits.tsv"],
         ["--source", "flickr", "--root", "."],
         ["--source", "scenes", "--workers", "0"],
         ["--source", "scenes", "--pictures", "none"],
@@ -129,7 +218,7 @@ def test_options_that_do_not_go_together_are_bad_usage(argv: list[str], tmp_path
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("mistake", ["no vectors", "no captions", "broken table"])
+@pytest.mark.parametrize("mistake", ["no vectors", "no captions", "broken table", "cut short"])
 def test_a_mistake_is_one_line_and_leaves_nothing(
     mistake: str, flickr8k: list[str], tmp_path: Path, capsys
 ):
@@ -139,6 +228,10 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     elif mistake == "no captions":
         named = Path(flickr8k[-1]) / "Flickr8k_text" / "Flickr8k.token.txt"
         named.write_text("\n")
+    elif mistake == "cut short":
+        named = tmp_path / "dataset_flickr8k.json"
+        named.write_text('{"images": [{"filename": ')
+        argv = ["--source", "karpathy", "--root", flickr8k[-1], "--annotations", str(named)]
     else:
         named = tmp_path / "pairs.csv"
         named.write_text("image,caption\nonly one\n")

@@ -74,6 +74,12 @@ def test_case_counts_unless_lowered():
     assert encode("NAÏVE", lowercase=True) == [[5, 0, 0, 0]]
 
 
+def test_every_word_is_looked_up_the_unknown_ones_too():
+    encoder = CaptionEncoder(WORDS, max_length=1, lowercase=True)
+    ids = encoder.look_up(tf.constant(["zebra a (CAT)", " .?", "zebra"]))
+    assert ids.to_list() == [[0, 1, 3], [], [0]]
+
+
 def test_ids_are_int32_of_a_fixed_width():
     ids = CaptionEncoder(WORDS, 4, True)(tf.constant(["a", "dog"]))
     assert ids.dtype == tf.int32 and ids.shape == (2, 4)

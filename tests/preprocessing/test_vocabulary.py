@@ -11,9 +11,11 @@ import tensorflow as tf
 
 from tf_dpce.errors import UserError
 from tf_dpce.preprocessing.text import CaptionEncoder
+from tf_dpce.preprocessing.vectors import open_vectors
 from tf_dpce.preprocessing.vocabulary import (
     build_vocabulary,
     count_words,
+    known_words,
     rank_words,
     read_vocabulary,
     without_words,
@@ -60,6 +62,13 @@ def test_only_some_words_may_be_kept():
     assert rank_words(counts, only={"cat", "dog", "unseen"}) == ["dog", "cat"]
     assert rank_words(counts, only=set()) == []
     assert build_vocabulary(CAPTIONS, lowercase=True, only=["two", "dogs"]) == ["dogs", "two"]
+
+
+def test_the_words_with_a_vector_are_those_of_the_captions_alone(tmp_path: Path):
+    (tmp_path / "glove.txt").write_text("Dog 1 2\nsled 3 4\ncat 5 6\n")
+    file = open_vectors(tmp_path / "glove.txt")
+    assert known_words(file, CAPTIONS, lowercase=True) == {"dog", "sled"}
+    assert known_words(file, CAPTIONS, lowercase=False) == {"sled"}
 
 
 def test_no_captions_make_no_words():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tf_dpce.sources.pair import Pair
-from tf_dpce.sources.splits import drawn_splits, read_split_file
+from tf_dpce.sources.splits import drawn_splits, given_or_drawn_splits, read_split_file
 from tf_dpce.sources.table import read_table
 
 SEEDS = range(40)
@@ -92,3 +92,20 @@ def test_a_picture_spelt_in_two_ways_is_one_picture(tmp_path: Path):
     (tmp_path / "splits.tsv").write_text("./a/b.jpg\tval\n")
     given = list(read_table(path, split_file=tmp_path / "splits.tsv"))
     assert {(pair.image_id, pair.split) for pair in given} == {("a/b.jpg", "val")}
+
+
+def test_so_many_are_held_out_but_never_more_than_a_tenth():
+    for count, held_out, expected in ((5000, 100, 100), (5000, 900, 500), (12, 100, 1), (3, 9, 1)):
+        counts = Counter(given_or_drawn_splits(None, names(count), 0, held_out).values())
+        assert counts == {"train": count - 2 * expected, "val": expected, "test": expected}
+
+
+def test_what_is_held_out_depends_on_the_names_and_the_seed_alone():
+    splits = given_or_drawn_splits(None, names(200), 3, 20)
+    assert given_or_drawn_splits(None, names(200)[::-1] + names(9), 3, 20) == splits
+    assert given_or_drawn_splits(None, names(200), 4, 20) != splits
+
+
+def test_a_given_file_goes_before_the_draw(tmp_path: Path):
+    (tmp_path / "splits.tsv").write_text("0.jpg\ttest\n")
+    assert given_or_drawn_splits(tmp_path / "splits.tsv", names(9), 0, 2) == {"0.jpg": "test"}

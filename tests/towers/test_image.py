@@ -10,7 +10,7 @@ import pytest
 
 from tf_dpce.errors import UserError
 from tf_dpce.towers import image_tower
-from tf_dpce.towers.image import _application, image_head
+from tf_dpce.towers.image import _application, image_head, image_trunk
 
 # Keras's own saving converts variables in a way that NumPy 2 deprecates.
 DEPRECATED = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -56,6 +56,30 @@ def test_layers_of_the_head():
     assert kinds == ["Dense", "BatchNormalization", "ReLU", "Dense", "BatchNormalization"]
     shapes = [tuple(v.shape) for v in head.trainable_variables if v.name == "kernel"]
     assert shapes == [(12, 8), (8, 6)]
+
+
+@pytest.mark.parametrize("name", ["VGG16", "VGG19"])
+def test_a_vgg_ends_at_its_second_dense_layer_before_the_relu(name: str):
+    trunk = image_trunk(name, None, 32)
+    assert trunk.output_shape == (None, 4096)
+    features = trunk.predict(pictures(2, 32), verbose=0)
+    # Behind a ReLU nothing would be below 0.
+    assert features.min() < 0 < features.max()
+
+
+@DEPRECATED
+def test_a_vgg_takes_the_dense_layers_of_its_weights(tmp_path: Path):
+    keras.utils.set_random_seed(1)
+    whole = keras.applications.VGG16(weights=None, input_shape=(32, 32, 3))
+    whole.save_weights(tmp_path / "vgg.weights.h5")
+    trunk = image_trunk("VGG16", str(tmp_path / "vgg.weights.h5"), 32)
+    pixels = pictures(2, 32)
+    until_fc2 = keras.Model(whole.input, whole.get_layer("fc2").output)
+    expected = until_fc2.predict(
+        keras.applications.vgg16.preprocess_input(pixels.copy()), verbose=0
+    )
+    features = trunk.predict(pixels, verbose=0)
+    np.testing.assert_allclose(np.maximum(features, 0), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_an_unknown_backbone_is_the_users_mistake():

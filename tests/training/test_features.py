@@ -79,8 +79,8 @@ def test_it_holds_what_the_trunk_says_of_each_view(
 def test_it_holds_every_caption(cache: FeatureCache, data: Path, encoder: CaptionEncoder):
     batches = list(evaluation_captions(data, "train", encoder, 100).as_numpy_iterator())
     ids = np.concatenate([batch["text"] for batch in batches])
-    np.testing.assert_array_equal(cache.ids, ids)
-    owners = np.repeat(cache.instances, np.diff(cache.first_caption))
+    np.testing.assert_array_equal(cache.captions.ids, ids)
+    owners = np.repeat(cache.captions.instances, np.diff(cache.captions.first))
     np.testing.assert_array_equal(owners, np.concatenate([b["instance"] for b in batches]))
 
 
@@ -132,9 +132,9 @@ def test_another_vocabulary_needs_no_other_features(
     words = CaptionEncoder(encoder.words[::-1], PLACES - 1, lowercase=True)
     other = cached_features(trunk, data, "train", IMAGE, words, VIEWS)
     assert files(data) == before
-    assert other.ids.shape == (len(cache.ids), PLACES - 1)
-    first = [[encoder.words[i - 1] for i in row if i] for row in cache.ids]
-    second = [[words.words[i - 1] for i in row if i] for row in other.ids]
+    assert other.captions.ids.shape == (len(cache.captions.ids), PLACES - 1)
+    first = [[encoder.words[i - 1] for i in row if i] for row in cache.captions.ids]
+    second = [[words.words[i - 1] for i in row if i] for row in other.captions.ids]
     assert second == [row[: PLACES - 1] for row in first]
 
 
@@ -156,7 +156,7 @@ def test_training_from_it_is_training_through_the_trunk(
 
 def test_training_takes_every_view_and_only_the_pictures_own(cache: FeatureCache):
     order, views = Order(0, 48, 8), []
-    place = {int(instance): row for row, instance in enumerate(cache.instances)}
+    place = {int(instance): row for row, instance in enumerate(cache.captions.instances)}
     for batch in cache.training_batches(TEXT, order, 0, 12).as_numpy_iterator():
         for features, instance in zip(batch["image"], batch["instance"], strict=True):
             own = cache.features[place[int(instance)]].astype(np.float32)

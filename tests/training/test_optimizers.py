@@ -114,6 +114,8 @@ def test_a_stage_gets_a_rate_for_each_part_of_the_model(name: str, kind):
         trunk_multiplier=0.3,
         word_multiplier=0.001,
         classifier_multiplier=0.01,
+        classifier_bias_multiplier=0.02,
+        gamma_multiplier=2.0,
     )
     model = build_model(CONFIG, vocabulary_size=9, num_instances=4)
     optimizer = stage_optimizer(stage, stage_schedule(stage, 5), model)
@@ -121,7 +123,9 @@ def test_a_stage_gets_a_rate_for_each_part_of_the_model(name: str, kind):
     scales = {v.path: optimizer.multipliers.get(v.path, 1.0) for v in model.trainable_variables}
     assert scales["image_conv1/kernel"] == scales["image_conv4_bn/gamma"] == 0.3
     assert scales["text_embedding/embeddings"] == scales["text_embedding/bias"] == 0.001
-    assert scales["instance_classifier/kernel"] == scales["instance_classifier/bias"] == 0.01
+    assert scales["instance_classifier/kernel"] == 0.01
+    assert scales["instance_classifier/bias"] == 0.02
+    assert scales["text_embedding_bn/gamma"] == scales["image_fc1_bn/gamma"] == 2.0
     rest = {path for path, scale in scales.items() if scale == 1.0}
-    assert {"image_fc1/kernel", "text_fc/kernel", "text_embedding_bn/gamma"} <= rest
+    assert {"image_fc1/kernel", "text_fc/kernel", "text_embedding_bn/beta"} <= rest
     assert not any("conv" in path or "classifier" in path for path in rest)

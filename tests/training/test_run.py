@@ -224,16 +224,18 @@ def test_a_finished_run_resumed_has_nothing_left_to_do(
 
 
 def test_a_run_is_resumed_from_another_working_folder(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
-    vectors, run = tmp_path / "vectors.npz", tmp_path / "run"
-    np.savez(vectors, words=np.array(["red"]), vectors=np.ones((1, 8), np.float32))
+    vectors, run = tmp_path / "vectors.txt", tmp_path / "run"
+    vectors.write_text("red 1 2 3 4 5 6 7 8\nzebra 1 2 3 4 5 6 7 8\n")
     once = {"stage1__epochs": 1, "stage2__epochs": 0}
     monkeypatch.chdir(tmp_path)
-    assert run_tiny(scenes, run, vectors="vectors.npz", **once) == 0
+    assert run_tiny(scenes, run, vectors="vectors.txt", **once) == 0
+    size = Manifest.load(scenes).vocabulary_size
+    assert f"\n1 of {size} words start from {vectors}\n" in capsys.readouterr().out
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert run_tiny(scenes, run, "--resume", vectors="../vectors.npz", **once) == 0
+    assert run_tiny(scenes, run, "--resume", vectors="../vectors.txt", **once) == 0
 
 
 def test_a_second_stage_alone_starts_from_the_best_of_a_run(

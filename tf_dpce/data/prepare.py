@@ -25,9 +25,10 @@ from tf_dpce.data.shards import SHARD_BYTES
 from tf_dpce.data.split_writer import SplitWriter
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_file, remove_stale, sha256_file, sha256_lines, sole_writer
-from tf_dpce.preprocessing.vectors import vector_words
+from tf_dpce.preprocessing.vectors import open_vectors
 from tf_dpce.preprocessing.vocabulary import (
     count_words,
+    known_words,
     rank_words,
     without_words,
     write_vocabulary,
@@ -69,7 +70,7 @@ def prepare(
         source: name of the reader, for the manifest.
         seed: orders the training pictures; validation and test keep the reader's order.
         lowercase: whether words are lower-cased, here and whenever captions are encoded.
-        vectors: keeps only the words that have a vector in this file.
+        vectors: keeps only the words that have a vector in this file, as `look_up` finds them.
         workers: number of threads that decode.
         shard_bytes: a new shard is begun once one has this many bytes.
         progress: called with the pictures done and their total.
@@ -78,10 +79,13 @@ def prepare(
         UserError: there is nothing to use in a split, an input is wrong, `out` holds what
             `prepare` did not write, or another process is writing there.
     """
-    known = vector_words(vectors) if vectors else None
+    file = open_vectors(vectors) if vectors else None
     with _staging(out) as folder:
         pictures, rejected = _drop_empty_captions(*group_pairs(items))
         refuse_foreign(out, (picture.path for picture in pictures))
+        # Before the pictures: a damaged file is found out before they are decoded.
+        texts = [text for item in pictures if item.split == "train" for text in item.captions]
+        known = known_words(file, texts, lowercase) if file else None
         pictures = _order(pictures, seed)
         writer = SplitWriter(folder, rejected, workers, shard_bytes, len(pictures), progress)
         splits = {

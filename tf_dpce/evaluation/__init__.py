@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tf_dpce.evaluation.metrics import retrieval_metrics
+from tf_dpce.evaluation.metrics import identity_metrics, retrieval_metrics
 
-__all__ = ["retrieval_metrics"]
+__all__ = ["identity_metrics", "retrieval_metrics"]

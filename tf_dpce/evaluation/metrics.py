@@ -1,20 +1,16 @@
-"""Recall, median rank and mean rank in both directions. NumPy alone."""
+"""Recall, median and mean rank, and what sums up several hits of a query. NumPy alone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tf_dpce.errors import UserError
+from tf_dpce.evaluation.ranks import best_ranks, hit_ranks
 
 RECALLS = (1, 5, 10)
-
-# Scores in a block of queries against the whole corpus: 32 MiB of float64.
-_BLOCK_SCORES = 2**22
-# Two equal vectors may score apart by rounding alone, since a matrix product adds up in another
-# order at its edges. This is far above that noise, and far below float32 vectors' own.
-_TIE = 1e-9
 
 
 def retrieval_metrics(
@@ -54,52 +50,89 @@ def retrieval_metrics(
         >>> retrieval_metrics(vectors, vectors, np.arange(3), np.arange(3))["rsum"]
         600.0
     """
-    images, texts = np.asarray(image_embeddings), np.asarray(text_embeddings)
-    image_ids, text_ids = np.asarray(image_ids), np.asarray(text_ids)
-    _check_shapes(images, texts, image_ids, text_ids)
-    _check_finite(images, "image_embeddings")
-    _check_finite(texts, "text_embeddings")
-    image_keys, text_keys = _shared_keys(image_ids, text_ids)
-    _check_answerable(image_keys, text_keys)
+    images, texts, image_keys, text_keys = _checked(
+        image_embeddings, text_embeddings, image_ids, text_ids
+    )
+    _check_answerable("pictures have no sentence", image_keys, text_keys)
+    _check_answerable("sentences have no picture", text_keys, image_keys)
     directions = {
         "image_to_text": _summary(best_ranks(images, texts, image_keys, text_keys)),
         "text_to_image": _summary(best_ranks(texts, images, text_keys, image_keys)),
     }
-    recalls = [d[f"r{k}"] for d in directions.values() for k in RECALLS]
-    return {**directions, "rsum": float(sum(recalls))}
+    return {**directions, "rsum": _rsum(*directions.values())}
 
 
-def best_ranks(
-    queries: np.ndarray, corpus: np.ndarray, query_ids: np.ndarray, corpus_ids: np.ndarray
-) -> np.ndarray:
-    """Returns the 0-based rank of each query's best hit, int64 `[Q]`.
+def identity_metrics(
+    image_embeddings: np.ndarray,
+    text_embeddings: np.ndarray,
+    image_ids: np.ndarray,
+    text_ids: np.ndarray,
+) -> dict[str, Any]:
+    """Scores retrieval of all pictures of a person by a sentence.
 
-    Memory grows with Q + N, never with their product: queries go in blocks.
+    Hits and equal scores are those of `retrieval_metrics`, arguments and errors too; but a picture
+    without a sentence is one more that is wrong.
 
-    Args:
-        queries: finite float `[Q, D]`.
-        corpus: finite float `[N, D]`.
-        query_ids: `[Q]`; each is among `corpus_ids`.
-        corpus_ids: `[N]`.
+    Returns:
+        `{"image_to_text": None, "text_to_image": {...}, "rsum": float}`; the direction has, beside
+        what it has in `retrieval_metrics`, the means over all queries, in percent, of
+        `map`: average precision, the mean of the precision at each hit, which is h / r for the
+        h-th hit at rank r. The authors' code takes the mean of it and (h - 1) / (r - 1)
+        (trapezoids), which is never higher;
+        `minp`: the inverse negative penalty, the number of hits over the rank of the last one.
+        `rsum` is the sum of the three recalls, 300 at most.
+
+    Example:
+        >>> vectors = np.eye(3, dtype=np.float32)
+        >>> identity_metrics(vectors, vectors, np.arange(3), np.arange(3))["rsum"]
+        300.0
     """
-    columns = np.ascontiguousarray(corpus.T, dtype=np.float64)
-    longest = np.sqrt(np.max(np.sum(columns**2, axis=0)))
-    rows = max(1, _BLOCK_SCORES // len(corpus))
-    ranks = np.empty(len(queries), np.int64)
-    for start in range(0, len(queries), rows):
-        block = queries[start : start + rows].astype(np.float64)
-        scores = block @ columns
-        right = query_ids[start : start + rows, np.newaxis] == corpus_ids
-        best = np.max(scores, axis=1, where=right, initial=-np.inf, keepdims=True)
-        tie = _TIE * longest * np.linalg.norm(block, axis=1, keepdims=True)
-        ranks[start : start + rows] = np.sum((scores >= best - tie) & ~right, axis=1)
-    return ranks
+    images, texts, image_keys, text_keys = _checked(
+        image_embeddings, text_embeddings, image_ids, text_ids
+    )
+    _check_answerable("sentences have no picture", text_keys, image_keys)
+    ranks = hit_ranks(texts, images, text_keys, image_keys)
+    direction = {
+        **_summary(ranks.best),
+        "map": 100 * float(np.mean(ranks.average_precision)),
+        "minp": 100 * float(np.mean(ranks.inverse_penalty)),
+    }
+    return {"image_to_text": None, "text_to_image": direction, "rsum": _rsum(direction)}
+
+
+def mean_metrics(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the mean of every metric over several measurements of one kind."""
+
+    def mean(values: Sequence[Any]) -> Any:
+        if values[0] is None:
+            return None
+        if isinstance(values[0], Mapping):
+            return {key: mean([value[key] for value in values]) for key in values[0]}
+        return float(np.mean(values))
+
+    return mean(folds)
 
 
 def _summary(ranks: np.ndarray) -> dict[str, float]:
     recalls = {f"r{k}": 100.0 * int(np.sum(ranks < k)) / len(ranks) for k in RECALLS}
     median, mean = np.floor(np.median(ranks)) + 1, np.mean(ranks) + 1
     return {**recalls, "medr": float(median), "meanr": float(mean)}
+
+
+def _rsum(*directions: Mapping[str, float]) -> float:
+    return float(sum(direction[f"r{k}"] for direction in directions for k in RECALLS))
+
+
+def _checked(
+    images: np.ndarray, texts: np.ndarray, image_ids: np.ndarray, text_ids: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns pictures, sentences and their ids as small integers, once all belong together."""
+    images, texts = np.asarray(images), np.asarray(texts)
+    image_ids, text_ids = np.asarray(image_ids), np.asarray(text_ids)
+    _check_shapes(images, texts, image_ids, text_ids)
+    _check_finite(images, "image_embeddings")
+    _check_finite(texts, "text_embeddings")
+    return images, texts, *_shared_keys(image_ids, text_ids)
 
 
 def _check_shapes(
@@ -139,11 +172,7 @@ def _shared_keys(image_ids: np.ndarray, text_ids: np.ndarray) -> tuple[np.ndarra
     return keys[: len(image_ids)], keys[len(image_ids) :]
 
 
-def _check_answerable(image_keys: np.ndarray, text_keys: np.ndarray) -> None:
-    for name, keys, others in (
-        ("pictures have no sentence", image_keys, text_keys),
-        ("sentences have no picture", text_keys, image_keys),
-    ):
-        lonely = int(np.sum(~np.isin(keys, others)))
-        if lonely:
-            raise UserError(f"{lonely} of {len(keys)} {name} of the same id: check the ids")
+def _check_answerable(complaint: str, keys: np.ndarray, others: np.ndarray) -> None:
+    lonely = int(np.sum(~np.isin(keys, others)))
+    if lonely:
+        raise UserError(f"{lonely} of {len(keys)} {complaint} of the same id: check the ids")

@@ -2,28 +2,77 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tf_dpce.data.manifest import Manifest, SplitInfo
 from tf_dpce.data.pipeline import evaluation_captions, evaluation_images
 from tf_dpce.errors import UserError
+from tf_dpce.evaluation.captions import count_captions
 from tf_dpce.evaluation.embed import Embedded, embed_images, embed_texts
-from tf_dpce.evaluation.metrics import retrieval_metrics
+from tf_dpce.evaluation.metrics import identity_metrics, mean_metrics, retrieval_metrics
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
 
-# The metrics of one protocol, given all pictures and all sentences of a split.
-Protocol = Callable[[Embedded, Embedded], dict[str, Any]]
+
+@dataclass(frozen=True)
+class Protocol:
+    """What of a split is compared with what.
+
+    Attributes:
+        measure: the metrics of vectors of pictures and sentences and their ids, in the manner of
+            `retrieval_metrics`.
+        pictures: how many the split has to hold, no more and no fewer; None takes any number.
+        captions: how many of each picture count, the first ones; None takes all.
+        folds: into how many blocks the pictures are cut, in their order. Each is scored by itself,
+            with its own captions, and every metric is the mean over them.
+    """
+
+    measure: Callable[..., dict[str, Any]]
+    pictures: int | None = None
+    captions: int | None = None
+    folds: int = 1
+
+    def score(self, images: Embedded, texts: Embedded, pictures: np.ndarray) -> dict[str, Any]:
+        """Scores a split.
+
+        Args:
+            images: N pictures, in their order.
+            texts: M captions, picture by picture.
+            pictures: int `[M]`, the place of each caption's picture. Their instances do not tell
+                it: several pictures may show one person.
+
+        Returns:
+            What `measure` does, and `captions`, the number of those that counted.
+        """
+        if self.captions is not None:
+            kept = np.arange(len(pictures)) - np.searchsorted(pictures, pictures) < self.captions
+            texts, pictures = Embedded(texts.vectors[kept], texts.instances[kept]), pictures[kept]
+        borders = np.linspace(0, len(images.vectors), self.folds + 1).astype(int)
+        results = []
+        for start, stop in itertools.pairwise(borders):
+            own = slice(*np.searchsorted(pictures, [start, stop]))
+            vectors = images.vectors[start:stop], texts.vectors[own]
+            instances = images.instances[start:stop], texts.instances[own]
+            results.append(self.measure(*vectors, *instances))
+        return {**mean_metrics(results), "captions": len(pictures)}
 
 
-def all_pairs(images: Embedded, texts: Embedded) -> dict[str, Any]:
-    """Compares every picture with every sentence of the split, as for Flickr8k and Flickr30k."""
-    return retrieval_metrics(images.vectors, texts.vectors, images.instances, texts.instances)
-
-
-PROTOCOLS: dict[str, Protocol] = {"all": all_pairs}
+PROTOCOLS = {
+    # As for Flickr8k and Flickr30k, and as the paper's MSCOCO 5K.
+    "all": Protocol(retrieval_metrics),
+    # As the paper's MSCOCO 1K.
+    "coco1k": Protocol(retrieval_metrics, pictures=5_000, folds=5),
+    # As MSCOCO 5K in Karpathy's split.
+    "coco5k": Protocol(retrieval_metrics, pictures=5_000, captions=5),
+    # A sentence looks for every picture of a person.
+    "cuhk_pedes": Protocol(identity_metrics),
+}
 
 
 def protocol_named(name: str) -> Protocol:
@@ -74,13 +123,18 @@ def evaluate_split(
         flip: whether pictures are seen from both sides, as in `embed_images`.
 
     Returns:
-        What `retrieval_metrics` returns.
+        What `retrieval_metrics` or `identity_metrics` returns, averaged over the folds of the
+        protocol; `pictures` and `captions`, how many were scored; and `vocabulary`, how much of
+        all captions of the split the model knows, as in `CaptionCounts.coverage`.
 
     Raises:
-        UserError: an unknown protocol, or a split that does not exist or is empty.
+        UserError: an unknown protocol, a split that does not exist or is empty, or one that has
+            not what the protocol takes.
     """
-    score = protocol_named(protocol)
+    chosen = protocol_named(protocol)
     info = split_named(folder, split)
+    counts = count_captions(folder, split, caption_encoder)
+    _check_takes(protocol, folder, split, counts.per_picture)
     total = info.pictures + info.captions
     image_size = model.image_encoder.input_shape[1]
 
@@ -91,4 +145,28 @@ def evaluate_split(
     images = embed_images(model, pixels, info.pictures, report(0), flip)
     ids = evaluation_captions(folder, split, caption_encoder, batch_size)
     texts = embed_texts(model, ids, info.captions, report(info.pictures))
-    return score(images, texts)
+    return {
+        **chosen.score(images, texts, counts.pictures),
+        "pictures": info.pictures,
+        "vocabulary": counts.coverage(),
+    }
+
+
+def _check_takes(protocol: str, folder: Path, split: str, per_picture: np.ndarray) -> None:
+    """Makes sure that nothing of a split would be missing or left out unsaid.
+
+    Raises:
+        UserError: it has another number of pictures than the protocol takes, or too few captions.
+    """
+    takes, has = PROTOCOLS[protocol], len(per_picture)
+    if takes.pictures not in (None, has):
+        raise UserError(
+            f"{folder} holds {has:,} pictures in its split {split}, and {protocol} is defined on "
+            f"exactly {takes.pictures:,}: prepare these, or use the protocol all"
+        )
+    short = int(np.sum(per_picture < (takes.captions or 0)))
+    if short:
+        raise UserError(
+            f"{short:,} of the {has:,} pictures of {folder}, split {split}, have fewer than the "
+            f"{takes.captions} captions that {protocol} takes of each: use the protocol all"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ from rich.table import Table
 from tf_dpce.files import write_json
 
 _TITLES = {"image_to_text": "image to text", "text_to_image": "text to image"}
-_COLUMNS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medr": "MedR", "meanr": "MeanR"}
+_HEADINGS = {
+    **{"r1": "R@1", "r5": "R@5", "r10": "R@10", "medr": "MedR", "meanr": "MeanR"},
+    **{"map": "mAP", "minp": "mINP"},
+}
 
 
 def metrics_path(run: Path, data: Path, split: str, protocol: str, flip: bool = False) -> Path:
@@ -24,21 +28,52 @@ def save_metrics(path: Path, metrics: dict[str, Any], origin: dict[str, Any]) ->
 
     Args:
         path: the file.
-        metrics: what `retrieval_metrics` returns.
-        origin: the data, split and its digest, protocol, checkpoint and its digest, counts,
-            command and date.
+        metrics: what `evaluate_split` returns.
+        origin: the data, split and its digest, protocol, checkpoint and its digest, command and
+            date.
     """
     write_json(path, {**metrics, **origin})
 
 
 def metrics_table(metrics: dict[str, Any], title: str) -> Table:
-    """Returns metrics as a table: one row a direction, recalls in percent."""
-    table = Table(title=title, caption=f"rsum {metrics['rsum']:.1f}")
+    """Returns what `evaluate_split` does as a table: one row a direction that was measured."""
+    known = metrics["vocabulary"]
+    caption = (
+        f"rsum {metrics['rsum']:.1f}\n"
+        f"words known {known['known_words']:.1f} %, "
+        f"captions without one {known['captions_without_known_word']:.1f} %"
+    )
+    table = Table(title=title, caption=caption)
+    headings, rows = metrics_rows({"": metrics})
     table.add_column("")
-    for heading in _COLUMNS.values():
+    for heading in headings:
         table.add_column(heading, justify="right")
-    for direction, heading in _TITLES.items():
-        row = metrics[direction]
-        if row is not None:
-            table.add_row(heading, *(f"{row[key]:.1f}" for key in _COLUMNS))
+    for _, *cells in rows:
+        table.add_row(*cells)
     return table
+
+
+def metrics_rows(
+    measurements: Mapping[str, Mapping[str, Any]],
+) -> tuple[list[str], list[list[str]]]:
+    """Lays measurements out.
+
+    Args:
+        measurements: by a name, what `retrieval_metrics` or `identity_metrics` returned.
+
+    Returns:
+        The headings of the metrics that any of them has; and for each direction that was measured
+        its name, the direction and those metrics, empty where it lacks one.
+    """
+    measured = [
+        (name, title, result[direction])
+        for name, result in measurements.items()
+        for direction, title in _TITLES.items()
+        if result[direction] is not None
+    ]
+    keys = [key for key in _HEADINGS if any(key in values for _, _, values in measured)]
+    rows = [
+        [name, title, *(f"{values[key]:.1f}" if key in values else "" for key in keys)]
+        for name, title, values in measured
+    ]
+    return [_HEADINGS[key] for key in keys], rows

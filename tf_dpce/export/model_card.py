@@ -6,13 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from tf_dpce.evaluation.report import metrics_rows
 from tf_dpce.files import sha256_lines
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.text import CaptionEncoder
-
-_METRICS = ("r1", "r5", "r10", "medr", "meanr")
-_DIRECTIONS = ("image_to_text", "text_to_image")
 
 
 def model_card(
@@ -29,7 +27,7 @@ def model_card(
         model: the trained model.
         caption_encoder: the one that it was trained with.
         origin: what is known of data, seed and settings.
-        metrics: by a name of the measurement, what `retrieval_metrics` returned.
+        metrics: by a name of the measurement, what `evaluate_split` returned.
     """
     sections = [
         f"# {name}",
@@ -64,13 +62,8 @@ def _model_rows(model: DualPath, caption_encoder: CaptionEncoder) -> Iterable[tu
 
 
 def _results(metrics: Mapping[str, Any]) -> str:
-    rows = [
-        (name, direction.replace("_", " "), *(f"{result[direction][m]:.1f}" for m in _METRICS))
-        for name, result in metrics.items()
-        for direction in _DIRECTIONS
-        if result[direction] is not None
-    ]
-    return _table(("measured on", "direction", "R@1", "R@5", "R@10", "MedR", "MeanR"), rows)
+    headings, rows = metrics_rows(metrics)
+    return _table(("measured on", "direction", *headings), rows)
 
 
 def _endpoints(model: DualPath, caption_encoder: CaptionEncoder) -> str:

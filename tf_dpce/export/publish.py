@@ -41,7 +41,7 @@ def export_model(
         folder: of the model, NAME; versions are NAME/1, NAME/2, ...
         origin: what the card shall say of data, seed and settings.
         metrics: what the card shall say of results: by a name of the measurement, what
-            `retrieval_metrics` returned.
+            `evaluate_split` returned.
         progress: called with (steps done, steps in all).
 
     Returns:

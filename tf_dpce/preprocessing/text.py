@@ -60,12 +60,19 @@ class CaptionEncoder(tf.Module):
 
     def __call__(self, captions: tf.Tensor) -> tf.Tensor:
         """Returns int32 ids `[B, T]` of string captions `[B]`; 0 is an empty place."""
+        ids = self.look_up(captions)
+        known = tf.ragged.boolean_mask(ids, ids > 0)
+        return known.to_tensor(0, shape=[None, self.max_length])
+
+    def look_up(self, captions: tf.Tensor) -> tf.RaggedTensor:
+        """Returns the id of every word of string captions `[B]`, ragged int32 `[B, None]`.
+
+        0 is a word outside the vocabulary.
+        """
         if self.lowercase:
             captions = tf.strings.lower(captions, encoding="utf-8")
         words = split_words(captions)
-        ids = words.with_flat_values(self.table.lookup(words.flat_values))
-        known = tf.ragged.boolean_mask(ids, ids > 0)
-        return known.to_tensor(0, shape=[None, self.max_length])
+        return words.with_flat_values(self.table.lookup(words.flat_values))
 
 
 def position_shift(ids: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:

@@ -1,69 +1,79 @@
-"""Word vectors from a `.npz` file, to initialise the word embedding."""
+"""Word vectors from a file, to initialise the word embedding.
+
+The name tells the form: `.npz` is a NumPy archive, `.bin` word2vec's binary form, anything else
+text, GloVe's or word2vec's. A further `.gz` behind the latter two is unpacked on the way.
+"""
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tf_dpce.errors import UserError
+from tf_dpce.preprocessing.vector_files import BinaryVectors, NpzVectors, Row, VectorFile
+from tf_dpce.preprocessing.vector_text import TextVectors
 
 
-def vector_words(path: Path) -> set[str]:
-    """Returns the words that have a vector; `path` as in `read_vectors`."""
-    words, _ = _load(path)
-    return set(words.tolist())
+def open_vectors(path: Path) -> VectorFile:
+    """Reads as much of a file as its form and width need; of a `.npz` that is all.
+
+    Raises:
+        UserError: the file is missing or is not such a file.
+    """
+    name = path.name.lower()
+    if name.endswith(".npz"):
+        return NpzVectors(path)
+    return BinaryVectors(path) if name.endswith((".bin", ".bin.gz")) else TextVectors(path)
 
 
-def read_vectors(path: Path, words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Looks the vectors of words up.
+def look_up(
+    file: VectorFile, words: Sequence[str], lowercase: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Looks the vectors of words up, and keeps no others in memory.
+
+    A word has the vector of the file's first equal word. With `lowercase`, a word that has none
+    takes that of the first word which equals it once lower-cased.
 
     Args:
-        path: a `.npz` file with the arrays `words` (strings `[N]`) and `vectors` (`[N, E]`).
-        words: V words, matched exactly.
+        file: from `open_vectors`.
+        words: V words.
+        lowercase: whether captions, and so the words, are lower-cased.
 
     Returns:
         float32 `[V, E]`, zeros where a word has no vector, and bool `[V]`, which words have one.
 
     Raises:
-        UserError: the file is missing or is not such a file.
+        UserError: the file is cut short or damaged, or a vector in use is not finite numbers.
 
     Example:
-        >>> rows, found = read_vectors(path, ["dog", "qzxw"])
+        >>> rows, found = look_up(open_vectors(path), ["dog", "qzxw"])
         >>> rows.shape, found.tolist()
         ((2, 300), [True, False])
     """
-    known, vectors = _load(path)
-    places = {word: place for place, word in enumerate(known.tolist())}
-    found = np.array([word in places for word in words], dtype=bool)
-    rows = np.zeros((len(words), vectors.shape[1]), np.float32)
-    rows[found] = vectors[[places[word] for word in words if word in places]]
-    return rows, found
+    wanted = set(words)
+    exact: dict[str, np.ndarray] = {}
+    alike: dict[str, np.ndarray] = {}
+    for row in file.rows():
+        if row.word in wanted and row.word not in exact:
+            exact[row.word] = _vector(file, row)
+        elif lowercase and (word := row.word.lower()) in wanted and word not in alike:
+            alike[word] = _vector(file, row)
+    known = alike | exact
+    rows = np.zeros((len(words), file.width), np.float32)
+    for place, word in enumerate(words):
+        rows[place] = known.get(word, 0)
+    return rows, np.array([word in known for word in words], dtype=bool)
 
 
-def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        # NumPy leaves a file open that it opened itself and that turns out to be no archive.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            words, vectors = arrays["words"], arrays["vectors"]
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: give a file of word vectors") from None
-    except (KeyError, ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile):
+def _vector(file: VectorFile, row: Row) -> np.ndarray:
+    # What float32 cannot hold becomes infinite, and is refused below.
+    with np.errstate(over="ignore"):
+        vector = file.vector(row).astype(np.float32)
+    if not np.isfinite(vector).all():
         raise UserError(
-            f"{path} is not a file of word vectors: it needs a .npz with words and vectors"
-        ) from None
-    _check(path, words, vectors)
-    return words, vectors
-
-
-def _check(path: Path, words: np.ndarray, vectors: np.ndarray) -> None:
-    shapes_agree = words.ndim == 1 and vectors.ndim == 2 and len(words) == len(vectors)
-    if not shapes_agree or words.dtype.kind != "U" or vectors.dtype.kind != "f":
-        raise UserError(
-            f"{path} does not hold words [N] and vectors [N, E]: it holds "
-            f"{words.dtype.name} {words.shape} and {vectors.dtype.name} {vectors.shape}"
+            f"{file.path} {file.unit} {row.number}: the vector of {row.word!r} is not finite: "
+            "make the file again"
         )
-    if not np.isfinite(vectors).all():
-        raise UserError(f"{path} holds vectors that are not finite: make it again")
+    return vector

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 
 import tensorflow as tf
@@ -11,6 +12,8 @@ import tensorflow as tf
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_file
 from tf_dpce.preprocessing.text import split_words
+from tf_dpce.preprocessing.vector_files import VectorFile
+from tf_dpce.preprocessing.vectors import look_up
 
 _BATCH = 4096
 
@@ -26,6 +29,12 @@ def count_words(captions: Sequence[str], lowercase: bool) -> Counter[str]:
     for words in _split_batches(captions, lowercase):
         counts.update(word.decode() for word in words.flat_values.numpy())
     return counts
+
+
+def known_words(file: VectorFile, captions: Sequence[str], lowercase: bool) -> set[str]:
+    """Returns the words of captions that have a vector in a file, as `look_up` finds them."""
+    words = list(count_words(captions, lowercase))
+    return set(compress(words, look_up(file, words, lowercase)[1]))
 
 
 def without_words(captions: Sequence[str]) -> list[bool]:

@@ -1,4 +1,4 @@
-"""Text files, line by line, with errors that name file and line."""
+"""Text files, line by line, and their characters, with errors that name file and line."""
 
 from __future__ import annotations
 
@@ -33,3 +33,17 @@ def read_raw_lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError:
                 raise UserError(f"{path} line {number} is not UTF-8: save it as UTF-8") from None
+
+
+def whole_characters(text: str, where: str) -> str:
+    """Returns text that UTF-8 can hold: JSON can escape half of a character.
+
+    Raises:
+        UserError: there is half a character; the message begins with `where` it stands.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise UserError(f"{where} has half a character, {half}: mend the line") from None
+    return text

@@ -75,6 +75,30 @@ def drawn_splits(names: Iterable[str], seed: int) -> dict[str, str]:
     return splits
 
 
+def given_or_drawn_splits(
+    split_file: Path | None, names: Iterable[str], seed: int, held_out: int
+) -> dict[str, str]:
+    """Returns the splits of a split file, or draws `held_out` names each for val and test.
+
+    The draw is a hash, so that the order of names does not matter. Where `held_out` is more than a
+    tenth of the names, a tenth is drawn.
+
+    Raises:
+        UserError: the split file is missing or malformed.
+
+    Example:
+        >>> splits = given_or_drawn_splits(None, map(str, range(50)), seed=0, held_out=3)
+        >>> [list(splits.values()).count(split) for split in SPLITS]
+        [44, 3, 3]
+    """
+    if split_file:
+        return read_split_file(split_file)
+    ranked = sorted(set(names), key=lambda name: (_draw(name, seed), name))
+    count = min(held_out, max(1, len(ranked) // 10))
+    held = {"test": ranked[:count], "val": ranked[count : 2 * count], "train": ranked[2 * count :]}
+    return {name: split for split, members in held.items() for name in members}
+
+
 def _draw(name: str, seed: int) -> float:
     digest = hashlib.sha256(f"{seed}\t{name}".encode()).digest()
     return int.from_bytes(digest[:8]) / 2**64

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tf_dpce.errors import UserError
+from tf_dpce.sources.lines import whole_characters
 from tf_dpce.sources.pair import SPLITS, Pair, Rejected
+from tf_dpce.sources.paths import existing_folder
 from tf_dpce.sources.rows import read_rows
 from tf_dpce.sources.splits import check_split, drawn_splits, picture_name, read_split_file
 
@@ -38,11 +40,9 @@ def read_table(
     Raises:
         UserError: a file is missing or malformed, a split is unknown, or no row can be used.
     """
-    images = images or table.parent
-    if not images.is_dir():
-        raise UserError(f"{images} is not a folder: give that of the pictures as --images")
+    images = existing_folder(images or table.parent, "give that of the pictures as --images")
     splits = read_split_file(split_file) if split_file else None
-    reader = _Reader(images.resolve(), splits)
+    reader = _Reader(images, splits)
     rows = read_rows(table, required=("image", "caption"))
     items = [item for where, row in rows for item in reader.items(where, row)]
     if not any(isinstance(item, Pair) and item.caption for item in items):
@@ -122,7 +122,7 @@ def _text(row: dict[str, Any], column: str, where: str) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise UserError(f"{where}: {column} is {value!r}: it must be text or a whole number")
-    return _whole(str(value).strip(), column, where)
+    return whole_characters(str(value).strip(), f"{where}: {column}")
 
 
 def _captions(value: Any, where: str) -> list[str]:
@@ -131,17 +131,7 @@ def _captions(value: Any, where: str) -> list[str]:
     captions = value if isinstance(value, list) else [value]
     if not all(caption is None or isinstance(caption, str) for caption in captions):
         raise UserError(f"{where}: caption is {value!r}: it must be text or a list of texts")
-    return [_whole((caption or "").strip(), "caption", where) for caption in captions]
-
-
-def _whole(text: str, column: str, where: str) -> str:
-    """Refuses half of a character, which JSON can escape and UTF-8 cannot hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        half = f"\\u{ord(text[error.start]):04x}"
-        raise UserError(f"{where}: {column} has half a character, {half}: mend the line") from None
-    return text
+    return [whole_characters((text or "").strip(), f"{where}: caption") for text in captions]
 
 
 def _json_list(value: str) -> Any:

@@ -20,6 +20,8 @@ SMALL = "small"
 _SMALL = ((32, 2), (64, 2), (96, 2), (128, 1), (96, 2))
 _WHAT = 3
 
+_CUT_AT_FC7 = ("VGG16", "VGG19")
+
 
 def image_tower(
     backbone: str = "ResNet50",
@@ -35,7 +37,9 @@ def image_tower(
 
     Args:
         backbone: a `keras.applications` model, or "small", a few plain convolutions for
-            drawn scenes.
+            drawn scenes. Its features are averaged over all places; those of VGG16 and VGG19 are
+            their second dense layer's, without its ReLU (the recipe), so that `weights` must
+            have the dense layers.
         weights: of the trunk: "imagenet", a file that Keras saved, or None (random).
         input_size: side of the square pictures, in pixels.
         output_dim: D, width of the feature.
@@ -113,6 +117,8 @@ def _load(
         raise UserError(f"weights file {weights} does not exist; give 'imagenet', 'none' or a file")
     shape = (input_size, input_size, 3)
     try:
+        if backbone in _CUT_AT_FC7:
+            return _up_to_fc7(constructor(weights=weights, input_shape=shape))
         return constructor(include_top=False, weights=weights, input_shape=shape, pooling="avg")
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()[0]
@@ -124,6 +130,15 @@ def _load(
             f"the ImageNet weights of {backbone} could not be downloaded ({error}); "
             "give a file with --weights FILE"
         ) from error
+
+
+def _up_to_fc7(network: keras.Model) -> keras.Model:
+    """Cuts a VGG where the recipe does: after its second dense layer, before that one's ReLU."""
+    fc7 = network.get_layer("fc2")
+    linear = layers.Dense(fc7.units, name="fc7")
+    features = linear(network.get_layer("fc1").output)
+    linear.set_weights(fc7.get_weights())
+    return keras.Model(network.input, features, name=network.name)
 
 
 def _application(

@@ -13,7 +13,7 @@ from tf_dpce.errors import UserError
 from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
-from tf_dpce.preprocessing.vectors import read_vectors
+from tf_dpce.preprocessing.vectors import look_up, open_vectors
 from tf_dpce.towers import bag_of_words_tower, image_tower, text_tower
 
 
@@ -45,21 +45,28 @@ def build_model(config: Config, vocabulary_size: int, num_instances: int) -> Dua
     )
 
 
-def load_vectors(model: DualPath, path: Path, words: Sequence[str]) -> int:
+def load_vectors(model: DualPath, path: Path, words: Sequence[str], lowercase: bool) -> int:
     """Puts word vectors from a file in place of random ones; returns for how many words.
 
+    Args:
+        model: whose words they are.
+        path: file of word vectors.
+        words: the vocabulary.
+        lowercase: whether it is lower-cased: see `look_up`.
+
     Raises:
-        UserError: the file cannot be read, or its vectors have another width.
+        UserError: the file cannot be read, its vectors have another width, or it knows no word.
     """
-    embedding = model.text_tower.get_layer("text_embedding")
-    rows, found = read_vectors(path, words)
-    values = embedding.embeddings.numpy()
-    if rows.shape[1] != values.shape[1]:
+    embedding, file = model.text_tower.get_layer("text_embedding"), open_vectors(path)
+    if file.width != embedding.output_dim:
         raise UserError(
-            f"{path} holds vectors of {rows.shape[1]} numbers, the model's words have "
-            f"{values.shape[1]}: set --text.embedding_dim {rows.shape[1]}, or give another file"
+            f"{path} holds vectors of {file.width} numbers, the model's words have "
+            f"{embedding.output_dim}: set --text.embedding_dim {file.width}, or give another file"
         )
-    embedding.embeddings.assign(np.where(found[:, None], rows, values))
+    rows, found = look_up(file, words, lowercase)
+    if not found.any():
+        raise UserError(f"{path} has no vector for any word of the vocabulary: give another file")
+    embedding.embeddings.assign(np.where(found[:, None], rows, embedding.embeddings.numpy()))
     return int(found.sum())
 
 
@@ -73,7 +80,7 @@ def stage_losses(loss: LossConfig) -> tuple[dict[str, keras.losses.Loss], dict[s
     pair = (
         ContrastiveLoss(loss.temperature)
         if loss.pair_loss == "contrastive"
-        else RankingLoss(loss.margin, loss.negatives)
+        else RankingLoss(loss.margin, "given" if loss.lends_negatives else "batch")
     )
     table = {
         "image_logits": (InstanceLoss(), loss.image_instance),

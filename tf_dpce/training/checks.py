@@ -93,6 +93,11 @@ def _check_batch(config: Config, number: int, pictures: int, replicas: int) -> N
             f"{option} {stage.batch_size} leaves an anchor without its negative: give a multiple "
             f"of {2 * replicas}, or --stage{number}.loss.negatives batch"
         )
+    if stage.loss.mines_negatives and stage.batch_size == pictures:
+        raise UserError(
+            f"{option} {stage.batch_size} takes every training picture, which leaves none to mine "
+            f"negatives from: lower it, or give --stage{number}.loss.negatives batch"
+        )
 
 
 def _check_same(run: Path, saved: Mapping[str, Mapping[str, Any]]) -> None:

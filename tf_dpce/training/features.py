@@ -17,9 +17,10 @@ import tensorflow as tf
 from tf_dpce.config import ImageConfig, TextConfig
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.order import CAPTION, SHIFT, VIEW, Order
-from tf_dpce.data.pipeline import Batches, caption_groups, view_batches
+from tf_dpce.data.pipeline import Batches, view_batches
 from tf_dpce.files import publish_file, remove_stale, sha256_lines
 from tf_dpce.preprocessing.text import CaptionEncoder, position_shift
+from tf_dpce.training.captions import CaptionTable, encode_captions
 
 _BATCH = 64
 
@@ -35,19 +36,15 @@ def silent_bar() -> AbstractContextManager[Report]:
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Trunk features and word ids of a split.
+    """Trunk features and captions of a split.
 
     Attributes:
         features: float16 `[N, views, F]`, mapped from disk; view 0 is the plain picture.
-        ids: int32 `[M, T]`, in memory: all captions, picture by picture.
-        first_caption: int64 `[N + 1]`: where a picture's captions begin, and the last ones end.
-        instances: int64 `[N]`.
+        captions: of the same pictures in the same order.
     """
 
     features: np.ndarray
-    ids: np.ndarray
-    first_caption: np.ndarray
-    instances: np.ndarray
+    captions: CaptionTable
 
     def training_batches(self, text: TextConfig, order: Order, start: int, stop: int) -> Batches:
         """Returns what `pipeline.training_batches` does, with features `[B, F]` as `image`."""
@@ -56,7 +53,7 @@ class FeatureCache:
         def batch(indices: tf.Tensor, draws: tf.Tensor) -> dict[str, tf.Tensor]:
             features, ids, instances = tf.numpy_function(self._take, [indices, draws], types)
             features = tf.ensure_shape(features, [order.batch_size, self.features.shape[2]])
-            ids = tf.ensure_shape(ids, [order.batch_size, self.ids.shape[1]])
+            ids = tf.ensure_shape(ids, [order.batch_size, self.captions.ids.shape[1]])
             ids = position_shift(ids, draws[:, SHIFT]) if text.shift else ids
             instances = tf.ensure_shape(instances, [order.batch_size])
             return {"image": features, "text": ids, "instance": instances}
@@ -66,17 +63,18 @@ class FeatureCache:
     def evaluation_images(self, batch_size: int) -> Batches:
         """Returns the plain view of every picture once, as `pipeline.evaluation_images` does."""
         plain = np.ascontiguousarray(self.features[:, 0]).astype(np.float32)
-        rows = {"image": plain, "instance": self.instances}
+        rows = {"image": plain, "instance": self.captions.instances}
         return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size)
 
     def _take(
         self, indices: np.ndarray, draws: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         views = _pick(draws[:, VIEW], self.features.shape[1])
-        first = self.first_caption[indices]
-        captions = first + _pick(draws[:, CAPTION], self.first_caption[indices + 1] - first)
+        table = self.captions
+        first = table.first[indices]
+        chosen = first + _pick(draws[:, CAPTION], table.first[indices + 1] - first)
         features = self.features[indices, views].astype(np.float32)
-        return features, self.ids[captions], self.instances[indices]
+        return features, table.ids[chosen], table.instances[indices]
 
 
 def _pick(draws: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
@@ -113,7 +111,7 @@ def cached_features(
         remove_stale(path.parent)
         with publish_file(path) as temporary, progress() as report:
             _write_features(temporary, trunk, data, split, image, views, report)
-    return FeatureCache(np.load(path, mmap_mode="r"), *_encode_captions(data, split, encoder))
+    return FeatureCache(np.load(path, mmap_mode="r"), encode_captions(data, split, encoder))
 
 
 def _key(trunk: keras.Model, data: Path, split: str, image: ImageConfig, views: int) -> str:
@@ -121,19 +119,6 @@ def _key(trunk: keras.Model, data: Path, split: str, image: ImageConfig, views: 
     weights = [sha256(v.numpy().tobytes()).hexdigest() for v in trunk.weights]
     pixels = json.dumps([image.backbone, image.input_size, image.crop, image.flip, views])
     return sha256_lines([*shards, *weights, pixels])[:16]
-
-
-def _encode_captions(
-    data: Path, split: str, encoder: CaptionEncoder
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns `ids`, `first_caption` and `instances` of a `FeatureCache`."""
-    ids, counts, instances = [], [], []
-    for batch in caption_groups(data, split, 1024):
-        ids.append(encoder(batch["captions"].flat_values).numpy())
-        counts.append(batch["captions"].row_lengths().numpy())
-        instances.append(batch["instance"].numpy())
-    first = np.cumsum(np.concatenate([[0], *counts]))
-    return np.concatenate(ids), first, np.concatenate(instances)
 
 
 def _write_features(

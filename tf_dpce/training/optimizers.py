@@ -88,9 +88,13 @@ def stage_optimizer(
 
 
 def _multipliers(stage: StageConfig, model: DualPath) -> dict[str, float]:
+    found = {v.path: stage.gamma_multiplier for v in model.variables if v.name == "gamma"}
     groups = (
         (model.image_tower.get_layer("image_trunk"), stage.trunk_multiplier),
         (model.text_tower.get_layer("text_embedding"), stage.word_multiplier),
         (model.classifier, stage.classifier_multiplier),
     )
-    return {v.path: scale for layer, scale in groups for v in layer.trainable_variables}
+    found |= {v.path: scale for layer, scale in groups for v in layer.trainable_variables}
+    if model.classifier.bias is not None:
+        found[model.classifier.bias.path] = stage.classifier_bias_multiplier
+    return found

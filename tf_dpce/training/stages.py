@@ -25,12 +25,10 @@ from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.training.build import stage_losses
 from tf_dpce.training.callbacks import Checkpoints, RestoreMetrics, Validation, stage_callbacks
-from tf_dpce.training.checkpoint import (
-    Progress,
-    checkpoint_path,
-    restore_checkpoint,
-)
+from tf_dpce.training.captions import encode_captions
+from tf_dpce.training.checkpoint import Progress, checkpoint_path, restore_checkpoint
 from tf_dpce.training.features import Bar, FeatureCache, cached_features
+from tf_dpce.training.mining import Candidates, MinedDualPath
 from tf_dpce.training.optimizers import stage_optimizer
 from tf_dpce.training.schedule import stage_schedule
 
@@ -110,12 +108,18 @@ class Stage:
             trunk.trainable = settings.trunk == "trained"
             self.model.classifier.trainable = "image_logits" in losses or "text_logits" in losses
             network = self.model.over_features() if settings.trunk == "cached" else self.model
+            if settings.loss.mines_negatives:
+                network = MinedDualPath.over(network, self._candidates(order.seed))
             schedule = stage_schedule(settings, order.steps_per_epoch)
             optimizer = stage_optimizer(settings, schedule, self.model)
             optimizer.build(network.trainable_variables)
             # XLA makes depthwise convolutions ten times slower on a CPU.
             network.compile(optimizer, losses, loss_weights=weights, jit_compile=False)
         return network
+
+    def _candidates(self, seed: int) -> Candidates:
+        captions = encode_captions(self.data, "train", self.encoder)
+        return Candidates(captions, self.settings.loss.candidates, self.config.text.shift, seed)
 
     def _state(self, network: DualPath) -> list[keras.Variable]:
         """Returns the variables that a run resumes from, each once, the model's own first."""

@@ -65,7 +65,7 @@ def train(
 
     say(f"{describe(strategy)}, seed {config.seed}")
     words = tuple(read_vocabulary(data / VOCABULARY_FILE))
-    model = _build(config, words, saved["data"]["num_instances"], strategy, say)
+    model = _build(config, words, manifest, strategy, say)
     if init_from is not None:
         restore_checkpoint(find_checkpoint(init_from, "best"), model.variables)
 
@@ -97,15 +97,15 @@ def _absolute(config: Config) -> Config:
 def _build(
     config: Config,
     words: Sequence[str],
-    num_instances: int,
+    manifest: Manifest,
     strategy: tf.distribute.Strategy,
     say: Say,
 ) -> DualPath:
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
-        model = build_model(config, len(words), num_instances)
+        model = build_model(config, len(words), manifest.splits["train"].instances)
         if config.vectors is not None:
-            known = load_vectors(model, Path(config.vectors), words)
+            known = load_vectors(model, Path(config.vectors), words, manifest.lowercase)
             say(f"{known} of {len(words)} words start from {config.vectors}")
     return model
 

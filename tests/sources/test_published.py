@@ -1,0 +1,45 @@
+"""Published sizes, and what is said where prepared data differs."""
+
+from __future__ import annotations
+
+import pytest
+
+from tf_dpce.sources.published import PUBLISHED, differences
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_whole_data_set_is_not_spoken_of(name: str):
+    published = PUBLISHED[name]
+    instances = published.training_people or published.pictures["train"]
+    assert list(differences(name, published.pictures, instances)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "total"),
+    # Three data sets in full; Karpathy leaves 769 pictures of Flickr30k out.
+    [("flickr30k", 31_783), ("mscoco", 123_287), ("cuhk_pedes", 40_206)]
+    + [("flickr8k", 8_000), ("karpathy/flickr30k", 31_014), ("karpathy/coco", 123_287)],
+)
+def test_the_splits_add_up(name: str, total: int):
+    assert sum(PUBLISHED[name].pictures.values()) == total
+
+
+def test_each_difference_is_a_line():
+    pictures = {"train": 29_700, "val": 1_014, "test": 999}
+    assert list(differences("flickr30k", pictures, 29_700, "rejected.jsonl")) == [
+        "train has 29,700 of the 29,783 published pictures: 83 are missing, see rejected.jsonl",
+        "val has 1,014 pictures, 14 more than the 1,000 published",
+        "test has 999 of the 1,000 published pictures: 1 is missing, see rejected.jsonl",
+    ]
+
+
+def test_people_are_counted_where_they_are_the_classes():
+    pictures = PUBLISHED["cuhk_pedes"].pictures
+    assert list(differences("cuhk_pedes", pictures, 11_001)) == [
+        "train has 11,001 of the 11,003 published people: 2 are missing"
+    ]
+
+
+@pytest.mark.parametrize("name", ["table", "scenes", "karpathy/", "karpathy/own"])
+def test_nothing_is_said_of_what_nobody_published(name: str):
+    assert list(differences(name, {"train": 1, "val": 1, "test": 1}, 1)) == []

@@ -1,0 +1,161 @@
+"""Hard text mining: which captions are drawn, and which of them an anchor meets."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.training.tiny import run_tiny
+from tf_dpce.losses import InstanceLoss, RankingLoss
+from tf_dpce.model import DualPath
+from tf_dpce.towers import text_tower
+from tf_dpce.towers.image import image_head
+from tf_dpce.training.captions import CaptionTable
+from tf_dpce.training.mining import Candidates, MinedDualPath
+
+PICTURES, PLACES, WORDS, WIDTH, COUNT = 12, 6, 40, 8, 20
+
+
+@pytest.fixture(scope="module")
+def captions() -> CaptionTable:
+    """Twelve pictures of instances 100, 101, ..., with one to three captions of 1 to 6 words."""
+    draw = np.random.default_rng(0)
+    first = np.cumsum([0, *(1 + np.arange(PICTURES) % 3)])
+    ids = draw.integers(1, WORDS + 1, (first[-1], PLACES)).astype(np.int32)
+    ids[np.arange(PLACES) >= draw.integers(1, PLACES + 1, (first[-1], 1))] = 0
+    return CaptionTable(ids, first, 100 + np.arange(PICTURES))
+
+
+def candidates(captions: CaptionTable, shift: bool = False, seed: int = 3) -> Candidates:
+    return Candidates(captions, COUNT, shift, seed)
+
+
+def network(captions: CaptionTable, rectify: bool = True) -> MinedDualPath:
+    keras.utils.set_random_seed(0)
+    head = image_head(input_dim=5, output_dim=WIDTH, head_dim=0)
+    tower = text_tower(WORDS, PLACES, 4, (1,), WIDTH, widths=(8,))
+    plain = DualPath(head, tower, num_instances=200, rectify=rectify)
+    mined = MinedDualPath.over(plain, candidates(captions))
+    losses = {"text_logits": InstanceLoss(), "pair": RankingLoss(negatives="given")}
+    mined.compile(keras.optimizers.SGD(0.1), losses)
+    return mined
+
+
+# --- what is drawn --------------------------------------------------------------------------------
+
+
+def words_of(row: np.ndarray) -> tuple[int, ...]:
+    return tuple(row[row > 0])
+
+
+@pytest.mark.parametrize("shift", [False, True])
+def test_a_candidate_is_a_caption_of_the_instance_it_names(captions: CaptionTable, shift: bool):
+    owners = np.repeat(captions.instances, np.diff(captions.first))
+    known = {(owner, words_of(row)) for owner, row in zip(owners, captions.ids, strict=True)}
+    draw = candidates(captions, shift)
+    starts = set()
+    for step in range(20):
+        ids, instances = (value.numpy() for value in draw(tf.constant(step, tf.int64)))
+        assert ids.shape == (COUNT, PLACES) and instances.shape == (COUNT,)
+        assert {(i, words_of(row)) for i, row in zip(instances, ids, strict=True)} <= known
+        starts |= set(np.argmax(ids > 0, axis=1))
+    assert starts == (set(range(PLACES)) if shift else {0})
+
+
+def test_every_picture_is_as_likely_however_many_captions_it_has(captions: CaptionTable):
+    draw = candidates(captions)
+    drawn = np.concatenate([draw(tf.constant(step, tf.int64))[1] for step in range(300)])
+    # 6,000 draws of 12 pictures: 500 each, and the root of 500 is 22.
+    counts = np.bincount(drawn - 100, minlength=PICTURES)
+    assert counts.min() > 400 and counts.max() < 600
+
+
+def test_draws_are_a_function_of_seed_and_step(captions: CaptionTable):
+    def drawn(seed: int, step: int) -> list:
+        return candidates(captions, True, seed)(tf.constant(step, tf.int64))[0].numpy().tolist()
+
+    assert drawn(3, 7) == drawn(3, 7)
+    assert drawn(3, 7) != drawn(3, 8)
+    assert drawn(3, 7) != drawn(4, 7)
+
+
+# --- what an anchor meets -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rectify", [False, True])
+def test_it_is_the_nearest_caption_of_an_instance_outside_the_batch(
+    captions: CaptionTable, rectify: bool
+):
+    mined = network(captions, rectify)
+    anchors = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float32)
+    batch_ids = np.array([100, 101, 102, 103, 104, 105])
+    texts, instances = mined._mine(tf.constant(anchors), tf.constant(batch_ids))
+
+    # The plain way: one anchor and one candidate at a time.
+    ids, owners = (value.numpy() for value in candidates(captions)(tf.constant(0, tf.int64)))
+    for row, anchor in enumerate(anchors):
+        scores = {}
+        for place in range(COUNT):
+            if owners[place] not in batch_ids:
+                image = mined.image_tower(anchor[None], training=False).numpy()[0]
+                text = mined.text_tower(ids[place][None], training=False).numpy()[0]
+                if rectify:
+                    image, text = np.maximum(image, 0), np.maximum(text, 0)
+                scores[place] = image @ text / np.linalg.norm(image) / np.linalg.norm(text)
+        best = max(scores, key=scores.__getitem__)
+        assert texts[row].numpy().tolist() == ids[best].tolist()
+        assert instances[row] == owners[best]
+
+
+def test_mining_leaves_anchors_and_moves_no_statistic(captions: CaptionTable):
+    mined = network(captions)
+    before = [v.numpy() for v in mined.non_trainable_variables]
+    batch = np.random.default_rng(2)
+    inputs = {
+        "image": tf.constant(batch.normal(size=(4, 5)).astype(np.float32)),
+        "text": tf.constant(batch.integers(1, WORDS, (4, PLACES)).astype(np.int32)),
+    }
+    ids = tf.constant([100, 101, 102, 103], tf.int64)
+    targets = {"text_logits": ids, "pair": tf.stack([ids, tf.range(4, dtype=tf.int64)], axis=1)}
+    new_inputs, new_targets = mined.with_mined_texts(inputs, targets)
+
+    np.testing.assert_array_equal(new_inputs["image"], inputs["image"])
+    np.testing.assert_array_equal(new_inputs["text"][0::2], inputs["text"][0::2])
+    labels = new_targets["text_logits"].numpy()
+    assert labels[0::2].tolist() == [100, 102]
+    # A mined caption keeps the label of its own picture, which is not in the batch.
+    assert all(label >= 104 for label in labels[1::2])
+    np.testing.assert_array_equal(new_targets["pair"], targets["pair"])
+    for variable, value in zip(mined.non_trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+# --- in a run -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trunk", ["cached", "trained"])
+def test_a_stage_trains_with_mined_negatives(scenes: Path, tmp_path: Path, trunk: str):
+    options = {
+        "stage1__epochs": 0,
+        "stage2__epochs": 2,
+        "stage2__trunk": trunk,
+        "stage2__loss__negatives": "mined",
+        "stage2__loss__candidates": 8,
+    }
+    assert run_tiny(scenes, tmp_path / "run", **options) == 0
+    with (tmp_path / "run" / "history.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 2
+    # Hinges with margin 1 on cosines from 0 to 1: of four rows two anchors pay, each 0 to 4.
+    assert all(0 < float(row["pair_loss"]) <= 2 for row in rows)
+
+
+def test_a_batch_of_all_pictures_leaves_nothing_to_mine(scenes: Path, tmp_path: Path, capsys):
+    options = {"stage2__loss__negatives": "mined", "stage2__batch_size": 48}
+    assert run_tiny(scenes, tmp_path / "run", **options) == 1
+    assert "leaves none to mine negatives from" in capsys.readouterr().err

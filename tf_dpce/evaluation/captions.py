@@ -1,0 +1,70 @@
+"""What is known of the captions of a split before a model sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tf_dpce.data.pipeline import caption_groups
+from tf_dpce.preprocessing.text import CaptionEncoder
+
+_PICTURES = 64
+
+
+@dataclass(frozen=True)
+class CaptionCounts:
+    """Numbers of captions and of their words.
+
+    Attributes:
+        per_picture: int64 `[N]`, captions of each picture, in the order of the shards.
+        words: of all captions; prepared data has none without a word.
+        known_words: those that the vocabulary holds.
+        without_known_word: captions that have none of them.
+    """
+
+    per_picture: np.ndarray
+    words: int
+    known_words: int
+    without_known_word: int
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """The place of each caption's picture, int64 `[M]`, in the order of the captions."""
+        return np.repeat(np.arange(len(self.per_picture)), self.per_picture)
+
+    def coverage(self) -> dict[str, float]:
+        """Returns how much of the captions a vocabulary covers, in percent.
+
+        `known_words`: of all words, those that the vocabulary holds, beyond the last place of a
+        caption as well. `captions_without_known_word`: of all captions, those of which the model
+        sees nothing.
+        """
+        captions = int(self.per_picture.sum())
+        return {
+            "known_words": 100 * self.known_words / self.words,
+            "captions_without_known_word": 100 * self.without_known_word / captions,
+        }
+
+
+def count_captions(folder: Path, split: str, encoder: CaptionEncoder) -> CaptionCounts:
+    """Counts the captions of one split of prepared data, and the words that an encoder knows."""
+    count = tf.function(
+        lambda captions: _count(encoder, captions),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+    )
+    per_picture, totals = [], np.zeros(3, np.int64)
+    for batch in caption_groups(folder, split, _PICTURES):
+        per_picture.append(batch["captions"].row_lengths().numpy())
+        totals += count(batch["captions"].flat_values).numpy()
+    return CaptionCounts(np.concatenate(per_picture), *totals.tolist())
+
+
+def _count(encoder: CaptionEncoder, captions: tf.Tensor) -> tf.Tensor:
+    """Returns words, known words and captions without one, int64 `[3]`."""
+    ids = encoder.look_up(captions)
+    known = tf.reduce_sum(tf.cast(ids > 0, tf.int64), axis=1)
+    words = tf.size(ids.flat_values, tf.int64)
+    return tf.stack([words, tf.reduce_sum(known), tf.math.count_nonzero(known == 0)])

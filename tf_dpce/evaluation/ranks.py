@@ -1,0 +1,94 @@
+"""Where the right items stand in the ranking of each query. NumPy alone.
+
+Items are ranked by falling inner product; a wrong item with an equal score ranks before a right
+one. Memory grows with the numbers of queries and items, never with their product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+# Scores in a block of queries against the whole corpus: 32 MiB of float64.
+_BLOCK_SCORES = 2**22
+# Two equal vectors may score apart by rounding alone, since a matrix product adds up in another
+# order at its edges. This is far above that noise, and far below float32 vectors' own.
+_TIE = 1e-9
+
+
+@dataclass(frozen=True)
+class HitRanks:
+    """How each query ranks all that is right for it.
+
+    Attributes:
+        best: int64 `[Q]`, the 0-based rank of its best hit.
+        average_precision: float64 `[Q]`, in 0..1: the mean of the precision at each hit, which is
+            h / r for the h-th of its hits where that has rank r, counted from 1.
+        inverse_penalty: float64 `[Q]`, in 0..1: the number of its hits over the rank of the last.
+    """
+
+    best: np.ndarray
+    average_precision: np.ndarray
+    inverse_penalty: np.ndarray
+
+
+def best_ranks(
+    queries: np.ndarray, corpus: np.ndarray, query_ids: np.ndarray, corpus_ids: np.ndarray
+) -> np.ndarray:
+    """Returns the 0-based rank of each query's best hit, int64 `[Q]`.
+
+    Args:
+        queries: finite float `[Q, D]`.
+        corpus: finite float `[N, D]`.
+        query_ids: `[Q]`; each is among `corpus_ids`.
+        corpus_ids: `[N]`.
+    """
+    ranks = np.empty(len(queries), np.int64)
+    for rows, scores, right, tie in _blocks(queries, corpus, query_ids, corpus_ids):
+        best = np.max(scores, axis=1, where=right, initial=-np.inf, keepdims=True)
+        ranks[rows] = np.sum((scores >= best - tie) & ~right, axis=1)
+    return ranks
+
+
+def hit_ranks(
+    queries: np.ndarray, corpus: np.ndarray, query_ids: np.ndarray, corpus_ids: np.ndarray
+) -> HitRanks:
+    """Returns what the ranks of all its hits say of each query; arguments as of `best_ranks`."""
+    best = np.empty(len(queries), np.int64)
+    average_precision, inverse_penalty = np.empty((2, len(queries)))
+    for rows, scores, right, tie in _blocks(queries, corpus, query_ids, corpus_ids):
+        for query, *row in zip(range(rows.start, rows.stop), scores, right, tie, strict=True):
+            ranks = _ranks_of_hits(*row)
+            places = np.arange(1, len(ranks) + 1)
+            best[query] = ranks[0] - 1
+            average_precision[query] = np.mean(places / ranks)
+            inverse_penalty[query] = len(ranks) / ranks[-1]
+    return HitRanks(best, average_precision, inverse_penalty)
+
+
+def _ranks_of_hits(scores: np.ndarray, right: np.ndarray, tie: np.ndarray) -> np.ndarray:
+    """Returns the ranks of one query's hits, counted from 1, the best first."""
+    hits, wrong = np.sort(scores[right])[::-1], np.sort(scores[~right])
+    before = len(wrong) - np.searchsorted(wrong, hits - tie)
+    return before + np.arange(1, len(hits) + 1)
+
+
+def _blocks(
+    queries: np.ndarray, corpus: np.ndarray, query_ids: np.ndarray, corpus_ids: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields blocks of R queries.
+
+    Each is their slice, their scores float64 `[R, N]`, what is right bool `[R, N]`, and float64
+    `[R, 1]`, how far below another a score still counts as equal.
+    """
+    columns = np.ascontiguousarray(corpus.T, dtype=np.float64)
+    longest = np.sqrt(np.max(np.sum(columns**2, axis=0)))
+    step = max(1, _BLOCK_SCORES // len(corpus))
+    for start in range(0, len(queries), step):
+        rows = slice(start, min(start + step, len(queries)))
+        block = queries[rows].astype(np.float64)
+        right = query_ids[rows, np.newaxis] == corpus_ids
+        tie = _TIE * longest * np.linalg.norm(block, axis=1, keepdims=True)
+        yield rows, block @ columns, right, tie

@@ -1,0 +1,99 @@
+"""MSCOCO captions of 2014 in the official layout (Chen et al. 2015, arXiv 1504.00325)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tf_dpce.sources.json_file import Node, read_annotations
+from tf_dpce.sources.listing import Listing, listed_pairs
+from tf_dpce.sources.pair import Pair, Rejected
+from tf_dpce.sources.paths import existing_folder
+from tf_dpce.sources.published import PUBLISHED
+from tf_dpce.sources.splits import given_or_drawn_splits, picture_name
+
+# The captions of each folder of pictures.
+CAPTION_FILES = {
+    "train2014": "captions_train2014.json",
+    "val2014": "captions_val2014.json",
+}
+ANNOTATION_FOLDER = "annotations"
+
+_HELD_OUT = PUBLISHED["mscoco"].pictures["test"]
+_REMEDY = f"give the folder of the official {' and '.join(CAPTION_FILES.values())} as --annotations"
+
+
+def read_mscoco(
+    root: Path,
+    annotations: Path | None = None,
+    split_file: Path | None = None,
+    seed: int = 0,
+) -> Iterator[Pair | Rejected]:
+    """Reads both official files as one data set; every picture is an instance of its own.
+
+    The official halves have no test captions, and the paper does not use them as a split: its
+    authors drew 5,000 pictures each for validation and test from both together. Without a split
+    file the same is done here by hash, which gives other pictures than theirs or Karpathy's.
+
+    Args:
+        root: folder that holds `train2014` and `val2014`.
+        annotations: folder of the two files, where it is not `root/annotations`.
+        split_file: lines of `image<TAB>split`, where the image begins with its folder, as in
+            `val2014/COCO_val2014_000000000042.jpg`.
+        seed: of the drawn split.
+
+    Yields:
+        A `Pair` for each caption that can be used, a `Rejected` for the rest.
+
+    Raises:
+        UserError: a folder or file is missing or malformed, or no picture can be used.
+    """
+    root = existing_folder(root, "give the one that holds train2014 and val2014 as --root")
+    annotations = existing_folder(annotations or root / ANNOTATION_FOLDER, _REMEDY)
+    told, rejected = _read_captions(annotations)
+    yield from rejected
+    # A picture without a caption will be refused, so it fills no split.
+    captioned = (image for image, picture in told.items() if picture.captions)
+    splits = given_or_drawn_splits(split_file, captioned, seed, _HELD_OUT)
+    listings = (picture.listing(splits.get(image)) for image, picture in told.items())
+    yield from listed_pairs(annotations, listings, root)
+    yield from (Rejected(str(root / image), "no caption") for image in splits if image not in told)
+
+
+@dataclass(slots=True)
+class _Told:
+    """A picture, and its captions so far."""
+
+    image: str
+    origin: str
+    captions: list[str] = field(default_factory=list)
+
+    def listing(self, split: str | None) -> Listing:
+        return Listing(self.image, tuple(self.captions), split, self.image, self.origin)
+
+
+def _read_captions(annotations: Path) -> tuple[dict[str, _Told], list[Rejected]]:
+    """Returns the pictures of both files by name, and what cannot be used."""
+    told: dict[str, _Told] = {}
+    rejected: list[Rejected] = []
+    for folder, file in CAPTION_FILES.items():
+        listed = read_annotations(annotations / file, _REMEDY)
+        by_number: dict[str, _Told] = {}
+        for picture in listed["images"].items():
+            image = picture_name(f"{folder}/{picture['file_name'].text()}")
+            if image in told:
+                rejected.append(Rejected(picture.where, "listed twice"))
+            known = told.setdefault(image, _Told(image, picture.where))
+            by_number.setdefault(picture["id"].key(), known)
+        rejected += _add_captions(by_number, listed["annotations"])
+    return told, rejected
+
+
+def _add_captions(by_number: dict[str, _Told], annotations: Node) -> Iterator[Rejected]:
+    for annotation in annotations.items():
+        caption, picture = annotation["caption"].text(), annotation["image_id"].key()
+        if picture in by_number:
+            by_number[picture].captions.append(caption)
+        else:
+            yield Rejected(annotation.where, "caption of no picture that is listed")

@@ -1,0 +1,80 @@
+"""Token files of Flickr8k and Flickr30k: lines of `NAME.jpg#0<TAB>caption`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tf_dpce.errors import UserError
+from tf_dpce.sources.lines import read_lines
+from tf_dpce.sources.pair import Pair, Rejected
+
+
+def read_tokens(
+    captions: Path, images: Path, splits: Mapping[str, str]
+) -> Iterator[Pair | Rejected]:
+    """Reads a token file; every picture is an instance of its own.
+
+    A picture that cannot be used (it does not exist, its name is malformed, no split lists it, it
+    has no caption) is rejected once, however many captions name it.
+
+    Args:
+        captions: the token file.
+        images: folder of the pictures, absolute.
+        splits: of each picture, by its name.
+
+    Yields:
+        A `Pair` for each caption that can be used, a `Rejected` for the rest.
+
+    Raises:
+        UserError: the file is missing or not UTF-8, or no line can be used.
+    """
+    present = {item.name for item in images.iterdir()}
+    seen: set[str] = set()
+    usable = False
+    for number, name, caption in _captions(captions):
+        reason = None if caption is None else _reason(name, present, splits)
+        if caption is None:
+            yield Rejected(f"{captions}:{number}", "no tab between name and caption")
+        elif reason is None:
+            usable = True
+            yield Pair(name, images / name, caption, splits[name], name)
+        elif name not in seen:
+            yield Rejected(str(images / name), reason)
+        seen.add(name)
+    if not usable:
+        raise UserError(
+            f"{captions} has no usable line: it needs NAME.jpg#0<TAB>caption, and each picture a "
+            f"file in {images} and a split"
+        )
+    yield from (Rejected(str(images / name), "no caption") for name in splits if name not in seen)
+
+
+def token_names(captions: Path) -> Iterator[str]:
+    """Yields the well-formed name of the picture of each line that has a caption.
+
+    Raises:
+        UserError: the file is missing or not UTF-8.
+    """
+    for _, name, caption in _captions(captions):
+        if caption is not None and _well_formed(name):
+            yield name
+
+
+def _captions(captions: Path) -> Iterator[tuple[int, str, str | None]]:
+    """Yields number, name and caption of each line; no caption where there is no tab."""
+    for number, line in read_lines(captions):
+        key, tab, caption = line.partition("\t")
+        yield number, key.partition("#")[0], caption.strip() if tab else None
+
+
+def _reason(name: str, present: set[str], splits: Mapping[str, str]) -> str | None:
+    if not _well_formed(name):
+        return "malformed name"
+    if name not in present:
+        return "no such file"
+    return None if name in splits else "in no split"
+
+
+def _well_formed(name: str) -> bool:
+    return Path(name).suffix.lower() in (".jpg", ".jpeg")
