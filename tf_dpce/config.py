@@ -87,9 +87,8 @@ class LossConfig:
         pair: weight of the loss between pictures and captions.
         pair_loss: which one that is.
         negatives: of the ranking loss: "given" (half of the batch lends them), "mined" (so too,
-            but captions are the hardest of `candidates`: the recipe for Flickr30k and MSCOCO) or
-            "batch" (the hardest there). The first two need a batch of an even size on each
-            replica.
+            but captions are the hardest of `candidates`) or "batch" (the hardest there). The
+            first two need a batch of an even size on each replica.
         candidates: captions drawn each step to mine from.
         margin: of the ranking loss.
         temperature: of the contrastive loss.
@@ -194,10 +193,9 @@ _COUNTS = (
     *("batch_size", "views", "validate_every", "candidates"),
 )
 _AMOUNTS = (
-    *("checkpoint_minutes", "epochs", "decay_epochs", "warmup_epochs", "learning_rate"),
-    *("weight_decay", "trunk_multiplier", "word_multiplier", "classifier_multiplier"),
-    *("classifier_bias_multiplier", "gamma_multiplier"),
-    *("image_instance", "text_instance", "pair", "margin", "head_dim"),
+    *("checkpoint_minutes", "epochs", "decay_epochs", "warmup_epochs", "learning_rate", "margin"),
+    *("weight_decay", "trunk_multiplier", "word_multiplier", "classifier_multiplier", "head_dim"),
+    *("classifier_bias_multiplier", "gamma_multiplier", "image_instance", "text_instance", "pair"),
 )
 # What a number may be, in words and as a test, by its own name, which no two sections share.
 _ALLOWED: dict[str, tuple[str, Callable[[float], bool]]] = {
