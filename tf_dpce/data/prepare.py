@@ -84,8 +84,7 @@ def prepare(
         pictures, rejected = _drop_empty_captions(*group_pairs(items))
         refuse_foreign(out, (picture.path for picture in pictures))
         # Before the pictures: a damaged file is found out before they are decoded.
-        texts = [text for item in pictures if item.split == "train" for text in item.captions]
-        known = known_words(file, texts, lowercase) if file else None
+        known = known_words(file, _training_captions(pictures), lowercase) if file else None
         pictures = _order(pictures, seed)
         writer = SplitWriter(folder, rejected, workers, shard_bytes, len(pictures), progress)
         splits = {
@@ -138,6 +137,10 @@ def _order(pictures: Sequence[Picture], seed: int) -> list[Picture]:
         return hashlib.sha256(f"{seed}\t{picture.image_id}".encode()).digest()
 
     return sorted(pictures, key=rank)
+
+
+def _training_captions(pictures: Sequence[Picture]) -> list[str]:
+    return [text for item in pictures if item.split == "train" for text in item.captions]
 
 
 def _vocabulary(counts: Counter[str], known: set[str] | None, vectors: Path | None) -> list[str]:

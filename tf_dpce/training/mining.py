@@ -50,7 +50,6 @@ class Candidates:
         return ids, tf.gather(self._instances, rows)
 
 
-@keras.saving.register_keras_serializable("tf_dpce")
 class MinedDualPath(DualPath):
     """`DualPath` whose `fit` replaces the captions that are lent as negatives by mined ones.
 
