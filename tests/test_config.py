@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from tf_dpce.config import (
-    _ALLOWED,
     Config,
     LossConfig,
     StageConfig,
@@ -20,6 +19,7 @@ from tf_dpce.config import (
     preset_values,
     to_dict,
 )
+from tf_dpce.config.checks import ALLOWED
 from tf_dpce.errors import UserError
 
 
@@ -195,7 +195,7 @@ def test_every_number_has_a_range():
         for name, value in leaves(to_dict(Config())).items()
         if isinstance(value, int | float | list) and not isinstance(value, bool)
     }
-    assert numbers == set(_ALLOWED)
+    assert numbers == set(ALLOWED)
 
 
 def test_every_group_of_blocks_has_a_width():

@@ -1,19 +1,9 @@
-"""The whole configuration of a run: typed, frozen, and the same in files and on command lines."""
+"""The sections of a configuration: typed, frozen, each key with what it means."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
-from typing import Any, Literal
-
-import yaml
-from jsonargparse import ArgumentParser
-
-from tf_dpce.errors import UserError
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -186,115 +176,3 @@ class Config:
     def stage(self, number: int) -> StageConfig:
         """Returns the settings of stage 1 or 2."""
         return self.stage1 if number == 1 else self.stage2
-
-
-_COUNTS = (
-    *("input_size", "max_length", "embedding_dim", "blocks", "output_dim"),
-    *("batch_size", "views", "validate_every", "candidates"),
-)
-_AMOUNTS = (
-    *("checkpoint_minutes", "epochs", "decay_epochs", "warmup_epochs", "learning_rate", "margin"),
-    *("weight_decay", "trunk_multiplier", "word_multiplier", "classifier_multiplier", "head_dim"),
-    *("classifier_bias_multiplier", "gamma_multiplier", "image_instance", "text_instance", "pair"),
-)
-# What a number may be, in words and as a test, by its own name, which no two sections share.
-_ALLOWED: dict[str, tuple[str, Callable[[float], bool]]] = {
-    **dict.fromkeys(_COUNTS, ("1 or more", lambda value: value >= 1)),
-    **dict.fromkeys(_AMOUNTS, ("0 or more", lambda value: 0 <= value < math.inf)),
-    **dict.fromkeys(
-        ("word_dropout", "dropout", "tower_dropout"),
-        ("from 0 to below 1", lambda value: 0 <= value < 1),
-    ),
-    # A residual block squeezes to a quarter of its width.
-    "widths": ("4 or more", lambda value: value >= 4),
-    "temperature": ("above 0", lambda value: 0 < value < math.inf),
-    "seed": (f"from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32),
-}
-
-
-def preset_names() -> list[str]:
-    """Returns the names of the presets that come with the library."""
-    folder = resources.files("tf_dpce.presets")
-    return sorted(Path(i.name).stem for i in folder.iterdir() if i.name.endswith(".yaml"))
-
-
-def preset_values(name: str) -> dict[str, Any]:
-    """Returns the values of a preset, as nested dicts.
-
-    Raises:
-        UserError: there is no such preset.
-    """
-    if name not in preset_names():
-        raise UserError(f"unknown preset {name}: one of {', '.join(preset_names())}")
-    return yaml.safe_load((resources.files("tf_dpce.presets") / f"{name}.yaml").read_text())
-
-
-def from_dict(values: dict[str, Any]) -> Config:
-    """Builds a `Config`; what is not named keeps its default.
-
-    Raises:
-        UserError: an unknown key, a value of the wrong type or one that nothing can be made of.
-
-    Example:
-        >>> from_dict({"seed": 3, "stage1": {"epochs": 2}}).stage1.epochs
-        2
-    """
-    _check_sections(values, Config)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Config)
-    try:
-        parsed = parser.parse_object(values)
-    except Exception as error:
-        raise UserError(f"configuration: {' '.join(str(error).split())}") from None
-    config = Config(**parser.instantiate(parsed).as_dict())
-    _check_values(config)
-    return config
-
-
-def _check_sections(values: dict[str, Any], kind: Any, prefix: str = "") -> None:
-    """Refuses what jsonargparse would drop or trip over: no mapping for a section, or a null."""
-    for item in (i for i in dataclasses.fields(kind) if i.name in values):
-        value, section = values[item.name], item.default_factory
-        if dataclasses.is_dataclass(section) and isinstance(value, dict):
-            _check_sections(value, section, f"{prefix}{item.name}.")
-        elif dataclasses.is_dataclass(section) or (value is None and "None" not in item.type):
-            raise UserError(f"configuration: {prefix}{item.name} cannot be {value!r}")
-
-
-def _check_values(config: Config) -> None:
-    """Refuses what the types allow and no run can use."""
-    _check_numbers(to_dict(config))
-    text, groups = config.text, len(config.text.blocks)
-    if text.tower == "convolutional" and not groups == len(text.widths) > 0:
-        raise UserError(
-            f"configuration: text.blocks names {groups} groups and text.widths "
-            f"{len(text.widths)}: give one width for each group of blocks"
-        )
-    for number in (1, 2):
-        loss = config.stage(number).loss
-        if not (loss.image_instance or loss.text_instance or loss.pair):
-            raise UserError(
-                f"configuration: the weights in stage{number}.loss are all 0: give image_instance, "
-                "text_instance or pair one above 0"
-            )
-
-
-def _check_numbers(values: dict[str, Any], prefix: str = "") -> None:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            _check_numbers(value, f"{prefix}{name}.")
-        elif name in _ALLOWED:
-            allowed, allows = _ALLOWED[name]
-            if not all(map(allows, value if isinstance(value, list) else [value])):
-                raise UserError(f"configuration: {prefix}{name} cannot be {value}: give {allowed}")
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """Returns the nested dict of JSON types from which `from_dict` builds `config` again."""
-    return _plain(dataclasses.asdict(config))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,26 @@
+"""The whole configuration of a run: typed, frozen, and the same in files and on command lines."""
+
+from __future__ import annotations
+
+from tf_dpce.config.reading import from_dict, preset_names, preset_values, to_dict
+from tf_dpce.config.sections import (
+    Config,
+    ImageConfig,
+    LossConfig,
+    ModelConfig,
+    StageConfig,
+    TextConfig,
+)
+
+__all__ = [
+    "Config",
+    "ImageConfig",
+    "LossConfig",
+    "ModelConfig",
+    "StageConfig",
+    "TextConfig",
+    "from_dict",
+    "preset_names",
+    "preset_values",
+    "to_dict",
+]
