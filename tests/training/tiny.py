@@ -31,6 +31,7 @@ OPTIONS = {
     "stage1.optimizer": "adamw",
     "stage1.learning_rate": 0.01,
     "stage1.schedule": "cosine",
+    "stage1.average": 0.5,
     "stage2.epochs": EPOCHS,
     "stage2.batch_size": BATCH,
     "stage2.trunk": "trained",

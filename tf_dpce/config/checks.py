@@ -23,7 +23,7 @@ ALLOWED: dict[str, tuple[str, Callable[[float], bool]]] = {
     **dict.fromkeys(_COUNTS, ("1 or more", lambda value: value >= 1)),
     **dict.fromkeys(_AMOUNTS, ("0 or more", lambda value: 0 <= value < math.inf)),
     **dict.fromkeys(
-        ("word_dropout", "dropout", "tower_dropout"),
+        ("word_dropout", "dropout", "tower_dropout", "average"),
         ("from 0 to below 1", lambda value: 0 <= value < 1),
     ),
     # A residual block squeezes to a quarter of its width.

@@ -124,6 +124,8 @@ class StageConfig:
         classifier_multiplier: the same for the instance classifier's matrix.
         classifier_bias_multiplier: the same for its bias.
         gamma_multiplier: the same for the scales of BatchNorm outside the trunk.
+        average: share of a running average of the weights that a step keeps; the average is what is
+            validated and kept. 0 does without.
         validate_every: epochs from one validation to the next.
         loss: weights and settings of the losses.
     """
@@ -143,6 +145,7 @@ class StageConfig:
     classifier_multiplier: float = 1.0
     classifier_bias_multiplier: float = 1.0
     gamma_multiplier: float = 1.0
+    average: float = 0.0
     validate_every: int = 1
     loss: LossConfig = field(default_factory=LossConfig)
 

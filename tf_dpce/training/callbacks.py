@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from tf_dpce.files import publish_file
+from tf_dpce.training.averages import averaged
 from tf_dpce.training.checkpoint import Progress, checkpoint_path, save_checkpoint
 
 HISTORY_FILE = "history.csv"
@@ -34,6 +35,8 @@ _COLUMNS = (
 class Validation(keras.callbacks.Callback):
     """Adds retrieval metrics of the validation split to the logs of an epoch.
 
+    Where the optimizer keeps averages of the weights, they are what is validated.
+
     Args:
         validate: returns what `retrieval_metrics` does.
         every: epochs from one validation to the next; the last epoch is always validated.
@@ -49,7 +52,8 @@ class Validation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if (epoch + 1) % self.every and epoch + 1 != self.epochs:
             return
-        metrics = self.validate()
+        with averaged(self.model.optimizer):
+            metrics = self.validate()
         logs["val_rsum"] = metrics["rsum"]
         for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image")):
             logs.update({f"val_{short}_{rank}": metrics[direction][rank] for rank in _RANKS})
@@ -101,6 +105,8 @@ def read_history(path: Path, before: tuple[int, int]) -> list[dict[str, str]]:
 class Checkpoints(keras.callbacks.Callback):
     """Keeps the best model of a stage, and the last whole state, from which a run resumes.
 
+    Where the optimizer keeps averages of the weights, they are the best model.
+
     Args:
         run: folder of the run.
         model_variables: what evaluation needs.
@@ -140,7 +146,8 @@ class Checkpoints(keras.callbacks.Callback):
         self.progress = Progress(self.progress.stage, epoch + 1, 0, max(best, rsum))
         if rsum > best:
             path = checkpoint_path(self.run, self.progress.stage, "best")
-            save_checkpoint(path, self.model_variables, self.progress)
+            with averaged(self.model.optimizer):
+                save_checkpoint(path, self.model_variables, self.progress)
         self._save_last(epoch + 1, 0, self.progress.best_rsum)
 
     def _save_last(self, epoch: int, step: int, best_rsum: float) -> None:

@@ -21,6 +21,9 @@ class _ByLayer(keras.optimizers.Optimizer):
         self._scales = [self.multipliers.get(v.path, 1.0) for v in variables]
         self._is_matrix = [len(v.shape) > 1 for v in variables]
 
+    def finalize_variable_values(self, var_list: list[Any]) -> None:
+        """Leaves the weights alone: a stage may take several `fit`, and `averaged` swaps."""
+
     def get_config(self) -> dict[str, Any]:
         config = {"multipliers": dict(self.multipliers), "decay": self.decay}
         return {**super().get_config(), **config}
@@ -84,7 +87,14 @@ def stage_optimizer(
     kind = LayerwiseSGD if stage.optimizer == "sgd" else LayerwiseAdamW
     multipliers = _multipliers(stage, model)
     # Named, because Keras would count optimizers over the whole process.
-    return kind(schedule, multipliers=multipliers, decay=stage.weight_decay, name=stage.optimizer)
+    return kind(
+        schedule,
+        multipliers=multipliers,
+        decay=stage.weight_decay,
+        use_ema=stage.average > 0,
+        ema_momentum=stage.average,
+        name=stage.optimizer,
+    )
 
 
 def _multipliers(stage: StageConfig, model: DualPath) -> dict[str, float]:
