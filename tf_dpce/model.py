@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from tf_dpce.towers.layers import PairStack, UnitLength
+from tf_dpce.towers.layers import PairStack, RowDropout, UnitLength
 
 
 @keras.saving.register_keras_serializable("tf_dpce")
@@ -106,7 +106,7 @@ class DualPath(keras.Model):
         for modality, tower in (("image", image_tower), ("text", text_tower)):
             feature = tower(inputs[modality])
             active = layers.ReLU(name=f"{modality}_relu")(feature) if rectify else feature
-            dropped = layers.Dropout(dropout, name=f"{modality}_dropout")(active)
+            dropped = RowDropout(dropout, name=f"{modality}_dropout")(active)
             outputs[f"{modality}_logits"] = classifier(dropped)
             outputs[f"{modality}_embedding"] = unit(feature)
             rectified.append(unit(active))

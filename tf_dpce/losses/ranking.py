@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tf_dpce.losses.batch import Gather, alone, cosines, same_instance
+
 # More than any margin plus the widest gap of two cosines, so that what it is taken from never
 # violates a margin.
 _FAR = 1e3
@@ -35,8 +37,10 @@ def ranking_loss(
     return ops.relu(margin - (positive - wrong_text)) + ops.relu(margin - (positive - wrong_image))
 
 
-def batch_ranking_loss(instance_ids: Any, image: Any, text: Any, margin: float = 1.0) -> Any:
-    """`ranking_loss` against the hardest picture and text of the batch.
+def batch_ranking_loss(
+    instance_ids: Any, image: Any, text: Any, margin: float = 1.0, gather: Gather = alone
+) -> Any:
+    """`ranking_loss` against the hardest picture and text of the global batch.
 
     Rows of the same instance are never negatives of one another; a row without any negative
     costs nothing.
@@ -46,22 +50,16 @@ def batch_ranking_loss(instance_ids: Any, image: Any, text: Any, margin: float =
         image: unit vectors `[B, D]`.
         text: unit vectors `[B, D]`.
         margin: the gap to reach.
+        gather: brings the rows of the other replicas.
 
     Returns:
         Floats `[B]`.
     """
-    scores = ops.matmul(image, ops.transpose(text))
+    same = same_instance(instance_ids, gather(instance_ids))
     positive = ops.sum(image * text, axis=-1)
-    same = same_instance(instance_ids)
-    wrong = ops.where(same, -_FAR, scores)
-    hardest_text, hardest_image = ops.max(wrong, axis=1), ops.max(wrong, axis=0)
+    hardest_text = ops.max(ops.where(same, -_FAR, cosines(image, gather(text))), axis=1)
+    hardest_image = ops.max(ops.where(same, -_FAR, cosines(text, gather(image))), axis=1)
     return ops.relu(margin - positive + hardest_text) + ops.relu(margin - positive + hardest_image)
-
-
-def same_instance(instance_ids: Any) -> Any:
-    """Returns booleans `[B, B]`: whether row and column are of one instance."""
-    ids = ops.reshape(instance_ids, (-1,))
-    return ops.equal(ops.expand_dims(ids, 1), ops.expand_dims(ids, 0))
 
 
 @keras.saving.register_keras_serializable("tf_dpce")
@@ -79,12 +77,10 @@ class RankingLoss(keras.losses.Loss):
     negative, or with one of its own instance, costs nothing: the recipe draws negatives from
     other instances only.
 
-    Under `tf.distribute` a replica sees its slice of the batch alone: in-batch negatives come
-    from there.
-
     Args:
         margin: the gap to reach; 1 in the paper.
         negatives: "batch" or "given".
+        gather: brings the rows of the other replicas, where negatives are those of the batch.
         reduction: Keras's.
         name: of the loss.
     """
@@ -93,6 +89,7 @@ class RankingLoss(keras.losses.Loss):
         self,
         margin: float = 1.0,
         negatives: str = "batch",
+        gather: Gather = alone,
         reduction: str = "sum_over_batch_size",
         name: str = "ranking_loss",
         **kwargs: Any,
@@ -102,12 +99,13 @@ class RankingLoss(keras.losses.Loss):
             raise ValueError(f"negatives must be 'batch' or 'given'. Received: {negatives!r}")
         self.margin = margin
         self.negatives = negatives
+        self.gather = gather
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Returns `[B]`."""
         image, text = y_pred[:, 0], y_pred[:, 1]
         if self.negatives == "batch":
-            return batch_ranking_loss(y_true, image, text, self.margin)
+            return batch_ranking_loss(y_true, image, text, self.margin, self.gather)
         borrows = ops.cast(_borrows(y_true[:, 0], y_true[:, 1]), image.dtype)
         losses = ranking_loss(
             image, text, ops.matmul(borrows, image), ops.matmul(borrows, text), self.margin
@@ -122,5 +120,5 @@ def _borrows(instance_ids: Any, roles: Any) -> Any:
     """Returns booleans `[B, B]`: whether the row is an anchor and the column its negative."""
     is_anchor = ops.equal(roles % 2, 0)[:, None]
     is_next = ops.equal(roles[:, None] + 1, roles[None, :])
-    other = ops.logical_not(same_instance(instance_ids))
+    other = ops.logical_not(same_instance(instance_ids, instance_ids))
     return ops.logical_and(ops.logical_and(is_anchor, is_next), other)

@@ -11,7 +11,7 @@ import keras
 from keras import layers
 
 from tf_dpce.errors import UserError
-from tf_dpce.towers.layers import InferenceMode, batch_norm, fan_in_uniform
+from tf_dpce.towers.layers import InferenceMode, RowDropout, batch_norm, fan_in_uniform
 
 SMALL = "small"
 
@@ -83,7 +83,7 @@ def image_head(input_dim: int, output_dim: int, head_dim: int, dropout: float = 
     Without a hidden layer (`head_dim` 0) the second dense layer and its BatchNorm are all there is.
     """
     features = keras.Input((input_dim,), name="features")
-    x = layers.Dropout(dropout, name="image_feature_dropout")(features) if dropout else features
+    x = RowDropout(dropout, name="image_feature_dropout")(features) if dropout else features
     if head_dim:
         x = _dense(head_dim, "image_fc1")(x)
         x = layers.ReLU(name="image_fc1_relu")(batch_norm("image_fc1_bn")(x))

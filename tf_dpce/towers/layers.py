@@ -12,6 +12,11 @@ from keras import ops
 BATCH_NORM = {"momentum": 0.95, "epsilon": 1e-3}
 
 
+def whole_batch(count: Any) -> tuple[Any, Any]:
+    """Returns the place in the global batch, and its size, of `count` rows that are all of it."""
+    return 0, count
+
+
 def fan_in_uniform() -> keras.initializers.Initializer:
     """Uniform in +-sqrt(3 / fan_in): variance 1 / fan_in, as in the authors' code."""
     return keras.initializers.VarianceScaling(scale=1.0, mode="fan_in", distribution="uniform")
@@ -60,6 +65,35 @@ class WordEmbedding(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         config = {"vocabulary_size": self.vocabulary_size, "output_dim": self.output_dim}
         return {**super().get_config(), **config}
+
+
+@keras.saving.register_keras_serializable("tf_dpce")
+class RowDropout(keras.layers.Dropout):
+    """Dropout whose mask is a function of seed, step and the row of the global batch.
+
+    Keras's gives all replicas the same mask, so that a batch over two of them trains another
+    model than the same batch on one. Here every replica draws the mask of the global batch and
+    takes the rows that it holds.
+
+    Attributes:
+        rows: from the number of rows at hand to their first place in the global batch, and to its
+            number of rows. One that trains on several replicas puts its own here.
+    """
+
+    rows = staticmethod(whole_batch)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Returns `inputs`, `[B, ...]`; in training a share `rate` zeroed, the rest scaled up."""
+        if not training or self.rate == 0:
+            return inputs
+        shape = ops.shape(inputs)
+        given = self.noise_shape or (None,) * len(shape)
+        noise = [s if n is None else n for n, s in zip(given, shape, strict=True)]
+        first, total = self.rows(shape[0])
+        draws = keras.random.uniform([total, *noise[1:]], seed=self.seed_generator)
+        own = ops.slice(draws, [first, *(0 for _ in noise[1:])], [shape[0], *noise[1:]])
+        kept = ops.cast(own >= self.rate, inputs.dtype)
+        return inputs * kept / (1 - self.rate)
 
 
 @keras.saving.register_keras_serializable("tf_dpce")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from tf_dpce.towers.layers import WordEmbedding, batch_norm, fan_in_uniform
+from tf_dpce.towers.layers import RowDropout, WordEmbedding, batch_norm, fan_in_uniform
 
 WIDTHS = (256, 512, 1024, 2048)
 
@@ -64,14 +64,14 @@ def text_tower(
     # === Functional Model ===
     x = embedding(ids)
     if word_dropout:
-        x = layers.Dropout(word_dropout, noise_shape=(None, None, 1), name="text_word_dropout")(x)
+        x = RowDropout(word_dropout, noise_shape=(None, None, 1), name="text_word_dropout")(x)
     x = batch_norm("text_embedding_bn")(x)
     for group, (count, width) in enumerate(zip(blocks, widths, strict=True)):
         for block in range(count):
             x = _block(x, width, _middle(group, block, width), _stride(group, block), group, block)
     x = layers.GlobalMaxPooling1D(name="text_pool")(x)
     if dropout:
-        x = layers.Dropout(dropout, name="text_feature_dropout")(x)
+        x = RowDropout(dropout, name="text_feature_dropout")(x)
     x = layers.Dense(
         output_dim, use_bias=False, kernel_initializer=fan_in_uniform(), name="text_fc"
     )(x)

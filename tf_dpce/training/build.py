@@ -15,6 +15,7 @@ from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.preprocessing.vectors import look_up, open_vectors
 from tf_dpce.towers import bag_of_words_tower, image_tower, text_tower
+from tf_dpce.training.replicas import gather_rows
 
 
 def build_model(config: Config, vocabulary_size: int, num_instances: int) -> DualPath:
@@ -78,9 +79,9 @@ def caption_encoder(config: Config, words: Sequence[str], lowercase: bool) -> Ca
 def stage_losses(loss: LossConfig) -> tuple[dict[str, keras.losses.Loss], dict[str, float]]:
     """Returns the losses of `DualPath`'s outputs and their weights, those of weight 0 left out."""
     pair = (
-        ContrastiveLoss(loss.temperature)
+        ContrastiveLoss(loss.temperature, gather_rows)
         if loss.pair_loss == "contrastive"
-        else RankingLoss(loss.margin, "given" if loss.lends_negatives else "batch")
+        else RankingLoss(loss.margin, "given" if loss.lends_negatives else "batch", gather_rows)
     )
     table = {
         "image_logits": (InstanceLoss(), loss.image_instance),

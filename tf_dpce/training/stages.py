@@ -30,6 +30,7 @@ from tf_dpce.training.checkpoint import Progress, checkpoint_path, restore_check
 from tf_dpce.training.features import Bar, FeatureCache, cached_features
 from tf_dpce.training.mining import Candidates, MinedDualPath
 from tf_dpce.training.optimizers import stage_optimizer
+from tf_dpce.training.replicas import share_over_replicas
 from tf_dpce.training.schedule import stage_schedule
 
 _EVALUATION_BATCH = 64
@@ -110,6 +111,7 @@ class Stage:
             network = self.model.over_features() if settings.trunk == "cached" else self.model
             if settings.loss.mines_negatives:
                 network = MinedDualPath.over(network, self._candidates(order.seed))
+            share_over_replicas(network)
             schedule = stage_schedule(settings, order.steps_per_epoch)
             optimizer = stage_optimizer(settings, schedule, self.model)
             optimizer.build(network.trainable_variables)

@@ -1,0 +1,39 @@
+"""Trains the tiny run on N logical CPU devices: `python -m tests.training.replicated N DATA OUT`.
+
+Three stages: in-batch softmax with both instance losses over cached features, mined negatives end
+to end, and, in a second run, the hardest negatives of the batch.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+BATCH = 8
+_SGD = {"optimizer": "sgd", "schedule": "cosine", "learning_rate": 0.01, "batch_size": BATCH}
+_FIRST = {f"stage1__{key}": value for key, value in _SGD.items()} | {
+    "stage1__loss__pair": 1.0,
+    "stage1__loss__pair_loss": "contrastive",
+    "stage2__batch_size": BATCH,
+    "stage2__loss__negatives": "mined",
+    "stage2__loss__candidates": 8,
+    "model__tower_dropout": 0.3,
+}
+_HARDEST = {**_FIRST, "stage1__loss__pair_loss": "ranking", "stage1__loss__negatives": "batch"}
+
+
+def main(replicas: int, data: Path, out: Path) -> int:
+    import tensorflow as tf
+
+    from tests.training.tiny import run_tiny
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
+    )
+    status = run_tiny(data, out / "both", **_FIRST)
+    return status or run_tiny(data, out / "hardest", stage2__epochs=0, **_HARDEST)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])))
