@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,10 @@ class Stage:
             return stage_network(settings, self.model, order.steps_per_epoch, candidates)
 
     def _candidates(self, seed: int) -> Candidates:
-        captions = encode_captions(self.data, "train", self.encoder)
+        if self.settings.trunk == "cached":
+            captions = self._features.captions
+        else:
+            captions = encode_captions(self.data, "train", self.encoder)
         return Candidates(captions, self.settings.loss.candidates, self.config.text.shift, seed)
 
     def _state(self, network: DualPath) -> list[keras.Variable]:
@@ -130,8 +133,7 @@ class Stage:
     def _batches(self, order: Order, start: int, stop: int) -> Batches:
         text = self.config.text
         if self.settings.trunk == "cached":
-            cache = self._cache("train", self.settings.views)
-            batches = cache.training_batches(text, order, start, stop)
+            batches = self._features.training_batches(text, order, start, stop)
         else:
             batches = training_batches(
                 self.data, self.encoder, self.config.image, text, order, start, stop
@@ -155,6 +157,10 @@ class Stage:
             )
 
         return validate
+
+    @cached_property
+    def _features(self) -> FeatureCache:
+        return self._cache("train", self.settings.views)
 
     def _cache(self, split: str, views: int) -> FeatureCache:
         return cached_features(
