@@ -28,9 +28,9 @@ def test_every_kind_of_negatives_is_timed_in_both_settings():
     check_rows(rows)
     *timed, memory = rows
     assert [(row.name, row.ratio.to) for row in timed] == [
-        ("cached features, given", "cached features, given"),
-        ("cached features, mined", "cached features, given"),
-        ("cached features, batch", "cached features, given"),
+        ("cached, given", "cached, given"),
+        ("cached, mined", "cached, given"),
+        ("cached, batch", "cached, given"),
         ("end to end, given", "end to end, given"),
         ("end to end, mined", "end to end, given"),
         ("end to end, batch", "end to end, given"),

@@ -17,7 +17,7 @@ from tf_dpce.training.network import stage_network
 from tf_dpce.training.strategy import make_strategy
 
 _NEGATIVES = ("given", "mined", "batch")
-_SETTINGS = {"cached": "cached features", "trained": "end to end"}
+_SETTINGS = {"cached": "cached", "trained": "end to end"}
 
 
 def measure(
