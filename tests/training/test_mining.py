@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tests.training.tiny import run_tiny
+from tf_dpce.data.pipeline import Batches, caption_groups
 from tf_dpce.losses import InstanceLoss, RankingLoss
 from tf_dpce.model import DualPath
 from tf_dpce.towers import text_tower
@@ -139,7 +140,16 @@ def test_mining_leaves_anchors_and_moves_no_statistic(captions: CaptionTable):
 
 
 @pytest.mark.parametrize("trunk", ["cached", "trained"])
-def test_a_stage_trains_with_mined_negatives(scenes: Path, tmp_path: Path, trunk: str):
+def test_a_stage_trains_with_mined_negatives(
+    scenes: Path, tmp_path: Path, trunk: str, monkeypatch: pytest.MonkeyPatch
+):
+    read = []
+
+    def counted(data: Path, split: str, batch_size: int) -> Batches:
+        read.append(split)
+        return caption_groups(data, split, batch_size)
+
+    monkeypatch.setattr("tf_dpce.training.captions.caption_groups", counted)
     options = {
         "stage1__epochs": 0,
         "stage2__epochs": 2,
@@ -153,6 +163,7 @@ def test_a_stage_trains_with_mined_negatives(scenes: Path, tmp_path: Path, trunk
     assert len(rows) == 2
     # Hinges with margin 1 on cosines from 0 to 1: of four rows two anchors pay, each 0 to 4.
     assert all(0 < float(row["pair_loss"]) <= 2 for row in rows)
+    assert read.count("train") == 1, "the cache and the candidates share the captions"
 
 
 def test_a_batch_of_all_pictures_leaves_nothing_to_mine(scenes: Path, tmp_path: Path, capsys):

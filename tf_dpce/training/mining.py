@@ -64,15 +64,7 @@ class MinedDualPath(DualPath):
     @classmethod
     def over(cls, network: DualPath, candidates: Candidates) -> MinedDualPath:
         """Returns a network with all weights of another one."""
-        mined = cls(
-            network.image_tower,
-            network.text_tower,
-            network.num_instances,
-            network.dropout,
-            network.shared_bias,
-            network.rectify,
-            network.classifier,
-        )
+        mined = cls.sharing(network)
         mined.candidates = candidates
         return mined
 

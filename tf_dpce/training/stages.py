@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,12 @@ from tf_dpce.evaluation.embed import embed_images, embed_texts
 from tf_dpce.evaluation.metrics import retrieval_metrics
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
-from tf_dpce.training.build import stage_losses
 from tf_dpce.training.callbacks import Checkpoints, RestoreMetrics, Validation, stage_callbacks
 from tf_dpce.training.captions import encode_captions
 from tf_dpce.training.checkpoint import Progress, checkpoint_path, restore_checkpoint
 from tf_dpce.training.features import Bar, FeatureCache, cached_features
-from tf_dpce.training.mining import Candidates, MinedDualPath
-from tf_dpce.training.optimizers import stage_optimizer
-from tf_dpce.training.replicas import share_over_replicas
-from tf_dpce.training.schedule import stage_schedule
+from tf_dpce.training.mining import Candidates
+from tf_dpce.training.network import stage_network, supervised
 
 _EVALUATION_BATCH = 64
 
@@ -101,26 +99,16 @@ class Stage:
             )
 
     def _compile(self, order: Order) -> DualPath:
-        """Returns the network that is trained: the model, or all of it behind the trunk."""
         settings = self.settings
-        losses, weights = stage_losses(settings.loss)
+        candidates = self._candidates(order.seed) if settings.loss.mines_negatives else None
         with self.strategy.scope():
-            trunk = self.model.image_tower.get_layer("image_trunk")
-            trunk.trainable = settings.trunk == "trained"
-            self.model.classifier.trainable = "image_logits" in losses or "text_logits" in losses
-            network = self.model.over_features() if settings.trunk == "cached" else self.model
-            if settings.loss.mines_negatives:
-                network = MinedDualPath.over(network, self._candidates(order.seed))
-            share_over_replicas(network)
-            schedule = stage_schedule(settings, order.steps_per_epoch)
-            optimizer = stage_optimizer(settings, schedule, self.model)
-            optimizer.build(network.trainable_variables)
-            # XLA makes depthwise convolutions ten times slower on a CPU.
-            network.compile(optimizer, losses, loss_weights=weights, jit_compile=False)
-        return network
+            return stage_network(settings, self.model, order.steps_per_epoch, candidates)
 
     def _candidates(self, seed: int) -> Candidates:
-        captions = encode_captions(self.data, "train", self.encoder)
+        if self.settings.trunk == "cached":
+            captions = self._features.captions
+        else:
+            captions = encode_captions(self.data, "train", self.encoder)
         return Candidates(captions, self.settings.loss.candidates, self.config.text.shift, seed)
 
     def _state(self, network: DualPath) -> list[keras.Variable]:
@@ -145,23 +133,12 @@ class Stage:
     def _batches(self, order: Order, start: int, stop: int) -> Batches:
         text = self.config.text
         if self.settings.trunk == "cached":
-            cache = self._cache("train", self.settings.views)
-            batches = cache.training_batches(text, order, start, stop)
+            batches = self._features.training_batches(text, order, start, stop)
         else:
             batches = training_batches(
                 self.data, self.encoder, self.config.image, text, order, start, stop
             )
-        return batches.map(self._supervised)
-
-    def _supervised(self, batch: dict[str, tf.Tensor]) -> tuple[dict, dict]:
-        """Splits a batch into what the network takes and what its losses compare with."""
-        ids = batch["instance"]
-        inputs = {"image": batch["image"], "text": batch["text"]}
-        pair = ids
-        if self.settings.loss.lends_negatives:
-            pair = tf.stack([ids, tf.range(tf.size(ids, tf.int64), dtype=tf.int64)], axis=1)
-        targets = {"image_logits": ids, "text_logits": ids, "pair": pair}
-        return inputs, {name: targets[name] for name in stage_losses(self.settings.loss)[0]}
+        return batches.map(partial(supervised, self.settings.loss))
 
     def _validator(self, network: DualPath) -> Callable[[], dict[str, Any]]:
         info = Manifest.load(self.data).splits["val"]
@@ -180,6 +157,10 @@ class Stage:
             )
 
         return validate
+
+    @cached_property
+    def _features(self) -> FeatureCache:
+        return self._cache("train", self.settings.views)
 
     def _cache(self, split: str, views: int) -> FeatureCache:
         return cached_features(

@@ -1,0 +1,142 @@
+"""How much of the machine a step of stage 1 uses: its towers against a plain matrix product."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_dpce.benchmarks.material import fit_step, random_batches, random_cache, random_model
+from tf_dpce.benchmarks.timing import Report, Row, interleave, peak_memory, row, silent
+from tf_dpce.config import Config
+from tf_dpce.model import DualPath
+from tf_dpce.training.build import stage_losses
+from tf_dpce.training.network import stage_network
+from tf_dpce.training.strategy import make_strategy
+
+_PRODUCT = "float32 matrix product"
+
+
+def measure(
+    config: Config,
+    progress: Report = silent,
+    *,
+    batch_size: int = 256,
+    classes: int = 6_000,
+    words: int = 7_400,
+    side: int = 2_048,
+    rounds: int = 8,
+) -> list[Row]:
+    """Times a step over cached features, its update, and a product of as many multiply-adds.
+
+    Args:
+        config: whose towers and stage 1 are taken.
+        progress: called with the rounds done and their total.
+        batch_size: B.
+        classes: pictures and classes; the defaults are of Flickr8k's size.
+        words: of the vocabulary.
+        side: of the square matrices that are multiplied.
+        rounds: that are timed.
+    """
+    strategy = make_strategy()
+    stage = replace(config.stage1, batch_size=batch_size, trunk="cached")
+    with strategy.scope():
+        model = random_model(config, words, classes)
+        network = stage_network(stage, model, steps_per_epoch=1, candidates=None)
+    width = network.image_tower.input_shape[-1]
+    cache = random_cache(config, width, words, classes)
+    work = batch_size * step_multiply_adds(network, set(stage_losses(stage.loss)[0]))
+    products = math.ceil(work / side**3)
+    arms = {
+        "step": fit_step(network, random_batches(cache, config, stage), strategy),
+        "update": _update(network, strategy),
+        _PRODUCT: _matrix_products(side, products),
+    }
+    seconds = interleave(arms, rounds, progress=progress)
+    return [*_rows(seconds, batch_size, work, products * side**3), peak_memory()]
+
+
+def step_multiply_adds(network: DualPath, losses: set[str]) -> int:
+    """Counts the multiply-adds of a training step for one pair.
+
+    Dense layers and convolutions alone: forward, for the gradient of their weights, and for that
+    of their input where anything before them is trained.
+
+    Args:
+        network: over trunk features.
+        losses: the outputs that have one.
+    """
+    logits = sum(name.endswith("_logits") for name in losses)
+    classifier = math.prod(network.classifier.kernel.shape)
+    towers = (network.image_tower, network.text_tower)
+    return sum(map(_tower_multiply_adds, towers)) + 3 * logits * classifier
+
+
+def _tower_multiply_adds(tower: keras.Model) -> int:
+    total, trained_before = 0, False
+    for layer in tower.layers:
+        if hasattr(layer, "kernel"):
+            places = math.prod(layer.output.shape[1:-1])
+            total += (3 if trained_before else 2) * places * math.prod(layer.kernel.shape)
+        trained_before = trained_before or bool(layer.trainable_variables)
+    return total
+
+
+def _update(network: DualPath, strategy: tf.distribute.Strategy) -> Callable[[], None]:
+    """Returns the optimizer's update alone, of gradients that are there already."""
+    variables = network.trainable_variables
+    gradients = [tf.zeros(variable.shape) for variable in variables]
+
+    def on_replica(gradients: list[tf.Tensor]) -> None:
+        # Copies stand on the replica's device, as gradients do that are computed there.
+        network.optimizer.apply([tf.identity(gradient) for gradient in gradients], variables)
+
+    @tf.function
+    def update(gradients: list[tf.Tensor]) -> None:
+        strategy.run(on_replica, [gradients])
+
+    def call() -> None:
+        update(gradients)
+        tf.test.experimental.sync_devices()
+
+    return call
+
+
+def _matrix_products(side: int, count: int) -> Callable[[], None]:
+    """Returns products of square matrices, each of the one before, so that none can be left out."""
+    draw = np.random.default_rng(0)
+    # Entries of variance 1 / side keep those of the product near 1.
+    first = tf.constant(draw.standard_normal((side, side)), tf.float32)
+    factor = tf.constant(draw.standard_normal((side, side)) / math.sqrt(side), tf.float32)
+
+    @tf.function
+    def products(matrix: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+        for _ in tf.range(count):
+            matrix = tf.matmul(matrix, factor)
+        return matrix
+
+    def call() -> None:
+        products(first, factor)
+        tf.test.experimental.sync_devices()
+
+    return call
+
+
+def _rows(
+    seconds: dict[str, np.ndarray], batch_size: int, work: int, work_of_products: int
+) -> list[Row]:
+    step, update = seconds["step"], seconds["update"]
+    rate, ceiling = work / (step - update) / 1e9, work_of_products / seconds[_PRODUCT] / 1e9
+    unit = "billion multiply-adds a second"
+    return [
+        row("step", "ms", 1000 * step),
+        row("step", "pairs a second", batch_size / step),
+        row("the optimizer's update", "ms", 1000 * update, "step", 1000 * step),
+        row("multiply-adds of a step", "billion", [work / 1e9]),
+        row(_PRODUCT, unit, ceiling),
+        row("step without its update", unit, rate, _PRODUCT, ceiling),
+    ]

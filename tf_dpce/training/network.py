@@ -1,0 +1,50 @@
+"""What a stage fits: the network, compiled, and a batch as it takes it."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tf_dpce.config import LossConfig, StageConfig
+from tf_dpce.model import DualPath
+from tf_dpce.training.build import stage_losses
+from tf_dpce.training.mining import Candidates, MinedDualPath
+from tf_dpce.training.optimizers import stage_optimizer
+from tf_dpce.training.replicas import share_over_replicas
+from tf_dpce.training.schedule import stage_schedule
+
+
+def stage_network(
+    settings: StageConfig, model: DualPath, steps_per_epoch: int, candidates: Candidates | None
+) -> DualPath:
+    """Returns the network that is trained, compiled: the model, or all of it behind the trunk.
+
+    Args:
+        settings: of the stage.
+        model: the whole model, whose weights the network shares.
+        steps_per_epoch: for the learning rate's schedule.
+        candidates: captions to mine from, where the stage does; else None.
+    """
+    losses, weights = stage_losses(settings.loss)
+    trunk = model.image_tower.get_layer("image_trunk")
+    trunk.trainable = settings.trunk == "trained"
+    model.classifier.trainable = "image_logits" in losses or "text_logits" in losses
+    network = model.over_features() if settings.trunk == "cached" else model
+    if candidates is not None:
+        network = MinedDualPath.over(network, candidates)
+    share_over_replicas(network)
+    optimizer = stage_optimizer(settings, stage_schedule(settings, steps_per_epoch), model)
+    optimizer.build(network.trainable_variables)
+    # XLA makes depthwise convolutions ten times slower on a CPU.
+    network.compile(optimizer, losses, loss_weights=weights, jit_compile=False)
+    return network
+
+
+def supervised(loss: LossConfig, batch: dict[str, tf.Tensor]) -> tuple[dict, dict]:
+    """Splits a batch into what the network takes and what its losses compare with."""
+    ids = batch["instance"]
+    inputs = {"image": batch["image"], "text": batch["text"]}
+    pair = ids
+    if loss.lends_negatives:
+        pair = tf.stack([ids, tf.range(tf.size(ids, tf.int64), dtype=tf.int64)], axis=1)
+    targets = {"image_logits": ids, "text_logits": ids, "pair": pair}
+    return inputs, {name: targets[name] for name in stage_losses(loss)[0]}
