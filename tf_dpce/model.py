@@ -73,7 +73,7 @@ class DualPath(keras.Model):
         shared_bias: whether the classifier has a bias.
         rectify: whether the ReLU of the recipe stands before classifier and `pair`. Without it
             the losses see the very vectors that are compared at test time.
-        classifier: one to share with another model, instead of a new one.
+        shares: a model whose classifier and dropout to take, instead of new ones.
 
     Example:
         >>> model = DualPath(image_tower("small", input_size=64), text_tower(100), 50, 0.5, True)
@@ -88,13 +88,14 @@ class DualPath(keras.Model):
         dropout: float = 0.5,
         shared_bias: bool = True,
         rectify: bool = True,
-        classifier: InstanceClassifier | None = None,
+        shares: DualPath | None = None,
         **kwargs: Any,
     ) -> None:
         # === Layers ===
-        classifier = classifier or InstanceClassifier(
-            num_instances, shared_bias, name="instance_classifier"
-        )
+        classifier = InstanceClassifier(num_instances, shared_bias, name="instance_classifier")
+        dropouts = {m: RowDropout(dropout, name=f"{m}_dropout") for m in ("image", "text")}
+        if shares is not None:
+            classifier, dropouts = shares.classifier, shares.dropouts
         unit = UnitLength(name="unit_length")
         inputs = {
             "image": keras.Input(image_tower.input_shape[1:], name="image"),
@@ -106,8 +107,7 @@ class DualPath(keras.Model):
         for modality, tower in (("image", image_tower), ("text", text_tower)):
             feature = tower(inputs[modality])
             active = layers.ReLU(name=f"{modality}_relu")(feature) if rectify else feature
-            dropped = RowDropout(dropout, name=f"{modality}_dropout")(active)
-            outputs[f"{modality}_logits"] = classifier(dropped)
+            outputs[f"{modality}_logits"] = classifier(dropouts[modality](active))
             outputs[f"{modality}_embedding"] = unit(feature)
             rectified.append(unit(active))
         outputs["pair"] = PairStack(name="pair")(rectified)
@@ -121,6 +121,7 @@ class DualPath(keras.Model):
         self.shared_bias = shared_bias
         self.rectify = rectify
         self.classifier = classifier
+        self.dropouts = dropouts
 
     @classmethod
     def sharing(cls, model: DualPath, image_tower: keras.Model | None = None) -> Self:
@@ -137,7 +138,7 @@ class DualPath(keras.Model):
             model.dropout,
             model.shared_bias,
             model.rectify,
-            model.classifier,
+            shares=model,
         )
 
     def over_features(self) -> DualPath:

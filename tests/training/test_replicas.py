@@ -48,6 +48,8 @@ def test_weights_and_momenta_after_twelve_steps_are_those_of_one_replica(
     assert one.keys() == several.keys()
     moved = 0
     for key, value in one.items():
+        if key.endswith(("/total", "/count")):
+            continue  # Each replica counts its own steps; the means are compared below.
         if value.dtype == np.float32:
             np.testing.assert_allclose(several[key], value, atol=1e-5, rtol=1e-5, err_msg=key)
             moved += value.size
