@@ -14,7 +14,7 @@ from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.preprocessing.vectors import look_up, open_vectors
-from tf_dpce.towers import bag_of_words_tower, image_tower, text_tower
+from tf_dpce.towers import bag_of_words_tower, image_tower, recurrent_tower, text_tower
 
 
 def build_model(config: Config, vocabulary_size: int, num_instances: int) -> DualPath:
@@ -94,13 +94,8 @@ def stage_losses(loss: LossConfig) -> tuple[dict[str, keras.losses.Loss], dict[s
 def _text_tower(config: Config, vocabulary_size: int) -> keras.Model:
     text, width = config.text, config.model.output_dim
     common = (vocabulary_size, text.max_length, text.embedding_dim)
-    if text.tower == "bag_of_words":
-        return bag_of_words_tower(*common, text.widths, width)
-    return text_tower(
-        *common,
-        text.blocks,
-        width,
-        widths=text.widths,
-        word_dropout=text.word_dropout,
-        dropout=config.model.tower_dropout,
-    )
+    dropouts = {"word_dropout": text.word_dropout, "dropout": config.model.tower_dropout}
+    if text.tower == "convolutional":
+        return text_tower(*common, text.blocks, width, widths=text.widths, **dropouts)
+    tower = recurrent_tower if text.tower == "recurrent" else bag_of_words_tower
+    return tower(*common, text.widths, width, **dropouts)
