@@ -16,7 +16,7 @@ from tf_dpce.studies import arms
 from tf_dpce.training.callbacks import read_history
 from tf_dpce.training.run import read_config
 
-MINUTES = 0.01
+MINUTES = 0.001
 TINY = {
     "weights": "none",
     "image": {"backbone": "small", "input_size": SIZE, "head_dim": 0},

@@ -18,13 +18,13 @@ _TRIED = (4, 5, 6)
 
 
 def text_parameters(tower: keras.Model) -> int:
-    """Returns the number of trained parameters of a text tower, its word vectors left out."""
+    """Returns the number of trainable parameters of a text tower, its word vectors left out."""
     words = {id(variable) for variable in tower.get_layer("text_embedding").variables}
     return sum(math.prod(v.shape) for v in tower.trainable_variables if id(v) not in words)
 
 
 def parameters(model: DualPath) -> int:
-    """Returns the number of trained parameters of a model, word vectors and classifier included."""
+    """Returns the number of trainable parameters of a model, frozen or not, all included."""
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 

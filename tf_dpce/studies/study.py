@@ -88,6 +88,7 @@ class Study:
     def _plan(self) -> list[tuple[Arm, Path, tuple[Path, ...]]]:
         """Returns each arm with the data that it is trained on, and those that it is scored on."""
         arms, study = self.question.arms(), self.question.study
+        self.question.values()
         if (study == "transfer") != bool(self.others):
             raise UserError(
                 f"the study {study} takes no --other: leave it out"
