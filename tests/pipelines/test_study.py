@@ -106,7 +106,8 @@ def test_table_and_curves(finished: Path):
     assert "| rsum: trained on | scored on one | scored on other |" in table
     row = next(line for line in table.splitlines() if line.startswith("| one | other | 6 |"))
     assert row.endswith(f"| {rsum:.1f} |")
-    assert Image.open(finished / "curves.png").size == (1350, 825)
+    with Image.open(finished / "curves.png") as curves:
+        assert curves.size == (1350, 825)
 
 
 def test_resume_skips_what_is_finished_and_goes_on_with_what_is_broken(
