@@ -10,6 +10,7 @@ VERBS = {
     "prepare": "check pictures and captions once and write them as shards",
     "train": "train both towers in the two stages of a preset",
     "evaluate": "measure recall in both directions on one split",
+    "study": "ask one of the paper's questions by a few short runs",
     "export": "publish a trained run as a SavedModel that takes raw bytes and strings",
     "verify": "check an exported version in a fresh process, as TF Serving would run it",
     "embed": "turn pictures or sentences into vectors",

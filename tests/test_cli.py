@@ -77,6 +77,7 @@ MISTAKES = {
     "prepare": ["--source", "flickr8k", "--root", "{missing}", "--out", "{out}"],
     "train": ["--preset", "flickr8k", "--data", "{missing}", "--run", "{out}"],
     "evaluate": ["--run", "{missing}", "--data", "{missing}"],
+    "study": ["objective", "--data", "{missing}", "--out", "{out}"],
     "export": ["--run", "{missing}", "--to", "{out}"],
     "verify": ["{missing}"],
     "embed": ["--model", "{missing}", "--texts", "{missing}", "--out", "{out}"],

@@ -30,16 +30,17 @@ class TextConfig:
     """The text tower and what captions go through before it.
 
     Attributes:
-        tower: "convolutional", or "bag_of_words" to measure what the order of words is worth.
+        tower: "convolutional"; "recurrent" (GRUs) and "bag_of_words" (blind to the order of
+            words) are there to measure what it is worth.
         max_length: T, the number of places.
         embedding_dim: width of a word vector.
         blocks: residual blocks in each group.
-        widths: width of each group (of each hidden layer of a bag of words).
+        widths: width of each group (of each GRU, or hidden layer of a bag of words).
         shift: whether training moves captions to random places.
         word_dropout: share of words hidden in training.
     """
 
-    tower: Literal["convolutional", "bag_of_words"] = "convolutional"
+    tower: Literal["convolutional", "recurrent", "bag_of_words"] = "convolutional"
     max_length: int = 32
     embedding_dim: int = 300
     blocks: tuple[int, ...] = (3, 4, 6, 1)

@@ -85,6 +85,9 @@ def bag_of_words_tower(
     hidden_dims: Sequence[int] = (2048, 2048),
     output_dim: int = 2048,
     name: str = "text_tower",
+    *,
+    word_dropout: float = 0.0,
+    dropout: float = 0.0,
 ) -> keras.Model:
     """Builds a text tower that is blind to the order of words, to measure what order is worth.
 
@@ -98,17 +101,23 @@ def bag_of_words_tower(
         hidden_dims: widths of the hidden layers, chosen to match another tower's size.
         output_dim: D, width of the feature.
         name: name of the model.
+        word_dropout: share of word vectors zeroed in training.
+        dropout: share of the last hidden layer's features zeroed in training.
 
     Returns:
         A functional model from int32 ids `[B, T]` to float32 features `[B, D]`.
     """
     ids = keras.Input((max_length,), dtype="int32", name="text")
     x = WordEmbedding(vocabulary_size, embedding_dim, name="text_embedding")(ids)
+    if word_dropout:
+        x = layers.Dropout(word_dropout, noise_shape=(None, None, 1), name="text_word_dropout")(x)
     x = layers.GlobalAveragePooling1D(name="text_pool")(x)
     x = batch_norm("text_pool_bn")(x)
     for number, width in enumerate(hidden_dims):
         x = layers.Dense(width, use_bias=False, name=f"text_hidden{number}")(x)
         x = layers.ReLU(name=f"text_hidden{number}_relu")(batch_norm(f"text_hidden{number}_bn")(x))
+    if dropout:
+        x = layers.Dropout(dropout, name="text_feature_dropout")(x)
     x = layers.Dense(output_dim, use_bias=False, name="text_fc")(x)
     return keras.Model(ids, batch_norm("text_fc_bn")(x), name=name)
 

@@ -14,7 +14,7 @@ from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.preprocessing.vectors import look_up, open_vectors
-from tf_dpce.towers import bag_of_words_tower, image_tower, text_tower
+from tf_dpce.towers import bag_of_words_tower, image_tower, recurrent_tower, text_tower
 from tf_dpce.training.replicas import gather_rows
 
 
@@ -38,12 +38,23 @@ def build_model(config: Config, vocabulary_size: int, num_instances: int) -> Dua
             head_dim=config.image.head_dim,
             dropout=config.model.tower_dropout,
         ),
-        _text_tower(config, vocabulary_size),
+        text_tower_of(config, vocabulary_size),
         num_instances,
         dropout=config.model.dropout,
         shared_bias=config.model.shared_bias,
         rectify=config.model.rectify,
     )
+
+
+def text_tower_of(config: Config, vocabulary_size: int) -> keras.Model:
+    """Builds the text tower of a configuration, with random word vectors."""
+    text, width = config.text, config.model.output_dim
+    common = (vocabulary_size, text.max_length, text.embedding_dim)
+    dropouts = {"word_dropout": text.word_dropout, "dropout": config.model.tower_dropout}
+    if text.tower == "convolutional":
+        return text_tower(*common, text.blocks, width, widths=text.widths, **dropouts)
+    tower = recurrent_tower if text.tower == "recurrent" else bag_of_words_tower
+    return tower(*common, text.widths, width, **dropouts)
 
 
 def load_vectors(model: DualPath, path: Path, words: Sequence[str], lowercase: bool) -> int:
@@ -90,18 +101,3 @@ def stage_losses(loss: LossConfig) -> tuple[dict[str, keras.losses.Loss], dict[s
     }
     used = {name: entry for name, entry in table.items() if entry[1]}
     return {k: v[0] for k, v in used.items()}, {k: v[1] for k, v in used.items()}
-
-
-def _text_tower(config: Config, vocabulary_size: int) -> keras.Model:
-    text, width = config.text, config.model.output_dim
-    common = (vocabulary_size, text.max_length, text.embedding_dim)
-    if text.tower == "bag_of_words":
-        return bag_of_words_tower(*common, text.widths, width)
-    return text_tower(
-        *common,
-        text.blocks,
-        width,
-        widths=text.widths,
-        word_dropout=text.word_dropout,
-        dropout=config.model.tower_dropout,
-    )

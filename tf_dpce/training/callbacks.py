@@ -21,6 +21,7 @@ _COLUMNS = (
     "stage",
     "epoch",
     "epoch_seconds",
+    "validation_seconds",
     "learning_rate",
     "loss",
     "image_logits_loss",
@@ -33,7 +34,7 @@ _COLUMNS = (
 
 
 class Validation(keras.callbacks.Callback):
-    """Adds retrieval metrics of the validation split to the logs of an epoch.
+    """Adds retrieval metrics of the validation split, and what they took, to an epoch's logs.
 
     Where the optimizer keeps averages of the weights, they are what is validated.
 
@@ -52,8 +53,10 @@ class Validation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if (epoch + 1) % self.every and epoch + 1 != self.epochs:
             return
+        began = time.monotonic()
         with averaged(self.model.optimizer):
             metrics = self.validate()
+        logs["validation_seconds"] = round(time.monotonic() - began, 1)
         logs["val_rsum"] = metrics["rsum"]
         for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image")):
             logs.update({f"val_{short}_{rank}": metrics[direction][rank] for rank in _RANKS})
@@ -155,6 +158,29 @@ class Checkpoints(keras.callbacks.Callback):
         path = checkpoint_path(self.run, progress.stage, "last")
         save_checkpoint(path, self.state(), progress)
         self._saved = time.monotonic()
+
+
+class Stopwatch(keras.callbacks.Callback):
+    """Measures steps of training, those at the start left out.
+
+    Args:
+        warm: steps at the start.
+
+    Attributes:
+        seconds: since the last of those.
+    """
+
+    def __init__(self, warm: int) -> None:
+        super().__init__()
+        self.warm = warm
+        self.seconds = 0.0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        # The logs are numbers, not tensors, so that the step has ended.
+        if batch + 1 == self.warm:
+            self._began = time.monotonic()
+        elif batch + 1 > self.warm:
+            self.seconds = time.monotonic() - self._began
 
 
 class RestoreMetrics(keras.callbacks.Callback):

@@ -24,7 +24,13 @@ from tf_dpce.evaluation.embed import embed_images, embed_texts
 from tf_dpce.evaluation.metrics import retrieval_metrics
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
-from tf_dpce.training.callbacks import Checkpoints, RestoreMetrics, Validation, stage_callbacks
+from tf_dpce.training.callbacks import (
+    Checkpoints,
+    RestoreMetrics,
+    Stopwatch,
+    Validation,
+    stage_callbacks,
+)
 from tf_dpce.training.captions import encode_captions
 from tf_dpce.training.checkpoint import Progress, checkpoint_path, restore_checkpoint
 from tf_dpce.training.features import Bar, FeatureCache, cached_features
@@ -73,12 +79,7 @@ class Stage:
         Raises:
             UserError: a checkpoint of another model.
         """
-        splits = Manifest.load(self.data).splits
-        order = Order(
-            self.config.seed + 1000 * self.number,
-            splits["train"].pictures,
-            self.settings.batch_size,
-        )
+        order = self._order()
         network = self._compile(order)
         start, metrics = Progress(self.number, 0, 0, -1.0), []
         last = checkpoint_path(self.run, self.number, "last")
@@ -97,6 +98,27 @@ class Stage:
                 verbose=verbose,
                 shuffle=False,
             )
+
+    def seconds_per_step(self, warm: int, timed: int) -> float:
+        """Measures a step of training, its input included; what it trains is of no use after.
+
+        Args:
+            warm: steps that come first and do not count.
+            timed: steps whose mean is taken.
+        """
+        order, watch = self._order(), Stopwatch(warm)
+        self._compile(order).fit(
+            self._batches(order, 0, warm + timed),
+            steps_per_epoch=warm + timed,
+            callbacks=[watch],
+            verbose=0,
+            shuffle=False,
+        )
+        return watch.seconds / timed
+
+    def _order(self) -> Order:
+        pictures = Manifest.load(self.data).splits["train"].pictures
+        return Order(self.config.seed + 1000 * self.number, pictures, self.settings.batch_size)
 
     def _compile(self, order: Order) -> DualPath:
         settings = self.settings

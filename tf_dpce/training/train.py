@@ -25,6 +25,9 @@ from tf_dpce.training.strategy import describe, make_strategy
 
 Say = Callable[[str], None]
 
+# Steps of a measurement: those that trace the graph and fill the input's buffers, then the others.
+_WARM, _TIMED = 5, 20
+
 
 def train(
     config: Config,
@@ -82,6 +85,30 @@ def train(
                 say(f"stage {number}: {stage.settings.epochs} epochs, trunk {stage.settings.trunk}")
                 stage.fit(resume, verbose)
                 restore_checkpoint(checkpoint_path(run, number, "best"), model.variables)
+
+
+def seconds_per_step(config: Config, data: Path, progress: Bar = silent_bar) -> dict[int, float]:
+    """Measures a step of each stage on this machine; writes nothing but a feature cache.
+
+    Args:
+        config: of a run.
+        data: folder of prepared data.
+        progress: makes the bar of pictures while features are cached.
+
+    Returns:
+        Seconds, by the number of each stage that has an epoch.
+
+    Raises:
+        UserError: what `train` would refuse.
+    """
+    manifest, strategy = Manifest.load(data), make_strategy()
+    stages = [number for number in (1, 2) if config.stage(number).epochs]
+    check_stages(config, stages, manifest.splits["train"].pictures, strategy.num_replicas_in_sync)
+    words = tuple(read_vocabulary(data / VOCABULARY_FILE))
+    model = _build(config, words, manifest, strategy, lambda line: None)
+    encoder = caption_encoder(config, words, manifest.lowercase)
+    parts = [Stage(n, config, data, data, model, encoder, strategy, progress) for n in stages]
+    return {stage.number: stage.seconds_per_step(_WARM, _TIMED) for stage in parts}
 
 
 def _absolute(config: Config) -> Config:

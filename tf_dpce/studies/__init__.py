@@ -1,0 +1,1 @@
+"""The paper's questions, each a set of short runs that differ in one thing."""

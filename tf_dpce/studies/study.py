@@ -1,0 +1,225 @@
+"""A study from its question to its table: every arm is timed, trained and scored."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tf_dpce.config import from_dict
+from tf_dpce.data.manifest import Manifest
+from tf_dpce.errors import UserError
+from tf_dpce.evaluation.protocols import evaluate_split, split_named
+from tf_dpce.files import read_json, sole_writer, write_json
+from tf_dpce.studies.arms import Arm, Question, trained_stages, with_epochs
+from tf_dpce.studies.size import parameters, text_parameters
+from tf_dpce.training.callbacks import HISTORY_FILE, read_history
+from tf_dpce.training.features import Bar, silent_bar
+from tf_dpce.training.run import CONFIG_FILE, load_run, read_config
+from tf_dpce.training.strategy import describe, make_strategy
+from tf_dpce.training.train import Say, seconds_per_step, train
+
+STUDY_FILE = "study.json"
+SPLIT = "val"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study on given data.
+
+    Attributes:
+        question: what is asked.
+        data: folder of prepared data.
+        others: folders of further prepared data, for the study `transfer` alone.
+        out: folder to make, or to go on with.
+        minutes: of training that each arm gets.
+        command: that asked for it, kept beside the results.
+    """
+
+    question: Question
+    data: Path
+    others: tuple[Path, ...]
+    out: Path
+    minutes: float
+    command: str
+
+    def run(
+        self,
+        resume: bool = False,
+        say: Say = lambda line: None,
+        progress: Bar = silent_bar,
+        verbose: int = 0,
+    ) -> dict[str, Any]:
+        """Runs every arm that is not finished and returns what `study.json` then holds.
+
+        Args:
+            resume: whether to go on with what `out` holds.
+            say: called with a line now and then.
+            progress: makes the bar of pictures while features are cached.
+            verbose: Keras's.
+
+        Raises:
+            UserError: whatever the user can mend.
+        """
+        plan = self._plan()
+        results = self._results(resume)
+        self.out.mkdir(parents=True, exist_ok=True)
+        with sole_writer(self.out):
+            for arm, data, targets in plan:
+                entry = results["arms"].get(arm.name, {})
+                if "metrics" in entry:
+                    say(f"{arm.name}: finished before")
+                    continue
+                # Kept before the training: a run that is broken off goes on with these epochs.
+                entry = results["arms"][arm.name] = entry or self._begin(arm, data, say, progress)
+                write_json(self.out / STUDY_FILE, results)
+                self._train(arm, data, entry, say, progress, verbose)
+                entry |= self._scores(arm, targets)
+                write_json(self.out / STUDY_FILE, results)
+        return results
+
+    def _plan(self) -> list[tuple[Arm, Path, tuple[Path, ...]]]:
+        """Returns each arm with the data that it is trained on, and those that it is scored on."""
+        arms, study = self.question.arms(), self.question.study
+        self.question.values()
+        if (study == "transfer") != bool(self.others):
+            raise UserError(
+                f"the study {study} takes no --other: leave it out"
+                if self.others
+                else "the study transfer needs --other DIR, prepared data to score on as well"
+            )
+        sources = (self.data, *self.others)
+        for source in sources:
+            split_named(source, SPLIT)
+        if study != "transfer":
+            return [(arm, self.data, sources) for arm in arms]
+        names = [source.resolve().name for source in sources]
+        if len(set(names)) < len(names):
+            raise UserError(
+                f"--data and --other name folders that are called the same: {', '.join(names)}; "
+                "the arms take their names from them"
+            )
+        return [
+            (replace(arms[0], name=name), source, sources)
+            for name, source in zip(names, sources, strict=True)
+        ]
+
+    def _results(self, resume: bool) -> dict[str, Any]:
+        """Returns what a new `study.json` holds, or that of the study to go on with."""
+        sources = (self.data, *self.others)
+        asked = {
+            **{key: value for key, value in asdict(self.question).items()},
+            "minutes": self.minutes,
+            "data": {str(s): Manifest.load(s).split_digest for s in sources},
+        }
+        path = self.out / STUDY_FILE
+        if not resume:
+            if self.out.exists() and any(self.out.iterdir()):
+                raise UserError(f"{self.out} is not empty: go on with --resume, or give another")
+            return {**asked, "command": self.command, "arms": {}}
+        saved = read_json(path)
+        differing = [key for key, value in asked.items() if saved.get(key) != value]
+        if differing:
+            raise UserError(
+                f"{path} differs in {', '.join(differing)}: resume with the same options, or "
+                "choose another --out"
+            )
+        return saved
+
+    def _begin(self, arm: Arm, data: Path, say: Say, progress: Bar) -> dict[str, Any]:
+        """Decides the epochs of an arm; returns its entry in `study.json`, without scores."""
+        config = self.question.config(arm)
+        seconds = seconds_per_step(config, data, progress)
+        pictures = Manifest.load(data).splits["train"].pictures
+        timing = []
+        for number, step in seconds.items():
+            steps = pictures // config.stage(number).batch_size
+            epochs = max(1, int(60 * self.minutes / len(seconds) / (step * steps)))
+            spent = {"seconds_per_step": step, "steps_per_epoch": steps, "epochs": epochs}
+            timing.append({"stage": number, **spent})
+            say(f"{arm.name}, stage {number}: {steps * step:.1f} s an epoch, {epochs} epochs")
+        return {
+            "overrides": arm.overrides,
+            "data": str(data),
+            "seed": config.seed,
+            "timing": timing,
+            "command": self.command,
+            **_circumstances(),
+        }
+
+    def _train(
+        self,
+        arm: Arm,
+        data: Path,
+        entry: Mapping[str, Any],
+        say: Say,
+        progress: Bar,
+        verbose: int,
+    ) -> None:
+        run = self.out / arm.name
+        begun = (run / CONFIG_FILE).is_file()
+        if begun:
+            config = from_dict(read_config(run)["config"])
+        else:
+            epochs = {part["stage"]: part["epochs"] for part in entry["timing"]}
+            config = with_epochs(self.question.config(arm), epochs)
+        # Names of layers and seeds do not depend on the arms before.
+        keras.utils.clear_session()
+        train(
+            config,
+            data,
+            run,
+            trained_stages(config),
+            resume=begun,
+            say=lambda line: say(f"{arm.name}: {line}"),
+            progress=progress,
+            verbose=verbose,
+        )
+
+    def _scores(self, arm: Arm, targets: tuple[Path, ...]) -> dict[str, Any]:
+        """Returns sizes, minutes and scores of a trained arm.
+
+        It is scored with its last weights. The best ones of all epochs would be chosen by the very
+        pictures that score, and of two stages they might be the first's.
+        """
+        run = load_run(self.out / arm.name, "last")
+        metrics = {
+            target.resolve().name: evaluate_split(run.model, run.caption_encoder, target, SPLIT)
+            for target in targets
+        }
+        return {
+            "epochs": [run.config.stage(number).epochs for number in trained_stages(run.config)],
+            "minutes": curve(self.out / arm.name)[-1][0],
+            "text_parameters": text_parameters(run.model.text_tower),
+            "parameters": parameters(run.model),
+            "metrics": metrics,
+        }
+
+
+def curve(run: Path) -> list[tuple[float, float]]:
+    """Returns (minutes of training, rsum) of each validation of a run, the validations' time not
+    counted.
+    """
+    seconds, points = 0.0, []
+    for row in read_history(run / HISTORY_FILE, before=(3, 0)):
+        seconds += float(row["epoch_seconds"]) - float(row["validation_seconds"] or 0)
+        if row["val_rsum"]:
+            points.append((seconds / 60, float(row["val_rsum"])))
+    return points
+
+
+def _circumstances() -> dict[str, Any]:
+    machine = f"{platform.system()} {platform.machine()}, {cpu_count()} CPU cores"
+    packages = ("tensorflow", "keras", "numpy")
+    return {
+        "machine": f"{machine}, {describe(make_strategy())}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {package: version(package) for package in packages},
+    }
