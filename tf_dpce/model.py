@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import keras
 from keras import layers, ops
@@ -122,17 +122,27 @@ class DualPath(keras.Model):
         self.rectify = rectify
         self.classifier = classifier
 
+    @classmethod
+    def sharing(cls, model: DualPath, image_tower: keras.Model | None = None) -> Self:
+        """Returns a model of this class with all weights of another one.
+
+        Args:
+            model: whose towers, classifier and settings it takes.
+            image_tower: to take in place of the other's own.
+        """
+        return cls(
+            image_tower or model.image_tower,
+            model.text_tower,
+            model.num_instances,
+            model.dropout,
+            model.shared_bias,
+            model.rectify,
+            model.classifier,
+        )
+
     def over_features(self) -> DualPath:
         """Returns the same model from trunk features `[B, F]` on: it shares all its weights."""
-        return DualPath(
-            self.image_tower.get_layer("image_head"),
-            self.text_tower,
-            self.num_instances,
-            self.dropout,
-            self.shared_bias,
-            self.rectify,
-            self.classifier,
-        )
+        return DualPath.sharing(self, self.image_tower.get_layer("image_head"))
 
     @cached_property
     def image_encoder(self) -> keras.Model:

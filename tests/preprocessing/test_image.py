@@ -18,6 +18,7 @@ from tf_dpce.preprocessing.image import (
     decode,
     evaluation_pixels,
     training_pixels,
+    whole_pixels,
 )
 
 
@@ -190,6 +191,31 @@ def test_resizing_is_antialiased_and_stays_in_range():
     edge[:, 4:] = 255
     large = evaluation_pixels(tf.constant(encoded(edge, "PNG")), 32).numpy()
     assert large.min() == 0 and large.max() == 255
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (8, 8, (16, 16)),
+        (8, 13, (16, 26)),
+        (13, 8, (26, 16)),
+        # 16 / 12 x 17 = 22.7.
+        (17, 12, (23, 16)),
+        # Longer than four times its shorter side.
+        (5, 90, (16, 64)),
+    ],
+)
+def test_a_whole_picture_keeps_its_aspect(height: int, width: int, expected: tuple[int, int]):
+    contents = tf.constant(encoded(noise(height, width), "PNG"))
+    result = whole_pixels(contents, 16).numpy()
+    assert result.dtype == np.float32 and result.shape == (*expected, 3)
+    if height == width:
+        np.testing.assert_array_equal(result, evaluation_pixels(contents, 16))
+
+
+def test_a_whole_picture_of_its_own_size_is_untouched_but_for_the_ends_of_a_banner():
+    pixels = noise(8, 38)
+    assert (whole_pixels(tf.constant(encoded(pixels, "PNG")), 8) == pixels[:, 3:35]).numpy().all()
 
 
 # --- the crop -------------------------------------------------------------------------------------

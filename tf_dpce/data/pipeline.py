@@ -10,7 +10,7 @@ import tensorflow as tf
 from tf_dpce.config import ImageConfig, TextConfig
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.order import CAPTION, IMAGE, SHIFT, Order, pick
-from tf_dpce.preprocessing.image import evaluation_pixels, training_pixels
+from tf_dpce.preprocessing.image import evaluation_pixels, training_pixels, whole_pixels
 from tf_dpce.preprocessing.text import CaptionEncoder, position_shift
 
 _FEATURES = {
@@ -94,17 +94,21 @@ def training_batches(
     return batches.map(encode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
 
 
-def evaluation_images(folder: Path, split: str, image_size: int, batch_size: int) -> Batches:
+def evaluation_images(
+    folder: Path, split: str, image_size: int, batch_size: int, whole: bool = False
+) -> Batches:
     """Returns every picture of a split exactly once, in the order of the shards.
 
     Each batch is a dict: `image` float32 `[B, S, S, 3]`, `instance` int64 `[B]`, `image_id` and
-    `path` strings `[B]`. The last batch may be smaller.
+    `path` strings `[B]`. The last batch may be smaller. Where pictures stay whole, `image` is
+    `[1, H, W, 3]` with a shorter side S: as no two need be alike, `batch_size` has to be 1.
     """
+    pixels = whole_pixels if whole else evaluation_pixels
 
     def example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         record = parse_record(serialized)
         kept = {key: record[key] for key in ("instance", "image_id", "path")}
-        return {"image": evaluation_pixels(record["image"], image_size), **kept}
+        return {"image": pixels(record["image"], image_size), **kept}
 
     rows = _records(folder, split).map(example, num_parallel_calls=tf.data.AUTOTUNE)
     return rows.batch(batch_size).prefetch(2)

@@ -14,6 +14,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER_BYTES = 33
 _MAX_LOG_ASPECT = math.log(4 / 3)
 _MIN_SIDE_SCALE_SQUARED = 0.8**2
+# Of a whole picture, long side by short side: no banner may fill the memory.
+_MAX_WHOLE_ASPECT = 4
 
 
 def check(
@@ -80,10 +82,24 @@ def evaluation_pixels(contents: tf.Tensor, size: int) -> tf.Tensor:
         size: the side of the result, in pixels.
     """
     pixels = decode(contents)
-    height, width = tf.unstack(tf.shape(pixels)[:2])
-    side = tf.minimum(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return _resize(pixels[top : top + side, left : left + side], size)
+    side = tf.reduce_min(tf.shape(pixels)[:2])
+    return _resize(_centre(pixels, side), size)
+
+
+def whole_pixels(contents: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns the picture uncut as float32 RGB `[H, W, 3]` in 0..255, the shorter side `size`.
+
+    Only of a picture longer than four times its shorter side the ends are cut off.
+
+    Args:
+        contents: scalar string, the bytes of a file that `check` accepts.
+        size: the shorter side of the result, in pixels.
+    """
+    pixels = decode(contents)
+    pixels = _centre(pixels, _MAX_WHOLE_ASPECT * tf.reduce_min(tf.shape(pixels)[:2]))
+    sides = tf.cast(tf.shape(pixels)[:2], tf.float64)
+    sides = tf.cast(tf.round(sides * (size / tf.reduce_min(sides))), tf.int32)
+    return tf.ensure_shape(_resize_to(pixels, sides), [None, None, 3])
 
 
 def training_pixels(
@@ -157,16 +173,26 @@ def _flip_half(pixels: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
     return tf.cond(draw < 0.5, lambda: horizontal_flip_image(pixels), lambda: pixels)
 
 
+def _centre(pixels: tf.Tensor, longest: tf.Tensor) -> tf.Tensor:
+    """Cuts off what is beyond a longest side, as much at either end."""
+    height, width = tf.unstack(tf.minimum(tf.shape(pixels)[:2], longest))
+    top, left = tf.unstack((tf.shape(pixels)[:2] - [height, width]) // 2)
+    return pixels[top : top + height, left : left + width]
+
+
 def _resize(pixels: tf.Tensor, size: int) -> tf.Tensor:
+    return tf.ensure_shape(_resize_to(pixels, tf.constant([size, size])), [size, size, 3])
+
+
+def _resize_to(pixels: tf.Tensor, sides: tf.Tensor) -> tf.Tensor:
     def resized() -> tf.Tensor:
-        bicubic = tf.image.resize(pixels, [size, size], method="bicubic", antialias=True)
+        bicubic = tf.image.resize(pixels, sides, method="bicubic", antialias=True)
         # Bicubic weights are negative in places and overshoot at edges.
         return tf.clip_by_value(bicubic, 0.0, 255.0)
 
     # To its own size a picture would be resized into itself, at the same cost.
-    same = tf.reduce_all(tf.shape(pixels)[:2] == size)
-    result = tf.cond(same, lambda: tf.cast(pixels, tf.float32), resized)
-    return tf.ensure_shape(result, [size, size, 3])
+    same = tf.reduce_all(tf.shape(pixels)[:2] == sides)
+    return tf.cond(same, lambda: tf.cast(pixels, tf.float32), resized)
 
 
 def _uniform_integer(draw: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
