@@ -39,13 +39,14 @@ def run(arguments: Namespace) -> None:
     from tf_dpce.training.run import load_run
 
     trained = load_run(arguments.run, arguments.checkpoint)
+    squash = trained.config.image.squash
     views = Views(arguments.flip, (arguments.size,) if arguments.size else ())
     model = seen(trained.model, trained.config.image.backbone, views)
     origin = run_origin(trained, arguments.checkpoint, views)
     metrics = run_metrics(trained, arguments.checkpoint, views)
     with progress("steps") as report:
         version = export_model(
-            model, trained.caption_encoder, arguments.to, origin, metrics, report
+            model, trained.caption_encoder, arguments.to, origin, metrics, report, squash
         )
     say_files(sorted(path for path in version.rglob("*") if path.is_file()))
 

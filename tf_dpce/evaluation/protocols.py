@@ -149,7 +149,7 @@ def evaluate_split(
     width, rows = model.image_tower.output_shape[-1], 1 if views.whole else batch_size
     looks = []
     for number, (size, eye) in enumerate(eyes.items()):
-        pixels = evaluation_images(folder, split, size, rows, views.whole)
+        pixels = evaluation_images(folder, split, size, rows, image.squash, views.whole)
         before = number * info.pictures
         found = embed(compiled(eye), width, "image", pixels, info.pictures, report(before))
         looks.append(found)
