@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
 
 from pipelines._verb import progress, run_verb, say_files, verb_parser
+
+if TYPE_CHECKING:
+    from tf_dpce.evaluation.views import Views
 
 PROTOCOL_HELP = (
     "all: every picture against every caption (default); coco1k: the mean of five blocks of 1,000 "
@@ -30,6 +35,21 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--flip", action="store_true", help="see pictures from both sides, as the paper's test does"
     )
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=PositiveInt,
+        default=[],
+        help="sides in pixels at which to see pictures (default: the one of training)",
+    )
+    parser.add_argument(
+        "--whole", action="store_true", help="see pictures uncut, as the paper's test does"
+    )
+    parser.add_argument(
+        "--shifts",
+        action="store_true",
+        help="read captions at every place where they fit, as the paper's test does",
+    )
     return parser
 
 
@@ -39,6 +59,7 @@ def run(arguments: Namespace) -> None:
 
     from tf_dpce.evaluation.protocols import evaluate_split, protocol_named, split_named
     from tf_dpce.evaluation.report import metrics_path, metrics_table, save_metrics
+    from tf_dpce.evaluation.views import Views
     from tf_dpce.files import sha256_file
     from tf_dpce.training.run import load_run
 
@@ -46,20 +67,23 @@ def run(arguments: Namespace) -> None:
     protocol_named(protocol)
     split_named(data, split)
     trained = load_run(arguments.run, arguments.checkpoint)
+    sizes = tuple(dict.fromkeys(arguments.sizes))
+    views = Views(arguments.flip, sizes, arguments.whole, arguments.shifts)
     # Before the long work: a training that still runs may put another best in its place.
     checkpoint_sha256 = sha256_file(trained.checkpoint)
     with progress("pictures and captions") as report:
         metrics = evaluate_split(
             trained.model,
             trained.caption_encoder,
+            trained.config.image,
             data,
             split,
             protocol,
             progress=report,
-            flip=arguments.flip,
+            views=views,
         )
-    path = metrics_path(arguments.run, data, split, protocol, arguments.flip)
-    save_metrics(path, metrics, _origin(arguments, checkpoint_sha256))
+    path = metrics_path(arguments.run, data, split, protocol, views)
+    save_metrics(path, metrics, _origin(arguments, views, checkpoint_sha256))
     Console().print(metrics_table(metrics, f"{arguments.run} on {data}, {split}, {protocol}"))
     say_files([path])
 
@@ -69,21 +93,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_verb(build_parser, run, argv)
 
 
-def _origin(arguments: Namespace, checkpoint_sha256: str) -> dict[str, Any]:
+def _origin(arguments: Namespace, views: Views, checkpoint_sha256: str) -> dict[str, Any]:
     from tf_dpce.data.manifest import Manifest
 
     options = ("run", "data", "split", "protocol", "checkpoint")
     command = " ".join(f"--{name} {arguments[name]}" for name in options)
-    command += " --flip" if arguments.flip else ""
     return {
         "data": str(arguments.data),
         "split": arguments.split,
         "split_digest": Manifest.load(arguments.data).split_digest,
         "protocol": arguments.protocol,
-        "flip": arguments.flip,
+        **asdict(views),
         "checkpoint": arguments.checkpoint,
         "checkpoint_sha256": checkpoint_sha256,
-        "command": f"python -m pipelines.evaluate {command}",
+        "command": f"python -m pipelines.evaluate {command} {views.options}".rstrip(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
 
 from pipelines._verb import progress, run_verb, say_files, verb_parser
 
@@ -19,21 +20,33 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
     parser.add_argument("--to", type=Path, required=True, help="saved_models/NAME")
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
+    parser.add_argument(
+        "--flip", action="store_true", help="see pictures from both sides: twice the work"
+    )
+    parser.add_argument(
+        "--size",
+        type=PositiveInt,
+        help="side in pixels at which to see pictures (default: the one of training)",
+    )
     return parser
 
 
 def run(arguments: Namespace) -> None:
     """Exports, verifies, publishes and names what is there."""
+    from tf_dpce.evaluation.views import Views, seen
     from tf_dpce.export.origin import run_metrics, run_origin
     from tf_dpce.export.publish import export_model
     from tf_dpce.training.run import load_run
 
     trained = load_run(arguments.run, arguments.checkpoint)
-    origin = run_origin(trained, arguments.checkpoint)
-    metrics = run_metrics(trained, arguments.checkpoint)
+    squash = trained.config.image.squash
+    views = Views(arguments.flip, (arguments.size,) if arguments.size else ())
+    model = seen(trained.model, trained.config.image.backbone, views)
+    origin = run_origin(trained, arguments.checkpoint, views)
+    metrics = run_metrics(trained, arguments.checkpoint, views)
     with progress("steps") as report:
         version = export_model(
-            trained.model, trained.caption_encoder, arguments.to, origin, metrics, report
+            model, trained.caption_encoder, arguments.to, origin, metrics, report, squash
         )
     say_files(sorted(path for path in version.rglob("*") if path.is_file()))
 

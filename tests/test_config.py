@@ -76,6 +76,11 @@ def test_every_preset_loads_and_survives_a_round_trip(name: str):
     )
 
 
+def test_only_the_tall_pictures_of_persons_are_squashed():
+    squashed = {name for name in preset_names() if from_dict(preset_values(name)).image.squash}
+    assert squashed == {"cuhk_pedes", "cuhk_pedes_vgg16"}
+
+
 def test_the_presets_are_those_of_the_folder(project_root):
     files = {path.stem for path in (project_root / "tf_dpce" / "presets").glob("*.yaml")}
     assert set(preset_names()) == files and "flickr8k" in files

@@ -129,7 +129,7 @@ class DualPath(keras.Model):
 
         Args:
             model: whose towers, classifier and settings it takes.
-            image_tower: part of the other's image tower to take instead of the whole.
+            image_tower: to take in place of the other's own.
         """
         return cls(
             image_tower or model.image_tower,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.export.tiny import WORDS, tiny_data
 from tests.scenes import SIZE
 from tf_dpce.config import ImageConfig, TextConfig
 from tf_dpce.data.manifest import Manifest
@@ -154,6 +156,29 @@ def test_a_batch_of_pictures_is_left_over_never_cut(scenes: Path, encoder: Capti
         for batch in batches(training_batches(scenes, encoder, IMAGE, TEXT, order, 0, 4))
     ]
     assert sizes == [20] * 4
+
+
+def test_pictures_are_squashed_where_that_is_asked(tmp_path: Path):
+    # Of 20 x 30 pixels: drawn scenes are squares.
+    tiny_data(tmp_path)
+    image = replace(PLAIN_IMAGE, squash=True)
+    words = CaptionEncoder(WORDS, PLACES, lowercase=True)
+    order = Order(0, 3, 3)
+    found = {
+        "val": batches(evaluation_images(tmp_path, "val", SIZE, 3, squash=True))[0]["image"],
+        "test": batches(view_batches(tmp_path, "test", image, 0, 3))[0],
+        "train": batches(training_batches(tmp_path, words, image, PLAIN_TEXT, order, 0, 1))[0][
+            "image"
+        ],
+    }
+    for split, pixels in found.items():
+        expected = [
+            evaluation_pixels(tf.constant(record["image"]), SIZE, squash=True).numpy()
+            for record in records(tmp_path, split)
+        ]
+        # Training shuffles.
+        kept = {row.tobytes() for row in pixels}
+        assert kept == {row.tobytes() for row in expected}
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 12, 100])

@@ -12,12 +12,13 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from tests.export.tiny import SIZE, WORDS, tiny_data, tiny_model
+from tests.export.tiny import CONFIG, SIZE, WORDS, tiny_data, tiny_model
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation import identity_metrics, retrieval_metrics
 from tf_dpce.evaluation.embed import Embedded, embed_images, embed_texts
 from tf_dpce.evaluation.protocols import PROTOCOLS, Protocol, evaluate_split
 from tf_dpce.evaluation.report import metrics_path, metrics_table, save_metrics
+from tf_dpce.evaluation.views import Views
 from tf_dpce.preprocessing.image import evaluation_pixels
 from tf_dpce.preprocessing.text import CaptionEncoder
 
@@ -55,28 +56,23 @@ def test_split_is_scored_as_its_pictures_and_captions_are_one_by_one(model, data
     assert (len(images), len(texts)) == (3, 6)
     expected = retrieval_metrics(np.array(images), np.array(texts), image_ids, text_ids)
 
-    found = evaluate_split(model, caption_encoder, data, "test", batch_size=2)
+    found = evaluate_split(model, caption_encoder, CONFIG.image, data, "test", batch_size=2)
 
     assert found["rsum"] == pytest.approx(expected["rsum"])
     assert found["image_to_text"] == pytest.approx(expected["image_to_text"])
     assert found["text_to_image"] == pytest.approx(expected["text_to_image"])
 
 
-def test_flipped_features_are_added_before_they_are_scaled(model):
-    pixels = np.random.default_rng(0).uniform(0, 255, (3, SIZE, SIZE, 3)).astype(np.float32)
-    batches = tf.data.Dataset.from_tensor_slices({"image": pixels, "instance": [0, 1, 2]}).batch(2)
-    sides = [model.image_tower(x, training=False) for x in (pixels, pixels[:, :, ::-1])]
-    expected = np.array(sides[0]) + np.array(sides[1])
-    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    found = embed_images(model, batches, 3, flip=True).vectors
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert np.abs(found - embed_images(model, batches, 3).vectors).max() > 1e-3
-
-
 def test_progress_counts_pictures_and_captions(model, data, caption_encoder):
     seen = []
     evaluate_split(
-        model, caption_encoder, data, "val", batch_size=2, progress=lambda *step: seen.append(step)
+        model,
+        caption_encoder,
+        CONFIG.image,
+        data,
+        "val",
+        batch_size=2,
+        progress=lambda *step: seen.append(step),
     )
     # 3 pictures and 6 captions by 2.
     assert seen == [(2, 9), (3, 9), (5, 9), (7, 9), (9, 9)]
@@ -84,9 +80,9 @@ def test_progress_counts_pictures_and_captions(model, data, caption_encoder):
 
 def test_unknown_names_are_users_mistakes(model, data, caption_encoder):
     with pytest.raises(UserError, match="has no split dev: one of train, val, test"):
-        evaluate_split(model, caption_encoder, data, "dev")
+        evaluate_split(model, caption_encoder, CONFIG.image, data, "dev")
     with pytest.raises(UserError, match="unknown protocol 5k: one of all, coco1k,"):
-        evaluate_split(model, caption_encoder, data, "test", "5k")
+        evaluate_split(model, caption_encoder, CONFIG.image, data, "test", "5k")
 
 
 DIRECTIONS = ("image_to_text", "text_to_image")
@@ -193,7 +189,13 @@ def test_split_that_is_not_the_protocols_is_refused_before_the_work(
     seen = []
     with pytest.raises(UserError, match=complaint):
         evaluate_split(
-            model, caption_encoder, data, "test", protocol, progress=lambda *s: seen.append(s)
+            model,
+            caption_encoder,
+            CONFIG.image,
+            data,
+            "test",
+            protocol,
+            progress=lambda *s: seen.append(s),
         )
     assert seen == []
 
@@ -210,7 +212,8 @@ def test_what_was_scored_and_how_much_of_it_is_known_is_told(model, data, monkey
     ]
     # The captions are four words each; of all six, whatever the protocol takes.
     known = [sum(word in ("dog", "cats") for word in caption) for caption in captions]
-    found = evaluate_split(model, CaptionEncoder(["dog", "cats"], 6, True), data, "test", "first")
+    encoder = CaptionEncoder(["dog", "cats"], 6, True)
+    found = evaluate_split(model, encoder, CONFIG.image, data, "test", "first")
     assert (found["pictures"], found["captions"]) == (3, 3)
     assert found["vocabulary"] == {
         "known_words": pytest.approx(100 * sum(known) / 24),
@@ -272,5 +275,7 @@ def test_metrics_file_is_named_after_data_split_and_protocol(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path / "flickr8k")
     path = metrics_path(tmp_path / "run", Path("."), "test", "all")
     assert path == tmp_path / "run" / "metrics-flickr8k-test-all.json"
+    viewed = metrics_path(tmp_path, Path("."), "test", "all", Views(flip=True, sizes=(224, 288)))
+    assert viewed.name == "metrics-flickr8k-test-all-sizes-224-288-flip.json"
     save_metrics(path, METRICS, {"split": "test"})
     assert json.loads(path.read_text()) == {**METRICS, "split": "test"}

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tf_dpce
-from tests.export.tiny import WIDTH, tiny_run
+from tests.export.tiny import SIZE, WIDTH, tiny_run
 from tf_dpce.errors import UserError
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.export.examples import FILE, load_examples
 from tf_dpce.export.record import example_pictures
 from tf_dpce.preprocessing import status
+from tf_dpce.preprocessing.image import evaluation_pixels
 
 PICTURE = example_pictures()[0]
 
@@ -97,6 +100,18 @@ def test_single_item_is_no_list(encoder, item):
         encoder.encode_texts(item)
     with pytest.raises(TypeError, match="A list is expected"):
         encoder.encode_images(item)
+
+
+def test_a_run_trained_on_squashed_pictures_squashes(run, model, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    saved = json.loads((folder / "config.json").read_text())
+    saved["config"]["image"]["squash"] = True
+    (folder / "config.json").write_text(json.dumps(saved))
+    # 72 x 96 pixels, of which the centred square leaves the ends out.
+    pixels = evaluation_pixels(tf.constant(PICTURE), SIZE, squash=True)
+    expected = model.image_encoder(pixels[tf.newaxis], training=False)
+    np.testing.assert_allclose(tf_dpce.load(folder).encode_images([PICTURE]), expected, atol=1e-5)
+    assert np.abs(tf_dpce.load(run).encode_images([PICTURE]) - expected).max() > 1e-3
 
 
 def test_folder_without_a_model_is_a_users_mistake(exported, tmp_path):

@@ -115,6 +115,15 @@ def test_card_says_what_the_model_is(exported):
         assert fact in card
 
 
+def test_an_export_squashes_pictures_as_its_model_was_trained(model, caption_encoder, tmp_path):
+    version = export_model(model, caption_encoder, tmp_path / "tall", squash=True)
+    recorded = examples.load_examples(version / examples.FILE, ENDPOINTS)["encode_image"]
+    pixels = evaluation_pixels(tf.constant(recorded.inputs[0]), SIZE, squash=True)
+    expected = model.image_encoder(pixels[tf.newaxis], training=False)[0]
+    np.testing.assert_allclose(recorded.embeddings[0], expected, atol=1e-6)
+    assert "All of the picture is squashed to 32 x 32" in (version / "model_card.md").read_text()
+
+
 def test_card_shows_metrics(model, caption_encoder):
     row = {"r1": 12.34, "r5": 30.0, "r10": 50.0, "medr": 9.0, "meanr": 20.5}
     metrics = {"flickr8k-test-all": {"image_to_text": None, "text_to_image": row, "rsum": 92.34}}

@@ -84,12 +84,27 @@ def test_persons_are_found_in_data_that_the_run_was_not_trained_on(run, people, 
     assert metrics["vocabulary"]["captions_without_known_word"] == pytest.approx(100 / 3)
 
 
-def test_a_measurement_of_both_sides_stands_beside_the_other(run, data, capsys):
-    folder, _ = data
-    assert evaluate.main(["--run", str(run), "--data", str(folder), "--flip"]) == 0
-    path = run / "metrics-drawn-test-all-flip.json"
+@pytest.mark.parametrize(
+    ("options", "views"),
+    [
+        (["--flip"], {"flip": True}),
+        # 32 is the size of training: of a small backbone, the only one.
+        (["--sizes", "32", "32", "--shifts"], {"sizes": [32], "shifts": True}),
+    ],
+)
+def test_a_measurement_of_other_views_stands_beside_the_plain_one(
+    run, data, capsys, options, views
+):
+    arguments = ["--run", str(run), "--data", str(data[0]), *options]
+    assert evaluate.main(arguments) == 0
+    name = "flip" if "flip" in views else "sizes-32-shifts"
+    path = run / f"metrics-drawn-test-all-{name}.json"
     assert capsys.readouterr().out.splitlines()[-1] == str(path)
-    assert json.loads(path.read_text())["command"].endswith("--checkpoint best --flip")
+    metrics = json.loads(path.read_text())
+    plain = {"flip": False, "sizes": [], "whole": False, "shifts": False}
+    assert {key: metrics[key] for key in plain} == {**plain, **views}
+    ending = "--flip" if "flip" in views else "--sizes 32 --shifts"
+    assert metrics["command"].endswith(f"--checkpoint best {ending}")
 
 
 @pytest.mark.parametrize(
@@ -101,6 +116,7 @@ def test_a_measurement_of_both_sides_stands_beside_the_other(run, data, capsys):
         ({"--run": "nowhere"}, "nowhere is not a run"),
         ({"--data": "nowhere"}, "nowhere"),
         ({"--checkpoint": "last"}, "stage1-last"),
+        ({"--sizes": "48"}, "small takes only squares of the 32 pixels"),
     ],
 )
 def test_mistakes_are_one_line(run, data, capsys, change, complaint):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 import tf_dpce
 from pipelines import export
 from tf_dpce.files import sha256_file
 
+BEST = "checkpoints/stage1-best.npz"
 METRICS = {
     "image_to_text": {"r1": 27.04, "r5": 58.0, "r10": 71.0, "medr": 4.0, "meanr": 13.25},
     "text_to_image": None,
@@ -18,7 +21,7 @@ METRICS = {
 
 
 def test_run_is_published_with_its_origin_and_metrics(run, tmp_path, capsys):
-    best = sha256_file(run / "checkpoints" / "stage1-best.npz")
+    best = sha256_file(run / BEST)
     for name, checkpoint, weights in (
         ("a-test-all", "best", {"checkpoint_sha256": best}),
         ("b-test-all", "last", {"checkpoint_sha256": best[::-1]}),
@@ -47,11 +50,31 @@ def test_run_is_published_with_its_origin_and_metrics(run, tmp_path, capsys):
     assert tf_dpce.load(folder).encode_texts(["a dog"]).shape == (1, 16)
 
 
+def test_an_export_may_see_both_sides_and_says_so(run, tmp_path, capsys):
+    best = {"checkpoint": "best", "checkpoint_sha256": sha256_file(run / BEST)}
+    for name, views in (("plain", {}), ("both", {"flip": True})):
+        (run / f"metrics-{name}.json").write_text(json.dumps({**METRICS, **best, **views}))
+    folder = tmp_path / "saved_models" / "drawn"
+
+    assert export.main(["--run", str(run), "--to", str(folder), "--flip"]) == 0
+
+    card = (folder / "1" / "model_card.md").read_text()
+    assert "| pictures are seen | from both sides |" in card
+    assert "| both | image to text |" in card and "| plain |" not in card
+    picture = Image.new("RGB", (40, 30), "red")
+    picture.paste("blue", (0, 0, 10, 30))
+    for name, side in (("one.png", picture), ("other.png", ImageOps.mirror(picture))):
+        side.resize((32, 32)).save(tmp_path / name)
+    one, other = tf_dpce.load(folder).encode_images([tmp_path / "one.png", tmp_path / "other.png"])
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
         ({"--run": "nowhere"}, "nowhere is not a run"),
         ({"--checkpoint": "last"}, "stage1-last"),
+        ({"--size": "48"}, "small takes only squares of the 32 pixels"),
     ],
 )
 def test_mistakes_are_one_line_and_publish_nothing(run, tmp_path, capsys, change, complaint):

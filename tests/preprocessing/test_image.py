@@ -18,6 +18,7 @@ from tf_dpce.preprocessing.image import (
     decode,
     evaluation_pixels,
     training_pixels,
+    whole_pixels,
 )
 
 
@@ -192,6 +193,42 @@ def test_resizing_is_antialiased_and_stays_in_range():
     assert large.min() == 0 and large.max() == 255
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (8, 8, (16, 16)),
+        (8, 13, (16, 26)),
+        (13, 8, (26, 16)),
+        # 16 / 12 x 17 = 22.7.
+        (17, 12, (23, 16)),
+        # Longer than four times its shorter side.
+        (5, 90, (16, 64)),
+    ],
+)
+def test_a_whole_picture_keeps_its_aspect(height: int, width: int, expected: tuple[int, int]):
+    contents = tf.constant(encoded(noise(height, width), "PNG"))
+    result = whole_pixels(contents, 16).numpy()
+    assert result.dtype == np.float32 and result.shape == (*expected, 3)
+    if height == width:
+        np.testing.assert_array_equal(result, evaluation_pixels(contents, 16))
+
+
+def test_a_whole_picture_of_its_own_size_is_untouched_but_for_the_ends_of_a_banner():
+    pixels = noise(8, 38)
+    assert (whole_pixels(tf.constant(encoded(pixels, "PNG")), 8) == pixels[:, 3:35]).numpy().all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 8), (8, 16), (8, 8), (21, 9)])
+def test_squashed_pictures_keep_all_of_themselves(height: int, width: int):
+    pixels = noise(height, width)
+    contents = tf.constant(encoded(pixels, "PNG"))
+    resized = tf.image.resize(pixels, [8, 8], method="bicubic", antialias=True)
+    expected = np.clip(resized, 0, 255)
+    result = evaluation_pixels(contents, 8, squash=True).numpy()
+    assert result == pytest.approx(expected, abs=1e-3)
+    np.testing.assert_array_equal(whole_pixels(contents, 8, squash=True), result)
+
+
 # --- the crop -------------------------------------------------------------------------------------
 
 
@@ -261,6 +298,25 @@ def test_the_window_equals_the_plain_reference(windows, height: int, width: int)
     found = windows(height, width, values)
     assert np.abs(found - expected).max() <= 1
     assert (found == expected).all(axis=1).mean() > 0.98
+
+
+@pytest.mark.parametrize(("height", "width"), [(1200, 400), (300, 1200), (600, 600)])
+def test_the_window_of_a_squashed_picture_is_that_of_a_square_squashed_back(height, width):
+    for values in np.random.default_rng(4).uniform(size=(20, 4)).astype(np.float32):
+        square = np.array(plain_window(1200, 1200, values.astype(float)))
+        found = crop_window(tf.constant(height), tf.constant(width), values, squash=True).numpy()
+        # Of the 1200 places of the square, the picture has fewer: its sides are rounded to them.
+        expected = square * [height, width, height, width] / 1200
+        assert np.abs(found - expected).max() <= 1.5
+
+
+def test_training_squashes_where_evaluation_does():
+    contents, values = tf.constant(encoded(noise(40, 15), "PNG")), np.full(5, 0.9, np.float32)
+    plain = training_pixels(contents, 12, values, crop=False, flip=False, squash=True)
+    np.testing.assert_array_equal(plain, evaluation_pixels(contents, 12, squash=True))
+    cropped = training_pixels(contents, 12, values, crop=True, flip=False, squash=True)
+    unsquashed = training_pixels(contents, 12, values, crop=True, flip=False)
+    assert np.abs(cropped - unsquashed).max() > 1
 
 
 def test_every_place_is_drawn_equally_often(windows):

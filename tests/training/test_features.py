@@ -111,10 +111,11 @@ def test_another_trunk_flip_or_number_of_views_is_another_cache(
         (trunk, IMAGE, 1),
         (other, IMAGE, 1),
         (trunk, replace(IMAGE, flip=False), 1),
+        (trunk, replace(IMAGE, squash=True), 1),
         (trunk, IMAGE, 2),
     ):
         cached_features(network, data, "test", image, encoder, views)
-    assert len(files(data) - before) == 4
+    assert len(files(data) - before) == 5
 
 
 def test_another_head_needs_no_other_features(

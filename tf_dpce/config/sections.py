@@ -14,6 +14,7 @@ class ImageConfig:
         backbone: a `keras.applications` model, or "small".
         input_size: side of the square pictures, in pixels.
         head_dim: width of the head's hidden layer; 0 leaves it out.
+        squash: whether pictures are squashed to squares instead of cut, for tall ones of persons.
         crop: whether training takes random rectangles.
         flip: whether training mirrors half of the pictures.
     """
@@ -21,6 +22,7 @@ class ImageConfig:
     backbone: str = "ResNet50"
     input_size: int = 224
     head_dim: int = 2048
+    squash: bool = False
     crop: bool = True
     flip: bool = True
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tf_dpce.config import ImageConfig, TextConfig
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.order import CAPTION, IMAGE, SHIFT, Order, pick
-from tf_dpce.preprocessing.image import evaluation_pixels, training_pixels
+from tf_dpce.preprocessing.image import evaluation_pixels, training_pixels, whole_pixels
 from tf_dpce.preprocessing.text import CaptionEncoder, position_shift
 
 _FEATURES = {
@@ -77,7 +77,8 @@ def training_batches(
     def example(index: tf.Tensor, draws: tf.Tensor) -> dict[str, tf.Tensor]:
         record = reader(index)
         pixels = training_pixels(
-            record["image"], image.input_size, draws[IMAGE:], image.crop, image.flip
+            *(record["image"], image.input_size, draws[IMAGE:]),
+            *(image.crop, image.flip, image.squash),
         )
         captions = record["captions"]
         caption = captions[pick(draws[CAPTION], tf.size(captions))]
@@ -94,17 +95,27 @@ def training_batches(
     return batches.map(encode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
 
 
-def evaluation_images(folder: Path, split: str, image_size: int, batch_size: int) -> Batches:
+def evaluation_images(
+    folder: Path,
+    split: str,
+    image_size: int,
+    batch_size: int,
+    squash: bool = False,
+    whole: bool = False,
+) -> Batches:
     """Returns every picture of a split exactly once, in the order of the shards.
 
-    Each batch is a dict: `image` float32 `[B, S, S, 3]`, `instance` int64 `[B]`, `image_id` and
-    `path` strings `[B]`. The last batch may be smaller.
+    Each batch is a dict: `image` float32 `[B, S, S, 3]`, squashed or cut to squares, `instance`
+    int64 `[B]`, `image_id` and `path` strings `[B]`. The last batch may be smaller. Where pictures
+    stay whole, `image` is `[1, H, W, 3]` with a shorter side S: as no two need be alike,
+    `batch_size` has to be 1.
     """
+    pixels = whole_pixels if whole else evaluation_pixels
 
     def example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         record = parse_record(serialized)
         kept = {key: record[key] for key in ("instance", "image_id", "path")}
-        return {"image": evaluation_pixels(record["image"], image_size), **kept}
+        return {"image": pixels(record["image"], image_size, squash), **kept}
 
     rows = _records(folder, split).map(example, num_parallel_calls=tf.data.AUTOTUNE)
     return rows.batch(batch_size).prefetch(2)
@@ -156,9 +167,11 @@ def view_batches(
     def example(index: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
         contents = parse_record(serialized)["image"]
         if view == 0:
-            return evaluation_pixels(contents, image.input_size)
+            return evaluation_pixels(contents, image.input_size, image.squash)
         draws = tf.random.stateless_uniform([5], tf.stack([tf.constant(view, tf.int64), index]))
-        return training_pixels(contents, image.input_size, draws, image.crop, image.flip)
+        return training_pixels(
+            contents, image.input_size, draws, image.crop, image.flip, image.squash
+        )
 
     rows = _records(folder, split).enumerate().map(example, num_parallel_calls=tf.data.AUTOTUNE)
     return rows.batch(batch_size).prefetch(2)

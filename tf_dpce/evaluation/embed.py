@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.model import DualPath
-from tf_dpce.towers.layers import UnitLength
+
+Encode = Callable[[tf.Tensor], tf.Tensor]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,6 @@ def embed_images(
     dataset: tf.data.Dataset,
     count: int,
     progress: Callable[[int, int], None] | None = None,
-    flip: bool = False,
 ) -> Embedded:
     """Embeds every picture of a dataset.
 
@@ -40,14 +40,12 @@ def embed_images(
         dataset: batches of dicts with `image`, float32 `[B, S, S, 3]`, and `instance`, int64 `[B]`.
         count: N, the number of pictures that the dataset holds.
         progress: called with (pictures done, N) after each batch.
-        flip: whether the feature of the mirrored picture is added before the vector is scaled to
-            unit length, as in the authors' test. Twice the work.
 
     Raises:
         ValueError: the dataset held more or fewer pictures than `count`.
     """
-    encoder = _encoder_of_both_sides(model) if flip else model.image_encoder
-    return _embed(encoder, "image", dataset, count, progress)
+    encoder = model.image_encoder
+    return embed(compiled(encoder), encoder.output_shape[-1], "image", dataset, count, progress)
 
 
 def embed_texts(
@@ -67,29 +65,39 @@ def embed_texts(
     Raises:
         ValueError: the dataset held more or fewer sentences than `count`.
     """
-    return _embed(model.text_encoder, "text", dataset, count, progress)
+    encoder = model.text_encoder
+    return embed(compiled(encoder), encoder.output_shape[-1], "text", dataset, count, progress)
 
 
-def _encoder_of_both_sides(model: DualPath) -> keras.Model:
-    pixels = model.input["image"]
-    mirrored = keras.ops.flip(pixels, axis=2)
-    feature = model.image_tower(pixels) + model.image_tower(mirrored)
-    return keras.Model(pixels, UnitLength()(feature))
+def compiled(encoder: keras.Model) -> Encode:
+    """Returns a model as a function in inference mode: one trace for batches of all lengths."""
+    place = encoder.inputs[0]
+    signature = [tf.TensorSpec(place.shape, place.dtype)]
+    return tf.function(lambda batch: encoder(batch, training=False), input_signature=signature)
 
 
-def _embed(
-    encoder: keras.Model,
+def embed(
+    encode: Encode,
+    width: int,
     feature: str,
     dataset: tf.data.Dataset,
     count: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Embedded:
-    # One trace for all batches, the shorter last one included.
-    place = encoder.inputs[0]
-    signature = [tf.TensorSpec(place.shape, place.dtype)]
-    encode = tf.function(lambda batch: encoder(batch, training=False), input_signature=signature)
-    vectors = np.empty((count, encoder.output_shape[-1]), np.float32)
-    instances = np.empty(count, np.int64)
+    """Applies an encoder to every example of a dataset.
+
+    Args:
+        encode: of batches of examples to float32 `[B, D]`. The vectors are kept as they are.
+        width: D.
+        feature: name of the examples in a batch.
+        dataset: batches of dicts with `feature` and `instance`, int64 `[B]`.
+        count: N, the number of examples that the dataset holds.
+        progress: called with (examples done, N) after each batch.
+
+    Raises:
+        ValueError: the dataset held more or fewer examples than `count`.
+    """
+    vectors, instances = np.empty((count, width), np.float32), np.empty(count, np.int64)
     done = 0
     for batch in dataset:
         start, done = done, done + len(batch["instance"])

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from tf_dpce.config import ImageConfig
 from tf_dpce.data.manifest import Manifest, SplitInfo
 from tf_dpce.data.pipeline import evaluation_captions, evaluation_images
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.captions import count_captions
-from tf_dpce.evaluation.embed import Embedded, embed_images, embed_texts
+from tf_dpce.evaluation.embed import Embedded, compiled, embed
 from tf_dpce.evaluation.metrics import identity_metrics, mean_metrics, retrieval_metrics
+from tf_dpce.evaluation.views import PLAIN, Views, added, image_views, text_view
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
 
@@ -103,24 +105,27 @@ def split_named(folder: Path, name: str) -> SplitInfo:
 def evaluate_split(
     model: DualPath,
     caption_encoder: CaptionEncoder,
+    image: ImageConfig,
     folder: Path,
     split: str,
     protocol: str = "all",
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
-    flip: bool = False,
+    views: Views = PLAIN,
 ) -> dict[str, Any]:
     """Embeds one split of prepared data and scores it.
 
     Args:
         model: the model to score.
         caption_encoder: the one that the model was trained with.
+        image: the settings of pictures that it was trained with.
         folder: of the prepared data.
         split: "train", "val" or "test".
         protocol: a name in `PROTOCOLS`.
         batch_size: B, of pictures and of sentences.
-        progress: called with (pictures and sentences done, all of them) after each batch.
-        flip: whether pictures are seen from both sides, as in `embed_images`.
+        progress: called with (looks at pictures and sentences done, all of them) after each
+            batch.
+        views: how pictures and sentences are looked at.
 
     Returns:
         What `retrieval_metrics` or `identity_metrics` returns, averaged over the folds of the
@@ -128,25 +133,31 @@ def evaluate_split(
         all captions of the split the model knows, as in `CaptionCounts.coverage`.
 
     Raises:
-        UserError: an unknown protocol, a split that does not exist or is empty, or one that has
-            not what the protocol takes.
+        UserError: an unknown protocol, a split that does not exist or is empty, one that has not
+            what the protocol takes, or views that the model cannot take.
     """
     chosen = protocol_named(protocol)
     info = split_named(folder, split)
     counts = count_captions(folder, split, caption_encoder)
     _check_takes(protocol, folder, split, counts.per_picture)
-    total = info.pictures + info.captions
-    image_size = model.image_encoder.input_shape[1]
+    eyes = image_views(model.image_tower, image.backbone, views)
+    total = len(eyes) * info.pictures + info.captions
 
     def report(before: int) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, _: progress(before + done, total)
 
-    pixels = evaluation_images(folder, split, image_size, batch_size)
-    images = embed_images(model, pixels, info.pictures, report(0), flip)
+    width, rows = model.image_tower.output_shape[-1], 1 if views.whole else batch_size
+    looks = []
+    for number, (size, eye) in enumerate(eyes.items()):
+        pixels = evaluation_images(folder, split, size, rows, image.squash, views.whole)
+        before = number * info.pictures
+        found = embed(compiled(eye), width, "image", pixels, info.pictures, report(before))
+        looks.append(found)
     ids = evaluation_captions(folder, split, caption_encoder, batch_size)
-    texts = embed_texts(model, ids, info.captions, report(info.pictures))
+    encode = text_view(model.text_tower, views.shifts, batch_size)
+    texts = embed(encode, width, "text", ids, info.captions, report(total - info.captions))
     return {
-        **chosen.score(images, texts, counts.pictures),
+        **chosen.score(added(looks), added([texts]), counts.pictures),
         "pictures": info.pictures,
         "vocabulary": counts.coverage(),
     }

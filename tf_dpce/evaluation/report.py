@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from tf_dpce.evaluation.views import PLAIN, Views
 from tf_dpce.files import write_json
 
 _TITLES = {"image_to_text": "image to text", "text_to_image": "text to image"}
@@ -17,9 +18,9 @@ _HEADINGS = {
 }
 
 
-def metrics_path(run: Path, data: Path, split: str, protocol: str, flip: bool = False) -> Path:
+def metrics_path(run: Path, data: Path, split: str, protocol: str, views: Views = PLAIN) -> Path:
     """Returns where the metrics of a run on a split are kept: in the run's own folder."""
-    ending = "-flip" if flip else ""
+    ending = f"-{views.name}" if views.name else ""
     return run / f"metrics-{data.resolve().name}-{split}-{protocol}{ending}.json"
 
 
@@ -29,8 +30,8 @@ def save_metrics(path: Path, metrics: dict[str, Any], origin: dict[str, Any]) ->
     Args:
         path: the file.
         metrics: what `evaluate_split` returns.
-        origin: the data, split and its digest, protocol, checkpoint and its digest, command and
-            date.
+        origin: the data, split and its digest, protocol, views, checkpoint and its digest,
+            command and date.
     """
     write_json(path, {**metrics, **origin})
 

@@ -19,6 +19,7 @@ def model_card(
     caption_encoder: CaptionEncoder,
     origin: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    squash: bool = False,
 ) -> str:
     """Composes the card, in Markdown.
 
@@ -28,6 +29,7 @@ def model_card(
         caption_encoder: the one that it was trained with.
         origin: what is known of data, seed and settings.
         metrics: by a name of the measurement, what `evaluate_split` returned.
+        squash: whether pictures are squashed to squares.
     """
     sections = [
         f"# {name}",
@@ -41,7 +43,7 @@ def model_card(
         "## Results",
         _results(metrics) if metrics else "Not measured.",
         "## Endpoints",
-        _endpoints(model, caption_encoder),
+        _endpoints(model, caption_encoder, squash),
         _table(("status", "meaning"), status.REASONS.items()),
         "## Limits",
         _limits(caption_encoder),
@@ -66,12 +68,13 @@ def _results(metrics: Mapping[str, Any]) -> str:
     return _table(("measured on", "direction", *headings), rows)
 
 
-def _endpoints(model: DualPath, caption_encoder: CaptionEncoder) -> str:
+def _endpoints(model: DualPath, caption_encoder: CaptionEncoder, squash: bool) -> str:
     size, width = model.image_encoder.input_shape[1], model.image_encoder.output_shape[-1]
+    part = "All of the picture is squashed" if squash else "The largest centred square is resized"
     case = "lower-cased, then " if caption_encoder.lowercase else ""
     return (
-        f"`encode_image` takes `image`, strings `[B]`: JPEG or PNG bytes. The largest centred "
-        f"square is resized to {size} x {size} pixels (bicubic, antialiased). Grey pictures are "
+        f"`encode_image` takes `image`, strings `[B]`: JPEG or PNG bytes. "
+        f"{part} to {size} x {size} pixels (bicubic, antialiased). Grey pictures are "
         "repeated over three channels, CMYK is converted, alpha is dropped, 16 bits become 8, and "
         "an animated PNG gives its first frame.\n\n"
         f"`encode_text` takes `text`, strings `[B]`: UTF-8 sentences, which are {case}split at "

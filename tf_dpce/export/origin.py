@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tf_dpce.evaluation.views import PLAIN, Views
 from tf_dpce.files import read_json, sha256_file
 from tf_dpce.training.run import Run
 
 
-def run_origin(run: Run, checkpoint: str) -> dict[str, Any]:
-    """Returns what the run knows of its towers, data, settings and seed."""
+def run_origin(run: Run, checkpoint: str, views: Views = PLAIN) -> dict[str, Any]:
+    """Returns what the run knows of its towers, data, settings and seed, and the export's views."""
     config, data = run.config, run.provenance
     return {
         "run": run.folder.resolve().name,
         "checkpoint": checkpoint,
         "image tower": f"{config.image.backbone}, weights {_name(config.weights)}",
+        "trained on": f"{config.image.input_size} x {config.image.input_size} pixels",
+        "pictures are seen": "from both sides" if views.flip else "from one side",
         "text tower": f"{config.text.tower}, blocks {list(config.text.blocks)}",
         "word vectors": _name(config.vectors or "from random"),
         "training data": data["source"],
@@ -25,15 +28,14 @@ def run_origin(run: Run, checkpoint: str) -> dict[str, Any]:
     }
 
 
-def run_metrics(run: Run, checkpoint: str) -> dict[str, Any]:
-    """Returns what `evaluate` measured with these very weights, by data, split and protocol."""
+def run_metrics(run: Run, checkpoint: str, views: Views = PLAIN) -> dict[str, Any]:
+    """Returns what `evaluate` measured with these weights and views, by data, split, protocol."""
     # Its name is not enough: as training goes on, another file becomes the best one.
     weights = (checkpoint, sha256_file(run.checkpoint))
     found = {}
     for path in sorted(run.folder.glob("metrics-*.json")):
         metrics = read_json(path)
-        # An export sees pictures from one side.
-        if metrics.get("flip"):
+        if not views.were_taken(metrics):
             continue
         if (metrics["checkpoint"], metrics.get("checkpoint_sha256")) == weights:
             found[path.stem.removeprefix("metrics-")] = metrics

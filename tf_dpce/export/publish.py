@@ -28,6 +28,7 @@ def export_model(
     origin: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    squash: bool = False,
 ) -> Path:
     """Publishes a model as the next version in a folder, for TF Serving and `tf_dpce.load`.
 
@@ -43,6 +44,7 @@ def export_model(
         metrics: what the card shall say of results: by a name of the measurement, what
             `evaluate_split` returned.
         progress: called with (steps done, steps in all).
+        squash: whether pictures are squashed to squares, as the model was trained.
 
     Returns:
         The folder of the version.
@@ -58,12 +60,13 @@ def export_model(
 
     def write(aside: Path) -> None:
         progress(0, 3)
-        _write_archive(model, caption_encoder, aside)
+        _write_archive(Signatures(model, caption_encoder, squash), caption_encoder, aside)
         progress(1, 3)
-        recorded = record_examples(model, caption_encoder)
+        recorded = record_examples(model, caption_encoder, squash)
         examples.save_examples(aside / examples.FILE, recorded)
         warmup.write_warmup(aside / warmup.FILE, folder.name, ENDPOINTS, recorded)
-        card = model_card(folder.name, model, caption_encoder, origin or {}, metrics or {})
+        known = origin or {}, metrics or {}
+        card = model_card(folder.name, model, caption_encoder, *known, squash)
         (aside / CARD).write_text(card)
         progress(2, 3)
         failures = verify_in_fresh_process(aside).failures
@@ -74,10 +77,9 @@ def export_model(
     return publish_version(folder, write)
 
 
-def _write_archive(model: DualPath, caption_encoder: CaptionEncoder, folder: Path) -> None:
+def _write_archive(signatures: Signatures, caption_encoder: CaptionEncoder, folder: Path) -> None:
     # Not `tf.saved_model.save` of the model: its variables are not found in a Session.
     # Only what the endpoints use goes in: neither classifier nor optimizer.
-    signatures = Signatures(model, caption_encoder)
     archive = keras.export.ExportArchive()
     archive.track(caption_encoder.table)
     for endpoint in ENDPOINTS:

@@ -49,39 +49,42 @@ def example_sentences(words: Sequence[str]) -> list[bytes]:
     ]
 
 
-def record_examples(model: DualPath, caption_encoder: CaptionEncoder) -> dict[str, Examples]:
+def record_examples(
+    model: DualPath, caption_encoder: CaptionEncoder, squash: bool = False
+) -> dict[str, Examples]:
     """Returns the examples of both endpoints of an export.
 
     Args:
         model: the trained model.
         caption_encoder: the one that it was trained with.
+        squash: whether pictures are squashed to squares, as it was trained.
     """
     # On the CPU, where they are verified: a GPU rounds its products to fewer digits.
     with tf.device("CPU:0"):
         return {
-            "encode_image": _record_pictures(model, example_pictures()),
+            "encode_image": _record_pictures(model, example_pictures(), squash),
             "encode_text": _record_sentences(
                 model, caption_encoder, example_sentences(caption_encoder.words)
             ),
         }
 
 
-def _record_pictures(model: DualPath, contents: Sequence[bytes]) -> Examples:
+def _record_pictures(model: DualPath, contents: Sequence[bytes], squash: bool) -> Examples:
     encoder = model.image_encoder
-    rows = [_evaluated(content, encoder.input_shape[1]) for content in contents]
+    rows = [_evaluated(content, encoder.input_shape[1], squash) for content in contents]
     codes = np.array([code for code, _ in rows], np.int32)
     pixels = tf.stack([pixels for _, pixels in rows if pixels is not None])
     return _examples(contents, encoder(pixels, training=False), codes)
 
 
-def _evaluated(content: bytes, size: int) -> tuple[int, tf.Tensor | None]:
+def _evaluated(content: bytes, size: int, squash: bool) -> tuple[int, tf.Tensor | None]:
     """Returns the status of a picture, and its pixels where that is `OK`."""
     rows = tf.data.Dataset.from_tensors(content)
     try:
         code = int(rows.map(check).get_single_element())
         if code != status.OK:
             return code, None
-        return code, rows.map(lambda c: evaluation_pixels(c, size)).get_single_element()
+        return code, rows.map(lambda c: evaluation_pixels(c, size, squash)).get_single_element()
     except tf.errors.InvalidArgumentError:
         return status.UNDECODABLE, None
 

@@ -26,6 +26,7 @@ class Signatures:
     Args:
         model: the trained model.
         caption_encoder: the one that it was trained with.
+        squash: whether pictures are squashed to squares, as it was trained.
 
     Example:
         >>> signatures = Signatures(model, CaptionEncoder(words, 32, lowercase=True))
@@ -33,15 +34,18 @@ class Signatures:
         array([0, 1], dtype=int32)
     """
 
-    def __init__(self, model: DualPath, caption_encoder: CaptionEncoder) -> None:
+    def __init__(
+        self, model: DualPath, caption_encoder: CaptionEncoder, squash: bool = False
+    ) -> None:
         self._caption_encoder = caption_encoder
         self._image_encoder = model.image_encoder
         self._text_encoder = model.text_encoder
         self._image_size = self._image_encoder.input_shape[1]
+        self._squash = squash
 
     def encode_image(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Embeds pictures, JPEG or PNG bytes `[B]`."""
-        pixels, codes = decode_pictures(image, self._image_size)
+        pixels, codes = decode_pictures(image, self._image_size, self._squash)
         return _answer(self._image_encoder, pixels, codes)
 
     def encode_text(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -56,12 +60,15 @@ def input_signature(endpoint: str) -> list[tf.TensorSpec]:
     return [tf.TensorSpec([None], tf.string, name=ENDPOINTS[endpoint])]
 
 
-def decode_pictures(contents: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def decode_pictures(
+    contents: tf.Tensor, size: int, squash: bool = False
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes pictures so that what cannot be decoded costs its own row alone.
 
     Args:
         contents: strings `[B]`, JPEG or PNG bytes; B may be 0.
         size: S, the side of the pixels that the model takes.
+        squash: whether pictures are squashed to squares, not cut.
 
     Returns:
         Pixels float32 `[B, S, S, 3]`, black where the status int32 `[B]` is not `OK`.
@@ -70,7 +77,9 @@ def decode_pictures(contents: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tenso
     def decode(row: tf.Tensor, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         code = check(content)
         black = tf.zeros([size, size, 3])
-        pixels = tf.cond(code == status.OK, lambda: evaluation_pixels(content, size), lambda: black)
+        pixels = tf.cond(
+            code == status.OK, lambda: evaluation_pixels(content, size, squash), lambda: black
+        )
         return row, code, pixels
 
     # A data set drops the rows that fail. It must not run empty, hence one more row, which is

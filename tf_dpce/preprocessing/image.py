@@ -14,6 +14,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER_BYTES = 33
 _MAX_LOG_ASPECT = math.log(4 / 3)
 _MIN_SIDE_SCALE_SQUARED = 0.8**2
+# Of a whole picture, long side by short side: no banner may fill the memory.
+_MAX_WHOLE_ASPECT = 4
 
 
 def check(
@@ -72,22 +74,47 @@ def decode(contents: tf.Tensor) -> tf.Tensor:
     )
 
 
-def evaluation_pixels(contents: tf.Tensor, size: int) -> tf.Tensor:
+def evaluation_pixels(contents: tf.Tensor, size: int, squash: bool = False) -> tf.Tensor:
     """Returns the largest centred square as float32 RGB `[size, size, 3]` in 0..255.
 
     Args:
         contents: scalar string, the bytes of a file that `check` accepts.
         size: the side of the result, in pixels.
+        squash: whether to return all of the picture, squashed to a square, instead.
     """
     pixels = decode(contents)
-    height, width = tf.unstack(tf.shape(pixels)[:2])
-    side = tf.minimum(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return _resize(pixels[top : top + side, left : left + side], size)
+    if squash:
+        return _resize(pixels, size)
+    side = tf.reduce_min(tf.shape(pixels)[:2])
+    return _resize(_centre(pixels, side), size)
+
+
+def whole_pixels(contents: tf.Tensor, size: int, squash: bool = False) -> tf.Tensor:
+    """Returns the picture uncut as float32 RGB `[H, W, 3]` in 0..255, the shorter side `size`.
+
+    Only of a picture longer than four times its shorter side the ends are cut off.
+
+    Args:
+        contents: scalar string, the bytes of a file that `check` accepts.
+        size: the shorter side of the result, in pixels.
+        squash: whether to return it squashed to a square, as `evaluation_pixels` does, instead.
+    """
+    if squash:
+        return evaluation_pixels(contents, size, squash)
+    pixels = decode(contents)
+    pixels = _centre(pixels, _MAX_WHOLE_ASPECT * tf.reduce_min(tf.shape(pixels)[:2]))
+    sides = tf.cast(tf.shape(pixels)[:2], tf.float64)
+    sides = tf.cast(tf.round(sides * (size / tf.reduce_min(sides))), tf.int32)
+    return tf.ensure_shape(_resize_to(pixels, sides), [None, None, 3])
 
 
 def training_pixels(
-    contents: tf.Tensor, size: int, draws: tf.Tensor, crop: bool, flip: bool
+    contents: tf.Tensor,
+    size: int,
+    draws: tf.Tensor,
+    crop: bool,
+    flip: bool,
+    squash: bool = False,
 ) -> tf.Tensor:
     """Returns augmented float32 RGB `[size, size, 3]` in 0..255 (the authors' code).
 
@@ -98,16 +125,19 @@ def training_pixels(
         crop: whether to take a random rectangle (aspect 3/4 to 4/3, side 0.8 to 1) instead of
             the centred square. Only the rectangle is decoded where the picture is a JPEG.
         flip: whether to mirror half of the pictures.
+        squash: whether to squash the picture to a square before either.
     """
     pixels = (
-        _resize(_decode_window(contents, draws), size)
+        _resize(_decode_window(contents, draws, squash), size)
         if crop
-        else evaluation_pixels(contents, size)
+        else evaluation_pixels(contents, size, squash)
     )
     return _flip_half(pixels, draws[4]) if flip else pixels
 
 
-def crop_window(height: tf.Tensor, width: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+def crop_window(
+    height: tf.Tensor, width: tf.Tensor, draws: tf.Tensor, squash: bool = False
+) -> tf.Tensor:
     """Draws the recipe's crop.
 
     The aspect (width by height) is log-uniform between 3/4 and 4/3; the largest such rectangle
@@ -118,12 +148,15 @@ def crop_window(height: tf.Tensor, width: tf.Tensor, draws: tf.Tensor) -> tf.Ten
         height: int32 scalar, of the picture.
         width: int32 scalar, of the picture.
         draws: float32 `[4]` or longer, uniform in 0..1.
+        squash: whether the aspect is that within the picture squashed to a square.
 
     Returns:
         int32 `[4]`: top, left, height and width of the crop, all inside the picture.
     """
     aspect = tf.exp((2 * draws[0] - 1) * _MAX_LOG_ASPECT)
     full_height, full_width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    if squash:
+        aspect *= full_width / full_height
     largest_width = tf.minimum(full_width, full_height * aspect)
     shrink = tf.sqrt(_MIN_SIDE_SCALE_SQUARED + (1 - _MIN_SIDE_SCALE_SQUARED) * draws[1])
     crop_width = tf.clip_by_value(tf.cast(tf.round(largest_width * shrink), tf.int32), 1, width)
@@ -135,16 +168,17 @@ def crop_window(height: tf.Tensor, width: tf.Tensor, draws: tf.Tensor) -> tf.Ten
     return tf.stack([top, left, crop_height, crop_width])
 
 
-def _decode_window(contents: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+def _decode_window(contents: tf.Tensor, draws: tf.Tensor, squash: bool) -> tf.Tensor:
     def jpeg() -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(contents)
-        window = crop_window(shape[0], shape[1], draws)
+        window = crop_window(shape[0], shape[1], draws, squash)
         return tf.io.decode_and_crop_jpeg(contents, window, channels=3)
 
     def png() -> tf.Tensor:
         pixels = tf.io.decode_png(contents, channels=3)
         shape = tf.shape(pixels)
-        top, left, height, width = tf.unstack(crop_window(shape[0], shape[1], draws))
+        window = crop_window(shape[0], shape[1], draws, squash)
+        top, left, height, width = tf.unstack(window)
         return pixels[top : top + height, left : left + width]
 
     return tf.cond(_starts_with(contents, _JPEG), jpeg, png)
@@ -157,16 +191,26 @@ def _flip_half(pixels: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
     return tf.cond(draw < 0.5, lambda: horizontal_flip_image(pixels), lambda: pixels)
 
 
+def _centre(pixels: tf.Tensor, longest: tf.Tensor) -> tf.Tensor:
+    """Cuts off what is beyond a longest side, as much at either end."""
+    height, width = tf.unstack(tf.minimum(tf.shape(pixels)[:2], longest))
+    top, left = tf.unstack((tf.shape(pixels)[:2] - [height, width]) // 2)
+    return pixels[top : top + height, left : left + width]
+
+
 def _resize(pixels: tf.Tensor, size: int) -> tf.Tensor:
+    return tf.ensure_shape(_resize_to(pixels, tf.constant([size, size])), [size, size, 3])
+
+
+def _resize_to(pixels: tf.Tensor, sides: tf.Tensor) -> tf.Tensor:
     def resized() -> tf.Tensor:
-        bicubic = tf.image.resize(pixels, [size, size], method="bicubic", antialias=True)
+        bicubic = tf.image.resize(pixels, sides, method="bicubic", antialias=True)
         # Bicubic weights are negative in places and overshoot at edges.
         return tf.clip_by_value(bicubic, 0.0, 255.0)
 
     # To its own size a picture would be resized into itself, at the same cost.
-    same = tf.reduce_all(tf.shape(pixels)[:2] == size)
-    result = tf.cond(same, lambda: tf.cast(pixels, tf.float32), resized)
-    return tf.ensure_shape(result, [size, size, 3])
+    same = tf.reduce_all(tf.shape(pixels)[:2] == sides)
+    return tf.cond(same, lambda: tf.cast(pixels, tf.float32), resized)
 
 
 def _uniform_integer(draw: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:

@@ -87,10 +87,31 @@ def position_shift(ids: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     Returns:
         int32 `[B, T]`.
     """
-    lengths = tf.math.count_nonzero(ids, axis=1, dtype=tf.int32)
-    free = tf.shape(ids)[1] - lengths
+    free = _free_places(ids)
     starts = tf.cast(draws * tf.cast(free + 1, tf.float32), tf.int32)
     # A draw next to 1 may round up to the number of starts itself.
-    starts = tf.minimum(starts, free)
+    return _moved(ids, tf.minimum(starts, free))
+
+
+def all_shifts(ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Moves each caption to every start at which it fits (the authors' test).
+
+    Args:
+        ids: left-aligned int32 ids `[B, T]`.
+
+    Returns:
+        int32 `[R, T]`, a caption of n words in T + 1 - n rows, by their starts; and int64 `[R]`,
+        which caption each row is of, in their order.
+    """
+    starts = tf.ragged.range(_free_places(ids) + 1)
+    owners = starts.value_rowids()
+    return _moved(tf.gather(ids, owners), starts.flat_values), owners
+
+
+def _free_places(ids: tf.Tensor) -> tf.Tensor:
+    return tf.shape(ids)[1] - tf.math.count_nonzero(ids, axis=1, dtype=tf.int32)
+
+
+def _moved(ids: tf.Tensor, starts: tf.Tensor) -> tf.Tensor:
     places = tf.range(tf.shape(ids)[1])[tf.newaxis, :] - starts[:, tf.newaxis]
     return tf.gather(ids, places % tf.shape(ids)[1], batch_dims=1)

@@ -94,8 +94,8 @@ def cached_features(
     """Returns the features of a split, from `DATA/features/` or computed and left there.
 
     The file is keyed by all that it depends on: the split's shards, the trunk and its weights,
-    the pictures' size, crop and flip, and the number of views. Captions are cheap, and encoded
-    anew.
+    the pictures' size, squash, crop and flip, and the number of views. Captions are cheap, and
+    encoded anew.
 
     Args:
         trunk: model of pixels to features `[B, F]`.
@@ -117,7 +117,8 @@ def cached_features(
 def _key(trunk: keras.Model, data: Path, split: str, image: ImageConfig, views: int) -> str:
     shards = [shard.sha256 for shard in Manifest.load(data).splits[split].shards]
     weights = [sha256(v.numpy().tobytes()).hexdigest() for v in trunk.weights]
-    pixels = json.dumps([image.backbone, image.input_size, image.crop, image.flip, views])
+    augmentation = (image.squash, image.crop, image.flip)
+    pixels = json.dumps([image.backbone, image.input_size, *augmentation, views])
     return sha256_lines([*shards, *weights, pixels])[:16]
 
 

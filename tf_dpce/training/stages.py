@@ -167,8 +167,10 @@ class Stage:
         if self.settings.trunk == "cached":
             images = self._cache("val", views=1).evaluation_images(_EVALUATION_BATCH)
         else:
-            size = self.config.image.input_size
-            images = evaluation_images(self.data, "val", size, _EVALUATION_BATCH)
+            image = self.config.image
+            images = evaluation_images(
+                self.data, "val", image.input_size, _EVALUATION_BATCH, image.squash
+            )
         captions = evaluation_captions(self.data, "val", self.encoder, _EVALUATION_BATCH)
 
         def validate() -> dict[str, Any]:

@@ -1,0 +1,211 @@
+"""Several looks at a picture or a sentence: their features are added, then scaled."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.export.tiny import WORDS, tiny_data
+from tf_dpce.config import ImageConfig
+from tf_dpce.errors import UserError
+from tf_dpce.evaluation import retrieval_metrics
+from tf_dpce.evaluation.protocols import evaluate_split
+from tf_dpce.evaluation.views import PLAIN, Views, image_views, seen, text_view
+from tf_dpce.export.record import example_pictures
+from tf_dpce.export.signatures import Signatures
+from tf_dpce.model import DualPath
+from tf_dpce.preprocessing.image import evaluation_pixels
+from tf_dpce.preprocessing.text import CaptionEncoder
+from tf_dpce.towers import image_tower, text_tower
+
+SIZE = 64
+TRUNK = "MobileNet"
+WIDTH = 6
+
+
+def pictures(count: int, height: int, width: int) -> np.ndarray:
+    draw = np.random.default_rng(height + width)
+    return draw.uniform(0, 255, (count, height, width, 3)).astype(np.float32)
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    return features / np.linalg.norm(features, axis=-1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def model() -> DualPath:
+    keras.utils.set_random_seed(3)
+    tower = image_tower(TRUNK, None, SIZE, WIDTH, head_dim=8)
+    network = tower.get_layer("image_trunk").get_layer("image_network").layer
+    # BatchNorm takes its averages from one batch; at their start every feature is next to 0.
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    network(pictures(4, SIZE, SIZE) / 127.5 - 1, training=True)
+    return DualPath(tower, text_tower(len(WORDS), 6, 8, (1,), WIDTH, widths=(8,)), 5)
+
+
+@pytest.fixture(scope="module")
+def tower(model: DualPath) -> keras.Model:
+    return model.image_tower
+
+
+def maps(tower: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    """What the trunk has before its average, by a network built by hand; 1 / 32 of the size."""
+    network = keras.applications.MobileNet(
+        include_top=False, weights=None, input_shape=pixels.shape[1:]
+    )
+    network.set_weights(tower.get_layer("image_trunk").get_weights())
+    return network(pixels / 127.5 - 1, training=False).numpy()
+
+
+def test_the_trained_size_is_the_tower_itself(tower: keras.Model):
+    assert image_views(tower, TRUNK, PLAIN) == {SIZE: tower}
+    assert image_views(tower, TRUNK, Views(sizes=(SIZE,))) == {SIZE: tower}
+
+
+def test_another_size_is_averaged_over_all_its_places(tower: keras.Model):
+    pixels = pictures(2, 96, 96)
+    head = tower.get_layer("image_head")
+    expected = head(maps(tower, pixels).mean(axis=(1, 2)), training=False)
+    (found,) = image_views(tower, TRUNK, Views(sizes=(96,))).values()
+    np.testing.assert_allclose(found(pixels, training=False), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_both_sides_are_added_and_are_the_same_from_either(tower: keras.Model):
+    pixels = pictures(2, SIZE, SIZE)
+    mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
+    sides = [tower(side, training=False).numpy() for side in (pixels, mirrored)]
+    assert np.abs(sides[0] - sides[1]).max() > 1e-4
+    (both,) = image_views(tower, TRUNK, Views(flip=True)).values()
+    np.testing.assert_allclose(both(pixels, training=False), sum(sides), atol=1e-5)
+    np.testing.assert_allclose(both(mirrored, training=False), sum(sides), atol=1e-5)
+
+
+def test_whole_pictures_are_seen_through_a_window_at_every_place(tower: keras.Model):
+    pixels = pictures(2, 96, 160)
+    grid, head = maps(tower, pixels), tower.get_layer("image_head")
+    # The map is 3 x 5 and a picture of the trained size fills 2 x 2: the window fits 2 x 4 times.
+    assert grid.shape[1:3] == (3, 5)
+    expected = np.zeros((2, WIDTH), np.float32)
+    for top in range(2):
+        for left in range(4):
+            window = grid[:, top : top + 2, left : left + 2].mean(axis=(1, 2))
+            expected += head(window, training=False).numpy()
+    (found,) = image_views(tower, TRUNK, Views(whole=True)).values()
+    np.testing.assert_allclose(found(pixels, training=False), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_whole_square_of_the_trained_size_is_the_plain_view(tower: keras.Model):
+    pixels = pictures(2, SIZE, SIZE)
+    (found,) = image_views(tower, TRUNK, Views(whole=True)).values()
+    expected = tower(pixels, training=False)
+    np.testing.assert_allclose(found(pixels, training=False), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_whole_pictures_smaller_than_the_window_are_refused(tower: keras.Model):
+    with pytest.raises(UserError, match="whole pictures of 32 pixels .* --sizes of 64 or more"):
+        image_views(tower, TRUNK, Views(sizes=(32, 96), whole=True))
+
+
+@pytest.mark.parametrize("backbone", ["small", "VGG16"])
+@pytest.mark.parametrize("views", [Views(sizes=(48,)), Views(whole=True)])
+def test_a_trunk_with_dense_layers_has_one_size(backbone: str, views: Views):
+    fixed = image_tower(backbone, None, 32, 4, head_dim=0)
+    assert image_views(fixed, backbone, Views(sizes=(32,))) == {32: fixed}
+    with pytest.raises(UserError, match=f"{backbone} takes only squares of the 32 pixels"):
+        image_views(fixed, backbone, views)
+
+
+def test_a_sentence_is_read_at_every_place_where_it_fits(model: DualPath):
+    tower = model.text_tower
+    captions = [[3, 1], [2, 2, 5, 7], [], [9, 8, 7, 6, 5, 4]]
+    ids, expected = np.zeros((4, 6), np.int32), np.zeros((4, WIDTH), np.float32)
+    for row, words in enumerate(captions):
+        ids[row, : len(words)] = words
+        for start in range(6 - len(words) + 1):
+            places = np.zeros((1, 6), np.int32)
+            places[0, start : start + len(words)] = words
+            expected[row] += tower(places, training=False).numpy()[0]
+    # 5 + 3 + 7 + 1 rows: in one batch, and in batches that cut through a caption's rows.
+    for batch_size in (64, 4, 1):
+        found = text_view(tower, shifts=True, batch_size=batch_size)(tf.constant(ids))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sentence_that_fills_all_places_has_one(model: DualPath):
+    ids = tf.constant([[9, 8, 7, 6, 5, 4], [1, 2, 3, 4, 5, 6]])
+    plain = text_view(model.text_tower, shifts=False, batch_size=8)(ids)
+    shifted = text_view(model.text_tower, shifts=True, batch_size=8)(ids)
+    np.testing.assert_allclose(shifted, plain, atol=1e-6)
+
+
+def test_a_split_is_scored_by_the_sum_of_all_looks(model: DualPath, tmp_path):
+    tiny_data(tmp_path)
+    encoder = CaptionEncoder(WORDS, max_length=6, lowercase=True)
+    views = Views(sizes=(SIZE, 96), shifts=True)
+    eyes = image_views(model.image_tower, TRUNK, views)
+    read = text_view(model.text_tower, shifts=True, batch_size=8)
+    contents, texts, owners = [], [], []
+    for shard in sorted(tmp_path.glob("val-*.tfrecord")):
+        for record in tf.data.TFRecordDataset(str(shard)):
+            features = tf.train.Example.FromString(record.numpy()).features.feature
+            captions = features["captions"].bytes_list.value
+            owners += [len(contents)] * len(captions)
+            contents.append(tf.constant(features["image"].bytes_list.value[0]))
+            texts.append(unit(read(encoder(tf.constant(captions))).numpy()))
+    looks = [
+        eye(tf.stack([evaluation_pixels(content, size) for content in contents])).numpy()
+        for size, eye in eyes.items()
+    ]
+    images = unit(looks[0] + looks[1])
+    expected = retrieval_metrics(images, np.concatenate(texts), range(3), owners)
+
+    seen_steps = []
+    found = evaluate_split(
+        model,
+        encoder,
+        ImageConfig(backbone=TRUNK, input_size=SIZE),
+        tmp_path,
+        "val",
+        batch_size=4,
+        progress=lambda *step: seen_steps.append(step),
+        views=views,
+    )
+
+    assert found["rsum"] == pytest.approx(expected["rsum"])
+    assert found["text_to_image"] == pytest.approx(expected["text_to_image"])
+    # 3 pictures at each of two sizes, then 6 captions by 4.
+    assert seen_steps == [(3, 12), (6, 12), (10, 12), (12, 12)]
+
+
+def test_whole_pictures_of_a_split_need_not_be_alike(model: DualPath, tmp_path):
+    tiny_data(tmp_path)
+    encoder = CaptionEncoder(WORDS, max_length=6, lowercase=True)
+    image = ImageConfig(backbone=TRUNK, input_size=SIZE)
+    found = evaluate_split(model, encoder, image, tmp_path, "val", views=Views(whole=True))
+    assert (found["pictures"], found["captions"]) == (3, 6)
+
+
+def test_a_served_model_may_see_other_sizes_and_both_sides(model: DualPath):
+    views, picture = Views(flip=True, sizes=(96,)), example_pictures()[0]
+    encoder = CaptionEncoder(WORDS, max_length=6, lowercase=True)
+    served = Signatures(seen(model, TRUNK, views), encoder)
+    answer = served.encode_image(tf.constant([picture, b""]))
+    (eye,) = image_views(model.image_tower, TRUNK, views).values()
+    expected = unit(eye(evaluation_pixels(tf.constant(picture), 96)[None]).numpy())
+    np.testing.assert_allclose(answer["embedding"][:1], expected, atol=1e-5)
+    assert answer["status"].numpy().tolist() == [0, 1]
+
+
+def test_views_have_names_and_know_their_measurements():
+    assert (PLAIN.name, PLAIN.options) == ("", "")
+    views = Views(flip=True, sizes=(256, 320), whole=True, shifts=True)
+    assert views.options == "--sizes 256 320 --flip --whole --shifts"
+    assert views.name == "sizes-256-320-flip-whole-shifts"
+    assert Views(flip=True).were_taken({"flip": True, "rsum": 300.0})
+    assert Views(sizes=(256,)).were_taken({"sizes": [256], "flip": False})
+    assert not PLAIN.were_taken({"sizes": [256]})
+    assert not Views(flip=True).were_taken({"flip": True, "shifts": True})

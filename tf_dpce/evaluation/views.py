@@ -1,0 +1,125 @@
+"""More than one look at a picture or a sentence: the features of all are added (paper's test)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_dpce.errors import UserError
+from tf_dpce.evaluation.embed import Embedded, Encode, compiled
+from tf_dpce.model import DualPath
+from tf_dpce.preprocessing.text import all_shifts
+from tf_dpce.towers.image import convolutional_tower, resized_tower
+from tf_dpce.towers.layers import UnitLength
+
+
+@dataclass(frozen=True)
+class Views:
+    """How pictures and sentences are looked at. Features are added before they are scaled.
+
+    Attributes:
+        flip: pictures from both sides. Twice the work.
+        sizes: sides of pictures in pixels, each another look; none is the trained one alone.
+        whole: pictures uncut, their shorter side one of `sizes`, by a `convolutional_tower`.
+        shifts: sentences at every place where they fit.
+    """
+
+    flip: bool = False
+    sizes: tuple[int, ...] = ()
+    whole: bool = False
+    shifts: bool = False
+
+    @property
+    def options(self) -> str:
+        """The options of the command line that ask for these views."""
+        sizes = ("--sizes", *map(str, self.sizes)) if self.sizes else ()
+        chosen = [f"--{name}" for name in ("flip", "whole", "shifts") if getattr(self, name)]
+        return " ".join((*sizes, *chosen))
+
+    @property
+    def name(self) -> str:
+        """What tells these views apart in the name of a file; empty for the plain view."""
+        return self.options.replace("--", "").replace(" ", "-")
+
+    def were_taken(self, metrics: Mapping[str, Any]) -> bool:
+        """Whether metrics were measured with these views; what a file leaves out is plain."""
+        taken = {name: metrics.get(name, plain) for name, plain in asdict(PLAIN).items()}
+        return Views(**{**taken, "sizes": tuple(taken["sizes"])}) == self
+
+
+PLAIN = Views()
+
+
+def image_views(tower: keras.Model, backbone: str, views: Views) -> dict[int, keras.Model]:
+    """Returns, by size, models from pixels to features `[B, D]`, those of both sides added.
+
+    Args:
+        tower: a trained image tower.
+        backbone: of the tower.
+        views: the looks to take.
+
+    Raises:
+        UserError: the trunk does not fit these views.
+    """
+    trained = tower.input_shape[1]
+    sizes = views.sizes or (trained,)
+    if views.whole:
+        if min(sizes) < trained:
+            raise UserError(
+                f"whole pictures of {min(sizes)} pixels are too small for a trunk trained on "
+                f"{trained}: give --sizes of {trained} or more"
+            )
+        towers = dict.fromkeys(sizes, convolutional_tower(tower, backbone))
+    else:
+        towers = {size: resized_tower(tower, backbone, size) for size in sizes}
+    return {size: _both_sides(t) if views.flip else t for size, t in towers.items()}
+
+
+def seen(model: DualPath, backbone: str, views: Views) -> DualPath:
+    """Returns a model that looks at pictures as one size of `views` has it: for serving.
+
+    Args:
+        model: the trained model. Its weights are shared, but for a trunk of another size.
+        backbone: of its image tower.
+        views: of one size at most; sentences keep their one place.
+
+    Raises:
+        UserError: the trunk does not fit this size.
+    """
+    (tower,) = image_views(model.image_tower, backbone, views).values()
+    return DualPath.sharing(model, tower)
+
+
+def text_view(tower: keras.Model, shifts: bool, batch_size: int) -> Encode:
+    """Returns the function from int32 ids `[B, T]` to features `[B, D]`.
+
+    Args:
+        tower: a trained text tower.
+        shifts: whether the features of a sentence at all places where it fits are added.
+        batch_size: most rows that the tower gets at a time, the shifted ones too.
+    """
+    encode = compiled(tower)
+
+    def encode_all(ids: tf.Tensor) -> tf.Tensor:
+        rows, owners = all_shifts(ids)
+        starts = range(0, len(rows), batch_size)
+        features = [encode(rows[start : start + batch_size]) for start in starts]
+        return tf.math.segment_sum(tf.concat(features, 0), owners)
+
+    return encode_all if shifts else encode
+
+
+def added(looks: Sequence[Embedded]) -> Embedded:
+    """Adds the features of several looks at the same items, and scales them to unit length."""
+    features = sum(look.vectors for look in looks)
+    return Embedded(UnitLength()(features).numpy(), looks[0].instances)
+
+
+def _both_sides(tower: keras.Model) -> keras.Model:
+    pixels = keras.Input(tower.input_shape[1:], name="image")
+    mirrored = keras.ops.flip(pixels, axis=2)
+    return keras.Model(pixels, tower(pixels) + tower(mirrored), name=tower.name)
