@@ -6,6 +6,8 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +19,16 @@ from tests.training.tiny import EPOCHS
 STAGES = (("both", 1), ("both", 2), ("hardest", 1))
 
 
+COUNTS = [2, pytest.param(4, marks=pytest.mark.slow)]
+
+
 @pytest.fixture(scope="module")
-def runs(scenes: Path, tmp_path_factory, project_root: Path) -> dict[int, Path]:
-    """The same two runs on 1, 2 and 4 replicas."""
-    folders = {}
-    for replicas in (1, 2, 4):
-        folder = folders[replicas] = tmp_path_factory.mktemp(f"replicas{replicas}")
+def runs(scenes: Path, tmp_path_factory, project_root: Path) -> Callable[[int], Path]:
+    """The same two runs on any number of replicas."""
+
+    @cache
+    def run(replicas: int) -> Path:
+        folder = tmp_path_factory.mktemp(f"replicas{replicas}")
         command = [sys.executable, "-m", "tests.training.replicated", replicas, scenes, folder]
         answer = subprocess.run(
             list(map(str, command)),
@@ -34,17 +40,19 @@ def runs(scenes: Path, tmp_path_factory, project_root: Path) -> dict[int, Path]:
         )
         assert answer.returncode == 0, answer.stderr[-3000:]
         assert f"{replicas} replica(s) on CPU" in answer.stdout + answer.stderr
-    return folders
+        return folder
+
+    return run
 
 
 @pytest.mark.parametrize(("run", "stage"), STAGES)
-@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("replicas", COUNTS)
 def test_weights_and_momenta_after_twelve_steps_are_those_of_one_replica(
-    runs: dict[int, Path], replicas: int, run: str, stage: int
+    runs: Callable[[int], Path], replicas: int, run: str, stage: int
 ):
     # 48 pictures in batches of 8, two epochs: 12 steps. Dropout is on in towers and classifier.
     name = f"{run}/checkpoints/stage{stage}-last.npz"
-    one, several = arrays(runs[1] / name), arrays(runs[replicas] / name)
+    one, several = arrays(runs(1) / name), arrays(runs(replicas) / name)
     assert one.keys() == several.keys()
     moved = 0
     for key, value in one.items():
@@ -59,9 +67,9 @@ def test_weights_and_momenta_after_twelve_steps_are_those_of_one_replica(
 
 
 @pytest.mark.parametrize(("run", "stage"), STAGES)
-@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("replicas", COUNTS)
 def test_logged_losses_are_those_of_one_replica(
-    runs: dict[int, Path], replicas: int, run: str, stage: int
+    runs: Callable[[int], Path], replicas: int, run: str, stage: int
 ):
     def losses(folder: Path) -> list[list[float]]:
         with (folder / run / "history.csv").open(newline="") as stream:
@@ -69,6 +77,6 @@ def test_logged_losses_are_those_of_one_replica(
         names = ("loss", "image_logits_loss", "text_logits_loss", "pair_loss")
         return [[float(row[name] or 0) for name in names] for row in rows]
 
-    one = losses(runs[1])
+    one = losses(runs(1))
     assert len(one) == EPOCHS and all(row[0] > 0 and row[3] > 0 for row in one)
-    np.testing.assert_allclose(losses(runs[replicas]), one, rtol=1e-5)
+    np.testing.assert_allclose(losses(runs(replicas)), one, rtol=1e-5)

@@ -190,10 +190,8 @@ class Study:
         pictures that score, and of two stages they might be the first's.
         """
         run = load_run(self.out / arm.name, "last")
-        metrics = {
-            target.resolve().name: evaluate_split(run.model, run.caption_encoder, target, SPLIT)
-            for target in targets
-        }
+        known = run.model, run.caption_encoder, run.config.image
+        metrics = {t.resolve().name: evaluate_split(*known, t, SPLIT) for t in targets}
         return {
             "epochs": [run.config.stage(number).epochs for number in trained_stages(run.config)],
             "minutes": curve(self.out / arm.name)[-1][0],
