@@ -61,7 +61,8 @@ def test_what_a_run_leaves_behind(finished: Path, scenes: Path):
     names = {"config.json", "vocabulary.txt", "history.csv", "checkpoints", "tensorboard"}
     assert {item.name for item in finished.iterdir()} == names
     files = {item.name for item in (finished / "checkpoints").iterdir()}
-    assert files == {f"stage{n}-{kind}.npz" for n in (1, 2) for kind in ("best", "last")}
+    kinds = ("best", "last", "previous")
+    assert files == {f"stage{n}-{kind}.npz" for n in (1, 2) for kind in kinds}
     for stage in ("stage1", "stage2"):
         assert list((finished / "tensorboard" / stage).rglob("events.out.tfevents.*"))
     vocabulary = (scenes / "vocabulary.txt").read_bytes()
@@ -246,6 +247,7 @@ def test_a_second_stage_alone_starts_from_the_best_of_a_run(
     frozen = {"stage2__learning_rate": 0.0, "stage2__epochs": 1}
     assert run_tiny(scenes, run, "--stage", "2", "--init-from", str(finished), **frozen) == 0
     files = {item.name for item in (run / "checkpoints").iterdir()}
+    # One epoch, one checkpoint: there is none before it.
     assert files == {"stage2-best.npz", "stage2-last.npz"}
     origin, model = load_run(finished).model, load_run(run).model
     for before, after in zip(origin.trainable_variables, model.trainable_variables, strict=True):
