@@ -23,10 +23,11 @@ from tests.training.kills import (
     signal_when,
     start,
 )
+from tests.training.test_stages import config
 from tests.training.tiny import EPOCHS, OPTIONS, STEPS, run_tiny
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.prepare import prepare
-from tf_dpce.errors import UserError
+from tf_dpce.errors import Stopped, UserError
 from tf_dpce.files import sole_writer
 from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
 from tf_dpce.training import train
@@ -188,6 +189,17 @@ def test_sigterm_ends_a_run_with_a_checkpoint_and_its_own_status(
     assert differences(finished, run) == []
 
 
+def test_a_stop_while_features_are_cached_leaves_no_part_of_them(scenes: Path, tmp_path: Path):
+    leave = shutil.ignore_patterns("features", "scenes")
+    data = shutil.copytree(scenes, tmp_path / "data", ignore=leave)
+    # Asked before the stage begins, and then after the first pictures.
+    asked = iter([False, True])
+    with pytest.raises(Stopped, match="stopped in stage 1: .* --resume"):
+        train.train(config(), data, tmp_path / "run", stop=lambda: next(asked))
+    assert list((data / "features").iterdir()) == []
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_a_disk_that_fills_while_training_is_one_line(
     scenes: Path, finished: Path, tmp_path: Path, capsys
 ):
@@ -321,6 +333,15 @@ def test_starting_from_the_same_pictures_in_another_order_is_refused(
     more = ("--stage", "2", "--init-from", str(finished))
     status = run_tiny(tmp_path / "data", tmp_path / "run", *more)
     expect_mistake(capsys, status, str(finished), "in another order")
+    assert not (tmp_path / "run").exists()
+
+
+def test_starting_from_a_checkpoint_of_another_architecture_is_refused(
+    scenes: Path, finished: Path, tmp_path: Path, capsys
+):
+    more = ("--stage", "2", "--init-from", str(finished))
+    status = run_tiny(scenes, tmp_path / "run", *more, image__head_dim=16)
+    expect_mistake(capsys, status, str(finished), "is of another model", "(512, 8)", "(512, 16)")
     assert not (tmp_path / "run").exists()
 
 
