@@ -13,6 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -150,14 +151,18 @@ def differences(expected: Path, found: Path, metrics_rtol: float = 0.0) -> list[
         assert one.keys() == two.keys()
         for key in one:
             # Means of the losses; the state proper is named by its layer or optimizer.
-            rtol = metrics_rtol if key.endswith(("loss/total", "loss/count")) else 0.0
-            if not np.allclose(one[key], two[key], rtol=rtol, atol=0.0):
+            close = key.endswith(("loss/total", "loss/count")) and metrics_rtol
+            if not _same(one[key], two[key], close):
                 names.append(f"{file}: {key}")
     for one, two in zip(history(expected), history(found), strict=True):
         for key in one.keys() - {"epoch_seconds"}:
-            rtol = metrics_rtol if key.endswith("loss") else 0.0
-            if one[key] != two[key] and not (
-                rtol and np.isclose(float(one[key]), float(two[key]), rtol, 0.0)
-            ):
+            close = key.endswith("loss") and one[key] and metrics_rtol
+            if one[key] != two[key] and not (close and _same(one[key], two[key], close)):
                 names.append(f"history.csv, stage {one['stage']}, epoch {one['epoch']}: {key}")
     return names
+
+
+def _same(one: Any, two: Any, rtol: float) -> bool:
+    if not rtol:
+        return np.array_equal(one, two)
+    return np.allclose(np.asarray(one, float), np.asarray(two, float), rtol, atol=0.0)

@@ -162,6 +162,18 @@ def test_in_batch_negatives_need_no_roles(scenes: Path, tmp_path: Path):
     np.testing.assert_array_equal(targets["pair"], targets["image_logits"])
 
 
+def test_dropout_is_seeded_by_the_stage_whatever_was_drawn_before(scenes: Path, tmp_path: Path):
+    # A network that mines has layers of its own.
+    found = stage(2, scenes, tmp_path, stage2__loss__negatives="mined")
+    seeds = []
+    for drawn in (1, 2):
+        keras.utils.set_random_seed(drawn)
+        network = found._compile(Order(7, 48, BATCH))
+        states = [v for v in found._state(network) if "seed_generator" in v.path]
+        seeds.append([v.numpy().tolist() for v in states])
+    assert len(seeds[0]) == 5 and seeds[0] == seeds[1]
+
+
 # --- what the model starts from -------------------------------------------------------------------
 
 

@@ -109,6 +109,9 @@ class Stage:
         """Returns the network that is trained: the model, or all of it behind the trunk."""
         settings = self.settings
         losses, weights = stage_losses(settings.loss)
+        # Layers that are new here draw the seed of their dropout: not from a state that depends
+        # on whether an earlier stage was trained in this process.
+        keras.utils.set_random_seed(order.seed)
         with self.strategy.scope():
             trunk = self.model.image_tower.get_layer("image_trunk")
             trunk.trainable = settings.trunk == "trained"
