@@ -29,10 +29,12 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
@@ -45,10 +47,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tf_dpce.errors import UserError
+from tf_dpce.errors import Stopped, UserError
 
 SUCCESS = 0
 FAILURE = 1
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command can end well later
 INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended
 
 # Faults of the machine or of a path. Any other OSError is a bug and keeps its traceback.
@@ -94,7 +97,8 @@ def run_verb(
         argv: arguments without the program's name; None takes the process's own.
 
     Returns:
-        The exit status: 0, 1 after a mistake or a fault of the machine, 130 after Ctrl-C.
+        The exit status: 0, 1 after a mistake or a fault of the machine, 75 where the work
+        stopped as SIGTERM asked, 130 after Ctrl-C.
 
     Raises:
         SystemExit: status 2 for bad usage, 0 for `--help`, as argparse has it.
@@ -111,6 +115,8 @@ def run_verb(
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
+    except Stopped as stopped:
+        return _fail(str(stopped), STOPPED)
     except BrokenPipeError:
         # `tf-dpce search ... | head` is no failure; the interpreter must not flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -121,6 +127,22 @@ def run_verb(
             raise
         return _fail(f"error: {message}", FAILURE)
     return SUCCESS
+
+
+@contextmanager
+def terminations() -> Iterator[Callable[[], bool]]:
+    """Yields what tells whether SIGTERM has come; a second one ends the process as ever."""
+    asked = Event()
+
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGTERM, before)
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -9,16 +9,20 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pipelines._verb import progress, run_verb, say_files, verb_parser
+from pipelines._verb import STOPPED, progress, run_verb, say_files, terminations, verb_parser
 from tf_dpce.config import Config, from_dict, preset_names, preset_values
 from tf_dpce.errors import UserError
 
+_DESCRIPTION = (
+    "Trains a model in two stages. Any configuration key can be set. On SIGTERM the step in "
+    f"flight ends, a checkpoint is written and the exit status is {STOPPED}; --resume goes on."
+)
 _OWN_OPTIONS = ("preset", "stage", "init_from", "data", "run", "resume", "verbose")
 
 
 def build_parser(argv: Sequence[str] | None = None) -> ArgumentParser:
     """Returns the verb's parser, whose defaults are those of the preset named in `argv`."""
-    parser = verb_parser("train", "Trains a model in two stages. Any configuration key can be set.")
+    parser = verb_parser("train", _DESCRIPTION)
     names = preset_names()
     parser.add_argument(
         "--preset", choices=names, metavar="NAME", help=f"values to start from: {', '.join(names)}"
@@ -44,19 +48,21 @@ def run(arguments: Namespace) -> None:
 
     config = from_dict(values)
 
-    from tf_dpce.training.train import train
+    with terminations() as stop:
+        from tf_dpce.training.train import train
 
-    train(
-        config,
-        arguments.data,
-        arguments.run,
-        stages=(arguments.stage,) if arguments.stage else (1, 2),
-        init_from=arguments.init_from,
-        resume=arguments.resume,
-        say=lambda line: print(line, flush=True),
-        progress=lambda: progress("pictures through the trunk"),
-        verbose=arguments.verbose,
-    )
+        train(
+            config,
+            arguments.data,
+            arguments.run,
+            stages=(arguments.stage,) if arguments.stage else (1, 2),
+            init_from=arguments.init_from,
+            resume=arguments.resume,
+            say=lambda line: print(line, flush=True),
+            progress=lambda: progress("pictures through the trunk"),
+            verbose=arguments.verbose,
+            stop=stop,
+        )
     names = ("config.json", "history.csv", "checkpoints", "tensorboard")
     say_files(arguments.run / name for name in names)
 

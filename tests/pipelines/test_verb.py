@@ -13,7 +13,7 @@ import pytest
 from jsonargparse import ArgumentParser, Namespace
 
 from pipelines._verb import progress, run_verb, say_files, verb_parser
-from tf_dpce.errors import UserError
+from tf_dpce.errors import Stopped, UserError
 
 
 def build_parser() -> ArgumentParser:
@@ -121,6 +121,29 @@ def test_ctrl_c_is_status_130_without_a_traceback(project_root: Path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (130, b"interrupted\n")
+
+
+def test_work_that_stopped_as_asked_has_a_status_of_its_own(capsys):
+    # EX_TEMPFAIL: a scheduler may start the same command again.
+    assert run_verb(build_parser, raising(Stopped("go on with --resume")), []) == 75
+    assert capsys.readouterr().err == "go on with --resume\n"
+
+
+def test_sigterm_is_told_once_and_then_ends_the_process(project_root: Path):
+    body = (
+        "from pipelines._verb import terminations\n"
+        "with terminations() as stop:\n"
+        "    print('ready', stop(), flush=True)\n"
+        "    while not stop(): time.sleep(0.01)\n"
+        "    print('asked', flush=True)\n"
+        "    time.sleep(60)"
+    )
+    process = started(project_root, body)
+    for line in (b"ready False\n", b"asked\n"):
+        assert process.stdout.readline() == line
+        process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_a_reader_that_leaves_early_is_no_failure(project_root: Path):

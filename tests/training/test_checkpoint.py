@@ -16,6 +16,7 @@ from tf_dpce.training.checkpoint import (
     find_checkpoint,
     read_progress,
     restore_checkpoint,
+    restore_last,
     save_checkpoint,
 )
 
@@ -151,6 +152,67 @@ def test_a_checkpoint_of_a_smaller_model_is_the_users_mistake(tmp_path: Path):
 
 def test_the_names_of_checkpoints():
     assert checkpoint_path(Path("run"), 2, "best") == Path("run/checkpoints/stage2-best.npz")
+
+
+# --- the last two ---------------------------------------------------------------------------------
+
+
+def keep_two(run: Path) -> tuple[Path, Path]:
+    last, previous = (checkpoint_path(run, 1, kind) for kind in ("last", "previous"))
+    for step in (1, 2, 3):
+        save_checkpoint(last, variables(step), Progress(1, 0, step, -1.0), previous)
+    return last, previous
+
+
+def resumed(run: Path) -> tuple[int | None, list[str]]:
+    """The step that a run goes on after, and what it says."""
+    said: list[str] = []
+    restored = variables(0)
+    found = restore_last(run, 1, restored, said.append)
+    if found is not None:
+        assert values(restored) == values(variables(found[0].step))
+    return (found and found[0].step), said
+
+
+def test_a_run_goes_on_after_its_last_checkpoint(tmp_path: Path):
+    assert resumed(tmp_path) == (None, [])
+    keep_two(tmp_path)
+    assert resumed(tmp_path) == (3, [])
+
+
+def test_a_damaged_last_one_gives_way_to_the_one_before(tmp_path: Path):
+    last, previous = keep_two(tmp_path)
+    last.write_bytes(last.read_bytes()[:-200])
+    step, (line,) = resumed(tmp_path)
+    assert step == 2
+    assert str(last) in line and "damaged" in line and "stage1-previous.npz" in line
+    # From now on it is the last one: the damaged one never takes its place.
+    assert resumed(tmp_path) == (2, []) and not previous.exists()
+
+
+def test_a_kill_between_two_renames_loses_nothing(tmp_path: Path):
+    last, _ = keep_two(tmp_path)
+    last.unlink()
+    assert find_checkpoint(tmp_path, "last").name == "stage1-previous.npz"
+    assert resumed(tmp_path) == (2, [])
+
+
+def test_two_damaged_ones_are_told(tmp_path: Path):
+    last, previous = keep_two(tmp_path)
+    for path in (last, previous):
+        path.write_bytes(b"cut")
+    told = "stage1-previous.npz is damaged: .*, and so is stage1-last.npz: .* train anew"
+    with pytest.raises(UserError, match=told):
+        resumed(tmp_path)
+    previous.unlink()
+    with pytest.raises(UserError, match="stage1-last.npz is damaged: .* no older one: .* anew"):
+        resumed(tmp_path)
+
+
+def test_a_checkpoint_of_another_model_is_not_passed_over(tmp_path: Path):
+    keep_two(tmp_path)
+    with pytest.raises(UserError, match="stage1-last.npz is of another model"):
+        restore_last(tmp_path, 1, variables(0, width=4), lambda line: None)
 
 
 # --- which one a run is known by ------------------------------------------------------------------

@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.mounts import mounted
 from tests.scenes import SIZE
-from tests.training.tiny import EPOCHS, OPTIONS, STEPS, arguments, run_tiny
+from tests.training.kills import (
+    arrays,
+    differences,
+    history,
+    kill_often,
+    progress,
+    reached,
+    signal_when,
+    start,
+)
+from tests.training.test_stages import config
+from tests.training.tiny import EPOCHS, OPTIONS, STEPS, run_tiny
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.prepare import prepare
-from tf_dpce.errors import UserError
+from tf_dpce.errors import Stopped, UserError
 from tf_dpce.files import sole_writer
 from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
 from tf_dpce.training import train
 from tf_dpce.training.run import load_run, provenance
-
-
-def history(run: Path) -> list[dict[str, str]]:
-    with (run / "history.csv").open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
-
-
-def progress(run: Path, stage: int) -> dict | None:
-    path = run / "checkpoints" / f"stage{stage}-last.npz"
-    return json.loads(arrays(path)["progress"].tobytes()) if path.exists() else None
 
 
 def prepare_again(scenes: Path, folder: Path, seed: int) -> Manifest:
@@ -61,7 +55,8 @@ def test_what_a_run_leaves_behind(finished: Path, scenes: Path):
     names = {"config.json", "vocabulary.txt", "history.csv", "checkpoints", "tensorboard"}
     assert {item.name for item in finished.iterdir()} == names
     files = {item.name for item in (finished / "checkpoints").iterdir()}
-    assert files == {f"stage{n}-{kind}.npz" for n in (1, 2) for kind in ("best", "last")}
+    kinds = ("best", "last", "previous")
+    assert files == {f"stage{n}-{kind}.npz" for n in (1, 2) for kind in kinds}
     for stage in ("stage1", "stage2"):
         assert list((finished / "tensorboard" / stage).rglob("events.out.tfevents.*"))
     vocabulary = (scenes / "vocabulary.txt").read_bytes()
@@ -169,48 +164,56 @@ def test_a_loaded_run_has_the_weights_of_its_better_stage(
 # --- killed and resumed ---------------------------------------------------------------------------
 
 
-def start(scenes: Path, run: Path, *more: str) -> subprocess.Popen[bytes]:
-    argv = arguments(scenes, run, "--checkpoint_minutes", "0", *more)
-    return subprocess.Popen([sys.executable, "-m", "pipelines.train", *argv])
-
-
-def kill_within_an_epoch(process: subprocess.Popen[bytes], run: Path, stage: int) -> dict:
-    """Kills a run once it is within an epoch of a stage; returns where its checkpoint stands."""
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "it ended before it could be killed"
-        where = progress(run, stage)
-        if where is not None and where["step"] >= 2:
-            break
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    return progress(run, stage)
-
-
 def test_a_run_killed_in_both_stages_ends_as_if_nothing_had_happened(
     scenes: Path, finished: Path, tmp_path: Path
 ):
-    run = tmp_path / "killed"
-    where = kill_within_an_epoch(start(scenes, run), run, stage=1)
-    assert where["stage"] == 1 and 0 < where["step"] < STEPS
-    where = kill_within_an_epoch(start(scenes, run, "--resume"), run, stage=2)
-    assert where["stage"] == 2 and 0 < where["step"] < STEPS
-    # It is the interval of checkpoints that was set, and that is part of the configuration.
-    assert run_tiny(scenes, run, "--resume", "--checkpoint_minutes", "0") == 0
-
+    # The proof of `make slow` kills more often.
+    kill_often(scenes, tmp_path / "killed", (1, 1), STEPS, random.Random(0))
+    assert differences(finished, tmp_path / "killed") == []
     names = sorted(item.name for item in (finished / "checkpoints").iterdir())
-    assert sorted(item.name for item in (run / "checkpoints").iterdir()) == names
-    for name in names:
-        expected, found = (arrays(folder / "checkpoints" / name) for folder in (finished, run))
-        assert found.keys() == expected.keys()
-        for key, value in expected.items():
-            if key != "progress":
-                np.testing.assert_array_equal(found[key], value, err_msg=key)
-    for row, expected in zip(history(run), history(finished), strict=True):
-        assert (row["stage"], row["epoch"]) == (expected["stage"], expected["epoch"])
-        for key in ("learning_rate", "loss", "val_rsum", "val_i2t_r1", "val_t2i_meanr"):
-            assert row[key] == expected[key], key
+    assert sorted(item.name for item in (tmp_path / "killed/checkpoints").iterdir()) == names
+
+
+def test_sigterm_ends_a_run_with_a_checkpoint_and_its_own_status(
+    scenes: Path, finished: Path, tmp_path: Path
+):
+    run = tmp_path / "stopped"
+    # In the epoch's last step a checkpoint is written, then the epoch is validated.
+    process = start(scenes, run)
+    _, errors = signal_when(process, reached(run, 1, STEPS), signal.SIGTERM)
+    assert process.returncode == 75
+    line = "stopped in stage 1: the same command with --resume goes on there"
+    assert errors.splitlines()[-1] == line
+    assert progress(run, 1)["epoch"] * STEPS + progress(run, 1)["step"] >= STEPS
+    assert run_tiny(scenes, run, "--resume", "--checkpoint_minutes", "0") == 0
+    assert differences(finished, run) == []
+
+
+def test_a_stop_while_features_are_cached_leaves_no_part_of_them(scenes: Path, tmp_path: Path):
+    leave = shutil.ignore_patterns("features", "scenes")
+    data = shutil.copytree(scenes, tmp_path / "data", ignore=leave)
+    # Asked before the stage begins, and then after the first pictures.
+    asked = iter([False, True])
+    with pytest.raises(Stopped, match="stopped in stage 1: .* --resume"):
+        train.train(config(), data, tmp_path / "run", stop=lambda: next(asked))
+    assert list((data / "features").iterdir()) == []
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_disk_that_fills_while_training_is_one_line(
+    scenes: Path, finished: Path, tmp_path: Path, capsys
+):
+    run = tmp_path / "run"
+    run.mkdir()
+    once = {"stage1__epochs": 1, "stage2__epochs": 0, "checkpoint_minutes": 0}
+    # Room for two checkpoints of 1.3 MB, and none for the third that is to replace one.
+    with mounted(run, "size=3m"):
+        status = run_tiny(scenes, run, **once)
+        expect_mistake(capsys, status, "No space left", str(run), "make room", "--resume")
+        # The last one but one stands, and nothing half-written.
+        names = {item.name for item in (run / "checkpoints").iterdir()}
+        assert names == {"stage1-last.npz", "stage1-previous.npz"}
+        assert progress(run, 1)["step"] == 2
 
 
 def test_a_finished_run_resumed_has_nothing_left_to_do(
@@ -246,6 +249,7 @@ def test_a_second_stage_alone_starts_from_the_best_of_a_run(
     frozen = {"stage2__learning_rate": 0.0, "stage2__epochs": 1}
     assert run_tiny(scenes, run, "--stage", "2", "--init-from", str(finished), **frozen) == 0
     files = {item.name for item in (run / "checkpoints").iterdir()}
+    # One epoch, one checkpoint: there is none before it.
     assert files == {"stage2-best.npz", "stage2-last.npz"}
     origin, model = load_run(finished).model, load_run(run).model
     for before, after in zip(origin.trainable_variables, model.trainable_variables, strict=True):
@@ -329,6 +333,15 @@ def test_starting_from_the_same_pictures_in_another_order_is_refused(
     more = ("--stage", "2", "--init-from", str(finished))
     status = run_tiny(tmp_path / "data", tmp_path / "run", *more)
     expect_mistake(capsys, status, str(finished), "in another order")
+    assert not (tmp_path / "run").exists()
+
+
+def test_starting_from_a_checkpoint_of_another_architecture_is_refused(
+    scenes: Path, finished: Path, tmp_path: Path, capsys
+):
+    more = ("--stage", "2", "--init-from", str(finished))
+    status = run_tiny(scenes, tmp_path / "run", *more, image__head_dim=16)
+    expect_mistake(capsys, status, str(finished), "is of another model", "(512, 8)", "(512, 16)")
     assert not (tmp_path / "run").exists()
 
 

@@ -19,7 +19,8 @@ from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.build import build_model, caption_encoder, load_vectors, stage_losses
 from tf_dpce.training.checkpoint import Progress
 from tf_dpce.training.features import silent_bar
-from tf_dpce.training.stages import Stage, _parts
+from tf_dpce.training.parts import Part, parts_left
+from tf_dpce.training.stages import Stage
 from tf_dpce.training.strategy import describe, make_strategy
 
 
@@ -45,7 +46,11 @@ def stage(number: int, scenes: Path, run: Path, **changes: object) -> Stage:
     with strategy.scope():
         model = build_model(settings, len(words), instances)
     encoder = caption_encoder(settings, words, lowercase=True)
-    return Stage(number, settings, scenes, run, model, encoder, strategy, silent_bar)
+    return Stage(
+        *(number, settings, scenes, run, model, encoder, strategy, silent_bar),
+        say=lambda line: None,
+        heed=lambda *done: None,
+    )
 
 
 # --- where it goes on -----------------------------------------------------------------------------
@@ -54,10 +59,10 @@ def stage(number: int, scenes: Path, run: Path, **changes: object) -> Stage:
 def steps_of(start: Progress, epochs: int, steps: int) -> list[tuple[int, int]]:
     """(epoch, step of the whole stage) of everything that `fit` will run."""
     found = []
-    for part in _parts(start, epochs, steps):
+    for part in parts_left(start, epochs, steps):
         step = part.first_step
         for epoch in range(part.first_epoch, part.stop_epoch):
-            for _ in range(steps - part.skipped):
+            for _ in range(part.steps):
                 found.append((epoch, step))
                 step += 1
         assert step == part.stop_step
@@ -70,6 +75,15 @@ def test_what_is_left_is_what_was_not_done(done: int):
     whole = [(step // 4, step) for step in range(12)]
     start = Progress(1, done // 4, done % 4, -1.0)
     assert steps_of(start, 3, 4) == whole[done:]
+
+
+@pytest.mark.parametrize("epoch", range(3))
+def test_an_epoch_that_lacks_its_end_alone_has_no_step_left(epoch: int):
+    end, *rest = parts_left(Progress(1, epoch, 4, -1.0), 3, 4)
+    # A batch that was met already shows Keras what the metrics are of.
+    last = 4 * epoch + 3
+    assert end == Part(epoch, epoch + 1, steps=0, first_step=last, stop_step=last + 1)
+    assert rest == parts_left(Progress(1, epoch + 1, 0, -1.0), 3, 4)
 
 
 # --- losses ---------------------------------------------------------------------------------------
@@ -146,6 +160,18 @@ def test_in_batch_negatives_need_no_roles(scenes: Path, tmp_path: Path):
     found = stage(2, scenes, tmp_path, stage2__loss__negatives="batch")
     _, targets = next(iter(found._batches(Order(0, 48, BATCH), 0, 1)))
     np.testing.assert_array_equal(targets["pair"], targets["image_logits"])
+
+
+def test_dropout_is_seeded_by_the_stage_whatever_was_drawn_before(scenes: Path, tmp_path: Path):
+    # A network that mines is built anew, over the layers that there are.
+    found = stage(2, scenes, tmp_path, stage2__loss__negatives="mined")
+    seeds = []
+    for drawn in (1, 2):
+        keras.utils.set_random_seed(drawn)
+        network = found._compile(Order(7, 48, BATCH))
+        states = [v for v in found._state(network) if "seed_generator" in v.path]
+        seeds.append([v.numpy().tolist() for v in states])
+    assert len(seeds[0]) == 5 and seeds[0] == seeds[1]
 
 
 # --- what the model starts from -------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def read_history(path: Path, before: tuple[int, int]) -> list[dict[str, str]]:
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Keeps the best model of a stage, and the last whole state, from which a run resumes.
+    """Keeps the best model of a stage, and the last two whole states, to resume from.
 
     Where the optimizer keeps averages of the weights, they are the best model.
 
@@ -116,6 +117,7 @@ class Checkpoints(keras.callbacks.Callback):
         state: returns those and the rest of the state: of dropout, optimizer and metrics.
         start: where the run stands when `fit` begins.
         minutes: from one checkpoint to the next within an epoch.
+        heed: called after each step; raises where the run shall stop.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Checkpoints(keras.callbacks.Callback):
         state: Callable[[], Sequence[keras.Variable]],
         start: Progress,
         minutes: float,
+        heed: Callable[[], None],
     ) -> None:
         super().__init__()
         self.run = run
@@ -132,32 +135,36 @@ class Checkpoints(keras.callbacks.Callback):
         self.state = state
         self.progress = start
         self.seconds = 60 * minutes
+        self.heed = heed
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._saved = time.monotonic()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._first_step = self.progress.step
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.progress = replace(self.progress, step=self._first_step + batch + 1)
+        self.heed()
         if time.monotonic() - self._saved >= self.seconds:
-            step = self._first_step + batch + 1
-            self._save_last(self.progress.epoch, step, self.progress.best_rsum)
+            self.save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._first_step = 0
         best = self.progress.best_rsum
         rsum = logs.get("val_rsum", -1.0)
         self.progress = Progress(self.progress.stage, epoch + 1, 0, max(best, rsum))
         if rsum > best:
-            path = checkpoint_path(self.run, self.progress.stage, "best")
             with averaged(self.model.optimizer):
-                save_checkpoint(path, self.model_variables, self.progress)
-        self._save_last(epoch + 1, 0, self.progress.best_rsum)
+                save_checkpoint(self._path("best"), self.model_variables, self.progress)
+        self.save()
 
-    def _save_last(self, epoch: int, step: int, best_rsum: float) -> None:
-        progress = Progress(self.progress.stage, epoch, step, best_rsum)
-        path = checkpoint_path(self.run, progress.stage, "last")
-        save_checkpoint(path, self.state(), progress)
+    def save(self) -> None:
+        """Writes the whole state where the run stands; the former checkpoint stays beside it."""
+        save_checkpoint(self._path("last"), self.state(), self.progress, self._path("previous"))
         self._saved = time.monotonic()
+
+    def _path(self, kind: str) -> Path:
+        return checkpoint_path(self.run, self.progress.stage, kind)
 
 
 class Stopwatch(keras.callbacks.Callback):

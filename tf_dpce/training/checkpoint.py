@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,10 +14,11 @@ import keras
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.files import publish_file
+from tf_dpce.training.archive import Damaged, opened_arrays, write_arrays
 
 CHECKPOINTS_FOLDER = "checkpoints"
 _META = "progress"
+_ANEW = "put a copy back, or train anew with another --run"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,10 @@ class Progress:
 
 
 def checkpoint_path(run: Path, stage: int, kind: str) -> Path:
-    """Returns the file of a stage's "best" or "last" checkpoint."""
+    """Returns the file of a stage's "best", "last" or "previous" checkpoint.
+
+    The previous one was the last before the last; it stands in where that one is damaged.
+    """
     return run / CHECKPOINTS_FOLDER / f"stage{stage}-{kind}.npz"
 
 
@@ -51,7 +55,10 @@ def find_checkpoint(run: Path, kind: str) -> Path:
     Raises:
         UserError: no stage has one yet, or one of them is damaged.
     """
-    found = [p for stage in (2, 1) if (p := checkpoint_path(run, stage, kind)).exists()]
+    # A kill between two renames leaves a stage without a last one for a moment.
+    kinds = ("last", "previous") if kind == "last" else (kind,)
+    paths = [checkpoint_path(run, stage, name) for stage in (2, 1) for name in kinds]
+    found = [path for path in paths if path.exists()]
     if not found:
         raise _missing(checkpoint_path(run, 1, kind))
     if kind == "last" or len(found) == 1:
@@ -69,12 +76,71 @@ def read_progress(path: Path) -> Progress:
         return _progress(arrays)
 
 
-def save_checkpoint(path: Path, variables: Sequence[keras.Variable], progress: Progress) -> None:
-    """Writes the values of variables, in order, and the progress; atomically."""
+def check_whole(path: Path) -> None:
+    """Reads a checkpoint's checksum and nothing else.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        read_progress(path)
+    except Damaged as damage:
+        raise UserError(f"{damage}: {_ANEW}") from None
+
+
+def save_checkpoint(
+    path: Path,
+    variables: Sequence[keras.Variable],
+    progress: Progress,
+    previous: Path | None = None,
+) -> None:
+    """Writes the values of variables, in order, and the progress; atomically.
+
+    Args:
+        path: of the file.
+        variables: whose values.
+        progress: where the run stands.
+        previous: where the file that is replaced is kept, if it shall be.
+    """
     arrays = {f"{place:05d} {_stable_path(v)}": v.numpy() for place, v in enumerate(variables)}
     meta = np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)
-    with publish_file(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **{_META: meta}, **arrays)
+    write_arrays(path, {_META: meta, **arrays}, previous)
+
+
+def restore_last(
+    run: Path, stage: int, variables: Sequence[keras.Variable], say: Callable[[str], None]
+) -> tuple[Progress, list[np.ndarray]] | None:
+    """Does what `restore_checkpoint` does with a stage's last checkpoint that is whole.
+
+    Args:
+        run: folder of the run.
+        stage: 1 or 2.
+        variables: to restore.
+        say: called with a line where the last one is damaged.
+
+    Returns:
+        The progress and the values left over, or None where the stage has no checkpoint yet.
+
+    Raises:
+        UserError: none is whole, or they are of a model with other variables.
+    """
+    last, previous = (checkpoint_path(run, stage, kind) for kind in ("last", "previous"))
+    if last.exists():
+        try:
+            return restore_checkpoint(last, variables)
+        except Damaged as damage:
+            if not previous.exists():
+                raise UserError(f"{damage}; there is no older one: {_ANEW}") from None
+            say(f"{damage}: going on from the one before, {previous.name}")
+    elif not previous.exists():
+        return None
+    try:
+        restored = restore_checkpoint(previous, variables)
+    except Damaged as damage:
+        raise UserError(f"{damage}, and so is {last.name}: {_ANEW}") from None
+    # The next one to be saved must not push a damaged one over this.
+    os.replace(previous, last)
+    return restored
 
 
 def restore_checkpoint(
@@ -98,13 +164,10 @@ def restore_checkpoint(
 def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     """Yields a checkpoint's arrays; whatever is wrong with the file becomes one line."""
     try:
-        # Opened here, because np.load leaves a damaged file open.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        with opened_arrays(path) as arrays:
             yield arrays
     except FileNotFoundError:
         raise _missing(path) from None
-    except (zipfile.BadZipFile, KeyError, EOFError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
 
 
 def _missing(path: Path) -> UserError:

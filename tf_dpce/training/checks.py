@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import errno
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,16 @@ from tf_dpce.errors import UserError
 from tf_dpce.files import remove_stale
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
 from tf_dpce.training.run import CONFIG_FILE, TRAIN_DIGEST, read_config
+
+_ROOM, _RIGHT = "make room there", "make the folder writable"
+_REMEDIES = {
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "raise the limit of a file's size",
+    errno.ENOSPC: _ROOM,
+    errno.EACCES: _RIGHT,
+    errno.EPERM: _RIGHT,
+    errno.EROFS: _RIGHT,
+}
 
 
 def check_stages(config: Config, numbers: Sequence[int], pictures: int, replicas: int) -> None:
@@ -36,7 +49,7 @@ def check_stages(config: Config, numbers: Sequence[int], pictures: int, replicas
         _check_batch(config, number, pictures, replicas)
 
 
-def check_folder(run: Path, saved: Mapping[str, Mapping[str, Any]], resume: bool) -> None:
+def check_folder(run: Path, saved: Mapping[str, Mapping[str, Any]], resume: bool) -> bool:
     """Refuses a folder that a new run cannot have, or that is not of the run to go on with.
 
     What processes that were killed left half-written is removed.
@@ -46,16 +59,47 @@ def check_folder(run: Path, saved: Mapping[str, Mapping[str, Any]], resume: bool
         saved: what `config.json` shall hold.
         resume: whether to go on.
 
+    Returns:
+        Whether there is something to go on with: not where a start was killed at once.
+
     Raises:
-        UserError: one of these.
+        UserError: one of these, or a folder that cannot be written to.
     """
-    if resume:
-        _check_same(run, saved)
-        remove_stale(run / CHECKPOINTS_FOLDER)
-    remove_stale(run)
+    folders = (run, run / CHECKPOINTS_FOLDER)
+    for folder in filter(Path.exists, folders):
+        if not os.access(folder, os.W_OK):
+            raise UserError(
+                f"{folder} cannot be written to: make it writable, or choose another --run"
+            )
+        remove_stale(folder)
     # A start that was killed leaves the vocabulary, which stands before `config.json`.
-    if not resume and run.exists() and {i.name for i in run.iterdir()} - {VOCABULARY_FILE}:
+    begun = run.exists() and not {i.name for i in run.iterdir()} - {VOCABULARY_FILE}
+    if resume and not begun:
+        _check_same(run, saved)
+    elif run.exists() and not begun:
         raise UserError(f"{run} is not empty: go on with --resume, or choose another --run")
+    return resume and not begun
+
+
+@contextmanager
+def told_to_resume(run: Path) -> Iterator[None]:
+    """Says of a disk that fills, or can no longer be written to, how to go on.
+
+    Args:
+        run: folder of the run that is trained during the block.
+
+    Raises:
+        UserError: it happened; the run's former checkpoint is whole.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REMEDIES:
+            raise
+        raise UserError(
+            f"cannot write {error.filename or run}: {error.strerror}: {_REMEDIES[error.errno]}, "
+            "then go on from the last checkpoint with --resume"
+        ) from None
 
 
 def check_origin(folder: Path, data: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_dpce.config import Config, StageConfig
@@ -20,6 +21,7 @@ from tf_dpce.data.pipeline import (
     evaluation_images,
     training_batches,
 )
+from tf_dpce.errors import Stopped
 from tf_dpce.evaluation.embed import embed_images, embed_texts
 from tf_dpce.evaluation.metrics import retrieval_metrics
 from tf_dpce.model import DualPath
@@ -32,10 +34,11 @@ from tf_dpce.training.callbacks import (
     stage_callbacks,
 )
 from tf_dpce.training.captions import encode_captions
-from tf_dpce.training.checkpoint import Progress, checkpoint_path, restore_checkpoint
+from tf_dpce.training.checkpoint import Progress, check_whole, checkpoint_path, restore_last
 from tf_dpce.training.features import Bar, FeatureCache, cached_features
 from tf_dpce.training.mining import Candidates
 from tf_dpce.training.network import stage_network, supervised
+from tf_dpce.training.parts import fit_part, parts_left
 
 _EVALUATION_BATCH = 64
 
@@ -53,6 +56,8 @@ class Stage:
         encoder: of captions.
         strategy: the devices.
         progress: makes the bar of pictures while features are cached.
+        say: called with a line now and then.
+        heed: called now and then; raises `Stopped` where the stage shall stop.
     """
 
     number: int
@@ -63,6 +68,8 @@ class Stage:
     encoder: CaptionEncoder
     strategy: tf.distribute.Strategy
     progress: Bar
+    say: Callable[[str], None] = lambda line: None
+    heed: Callable[..., None] = lambda *done: None
 
     @property
     def settings(self) -> StageConfig:
@@ -77,27 +84,26 @@ class Stage:
             verbose: Keras's: 0 silent, 1 a bar, 2 a line an epoch.
 
         Raises:
-            UserError: a checkpoint of another model.
+            UserError: a checkpoint that is damaged or of another model.
+            Stopped: `heed` asked for it; the checkpoint is where the stage stands.
         """
         order = self._order()
         network = self._compile(order)
         start, metrics = Progress(self.number, 0, 0, -1.0), []
-        last = checkpoint_path(self.run, self.number, "last")
-        if resume and last.exists():
-            start, metrics = restore_checkpoint(last, self._state(network))
-        callbacks = self._callbacks(network, start)
-        for part in _parts(start, self.settings.epochs, order.steps_per_epoch):
+        if resume:
+            start, metrics = self._restore(network) or (start, metrics)
+        self.heed()
+        checkpoints = self._checkpoints(network, start)
+        callbacks = stage_callbacks(self.run, self.number, self._validation(network), checkpoints)
+        for part in parts_left(start, self.settings.epochs, order.steps_per_epoch):
             # Only the first part can begin within an epoch, with metrics half full.
-            restore, metrics = [RestoreMetrics(metrics)] if part.skipped else [], []
-            network.fit(
-                self._batches(order, part.first_step, part.stop_step),
-                initial_epoch=part.first_epoch,
-                epochs=part.stop_epoch,
-                steps_per_epoch=order.steps_per_epoch - part.skipped,
-                callbacks=[*restore, *callbacks],
-                verbose=verbose,
-                shuffle=False,
-            )
+            restore, metrics = [RestoreMetrics(metrics)] if metrics else [], []
+            batches = self._batches(order, part.first_step, part.stop_step)
+            try:
+                fit_part(network, part, batches, [*restore, *callbacks], verbose)
+            except Stopped:
+                checkpoints.save()
+                raise
 
     def seconds_per_step(self, warm: int, timed: int) -> float:
         """Measures a step of training, its input included; what it trains is of no use after.
@@ -139,18 +145,30 @@ class Stage:
         rest = [v for v in network.variables if id(v) not in known]
         return [*self.model.variables, *rest, *network.optimizer.variables]
 
-    def _callbacks(self, network: DualPath, start: Progress) -> list[keras.callbacks.Callback]:
-        checkpoints = Checkpoints(
+    def _restore(self, network: DualPath) -> tuple[Progress, list[np.ndarray]] | None:
+        """Returns where the stage goes on, and the metrics of an epoch that it is within."""
+        restored = restore_last(self.run, self.number, self._state(network), self.say)
+        if restored is None:
+            return None
+        start, metrics = restored
+        if start.best_rsum >= 0:
+            # It is needed at the end: better told now.
+            check_whole(checkpoint_path(self.run, self.number, "best"))
+        return start, metrics if start.step else []
+
+    def _checkpoints(self, network: DualPath, start: Progress) -> Checkpoints:
+        return Checkpoints(
             self.run,
             self.model.variables,
             lambda: [*self._state(network), *network.metrics_variables],
             start,
             self.config.checkpoint_minutes,
+            self.heed,
         )
-        validation = Validation(
-            self._validator(network), self.settings.validate_every, self.settings.epochs
-        )
-        return stage_callbacks(self.run, self.number, validation, checkpoints)
+
+    def _validation(self, network: DualPath) -> Validation:
+        settings = self.settings
+        return Validation(self._validator(network), settings.validate_every, settings.epochs)
 
     def _batches(self, order: Order, start: int, stop: int) -> Batches:
         text = self.config.text
@@ -174,8 +192,8 @@ class Stage:
         captions = evaluation_captions(self.data, "val", self.encoder, _EVALUATION_BATCH)
 
         def validate() -> dict[str, Any]:
-            pictures = embed_images(network, images, info.pictures)
-            texts = embed_texts(network, captions, info.captions)
+            pictures = embed_images(network, images, info.pictures, self.heed)
+            texts = embed_texts(network, captions, info.captions, self.heed)
             return retrieval_metrics(
                 pictures.vectors, texts.vectors, pictures.instances, texts.instances
             )
@@ -196,26 +214,3 @@ class Stage:
             views,
             self.progress,
         )
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A call of `fit`: whole epochs, or what is left of a broken one."""
-
-    first_epoch: int
-    stop_epoch: int
-    skipped: int
-    first_step: int
-    stop_step: int
-
-
-def _parts(start: Progress, epochs: int, steps: int) -> list[_Part]:
-    """Splits what is left of a stage, because `fit` knows epochs of one length only."""
-    parts, epoch = [], start.epoch
-    if start.step:
-        stop = (epoch + 1) * steps
-        parts.append(_Part(epoch, epoch + 1, start.step, epoch * steps + start.step, stop))
-        epoch += 1
-    if epoch < epochs:
-        parts.append(_Part(epoch, epochs, 0, epoch * steps, epochs * steps))
-    return parts

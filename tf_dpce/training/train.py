@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import tensorflow as tf
 
 from tf_dpce.config import Config, to_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
+from tf_dpce.errors import Stopped
 from tf_dpce.files import publish_file, sole_writer, write_json
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.build import build_model, caption_encoder, load_vectors
 from tf_dpce.training.checkpoint import checkpoint_path, find_checkpoint, restore_checkpoint
-from tf_dpce.training.checks import check_folder, check_origin, check_stages
-from tf_dpce.training.features import Bar, silent_bar
+from tf_dpce.training.checks import check_folder, check_origin, check_stages, told_to_resume
+from tf_dpce.training.features import Bar, Report, silent_bar
 from tf_dpce.training.run import CONFIG_FILE, provenance
 from tf_dpce.training.stages import Stage
 from tf_dpce.training.strategy import describe, make_strategy
@@ -39,6 +41,7 @@ def train(
     say: Say = lambda line: None,
     progress: Bar = silent_bar,
     verbose: int = 0,
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Trains the stages of a configuration in order and leaves all in the run folder.
 
@@ -54,15 +57,18 @@ def train(
         say: called with a line now and then: devices, word vectors, stages.
         progress: makes the bar of pictures while features are cached.
         verbose: Keras's.
+        stop: asked after each step, and between batches of pictures and captions elsewhere,
+            whether to stop there.
 
     Raises:
-        UserError: whatever the user can mend, before the first step.
+        UserError: whatever the user can mend: before the first step, but for a disk that fills.
+        Stopped: `stop` said so; the run's last checkpoint is where it stands.
     """
     config, manifest, strategy = _absolute(config), Manifest.load(data), make_strategy()
     saved = {"config": to_dict(config), "data": provenance(manifest)}
     pictures = manifest.splits["train"].pictures
     check_stages(config, stages, pictures, strategy.num_replicas_in_sync)
-    check_folder(run, saved, resume)
+    resume = check_folder(run, saved, resume)
     if init_from is not None:
         check_origin(init_from, saved["data"])
 
@@ -80,10 +86,13 @@ def train(
         if not resume:
             _write_folder(run, saved, data / VOCABULARY_FILE)
         for number in stages:
-            stage = Stage(number, config, data, run, model, encoder, strategy, progress)
+            heed = _heeding(stop, number)
+            bar = _heeding_bar(progress, heed)
+            stage = Stage(number, config, data, run, model, encoder, strategy, bar, say, heed)
             if stage.settings.epochs:
                 say(f"stage {number}: {stage.settings.epochs} epochs, trunk {stage.settings.trunk}")
-                stage.fit(resume, verbose)
+                with told_to_resume(run):
+                    stage.fit(resume, verbose)
                 restore_checkpoint(checkpoint_path(run, number, "best"), model.variables)
 
 
@@ -109,6 +118,27 @@ def seconds_per_step(config: Config, data: Path, progress: Bar = silent_bar) -> 
     encoder = caption_encoder(config, words, manifest.lowercase)
     parts = [Stage(n, config, data, data, model, encoder, strategy, progress) for n in stages]
     return {stage.number: stage.seconds_per_step(_WARM, _TIMED) for stage in parts}
+
+
+def _heeding(stop: Callable[[], bool], stage: int) -> Callable[..., None]:
+    """Returns what raises `Stopped` where `stop` says so, whatever it is called with."""
+
+    def heed(*done: int) -> None:
+        if stop():
+            raise Stopped(f"stopped in stage {stage}: the same command with --resume goes on there")
+
+    return heed
+
+
+def _heeding_bar(progress: Bar, heed: Callable[..., None]) -> Bar:
+    """Returns a bar that can stop what it reports on."""
+
+    @contextmanager
+    def bar() -> Iterator[Report]:
+        with progress() as report:
+            yield lambda *done: (heed(), report(*done))
+
+    return bar
 
 
 def _absolute(config: Config) -> Config:

@@ -1,0 +1,28 @@
+"""File systems that fill, or refuse to be written to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """A file system of its own at a folder: root passes over permissions, but not over this.
+
+    With "ro" it shows what the folder holds, and otherwise it is empty and in memory.
+    """
+    kind = ["--bind", folder] if options == "ro" else ["-t", "tmpfs", "-o", options, "tmpfs"]
+    if os.geteuid() or subprocess.run(["mount", *kind, folder], capture_output=True).returncode:
+        pytest.skip("only root can mount, and not everywhere")
+    try:
+        if options == "ro":
+            subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
