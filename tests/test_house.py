@@ -22,6 +22,7 @@ PIPELINES = sorted((PROJECT / "pipelines").glob("*.py"))
 ROOMS = (
     *("errors", "files", "presets", "config", "sources", "preprocessing", "data"),
     *("towers", "losses", "model", "evaluation", "training", "export", "serving", "search", "web"),
+    "benchmarks",
 )
 PURE_KERAS = ("towers", "losses", "model")
 MAX_LINES = 300

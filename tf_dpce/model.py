@@ -51,6 +51,32 @@ class InstanceClassifier(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tf_dpce")
+class RowClassifier(InstanceClassifier):
+    """`InstanceClassifier` stored with a row for each class, `[C, D]`.
+
+    A few classes are then a few stretches of memory, which is what the sampled classifier of
+    `training` needs. As a layer it scores all of them, like the other one.
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        # The range of `InstanceClassifier`: its fan in is the width of a row.
+        initializer = keras.initializers.VarianceScaling(0.01, "fan_out", "uniform")
+        self.rows = self.add_weight(
+            shape=(self.num_instances, input_shape[-1]), initializer=initializer, name="rows"
+        )
+        self.bias = (
+            self.add_weight(shape=(self.num_instances,), initializer="zeros", name="bias")
+            if self.use_bias
+            else None
+        )
+
+    def call(self, features: Any) -> Any:
+        """Returns logits `[B, C]` of features `[B, D]`."""
+        logits = ops.matmul(features, ops.transpose(self.rows))
+        return logits if self.bias is None else logits + self.bias
+
+
+@keras.saving.register_keras_serializable("tf_dpce")
 class DualPath(keras.Model):
     """Two towers and the instance classifier they share, as one functional model.
 
@@ -73,7 +99,7 @@ class DualPath(keras.Model):
         shared_bias: whether the classifier has a bias.
         rectify: whether the ReLU of the recipe stands before classifier and `pair`. Without it
             the losses see the very vectors that are compared at test time.
-        classifier: one to share with another model, instead of a new one.
+        classifier: one to share with another model, or of another kind, instead of a new one.
 
     Example:
         >>> model = DualPath(image_tower("small", input_size=64), text_tower(100), 50, 0.5, True)
@@ -153,12 +179,13 @@ class DualPath(keras.Model):
             "dropout": self.dropout,
             "shared_bias": self.shared_bias,
             "rectify": self.rectify,
+            "classifier": keras.saving.serialize_keras_object(self.classifier),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> DualPath:
-        towers = {
+        parts = {
             key: keras.saving.deserialize_keras_object(config[key], custom_objects)
-            for key in ("image_tower", "text_tower")
+            for key in ("image_tower", "text_tower", "classifier")
         }
-        return cls(**{**config, **towers})
+        return cls(**{**config, **parts})

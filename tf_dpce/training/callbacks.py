@@ -107,6 +107,7 @@ class Checkpoints(keras.callbacks.Callback):
         state: returns those and the rest of the state: of dropout, optimizer and metrics.
         start: where the run stands when `fit` begins.
         minutes: from one checkpoint to the next within an epoch.
+        settle: makes up, before the checkpoint of a whole epoch, for what was put off.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Checkpoints(keras.callbacks.Callback):
         state: Callable[[], Sequence[keras.Variable]],
         start: Progress,
         minutes: float,
+        settle: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
         self.run = run
@@ -123,6 +125,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.state = state
         self.progress = start
         self.seconds = 60 * minutes
+        self.settle = settle
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._saved = time.monotonic()
@@ -135,6 +138,8 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._first_step = 0
+        if self.settle is not None:
+            self.settle()
         best = self.progress.best_rsum
         rsum = logs.get("val_rsum", -1.0)
         self.progress = Progress(self.progress.stage, epoch + 1, 0, max(best, rsum))

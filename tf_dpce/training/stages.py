@@ -30,6 +30,7 @@ from tf_dpce.training.checkpoint import Progress, checkpoint_path, restore_check
 from tf_dpce.training.features import Bar, FeatureCache, cached_features
 from tf_dpce.training.mining import Candidates, MinedDualPath
 from tf_dpce.training.optimizers import stage_optimizer
+from tf_dpce.training.sampling import MinedSampledDualPath, SampledDualPath, Sampler
 from tf_dpce.training.schedule import stage_schedule
 
 _EVALUATION_BATCH = 64
@@ -108,14 +109,27 @@ class Stage:
             trunk.trainable = settings.trunk == "trained"
             self.model.classifier.trainable = "image_logits" in losses or "text_logits" in losses
             network = self.model.over_features() if settings.trunk == "cached" else self.model
+            sampled = self.config.model.sampled_negatives and self.model.classifier.trainable
+            if sampled:
+                sampler = self._sampler(order.seed)
+                network = SampledDualPath.placing(network, sampler.places)
             if settings.loss.mines_negatives:
-                network = MinedDualPath.over(network, self._candidates(order.seed))
+                kind = MinedSampledDualPath if sampled else MinedDualPath
+                network = kind.over(network, self._candidates(order.seed))
             schedule = stage_schedule(settings, order.steps_per_epoch)
             optimizer = stage_optimizer(settings, schedule, self.model)
             optimizer.build(network.trainable_variables)
             # XLA makes depthwise convolutions ten times slower on a CPU.
             network.compile(optimizer, losses, loss_weights=weights, jit_compile=False)
+            if sampled:
+                network.sample_from(self.model.classifier, sampler, schedule.rates())
         return network
+
+    def _sampler(self, seed: int) -> Sampler:
+        # A mined caption brings a class of its own.
+        labels = self.settings.batch_size * (2 if self.settings.loss.mines_negatives else 1)
+        model = self.config.model
+        return Sampler(self.model.num_instances, model.sampled_negatives, labels, seed)
 
     def _candidates(self, seed: int) -> Candidates:
         captions = encode_captions(self.data, "train", self.encoder)
@@ -125,7 +139,8 @@ class Stage:
         """Returns the variables that a run resumes from, each once, the model's own first."""
         known = {id(v) for v in self.model.variables}
         rest = [v for v in network.variables if id(v) not in known]
-        return [*self.model.variables, *rest, *network.optimizer.variables]
+        rows = network.store.variables if isinstance(network, SampledDualPath) else []
+        return [*self.model.variables, *rest, *network.optimizer.variables, *rows]
 
     def _callbacks(self, network: DualPath, start: Progress) -> list[keras.callbacks.Callback]:
         checkpoints = Checkpoints(
@@ -134,6 +149,7 @@ class Stage:
             lambda: [*self._state(network), *network.metrics_variables],
             start,
             self.config.checkpoint_minutes,
+            network.settle if isinstance(network, SampledDualPath) else None,
         )
         validation = Validation(
             self._validator(network), self.settings.validate_every, self.settings.epochs
