@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -13,12 +14,15 @@ import pytest
 import tensorflow as tf
 
 from pipelines import evaluate
+from tests.export.tiny import CONFIG
 from tests.training.tiny import STEPS as EPOCH
 from tests.training.tiny import run_tiny
+from tf_dpce.config import StageConfig
 from tf_dpce.losses import InstanceLoss
 from tf_dpce.model import DualPath, RowClassifier
+from tf_dpce.training.build import build_model
 from tf_dpce.training.callbacks import Checkpoints
-from tf_dpce.training.optimizers import LayerwiseAdamW, LayerwiseSGD
+from tf_dpce.training.optimizers import LayerwiseAdamW, LayerwiseSGD, stage_optimizer
 from tf_dpce.training.run import load_run
 from tf_dpce.training.sampling import SampledDualPath, Sampler
 from tf_dpce.training.schedule import StageSchedule
@@ -197,6 +201,17 @@ def test_places_that_stay_free_count_for_nothing():
     assert fit(network, data)[0] == pytest.approx(
         losses[0].mean() + 0.5 * losses[1].mean(), rel=1e-5
     )
+
+
+def test_the_places_learn_at_the_rates_of_the_whole_classifier():
+    stage = StageConfig(classifier_multiplier=0.01, classifier_bias_multiplier=0.02)
+    config = replace(CONFIG, model=replace(CONFIG.model, sampled_negatives=3))
+    model = build_model(config, vocabulary_size=9, num_instances=5)
+    network = SampledDualPath.placing(model.over_features(), places=4)
+    assert tuple(network.classifier.rows.shape) == (4, CONFIG.model.output_dim)
+    optimizer = stage_optimizer(stage, RATES, model)
+    paths = [network.classifier.rows.path, network.classifier.bias.path]
+    assert [optimizer.multipliers[path] for path in paths] == [0.01, 0.02]
 
 
 # --- runs -----------------------------------------------------------------------------------------

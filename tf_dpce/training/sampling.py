@@ -146,7 +146,7 @@ class SampledDualPath(DualPath):
 
     def settle(self) -> None:
         """Brings all rows up to date with the steps done, as the exact classifier's would be."""
-        self.store.settle(int(self.optimizer.iterations))
+        self.store.settle(int(self.optimizer.iterations.numpy()))
 
 
 class MinedSampledDualPath(MinedDualPath, SampledDualPath):
