@@ -111,6 +111,9 @@ class Stage:
             network = self.model.over_features() if settings.trunk == "cached" else self.model
             sampled = self.config.model.sampled_negatives and self.model.classifier.trainable
             if sampled:
+                # Its dropout is new: seeds that followed from the training before it would differ
+                # in a run that was resumed.
+                keras.utils.set_random_seed(order.seed)
                 sampler = self._sampler(order.seed)
                 network = SampledDualPath.placing(network, sampler.places)
             if settings.loss.mines_negatives:
