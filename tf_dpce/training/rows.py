@@ -98,9 +98,9 @@ class RowStore:
 
     def _current(self, part: _Part, ids: tf.Tensor, step: tf.Tensor) -> list[tf.Tensor]:
         """Returns rows and slots of classes as steps without a gradient would leave them."""
-        weight, *slots = (tf.gather(variable.value, ids) for variable in part.whole)
-        since = tf.gather(self._done.value, ids)
-        shape = [-1] + [1] * (len(weight.shape) - 1)
+        weight, *slots = (_gather(variable, ids) for variable in part.whole)
+        since = _gather(self._done, ids)
+        shape = [-1] + [1] * (len(part.whole[0].shape) - 1)
         product = [tf.reshape(entry, shape) for entry in part.idle(since, step)]
         missed = tf.reshape(tf.cast(step - since, tf.float32), shape)
         weight, slots = self._optimizer.idle(weight, slots, product, missed)
@@ -140,6 +140,11 @@ def _on_each_replica(
             strategy.extended.update(variable.value, change, args=(value,))
 
     tf.distribute.get_replica_context().merge_call(merged, args=tuple(values))
+
+
+def _gather(variable: keras.Variable, ids: tf.Tensor) -> tf.Tensor:
+    """Returns rows of this replica's copy; `tf.gather` would read all of a mirrored variable."""
+    return tf.raw_ops.ResourceGather(resource=variable.handle, indices=ids, dtype=variable.dtype)
 
 
 def _assign(variable: tf.Variable, value: tf.Tensor) -> None:
