@@ -10,7 +10,7 @@ import pytest
 
 from tf_dpce import DualPath, image_tower, text_tower
 from tf_dpce.losses import InstanceLoss
-from tf_dpce.model import InstanceClassifier
+from tf_dpce.model import InstanceClassifier, RowClassifier
 
 WIDTH, CLASSES, WORDS, PLACES = 6, 9, 20, 8
 
@@ -119,6 +119,20 @@ def test_the_classifier_starts_in_a_tenth_of_the_range():
     assert not classifier.bias.numpy().any()
 
 
+def test_a_classifier_by_rows_is_the_same_one_stored_the_other_way():
+    classifier, by_rows = InstanceClassifier(400, True), RowClassifier(400, True)
+    for layer in (classifier, by_rows):
+        layer.build((None, 300))
+    assert tuple(by_rows.rows.shape) == (400, 300)
+    # The same range, whichever way it lies.
+    assert by_rows.rows.numpy().std() == pytest.approx(0.1 / np.sqrt(300), rel=1e-2)
+    by_rows.rows.assign(np.transpose(classifier.kernel))
+    for layer in (classifier, by_rows):
+        layer.bias.assign(np.arange(400))
+    features = np.random.default_rng(0).normal(size=(2, 300)).astype(np.float32)
+    assert by_rows(features).numpy() == pytest.approx(classifier(features).numpy(), abs=1e-4)
+
+
 def test_dropout_acts_on_the_classifiers_path_alone(model: DualPath):
     first, second = (call(model, batch(), training=True) for _ in range(2))
     for name in ("pair", "image_embedding", "text_embedding"):
@@ -169,3 +183,14 @@ def test_saved_and_loaded_it_gives_the_same_outputs(model: DualPath, tmp_path: P
     assert vectors == pytest.approx(expected["text_embedding"], abs=1e-6)
     assert again.get_config().keys() == model.get_config().keys()
     assert (again.dropout, again.shared_bias, again.rectify) == (0.5, True, True)
+
+
+def test_another_kind_of_classifier_survives_a_round_trip():
+    towers = (
+        image_tower("small", 32, output_dim=WIDTH),
+        text_tower(WORDS, PLACES, 4, (1,), WIDTH, widths=(8,)),
+    )
+    model = DualPath(*towers, CLASSES, classifier=RowClassifier(CLASSES, False))
+    again = DualPath.from_config(model.get_config())
+    assert type(again.classifier) is RowClassifier and not again.classifier.use_bias
+    assert tuple(again.classifier.rows.shape) == (CLASSES, WIDTH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Self
 
@@ -51,6 +52,32 @@ class InstanceClassifier(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tf_dpce")
+class RowClassifier(InstanceClassifier):
+    """`InstanceClassifier` stored with a row for each class, `[C, D]`.
+
+    A few classes are then a few stretches of memory, which is what the sampled classifier of
+    `training` needs. As a layer it scores all of them, like the other one.
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        # The range of `InstanceClassifier`: its fan in is the width of a row.
+        initializer = keras.initializers.VarianceScaling(0.01, "fan_out", "uniform")
+        self.rows = self.add_weight(
+            shape=(self.num_instances, input_shape[-1]), initializer=initializer, name="rows"
+        )
+        self.bias = (
+            self.add_weight(shape=(self.num_instances,), initializer="zeros", name="bias")
+            if self.use_bias
+            else None
+        )
+
+    def call(self, features: Any) -> Any:
+        """Returns logits `[B, C]` of features `[B, D]`."""
+        logits = ops.matmul(features, ops.transpose(self.rows))
+        return logits if self.bias is None else logits + self.bias
+
+
+@keras.saving.register_keras_serializable("tf_dpce")
 class DualPath(keras.Model):
     """Two towers and the instance classifier they share, as one functional model.
 
@@ -73,7 +100,8 @@ class DualPath(keras.Model):
         shared_bias: whether the classifier has a bias.
         rectify: whether the ReLU of the recipe stands before classifier and `pair`. Without it
             the losses see the very vectors that are compared at test time.
-        shares: a model whose classifier and dropout to take, instead of new ones.
+        classifier: one to share with another model, or of another kind, instead of a new one.
+        dropouts: those of "image" and "text", to share with another model.
 
     Example:
         >>> model = DualPath(image_tower("small", input_size=64), text_tower(100), 50, 0.5, True)
@@ -88,14 +116,18 @@ class DualPath(keras.Model):
         dropout: float = 0.5,
         shared_bias: bool = True,
         rectify: bool = True,
-        shares: DualPath | None = None,
+        classifier: InstanceClassifier | None = None,
+        dropouts: Mapping[str, RowDropout] | None = None,
         **kwargs: Any,
     ) -> None:
         # === Layers ===
-        classifier = InstanceClassifier(num_instances, shared_bias, name="instance_classifier")
-        dropouts = {m: RowDropout(dropout, name=f"{m}_dropout") for m in ("image", "text")}
-        if shares is not None:
-            classifier, dropouts = shares.classifier, shares.dropouts
+        classifier = classifier or InstanceClassifier(
+            num_instances, shared_bias, name="instance_classifier"
+        )
+        dropouts = dropouts or {
+            modality: RowDropout(dropout, name=f"{modality}_dropout")
+            for modality in ("image", "text")
+        }
         unit = UnitLength(name="unit_length")
         inputs = {
             "image": keras.Input(image_tower.input_shape[1:], name="image"),
@@ -124,21 +156,29 @@ class DualPath(keras.Model):
         self.dropouts = dropouts
 
     @classmethod
-    def sharing(cls, model: DualPath, image_tower: keras.Model | None = None) -> Self:
+    def sharing(
+        cls,
+        model: DualPath,
+        image_tower: keras.Model | None = None,
+        classifier: InstanceClassifier | None = None,
+    ) -> Self:
         """Returns a model of this class with all weights of another one.
 
         Args:
             model: whose towers, classifier and settings it takes.
             image_tower: to take in place of the other's own.
+            classifier: the same.
         """
+        classifier = classifier or model.classifier
         return cls(
             image_tower or model.image_tower,
             model.text_tower,
-            model.num_instances,
+            classifier.num_instances,
             model.dropout,
             model.shared_bias,
             model.rectify,
-            shares=model,
+            classifier,
+            model.dropouts,
         )
 
     def over_features(self) -> DualPath:
@@ -164,12 +204,13 @@ class DualPath(keras.Model):
             "dropout": self.dropout,
             "shared_bias": self.shared_bias,
             "rectify": self.rectify,
+            "classifier": keras.saving.serialize_keras_object(self.classifier),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> DualPath:
-        towers = {
+        parts = {
             key: keras.saving.deserialize_keras_object(config[key], custom_objects)
-            for key in ("image_tower", "text_tower")
+            for key in ("image_tower", "text_tower", "classifier")
         }
-        return cls(**{**config, **towers})
+        return cls(**{**config, **parts})

@@ -18,7 +18,13 @@ from tf_dpce.training.checkpoint import (
     restore_checkpoint,
     save_checkpoint,
 )
-from tf_dpce.training.checks import check_folder, check_origin, check_stages, told_to_resume
+from tf_dpce.training.checks import (
+    check_folder,
+    check_origin,
+    check_sampling,
+    check_stages,
+    told_to_resume,
+)
 
 GIVEN = {"pair": 1.0, "pair_loss": "ranking", "negatives": "given"}
 DATA = {"vocabulary_sha256": "words", "train_digest": "shards", "source": "table"}
@@ -26,7 +32,8 @@ SAVED = {"config": {"seed": 0}, "data": DATA}
 
 
 def stages(**values: dict) -> Config:
-    return from_dict({name: {"epochs": 1, "batch_size": 8} | v for name, v in values.items()})
+    trained = {"epochs": 1, "batch_size": 8}
+    return from_dict({k: v if k == "model" else trained | v for k, v in values.items()})
 
 
 def run_of(folder: Path, **changes: object) -> Path:
@@ -76,6 +83,33 @@ def test_an_anchor_and_its_negative_meet_on_one_replica(size: int, replicas: int
 )
 def test_other_losses_take_an_odd_batch(change: dict):
     check_stages(stages(stage2={"batch_size": 9, "loss": GIVEN | change}), (2,), 100, 1)
+
+
+@pytest.mark.parametrize("negatives", [100, 8192])
+def test_negatives_are_fewer_than_the_instances(negatives: int):
+    config = stages(model={"sampled_negatives": negatives}, stage1={})
+    check_sampling(config, (1,), instances=negatives + 1)
+    told = rf"--model.sampled_negatives {negatives} takes more than the {negatives} training inst"
+    with pytest.raises(UserError, match=told):
+        check_sampling(config, (1,), instances=negatives)
+    # The exact classifier asks for nothing.
+    check_sampling(stages(stage1={}), (1,), instances=1)
+
+
+def test_a_sampled_classifier_makes_up_for_a_decay_of_some_size_only():
+    steep = {"learning_rate": 0.1, "weight_decay": 0.028}
+    sampled = {"model": {"sampled_negatives": 10}}
+    with pytest.raises(UserError, match="--stage2.learning_rate times weight_decay is 0.0028 "):
+        check_sampling(stages(**sampled, stage2=steep), (1, 2), 100)
+    for fine in (
+        stages(stage2=steep),
+        stages(**sampled, stage2=steep | {"optimizer": "adamw"}),
+        stages(
+            **sampled,
+            stage2=steep | {"classifier_multiplier": 0.9, "classifier_bias_multiplier": 0.1},
+        ),
+    ):
+        check_sampling(fine, (1, 2), 100)
 
 
 # --- the folder of the run ------------------------------------------------------------------------

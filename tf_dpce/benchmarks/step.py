@@ -46,7 +46,7 @@ def measure(
     stage = replace(config.stage1, batch_size=batch_size, trunk="cached")
     with strategy.scope():
         model = random_model(config, words, classes)
-        network = stage_network(stage, model, steps_per_epoch=1, candidates=None)
+        network = stage_network(stage, model, steps_per_epoch=1)
     width = network.image_tower.input_shape[-1]
     cache = random_cache(config, width, words, classes)
     work = batch_size * step_multiply_adds(network, set(stage_losses(stage.loss)[0]))

@@ -17,6 +17,7 @@ _AMOUNTS = (
     *("checkpoint_minutes", "epochs", "decay_epochs", "warmup_epochs", "learning_rate", "margin"),
     *("weight_decay", "trunk_multiplier", "word_multiplier", "classifier_multiplier", "head_dim"),
     *("classifier_bias_multiplier", "gamma_multiplier", "image_instance", "text_instance", "pair"),
+    "sampled_negatives",
 )
 # What a number may be, in words and as a test, by its own name, which no two sections share.
 ALLOWED: dict[str, tuple[str, Callable[[float], bool]]] = {

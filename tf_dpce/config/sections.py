@@ -61,6 +61,8 @@ class ModelConfig:
         tower_dropout: rate on what the trunk and the text tower's pooling give (0 in the recipe).
         shared_bias: whether the classifier has a bias.
         rectify: whether a ReLU stands before the classifier and the pair losses.
+        sampled_negatives: S, classes that a step draws for the instance loss beside those of its
+            batch; 0 takes all classes, exactly.
     """
 
     output_dim: int = 2048
@@ -68,6 +70,7 @@ class ModelConfig:
     tower_dropout: float = 0.0
     shared_bias: bool = True
     rectify: bool = True
+    sampled_negatives: int = 0
 
 
 @dataclass(frozen=True)

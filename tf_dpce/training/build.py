@@ -11,7 +11,7 @@ import numpy as np
 from tf_dpce.config import Config, LossConfig
 from tf_dpce.errors import UserError
 from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
-from tf_dpce.model import DualPath
+from tf_dpce.model import DualPath, RowClassifier
 from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.preprocessing.vectors import look_up, open_vectors
 from tf_dpce.towers import bag_of_words_tower, image_tower, recurrent_tower, text_tower
@@ -29,6 +29,9 @@ def build_model(config: Config, vocabulary_size: int, num_instances: int) -> Dua
     Raises:
         UserError: an unknown backbone, or weights that do not fit it.
     """
+    settings, classifier = config.model, None
+    if settings.sampled_negatives:
+        classifier = RowClassifier(num_instances, settings.shared_bias, name="instance_classifier")
     return DualPath(
         image_tower(
             config.image.backbone,
@@ -40,9 +43,10 @@ def build_model(config: Config, vocabulary_size: int, num_instances: int) -> Dua
         ),
         text_tower_of(config, vocabulary_size),
         num_instances,
-        dropout=config.model.dropout,
-        shared_bias=config.model.shared_bias,
-        rectify=config.model.rectify,
+        dropout=settings.dropout,
+        shared_bias=settings.shared_bias,
+        rectify=settings.rectify,
+        classifier=classifier,
     )
 
 

@@ -118,6 +118,7 @@ class Checkpoints(keras.callbacks.Callback):
         start: where the run stands when `fit` begins.
         minutes: from one checkpoint to the next within an epoch.
         heed: called after each step; raises where the run shall stop.
+        settle: makes up, before the checkpoint of a whole epoch, for what was put off.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Checkpoints(keras.callbacks.Callback):
         start: Progress,
         minutes: float,
         heed: Callable[[], None],
+        settle: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
         self.run = run
@@ -136,6 +138,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.progress = start
         self.seconds = 60 * minutes
         self.heed = heed
+        self.settle = settle
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._saved = time.monotonic()
@@ -150,6 +153,8 @@ class Checkpoints(keras.callbacks.Callback):
             self.save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.settle is not None:
+            self.settle()
         best = self.progress.best_rsum
         rsum = logs.get("val_rsum", -1.0)
         self.progress = Progress(self.progress.stage, epoch + 1, 0, max(best, rsum))

@@ -14,6 +14,7 @@ from tf_dpce.data.manifest import VOCABULARY_FILE
 from tf_dpce.errors import UserError
 from tf_dpce.files import remove_stale
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
+from tf_dpce.training.optimizers import MAX_DECAY
 from tf_dpce.training.run import CONFIG_FILE, TRAIN_DIGEST, read_config
 
 _ROOM, _RIGHT = "make room there", "make the folder writable"
@@ -47,6 +48,35 @@ def check_stages(config: Config, numbers: Sequence[int], pictures: int, replicas
         )
     for number in trained:
         _check_batch(config, number, pictures, replicas)
+
+
+def check_sampling(config: Config, numbers: Sequence[int], instances: int) -> None:
+    """Refuses to draw more classes than there are, or decay that cannot be made up for.
+
+    Args:
+        config: of the run.
+        numbers: of the stages that are asked for.
+        instances: C, the number of classes.
+
+    Raises:
+        UserError: one of these.
+    """
+    negatives = config.model.sampled_negatives
+    if negatives >= instances:
+        raise UserError(
+            f"--model.sampled_negatives {negatives} takes more than the {instances} training "
+            "instances: lower it, or give 0 for the exact classifier"
+        )
+    for number in numbers if negatives else ():
+        stage = config.stage(number)
+        multiplier = max(stage.classifier_multiplier, stage.classifier_bias_multiplier)
+        decay = stage.learning_rate * stage.weight_decay * multiplier
+        if stage.epochs and decay > MAX_DECAY[stage.optimizer]:
+            raise UserError(
+                f"--stage{number}.learning_rate times weight_decay is {decay:g} for the "
+                f"classifier, and a sampled one makes up for {MAX_DECAY[stage.optimizer]} a step "
+                "at most: lower one of them"
+            )
 
 
 def check_folder(run: Path, saved: Mapping[str, Mapping[str, Any]], resume: bool) -> bool:

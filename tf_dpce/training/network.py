@@ -10,11 +10,16 @@ from tf_dpce.training.build import stage_losses
 from tf_dpce.training.mining import Candidates, MinedDualPath
 from tf_dpce.training.optimizers import stage_optimizer
 from tf_dpce.training.replicas import share_over_replicas
+from tf_dpce.training.sampling import MinedSampledDualPath, SampledDualPath, Sampler
 from tf_dpce.training.schedule import stage_schedule
 
 
 def stage_network(
-    settings: StageConfig, model: DualPath, steps_per_epoch: int, candidates: Candidates | None
+    settings: StageConfig,
+    model: DualPath,
+    steps_per_epoch: int,
+    candidates: Candidates | None = None,
+    sampler: Sampler | None = None,
 ) -> DualPath:
     """Returns the network that is trained, compiled: the model, or all of it behind the trunk.
 
@@ -22,20 +27,27 @@ def stage_network(
         settings: of the stage.
         model: the whole model, whose weights the network shares.
         steps_per_epoch: for the learning rate's schedule.
-        candidates: captions to mine from, where the stage does; else None.
+        candidates: captions to mine from, where the stage does.
+        sampler: of classes, where the instance loss takes some of them.
     """
     losses, weights = stage_losses(settings.loss)
     trunk = model.image_tower.get_layer("image_trunk")
     trunk.trainable = settings.trunk == "trained"
     model.classifier.trainable = "image_logits" in losses or "text_logits" in losses
     network = model.over_features() if settings.trunk == "cached" else model
+    if sampler is not None:
+        network = SampledDualPath.placing(network, sampler.places)
     if candidates is not None:
-        network = MinedDualPath.over(network, candidates)
+        kind = MinedDualPath if sampler is None else MinedSampledDualPath
+        network = kind.over(network, candidates)
     share_over_replicas(network)
-    optimizer = stage_optimizer(settings, stage_schedule(settings, steps_per_epoch), model)
+    schedule = stage_schedule(settings, steps_per_epoch)
+    optimizer = stage_optimizer(settings, schedule, model)
     optimizer.build(network.trainable_variables)
     # XLA makes depthwise convolutions ten times slower on a CPU.
     network.compile(optimizer, losses, loss_weights=weights, jit_compile=False)
+    if sampler is not None:
+        network.sample_from(model.classifier, sampler, schedule.rates())
     return network
 
 

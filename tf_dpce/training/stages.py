@@ -39,6 +39,7 @@ from tf_dpce.training.features import Bar, FeatureCache, cached_features
 from tf_dpce.training.mining import Candidates
 from tf_dpce.training.network import stage_network, supervised
 from tf_dpce.training.parts import fit_part, parts_left
+from tf_dpce.training.sampling import SampledDualPath, Sampler
 
 _EVALUATION_BATCH = 64
 
@@ -130,7 +131,16 @@ class Stage:
         settings = self.settings
         candidates = self._candidates(order.seed) if settings.loss.mines_negatives else None
         with self.strategy.scope():
-            return stage_network(settings, self.model, order.steps_per_epoch, candidates)
+            sampler = self._sampler(order.seed)
+            return stage_network(settings, self.model, order.steps_per_epoch, candidates, sampler)
+
+    def _sampler(self, seed: int) -> Sampler | None:
+        loss, negatives = self.settings.loss, self.config.model.sampled_negatives
+        if not negatives or not (loss.image_instance or loss.text_instance):
+            return None
+        # A mined caption brings a class of its own.
+        labels = self.settings.batch_size * (2 if loss.mines_negatives else 1)
+        return Sampler(self.model.num_instances, negatives, labels, seed)
 
     def _candidates(self, seed: int) -> Candidates:
         if self.settings.trunk == "cached":
@@ -143,7 +153,8 @@ class Stage:
         """Returns the variables that a run resumes from, each once, the model's own first."""
         known = {id(v) for v in self.model.variables}
         rest = [v for v in network.variables if id(v) not in known]
-        return [*self.model.variables, *rest, *network.optimizer.variables]
+        rows = network.store.variables if isinstance(network, SampledDualPath) else []
+        return [*self.model.variables, *rest, *network.optimizer.variables, *rows]
 
     def _restore(self, network: DualPath) -> tuple[Progress, list[np.ndarray]] | None:
         """Returns where the stage goes on, and the metrics of an epoch that it is within."""
@@ -164,6 +175,7 @@ class Stage:
             start,
             self.config.checkpoint_minutes,
             self.heed,
+            network.settle if isinstance(network, SampledDualPath) else None,
         )
 
     def _validation(self, network: DualPath) -> Validation:

@@ -19,7 +19,13 @@ from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.build import build_model, caption_encoder, load_vectors
 from tf_dpce.training.checkpoint import checkpoint_path, find_checkpoint, restore_checkpoint
-from tf_dpce.training.checks import check_folder, check_origin, check_stages, told_to_resume
+from tf_dpce.training.checks import (
+    check_folder,
+    check_origin,
+    check_sampling,
+    check_stages,
+    told_to_resume,
+)
 from tf_dpce.training.features import Bar, Report, silent_bar
 from tf_dpce.training.run import CONFIG_FILE, provenance
 from tf_dpce.training.stages import Stage
@@ -68,6 +74,7 @@ def train(
     saved = {"config": to_dict(config), "data": provenance(manifest)}
     pictures = manifest.splits["train"].pictures
     check_stages(config, stages, pictures, strategy.num_replicas_in_sync)
+    check_sampling(config, stages, manifest.splits["train"].instances)
     resume = check_folder(run, saved, resume)
     if init_from is not None:
         check_origin(init_from, saved["data"])
