@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.training.test_run import arrays
+from tests.training.kills import arrays
 from tf_dpce.config import StageConfig
 from tf_dpce.training.averages import averaged
 from tf_dpce.training.optimizers import LayerwiseAdamW, LayerwiseSGD

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training.test_run import arrays
+from tests.training.kills import arrays
 from tests.training.tiny import EPOCHS
 
 STAGES = (("both", 1), ("both", 2), ("hardest", 1))
