@@ -5,15 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_dpce.benchmarks.timing import Report, Row, interleave, row, silent
+from tf_dpce.config import Config
 from tf_dpce.losses import InstanceLoss
 from tf_dpce.model import DualPath, RowClassifier
 from tf_dpce.training.optimizers import LayerwiseSGD
@@ -27,61 +27,73 @@ _WARM_UP = 2
 _HELD = 6
 
 
-@dataclass(frozen=True)
-class Cost:
-    """A step of one classifier.
+def measure(
+    config: Config,
+    progress: Report = silent,
+    *,
+    sizes: Sequence[int] = (30_000, 100_000, 300_000, 1_000_000),
+    dim: int = 512,
+    sampled: int = 8_192,
+    batch_size: int = 32,
+    rounds: int = 8,
+) -> list[Row]:
+    """Times a step of the sampled classifier at each size, then beside the exact one.
 
-    Attributes:
-        classifier: "sampled" or "exact".
-        instances: C.
-        median: seconds.
-        low: of the fastest round.
-        high: of the slowest.
-        memory_mib: the most that the process held, less what it held before there was a model.
-        moved_mib: what must move at least: rows and momentum read and written once, and the
-            logits of both modalities written and read once.
-    """
-
-    classifier: str
-    instances: int
-    median: float
-    low: float
-    high: float
-    memory_mib: float
-    moved_mib: float
-
-
-def rows(
-    instances: int, dim: int = 512, sampled: int = 8192, batch: int = 32, rounds: int = 10
-) -> list[Cost]:
-    """Times a step of the sampled and of the exact classifier in turn, each in a fresh process.
-
-    The exact one is left out where it does not fit into the memory that is free.
+    Every classifier has a process of its own, so that its memory can be told. The exact one is
+    left out where it does not fit into what is free.
 
     Args:
-        instances: C, the number of classes.
+        config: whose seed is taken.
+        progress: called with the rounds done and their total.
+        sizes: C, numbers of classes.
         dim: D, width of a feature.
-        sampled: S, negatives of a step.
-        batch: B.
+        sampled: S, classes that a step draws.
+        batch_size: B.
         rounds: that are timed.
     """
-    counts = {"sampled": sampled + batch}
-    if 4 * instances * (_HELD * dim + 6 * batch) < _free_bytes():
-        counts["exact"] = instances
-    workers = {
-        name: _Worker(instances, dim, sampled if name == "sampled" else 0, batch) for name in counts
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in counts}
-    for _ in range(_WARM_UP + rounds):
-        for name, worker in workers.items():
-            seconds[name].append(worker.step())
-    found = []
-    for name, worker in workers.items():
-        timed, memory = np.array(seconds[name][_WARM_UP:]), worker.close()
-        moved = 4 * counts[name] * (2 * 2 * dim + 2 * 2 * batch) / 2**20
-        spread = (float(np.median(timed)), float(timed.min()), float(timed.max()))
-        found.append(Cost(name, instances, *spread, memory, moved))
-    return found
+    case = (dim, batch_size, config.seed)
+    total = (1 + len(sizes)) * (_WARM_UP + rounds)
+    seconds, sampled_rows = _timed(
+        {f"sampled, {size:,}": (size, sampled, *case) for size in sizes}, rounds, progress, 0, total
+    )
+    base = next(iter(seconds))
+    rows = [
+        row(name, "ms a step", 1000 * values, base, 1000 * seconds[base])
+        for name, values in seconds.items()
+    ]
+    rows += sampled_rows
+    for place, size in enumerate(sizes, start=1):
+        if 4 * size * (_HELD * dim + 6 * batch_size) > _free_bytes():
+            continue
+        name = f"exact, {size:,}"
+        pair = {name: (size, 0, *case), f"sampled, {size:,}": (size, sampled, *case)}
+        before = place * (_WARM_UP + rounds)
+        seconds, (memory, moved, *_) = _timed(pair, rounds, progress, before, total)
+        ours = f"sampled, {size:,}"
+        rows += [row(name, "ms a step", 1000 * seconds[name], ours, 1000 * seconds[ours])]
+        rows += [memory, moved]
+    return rows
+
+
+def _timed(
+    cases: dict[str, tuple[int, ...]], rounds: int, progress: Report, before: int, total: int
+) -> tuple[dict[str, np.ndarray], list[Row]]:
+    """Returns seconds by name, and rows of each one's memory and of what it has to move."""
+    workers = {name: _Worker(*case) for name, case in cases.items()}
+    seconds = interleave(
+        {name: worker.step for name, worker in workers.items()},
+        rounds,
+        _WARM_UP,
+        progress=lambda done, _: progress(before + done, total),
+    )
+    rows = []
+    for name, (size, sampled, dim, batch_size, _) in cases.items():
+        # Rows and momentum are read and written once, and so are the logits of both modalities.
+        places = sampled + batch_size if sampled else size
+        moved = 4 * places * (2 * 2 * dim + 2 * 2 * batch_size) / 2**20
+        rows.append(row(f"{name}: memory", "MiB", [workers[name].close()]))
+        rows.append(row(f"{name}: must move", "MiB a step", [moved]))
+    return seconds, rows
 
 
 class _Worker:
@@ -94,47 +106,49 @@ class _Worker:
         self._process.start()
         theirs.close()
 
-    def step(self) -> float:
-        """Returns the seconds that a step took."""
+    def step(self) -> None:
+        """Takes a step and returns once it is done."""
         self._connection.send("step")
-        return self._connection.recv()
+        self._connection.recv()
 
     def close(self) -> float:
-        """Ends the process and returns the MiB that it held."""
+        """Ends the process; returns the most MiB that it held, less those before it had a model."""
         self._connection.send("end")
         held = self._connection.recv()
         self._process.join()
         return held
 
 
-def _serve(connection: Connection, instances: int, dim: int, sampled: int, batch: int) -> None:
+def _serve(connection: Connection, *case: int) -> None:
     before = _peak_mib()
-    step = classifier_step(instances, dim, sampled, batch)
+    step = classifier_step(*case)
     while connection.recv() == "step":
-        began = time.perf_counter()
-        step()
-        connection.send(time.perf_counter() - began)
+        connection.send(step())
     connection.send(_peak_mib() - before)
 
 
-def classifier_step(instances: int, dim: int, sampled: int, batch: int) -> Callable[[], float]:
+def classifier_step(
+    instances: int, sampled: int, dim: int, batch: int, seed: int
+) -> Callable[[], float]:
     """Returns a call that takes one training step of a classifier and returns its loss.
 
     Features are drawn numbers that no tower has made; the optimizer is the recipe's.
 
     Args:
         instances: C, the number of classes.
+        sampled: S, classes that a step draws; 0 for the exact classifier.
         dim: D, width of a feature.
-        sampled: S, negatives of a step; 0 for the exact classifier.
         batch: B.
+        seed: of weights and draws.
     """
+    keras.utils.set_random_seed(seed)
     strategy, schedule = make_strategy(), StageSchedule(0.1, 10_000, decay_steps=(5_000,))
     with strategy.scope():
         classifier = None
         if sampled:
             classifier = RowClassifier(instances, True, name="instance_classifier")
         network = DualPath(*_towers(dim), instances, dropout=0.0, classifier=classifier)
-        sampler = Sampler(instances, sampled, batch, seed=0)
+        sampler = Sampler(instances, sampled, batch, seed)
         if sampled:
             network = SampledDualPath.placing(network, sampler.places)
         optimizer = LayerwiseSGD(schedule, {}, 1e-4)

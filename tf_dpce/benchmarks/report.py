@@ -20,6 +20,7 @@ from tf_dpce.files import write_json
 BENCHMARKS = {
     "mining": "a training step with given, mined and in-batch negatives",
     "step": "a training step against a plain matrix product",
+    "classifier": "a step of the classifier alone, sampled and exact, up to a million classes",
 }
 
 
