@@ -72,14 +72,17 @@ class Study:
         results = self._results(resume)
         self.out.mkdir(parents=True, exist_ok=True)
         with sole_writer(self.out):
+            # All are timed before any is trained, while the machine is as it is, and the epochs are
+            # kept: a study that is broken off goes on with them.
+            for arm, data, _ in plan:
+                if arm.name not in results["arms"]:
+                    results["arms"][arm.name] = self._begin(arm, data, say, progress)
+                    write_json(self.out / STUDY_FILE, results)
             for arm, data, targets in plan:
-                entry = results["arms"].get(arm.name, {})
+                entry = results["arms"][arm.name]
                 if "metrics" in entry:
                     say(f"{arm.name}: finished before")
                     continue
-                # Kept before the training: a run that is broken off goes on with these epochs.
-                entry = results["arms"][arm.name] = entry or self._begin(arm, data, say, progress)
-                write_json(self.out / STUDY_FILE, results)
                 self._train(arm, data, entry, say, progress, verbose)
                 entry |= self._scores(arm, targets)
                 write_json(self.out / STUDY_FILE, results)
