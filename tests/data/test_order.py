@@ -41,6 +41,13 @@ def test_what_is_left_over_changes_from_epoch_to_epoch():
     assert set().union(*left) == set(range(10))
 
 
+def test_every_place_is_as_likely_for_every_picture():
+    orders = epochs(Order(0, 20, 20), 2000)
+    counts = np.stack([np.bincount(place, minlength=20) for place in orders.T])
+    # 2,000 / 20 = 100 each, variance 95: chi square of 19 * 19 = 361, standard deviation 27.
+    assert ((counts - 100) ** 2).sum() / 100 < 361 + 4 * 27
+
+
 def test_there_are_too_few_pictures_for_one_step():
     assert Order(0, 5, 8).steps_per_epoch == 0
 

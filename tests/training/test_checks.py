@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.mounts import mounted
-from tf_dpce.config import Config, from_dict
+from tf_dpce.config import Config, StageConfig, from_dict, to_dict
 from tf_dpce.errors import UserError
 from tf_dpce.files import write_json
 from tf_dpce.training.checkpoint import (
@@ -169,6 +170,14 @@ def test_a_run_goes_on_with_what_it_began_with(tmp_path: Path):
     check_folder(run_of(tmp_path), SAVED, resume=True)
     with pytest.raises(UserError, match="differs in seed: resume with the same options"):
         check_folder(tmp_path, SAVED | {"config": {"seed": 1}}, resume=True)
+
+
+def test_keys_that_an_earlier_version_lacked_have_their_defaults(tmp_path: Path):
+    now = SAVED | {"config": to_dict(Config())}
+    assert check_folder(run_of(tmp_path), now, resume=True)
+    changed = to_dict(replace(Config(), stage1=StageConfig(average=0.5)))
+    with pytest.raises(UserError, match="differs in stage1: resume with the same options"):
+        check_folder(tmp_path, SAVED | {"config": changed}, resume=True)
 
 
 def test_the_same_pictures_in_another_order_are_other_data(tmp_path: Path):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tf_dpce.config import Config
+from tf_dpce.config import Config, from_dict, to_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE
 from tf_dpce.errors import UserError
 from tf_dpce.files import remove_stale
@@ -176,7 +176,9 @@ def _check_batch(config: Config, number: int, pictures: int, replicas: int) -> N
 
 def _check_same(run: Path, saved: Mapping[str, Mapping[str, Any]]) -> None:
     """A run can only go on with what it began with."""
-    before = {"config": read_config(run)["config"], "data": _known_data(run)}
+    # A run of an earlier version lacks keys that it had no use for: their defaults change nothing.
+    config = to_dict(from_dict(read_config(run)["config"]))
+    before = {"config": config, "data": _known_data(run)}
     for part, remedy in (("config", "options"), ("data", "prepared data")):
         differing = sorted(k for k, v in saved[part].items() if before[part].get(k) != v)
         if differing:

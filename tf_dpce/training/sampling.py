@@ -9,15 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_dpce.data.order import permuted
 from tf_dpce.model import DualPath, RowClassifier
 from tf_dpce.training.mining import MinedDualPath
 from tf_dpce.training.rows import RowStore
 
 # `Order` uses 0 and 1 of the same seed, `Candidates` 2.
 _STREAM = 3
-# Of the cipher that permutes. At the 4 of `tf.random.experimental.index_shuffle`, whose key has a
-# constant part besides, classes and pairs of them are not equally likely.
-_ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -64,11 +62,9 @@ class Sampler:
     def __call__(self, step: tf.Tensor, labels: tf.Tensor) -> Sample:
         """Returns the sample of a step (int64 scalar) whose global batch has `labels` int64."""
         seed = tf.random.experimental.stateless_fold_in([self.seed, _STREAM], step)
-        key = tf.random.stateless_uniform([3], seed, None, None, tf.uint32)
         # Even where every positive is among them, S others remain.
         first = tf.range(min(self.places, self.instances), dtype=tf.int64)
-        last = tf.constant(self.instances - 1, tf.int64)
-        drawn = tf.raw_ops.RandomIndexShuffle(index=first, seed=key, max_index=last, rounds=_ROUNDS)
+        drawn = permuted(first, seed, self.instances)
         positives = tf.sort(tf.unique(labels).y)
         nearest = tf.minimum(tf.searchsorted(positives, drawn), tf.size(positives) - 1)
         negatives = drawn[tf.gather(positives, nearest) != drawn][: self.negatives]
