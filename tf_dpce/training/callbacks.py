@@ -40,7 +40,8 @@ class Validation(keras.callbacks.Callback):
     Where the optimizer keeps averages of the weights, they are what is validated.
 
     Args:
-        validate: returns what `retrieval_metrics` does.
+        validate: returns what `retrieval_metrics` does, and the mean cosine of any two pictures
+            and of any two sentences as `pictures_alike` and `sentences_alike`.
         every: epochs from one validation to the next; the last epoch is always validated.
         epochs: of the stage.
     """
@@ -61,6 +62,8 @@ class Validation(keras.callbacks.Callback):
         logs["val_rsum"] = metrics["rsum"]
         for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image")):
             logs.update({f"val_{short}_{rank}": metrics[direction][rank] for rank in _RANKS})
+        for side in ("pictures", "sentences"):
+            logs[f"val_{side}_alike"] = metrics[f"{side}_alike"]
 
 
 class History(keras.callbacks.Callback):
@@ -215,12 +218,17 @@ class RestoreMetrics(keras.callbacks.Callback):
 
 
 def stage_callbacks(
-    run: Path, stage: int, validation: Validation, checkpoints: Checkpoints
+    run: Path,
+    stage: int,
+    validation: Validation,
+    watch: keras.callbacks.Callback,
+    checkpoints: Checkpoints,
 ) -> list[keras.callbacks.Callback]:
     """Returns the callbacks of a stage, in the order in which they must run.
 
-    Validation comes first, because the others read what it logs. A line of history comes before
-    the checkpoint that counts its epoch as done, so that no kill can lose it.
+    Validation comes first, because the others read what it logs. The watch, which ends a training
+    that is lost, comes before the checkpoints, which it must not reach. A line of history comes
+    before the checkpoint that counts its epoch as done, so that no kill can lose it.
     """
     tensorboard = keras.callbacks.TensorBoard(run / "tensorboard" / f"stage{stage}")
-    return [validation, History(run, stage), checkpoints, tensorboard]
+    return [validation, watch, History(run, stage), checkpoints, tensorboard]

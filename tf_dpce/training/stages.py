@@ -21,6 +21,7 @@ from tf_dpce.data.pipeline import (
     evaluation_images,
     training_batches,
 )
+from tf_dpce.data.waiting import Waiting
 from tf_dpce.errors import Stopped
 from tf_dpce.evaluation.embed import embed_images, embed_texts
 from tf_dpce.evaluation.metrics import retrieval_metrics
@@ -40,6 +41,7 @@ from tf_dpce.training.mining import Candidates
 from tf_dpce.training.network import stage_network, supervised
 from tf_dpce.training.parts import fit_part, parts_left
 from tf_dpce.training.sampling import SampledDualPath, Sampler
+from tf_dpce.training.watch import Watch, mean_cosine
 
 _EVALUATION_BATCH = 64
 
@@ -95,7 +97,10 @@ class Stage:
             start, metrics = self._restore(network) or (start, metrics)
         self.heed()
         checkpoints = self._checkpoints(network, start)
-        callbacks = stage_callbacks(self.run, self.number, self._validation(network), checkpoints)
+        watch = Watch(self.number, self.settings.loss, self._waiting, self.say)
+        callbacks = stage_callbacks(
+            self.run, self.number, self._validation(network), watch, checkpoints
+        )
         for part in parts_left(start, self.settings.epochs, order.steps_per_epoch):
             # Only the first part can begin within an epoch, with metrics half full.
             restore, metrics = [RestoreMetrics(metrics)] if metrics else [], []
@@ -190,7 +195,7 @@ class Stage:
             batches = training_batches(
                 self.data, self.encoder, self.config.image, text, order, start, stop
             )
-        return batches.map(partial(supervised, self.settings.loss))
+        return self._waiting.within(batches).map(partial(supervised, self.settings.loss))
 
     def _validator(self, network: DualPath) -> Callable[[], dict[str, Any]]:
         info = Manifest.load(self.data).splits["val"]
@@ -206,11 +211,17 @@ class Stage:
         def validate() -> dict[str, Any]:
             pictures = embed_images(network, images, info.pictures, self.heed)
             texts = embed_texts(network, captions, info.captions, self.heed)
-            return retrieval_metrics(
+            metrics = retrieval_metrics(
                 pictures.vectors, texts.vectors, pictures.instances, texts.instances
             )
+            alike = {"pictures_alike": pictures.vectors, "sentences_alike": texts.vectors}
+            return metrics | {name: mean_cosine(vectors) for name, vectors in alike.items()}
 
         return validate
+
+    @cached_property
+    def _waiting(self) -> Waiting:
+        return Waiting()
 
     @cached_property
     def _features(self) -> FeatureCache:

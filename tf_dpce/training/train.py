@@ -30,6 +30,7 @@ from tf_dpce.training.features import Bar, Report, silent_bar
 from tf_dpce.training.run import CONFIG_FILE, provenance
 from tf_dpce.training.stages import Stage
 from tf_dpce.training.strategy import describe, make_strategy
+from tf_dpce.training.watch import tell_unknown_words
 
 Say = Callable[[str], None]
 
@@ -86,6 +87,8 @@ def train(
         restore_checkpoint(find_checkpoint(init_from, "best"), model.variables)
 
     encoder = caption_encoder(config, words, manifest.lowercase)
+    if manifest.splits["val"].captions:
+        tell_unknown_words(data, "val", encoder, say)
     run.mkdir(parents=True, exist_ok=True)
     with sole_writer(run):
         # Again: until here another process could write there.

@@ -1,0 +1,119 @@
+"""Failures that are silent: each is provoked, and told in one line."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.scenes import SIZE
+from tests.training.tiny import run_tiny
+from tf_dpce.config import LossConfig
+from tf_dpce.data.prepare import prepare
+from tf_dpce.errors import UserError
+from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
+from tf_dpce.training import watch
+from tf_dpce.training.watch import Watch, mean_cosine
+
+GIVEN = LossConfig(0, 0, 2.0, "ranking", "given", margin=0.5)
+HARDEST = LossConfig(0, 0, 2.0, "ranking", "batch", margin=0.5)
+SOFTMAX = LossConfig(0, 0, 1.0, "contrastive", margin=0.5)
+
+
+def lines_of(loss: LossConfig, *epochs: dict, waited: float = 0.0) -> list[str]:
+    """What is told over epochs with these logs; each epoch lasts 10 seconds."""
+    lines, waiting = [], SimpleNamespace(seconds=0.0)
+    found = Watch(2, loss, waiting, lines.append)
+    for epoch, logs in enumerate(epochs):
+        found.on_epoch_begin(epoch)
+        found._began -= 10
+        waiting.seconds += waited
+        found.on_epoch_end(epoch, {"loss": 1.0, **logs})
+    return lines
+
+
+# --- each by its signs ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("loss", "stuck"),
+    # Two hinges of 0.5 a row; with given negatives every second row costs nothing.
+    [(GIVEN, 0.5), (HARDEST, 1.0)],
+)
+def test_a_ranking_loss_at_its_margin_is_told_once(loss: LossConfig, stuck: float):
+    (line,) = lines_of(loss, *[{"pair_loss": stuck}] * 4)
+    assert line.startswith("warning, stage 2, epoch 2: the ranking loss stays at its margin")
+    assert lines_of(loss, *[{"pair_loss": 0.9 * stuck}] * 4) == []
+    assert lines_of(SOFTMAX, *[{"pair_loss": stuck}] * 4) == []
+
+
+def test_embeddings_that_are_alike_are_told():
+    (line,) = lines_of(SOFTMAX, {"val_pictures_alike": 0.99, "val_sentences_alike": 0.5})
+    assert "all pictures are embedded alike (mean cosine 0.990)" in line
+    assert lines_of(SOFTMAX, {"val_pictures_alike": 0.9, "val_sentences_alike": 0.9}) == []
+
+
+def test_an_epoch_without_input_is_told():
+    (line,) = lines_of(SOFTMAX, {}, {}, waited=4.0)
+    assert "epoch 2: 40% of the epoch went by without input" in line
+    assert lines_of(SOFTMAX, {}, {}, waited=1.0) == []
+    # The time of the validation is none of the input's: 4 of 10 seconds are left.
+    (line,) = lines_of(SOFTMAX, *[{"validation_seconds": 6.0}] * 2, waited=1.0)
+    assert "25% of the epoch" in line
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_the_training(loss: float):
+    found = Watch(1, SOFTMAX, SimpleNamespace(seconds=0.0), print)
+    found.on_epoch_begin(2)
+    found.on_train_batch_end(0, {"loss": 3.0})
+    with pytest.raises(UserError, match=r"stage 1, epoch 3: .* lower --stage1.learning_rate"):
+        found.on_train_batch_end(1, {"loss": loss})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_mean_cosine_is_that_of_all_pairs(seed: int):
+    vectors = np.random.default_rng(seed).normal(size=(7, 4))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    pairs = [vectors[i] @ vectors[j] for i in range(7) for j in range(7) if i != j]
+    assert mean_cosine(vectors) == pytest.approx(np.mean(pairs))
+    assert mean_cosine(vectors[:1]) == 0
+    assert mean_cosine(np.tile(vectors[:1], (5, 1))) == pytest.approx(1)
+
+
+# --- provoked in runs -----------------------------------------------------------------------------
+
+
+def test_a_run_that_diverges_ends_with_one_line_and_a_sound_checkpoint(
+    scenes: Path, tmp_path: Path, capsys
+):
+    run = tmp_path / "run"
+    wild = {"stage2__learning_rate": 1e30, "checkpoint_minutes": 0}
+    assert run_tiny(scenes, run, **wild) == 1
+    # Progress bars come before it.
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: the loss is ")
+    assert "in stage 2, epoch 1: train anew with a lower --stage2.learning_rate" in line
+    with (run / "history.csv").open(newline="") as stream:
+        assert {row["stage"] for row in csv.DictReader(stream)} == {"1"}
+
+
+def test_a_run_that_waits_for_its_input_says_so(scenes: Path, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr(watch, "_STARVED", 1e-9)
+    assert run_tiny(scenes, tmp_path / "run", stage2__epochs=0) == 0
+    assert "of the epoch went by without input" in capsys.readouterr().out
+
+
+def test_captions_of_unknown_words_are_told_before_training(tmp_path: Path, capsys):
+    data = tmp_path / "data"
+    pairs = draw_scenes(tmp_path / "drawn", 0, scene_numbers(48, 12, 12), SIZE)
+    # Vectors that know one word of the captions, as those of another language might.
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("red 0.5 0.5\nrouge 0.5 0.4\n")
+    prepare(list(pairs), data, source="scenes", lowercase=True, vectors=vectors)
+    assert run_tiny(data, tmp_path / "run", stage1__epochs=1, stage2__epochs=0) == 0
+    (line,) = [li for li in capsys.readouterr().out.splitlines() if "in the vocabulary" in li]
+    assert line.startswith("warning: only ") and "prepare anew" in line

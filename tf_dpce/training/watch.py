@@ -1,0 +1,128 @@
+"""Failures that are silent, each told in one line with what to do about it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_dpce.config import LossConfig
+from tf_dpce.data.waiting import Waiting
+from tf_dpce.errors import UserError
+from tf_dpce.evaluation.captions import count_captions
+from tf_dpce.preprocessing.text import CaptionEncoder
+
+# Of the loss that embeddings have which are all alike.
+_STUCK = 0.99
+# Mean cosine of any two embeddings.
+_ALIKE = 0.98
+# Share of an epoch's steps that goes by without input.
+_STARVED = 0.2
+# Percent of the words of captions.
+_KNOWN_WORDS = 50.0
+
+
+class Watch(keras.callbacks.Callback):
+    """Tells of training that goes on and leads nowhere; stops it where the loss is no number.
+
+    It stands behind the validation, whose logs it reads, and before the checkpoints, so that none
+    is written of a loss that is no number. Each thing is told once a stage.
+
+    Args:
+        stage: 1 or 2.
+        loss: the stage's losses.
+        waiting: of the stage's batches.
+        say: called with a line.
+    """
+
+    def __init__(
+        self, stage: int, loss: LossConfig, waiting: Waiting, say: Callable[[str], None]
+    ) -> None:
+        super().__init__()
+        self.stage = stage
+        self.loss = loss
+        self.waiting = waiting
+        self.say = say
+        self._told: set[str] = set()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._epoch = epoch + 1
+        self._began, self._waited = time.monotonic(), self.waiting.seconds
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss is {loss} in stage {self.stage}, epoch {self._epoch}: train anew with "
+                f"a lower --stage{self.stage}.learning_rate"
+            )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._tell_stuck(logs)
+        for side in ("pictures", "sentences"):
+            self._tell_alike(side, logs.get(f"val_{side}_alike", 0.0))
+        self._tell_starved(logs)
+
+    def _tell_stuck(self, logs: dict[str, Any]) -> None:
+        # Two hinges a row, each at the margin; where half of the rows lend negatives, they are 0.
+        margin = self.loss.margin * (1 if self.loss.lends_negatives else 2)
+        is_ranking = self.loss.pair > 0 and self.loss.pair_loss == "ranking"
+        if is_ranking and self._epoch > 1 and logs.get("pair_loss", 0.0) >= _STUCK * margin:
+            self._tell(
+                "stuck",
+                f"the ranking loss stays at its margin ({logs['pair_loss']:.3f} of {margin:g}): "
+                "train with the instance loss first, or lower "
+                f"--stage{self.stage}.learning_rate",
+            )
+
+    def _tell_alike(self, side: str, cosine: float) -> None:
+        if cosine >= _ALIKE:
+            self._tell(
+                side,
+                f"all {side} are embedded alike (mean cosine {cosine:.3f}): nothing can be found; "
+                f"train anew with a lower --stage{self.stage}.learning_rate",
+            )
+
+    def _tell_starved(self, logs: dict[str, Any]) -> None:
+        spent = time.monotonic() - self._began - logs.get("validation_seconds", 0.0)
+        share = (self.waiting.seconds - self._waited) / max(spent, 1e-9)
+        # The first epoch fills the buffers and traces the step.
+        if self._epoch > 1 and share >= _STARVED:
+            self._tell(
+                "starved",
+                f"{share:.0%} of the epoch went by without input: store smaller pictures, use a "
+                f"faster disk or more cores, or train stage 1 with --stage1.trunk cached",
+            )
+
+    def _tell(self, what: str, line: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self.say(f"warning, stage {self.stage}, epoch {self._epoch}: {line}")
+
+
+def mean_cosine(vectors: np.ndarray) -> float:
+    """Returns the mean cosine of two different rows of unit vectors float `[N, D]`; 0 of one."""
+    count = len(vectors)
+    if count < 2:
+        return 0.0
+    summed = float(np.sum(np.square(vectors.sum(axis=0, dtype=np.float64))))
+    return (summed - count) / (count * (count - 1))
+
+
+def tell_unknown_words(
+    data: Path, split: str, encoder: CaptionEncoder, say: Callable[[str], None]
+) -> None:
+    """Tells where a vocabulary knows few of the words of a split's captions."""
+    known = count_captions(data, split, encoder).coverage()
+    if known["known_words"] < _KNOWN_WORDS:
+        say(
+            f"warning: only {known['known_words']:.0f} % of the words in the captions of {split} "
+            f"are in the vocabulary, and {known['captions_without_known_word']:.0f} % of the "
+            "captions have none: prepare anew, with --lowercase, without --vectors, or with "
+            "vectors of this language"
+        )
