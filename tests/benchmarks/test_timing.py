@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,3 +91,10 @@ def test_even_one_round_has_a_median(rounds: int):
     clock = Clock()
     (values,) = interleave({"a": clock.arm("a", 7, 7, 7)}, rounds, clock=clock).values()
     assert row("a", "s", values) == Row("a", "s", 7, 7, 7)
+
+
+def test_the_peak_of_memory_is_no_part_of_the_parents():
+    held = np.ones(50_000_000)  # 381 MiB
+    program = "from tf_dpce.benchmarks.timing import peak_mib; print(peak_mib())"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert float(answer.stdout) < held.nbytes / 2**20

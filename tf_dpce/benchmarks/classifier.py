@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 
@@ -12,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_dpce.benchmarks.timing import Report, Row, interleave, row, silent
+from tf_dpce.benchmarks.timing import Report, Row, interleave, peak_mib, row, silent
 from tf_dpce.config import Config
 from tf_dpce.losses import InstanceLoss
 from tf_dpce.model import DualPath, RowClassifier
@@ -120,11 +119,11 @@ class _Worker:
 
 
 def _serve(connection: Connection, *case: int) -> None:
-    before = _peak_mib()
+    before = peak_mib()
     step = classifier_step(*case)
     while connection.recv() == "step":
         connection.send(step())
-    connection.send(_peak_mib() - before)
+    connection.send(peak_mib() - before)
 
 
 def classifier_step(
@@ -182,11 +181,6 @@ def _batches(instances: int, dim: int, batch: int) -> tf.data.Dataset:
     ids = draw.integers(0, instances, shape)
     targets = {"image_logits": ids, "text_logits": ids}
     return tf.data.Dataset.from_tensor_slices((inputs, targets)).repeat().prefetch(2)
-
-
-def _peak_mib() -> float:
-    # Linux counts in KiB.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _free_bytes() -> int:

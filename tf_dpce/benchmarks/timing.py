@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -105,12 +105,16 @@ def row(
 
 def peak_memory() -> Row:
     """Returns the most memory that this process has held since it began."""
-    # Linux counts in KiB.
-    return row("memory of the process, peak", "MiB", [_peak_kib() / 1024])
+    return row("memory of the process, peak", "MiB", [peak_mib()])
 
 
-def _peak_kib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_mib() -> float:
+    """Returns the most MiB that this process has held since it began."""
+    # Not `getrusage`, whose figure begins with what the parent held.
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise OSError("/proc/self/status has no VmHWM")
 
 
 def _spread(values: np.ndarray | Sequence[float]) -> tuple[float, float, float]:
