@@ -20,7 +20,7 @@ PIPELINES = sorted((PROJECT / "pipelines").glob("*.py"))
 
 # Data walks through the house in this direction: a room knows only those before it.
 ROOMS = (
-    *("errors", "files", "presets", "config", "sources", "preprocessing", "data"),
+    *("errors", "files", "machine", "presets", "config", "sources", "preprocessing", "data"),
     *("towers", "losses", "model", "evaluation", "training", "studies", "export", "serving"),
     *("search", "benchmarks", "web"),
 )
@@ -102,6 +102,14 @@ def needs_tensorflow(tree: ast.AST) -> list[str]:
     return [name for _, name in _imports(tree) if name.split(".")[0] in banned]
 
 
+def drops_alike_on_all_replicas(tree: ast.AST) -> list[str]:
+    names = ("keras.layers.Dropout", "keras.random.dropout")
+    used = dict(_imports(tree))
+    called = [_dotted(call.func) or "" for call in _calls(tree)]
+    full = [f"{used.get(root := name.split('.')[0], root)}{name[len(root) :]}" for name in called]
+    return [name for name in full if name in names]
+
+
 def talks_to_a_terminal(tree: ast.AST) -> list[str]:
     banned = ("argparse", "sys.stdout", "sys.stderr", "sys.argv")
     found = [name for name in _uses(tree) if name in banned]
@@ -170,6 +178,10 @@ def test_the_model_is_pure_keras():
     assert _complaints(PURE, needs_tensorflow, with_room=False) == []
 
 
+def test_dropout_is_by_the_row_of_the_global_batch():
+    assert _complaints(PURE, drops_alike_on_all_replicas, with_room=False) == []
+
+
 def test_the_library_neither_parses_nor_prints():
     assert _complaints(LIBRARY, talks_to_a_terminal, with_room=False) == []
 
@@ -228,6 +240,24 @@ def test_an_import_from_a_room_above_or_the_own_is_allowed():
 )
 def test_tensorflow_in_the_model_is_found(source: str):
     assert needs_tensorflow(ast.parse(source)) != []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from keras import layers\nx = layers.Dropout(0.5)(x)",
+        "import keras\nx = keras.layers.Dropout(0.5)(x)",
+        "from keras.layers import Dropout\nx = Dropout(0.5)(x)",
+        "import keras\nx = keras.random.dropout(x, 0.5)",
+    ],
+)
+def test_dropout_of_keras_itself_is_found(source: str):
+    assert drops_alike_on_all_replicas(ast.parse(source)) != []
+
+
+def test_a_dropout_made_from_it_is_allowed():
+    source = "import keras\nclass RowDropout(keras.layers.Dropout):\n    pass\nRowDropout(0.5)"
+    assert drops_alike_on_all_replicas(ast.parse(source)) == []
 
 
 @pytest.mark.parametrize(

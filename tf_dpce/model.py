@@ -32,15 +32,20 @@ class InstanceClassifier(layers.Layer):
         self.kernel = self.add_weight(
             shape=(input_shape[-1], self.num_instances), initializer=initializer, name="kernel"
         )
+        self._add_bias()
+
+    def call(self, features: Any) -> Any:
+        """Returns logits `[B, C]` of features `[B, D]`."""
+        return self._biased(ops.matmul(features, self.kernel))
+
+    def _add_bias(self) -> None:
         self.bias = (
             self.add_weight(shape=(self.num_instances,), initializer="zeros", name="bias")
             if self.use_bias
             else None
         )
 
-    def call(self, features: Any) -> Any:
-        """Returns logits `[B, C]` of features `[B, D]`."""
-        logits = ops.matmul(features, self.kernel)
+    def _biased(self, logits: Any) -> Any:
         return logits if self.bias is None else logits + self.bias
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -65,16 +70,11 @@ class RowClassifier(InstanceClassifier):
         self.rows = self.add_weight(
             shape=(self.num_instances, input_shape[-1]), initializer=initializer, name="rows"
         )
-        self.bias = (
-            self.add_weight(shape=(self.num_instances,), initializer="zeros", name="bias")
-            if self.use_bias
-            else None
-        )
+        self._add_bias()
 
     def call(self, features: Any) -> Any:
         """Returns logits `[B, C]` of features `[B, D]`."""
-        logits = ops.matmul(features, ops.transpose(self.rows))
-        return logits if self.bias is None else logits + self.bias
+        return self._biased(ops.matmul(features, ops.transpose(self.rows)))
 
 
 @keras.saving.register_keras_serializable("tf_dpce")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tf_dpce.benchmarks.machine import code_version, machine_facts
 from tf_dpce.benchmarks.report import BENCHMARKS, check_names, figures_table, save_figures
 from tf_dpce.benchmarks.timing import Ratio, Row
 from tf_dpce.errors import UserError
 from tf_dpce.files import read_json
+from tf_dpce.machine import code_version, machine_facts
 
 ROWS = [
     Row("given", "ms a step", 500.0, 480.25, 1520.0, Ratio("given", 1.0, 1.0, 1.0)),

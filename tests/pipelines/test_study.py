@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipelines import study
 from tests.scenes import SIZE, prepare_scenes
+from tf_dpce.machine import code_version, machine_facts
 from tf_dpce.studies import arms
 from tf_dpce.training.callbacks import read_history
 from tf_dpce.training.run import read_config
@@ -79,7 +80,8 @@ def test_an_entry_says_how_it_came_about(finished: Path):
     assert entry["parameters"] > entry["text_parameters"]
     assert entry["seed"] == 0 and entry["overrides"] == {"image": {"crop": False, "flip": False}}
     assert entry["command"].startswith("python -m pipelines.study transfer --data ")
-    assert {"tensorflow", "keras"} < set(entry["versions"]) and "CPU cores" in entry["machine"]
+    assert entry["machine"] == machine_facts() and entry["commit"] == code_version()
+    assert "replica(s) on CPU" in entry["devices"]
     assert entry["date"].startswith("20") and entry["minutes"] >= 0
 
 

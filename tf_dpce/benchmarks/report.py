@@ -11,11 +11,11 @@ from typing import Any
 
 from rich.table import Table
 
-from tf_dpce.benchmarks.machine import code_version, machine_facts
 from tf_dpce.benchmarks.timing import Report, Row, silent
 from tf_dpce.config import Config
 from tf_dpce.errors import UserError
 from tf_dpce.files import write_json
+from tf_dpce.machine import code_version, machine_facts
 
 BENCHMARKS = {
     "mining": "a training step with given, mined and in-batch negatives",

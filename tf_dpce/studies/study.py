@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
-from os import cpu_count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.protocols import evaluate_split, split_named
 from tf_dpce.files import read_json, sole_writer, write_json
+from tf_dpce.machine import code_version, machine_facts
 from tf_dpce.studies.arms import Arm, Question, trained_stages, with_epochs
 from tf_dpce.studies.size import parameters, text_parameters
 from tf_dpce.training.callbacks import HISTORY_FILE, read_history
@@ -217,10 +215,9 @@ def curve(run: Path) -> list[tuple[float, float]]:
 
 
 def _circumstances() -> dict[str, Any]:
-    machine = f"{platform.system()} {platform.machine()}, {cpu_count()} CPU cores"
-    packages = ("tensorflow", "keras", "numpy")
     return {
-        "machine": f"{machine}, {describe(make_strategy())}",
+        "machine": machine_facts(),
+        "devices": describe(make_strategy()),
+        "commit": code_version(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {package: version(package) for package in packages},
     }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from tf_dpce.towers.layers import WordEmbedding, batch_norm, fan_in_uniform
+from tf_dpce.towers.layers import RowDropout, WordEmbedding, batch_norm, fan_in_uniform
 
 
 def recurrent_tower(
@@ -53,13 +53,13 @@ def recurrent_tower(
     # === Functional Model ===
     x = embedding(ids)
     if word_dropout:
-        x = layers.Dropout(word_dropout, noise_shape=(None, None, 1), name="text_word_dropout")(x)
+        x = RowDropout(word_dropout, noise_shape=(None, None, 1), name="text_word_dropout")(x)
     x = batch_norm("text_embedding_bn")(x)
     for number, width in enumerate(hidden_dims):
         x = layers.GRU(width, return_sequences=True, name=f"text_gru{number}")(x)
     x = layers.GlobalMaxPooling1D(name="text_pool")(x)
     if dropout:
-        x = layers.Dropout(dropout, name="text_feature_dropout")(x)
+        x = RowDropout(dropout, name="text_feature_dropout")(x)
     x = layers.Dense(
         output_dim, use_bias=False, kernel_initializer=fan_in_uniform(), name="text_fc"
     )(x)

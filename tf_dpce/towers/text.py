@@ -110,14 +110,14 @@ def bag_of_words_tower(
     ids = keras.Input((max_length,), dtype="int32", name="text")
     x = WordEmbedding(vocabulary_size, embedding_dim, name="text_embedding")(ids)
     if word_dropout:
-        x = layers.Dropout(word_dropout, noise_shape=(None, None, 1), name="text_word_dropout")(x)
+        x = RowDropout(word_dropout, noise_shape=(None, None, 1), name="text_word_dropout")(x)
     x = layers.GlobalAveragePooling1D(name="text_pool")(x)
     x = batch_norm("text_pool_bn")(x)
     for number, width in enumerate(hidden_dims):
         x = layers.Dense(width, use_bias=False, name=f"text_hidden{number}")(x)
         x = layers.ReLU(name=f"text_hidden{number}_relu")(batch_norm(f"text_hidden{number}_bn")(x))
     if dropout:
-        x = layers.Dropout(dropout, name="text_feature_dropout")(x)
+        x = RowDropout(dropout, name="text_feature_dropout")(x)
     x = layers.Dense(output_dim, use_bias=False, name="text_fc")(x)
     return keras.Model(ids, batch_norm("text_fc_bn")(x), name=name)
 

@@ -144,7 +144,7 @@ def check_origin(folder: Path, data: Mapping[str, Any]) -> None:
     Raises:
         UserError: it is no run, or words or pictures have other numbers there.
     """
-    before = _known_data(folder)
+    before = _read_known(folder)["data"]
     for key, what in (
         ("vocabulary_sha256", "another vocabulary"),
         (TRAIN_DIGEST, "other training pictures, or in another order,"),
@@ -177,8 +177,8 @@ def _check_batch(config: Config, number: int, pictures: int, replicas: int) -> N
 def _check_same(run: Path, saved: Mapping[str, Mapping[str, Any]]) -> None:
     """A run can only go on with what it began with."""
     # A run of an earlier version lacks keys that it had no use for: their defaults change nothing.
-    config = to_dict(from_dict(read_config(run)["config"]))
-    before = {"config": config, "data": _known_data(run)}
+    known = _read_known(run)
+    before = {**known, "config": to_dict(from_dict(known["config"]))}
     for part, remedy in (("config", "options"), ("data", "prepared data")):
         differing = sorted(k for k, v in saved[part].items() if before[part].get(k) != v)
         if differing:
@@ -188,11 +188,12 @@ def _check_same(run: Path, saved: Mapping[str, Mapping[str, Any]]) -> None:
             )
 
 
-def _known_data(run: Path) -> Mapping[str, Any]:
-    data = read_config(run)["data"]
-    if TRAIN_DIGEST not in data:
+def _read_known(run: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Returns what a run's `config.json` holds, whose data can be told from other data."""
+    saved = read_config(run)
+    if TRAIN_DIGEST not in saved["data"]:
         raise UserError(
             f"{run / CONFIG_FILE} has no {TRAIN_DIGEST}: an earlier version trained this run, "
             "which can be used but not trained further; train it anew"
         )
-    return data
+    return saved

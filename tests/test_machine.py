@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tf_dpce
-from tf_dpce.benchmarks.machine import code_version, machine_facts
+from tf_dpce.machine import code_version, machine_facts
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
