@@ -128,7 +128,7 @@ class DualPath(keras.Model):
             modality: RowDropout(dropout, name=f"{modality}_dropout")
             for modality in ("image", "text")
         }
-        unit = UnitLength(name="unit_length")
+        unit = UnitLength(name="unit_length", dtype="float32")
         inputs = {
             "image": keras.Input(image_tower.input_shape[1:], name="image"),
             "text": keras.Input(text_tower.input_shape[1:], dtype="int32", name="text"),
@@ -142,7 +142,7 @@ class DualPath(keras.Model):
             outputs[f"{modality}_logits"] = classifier(dropouts[modality](active))
             outputs[f"{modality}_embedding"] = unit(feature)
             rectified.append(unit(active))
-        outputs["pair"] = PairStack(name="pair")(rectified)
+        outputs["pair"] = PairStack(name="pair", dtype="float32")(rectified)
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
         # === Config ===

@@ -126,6 +126,19 @@ def test_only_a_trained_trunk_is_trained(scenes: Path, tmp_path: Path, trunk: st
     assert {"image_fc1", "text_embedding", "text_1_1_b", "instance_classifier"} <= found
 
 
+def test_a_trunk_can_be_trained_from_one_of_its_layers_on(scenes: Path, tmp_path: Path):
+    found = trained(stage(2, scenes, tmp_path, stage2__trunk_from="image_conv3"))
+    assert {name for name in found if name.startswith("image_conv")} == {
+        *("image_conv3", "image_conv4", "image_conv5"),
+        *("image_conv3_bn", "image_conv4_bn", "image_conv5_bn"),
+    }
+
+
+def test_a_layer_that_the_trunk_lacks_is_the_users_mistake(scenes: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="no layer block_3 to train from: give one of pixels, "):
+        stage(2, scenes, tmp_path, stage2__trunk_from="block_3")._compile(Order(0, 48, BATCH))
+
+
 def test_a_classifier_without_a_loss_is_not_trained(scenes: Path, tmp_path: Path):
     contrastive = {
         "stage2__loss__image_instance": 0.0,

@@ -118,6 +118,8 @@ class StageConfig:
         epochs: passes over the training pictures; 0 leaves the stage out.
         batch_size: B, over all replicas.
         trunk: "cached" (frozen, its features computed once), "frozen" or "trained".
+        trunk_from: first layer of the trunk that is trained, where it is; those before stay as they
+            are, which saves most of the time that the large early maps cost. None trains all.
         views: augmented views of each picture in the feature cache, the plain one included.
         optimizer: the recipe's "sgd" (Nesterov, decay coupled) or "adamw" (decay decoupled).
         learning_rate: at its highest.
@@ -139,6 +141,7 @@ class StageConfig:
     epochs: int = 0
     batch_size: int = 32
     trunk: Literal["cached", "frozen", "trained"] = "trained"
+    trunk_from: str | None = None
     views: int = 4
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.01
@@ -164,6 +167,7 @@ class Config:
         seed: of initial weights, data order, augmentation and dropout.
         weights: of the trunk: "imagenet", "none" or a file.
         vectors: file of word vectors to start from (GloVe, word2vec or .npz), or None (random).
+        precision: of the layers' arithmetic; weights, unit vectors and losses stay float32.
         checkpoint_minutes: minutes from one checkpoint to the next within an epoch.
         image: the image tower.
         text: the text tower.
@@ -175,6 +179,7 @@ class Config:
     seed: int = 0
     weights: str = "imagenet"
     vectors: str | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
     checkpoint_minutes: float = 5.0
     image: ImageConfig = field(default_factory=ImageConfig)
     text: TextConfig = field(default_factory=TextConfig)

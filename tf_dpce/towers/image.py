@@ -133,6 +133,27 @@ def image_trunk(backbone: str, weights: str | None, input_size: int) -> keras.Mo
     return keras.Model(pixels, features, name="image_trunk")
 
 
+def freeze_before(trunk: keras.Model, first: str) -> None:
+    """Freezes the layers of a trunk that come before one.
+
+    Args:
+        trunk: what `image_trunk` returned.
+        first: name of the first layer that stays as it is, such as "block_3_expand".
+
+    Raises:
+        UserError: the trunk has no such layer.
+    """
+    names = [layer.name for layer in trunk.layers]
+    network = trunk.get_layer("image_network").layer if "image_network" in names else trunk
+    names = [layer.name for layer in network.layers]
+    if first not in names:
+        raise UserError(
+            f"the trunk has no layer {first} to train from: give one of {', '.join(names)}"
+        )
+    for layer in network.layers[: names.index(first)]:
+        layer.trainable = False
+
+
 def image_head(input_dim: int, output_dim: int, head_dim: int, dropout: float = 0.0) -> keras.Model:
     """Builds the head of the recipe: dense, BatchNorm, ReLU, dense, BatchNorm; no biases.
 

@@ -93,9 +93,9 @@ def cached_features(
 ) -> FeatureCache:
     """Returns the features of a split, from `DATA/features/` or computed and left there.
 
-    The file is keyed by all that it depends on: the split's shards, the trunk and its weights,
-    the pictures' size, squash, crop and flip, and the number of views. Captions are cheap, and
-    encoded anew.
+    The file is keyed by all that it depends on: the split's shards, the trunk, its weights and its
+    precision, the pictures' size, squash, crop and flip, and the number of views. Captions are
+    cheap, and encoded anew.
 
     Args:
         trunk: model of pixels to features `[B, F]`.
@@ -118,8 +118,9 @@ def _key(trunk: keras.Model, data: Path, split: str, image: ImageConfig, views: 
     shards = [shard.sha256 for shard in Manifest.load(data).splits[split].shards]
     weights = [sha256(v.numpy().tobytes()).hexdigest() for v in trunk.weights]
     augmentation = (image.squash, image.crop, image.flip)
-    pixels = json.dumps([image.backbone, image.input_size, *augmentation, views])
-    return sha256_lines([*shards, *weights, pixels])[:16]
+    pixels = [image.backbone, image.input_size, *augmentation, views]
+    computed = json.dumps([*pixels, trunk.output.dtype])
+    return sha256_lines([*shards, *weights, computed])[:16]
 
 
 def _write_features(

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tf_dpce.config import LossConfig, StageConfig
 from tf_dpce.model import DualPath
+from tf_dpce.towers.image import freeze_before
 from tf_dpce.training.build import stage_losses
 from tf_dpce.training.mining import Candidates, MinedDualPath
 from tf_dpce.training.optimizers import stage_optimizer
@@ -33,6 +34,8 @@ def stage_network(
     losses, weights = stage_losses(settings.loss)
     trunk = model.image_tower.get_layer("image_trunk")
     trunk.trainable = settings.trunk == "trained"
+    if trunk.trainable and settings.trunk_from is not None:
+        freeze_before(trunk, settings.trunk_from)
     model.classifier.trainable = "image_logits" in losses or "text_logits" in losses
     network = model.over_features() if settings.trunk == "cached" else model
     if sampler is not None:

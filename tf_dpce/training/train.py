@@ -27,6 +27,7 @@ from tf_dpce.training.checks import (
     told_to_resume,
 )
 from tf_dpce.training.features import Bar, Report, silent_bar
+from tf_dpce.training.precision import in_own_precision
 from tf_dpce.training.run import CONFIG_FILE, provenance
 from tf_dpce.training.stages import Stage
 from tf_dpce.training.strategy import describe, make_strategy
@@ -38,6 +39,7 @@ Say = Callable[[str], None]
 _WARM, _TIMED = 5, 20
 
 
+@in_own_precision
 def train(
     config: Config,
     data: Path,
@@ -106,6 +108,7 @@ def train(
                 restore_checkpoint(checkpoint_path(run, number, "best"), model.variables)
 
 
+@in_own_precision
 def seconds_per_step(config: Config, data: Path, progress: Bar = silent_bar) -> dict[int, float]:
     """Measures a step of each stage on this machine; writes nothing but a feature cache.
 
