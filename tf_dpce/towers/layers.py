@@ -68,6 +68,42 @@ class WordEmbedding(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tf_dpce")
+class CausalConvolution(keras.layers.Conv1D):
+    """`Conv1D` of width 1 or 2 without a bias, padded on the left, by matrix products.
+
+    On a CPU a product of all places at once takes down to half of the time of TensorFlow's
+    convolution, its gradients included, and a stride leaves places out before it, not after.
+
+    Args:
+        filters: width of the result.
+        kernel_size: 1 or 2.
+        strides: places from one result to the next.
+    """
+
+    def __init__(self, filters: int, kernel_size: Any, strides: Any = 1, **kwargs: Any) -> None:
+        fixed = {"padding": "causal", "use_bias": False}
+        super().__init__(filters, kernel_size, strides, **{**kwargs, **fixed})
+        if self.kernel_size[0] > 2:
+            raise ValueError(f"kernel_size is 1 or 2, not {self.kernel_size[0]}")
+
+    def call(self, inputs: Any) -> Any:
+        """Returns `[B, ceil(T / strides), filters]` of `[B, T, C]`."""
+        stride = self.strides[0]
+        here = _at_places(inputs[:, ::stride], self.kernel[-1])
+        if self.kernel_size[0] == 1 or here.shape[1] == 1:
+            return here
+        # What a place t * stride sees before it; the first place sees nothing there.
+        before = inputs[:, stride - 1 :: stride][:, : here.shape[1] - 1]
+        return here + ops.pad(_at_places(before, self.kernel[0]), ((0, 0), (1, 0), (0, 0)))
+
+
+def _at_places(inputs: Any, matrix: Any) -> Any:
+    """Returns `[B, T, D]` of `[B, T, C]` and a matrix `[C, D]`."""
+    rows = ops.matmul(ops.reshape(inputs, (-1, inputs.shape[-1])), matrix)
+    return ops.reshape(rows, (-1, inputs.shape[1], matrix.shape[-1]))
+
+
+@keras.saving.register_keras_serializable("tf_dpce")
 class RowDropout(keras.layers.Dropout):
     """Dropout whose mask is a function of seed, step and the row of the global batch.
 

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from tf_dpce.towers.layers import RowDropout, WordEmbedding, batch_norm, fan_in_uniform
+from tf_dpce.towers.layers import (
+    CausalConvolution,
+    RowDropout,
+    WordEmbedding,
+    batch_norm,
+    fan_in_uniform,
+)
 
 WIDTHS = (256, 512, 1024, 2048)
 
@@ -154,14 +160,6 @@ def _block(
 def _convolution(
     x: keras.KerasTensor, width: int, kernel: int, stride: int, name: str
 ) -> keras.KerasTensor:
-    # Width 2 pads one place on the left; "same" would pad the right side.
-    x = layers.Conv1D(
-        width,
-        kernel,
-        strides=stride,
-        padding="causal",
-        use_bias=False,
-        kernel_initializer=fan_in_uniform(),
-        name=name,
-    )(x)
+    initializer = fan_in_uniform()
+    x = CausalConvolution(width, kernel, stride, kernel_initializer=initializer, name=name)(x)
     return batch_norm(f"{name}_bn")(x)
