@@ -43,6 +43,7 @@ def test_multiply_adds_are_those_of_the_layers(
 def test_figures_are_made_of_the_seconds_of_a_round():
     seconds = {
         "step": np.array([5.0, 10.0]),
+        "step on one batch in memory": np.array([4.5, 9.5]),
         "update": np.array([1.0, 2.0]),
         "float32 matrix product": np.array([2.0, 4.0]),
     }
@@ -52,6 +53,9 @@ def test_figures_are_made_of_the_seconds_of_a_round():
     figures = {(row.name, row.unit): row for row in rows}
     assert figures["step", "ms"] == Row("step", "ms", 7500, 5000, 10000)
     assert figures["step", "pairs a second"].median == pytest.approx((8 / 5 + 8 / 10) / 2)
+    assert figures["step on one batch in memory", "ms"].ratio == Ratio(
+        "step", pytest.approx(0.925), 0.9, 0.95
+    )
     assert figures["the optimizer's update", "ms"].ratio == Ratio("step", 0.2, 0.2, 0.2)
     assert figures["multiply-adds of a step", "billion"].median == 12
     # 3 of 5 and 1.5 of 2.5.
@@ -63,4 +67,4 @@ def test_step_update_and_product_are_timed_together():
     rows = measure(from_dict(TOWERS), batch_size=4, classes=24, words=30, side=64, rounds=3)
     # Of towers so small, a busy machine may find the update longer than the step around it.
     check_rows([row for row in rows if row.name != "step without its update"])
-    assert len(rows) == 7
+    assert len(rows) == 8

@@ -14,6 +14,7 @@ from pipelines import study
 from tests.scenes import SIZE, prepare_scenes
 from tf_dpce.machine import code_version, machine_facts
 from tf_dpce.studies import arms
+from tf_dpce.studies.study import curve
 from tf_dpce.training.callbacks import read_history
 from tf_dpce.training.run import read_config
 
@@ -99,6 +100,9 @@ def test_epochs_fill_the_minutes_by_what_a_step_was_measured_to_take(finished: P
         assert len(rows) == timing["epochs"]
         validated = [row for row in rows if row["val_rsum"]]
         assert all(row["validation_seconds"] for row in validated)
+        minutes = [place for place, _ in curve(finished / name, entry["timing"])]
+        assert minutes == pytest.approx([int(row["epoch"]) * seconds / 60 for row in validated])
+        assert entry["minutes"] == minutes[-1]
         assert float(validated[-1]["val_rsum"]) == pytest.approx(entry["metrics"][name]["rsum"])
 
 

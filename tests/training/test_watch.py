@@ -24,14 +24,15 @@ SOFTMAX = LossConfig(0, 0, 1.0, "contrastive", margin=0.5)
 
 
 def lines_of(loss: LossConfig, *epochs: dict, waited: float = 0.0) -> list[str]:
-    """What is told over epochs with these logs; each epoch lasts 10 seconds."""
+    """What is told over epochs with these logs, which it adds to; each lasts 10 seconds."""
     lines, waiting = [], SimpleNamespace(seconds=0.0)
     found = Watch(2, loss, waiting, lines.append)
     for epoch, logs in enumerate(epochs):
         found.on_epoch_begin(epoch)
         found._began -= 10
         waiting.seconds += waited
-        found.on_epoch_end(epoch, {"loss": 1.0, **logs})
+        logs["loss"] = 1.0
+        found.on_epoch_end(epoch, logs)
     return lines
 
 
@@ -63,6 +64,12 @@ def test_an_epoch_without_input_is_told():
     # The time of the validation is none of the input's: 4 of 10 seconds are left.
     (line,) = lines_of(SOFTMAX, *[{"validation_seconds": 6.0}] * 2, waited=1.0)
     assert "25% of the epoch" in line
+
+
+def test_the_share_without_input_is_logged():
+    logs = {"validation_seconds": 6.0}
+    lines_of(SOFTMAX, logs, waited=0.08)
+    assert logs["input_share"] == pytest.approx(0.02, abs=1e-4)
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])

@@ -19,6 +19,7 @@ from tf_dpce.training.network import stage_network
 from tf_dpce.training.strategy import make_strategy
 
 _PRODUCT = "float32 matrix product"
+_ONE_BATCH = "step on one batch in memory"
 
 
 def measure(
@@ -31,7 +32,9 @@ def measure(
     side: int = 2_048,
     rounds: int = 8,
 ) -> list[Row]:
-    """Times a step over cached features, its update, and a product of as many multiply-adds.
+    """Times a step over cached features, its parts, and a product of as many multiply-adds.
+
+    Its parts are the same step without the cache, on one batch over and over, and its update.
 
     Args:
         config: whose towers and stage 1 are taken.
@@ -51,8 +54,10 @@ def measure(
     cache = random_cache(config, width, words, classes)
     work = batch_size * step_multiply_adds(network, set(stage_losses(stage.loss)[0]))
     products = math.ceil(work / side**3)
+    batches = random_batches(cache, config, stage)
     arms = {
-        "step": fit_step(network, random_batches(cache, config, stage), strategy),
+        "step": fit_step(network, batches, strategy),
+        _ONE_BATCH: fit_step(network, batches.take(1).cache().repeat(), strategy),
         "update": _update(network, strategy),
         _PRODUCT: _matrix_products(side, products),
     }
@@ -135,6 +140,7 @@ def _rows(
     return [
         row("step", "ms", 1000 * step),
         row("step", "pairs a second", batch_size / step),
+        row(_ONE_BATCH, "ms", 1000 * seconds[_ONE_BATCH], "step", 1000 * step),
         row("the optimizer's update", "ms", 1000 * update, "step", 1000 * step),
         row("multiply-adds of a step", "billion", [work / 1e9]),
         row(_PRODUCT, unit, ceiling),

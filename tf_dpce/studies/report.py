@@ -60,12 +60,13 @@ def draw_curves(results: Mapping[str, Any], out: Path) -> Path:
 
     figure = Figure(figsize=(9, 5.5), dpi=150, layout="constrained")
     axes = figure.subplots()
-    curves = {name: curve(out / name) for name in results["arms"]}
+    arms = results["arms"]
+    curves = {name: curve(out / name, entry["timing"]) for name, entry in arms.items()}
     right = max(points[-1][0] for points in curves.values())
     top = 1.1 * max(max(rsum for _, rsum in points) for points in curves.values()) or 1.0
     ends = _spread([points[-1][1] for points in curves.values()], top)
     for (name, points), end, colour in zip(curves.items(), ends, _cycle(curves), strict=True):
-        two = len(results["arms"][name]["epochs"]) > 1
+        two = len(arms[name]["epochs"]) > 1
         axes.plot(*zip(*points, strict=True), "--o" if two else "-o", color=colour, markersize=3)
         axes.annotate(
             f"{name.replace('_', ' ')}  {points[-1][1]:.1f}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,7 +82,7 @@ class Study:
                     say(f"{arm.name}: finished before")
                     continue
                 self._train(arm, data, entry, say, progress, verbose)
-                entry |= self._scores(arm, targets)
+                entry |= self._scores(arm, entry["timing"], targets)
                 write_json(self.out / STUDY_FILE, results)
         return results
 
@@ -184,7 +184,9 @@ class Study:
             verbose=verbose,
         )
 
-    def _scores(self, arm: Arm, targets: tuple[Path, ...]) -> dict[str, Any]:
+    def _scores(
+        self, arm: Arm, timing: Sequence[Mapping[str, Any]], targets: tuple[Path, ...]
+    ) -> dict[str, Any]:
         """Returns sizes, minutes and scores of a trained arm.
 
         It is scored with its last weights. The best ones of all epochs would be chosen by the very
@@ -195,20 +197,27 @@ class Study:
         metrics = {t.resolve().name: evaluate_split(*known, t, SPLIT) for t in targets}
         return {
             "epochs": [run.config.stage(number).epochs for number in trained_stages(run.config)],
-            "minutes": curve(self.out / arm.name)[-1][0],
+            "minutes": curve(self.out / arm.name, timing)[-1][0],
             "text_parameters": text_parameters(run.model.text_tower),
             "parameters": parameters(run.model),
             "metrics": metrics,
         }
 
 
-def curve(run: Path) -> list[tuple[float, float]]:
-    """Returns (minutes of training, rsum) of each validation of a run, the validations' time not
-    counted.
+def curve(run: Path, timing: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """Returns (minutes of training, rsum) of each validation of an arm.
+
+    The minutes are those that its steps were measured to take before any arm was trained, so that
+    what else the machine does meanwhile bends no curve.
+
+    Args:
+        run: folder of the arm.
+        timing: of its stages, as in `study.json`.
     """
+    epochs = {part["stage"]: part["seconds_per_step"] * part["steps_per_epoch"] for part in timing}
     seconds, points = 0.0, []
     for row in read_history(run / HISTORY_FILE, before=(3, 0)):
-        seconds += float(row["epoch_seconds"]) - float(row["validation_seconds"] or 0)
+        seconds += epochs[int(row["stage"])]
         if row["val_rsum"]:
             points.append((seconds / 60, float(row["val_rsum"])))
     return points

@@ -23,6 +23,7 @@ _COLUMNS = (
     "epoch",
     "epoch_seconds",
     "validation_seconds",
+    "input_share",
     "learning_rate",
     "loss",
     "image_logits_loss",

@@ -31,7 +31,8 @@ class Watch(keras.callbacks.Callback):
     """Tells of training that goes on and leads nowhere; stops it where the loss is no number.
 
     It stands behind the validation, whose logs it reads, and before the checkpoints, so that none
-    is written of a loss that is no number. Each thing is told once a stage.
+    is written of a loss that is no number. Each thing is told once a stage. `input_share`, of an
+    epoch's time without its validation that went by waiting for batches, is added to the logs.
 
     Args:
         stage: 1 or 2.
@@ -91,6 +92,7 @@ class Watch(keras.callbacks.Callback):
     def _tell_starved(self, logs: dict[str, Any]) -> None:
         spent = time.monotonic() - self._began - logs.get("validation_seconds", 0.0)
         share = (self.waiting.seconds - self._waited) / max(spent, 1e-9)
+        logs["input_share"] = round(share, 4)
         # The first epoch fills the buffers and traces the step.
         if self._epoch > 1 and share >= _STARVED:
             self._tell(
