@@ -13,15 +13,17 @@ from tf_dpce.towers.layers import CausalConvolution
 @pytest.mark.parametrize("width", [1, 2])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("places", [1, 2, 3, 7, 8, 31, 32])
-def test_a_causal_convolution_is_keras_own(width: int, stride: int, places: int):
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_causal_convolution_is_keras_own(width: int, stride: int, places: int, bias: bool):
     draw = np.random.default_rng(places)
     rows = tf.constant(draw.normal(size=(3, places, 5)), tf.float32)
     own, plain = (
-        CausalConvolution(4, width, stride),
-        keras.layers.Conv1D(4, width, stride, padding="causal", use_bias=False),
+        CausalConvolution(4, width, stride, use_bias=bias),
+        keras.layers.Conv1D(4, width, stride, padding="causal", use_bias=bias),
     )
     own.build(rows.shape), plain.build(rows.shape)
-    plain.set_weights(own.get_weights())
+    weights = [draw.normal(size=v.shape) for v in own.weights]
+    own.set_weights(weights), plain.set_weights(weights)
     found = []
     for layer in (own, plain):
         with tf.GradientTape() as tape:

@@ -13,7 +13,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tests.scenes import SIZE
 from tf_dpce.config import ImageConfig, TextConfig
@@ -209,16 +208,14 @@ def test_a_full_disk_is_met_before_the_work(
     assert start == 0 and 0 < length - 12 * 5 * 512 * 2 <= 256
 
 
-def test_a_failure_half_way_leaves_no_cache(data: Path, encoder: CaptionEncoder):
-    class Broken:
-        weights: tuple = ()
-        input_shape = (None, SIZE, SIZE, 3)
-        output_shape = (None, 4)
-
-        def __call__(self, pixels: tf.Tensor, training: bool) -> tf.Tensor:
-            raise RuntimeError("out of memory")
+def test_a_failure_half_way_leaves_no_cache(
+    data: Path, trunk: keras.Model, encoder: CaptionEncoder
+):
+    def fail(done: int, total: int) -> None:
+        assert 0 < done < total
+        raise RuntimeError("out of memory")
 
     before = files(data)
     with pytest.raises(RuntimeError, match="out of memory"):
-        cached_features(Broken(), data, "train", IMAGE, encoder, 1)
+        cached_features(trunk, data, "train", IMAGE, encoder, 6, lambda: nullcontext(fail))
     assert files(data) == before

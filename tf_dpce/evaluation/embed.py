@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.model import DualPath
+from tf_dpce.towers.folding import folded
 
 Encode = Callable[[tf.Tensor], tf.Tensor]
 
@@ -70,10 +71,13 @@ def embed_texts(
 
 
 def compiled(encoder: keras.Model) -> Encode:
-    """Returns a model as a function in inference mode: one trace for batches of all lengths."""
-    place = encoder.inputs[0]
+    """Returns a model as a function in inference mode: one trace for batches of all lengths.
+
+    It answers with the weights that the model has now.
+    """
+    fast, place = folded(encoder), encoder.inputs[0]
     signature = [tf.TensorSpec(place.shape, place.dtype)]
-    return tf.function(lambda batch: encoder(batch, training=False), input_signature=signature)
+    return tf.function(lambda batch: fast(batch, training=False), input_signature=signature)
 
 
 def embed(

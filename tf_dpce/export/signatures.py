@@ -10,6 +10,7 @@ from tf_dpce.model import DualPath
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.image import check, evaluation_pixels
 from tf_dpce.preprocessing.text import CaptionEncoder
+from tf_dpce.towers.folding import folded
 
 # Pictures of one request that are decoded at a time. Each may take a gigabyte while it is
 # resized, if it is as large as `status.MAX_PIXELS` allows.
@@ -38,8 +39,8 @@ class Signatures:
         self, model: DualPath, caption_encoder: CaptionEncoder, squash: bool = False
     ) -> None:
         self._caption_encoder = caption_encoder
-        self._image_encoder = model.image_encoder
-        self._text_encoder = model.text_encoder
+        self._image_encoder = folded(model.image_encoder)
+        self._text_encoder = folded(model.text_encoder)
         self._image_size = self._image_encoder.input_shape[1]
         self._squash = squash
 

@@ -18,6 +18,7 @@ from tf_dpce.config import ImageConfig, TextConfig
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.order import CAPTION, SHIFT, VIEW, Order
 from tf_dpce.data.pipeline import Batches, view_batches
+from tf_dpce.evaluation.embed import compiled
 from tf_dpce.files import publish_file, remove_stale, sha256_lines
 from tf_dpce.preprocessing.text import CaptionEncoder, position_shift
 from tf_dpce.training.captions import CaptionTable, encode_captions
@@ -138,9 +139,7 @@ def _write_features(
     # Writing to a map of a full disk kills the process; reserving the disk is a plain OSError.
     with path.open("r+b") as stream:
         os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-    # One trace for all batches, the shorter last one included.
-    signature = [tf.TensorSpec(trunk.input_shape, tf.float32)]
-    forward = tf.function(lambda pixels: trunk(pixels, training=False), input_signature=signature)
+    forward = compiled(trunk)
     for view in range(views):
         done = 0
         for pixels in view_batches(data, split, image, view, _BATCH):

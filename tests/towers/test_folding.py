@@ -1,0 +1,106 @@
+"""Folding: the same answers with fewer layers."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tf_dpce.model import DualPath
+from tf_dpce.towers import image_tower, text_tower
+from tf_dpce.towers.folding import folded
+
+
+def norms(model: keras.Model) -> int:
+    return sum(isinstance(layer, layers.BatchNormalization) for layer in model._flatten_layers())
+
+
+def stirred(model: keras.Model, seed: int = 0) -> keras.Model:
+    """BatchNorm as training leaves it: at its start it is an identity."""
+    draw = np.random.default_rng(seed)
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([draw.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("backbone", "left"),
+    # All of ResNet's and MobileNet's follow a convolution, the head's a dense layer. A DenseNet
+    # normalises what several layers give: 58 blocks open with one, as do 3 transitions and its end.
+    [("small", 0), ("MobileNetV2", 0), ("ResNet50", 0), ("VGG16", 0), ("DenseNet121", 62)],
+)
+def test_a_folded_image_tower_answers_as_before(backbone: str, left: int):
+    keras.utils.set_random_seed(0)
+    size = 32
+    tower = stirred(image_tower(backbone, input_size=size, output_dim=8, head_dim=16))
+    pixels = np.random.default_rng(0).uniform(0, 255, (3, size, size, 3)).astype(np.float32)
+    plain, fast = tower(pixels, training=False), folded(tower)
+    np.testing.assert_allclose(
+        fast(pixels, training=False), plain, rtol=1e-3, atol=1e-4 * np.abs(plain).max()
+    )
+    assert norms(fast) == left < norms(tower)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_folded_text_tower_answers_as_before(seed: int):
+    keras.utils.set_random_seed(seed)
+    tower = text_tower(30, 9, 6, blocks=(2, 1, 1), output_dim=5, widths=(8, 16, 16), dropout=0.5)
+    stirred(tower, seed)
+    ids = np.random.default_rng(seed).integers(0, 31, (7, 9)).astype(np.int32)
+    fast = folded(tower)
+    np.testing.assert_allclose(fast(ids), tower(ids, training=False), rtol=1e-4, atol=1e-5)
+    # The one over word vectors stays: an empty place has none, and yet is normalised.
+    assert norms(fast) == 1
+
+
+def test_encoders_of_a_whole_model():
+    keras.utils.set_random_seed(0)
+    texts = text_tower(30, 9, 6, blocks=(1,), output_dim=5, widths=(8,))
+    model = stirred(DualPath(image_tower("small", input_size=32, output_dim=5), texts, 3))
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    before = model.image_encoder(pixels, training=False)
+    np.testing.assert_allclose(folded(model.image_encoder)(pixels), before, atol=1e-5)
+    # It is a copy: the model itself stays as it was, and can be folded again.
+    np.testing.assert_array_equal(model.image_encoder(pixels, training=False), before)
+    assert norms(folded(model.image_encoder)) == 0
+
+
+def test_no_copy_is_kept_alive():
+    tower = image_tower("small", input_size=32, output_dim=5)
+    copies = [weakref.ref(folded(tower)) for _ in range(3)]
+    keras.backend.clear_session()
+    gc.collect()
+    assert [copy() for copy in copies] == [None] * 3
+
+
+def test_what_another_layer_takes_as_well_is_not_folded():
+    rows = keras.Input((4,))
+    wide = layers.Dense(3, name="wide")(rows)
+    normal = layers.BatchNormalization(name="normal")(wide)
+    model = stirred(keras.Model(rows, layers.Add()([wide, normal])))
+    given = np.ones((2, 4), np.float32)
+    fast = folded(model)
+    np.testing.assert_allclose(fast(given), model(given, training=False), atol=1e-6)
+    assert norms(fast) == 1
+
+
+def test_what_is_given_out_as_well_is_not_folded():
+    rows = keras.Input((4,))
+    wide = layers.Dense(3, name="wide")(rows)
+    model = stirred(keras.Model(rows, [wide, layers.BatchNormalization()(wide)]))
+    given = np.ones((2, 4), np.float32)
+    for one, other in zip(folded(model)(given), model(given, training=False), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_what_is_rectified_first_is_not_folded():
+    rows = keras.Input((4,))
+    active = layers.Dense(3, activation="relu")(rows)
+    model = stirred(keras.Model(rows, layers.BatchNormalization()(active)))
+    given = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    np.testing.assert_allclose(folded(model)(given), model(given, training=False), atol=1e-6)
