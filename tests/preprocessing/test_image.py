@@ -13,6 +13,7 @@ from PIL import Image
 
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.image import (
+    _decode_reduced,
     check,
     crop_window,
     decode,
@@ -181,6 +182,38 @@ def test_a_plain_colour_stays_plain_at_every_size(size: int):
     assert result == pytest.approx(np.tile([250.0, 10.0, 20.0], (size, size, 1)), abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        # The shorter side stays 20 long, or as long as it is; a side that is odd is rounded up.
+        (39, 400, (39, 400)),
+        (40, 41, (20, 21)),
+        (79, 80, (40, 40)),
+        (400, 80, (100, 20)),
+        (160, 161, (20, 21)),
+        (400, 400, (50, 50)),
+        (15, 90, (15, 90)),
+    ],
+)
+def test_a_jpeg_is_halved_while_it_is_decoded(height: int, width: int, expected: tuple[int, int]):
+    contents = tf.constant(encoded(smooth(height, width), "JPEG"))
+    assert _decode_reduced(contents, 20).shape == (*expected, 3)
+    assert _decode_reduced(tf.constant(encoded(smooth(height, width), "PNG")), 20).shape[:2] == (
+        height,
+        width,
+    )
+
+
+@pytest.mark.parametrize("squash", [False, True])
+def test_a_halved_jpeg_shows_what_a_whole_one_does(squash: bool):
+    pixels = smooth(300, 500)
+    jpeg, png = (tf.constant(encoded(pixels, kind)) for kind in ("JPEG", "PNG"))
+    halved, whole = (evaluation_pixels(contents, 32, squash) for contents in (jpeg, png))
+    # The slopes rise by 8 a pixel of the result: it lies within half a pixel of where it was.
+    np.testing.assert_allclose(halved, whole, atol=8)
+    assert np.abs(halved - whole).mean() < 2
+
+
 def test_resizing_is_antialiased_and_stays_in_range():
     # A fine chequerboard shrunk to a tenth is grey; picking single pixels would leave 0 or 255.
     board = (255 * (np.indices((80, 80)).sum(0) % 2)).astype(np.uint8)
@@ -342,16 +375,20 @@ def test_jpeg_and_png_of_the_same_pixels_give_the_same(seed: int):
     jpeg = encoded(smooth(60, 90), "JPEG", quality=95, subsampling=0)
     png = encoded(decode(tf.constant(jpeg)).numpy(), "PNG")
     values = draws(seed)
+    # So large that no window could be halved.
     np.testing.assert_array_equal(
-        augmented(jpeg, values, True, True), augmented(png, values, True, True)
+        augmented(jpeg, values, True, True, 40), augmented(png, values, True, True, 40)
     )
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_crop_shows_its_window(seed: int):
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_the_crop_shows_its_window(seed: int, kind: str):
     pixels, values = smooth(300, 300), draws(seed)
     top, left, rows, columns = crop_window(300, 300, values).numpy()
-    result = augmented(encoded(pixels, "PNG"), values, crop=True, flip=False, size=60)
+    # Sides of 0.8 * 300 * sqrt(3 / 4) = 207 at least: the JPEG is decoded at half its size.
+    assert min(rows, columns) >= 2 * 60
+    result = augmented(encoded(pixels, kind), values, crop=True, flip=False, size=60)
     # Slopes: red tells the column, green the row; corners show the corners of the window.
     red = pixels[0, [left, left + columns - 1], 0]
     green = pixels[[top, top + rows - 1], 0, 1]

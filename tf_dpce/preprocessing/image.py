@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import tensorflow as tf
 
@@ -16,6 +18,8 @@ _MAX_LOG_ASPECT = math.log(4 / 3)
 _MIN_SIDE_SCALE_SQUARED = 0.8**2
 # Of a whole picture, long side by short side: no banner may fill the memory.
 _MAX_WHOLE_ASPECT = 4
+# How often a JPEG can be halved while it is decoded.
+_HALVINGS = 3
 
 
 def check(
@@ -77,12 +81,15 @@ def decode(contents: tf.Tensor) -> tf.Tensor:
 def evaluation_pixels(contents: tf.Tensor, size: int, squash: bool = False) -> tf.Tensor:
     """Returns the largest centred square as float32 RGB `[size, size, 3]` in 0..255.
 
+    A JPEG whose shorter side is twice `size` or more is halved, once or several times, while it is
+    decoded, which costs a fraction of decoding it whole.
+
     Args:
         contents: scalar string, the bytes of a file that `check` accepts.
         size: the side of the result, in pixels.
         squash: whether to return all of the picture, squashed to a square, instead.
     """
-    pixels = decode(contents)
+    pixels = _decode_reduced(contents, size)
     if squash:
         return _resize(pixels, size)
     side = tf.reduce_min(tf.shape(pixels)[:2])
@@ -101,7 +108,7 @@ def whole_pixels(contents: tf.Tensor, size: int, squash: bool = False) -> tf.Ten
     """
     if squash:
         return evaluation_pixels(contents, size, squash)
-    pixels = decode(contents)
+    pixels = _decode_reduced(contents, size)
     pixels = _centre(pixels, _MAX_WHOLE_ASPECT * tf.reduce_min(tf.shape(pixels)[:2]))
     sides = tf.cast(tf.shape(pixels)[:2], tf.float64)
     sides = tf.cast(tf.round(sides * (size / tf.reduce_min(sides))), tf.int32)
@@ -123,12 +130,13 @@ def training_pixels(
         size: the side of the result, in pixels.
         draws: float32 `[5]`, uniform in 0..1: all the chance there is.
         crop: whether to take a random rectangle (aspect 3/4 to 4/3, side 0.8 to 1) instead of
-            the centred square. Only the rectangle is decoded where the picture is a JPEG.
+            the centred square. Only the rectangle is decoded where the picture is a JPEG, and
+            reduced like a whole one.
         flip: whether to mirror half of the pictures.
         squash: whether to squash the picture to a square before either.
     """
     pixels = (
-        _resize(_decode_window(contents, draws, squash), size)
+        _resize(_decode_window(contents, size, draws, squash), size)
         if crop
         else evaluation_pixels(contents, size, squash)
     )
@@ -168,11 +176,42 @@ def crop_window(
     return tf.stack([top, left, crop_height, crop_width])
 
 
-def _decode_window(contents: tf.Tensor, draws: tf.Tensor, squash: bool) -> tf.Tensor:
+def _decode_reduced(contents: tf.Tensor, size: int) -> tf.Tensor:
+    """Decodes as `decode` does, a JPEG with no side shorter than `size` that was not before."""
+
+    def jpeg() -> tf.Tensor:
+        halvings = _halvings(tf.io.extract_jpeg_shape(contents)[:2], size)
+        return _at_ratio(halvings, lambda ratio: tf.io.decode_jpeg(contents, 3, ratio))
+
+    return tf.cond(
+        _starts_with(contents, _JPEG), jpeg, lambda: tf.io.decode_png(contents, channels=3)
+    )
+
+
+def _halvings(sides: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns how often sides int32 `[2]` can be halved and stay `size` long."""
+    doubled = size * tf.constant([2**count for count in range(1, _HALVINGS + 1)])
+    return tf.reduce_sum(tf.cast(tf.reduce_min(sides) >= doubled, tf.int32))
+
+
+def _at_ratio(halvings: tf.Tensor, decode_at: Callable[[int], tf.Tensor]) -> tf.Tensor:
+    # A decoder's ratio is a constant of the graph.
+    ratios = [2**count for count in range(_HALVINGS + 1)]
+    return tf.switch_case(halvings, [partial(decode_at, ratio) for ratio in ratios])
+
+
+def _decode_window(contents: tf.Tensor, size: int, draws: tf.Tensor, squash: bool) -> tf.Tensor:
     def jpeg() -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(contents)
         window = crop_window(shape[0], shape[1], draws, squash)
-        return tf.io.decode_and_crop_jpeg(contents, window, channels=3)
+
+        def decode_at(ratio: int) -> tf.Tensor:
+            # Of the reduced picture, all that shows a part of the window.
+            first, last = window[:2] // ratio, -(-(window[:2] + window[2:]) // ratio)
+            reduced = tf.concat([first, last - first], axis=0)
+            return tf.io.decode_and_crop_jpeg(contents, reduced, 3, ratio)
+
+        return _at_ratio(_halvings(window[2:], size), decode_at)
 
     def png() -> tf.Tensor:
         pixels = tf.io.decode_png(contents, channels=3)
