@@ -6,3 +6,9 @@ labels          which version is stable and which is tried               `promot
 launch          which server this machine has, and its command
 development     the same REST and gRPC surface, for development only     `development_server`
 """
+
+from __future__ import annotations
+
+from tf_dpce.serving.client import AsyncClient, Client
+
+__all__ = ["AsyncClient", "Client"]
