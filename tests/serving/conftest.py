@@ -1,26 +1,19 @@
-"""A served tiny model: by the development server, or by a real one."""
+"""A served tiny model: by the development server, or by the real one that a variable names."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import pytest
 
-from tests.serving.servers import NAME, export_tiny
-from tf_dpce.serving.development import development_server
+from tests.serving.servers import NAME, Served, export_tiny, running
 
-
-@dataclass(frozen=True)
-class Served:
-    """A server, by its ports, and the folder of models that it serves."""
-
-    grpc_port: int
-    rest_port: int
-    models: Path
+# "binary" for an installed tensorflow_model_server, "docker" for its image.
+KIND = "TF_DPCE_SERVER"
 
 
 @pytest.fixture(scope="session")
@@ -33,14 +26,9 @@ def exported(tmp_path_factory) -> Path:
 def served(exported, tmp_path_factory) -> Iterator[Served]:
     models = tmp_path_factory.mktemp("models")
     shutil.copytree(exported.parent, models / NAME)
-    config = models / "models.config"
-    config.write_text(
-        "model_config_list { config { name: 'tiny' base_path: '%s' model_platform: 'tensorflow' "
-        "model_version_policy { all {} } version_labels { key: 'stable' value: 1 } } }"
-        % (models / NAME)
-    )
-    with development_server(config, poll_seconds=0.1) as (grpc_port, rest_port):
-        yield Served(grpc_port, rest_port, models)
+    kind = os.environ.get(KIND, "development")
+    with running(kind, models, tmp_path_factory.mktemp("deployment")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

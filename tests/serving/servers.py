@@ -4,20 +4,44 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import grpc
 
 from tests.export.tiny import WORDS, tiny_model
 from tf_dpce.export.publish import export_model
 from tf_dpce.export.versions import publish_version
 from tf_dpce.preprocessing.text import CaptionEncoder
+from tf_dpce.serving.deployment import (
+    HOST_CONFIG_FILE,
+    deployed_labels,
+    server_version,
+    write_deployment,
+)
+from tf_dpce.serving.development import development_server
+from tf_dpce.serving.launch import binary_command, docker_command
 
 NAME = "tiny"
 PATIENCE = 60
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server, by its ports, the models that it serves and the deployment that it reads."""
+
+    grpc_port: int
+    rest_port: int
+    models: Path
+    deployment: Path
 
 
 def export_tiny(models: Path) -> Path:
@@ -51,3 +75,35 @@ def wait_until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline, "it did not become true in time"
         time.sleep(0.05)
+
+
+@contextmanager
+def running(kind: str, models: Path, deployment: Path) -> Iterator[Served]:
+    """Runs a server of a kind, "development", "binary" or "docker", on a deployment it writes."""
+    write_deployment(models, deployment)
+    if kind == "development":
+        config = deployment / HOST_CONFIG_FILE
+        with development_server(config, poll_seconds=0.1) as ports:
+            yield Served(*ports, models, deployment)
+        return
+    grpc_port, rest_port = free_port(), free_port()
+    version = server_version(models, deployed_labels(deployment))
+    command = {
+        "binary": lambda: binary_command(deployment, grpc_port, rest_port),
+        "docker": lambda: docker_command(models, deployment, version, grpc_port, rest_port),
+    }[kind]()
+    assert command, f"there is no server of the kind {kind}"
+    process = subprocess.Popen(command)
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+            grpc.channel_ready_future(channel).result(timeout=PATIENCE)
+        yield Served(grpc_port, rest_port, models, deployment)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def free_port() -> int:
+    """Returns a port that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]

@@ -190,12 +190,6 @@ def test_rest_takes_pictures_where_no_signature_is_named(served):
     assert (code, answer["predictions"][0]["status"]) == (200, status.WRONG_TYPE)
 
 
-def test_rest_answers_a_batch_of_none(served):
-    body = {"signature_name": "encode_text", "inputs": []}
-    code, answer = ask(served.rest_port, PREDICT, body)
-    assert (code, answer["outputs"]["status"]) == (200, [])
-
-
 def test_rest_answers_by_version_and_label(served):
     body = {"signature_name": "encode_text", "inputs": ["a dog"]}
     answers = [

@@ -116,6 +116,11 @@ def test_nesting_without_end_is_an_error_like_any_other(steady):
     assert code == 400 and "JSON" in answer["error"]
 
 
+def test_a_batch_of_none_is_answered(steady):
+    code, answer = ask(steady[1], PREDICT, {**GOOD, "inputs": []})
+    assert (code, answer["outputs"]["status"]) == (200, [])
+
+
 def test_a_connection_that_breaks_hurts_nobody(steady, capsys):
     for part in (
         b"",
