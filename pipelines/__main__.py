@@ -17,7 +17,7 @@ VERBS = {
     "embed": "turn pictures or sentences into vectors",
     "index": "build a search index over vectors",
     "search": "find pictures by a sentence, or sentences and pictures by a picture",
-    "benchmark": "measure what training costs on this machine",
+    "benchmark": "measure what training and serving cost on this machine",
     "demo": "run the whole line on drawn scenes",
 }
 

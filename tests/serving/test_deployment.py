@@ -222,12 +222,15 @@ def test_what_cannot_be_moved_is_told(models, folder, graph):
         write_deployment(models, folder)
 
 
-def test_models_that_are_none_are_told(tmp_path, folder):
+def test_models_that_are_none_are_told(tmp_path, folder, graph):
     for models in (tmp_path / "missing", tmp_path):
-        with pytest.raises(UserError, match="holds no exported model: make one with `export`"):
+        with pytest.raises(UserError, match="holds no model NAME/INTEGER: make one with `export`"):
             write_deployment(models, folder)
     add_version(tmp_path, "birds", 1, b"no graph")
     with pytest.raises(UserError, match=r"birds/1 is no exported version"):
+        write_deployment(tmp_path, folder)
+    add_version(tmp_path, "it's", 1, graph)
+    with pytest.raises(UserError, match=r"it's: name a model by letters, digits and - _ . alone"):
         write_deployment(tmp_path, folder)
 
 

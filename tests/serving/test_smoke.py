@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -12,8 +13,15 @@ from tf_dpce.export import ENDPOINTS
 from tf_dpce.export.examples import FILE, load_examples
 from tf_dpce.serving import Client
 from tf_dpce.serving.deployment import deployed_labels, promote, server_version, write_deployment
-from tf_dpce.serving.launch import has_image
-from tf_dpce.serving.settings import BINARY
+from tf_dpce.serving.settings import BINARY, IMAGE
+
+
+def has_image(name: str) -> bool:
+    """Whether Docker runs and has the image; it is not fetched."""
+    command = ["docker", "image", "inspect", name]
+    return (
+        bool(shutil.which("docker")) and not subprocess.run(command, capture_output=True).returncode
+    )
 
 
 def test_it_answers_what_was_recorded_and_follows_its_labels(exported, tmp_path):
@@ -21,9 +29,10 @@ def test_it_answers_what_was_recorded_and_follows_its_labels(exported, tmp_path)
     shutil.copytree(exported.parent, models / NAME)
     write_deployment(models, folder)
     version = server_version(models, deployed_labels(folder))
-    kind = "binary" if shutil.which(BINARY) else "docker" if has_image(version) else None
+    image = f"{IMAGE}:{version}"
+    kind = "binary" if shutil.which(BINARY) else "docker" if has_image(image) else None
     if kind is None:
-        pytest.skip(f"neither {BINARY} nor the image tensorflow/serving:{version} is here")
+        pytest.skip(f"neither {BINARY} nor the image {image} is here")
     recorded = load_examples(exported / FILE, ENDPOINTS)["encode_image"]
     with running(kind, models, folder) as served:
         ports = {"http": served.rest_port, "grpc": served.grpc_port}

@@ -105,10 +105,14 @@ def _sentences(vocabulary: Sequence[str]) -> list[Item]:
 
 
 def _spoil(items: Sequence[Item]) -> list[Item]:
-    """Returns the items with one in twenty cut to nothing that can be encoded."""
+    """Returns the items with one in twenty of no use: half a file, or a word nobody knows."""
     spoilt = list(items)
-    spoilt[_SPOILT] = [Item(item.content[:3], sound=False) for item in items[_SPOILT]]
+    spoilt[_SPOILT] = [Item(_useless(item.content), sound=False) for item in items[_SPOILT]]
     return spoilt
+
+
+def _useless(content: bytes | str) -> bytes | str:
+    return content[: len(content) // 2] if isinstance(content, bytes) else "unknown"
 
 
 @contextmanager
@@ -116,16 +120,23 @@ def _served(models: Path, deployment: Path) -> Iterator[str]:
     write_deployment(models, deployment)
     root = str(Path(__file__).parents[2])
     search = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    with subprocess.Popen(
-        [sys.executable, "-c", _SERVER, str(deployment / HOST_CONFIG_FILE)],
-        env={**os.environ, "PYTHONPATH": search},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    # The decoder complains there of every damaged file.
+    complaints = deployment / "complaints"
+    with (
+        complaints.open("wb") as stream,
+        subprocess.Popen(
+            [sys.executable, "-c", _SERVER, str(deployment / HOST_CONFIG_FILE)],
+            env={**os.environ, "PYTHONPATH": search},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+        ) as process,
+    ):
         port = process.stdout.readline().strip()
         if not port:
-            raise UserError("the server did not start, for the reason above")
+            reason = complaints.read_text(errors="replace").strip().rpartition("\n")[2]
+            raise UserError(f"the server did not start: {reason}")
         # Leaving the block closes its input, which ends the server.
         yield f"grpc://127.0.0.1:{port}"
 

@@ -20,18 +20,23 @@ from tf_dpce.serving.settings import CONFIG_FILE
 # The same list of models with the paths of this machine, for a server without a container.
 HOST_CONFIG_FILE = f"host/{CONFIG_FILE}"
 
+_NAME = re.compile(r"[\w.-]+", re.ASCII)
+
 
 def find_models(models: Path) -> dict[str, list[int]]:
     """Returns the exported models of a folder: by name their versions, rising.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or one whose name cannot stand in a request's path.
     """
     folders = sorted(models.iterdir()) if models.is_dir() else []
     versions = {folder.name: version_numbers(folder) for folder in folders if folder.is_dir()}
     found = {name: numbers for name, numbers in versions.items() if numbers}
     if not found:
-        raise UserError(f"{models} holds no exported model: make one with `export`")
+        raise UserError(f"{models} holds no model NAME/INTEGER: make one with `export`")
+    for name in found:
+        if not _NAME.fullmatch(name):
+            raise UserError(f"{models / name}: name a model by letters, digits and - _ . alone")
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tf_dpce.errors import UserError
@@ -101,13 +101,12 @@ def _thread(work: Callable[[], None], stop: Callable[[], None]) -> Iterator[None
 
 def _poll(models: Models, config: Path, stop: threading.Event, seconds: float) -> None:
     while not stop.wait(seconds):
-        try:
+        # A configuration that cannot be taken over yet is tried again: what it waits for, a
+        # version that loads, is found by the look at the folders. Those may go meanwhile.
+        with suppress(ServingError, UserError, OSError):
             models.configure(read_config(config))
-        except (ServingError, UserError, OSError):
-            # A configuration that cannot be taken over yet is tried again: what it waits for,
-            # a version that loads, is found by the next look.
-            pass
-        models.refresh()
+        with suppress(OSError):
+            models.refresh()
 
 
 def _taken(port: int) -> UserError:

@@ -49,17 +49,15 @@ def docker_command(
     options = [part for port in ports for part in ("-p", port)]
     options += [part for volume in volumes for part in ("-v", volume)]
     # With an init process, since the image's own does not pass signals on.
-    return [_DOCKER, "run", "--rm", "--init", *options, image(version), *server_flags(DEPLOYMENT)]
-
-
-def image(version: str) -> str:
-    """Returns the name of TF Serving's image."""
-    return f"{IMAGE}:{version}"
-
-
-def has_image(version: str) -> bool:
-    """Tells whether TF Serving's image is on this machine."""
-    return _answers([_DOCKER, "image", "inspect", image(version)])
+    return [
+        _DOCKER,
+        "run",
+        "--rm",
+        "--init",
+        *options,
+        f"{IMAGE}:{version}",
+        *server_flags(DEPLOYMENT),
+    ]
 
 
 def _answers(command: list[str]) -> bool:

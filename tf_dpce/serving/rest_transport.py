@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from queue import Empty, LifoQueue
+from select import POLLIN, poll
+from socket import socket
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -109,10 +111,22 @@ class RestTransport:
             raise ServingError("UNAVAILABLE", f"{self._address}: {reason}") from None
 
     def _take(self) -> HTTPConnection | None:
-        try:
-            return self._idle.get_nowait()
-        except Empty:
-            return None
+        """Returns an idle connection that is still open, or None."""
+        while True:
+            try:
+                connection = self._idle.get_nowait()
+            except Empty:
+                return None
+            if connection.sock and not _readable(connection.sock):
+                return connection
+            connection.close()
+
+
+def _readable(idle: socket) -> bool:
+    """Tells whether there is something to read where nothing was asked: the server hung up."""
+    waiting = poll()
+    waiting.register(idle, POLLIN)
+    return bool(waiting.poll(0))
 
 
 def _parse(content: bytes) -> Any:
