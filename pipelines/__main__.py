@@ -13,10 +13,11 @@ VERBS = {
     "study": "ask one of the paper's questions by a few short runs",
     "export": "publish a trained run as a SavedModel that takes raw bytes and strings",
     "verify": "check an exported version in a fresh process, as TF Serving would run it",
+    "serve": "run a model server over exports, or write what one needs",
     "embed": "turn pictures or sentences into vectors",
     "index": "build a search index over vectors",
     "search": "find pictures by a sentence, or sentences and pictures by a picture",
-    "benchmark": "measure what training costs on this machine",
+    "benchmark": "measure what training and serving cost on this machine",
     "demo": "run the whole line on drawn scenes",
 }
 

@@ -1,4 +1,4 @@
-"""Measures what training costs on this machine: `python -m pipelines.benchmark`."""
+"""Measures what training and serving cost on this machine: `python -m pipelines.benchmark`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HELP = "; ".join(f"{name}: {line}" for name, line in BENCHMARKS.items())
 
 def build_parser() -> ArgumentParser:
     """Returns the verb's parser."""
-    parser = verb_parser("benchmark", "Measures what training costs on this machine.")
+    parser = verb_parser("benchmark", "Measures what training and serving cost on this machine.")
     parser.add_argument("names", nargs="+", metavar="NAME", help=_HELP)
     parser.add_argument("--preset", default=PRESET, help=f"whose towers (default: {PRESET})")
     parser.add_argument("--json", type=Path, help="file to write: figures, machine, commit, date")

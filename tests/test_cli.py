@@ -80,6 +80,7 @@ MISTAKES = {
     "study": ["objective", "--data", "{missing}", "--out", "{out}"],
     "export": ["--run", "{missing}", "--to", "{out}"],
     "verify": ["{missing}"],
+    "serve": ["--models", "{missing}", "--write", "{out}"],
     "embed": ["--model", "{missing}", "--texts", "{missing}", "--out", "{out}"],
     "index": ["--embeddings", "{missing}", "--out", "{out}"],
     "search": ["--index", "{missing}", "--model", "{missing}", "--text", "a dog"],

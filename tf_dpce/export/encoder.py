@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  registers operations that exports contain
 
 from tf_dpce.errors import UserError
 from tf_dpce.export import ENDPOINTS
+from tf_dpce.export.embedder import Answer, Embedder
 from tf_dpce.export.signatures import Signatures, input_signature
 from tf_dpce.export.versions import find_version
-from tf_dpce.preprocessing import status
 from tf_dpce.training.run import CONFIG_FILE, Run, load_run
 
 _BATCH = 64
-_LONGEST_QUOTE = 80
 
 Endpoint = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
-class Encoder:
-    """Embeds pictures and sentences.
+class Encoder(Embedder):
+    """Embeds pictures and sentences in this process.
 
     Args:
         encode_image: the endpoint for pictures, of an export or of `Signatures`.
@@ -35,82 +33,20 @@ class Encoder:
     def __init__(
         self, encode_image: Endpoint, encode_text: Endpoint, owner: object | None = None
     ) -> None:
+        super().__init__(_BATCH)
         self._owner = owner
-        self._encode_image = encode_image
-        self._encode_text = encode_text
-        self.dimension = int(encode_text(tf.constant([], tf.string))["embedding"].shape[1])
+        self._endpoints = {"encode_image": encode_image, "encode_text": encode_text}
+        vectors, _ = self._embed("encode_text", [])
+        self._dimension = int(vectors.shape[1])
 
-    def encode_images(self, items: Sequence[str | Path | bytes]) -> np.ndarray:
-        """Embeds pictures.
+    @property
+    def dimension(self) -> int:
+        """The numbers of a vector, D."""
+        return self._dimension
 
-        Args:
-            items: N files, or the bytes of JPEG or PNG files.
-
-        Returns:
-            Float32 `[N, D]`, of unit length.
-
-        Raises:
-            UserError: a file that cannot be read, or is no picture.
-        """
-        vectors, codes = self.images(items)
-        _refuse(codes, lambda row: _name_picture(items[row], row))
-        return vectors
-
-    def encode_texts(self, sentences: Sequence[str]) -> np.ndarray:
-        """Embeds sentences.
-
-        Args:
-            sentences: N sentences.
-
-        Returns:
-            Float32 `[N, D]`, of unit length.
-
-        Raises:
-            UserError: a sentence that is empty, or has no word of the vocabulary.
-        """
-        vectors, codes = self.texts(sentences)
-        _refuse(codes, lambda row: f"sentence {row + 1}, {sentences[row][:_LONGEST_QUOTE]!r}")
-        return vectors
-
-    def images(self, items: Sequence[str | Path | bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """Embeds pictures, and says which could not be.
-
-        Args:
-            items: N files, or the bytes of JPEG or PNG files.
-
-        Returns:
-            Float32 `[N, D]`, all zeros where the status int32 `[N]` is not
-            `tf_dpce.preprocessing.status.OK`.
-
-        Raises:
-            UserError: a file that cannot be read.
-        """
-        return self._in_batches(self._encode_image, _listed(items), _content)
-
-    def texts(self, sentences: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Embeds sentences, and says which could not be.
-
-        Args:
-            sentences: N sentences.
-
-        Returns:
-            Float32 `[N, D]`, all zeros where the status int32 `[N]` is not
-            `tf_dpce.preprocessing.status.OK`.
-        """
-        return self._in_batches(
-            self._encode_text, _listed(sentences), lambda text: text.encode(errors="replace")
-        )
-
-    def _in_batches(
-        self, endpoint: Endpoint, items: Sequence, content: Callable[..., bytes]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        vectors = np.empty((len(items), self.dimension), np.float32)
-        codes = np.empty(len(items), np.int32)
-        for start in range(0, len(items), _BATCH):
-            rows = slice(start, start + _BATCH)
-            answer = endpoint(tf.constant([content(item) for item in items[rows]], tf.string))
-            vectors[rows], codes[rows] = answer["embedding"], answer["status"]
-        return vectors, codes
+    def _embed(self, endpoint: str, contents: Sequence[bytes]) -> Answer:
+        answer = self._endpoints[endpoint](tf.constant(contents, tf.string))
+        return answer["embedding"].numpy(), answer["status"].numpy()
 
 
 def load(path: str | Path, checkpoint: str = "best") -> Encoder:
@@ -153,29 +89,3 @@ def _of_export(version: Path) -> Encoder:
     except (OSError, AttributeError, ValueError, tf.errors.OpError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{version} cannot be loaded ({reason}): export it again") from error
-
-
-def _listed(items: Sequence) -> Sequence:
-    if isinstance(items, (str, bytes, Path)):
-        raise TypeError(f"A list is expected, of one item at least. Received: {type(items)}")
-    return items
-
-
-def _content(item: str | Path | bytes) -> bytes:
-    if isinstance(item, bytes):
-        return item
-    try:
-        return Path(item).read_bytes()
-    except OSError as error:
-        raise UserError(f"{item} cannot be read: {error.strerror}") from None
-
-
-def _name_picture(item: str | Path | bytes, row: int) -> str:
-    return f"picture {row + 1}" if isinstance(item, bytes) else str(item)
-
-
-def _refuse(codes: np.ndarray, name: Callable[[int], str]) -> None:
-    bad = np.flatnonzero(codes != status.OK)
-    if len(bad):
-        others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        raise UserError(f"{name(bad[0])}: {status.REASONS[codes[bad[0]]]}{others}")

@@ -1,0 +1,113 @@
+"""Serves exported models: `python -m pipelines.serve`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
+
+from pipelines._verb import run_verb, say_files, terminations, verb_parser
+from tf_dpce.serving.settings import GRPC_PORT, REST_PORT
+
+FOLDER = ".serving"
+
+_POLL_SECONDS = 0.2
+
+
+def build_parser() -> ArgumentParser:
+    """Returns the verb's parser."""
+    parser = verb_parser(
+        "serve",
+        "Serves exported models: by TF Serving where it is installed, else by its Docker image, "
+        "else by a development server; or writes a deployment, or moves its labels.",
+    )
+    parser.add_argument("--models", type=Path, required=True, help="saved_models")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="DIR",
+        help=f"deployment: written, and nothing started (default: MODELS/{FOLDER}, and started)",
+    )
+    labels = parser.add_mutually_exclusive_group()
+    labels.add_argument(
+        "--promote", metavar="NAME", help="only make this model's canary version stable"
+    )
+    labels.add_argument(
+        "--rollback", metavar="NAME", help="only make this model's previous version stable again"
+    )
+    parser.add_argument("--grpc-port", type=PositiveInt, default=GRPC_PORT)
+    parser.add_argument("--rest-port", type=PositiveInt, default=REST_PORT)
+    return parser
+
+
+def run(arguments: Namespace) -> None:
+    """Writes the deployment or moves its labels; starts a server unless one of both was asked."""
+    from tf_dpce.serving.deployment import promote, rollback, write_deployment
+
+    models, folder = arguments.models, arguments.write or arguments.models / FOLDER
+    if arguments.promote:
+        _show(arguments.promote, promote(models, folder, arguments.promote))
+    elif arguments.rollback:
+        _show(arguments.rollback, rollback(models, folder, arguments.rollback))
+    else:
+        files = write_deployment(models, folder)
+        if arguments.write:
+            say_files(files)
+        else:
+            _start(models, folder, arguments.grpc_port, arguments.rest_port)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the verb and returns its exit status."""
+    return run_verb(build_parser, run, argv)
+
+
+def _show(name: str, labels: dict[str, int]) -> None:
+    print(f"{name}: " + ", ".join(f"{label} is version {n}" for label, n in labels.items()))
+
+
+def _start(models: Path, folder: Path, grpc_port: int, rest_port: int) -> None:
+    from tf_dpce.serving.deployment import deployed_labels, server_version
+    from tf_dpce.serving.launch import binary_command, docker_command
+
+    if command := binary_command(folder, grpc_port, rest_port):
+        _become("TF Serving as it is installed", command)
+    version = server_version(models, deployed_labels(folder))
+    if command := docker_command(models, folder, version, grpc_port, rest_port):
+        _become("TF Serving in Docker", command)
+    _serve_for_development(folder, grpc_port, rest_port)
+
+
+def _become(what: str, command: list[str]) -> None:
+    print(f"{what}: {' '.join(command)}", flush=True)
+    os.execvp(command[0], command)
+
+
+def _serve_for_development(folder: Path, grpc_port: int, rest_port: int) -> None:
+    import tensorflow as tf
+
+    from tf_dpce.serving.deployment import HOST_CONFIG_FILE
+    from tf_dpce.serving.development import development_server
+
+    # The loader of Sessions is deprecated for new code; TF Serving's path it remains.
+    tf.get_logger().setLevel("ERROR")
+    print("neither TF Serving nor Docker is here: the development server, for development only")
+    config = folder / HOST_CONFIG_FILE
+    with terminations() as stopped:
+        with development_server(config, grpc_port, rest_port, report=_say) as (grpc, rest):
+            _say(f"gRPC at grpc://127.0.0.1:{grpc}, REST at http://127.0.0.1:{rest}")
+            while not stopped():
+                time.sleep(_POLL_SECONDS)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,290 @@
+"""The client: what it returns, when it tries again, and what it says when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from tests.export.tiny import WIDTH
+from tests.serving.servers import NAME
+from tf_dpce.errors import UserError
+from tf_dpce.export import ENDPOINTS
+from tf_dpce.export.examples import FILE, load_examples
+from tf_dpce.serving import AsyncClient, Client
+from tf_dpce.serving.errors import ServingError
+
+
+@pytest.fixture(scope="module", params=["http", "grpc"])
+def address(request, served) -> str:
+    ports = {"http": served.rest_port, "grpc": served.grpc_port}
+    return f"{request.param}://127.0.0.1:{ports[request.param]}"
+
+
+@pytest.fixture(scope="module")
+def recorded(exported):
+    return load_examples(exported / FILE, ENDPOINTS)
+
+
+# --- what it returns ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [3, 32])
+def test_it_returns_what_was_recorded(address, recorded, batch):
+    pictures, sentences = recorded["encode_image"], recorded["encode_text"]
+    texts = [text.decode(errors="replace") for text in sentences.inputs]
+    with Client(address, NAME, batch=batch) as client:
+        for (vectors, codes), expected in (
+            (client.images(pictures.inputs), pictures),
+            (client.texts(texts), sentences),
+        ):
+            assert (vectors.dtype, codes.dtype) == (np.float32, np.int32)
+            np.testing.assert_allclose(vectors, expected.embeddings, atol=1e-5)
+            np.testing.assert_array_equal(codes, expected.statuses)
+
+
+def test_it_knows_the_dimension_without_a_request_of_its_own_kind(address):
+    with Client(address, NAME, label="stable") as client:
+        assert client.dimension == WIDTH
+        vectors, codes = client.texts([])
+    assert (vectors.shape, codes.shape) == ((0, WIDTH), (0,))
+
+
+def test_files_are_read_and_named_where_they_are_no_pictures(address, recorded, tmp_path):
+    good, bad = tmp_path / "good.jpg", tmp_path / "bad.jpg"
+    good.write_bytes(recorded["encode_image"].inputs[0])
+    bad.write_bytes(b"no picture")
+    with Client(address, NAME) as client:
+        expected = recorded["encode_image"].embeddings[:1]
+        np.testing.assert_allclose(client.encode_images([good]), expected, atol=1e-5)
+        with pytest.raises(UserError, match="bad.jpg: neither JPEG nor PNG"):
+            client.encode_images([good, bad])
+        with pytest.raises(UserError, match="sentence 2, 'xyz': no word of the vocabulary"):
+            client.encode_texts(["a dog", "xyz"])
+
+
+def test_threads_share_a_client(address):
+    with Client(address, NAME) as client:
+        expected, found = client.encode_texts(["a dog"]), []
+        threads = [
+            threading.Thread(target=lambda: found.append(client.encode_texts(["a dog"])))
+            for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    np.testing.assert_allclose(found, [expected] * 8, atol=1e-6)
+
+
+def test_it_can_be_awaited(address, recorded):
+    async def both() -> list[np.ndarray]:
+        async with AsyncClient(address, NAME, connections=2) as client:
+            return await asyncio.gather(
+                client.encode_texts(["a dog", "two cats"]),
+                client.encode_images(recorded["encode_image"].inputs[:1]),
+                *(client.encode_texts(["a dog"]) for _ in range(4)),
+            )
+
+    texts, images, *others = asyncio.run(both())
+    assert (texts.shape, images.shape) == ((2, WIDTH), (1, WIDTH))
+    np.testing.assert_allclose(others, [texts[:1]] * 4, atol=1e-6)
+
+
+def test_rest_needs_no_tensorflow(project_root):
+    code = (
+        "import sys; from tf_dpce.serving import AsyncClient, Client\n"
+        "Client('http://localhost:8501', 'flickr8k')\n"
+        "print(sorted({'tensorflow', 'keras', 'grpc'} & set(sys.modules)))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=project_root, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == "[]\n"
+
+
+# --- what it says when it fails -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"model": "nobody"}, "NOT_FOUND"),
+        ({"version": 77}, "NOT_FOUND"),
+        ({"label": "nowhere"}, "INVALID_ARGUMENT"),
+    ],
+)
+def test_what_the_server_refuses_has_its_code_and_words(address, options, code):
+    with Client(address, **{"model": NAME, **options}) as client:
+        with pytest.raises(ServingError, match=f"^{code}: .+") as raised:
+            client.texts(["a dog"])
+        assert raised.value.code == code
+        with pytest.raises(ServingError, match=code):
+            _ = client.dimension
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_server_that_is_away_is_unavailable(scheme):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"{scheme}://127.0.0.1:{taken.getsockname()[1]}"
+    with Client(address, NAME, retries=1) as client:
+        with pytest.raises(ServingError, match="UNAVAILABLE: .*[Cc]onnection refused"):
+            client.texts(["a dog"])
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_server_that_is_silent_runs_out_of_time_once(scheme):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        with Client(address, NAME, timeout=0.5) as client:
+            with pytest.raises(ServingError, match="DEADLINE_EXCEEDED"):
+                client.texts(["a dog"])
+        assert 0.4 < time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost:8501", "ftp://localhost", "http://", "grpc://", "localhost"]
+)
+def test_an_address_that_is_none_is_told(address):
+    with pytest.raises(UserError, match="is no address of a model server: write http://HOST:8501"):
+        Client(address, NAME)
+
+
+def test_a_version_and_a_label_exclude_each_other():
+    with pytest.raises(UserError, match="not both"):
+        Client("http://localhost:8501", NAME, version=1, label="stable")
+
+
+# --- when it tries again --------------------------------------------------------------------------
+
+ANSWER = {"outputs": {"embedding": [[1.0, 0.0]], "status": [0]}}
+
+
+class Script(BaseHTTPRequestHandler):
+    """Answers by a list of (status, content), one after the other, and keeps what it was asked."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked.append((self.path, self.headers["Authorization"]))
+        status, content = self.server.script.pop(0)
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        # Without saying so, as a server does that is restarted between two requests.
+        self.close_connection = self.server.hangs_up
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def scripted() -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Script)
+    server.asked, server.script, server.hangs_up = [], [], False
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def scripted_client(server: ThreadingHTTPServer, **options) -> Client:
+    return Client(f"http://127.0.0.1:{server.server_port}", NAME, **options)
+
+
+def test_it_asks_again_while_the_server_is_away(scripted):
+    scripted.script = [(503, {"error": "loading"}), (502, b"<html>Bad Gateway"), (200, ANSWER)]
+    with scripted_client(scripted) as client:
+        vectors, codes = client.texts(["a dog"])
+    assert (vectors.tolist(), codes.tolist()) == ([[1.0, 0.0]], [0])
+    assert len(scripted.asked) == 3
+
+
+def test_it_gives_up_after_so_many_retries(scripted):
+    scripted.script = [(503, {"error": "loading"})] * 3
+    with scripted_client(scripted, retries=2) as client:
+        with pytest.raises(ServingError, match="^UNAVAILABLE: loading$"):
+            client.texts(["a dog"])
+    assert len(scripted.asked) == 3
+
+
+def test_it_gives_up_when_the_time_is_up(scripted):
+    scripted.script = [(503, {"error": "loading"})] * 100
+    began = time.monotonic()
+    with scripted_client(scripted, retries=99, timeout=0.5) as client:
+        with pytest.raises(ServingError, match="UNAVAILABLE"):
+            client.texts(["a dog"])
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "INVALID_ARGUMENT"),
+        (401, "UNAUTHENTICATED"),
+        (403, "PERMISSION_DENIED"),
+        (404, "NOT_FOUND"),
+        (413, "RESOURCE_EXHAUSTED"),
+        (429, "RESOURCE_EXHAUSTED"),
+        (500, "INTERNAL"),
+        (504, "DEADLINE_EXCEEDED"),
+        (418, "UNKNOWN"),
+    ],
+)
+def test_it_does_not_ask_again_where_that_cannot_help_or_costs_the_server_twice(
+    scripted, status, code
+):
+    scripted.script = [(status, {"error": "no"})]
+    with scripted_client(scripted) as client:
+        with pytest.raises(ServingError, match=f"^{code}: no$"):
+            client.texts(["a dog"])
+    assert len(scripted.asked) == 1
+
+
+def test_a_connection_that_was_closed_meanwhile_is_opened_again(scripted):
+    scripted.script, scripted.hangs_up = [(200, ANSWER)] * 3, True
+    with scripted_client(scripted) as client:
+        for _ in range(3):
+            client.texts(["a dog"])
+    assert len(scripted.asked) == 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<html>Welcome",
+        {"predictions": []},
+        {"outputs": {"embedding": [[1.0]]}},
+        {"outputs": {"embedding": [[1.0]], "status": [0, 0]}},
+        {"outputs": {"embedding": [[1.0], [2.0, 3.0]], "status": [0, 0]}},
+        {"outputs": [1.0]},
+    ],
+)
+def test_an_answer_of_something_else_is_told(scripted, content):
+    scripted.script = [(200, content)]
+    with scripted_client(scripted) as client:
+        with pytest.raises(ServingError, match="^INTERNAL: "):
+            client.texts(["a dog"])
+
+
+def test_headers_and_the_gateway_s_path_go_with_every_request(scripted):
+    scripted.script = [(200, ANSWER)]
+    address = f"http://127.0.0.1:{scripted.server_port}/gateway/"
+    with Client(address, "my model", label="canary", headers={"Authorization": "key"}) as client:
+        client.texts(["a dog"])
+    assert scripted.asked == [("/gateway/v1/models/my%20model/labels/canary:predict", "key")]

@@ -1,0 +1,71 @@
+"""docs/serving.md keeps its word: its commands are understood, its requests answered."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tests.serving.servers import NAME
+from tf_dpce.export import ENDPOINTS
+from tf_dpce.export.examples import FILE, load_examples
+from tf_dpce.serving.deployment import write_deployment
+from tf_dpce.serving.development import MAX_REQUEST_BYTES
+
+GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "serving.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
+VERBS = [line for line in COMMANDS if line.startswith("python -m pipelines.")]
+
+
+def here(text: str, port: int) -> str:
+    """The same request to the server of the tests."""
+    return text.replace("localhost:8501", f"127.0.0.1:{port}").replace("flickr8k", NAME)
+
+
+@pytest.mark.parametrize("line", VERBS)
+def test_a_verb_understands_its_command(line):
+    verb, *argv = shlex.split(line)[2:]
+    assert import_module(verb).build_parser().parse_args(argv)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the request is sent by curl")
+def test_the_request_by_curl_is_answered(served):
+    (line,) = [line for line in COMMANDS if line not in VERBS]
+    command = ["bash", "-c", here(line, served.rest_port)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert '"status": ' in done.stdout and '"embedding"' in done.stdout
+
+
+def test_the_script_runs(served, exported, tmp_path, monkeypatch):
+    pictures = load_examples(exported / FILE, ENDPOINTS)["encode_image"].inputs[:3]
+    (tmp_path / "photos").mkdir()
+    for number, picture in enumerate(pictures):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(picture)
+    monkeypatch.chdir(tmp_path)
+    (script,) = blocks("python")
+    # The vocabulary of the tests' model is small.
+    script = here(script, served.rest_port).replace("two dogs run on the beach", "a dog")
+    names = {}
+    exec(compile(script, "docs/serving.md", "exec"), names)
+    assert names["best"] in names["pictures"]
+
+
+def test_every_file_of_a_deployment_has_its_row(served, tmp_path):
+    named = re.findall(r"`([\w./-]+)`", "".join(re.findall(r"^\| (`.*?) \|", GUIDE, re.MULTILINE)))
+    files = write_deployment(served.models, tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in files} <= set(named)
+
+
+def test_the_limit_is_that_of_the_code():
+    assert f"requests above {MAX_REQUEST_BYTES // 2**20} MiB" in GUIDE

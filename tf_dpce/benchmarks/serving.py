@@ -1,0 +1,199 @@
+"""What the development server answers in a second, and that publishing costs no request."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tf_dpce.benchmarks.load import Item, put_load
+from tf_dpce.benchmarks.material import random_model
+from tf_dpce.benchmarks.timing import Report, Row, row, silent
+from tf_dpce.config import Config
+from tf_dpce.errors import UserError
+from tf_dpce.export.publish import export_model
+from tf_dpce.export.versions import publish_version
+from tf_dpce.preprocessing.text import CaptionEncoder
+from tf_dpce.serving import Client
+from tf_dpce.serving.deployment import HOST_CONFIG_FILE, write_deployment
+from tf_dpce.serving.errors import ServingError
+
+_NAME = "random"
+_ITEMS = 40
+_SPOILT = slice(None, None, 20)  # 5 %
+_PICTURE_SIDES = (375, 500)
+_WORDS_IN_SENTENCE = 10
+_PATIENCE_SECONDS = 120
+_SERVER = (
+    "import sys, pathlib; from tf_dpce.serving.development import development_server\n"
+    "with development_server(pathlib.Path(sys.argv[1])) as ports:\n"
+    "    sys.stdout.write(f'{ports[0]}\\n'); sys.stdout.flush(); sys.stdin.read()"
+)
+
+OpenClient = Callable[..., Client]
+Inputs = Mapping[str, list[Item]]
+
+
+def measure(
+    config: Config,
+    progress: Report = silent,
+    *,
+    words: int = 7_400,
+    clients: Sequence[int] = (1, 8, 64),
+    seconds: float = 5.0,
+    rounds: int = 3,
+) -> list[Row]:
+    """Loads a server, in a process of its own, over gRPC with requests of one item each.
+
+    Args:
+        config: whose towers are served, with random weights.
+        progress: called with the rounds done and their total.
+        words: of the vocabulary.
+        clients: how many at a time.
+        seconds: of each measurement.
+        rounds: of measurements; one more looks for requests that fail.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        models = Path(folder) / "models"
+        vocabulary = _export(config, words, models)
+        inputs = {"encode_image": _pictures(config.seed), "encode_text": _sentences(vocabulary)}
+        with _served(models, Path(folder) / "deployment") as address:
+            client = partial(Client, address, _NAME, retries=0, timeout=_PATIENCE_SECONDS)
+            rows = _throughput(client, inputs, clients, seconds, rounds, progress)
+            spoilt = {name: _spoil(items) for name, items in inputs.items()}
+            rows.append(_misses("5 % of the inputs are corrupt", client, spoilt, clients, seconds))
+            threading.Timer(seconds / 2, _publish_again, [models / _NAME]).start()
+            published = partial(_answers, client, version=2)
+            rows.append(
+                _misses("a version is published", client, inputs, clients, seconds, published)
+            )
+    progress(rounds + 1, rounds + 1)
+    return rows
+
+
+def _export(config: Config, words: int, models: Path) -> list[str]:
+    vocabulary = [f"word{number}" for number in range(words)]
+    encoder = CaptionEncoder(vocabulary, config.text.max_length, lowercase=True)
+    model = random_model(config, words, classes=2)
+    export_model(model, encoder, models / _NAME, squash=config.image.squash)
+    return vocabulary
+
+
+def _pictures(seed: int) -> list[Item]:
+    """Draws pictures of a photograph's size."""
+    draw = np.random.default_rng(seed)
+    smooth = tf.image.resize(draw.uniform(0, 255, (_ITEMS, 24, 32, 3)), _PICTURE_SIDES, "bicubic")
+    pixels = smooth + draw.uniform(-12, 12, smooth.shape)
+    bytes_of = tf.cast(tf.clip_by_value(pixels, 0, 255), tf.uint8)
+    return [Item(tf.io.encode_jpeg(picture).numpy()) for picture in bytes_of]
+
+
+def _sentences(vocabulary: Sequence[str]) -> list[Item]:
+    draw = np.random.default_rng(len(vocabulary))
+    return [Item(" ".join(draw.choice(vocabulary, _WORDS_IN_SENTENCE))) for _ in range(_ITEMS)]
+
+
+def _spoil(items: Sequence[Item]) -> list[Item]:
+    """Returns the items with one in twenty of no use: half a file, or a word nobody knows."""
+    spoilt = list(items)
+    spoilt[_SPOILT] = [Item(_useless(item.content), sound=False) for item in items[_SPOILT]]
+    return spoilt
+
+
+def _useless(content: bytes | str) -> bytes | str:
+    return content[: len(content) // 2] if isinstance(content, bytes) else "unknown"
+
+
+@contextmanager
+def _served(models: Path, deployment: Path) -> Iterator[str]:
+    write_deployment(models, deployment)
+    root = str(Path(__file__).parents[2])
+    search = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    # The decoder complains there of every damaged file.
+    complaints = deployment / "complaints"
+    with (
+        complaints.open("wb") as stream,
+        subprocess.Popen(
+            [sys.executable, "-c", _SERVER, str(deployment / HOST_CONFIG_FILE)],
+            env={**os.environ, "PYTHONPATH": search},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+        ) as process,
+    ):
+        port = process.stdout.readline().strip()
+        if not port:
+            reason = complaints.read_text(errors="replace").strip().rpartition("\n")[2]
+            raise UserError(f"the server did not start: {reason}")
+        # Leaving the block closes its input, which ends the server.
+        yield f"grpc://127.0.0.1:{port}"
+
+
+def _throughput(
+    client: OpenClient,
+    inputs: Inputs,
+    clients: Sequence[int],
+    seconds: float,
+    rounds: int,
+    progress: Report,
+) -> list[Row]:
+    figures = {}
+    for done in range(rounds):
+        for number in clients:
+            for name, items in inputs.items():
+                answers, elapsed = put_load(client, items, number, seconds)
+                times = [1000 * answer.seconds for answer in answers]
+                found = (len(times) / elapsed, *np.percentile(times, (50, 99)))
+                figures.setdefault(f"{name}, {number} at a time", []).append(found)
+        progress(done + 1, rounds + 1)
+    units = ("requests a second", "ms, median", "ms, 99 of 100")
+    return [
+        row(name, unit, values)
+        for name, found in figures.items()
+        for unit, values in zip(units, np.transpose(found), strict=True)
+    ]
+
+
+def _misses(
+    when: str,
+    client: OpenClient,
+    inputs: Inputs,
+    clients: Sequence[int],
+    seconds: float,
+    done: Callable[[], bool] = lambda: True,
+) -> Row:
+    """Counts requests that fail, and items that are judged wrongly, by all clients at once."""
+    end = time.monotonic() + _PATIENCE_SECONDS
+    answers = []
+    while not answers or not done():
+        if time.monotonic() > end:
+            raise UserError(f"{_PATIENCE_SECONDS} s did not suffice while {when}: stop other work")
+        for items in inputs.values():
+            answers += put_load(client, items, max(clients), seconds)[0]
+    missed = sum(not answer.right for answer in answers)
+    return row(f"failed while {when}", f"of {len(answers):,} requests", [missed])
+
+
+def _publish_again(model: Path) -> None:
+    publish_version(model, lambda aside: shutil.copytree(model / "1", aside, dirs_exist_ok=True))
+
+
+def _answers(client: OpenClient, version: int) -> bool:
+    with client(version=version) as one:
+        try:
+            one.texts(["word0"])
+        except ServingError:
+            return False
+        return True

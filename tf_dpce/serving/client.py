@@ -1,0 +1,211 @@
+"""A model on a server, used like one in this process.
+
+REST needs numpy and the standard library. gRPC is faster with pictures, but its protocol code
+comes with TensorFlow, which takes seconds to import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from tf_dpce.errors import UserError
+from tf_dpce.export.embedder import Answer, Embedder
+from tf_dpce.serving.errors import ServingError
+from tf_dpce.serving.rest_transport import RestTransport
+from tf_dpce.serving.target import Target
+
+_BATCH = 32
+_BATCH_BYTES = 16 * 2**20
+_CONNECTIONS = 8
+# A request changes nothing on the server, so it may always be repeated. But it is repeated only
+# where the server never began: work that timed out or failed would be done a second time.
+_REPEATED = ("UNAVAILABLE",)
+_FIRST_WAIT = 0.1
+
+Result = TypeVar("Result")
+
+
+class Transport(Protocol):
+    """A way to a server."""
+
+    def predict(
+        self, endpoint: str, contents: Sequence[bytes], timeout: float
+    ) -> Mapping[str, np.ndarray]:
+        """Returns the outputs of an endpoint by name."""
+
+    def dimension(self, timeout: float) -> int:
+        """Returns the width of the embeddings."""
+
+    def close(self) -> None:
+        """Gives the connections up."""
+
+
+class Client(Embedder):
+    """Embeds pictures and sentences by a model server, TF Serving or the development server.
+
+    Threads may share a client.
+
+    Args:
+        address: "http://HOST:8501" or "https://..." for REST, "grpc://HOST:8500" or "grpcs://..."
+            for gRPC without or with TLS.
+        model: its name on the server.
+        version: which of its versions; None leaves that to the server, which takes the largest.
+        label: "stable", "canary" or another label, instead of a version.
+        timeout: seconds for a request, with all its repetitions.
+        retries: how often a request is repeated, after growing waits, where the server is away.
+        headers: sent with every request, for what stands in front of the server.
+        batch: the most items of a request.
+
+    Raises:
+        UserError: the address is none.
+
+    Example:
+        >>> with Client("http://localhost:8501", "flickr8k") as client:
+        ...     vectors = client.encode_texts(["two dogs run on the beach"])
+    """
+
+    def __init__(
+        self,
+        address: str,
+        model: str,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float = 30.0,
+        retries: int = 3,
+        headers: Mapping[str, str] | None = None,
+        batch: int = _BATCH,
+    ) -> None:
+        super().__init__(batch, _BATCH_BYTES)
+        if version is not None and label is not None:
+            raise UserError("a request has a version or a label, not both: leave one out")
+        self._timeout = timeout
+        self._retries = retries
+        self._draws = random.Random()
+        self._dimension: int | None = None
+        target = Target(address, model, version, label, dict(headers or {}))
+        self._transport = _transport(target)
+
+    @property
+    def dimension(self) -> int:
+        """The numbers of a vector, D, as the server tells.
+
+        Raises:
+            ServingError: the server did not answer.
+        """
+        if self._dimension is None:
+            self._dimension = self._ask(self._transport.dimension)
+        return self._dimension
+
+    def close(self) -> None:
+        """Gives the connections up."""
+        self._transport.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _embed(self, endpoint: str, contents: Sequence[bytes]) -> Answer:
+        outputs = self._ask(lambda left: self._transport.predict(endpoint, contents, left))
+        try:
+            vectors = np.asarray(outputs["embedding"], np.float32)
+            codes = np.asarray(outputs["status"], np.int32)
+        except (KeyError, TypeError, ValueError):
+            vectors = codes = np.empty(0)
+        if vectors.ndim != 2 or not len(vectors) == codes.size == len(contents):
+            raise ServingError("INTERNAL", f"the answer to {endpoint} is not that of an export")
+        return vectors, codes
+
+    def _ask(self, request: Callable[[float], Result]) -> Result:
+        """Sends a request, with the seconds that are left, until it is answered or time is up."""
+        end = time.monotonic() + self._timeout
+        for attempt in range(self._retries + 1):
+            try:
+                return request(max(end - time.monotonic(), 1e-3))
+            except ServingError as error:
+                # A random share keeps many clients from coming back at the same moment.
+                wait = _FIRST_WAIT * 2**attempt * self._draws.uniform(0.5, 1)
+                late = time.monotonic() + wait >= end
+                if error.code not in _REPEATED or late or attempt == self._retries:
+                    raise
+                time.sleep(wait)
+        raise AssertionError("unreachable")
+
+
+class AsyncClient:
+    """The same for asyncio: what `Client` has, to be awaited.
+
+    Args:
+        address: see `Client`.
+        model: see `Client`.
+        connections: requests that are under way at a time; further ones wait.
+        **options: see `Client`.
+
+    Example:
+        >>> async with AsyncClient("http://localhost:8501", "flickr8k") as client:
+        ...     one, other = await asyncio.gather(
+        ...         client.encode_texts(["two dogs"]), client.encode_images(["dog.jpg"])
+        ...     )
+    """
+
+    def __init__(
+        self, address: str, model: str, *, connections: int = _CONNECTIONS, **options: Any
+    ) -> None:
+        self._client = Client(address, model, **options)
+        self._threads = ThreadPoolExecutor(connections)
+
+    async def encode_images(self, items: Sequence[str | Path | bytes]) -> np.ndarray:
+        """See `Client.encode_images`."""
+        return await self._run(self._client.encode_images, items)
+
+    async def encode_texts(self, sentences: Sequence[str]) -> np.ndarray:
+        """See `Client.encode_texts`."""
+        return await self._run(self._client.encode_texts, sentences)
+
+    async def images(self, items: Sequence[str | Path | bytes]) -> Answer:
+        """See `Client.images`."""
+        return await self._run(self._client.images, items)
+
+    async def texts(self, sentences: Sequence[str]) -> Answer:
+        """See `Client.texts`."""
+        return await self._run(self._client.texts, sentences)
+
+    async def close(self) -> None:
+        """Waits for what is under way, then gives the connections up."""
+        await asyncio.to_thread(self._threads.shutdown)
+        self._client.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    async def _run(self, work: Callable[[Sequence], Result], items: Sequence) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, items)
+
+
+def _transport(target: Target) -> Transport:
+    parts = urlsplit(target.address)
+    if parts.scheme in ("http", "https") and parts.hostname:
+        return RestTransport(target)
+    if parts.scheme in ("grpc", "grpcs") and parts.hostname:
+        # Here, so that REST needs no TensorFlow.
+        from tf_dpce.serving.grpc_transport import GrpcTransport
+
+        return GrpcTransport(target)
+    raise UserError(
+        f"{target.address} is no address of a model server: "
+        "write http://HOST:8501 for REST or grpc://HOST:8500 for gRPC"
+    )

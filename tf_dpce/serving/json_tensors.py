@@ -1,0 +1,148 @@
+"""Predict requests and answers as JSON, by the rules of TF Serving's REST interface.
+
+Endpoints of this project take strings and answer numbers, so that is all there is here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tf_dpce.serving.errors import ServingError
+
+DEFAULT_SIGNATURE = "serving_default"
+ROWS = "instances"
+COLUMNS = "inputs"
+
+
+def parse_body(body: bytes) -> dict[str, Any]:
+    """Returns the object of a request's body.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, it is no JSON object or lacks what a request needs.
+    """
+    try:
+        # Bytes that are not UTF-8 go through a string as they are.
+        request = json.loads(body.decode(errors="surrogateescape"))
+    except (ValueError, RecursionError) as error:
+        raise _invalid(f"JSON Parse error: {error}") from None
+    if not isinstance(request, dict):
+        raise _invalid("JSON Value is not object")
+    if not isinstance(request.get("signature_name", ""), str):
+        raise _invalid("'signature_name' key must be a string value.")
+    if ROWS in request and COLUMNS in request:
+        raise _invalid(f"expecting only one of '{COLUMNS}' or '{ROWS}' keys to exist")
+    if ROWS not in request and COLUMNS not in request:
+        raise _invalid(f"Missing '{COLUMNS}' or '{ROWS}' key")
+    return request
+
+
+def parse_inputs(request: Mapping[str, Any], names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Returns the inputs of a request by name, arrays of bytes.
+
+    Args:
+        request: what `parse_body` returned.
+        names: of the signature's inputs.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, the request does not fit.
+    """
+    if COLUMNS in request:
+        return _columns(request[COLUMNS], sorted(names))
+    return _rows(request[ROWS], sorted(names))
+
+
+def answer_json(outputs: Mapping[str, np.ndarray], rows: bool) -> dict[str, Any]:
+    """Returns the answer to a request, in rows or in columns as it was asked.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, outputs that differ in length cannot stand in rows.
+    """
+    columns = {name: value.tolist() for name, value in outputs.items()}
+    if not rows:
+        return {"outputs": _unnamed(columns)}
+    if len({np.shape(value)[:1] for value in outputs.values()} - {()}) != 1:
+        raise _invalid("outputs have an inconsistent batch size")
+    names = list(columns)
+    tuples = zip(*columns.values(), strict=True)
+    return {"predictions": [_unnamed(dict(zip(names, row, strict=True))) for row in tuples]}
+
+
+def _columns(value: Any, names: list[str]) -> dict[str, np.ndarray]:
+    if not isinstance(value, dict) or _is_base64(value):
+        return {_only(names): _strings(value)}
+    missing = [name for name in names if name not in value]
+    if missing:
+        raise _invalid(f"Missing named input: {missing[0]} in '{COLUMNS}' object.")
+    return {name: _strings(value[name]) for name in names}
+
+
+def _rows(value: Any, names: list[str]) -> dict[str, np.ndarray]:
+    if not isinstance(value, list) or not value:
+        raise _invalid(f"'{ROWS}' is expected to be a list with values")
+    named = [isinstance(row, dict) and not _is_base64(row) for row in value]
+    if not any(named):
+        return {_only(names): _strings(value)}
+    for place, row in enumerate(value):
+        if not named[place] or sorted(row) != names:
+            keys = ",".join(names)
+            raise _invalid(f"element {place} of '{ROWS}': keys must be equal to: {keys}")
+    return {name: _strings([row[name] for row in value]) for name in names}
+
+
+def _only(names: list[str]) -> str:
+    if len(names) != 1:
+        raise _invalid("a plain list is given, but several inputs are required")
+    return names[0]
+
+
+def _strings(value: Any) -> np.ndarray:
+    shape = []
+    inner = value
+    while isinstance(inner, list):
+        shape.append(len(inner))
+        inner = inner[0] if inner else None
+    leaves = np.empty(int(np.prod(shape)), dtype=object)
+    leaves[:] = list(_leaves(value, shape))
+    return leaves.reshape(shape)
+
+
+def _leaves(value: Any, shape: list[int]) -> Iterable[bytes]:
+    if not shape:
+        yield _bytes(value)
+        return
+    if not isinstance(value, list) or len(value) != shape[0]:
+        raise _invalid(f"a list of {shape[0]} is expected here, as in its neighbours")
+    for item in value:
+        yield from _leaves(item, shape[1:])
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, str):
+        try:
+            return value.encode(errors="surrogateescape")
+        except UnicodeEncodeError:
+            raise _invalid("JSON Parse error: a surrogate pair in a string is invalid") from None
+    if not _is_base64(value):
+        raise _invalid(f"JSON Value of type {type(value).__name__} is not of expected type: string")
+    try:
+        return base64.b64decode(value["b64"], validate=True)
+    except (binascii.Error, ValueError):
+        raise _invalid("Unable to base64 decode") from None
+
+
+def _is_base64(value: Any) -> bool:
+    return isinstance(value, dict) and list(value) == ["b64"] and isinstance(value["b64"], str)
+
+
+def _unnamed(columns: dict[str, Any]) -> Any:
+    return columns if len(columns) > 1 else next(iter(columns.values()))
+
+
+def _invalid(message: str) -> ServingError:
+    return ServingError("INVALID_ARGUMENT", message)

@@ -1,0 +1,177 @@
+"""TF Serving's REST surface over the models of a development server."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote
+
+from google.protobuf.json_format import MessageToDict
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
+from tensorflow_serving.apis.model_pb2 import ModelSpec
+
+from tf_dpce.serving import answers
+from tf_dpce.serving.errors import CODES, TOO_LARGE, ServingError
+from tf_dpce.serving.json_tensors import (
+    DEFAULT_SIGNATURE,
+    ROWS,
+    answer_json,
+    parse_body,
+    parse_inputs,
+)
+from tf_dpce.serving.models import Models
+
+HEALTH = "/healthz"
+
+_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_PREDICT = re.compile(f"{_MODEL}:(?P<method>classify|regress|predict)", re.IGNORECASE)
+_LOOK = re.compile(f"{_MODEL}(?P<metadata>/metadata)?", re.IGNORECASE)
+_IDLE_SECONDS = 30
+_PIECE = 2**16
+_LARGEST_VERSION = 2**63 - 1
+
+
+class RestServer(ThreadingHTTPServer):
+    """Answers REST requests, each connection in a thread of its own.
+
+    Args:
+        address: host and port; port 0 takes a free one.
+        models: what answers.
+        max_request_bytes: larger bodies are refused.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], models: Models, max_request_bytes: int) -> None:
+        super().__init__(address, _Handler)
+        self.models = models
+        self.max_request_bytes = max_request_bytes
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Passes over a connection that the client broke: there is nobody to tell."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "tf_dpce-development"
+    timeout = _IDLE_SECONDS
+    # Head and body leave together; apart, the second would wait for the first's acknowledgement.
+    wbufsize = -1
+    server: RestServer
+
+    def do_GET(self) -> None:
+        if self._path() == HEALTH:
+            ready = self.server.models.ready()
+            status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+            self._answer(status, {"status": "ok" if ready else "loading"})
+        else:
+            self._try(self._look)
+
+    def do_POST(self) -> None:
+        length = self._length()
+        if length is None:
+            self._refuse(HTTPStatus.LENGTH_REQUIRED, "a Content-Length is required")
+        elif length > self.server.max_request_bytes:
+            self._drop(length)
+            limit = self.server.max_request_bytes
+            self._refuse(TOO_LARGE, f"the body has {length} bytes, the limit is {limit}")
+        else:
+            body = self.rfile.read(length)
+            self._try(lambda: self._predict(body))
+
+    def handle_expect_100(self) -> bool:
+        """Lets a client send its body only if that is not too large."""
+        if (self._length() or 0) <= self.server.max_request_bytes:
+            return super().handle_expect_100()
+        self._refuse(TOO_LARGE, f"the limit is {self.server.max_request_bytes} bytes")
+        return False
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Keeps silent: the library does not print."""
+
+    def _look(self) -> dict[str, Any]:
+        found = _LOOK.fullmatch(self._path())
+        if not found:
+            raise self._malformed()
+        if found["metadata"]:
+            return answers.metadata_json(self.server.models, _spec(found))
+        request = GetModelStatusRequest(model_spec=_spec(found))
+        status = answers.model_status(self.server.models, request)
+        return MessageToDict(
+            status, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+
+    def _predict(self, body: bytes) -> dict[str, Any]:
+        found = _PREDICT.fullmatch(self._path())
+        if not found:
+            raise self._malformed()
+        if found["method"].lower() != "predict":
+            raise ServingError("UNIMPLEMENTED", "the development server knows predict alone")
+        request = parse_body(body)
+        signature = request.get("signature_name") or DEFAULT_SIGNATURE
+        with self.server.models.use(_spec(found)) as version:
+            if signature not in version.signatures:
+                message = f'Serving signature name: "{signature}" not found in signature def'
+                raise ServingError("INVALID_ARGUMENT", message)
+            inputs = parse_inputs(request, version.signature(signature).inputs)
+            return answer_json(version.predict(signature, inputs), rows=ROWS in request)
+
+    def _try(self, work: Callable[[], dict[str, Any]]) -> None:
+        try:
+            self._answer(HTTPStatus.OK, work())
+        except ServingError as error:
+            self._answer(CODES[error.code][1], {"error": error.message})
+        except Exception:
+            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "the server failed"})
+            raise
+
+    def _refuse(self, status: int, message: str) -> None:
+        # What was not read would be taken for the next request.
+        self.close_connection = True
+        self._answer(status, {"error": message})
+
+    def _answer(self, status: int, content: dict[str, Any]) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _path(self) -> str:
+        return self.path.partition("?")[0]
+
+    def _length(self) -> int | None:
+        text = self.headers.get("Content-Length", "")
+        return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
+
+    def _drop(self, length: int) -> None:
+        # Unread, the body would keep the client from reading the answer.
+        while length > 0 and (piece := self.rfile.read(min(_PIECE, length))):
+            length -= len(piece)
+
+    def _malformed(self) -> ServingError:
+        return ServingError("INVALID_ARGUMENT", f"Malformed request: {self.command} {self.path}")
+
+
+def _spec(found: re.Match[str]) -> ModelSpec:
+    spec = ModelSpec(name=unquote(found["name"]))
+    if found["version"]:
+        number = int(found["version"])
+        if number > _LARGEST_VERSION:
+            message = f"Failed to convert version: {number} to numeric."
+            raise ServingError("INVALID_ARGUMENT", message)
+        spec.version.value = number
+    if found["label"]:
+        spec.version_label = unquote(found["label"])
+    return spec
