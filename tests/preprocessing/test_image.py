@@ -41,7 +41,7 @@ def smooth(height: int, width: int) -> np.ndarray:
 
 
 def code(contents: bytes, **limits: int) -> int:
-    result = check(tf.constant(contents), **limits)
+    result = check(tf.constant(contents), status.Limits(**limits))
     assert result.dtype == tf.int32 and result.shape == ()
     return int(result)
 

@@ -17,18 +17,15 @@ _MIN_SIDE_SCALE_SQUARED = 0.8**2
 # Of a whole picture, long side by short side: no banner may fill the memory.
 _MAX_WHOLE_ASPECT = 4
 
+DEFAULT_LIMITS = status.Limits()
 
-def check(
-    contents: tf.Tensor,
-    max_bytes: int = status.MAX_BYTES,
-    max_pixels: int = status.MAX_PIXELS,
-) -> tf.Tensor:
+
+def check(contents: tf.Tensor, limits: status.Limits = DEFAULT_LIMITS) -> tf.Tensor:
     """Judges an encoded picture by its length and header, so that no bomb is ever inflated.
 
     Args:
         contents: scalar string, the bytes of a file.
-        max_bytes: the longest file to accept.
-        max_pixels: the largest declared width times height to accept.
+        limits: of what is accepted.
 
     Returns:
         int32 scalar of `status`: `EMPTY`, `TOO_MANY_BYTES`, `WRONG_TYPE`, `TOO_MANY_PIXELS`,
@@ -43,14 +40,14 @@ def check(
         pixels = _declared_pixels(contents, is_jpeg)
         return tf.case(
             [(pixels <= 0, lambda: status.UNDECODABLE)]
-            + [(pixels > max_pixels, lambda: status.TOO_MANY_PIXELS)],
+            + [(pixels > limits.max_pixels, lambda: status.TOO_MANY_PIXELS)],
             default=lambda: status.OK,
         )
 
     code = tf.case(
         [
             (length == 0, lambda: status.EMPTY),
-            (length > max_bytes, lambda: status.TOO_MANY_BYTES),
+            (length > limits.max_bytes, lambda: status.TOO_MANY_BYTES),
             (~(is_jpeg | is_png), lambda: status.WRONG_TYPE),
         ],
         default=by_pixels,
