@@ -30,10 +30,10 @@ def build_parser() -> ArgumentParser:
         help="side in pixels at which to see pictures (default: the one of training)",
     )
     parser.add_argument(
-        "--max_bytes", type=PositiveInt, default=MAX_BYTES, help="refuse files beyond"
+        "--max-bytes", type=PositiveInt, default=MAX_BYTES, help="refuse files beyond"
     )
     parser.add_argument(
-        "--max_pixels", type=PositiveInt, default=MAX_PIXELS, help="refuse pictures beyond"
+        "--max-pixels", type=PositiveInt, default=MAX_PIXELS, help="refuse pictures beyond"
     )
     return parser
 

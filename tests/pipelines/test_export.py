@@ -13,7 +13,7 @@ from pipelines import export
 from tf_dpce.files import sha256_file
 
 BEST = "checkpoints/stage1-best.npz"
-LIMITS = ["--max_bytes", "50000", "--max_pixels", "60000"]
+LIMITS = ["--max-bytes", "50000", "--max-pixels", "60000"]
 METRICS = {
     "image_to_text": {"r1": 27.04, "r5": 58.0, "r10": 71.0, "medr": 4.0, "meanr": 13.25},
     "text_to_image": None,
@@ -76,7 +76,7 @@ def test_an_export_may_see_both_sides_and_says_so(run, tmp_path, capsys):
     [
         ({"--run": "nowhere"}, "nowhere is not a run"),
         ({"--checkpoint": "last"}, "stage1-last"),
-        ({"--max_bytes": "100"}, "max_bytes is 100: choose it from 20,000"),
+        ({"--max-bytes": "100"}, "max_bytes is 100: choose it from 20,000"),
         ({"--size": "48"}, "small takes only squares of the 32 pixels"),
     ],
 )

@@ -113,6 +113,22 @@ def test_no_bytes():
     assert code(b"") == status.EMPTY
 
 
+def test_parts_that_cost_time_and_hardly_a_byte_are_counted_beforehand():
+    # A grey progressive JPEG of Pillow's has 6 scans; the last one may follow again and again.
+    jpeg = encoded(noise(5, 5)[..., 0], "JPEG", progressive=True)
+    scan = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    for scans, expected in ((6, status.OK), (64, status.OK), (65, status.UNDECODABLE)):
+        assert code(jpeg[:-2] + (scans - 6) * scan + jpeg[-2:]) == expected
+    # After the 33 bytes of its header, a PNG may hold any number of texts, a kilobyte a megabyte.
+    png = encoded(noise(5, 5), "PNG")
+    text = b"zTXt" + b"name\0\0" + zlib.compress(b"a" * 1000)
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    for texts, expected in ((64, status.OK), (65, status.UNDECODABLE)):
+        assert code(png[:33] + texts * chunk + png[33:]) == expected
+    # What follows a picture may look like anything: 100 marks of a scan without its length.
+    assert code(jpeg + b"\xff\xda??" * 100) == status.OK
+
+
 def test_a_jpeg_header_that_cannot_be_parsed_raises_as_decode_does():
     contents = tf.constant(b"\xff\xd8\xff" + bytes(40))
     for operation in (check, decode):

@@ -29,19 +29,24 @@ def check(contents: tf.Tensor, limits: status.Limits = DEFAULT_LIMITS) -> tf.Ten
 
     Returns:
         int32 scalar of `status`: `EMPTY`, `TOO_MANY_BYTES`, `WRONG_TYPE`, `TOO_MANY_PIXELS`,
-        `UNDECODABLE` (a PNG header cut short or without area) or `OK`. A JPEG header that
-        cannot be parsed raises `tf.errors.InvalidArgumentError`, as `decode` does.
+        `UNDECODABLE` (a PNG header cut short or without area; more than `status.MAX_PARTS` scans
+        or packed texts, which would take minutes) or `OK`. A JPEG header that cannot be parsed
+        raises `tf.errors.InvalidArgumentError`, as `decode` does.
     """
     length = tf.strings.length(contents)
     is_jpeg = _starts_with(contents, _JPEG)
     is_png = _starts_with(contents, _PNG)
+
+    def by_parts() -> tf.Tensor:
+        slow = _slow_parts(contents, is_jpeg) > status.MAX_PARTS
+        return tf.where(slow, status.UNDECODABLE, status.OK)
 
     def by_pixels() -> tf.Tensor:
         pixels = _declared_pixels(contents, is_jpeg)
         return tf.case(
             [(pixels <= 0, lambda: status.UNDECODABLE)]
             + [(pixels > limits.max_pixels, lambda: status.TOO_MANY_PIXELS)],
-            default=lambda: status.OK,
+            default=by_parts,
         )
 
     code = tf.case(
@@ -235,6 +240,25 @@ def _declared_pixels(contents: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
             lambda: tf.constant(0, tf.int64),
             lambda: tf.reduce_prod(_png_shape(contents)),
         )
+
+    return tf.cond(is_jpeg, jpeg, png)
+
+
+def _slow_parts(contents: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
+    """Counts the scans of a JPEG, or the packed texts of a PNG."""
+    codes = tf.io.decode_raw(contents, tf.uint8)
+
+    def jpeg() -> tf.Tensor:
+        # A scan opens with its mark and a length of 6 + 2n for its n components, so that nothing
+        # else in a file looks like it but by chance.
+        mark, kind, high, low, count = (codes[i : i - 4 or None] for i in range(5))
+        found = (mark == 0xFF) & (kind == 0xDA) & (high == 0) & (low == 6 + 2 * count)
+        return tf.math.count_nonzero(found)
+
+    def png() -> tf.Tensor:
+        # Of the chunks zTXt and iTXt.
+        found = [codes[i : i - 2 or None] == code for i, code in enumerate(b"TXt")]
+        return tf.math.count_nonzero(tf.reduce_all(found, axis=0))
 
     return tf.cond(is_jpeg, jpeg, png)
 
