@@ -8,9 +8,9 @@ from tests.export.hostile import Findings, attack, originals, peak_mebibytes
 from tf_dpce.export.process import open_process
 from tf_dpce.preprocessing import status
 
-# Four pictures are decoded at a time. Each, as large as its header may declare, takes 192 MB as
-# bytes and 768 MB as floats while it is resized; the process itself takes half a gigabyte.
-MOST_MEBIBYTES = 4_500
+# Four pictures are decoded at a time. Each, as large as its header may declare, takes 192 MB, and
+# as much again while its square is cut out; the process itself takes a little below 1 GB.
+MOST_MEBIBYTES = 2_500
 
 
 def nobody_is_hurt(findings: Findings) -> bool:
