@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from pipelines._verb import progress, run_verb, say_files, verb_parser
+from tf_dpce.preprocessing.status import MAX_BYTES, MAX_PIXELS, Limits
 
 
 def build_parser() -> ArgumentParser:
@@ -28,6 +29,12 @@ def build_parser() -> ArgumentParser:
         type=PositiveInt,
         help="side in pixels at which to see pictures (default: the one of training)",
     )
+    parser.add_argument(
+        "--max-bytes", type=PositiveInt, default=MAX_BYTES, help="refuse files beyond"
+    )
+    parser.add_argument(
+        "--max-pixels", type=PositiveInt, default=MAX_PIXELS, help="refuse pictures beyond"
+    )
     return parser
 
 
@@ -44,9 +51,11 @@ def run(arguments: Namespace) -> None:
     model = seen(trained.model, trained.config.image.backbone, views)
     origin = run_origin(trained, arguments.checkpoint, views)
     metrics = run_metrics(trained, arguments.checkpoint, views)
+    limits = Limits(arguments.max_bytes, arguments.max_pixels)
     with progress("steps") as report:
         version = export_model(
-            model, trained.caption_encoder, arguments.to, origin, metrics, report, squash
+            *(model, trained.caption_encoder, arguments.to, origin, metrics),
+            *(report, squash, limits),
         )
     say_files(sorted(path for path in version.rglob("*") if path.is_file()))
 

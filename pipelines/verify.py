@@ -15,23 +15,30 @@ def build_parser() -> ArgumentParser:
     """Returns the verb's parser."""
     parser = verb_parser("verify", "Checks an exported version as TF Serving will run it.")
     parser.add_argument("path", type=Path, help="saved_models/NAME/INTEGER, or NAME: its newest")
+    parser.add_argument(
+        "--serving-version",
+        help="the TF Serving that must have every operation, as 2.19 (default: the newest known)",
+    )
+    parser.add_argument(
+        "--bare",
+        action="store_true",
+        help="load it through TensorFlow's C library, without Python TensorFlow",
+    )
     return parser
 
 
 def run(arguments: Namespace) -> None:
     """Shows the report, and fails where the export differs from its model."""
-    import tensorflow as tf
-
     from tf_dpce.errors import UserError
+    from tf_dpce.export.operations import serving_version
     from tf_dpce.export.verify import verify_version
     from tf_dpce.export.versions import find_version
 
-    # The loader of Sessions is deprecated for new code; TF Serving's path it remains.
-    tf.get_logger().setLevel("ERROR")
+    asked = arguments.serving_version
     version = find_version(arguments.path)
-    report = verify_version(version)
+    report = verify_version(version, asked and serving_version(asked), arguments.bare)
     for check in report.checks:
-        print(f"{'ok    ' if check.passed else 'FAILED'}  {check.name:14}{check.finding}")
+        print(f"{'ok    ' if check.passed else 'FAILED'}  {check.name:17}{check.finding}")
     if report.failures:
         raise UserError(f"{version} is not fit to serve: {report.failures[0]}; export it again")
     print(f"{version} answers as the model it was exported from")

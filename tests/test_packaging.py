@@ -42,7 +42,8 @@ def metadata(wheel: zipfile.ZipFile):
 def test_it_holds_every_module_and_preset(wheel: zipfile.ZipFile, project_root: Path):
     wanted = [
         str(path.relative_to(project_root))
-        for folder, pattern in (("tf_dpce", "*.py"), ("pipelines", "*.py"), ("tf_dpce", "*.yaml"))
+        for folder in ("tf_dpce", "pipelines")
+        for pattern in ("*.py", "*.yaml", "*.tsv")
         for path in (project_root / folder).rglob(pattern)
     ]
     assert any(name.startswith("tf_dpce/presets/") and name.endswith(".yaml") for name in wanted)

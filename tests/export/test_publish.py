@@ -12,17 +12,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tf_dpce
 from tests.export.tiny import SIZE, WORDS, tiny_model
 from tf_dpce.errors import UserError
-from tf_dpce.export import ENDPOINTS, examples, warmup
+from tf_dpce.export import ENDPOINTS, examples, replay
 from tf_dpce.export.model_card import model_card
 from tf_dpce.export.publish import export_model
 from tf_dpce.export.versions import find_version, publish_version
 from tf_dpce.files import sha256_lines
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.image import evaluation_pixels
+from tf_dpce.towers.folding import folded
 
-WHOLE = {"saved_model.pb", "variables", "assets.extra", "model_card.md"}
+WHOLE = {"saved_model.pb", "variables", "assets.extra", "model_card.md", "files.sha256"}
 
 EXPORT = """
 import sys
@@ -62,8 +64,8 @@ def test_export_holds_only_the_variables_of_the_encoders(exported, model):
     shapes = [shape for _, shape in tf.train.list_variables(str(exported / "variables/variables"))]
     numbers = sum(int(np.prod(shape)) for shape in shapes if shape)
     # The classifier of 5 instances would add 5 (D + 1); two counters of the archive are scalars.
-    towers = model.image_tower.count_params() + model.text_tower.count_params()
-    assert numbers == towers
+    encoders = [folded(encoder) for encoder in (model.image_encoder, model.text_encoder)]
+    assert numbers == sum(encoder.count_params() for encoder in encoders)
 
 
 def test_examples_are_what_the_model_answers(exported, model, caption_encoder):
@@ -93,7 +95,7 @@ def test_byte_strings_of_examples_keep_their_zeros(tmp_path):
 
 
 def test_warm_up_holds_requests_of_both_endpoints(exported):
-    requests = list(warmup.read_warmup(exported / warmup.FILE))
+    requests = list(replay.read_warmup(exported / replay.FILE))
     assert {(endpoint, *inputs) for endpoint, inputs in requests} == set(ENDPOINTS.items())
     recorded = examples.load_examples(exported / examples.FILE, ENDPOINTS)
     for endpoint, inputs in requests:
@@ -122,6 +124,31 @@ def test_an_export_squashes_pictures_as_its_model_was_trained(model, caption_enc
     expected = model.image_encoder(pixels[tf.newaxis], training=False)[0]
     np.testing.assert_allclose(recorded.embeddings[0], expected, atol=1e-6)
     assert "All of the picture is squashed to 32 x 32" in (version / "model_card.md").read_text()
+
+
+def test_limits_of_pictures_are_chosen_at_export(model, caption_encoder, tmp_path):
+    limits = status.Limits(max_bytes=30_000, max_pixels=20_000)
+    version = export_model(model, caption_encoder, tmp_path / "small", limits=limits)
+    colour = tf.zeros([100, 200, 3], tf.uint8)
+    picture = tf.io.encode_png(colour).numpy()
+    # 200 x 100 pixels are as many as may be; a file may be lengthened by what follows its end.
+    larger = tf.io.encode_png(tf.zeros([100, 201, 3], tf.uint8)).numpy()
+    longest, longer = (picture + bytes(size - len(picture)) for size in (30_000, 30_001))
+    _, codes = tf_dpce.load(version).images([picture, larger, longest, longer])
+    assert codes.tolist() == [
+        *(status.OK, status.TOO_MANY_PIXELS, status.OK, status.TOO_MANY_BYTES)
+    ]
+    card = (version / "model_card.md").read_text()
+    assert "Files up to 30,000 bytes, pictures up to 20,000 pixels" in card
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"), [({"max_bytes": 1_000}, "max_bytes"), ({"max_pixels": 2**31}, "max_pixels")]
+)
+def test_limits_out_of_reach_are_a_users_mistake(model, caption_encoder, tmp_path, limits, name):
+    with pytest.raises(UserError, match=f"{name} is .*: choose it from 20,000 to 2,147,483,647"):
+        export_model(model, caption_encoder, tmp_path / "no", limits=status.Limits(**limits))
+    assert not (tmp_path / "no").exists()
 
 
 def test_card_shows_metrics(model, caption_encoder):

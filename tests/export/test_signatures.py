@@ -15,7 +15,8 @@ from tf_dpce.export.record import example_pictures
 from tf_dpce.export.session import SessionModel, open_session
 from tf_dpce.export.signatures import Signatures, decode_pictures, input_signature
 from tf_dpce.preprocessing import status
-from tf_dpce.preprocessing.image import check, evaluation_pixels
+from tf_dpce.preprocessing.header import check
+from tf_dpce.preprocessing.image import evaluation_pixels
 
 BAD = (b"", b"GIF89a no picture", b"\xff\xd8\xff\xe0 cut short", b"\x89PNG\r\n\x1a\n cut")
 BAD_STATUS = [status.EMPTY, status.WRONG_TYPE, status.UNDECODABLE, status.UNDECODABLE]
@@ -62,6 +63,8 @@ ACCEPTED = {
     "png 1x1": encoded(drawn(size=(1, 1)), "PNG"),
     "png 1x300": encoded(drawn(size=(1, 300)), "PNG"),
     "png animated": encoded(drawn(), "PNG", **ANIMATED),
+    "jpeg with trailing bytes": JPEG + b"trailing",
+    "png with trailing bytes": PNG + b"trailing",
 }
 REFUSED = {
     "gif": encoded(drawn("P"), "GIF"),
@@ -200,10 +203,35 @@ def test_statuses_of_sentences(served):
         "zebra": status.NO_KNOWN_WORD,
         "...": status.NO_KNOWN_WORD,
         "\x00": status.NO_KNOWN_WORD,
+        "\x01\x02\x1b[2J\x7f": status.NO_KNOWN_WORD,
+        "dog " * 250_000: status.TOO_MANY_BYTES,
+        "x" * 1_000_000: status.TOO_MANY_BYTES,
+        "." * status.MAX_SENTENCE_BYTES: status.NO_KNOWN_WORD,
+        "dog " * (status.MAX_SENTENCE_BYTES // 4): status.OK,
     }
     embeddings, statuses = served.encode("encode_text", [case.encode() for case in cases])
     assert dict(zip(cases, statuses.tolist(), strict=True)) == cases
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), statuses == 0, atol=1e-5)
+
+
+def test_bad_sentence_costs_only_its_own_row(served):
+    good = [b"a dog", b"two cats sleep", b"grass"]
+    before, _ = served.encode("encode_text", good * 4)
+    batch = good * 4
+    for place, bad in ((1, b""), (4, b"dog " * 250_000), (5, b"\xff\xfe"), (9, b"\x00\x1b")):
+        batch[place] = bad
+    after, statuses = served.encode("encode_text", batch)
+    others = np.setdiff1d(np.arange(12), [1, 4, 5, 9])
+    assert np.flatnonzero(statuses).tolist() == [1, 4, 5, 9]
+    np.testing.assert_allclose(after[others], before[others], atol=1e-6)
+    assert not after[[1, 4, 5, 9]].any()
+
+
+def test_all_bad_sentences(served):
+    embeddings, statuses = served.encode("encode_text", [b"", b"x" * 1_000_000, b"zebra"])
+    assert statuses.tolist() == [status.EMPTY, status.TOO_MANY_BYTES, status.NO_KNOWN_WORD]
+    assert embeddings.shape == (3, WIDTH)
+    assert not embeddings.any()
 
 
 def test_sentence_that_is_not_utf8_does_not_fail(served):

@@ -2,29 +2,77 @@
 
 from __future__ import annotations
 
-import ast
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tests.export.tiny import WIDTH
 from tf_dpce.errors import UserError
-from tf_dpce.export import ENDPOINTS, examples, warmup
+from tf_dpce.export import ENDPOINTS, examples, replay, warmup
 from tf_dpce.export.examples import Examples
+from tf_dpce.export.process import ModelProcess, open_process
+from tf_dpce.export.seal import FILE as SEAL
+from tf_dpce.export.seal import write_seal
 from tf_dpce.export.signatures import Signatures
-from tf_dpce.export.verify import verify_in_fresh_process, verify_version
+from tf_dpce.export.verify import check_calls, verify_version
+
+CHECKS = [
+    *("files", "operations", "placement", "batching", "load"),
+    *("encode_image", "encode_text", "serving_default", "warm-up"),
+]
+
+# Run at the start of every Python below a folder on its path.
+BLOCK = """
+import builtins, os
+imported = builtins.__import__
+def refuse(name, *rest, **more):
+    if name.split(".")[0] in os.environ["BLOCKED"].split():
+        raise ImportError(f"{name} is blocked")
+    return imported(name, *rest, **more)
+builtins.__import__ = refuse
+"""
 
 
 @pytest.fixture
 def version(exported, tmp_path) -> Path:
     """A copy of the exported version, to be spoilt."""
     return shutil.copytree(exported, tmp_path / "1")
+
+
+@pytest.fixture(scope="module")
+def served(exported) -> Iterator[ModelProcess]:
+    """The version as it was exported, in a process of its own."""
+    with open_process(exported, bare=True) as process:
+        yield process
+
+
+def failures(version: Path) -> list[str]:
+    """What verification finds in a version whose change left no trace in its digests."""
+    write_seal(version)
+    return verify_version(version, bare=True).failures
+
+
+def failed_calls(served: ModelProcess, version: Path) -> list[str]:
+    """What the calls find, of another version's examples and warm-up."""
+    recorded = examples.load_examples(version / examples.FILE, ENDPOINTS)
+    checks = check_calls(served, version, recorded)
+    return [f"{check.name}: {check.finding}" for check in checks if not check.passed]
+
+
+def change_graph(version: Path, change: Callable[[GraphDef, SavedModel], None]) -> None:
+    path = version / "saved_model.pb"
+    saved = SavedModel.FromString(path.read_bytes())
+    change(saved.meta_graphs[0].graph_def, saved)
+    path.write_bytes(saved.SerializeToString())
 
 
 def change_examples(version: Path, endpoint: str, **changes) -> None:
@@ -38,12 +86,34 @@ def recorded(version: Path, endpoint: str) -> Examples:
     return examples.load_examples(version / examples.FILE, ENDPOINTS)[endpoint]
 
 
-def test_sound_export_passes_in_a_fresh_process(exported):
-    report = verify_in_fresh_process(exported)
+@pytest.mark.parametrize(
+    ("bare", "blocked"), [(False, "tf_dpce"), (True, "tf_dpce tensorflow tensorflow_text keras")]
+)
+def test_sound_export_passes_in_a_process_without_the_code_that_made_it(
+    exported, tmp_path, monkeypatch, bare, blocked
+):
+    (tmp_path / "sitecustomize.py").write_text(BLOCK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("BLOCKED", blocked)
+    with pytest.raises(subprocess.CalledProcessError):
+        subprocess.run([sys.executable, "-c", f"import {blocked.split()[-1]}"], check=True)
+
+    report = verify_version(exported, bare=bare)
+
     assert report.failures == []
-    assert [check.name for check in report.checks] == [
-        *("load", "operations", "encode_image", "encode_text", "warm-up")
-    ]
+    assert [check.name for check in report.checks] == CHECKS
+
+
+def test_verification_needs_no_tensorflow_of_python(exported, project_root, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(BLOCK)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tmp_path),
+        "BLOCKED": "tensorflow tensorflow_text keras",
+    }
+    command = [sys.executable, "-m", "pipelines.verify", str(exported), "--bare"]
+    done = subprocess.run(command, cwd=project_root, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_changed_weight_is_found(version):
@@ -60,9 +130,9 @@ def test_changed_weight_is_found(version):
         tensors=list(tensors.values()),
     )
     # The widest is a matrix of the image tower.
-    (failure,) = verify_version(version).failures
-    assert failure.startswith("encode_image: ")
-    assert "differ" in failure
+    found = failures(version)
+    assert [line.split(":")[0] for line in found] == ["encode_image", "serving_default"]
+    assert "differ" in found[0]
 
 
 def test_damaged_weights_are_found(version):
@@ -70,76 +140,98 @@ def test_damaged_weights_are_found(version):
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1
     data.write_bytes(content)
-    assert verify_version(version).failures
+    assert any("differ" in line or "load" in line for line in failures(version))
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("difference", [2e-5, -2e-5, np.nan])
-def test_recorded_vector_that_differs_is_found(version, endpoint, difference):
+def test_recorded_vector_that_differs_is_found(served, version, endpoint, difference):
     embeddings = recorded(version, endpoint).embeddings.copy()
     embeddings[1, 3] += difference
     change_examples(version, endpoint, embeddings=embeddings)
-    (failure,) = verify_version(version).failures
+    failure = failed_calls(served, version)[0]
     assert failure.startswith(f"{endpoint}: ")
     assert "differ" in failure
 
 
-def test_difference_of_rounding_is_accepted(version):
+def test_difference_of_rounding_is_accepted(served, version):
     embeddings = recorded(version, "encode_text").embeddings + np.float32(5e-6)
     change_examples(version, "encode_text", embeddings=embeddings)
-    assert verify_version(version).failures == []
+    assert failed_calls(served, version) == []
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_recorded_status_that_differs_is_found(version, endpoint):
+def test_recorded_status_that_differs_is_found(served, version, endpoint):
     statuses = recorded(version, endpoint).statuses.copy()
     statuses[-1] = 0
     change_examples(version, endpoint, statuses=statuses)
-    (failure,) = verify_version(version).failures
+    failure = failed_calls(served, version)[0]
     assert failure.startswith(f"{endpoint}: ")
     assert "status" in failure
 
 
-def test_recorded_width_that_differs_is_found(version):
+def test_recorded_width_that_differs_is_found(served, version):
     narrow = recorded(version, "encode_image").embeddings[:, : WIDTH - 1]
     change_examples(version, "encode_image", embeddings=narrow)
-    assert "shape" in verify_version(version).failures[0]
+    assert "shape" in failed_calls(served, version)[0]
 
 
-def test_failing_warm_up_request_is_found(version):
+def test_failing_warm_up_request_is_found(served, version):
     inputs = {"encode_image": "picture", "encode_text": "text"}
     recorded_examples = examples.load_examples(version / examples.FILE, ENDPOINTS)
-    warmup.write_warmup(version / warmup.FILE, "tiny", inputs, recorded_examples)
-    (failure,) = verify_version(version).failures
+    warmup.write_warmup(version / replay.FILE, "tiny", inputs, recorded_examples)
+    (failure,) = failed_calls(served, version)
     assert failure.startswith("warm-up: ")
     assert "picture" in failure
 
 
-def test_damaged_and_missing_warm_up_are_found(version):
-    path = version / warmup.FILE
+def test_damaged_empty_and_missing_warm_up_are_found(served, version):
+    path = version / replay.FILE
     path.write_bytes(path.read_bytes()[:-5])
-    assert verify_version(version).failures
+    assert failed_calls(served, version) == ["warm-up: ValueError: a record is cut short"]
+    path.write_bytes(b"")
+    assert failed_calls(served, version) == ["warm-up: no requests"]
     path.unlink()
-    assert verify_version(version).failures
+    assert failed_calls(served, version)[0].startswith("warm-up: FileNotFoundError")
 
 
-def test_need_of_xla_is_found(version):
-    path = version / "saved_model.pb"
-    saved = SavedModel.FromString(path.read_bytes())
-    function = saved.meta_graphs[0].graph_def.library.function[0]
-    function.attr["_XlaMustCompile"].b = True
-    path.write_bytes(saved.SerializeToString())
-    assert [line.split(":")[0] for line in verify_version(version).failures] == ["operations"]
+def test_damaged_file_is_found_by_its_name(version):
+    card = version / "model_card.md"
+    card.write_text(card.read_text().replace("tiny", "huge"))
+    (version / "fingerprint.pb").unlink()
+    assert verify_version(version, bare=True).failures == [
+        "files: fingerprint.pb is missing, model_card.md differs"
+    ]
+    (version / SEAL).unlink()
+    assert "there is no files.sha256" in verify_version(version, bare=True).failures[0]
 
 
 def test_missing_endpoint_is_found(version):
-    path = version / "saved_model.pb"
-    saved = SavedModel.FromString(path.read_bytes())
-    del saved.meta_graphs[0].signature_def["encode_text"]
-    path.write_bytes(saved.SerializeToString())
-    failures = verify_version(version).failures
-    assert [line.split(":")[0] for line in failures] == ["encode_text", "warm-up"]
-    assert "encode_text" in failures[0]
+    change_graph(version, lambda _, saved: saved.meta_graphs[0].signature_def.pop("encode_text"))
+    found = failures(version)
+    assert [line.split(":")[0] for line in found] == ["encode_text", "warm-up"]
+    assert "encode_text" in found[0]
+
+
+def test_operation_that_no_server_has_is_found_before_it_is_loaded(version):
+    change_graph(version, lambda graph, _: graph.node.add(name="new", op="TFText>Clairvoyance"))
+    found = failures(version)
+    assert found[0] == "operations: TFText>Clairvoyance is in no TF Serving from 2.13 to 2.20"
+    assert found[1].startswith("load: ") and "TFText>Clairvoyance" in found[1]
+
+
+def test_file_that_is_no_graph_is_found(version):
+    (version / "saved_model.pb").write_bytes(b"\xff" * 100)
+    assert [line.split(":")[0] for line in failures(version)] == ["graph"]
+    (version / "saved_model.pb").write_bytes(b"")
+    assert failures(version) == ["graph: ValueError: no graph has the tag 'serve'"]
+
+
+def test_process_that_dies_is_a_failure(version, monkeypatch):
+    # Without its installed packages, Python does not even find numpy.
+    monkeypatch.setenv("PYTHONHOME", str(version))
+    (failure,) = verify_version(version, bare=True).failures
+    assert failure.startswith("load: the process ended with status 1")
 
 
 def test_export_that_only_python_can_run_is_found(version, model, caption_encoder):
@@ -159,10 +251,7 @@ def test_export_that_only_python_can_run_is_found(version, model, caption_encode
     loaded = tf.saved_model.load(str(version))
     assert loaded.signatures["encode_text"](text=tf.constant(["a dog"]))["status"] == [0]
 
-    failures = verify_version(version).failures
-
-    assert failures
-    assert "Could not find variable" in failures[0]
+    assert any("Could not find variable" in line for line in failures(version))
 
 
 def test_folder_without_an_export_is_a_users_mistake(version):
@@ -174,16 +263,3 @@ def test_folder_without_an_export_is_a_users_mistake(version):
     (version / examples.FILE).unlink()
     with pytest.raises(UserError, match="examples.npz does not exist"):
         verify_version(version)
-
-
-def test_process_that_dies_is_a_failure(tmp_path):
-    (failure,) = verify_in_fresh_process(tmp_path).failures
-    assert "holds no saved_model.pb" in failure
-
-
-def test_verification_knows_no_code_of_the_model(project_root):
-    code = "import sys, tf_dpce.export.verify; print([m for m in sys.modules if 'tf_dpce.' in m])"
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True, check=True)
-    rooms = {name.split(".")[1] for name in ast.literal_eval(done.stdout)}
-    assert rooms == {"errors", "export", "files"}

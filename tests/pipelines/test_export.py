@@ -13,6 +13,7 @@ from pipelines import export
 from tf_dpce.files import sha256_file
 
 BEST = "checkpoints/stage1-best.npz"
+LIMITS = ["--max-bytes", "50000", "--max-pixels", "60000"]
 METRICS = {
     "image_to_text": {"r1": 27.04, "r5": 58.0, "r10": 71.0, "medr": 4.0, "meanr": 13.25},
     "text_to_image": None,
@@ -56,10 +57,11 @@ def test_an_export_may_see_both_sides_and_says_so(run, tmp_path, capsys):
         (run / f"metrics-{name}.json").write_text(json.dumps({**METRICS, **best, **views}))
     folder = tmp_path / "saved_models" / "drawn"
 
-    assert export.main(["--run", str(run), "--to", str(folder), "--flip"]) == 0
+    assert export.main(["--run", str(run), "--to", str(folder), "--flip", *LIMITS]) == 0
 
     card = (folder / "1" / "model_card.md").read_text()
     assert "| pictures are seen | from both sides |" in card
+    assert "Files up to 50,000 bytes, pictures up to 60,000 pixels" in card
     assert "| both | image to text |" in card and "| plain |" not in card
     picture = Image.new("RGB", (40, 30), "red")
     picture.paste("blue", (0, 0, 10, 30))
@@ -74,6 +76,7 @@ def test_an_export_may_see_both_sides_and_says_so(run, tmp_path, capsys):
     [
         ({"--run": "nowhere"}, "nowhere is not a run"),
         ({"--checkpoint": "last"}, "stage1-last"),
+        ({"--max-bytes": "100"}, "max_bytes is 100: choose it from 20,000"),
         ({"--size": "48"}, "small takes only squares of the 32 pixels"),
     ],
 )

@@ -12,9 +12,9 @@ import tensorflow as tf
 from PIL import Image
 
 from tf_dpce.preprocessing import status
+from tf_dpce.preprocessing.header import check
 from tf_dpce.preprocessing.image import (
     _decode_reduced,
-    check,
     crop_window,
     decode,
     evaluation_pixels,
@@ -42,7 +42,7 @@ def smooth(height: int, width: int) -> np.ndarray:
 
 
 def code(contents: bytes, **limits: int) -> int:
-    result = check(tf.constant(contents), **limits)
+    result = check(tf.constant(contents), status.Limits(**limits))
     assert result.dtype == tf.int32 and result.shape == ()
     return int(result)
 
@@ -112,6 +112,22 @@ def test_real_gif_and_bmp_are_refused():
 
 def test_no_bytes():
     assert code(b"") == status.EMPTY
+
+
+def test_parts_that_cost_time_and_hardly_a_byte_are_counted_beforehand():
+    # A grey progressive JPEG of Pillow's has 6 scans; the last one may follow again and again.
+    jpeg = encoded(noise(5, 5)[..., 0], "JPEG", progressive=True)
+    scan = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    for scans, expected in ((6, status.OK), (64, status.OK), (65, status.UNDECODABLE)):
+        assert code(jpeg[:-2] + (scans - 6) * scan + jpeg[-2:]) == expected
+    # After the 33 bytes of its header, a PNG may hold any number of texts, a kilobyte a megabyte.
+    png = encoded(noise(5, 5), "PNG")
+    text = b"zTXt" + b"name\0\0" + zlib.compress(b"a" * 1000)
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    for texts, expected in ((64, status.OK), (65, status.UNDECODABLE)):
+        assert code(png[:33] + texts * chunk + png[33:]) == expected
+    # What follows a picture may look like anything: 100 marks of a scan without its length.
+    assert code(jpeg + b"\xff\xda??" * 100) == status.OK
 
 
 def test_a_jpeg_header_that_cannot_be_parsed_raises_as_decode_does():

@@ -12,7 +12,8 @@ from tf_dpce.data.manifest import MAX_INSTANCES, SplitInfo
 from tf_dpce.data.shards import encode_record, write_shards
 from tf_dpce.errors import UserError
 from tf_dpce.preprocessing import status
-from tf_dpce.preprocessing.image import check, decode
+from tf_dpce.preprocessing.header import check
+from tf_dpce.preprocessing.image import decode
 from tf_dpce.sources.audit import audit
 from tf_dpce.sources.pair import Picture, Rejected
 

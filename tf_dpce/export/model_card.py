@@ -10,6 +10,7 @@ from tf_dpce.evaluation.report import metrics_rows
 from tf_dpce.files import sha256_lines
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing import status
+from tf_dpce.preprocessing.header import DEFAULT_LIMITS
 from tf_dpce.preprocessing.text import CaptionEncoder
 
 
@@ -20,6 +21,7 @@ def model_card(
     origin: Mapping[str, Any],
     metrics: Mapping[str, Any],
     squash: bool = False,
+    limits: status.Limits = DEFAULT_LIMITS,
 ) -> str:
     """Composes the card, in Markdown.
 
@@ -30,6 +32,7 @@ def model_card(
         origin: what is known of data, seed and settings.
         metrics: by a name of the measurement, what `evaluate_split` returned.
         squash: whether pictures are squashed to squares.
+        limits: of pictures.
     """
     sections = [
         f"# {name}",
@@ -46,7 +49,7 @@ def model_card(
         _endpoints(model, caption_encoder, squash),
         _table(("status", "meaning"), status.REASONS.items()),
         "## Limits",
-        _limits(caption_encoder),
+        _limits(caption_encoder, limits),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -84,9 +87,10 @@ def _endpoints(model: DualPath, caption_encoder: CaptionEncoder, squash: bool) -
     )
 
 
-def _limits(caption_encoder: CaptionEncoder) -> str:
+def _limits(caption_encoder: CaptionEncoder, limits: status.Limits) -> str:
     return (
-        f"- Files up to {status.MAX_BYTES:,} bytes, pictures up to {status.MAX_PIXELS:,} pixels.\n"
+        f"- Files up to {limits.max_bytes:,} bytes, pictures up to {limits.max_pixels:,} pixels, "
+        f"sentences up to {status.MAX_SENTENCE_BYTES:,} bytes.\n"
         f"- Words of a sentence beyond the {caption_encoder.max_length}th known one are ignored.\n"
         "- A JPEG with damaged bytes often decodes, to other pixels: no status tells that.\n"
         "- It knows what its training captions speak of, in their language, with their biases."

@@ -9,16 +9,23 @@ from typing import Any
 import keras
 
 from tf_dpce.errors import UserError
-from tf_dpce.export import ENDPOINTS, examples, warmup
+from tf_dpce.export import ENDPOINTS, examples, replay, warmup
 from tf_dpce.export.model_card import model_card
 from tf_dpce.export.record import record_examples
+from tf_dpce.export.seal import write_seal
 from tf_dpce.export.signatures import Signatures, input_signature
-from tf_dpce.export.verify import verify_in_fresh_process
+from tf_dpce.export.verify import verify_version
 from tf_dpce.export.versions import publish_version
 from tf_dpce.model import DualPath
+from tf_dpce.preprocessing import status
+from tf_dpce.preprocessing.header import DEFAULT_LIMITS
 from tf_dpce.preprocessing.text import CaptionEncoder
 
 CARD = "model_card.md"
+
+# Under lower limits of bytes or pixels, the recorded examples themselves would be refused.
+LEAST_LIMIT = 20_000
+_LARGEST_LIMIT = 2**31 - 1
 
 
 def export_model(
@@ -29,12 +36,14 @@ def export_model(
     metrics: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     squash: bool = False,
+    limits: status.Limits = DEFAULT_LIMITS,
 ) -> Path:
     """Publishes a model as the next version in a folder, for TF Serving and `tf_dpce.load`.
 
     The version holds the endpoints `encode_image` and `encode_text`, which take JPEG or PNG
-    bytes and sentences as they are, recorded examples, warm-up requests and a model card. It is
-    verified in a fresh process before it appears, whole, under its number.
+    bytes and sentences as they are, recorded examples, warm-up requests, a model card and the
+    digests of all these files. It is verified in a fresh process before it appears, whole, under
+    its number.
 
     Args:
         model: the trained model.
@@ -45,12 +54,14 @@ def export_model(
             `evaluate_split` returned.
         progress: called with (steps done, steps in all).
         squash: whether pictures are squashed to squares, as the model was trained.
+        limits: of pictures; what is beyond gets a status, and is not decoded.
 
     Returns:
         The folder of the version.
 
     Raises:
-        UserError: the export does not answer as the model does; nothing is published then.
+        UserError: the export does not answer as the model does, or TF Serving would refuse it;
+            or a limit is out of reach. Nothing is published then.
 
     Example:
         >>> caption_encoder = CaptionEncoder(words, max_length=32, lowercase=True)
@@ -58,23 +69,35 @@ def export_model(
         PosixPath('saved_models/mine/1')
     """
 
+    _check_limits(limits)
+
     def write(aside: Path) -> None:
         progress(0, 3)
-        _write_archive(Signatures(model, caption_encoder, squash), caption_encoder, aside)
+        signatures = Signatures(model, caption_encoder, squash, limits)
+        _write_archive(signatures, caption_encoder, aside)
         progress(1, 3)
-        recorded = record_examples(model, caption_encoder, squash)
+        recorded = record_examples(model, caption_encoder, squash, limits)
         examples.save_examples(aside / examples.FILE, recorded)
-        warmup.write_warmup(aside / warmup.FILE, folder.name, ENDPOINTS, recorded)
+        warmup.write_warmup(aside / replay.FILE, folder.name, ENDPOINTS, recorded)
         known = origin or {}, metrics or {}
-        card = model_card(folder.name, model, caption_encoder, *known, squash)
+        card = model_card(folder.name, model, caption_encoder, *known, squash, limits)
         (aside / CARD).write_text(card)
+        write_seal(aside)
         progress(2, 3)
-        failures = verify_in_fresh_process(aside).failures
+        failures = verify_version(aside).failures
         if failures:
             raise UserError(f"the export to {folder} failed its verification: {failures[0]}")
         progress(3, 3)
 
     return publish_version(folder, write)
+
+
+def _check_limits(limits: status.Limits) -> None:
+    for name, value in vars(limits).items():
+        if not LEAST_LIMIT <= value <= _LARGEST_LIMIT:
+            raise UserError(
+                f"{name} is {value:,}: choose it from {LEAST_LIMIT:,} to {_LARGEST_LIMIT:,}"
+            )
 
 
 def _write_archive(signatures: Signatures, caption_encoder: CaptionEncoder, folder: Path) -> None:

@@ -14,7 +14,8 @@ import tensorflow as tf
 from tf_dpce.export.examples import Examples
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing import status
-from tf_dpce.preprocessing.image import check, evaluation_pixels
+from tf_dpce.preprocessing.header import DEFAULT_LIMITS, check
+from tf_dpce.preprocessing.image import evaluation_pixels
 from tf_dpce.preprocessing.text import CaptionEncoder
 
 
@@ -28,7 +29,7 @@ def example_pictures() -> list[bytes]:
     # The declared sides of a PNG stand in its bytes 16 to 23.
     vast = png[:16] + b"\x7f\xff\xff\xff" * 2 + png[24:]
     refused = [b"", b"no picture", b"GIF89a" + bytes(20), vast, png[:20], jpeg[:-200], jpeg[:4]]
-    return [jpeg, png, *accepted, *refused]
+    return [jpeg, png, jpeg + b"trailing", *accepted, *refused]
 
 
 def example_sentences(words: Sequence[str]) -> list[bytes]:
@@ -46,11 +47,18 @@ def example_sentences(words: Sequence[str]) -> list[bytes]:
         b" \t\n",
         b"...",
         unknown,
+        b"\x01\x02\x7f",
+        # As long as it may be, and one byte longer.
+        known[0] + b" " * (status.MAX_SENTENCE_BYTES - len(known[0])),
+        known[0] + b" " * (status.MAX_SENTENCE_BYTES + 1 - len(known[0])),
     ]
 
 
 def record_examples(
-    model: DualPath, caption_encoder: CaptionEncoder, squash: bool = False
+    model: DualPath,
+    caption_encoder: CaptionEncoder,
+    squash: bool = False,
+    limits: status.Limits = DEFAULT_LIMITS,
 ) -> dict[str, Examples]:
     """Returns the examples of both endpoints of an export.
 
@@ -58,30 +66,35 @@ def record_examples(
         model: the trained model.
         caption_encoder: the one that it was trained with.
         squash: whether pictures are squashed to squares, as it was trained.
+        limits: of pictures.
     """
     # On the CPU, where they are verified: a GPU rounds its products to fewer digits.
     with tf.device("CPU:0"):
         return {
-            "encode_image": _record_pictures(model, example_pictures(), squash),
+            "encode_image": _record_pictures(model, example_pictures(), squash, limits),
             "encode_text": _record_sentences(
                 model, caption_encoder, example_sentences(caption_encoder.words)
             ),
         }
 
 
-def _record_pictures(model: DualPath, contents: Sequence[bytes], squash: bool) -> Examples:
+def _record_pictures(
+    model: DualPath, contents: Sequence[bytes], squash: bool, limits: status.Limits
+) -> Examples:
     encoder = model.image_encoder
-    rows = [_evaluated(content, encoder.input_shape[1], squash) for content in contents]
+    rows = [_evaluated(content, encoder.input_shape[1], squash, limits) for content in contents]
     codes = np.array([code for code, _ in rows], np.int32)
     pixels = tf.stack([pixels for _, pixels in rows if pixels is not None])
     return _examples(contents, encoder(pixels, training=False), codes)
 
 
-def _evaluated(content: bytes, size: int, squash: bool) -> tuple[int, tf.Tensor | None]:
+def _evaluated(
+    content: bytes, size: int, squash: bool, limits: status.Limits
+) -> tuple[int, tf.Tensor | None]:
     """Returns the status of a picture, and its pixels where that is `OK`."""
     rows = tf.data.Dataset.from_tensors(content)
     try:
-        code = int(rows.map(check).get_single_element())
+        code = int(rows.map(lambda c: check(c, limits)).get_single_element())
         if code != status.OK:
             return code, None
         return code, rows.map(lambda c: evaluation_pixels(c, size, squash)).get_single_element()
@@ -101,6 +114,8 @@ def _record_sentences(
 
 
 def _sentence_status(sentence: bytes, ids: np.ndarray) -> int:
+    if len(sentence) > status.MAX_SENTENCE_BYTES:
+        return status.TOO_MANY_BYTES
     if ids.any():
         return status.OK
     return status.NO_KNOWN_WORD if sentence.strip() else status.EMPTY

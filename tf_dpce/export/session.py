@@ -1,4 +1,7 @@
-"""A SavedModel in a Session of the first TensorFlow generation, which is TF Serving's way."""
+"""A SavedModel in a Session of the first TensorFlow generation, which is TF Serving's way.
+
+This file also runs by itself in a process that does not import `tf_dpce`.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,10 @@ class SessionModel:
         feeds = {signature.inputs[key].name: value for key, value in inputs.items()}
         fetches = {key: tensor.name for key, tensor in signature.outputs.items()}
         return self._session.run(fetches, feeds)
+
+    def fetch(self, names: Sequence[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Returns tensors by their names in the graph, given others by theirs."""
+        return self._session.run(list(names), feeds)
 
     def encode(self, endpoint: str, batch: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
         """Returns embeddings `[B, D]` and statuses `[B]` of B byte strings."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import keras
 import tensorflow as tf
 
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing import status
-from tf_dpce.preprocessing.image import check, evaluation_pixels
+from tf_dpce.preprocessing.header import DEFAULT_LIMITS, check
+from tf_dpce.preprocessing.image import evaluation_pixels
 from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.towers.folding import folded
 
@@ -28,6 +31,7 @@ class Signatures:
         model: the trained model.
         caption_encoder: the one that it was trained with.
         squash: whether pictures are squashed to squares, as it was trained.
+        limits: of pictures.
 
     Example:
         >>> signatures = Signatures(model, CaptionEncoder(words, 32, lowercase=True))
@@ -36,23 +40,32 @@ class Signatures:
     """
 
     def __init__(
-        self, model: DualPath, caption_encoder: CaptionEncoder, squash: bool = False
+        self,
+        model: DualPath,
+        caption_encoder: CaptionEncoder,
+        squash: bool = False,
+        limits: status.Limits = DEFAULT_LIMITS,
     ) -> None:
         self._caption_encoder = caption_encoder
         self._image_encoder = folded(model.image_encoder)
         self._text_encoder = folded(model.text_encoder)
         self._image_size = self._image_encoder.input_shape[1]
         self._squash = squash
+        self._limits = limits
 
     def encode_image(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Embeds pictures, JPEG or PNG bytes `[B]`."""
-        pixels, codes = decode_pictures(image, self._image_size, self._squash)
+        with _on_host():
+            pixels, codes = decode_pictures(image, self._image_size, self._squash, self._limits)
         return _answer(self._image_encoder, pixels, codes)
 
     def encode_text(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Embeds sentences, UTF-8 `[B]`."""
-        ids = self._caption_encoder(text)
-        codes = text_status(text, ids)
+        with _on_host():
+            # What is too long is not even split: that would keep the sentences beside it waiting.
+            too_long = tf.strings.length(text) > status.MAX_SENTENCE_BYTES
+            ids = self._caption_encoder(tf.where(too_long, "", text))
+            codes = tf.where(too_long, status.TOO_MANY_BYTES, text_status(text, ids))
         return _answer(self._text_encoder, ids, codes)
 
 
@@ -62,7 +75,10 @@ def input_signature(endpoint: str) -> list[tf.TensorSpec]:
 
 
 def decode_pictures(
-    contents: tf.Tensor, size: int, squash: bool = False
+    contents: tf.Tensor,
+    size: int,
+    squash: bool = False,
+    limits: status.Limits = DEFAULT_LIMITS,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes pictures so that what cannot be decoded costs its own row alone.
 
@@ -70,13 +86,14 @@ def decode_pictures(
         contents: strings `[B]`, JPEG or PNG bytes; B may be 0.
         size: S, the side of the pixels that the model takes.
         squash: whether pictures are squashed to squares, not cut.
+        limits: of pictures.
 
     Returns:
         Pixels float32 `[B, S, S, 3]`, black where the status int32 `[B]` is not `OK`.
     """
 
     def decode(row: tf.Tensor, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        code = check(content)
+        code = check(content, limits)
         black = tf.zeros([size, size, 3])
         pixels = tf.cond(
             code == status.OK, lambda: evaluation_pixels(content, size, squash), lambda: black
@@ -102,6 +119,14 @@ def text_status(sentences: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
     white = tf.strings.regex_full_match(sentences, _WHITE)
     unknown = tf.where(white, status.EMPTY, status.NO_KNOWN_WORD)
     return tf.where(known, status.OK, unknown)
+
+
+def _on_host() -> AbstractContextManager:
+    # A server with a GPU must leave strings and files in the memory of the host. Other than a
+    # device's name, a function also reaches what is traced inside: branches, and maps of data.
+    if tf.executing_eagerly():
+        return nullcontext()
+    return tf.compat.v1.device(lambda operation: "/device:CPU:0")
 
 
 def _answer(encoder: keras.Model, rows: tf.Tensor, codes: tf.Tensor) -> dict[str, tf.Tensor]:

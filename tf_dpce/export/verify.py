@@ -1,82 +1,44 @@
 """Checks an exported model as TF Serving will run it, against its recorded examples.
 
 TF Serving runs a model in a Session of the first TensorFlow generation, where exports fail that
-`tf.saved_model.load` accepts. Nothing here touches the code that built the model.
+`tf.saved_model.load` accepts. That Session is in a process of its own, which knows nothing of the
+code that built the model; here, not even TensorFlow is needed.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from google.protobuf.message import DecodeError
 
 from tf_dpce.errors import UserError
-from tf_dpce.export import ENDPOINTS, examples, warmup
+from tf_dpce.export import ENDPOINTS, examples, static
 from tf_dpce.export.examples import Examples
-from tf_dpce.export.session import SessionModel, open_session
+from tf_dpce.export.graph import SavedGraph, read_graph
+from tf_dpce.export.process import ModelError, ModelProcess, open_process
+from tf_dpce.export.replay import FILE as WARMUP
+from tf_dpce.export.replay import read_warmup
+from tf_dpce.export.report import Check, Differs, Report, failed, look
 from tf_dpce.export.versions import MODEL_FILE
-from tf_dpce.export.warmup import Request
 
 TOLERANCE = 1e-5  # of each number of a unit vector
-
-_TRACE_HEADING = "Graph execution error:"
-_FRESH = (
-    "import sys, pathlib; from tf_dpce.export import verify; "
-    "sys.stdout.write(verify.verify_version(pathlib.Path(sys.argv[1])).to_json())"
-)
+BATCHES = (64, 7, 1)
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at, and what was found."""
+def verify_version(path: Path, serving: str | None = None, bare: bool = False) -> Report:
+    """Checks one exported version.
 
-    name: str
-    passed: bool
-    finding: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that was looked at in one exported version."""
-
-    checks: tuple[Check, ...]
-
-    @property
-    def failures(self) -> list[str]:
-        """One line for each check that failed."""
-        return [f"{check.name}: {check.finding}" for check in self.checks if not check.passed]
-
-    def to_json(self) -> str:
-        """Returns the report as JSON, for `from_json`."""
-        return json.dumps([asdict(check) for check in self.checks])
-
-    @classmethod
-    def from_json(cls, text: str) -> Report:
-        """Reads what `to_json` wrote."""
-        return cls(tuple(Check(**check) for check in json.loads(text)))
-
-
-class _Differs(Exception):
-    """The export is not what it should be."""
-
-
-def verify_version(path: Path) -> Report:
-    """Checks one exported version in this process.
-
-    Loads it into a Session, runs every endpoint on the recorded examples (all at once, by 7,
-    one by one and none), compares embeddings and statuses with the recorded ones, looks for
-    operations that need XLA, and replays the warm-up requests.
+    Compares its files with their digests and its operations with those that TF Serving links,
+    loads it into a Session in a fresh process, runs every signature on the recorded examples in
+    batches of `BATCHES` and of none, compares embeddings and statuses with the recorded ones, and
+    replays the warm-up requests.
 
     Args:
         path: the folder of the version, NAME/INTEGER.
+        serving: the version of TF Serving, as `operations.SERVING` has it; the newest where None.
+        bare: whether the Session is opened through the C library, without Python TensorFlow.
 
     Raises:
         UserError: the folder holds no exported version, or not its examples.
@@ -84,94 +46,91 @@ def verify_version(path: Path) -> Report:
     if not (path / MODEL_FILE).is_file():
         raise UserError(f"{path} holds no {MODEL_FILE}: give the folder of an exported version")
     recorded = examples.load_examples(path / examples.FILE, ENDPOINTS)
-    try:
-        requests = list(warmup.read_warmup(path / warmup.FILE))
-        with open_session(path) as served:
-            return Report(tuple(_checks(served, recorded, requests)))
-    except Exception as error:
-        return Report((Check("load", False, _one_line(error)),))
+    return Report(tuple(_checks(path, recorded, serving, bare)))
 
 
-def verify_in_fresh_process(path: Path) -> Report:
-    """Checks one exported version in a new process, which shares nothing with this one."""
-    root = str(Path(__file__).parents[2])
-    search = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(
-        [sys.executable, "-c", _FRESH, str(path)],
-        env={**os.environ, "PYTHONPATH": search},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-        return Report((Check("process", False, lines[-1]),))
-    return Report.from_json(done.stdout.splitlines()[-1])
+def check_calls(served: ModelProcess, path: Path, recorded: dict[str, Examples]) -> Iterator[Check]:
+    """Yields what calls of every signature and of the warm-up requests answer.
+
+    Args:
+        served: the version.
+        path: its folder.
+        recorded: the examples of each endpoint.
+    """
+    for name in dict.fromkeys([*recorded, *served.graph.signatures]):
+        yield look(name, _compare_signature, served, name, recorded)
+    yield look("warm-up", _replay, served, path / WARMUP)
 
 
 def _checks(
-    served: SessionModel, recorded: dict[str, Examples], requests: list[Request]
+    path: Path, recorded: dict[str, Examples], serving: str | None, bare: bool
 ) -> Iterator[Check]:
-    yield Check("load", True, "in a Session, by the tag 'serve'")
-    yield _check("operations", _look_at_operations, served.meta_graph)
-    for endpoint, expected in recorded.items():
-        yield _check(endpoint, _compare_endpoint, served, endpoint, expected)
-    yield _check("warm-up", _replay, served, requests)
-
-
-def _check(name: str, look: Callable[..., str], *arguments: Any) -> Check:
+    yield look("files", static.look_at_files, path)
     try:
-        return Check(name, True, look(*arguments))
-    except Exception as error:
-        return Check(name, False, _one_line(error))
+        graph = read_graph(path)
+    except (ValueError, DecodeError) as error:
+        yield failed("graph", error)
+        return
+    yield look("operations", static.look_at_operations, graph, serving)
+    yield look("placement", static.look_at_placement, graph)
+    yield look("batching", static.look_at_shapes, graph)
+    try:
+        with open_process(path, bare) as served:
+            way = "the C library" if bare else "a v1 Session"
+            yield Check("load", True, f"in {way} of a fresh process, by the tag 'serve'")
+            yield from check_calls(served, path, recorded)
+    except ModelError as error:
+        yield failed("load", error)
 
 
-def _look_at_operations(meta_graph: MetaGraphDef) -> str:
-    functions = meta_graph.graph_def.library.function
-    nodes = [*meta_graph.graph_def.node, *(n for f in functions for n in f.node_def)]
-    if any("_XlaMustCompile" in item.attr for item in (*functions, *nodes)):
-        raise _Differs("some need XLA, which TF Serving has switched off")
-    return f"{len({node.op for node in nodes})} kinds, none needs XLA"
+def _compare_signature(served: ModelProcess, name: str, recorded: dict[str, Examples]) -> str:
+    endpoint = _endpoint_like(served.graph, name)
+    expected, key = recorded[endpoint], ENDPOINTS[endpoint]
+    count, worst = len(expected.inputs), 0.0
+    for size in BATCHES:
+        # One by one, once is enough.
+        rows = np.arange(max(BATCHES) if size > 1 else count) % count
+        for batch in np.split(rows, range(size, len(rows), size)):
+            answer = served.run(name, {key: [expected.inputs[row] for row in batch]})
+            worst = max(worst, _compare(answer, expected, batch))
+    answer = served.run(name, {key: []})
+    _compare(answer, expected, np.arange(0))
+    sizes = ", ".join(map(str, BATCHES))
+    return f"{count} examples differ by at most {worst:.0e}, in batches of {sizes} and none"
 
 
-def _compare_endpoint(served: SessionModel, endpoint: str, expected: Examples) -> str:
-    count = len(expected.inputs)
-    worst = 0.0
-    for size in (count, 7, 1):
-        for start in range(0, count, size):
-            rows = slice(start, start + size)
-            found = served.encode(endpoint, expected.inputs[rows])
-            worst = max(worst, _compare(found, expected, rows))
-    embedding, status = served.encode(endpoint, ())
-    if embedding.shape != (0, expected.embeddings.shape[1]) or status.shape != (0,):
-        raise _Differs(f"a batch of none gives shapes {embedding.shape} and {status.shape}")
-    return f"{count} examples differ by at most {worst:.0e}, in batches of {count}, 7, 1 and none"
+def _endpoint_like(graph: SavedGraph, name: str) -> str:
+    if name not in graph.signatures:
+        raise Differs(f"there is no endpoint {name}")
+    inputs = set(graph.signatures[name].inputs)
+    for endpoint, key in ENDPOINTS.items():
+        if inputs == {key}:
+            return endpoint
+    raise Differs(f"it takes {sorted(inputs)}, of which there are no examples")
 
 
-def _compare(found: tuple[np.ndarray, np.ndarray], expected: Examples, rows: slice) -> float:
-    embeddings, statuses = found
+def _compare(answer: dict[str, np.ndarray], expected: Examples, rows: np.ndarray) -> float:
+    for key, values in answer.items():
+        if values.shape[:1] != rows.shape:
+            raise Differs(f"{key} has shape {values.shape} for a batch of {len(rows)}")
     wanted, codes = expected.embeddings[rows], expected.statuses[rows]
+    embeddings, statuses = answer["embedding"], answer["status"]
     if embeddings.shape != wanted.shape or not np.array_equal(statuses, codes):
-        raise _Differs(
-            f"examples {rows.start} on have shape {embeddings.shape} and status "
+        raise Differs(
+            f"examples {rows.tolist()} have shape {embeddings.shape} and status "
             f"{statuses.tolist()}, recorded were {wanted.shape} and {codes.tolist()}"
         )
-    difference = float(np.max(np.abs(embeddings - wanted)))
+    difference = float(np.max(np.abs(embeddings - wanted), initial=0))
     # Written so that NaN fails.
     if not difference <= TOLERANCE:
-        raise _Differs(f"examples {rows.start} on differ from the recorded by {difference:.1e}")
+        raise Differs(f"examples {rows.tolist()} differ from the recorded by {difference:.1e}")
     return difference
 
 
-def _replay(served: SessionModel, requests: list[Request]) -> str:
+def _replay(served: ModelProcess, path: Path) -> str:
+    requests = list(read_warmup(path))
     if not requests:
-        raise _Differs("no requests")
+        raise Differs("no requests")
     for endpoint, inputs in requests:
         served.run(endpoint, inputs)
     return f"{len(requests)} requests answered"
-
-
-def _one_line(error: Exception) -> str:
-    """Returns what an error says, without the trace that TensorFlow hangs on."""
-    lines = [line for line in str(error).splitlines() if line and line != _TRACE_HEADING]
-    text = lines[0] if lines else ""
-    return text if isinstance(error, _Differs) else f"{type(error).__name__}: {text}"

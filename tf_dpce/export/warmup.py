@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
 from tf_dpce.export.examples import Examples
-
-# The path and the format, a TFRecord of PredictionLog, are TF Serving's own.
-FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-
-
-# An endpoint and its inputs by name.
-Request = tuple[str, dict[str, np.ndarray]]
 
 
 def write_warmup(
@@ -39,14 +30,6 @@ def write_warmup(
                 request = _request(name, endpoint, inputs[endpoint], batch)
                 log = PredictionLog(predict_log=PredictLog(request=request))
                 writer.write(log.SerializeToString())
-
-
-def read_warmup(path: Path) -> Iterator[Request]:
-    """Yields each request of a warm-up file."""
-    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-        request = PredictionLog.FromString(record).predict_log.request
-        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
-        yield request.model_spec.signature_name, inputs
 
 
 def _request(name: str, endpoint: str, key: str, batch: tuple[bytes, ...]) -> PredictRequest:

@@ -8,58 +8,14 @@ from functools import partial
 
 import tensorflow as tf
 
-from tf_dpce.preprocessing import status
+from tf_dpce.preprocessing.header import is_jpeg
 
-_JPEG = b"\xff\xd8\xff"
-_PNG = b"\x89PNG\r\n\x1a\n"
-# A PNG opens with its 8-byte mark, the length and name of the header chunk, then its width.
-_PNG_HEADER_BYTES = 33
 _MAX_LOG_ASPECT = math.log(4 / 3)
 _MIN_SIDE_SCALE_SQUARED = 0.8**2
 # Of a whole picture, long side by short side: no banner may fill the memory.
 _MAX_WHOLE_ASPECT = 4
 # How often a JPEG can be halved while it is decoded.
 _HALVINGS = 3
-
-
-def check(
-    contents: tf.Tensor,
-    max_bytes: int = status.MAX_BYTES,
-    max_pixels: int = status.MAX_PIXELS,
-) -> tf.Tensor:
-    """Judges an encoded picture by its length and header, so that no bomb is ever inflated.
-
-    Args:
-        contents: scalar string, the bytes of a file.
-        max_bytes: the longest file to accept.
-        max_pixels: the largest declared width times height to accept.
-
-    Returns:
-        int32 scalar of `status`: `EMPTY`, `TOO_MANY_BYTES`, `WRONG_TYPE`, `TOO_MANY_PIXELS`,
-        `UNDECODABLE` (a PNG header cut short or without area) or `OK`. A JPEG header that
-        cannot be parsed raises `tf.errors.InvalidArgumentError`, as `decode` does.
-    """
-    length = tf.strings.length(contents)
-    is_jpeg = _starts_with(contents, _JPEG)
-    is_png = _starts_with(contents, _PNG)
-
-    def by_pixels() -> tf.Tensor:
-        pixels = _declared_pixels(contents, is_jpeg)
-        return tf.case(
-            [(pixels <= 0, lambda: status.UNDECODABLE)]
-            + [(pixels > max_pixels, lambda: status.TOO_MANY_PIXELS)],
-            default=lambda: status.OK,
-        )
-
-    code = tf.case(
-        [
-            (length == 0, lambda: status.EMPTY),
-            (length > max_bytes, lambda: status.TOO_MANY_BYTES),
-            (~(is_jpeg | is_png), lambda: status.WRONG_TYPE),
-        ],
-        default=by_pixels,
-    )
-    return tf.convert_to_tensor(code, tf.int32)
 
 
 def decode(contents: tf.Tensor) -> tf.Tensor:
@@ -72,7 +28,7 @@ def decode(contents: tf.Tensor) -> tf.Tensor:
         tf.errors.InvalidArgumentError: the bytes cannot be decoded.
     """
     return tf.cond(
-        _starts_with(contents, _JPEG),
+        is_jpeg(contents),
         lambda: tf.io.decode_jpeg(contents, channels=3),
         lambda: tf.io.decode_png(contents, channels=3),
     )
@@ -183,9 +139,7 @@ def _decode_reduced(contents: tf.Tensor, size: int) -> tf.Tensor:
         halvings = _halvings(tf.io.extract_jpeg_shape(contents)[:2], size)
         return _at_ratio(halvings, lambda ratio: tf.io.decode_jpeg(contents, 3, ratio))
 
-    return tf.cond(
-        _starts_with(contents, _JPEG), jpeg, lambda: tf.io.decode_png(contents, channels=3)
-    )
+    return tf.cond(is_jpeg(contents), jpeg, lambda: tf.io.decode_png(contents, channels=3))
 
 
 def _halvings(sides: tf.Tensor, size: int) -> tf.Tensor:
@@ -220,7 +174,7 @@ def _decode_window(contents: tf.Tensor, size: int, draws: tf.Tensor, squash: boo
         top, left, height, width = tf.unstack(window)
         return pixels[top : top + height, left : left + width]
 
-    return tf.cond(_starts_with(contents, _JPEG), jpeg, png)
+    return tf.cond(is_jpeg(contents), jpeg, png)
 
 
 def _flip_half(pixels: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
@@ -255,33 +209,3 @@ def _resize_to(pixels: tf.Tensor, sides: tf.Tensor) -> tf.Tensor:
 def _uniform_integer(draw: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
     scaled = tf.cast(draw * tf.cast(largest + 1, tf.float32), tf.int32)
     return tf.minimum(scaled, largest)
-
-
-def _starts_with(contents: tf.Tensor, mark: bytes) -> tf.Tensor:
-    long_enough = tf.strings.length(contents) >= len(mark)
-    return tf.cond(
-        long_enough,
-        lambda: tf.strings.substr(contents, 0, len(mark)) == mark,
-        lambda: tf.constant(False),
-    )
-
-
-def _declared_pixels(contents: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
-    def jpeg() -> tf.Tensor:
-        shape = tf.cast(tf.io.extract_jpeg_shape(contents), tf.int64)
-        return shape[0] * shape[1]
-
-    def png() -> tf.Tensor:
-        return tf.cond(
-            tf.strings.length(contents) < _PNG_HEADER_BYTES,
-            lambda: tf.constant(0, tf.int64),
-            lambda: tf.reduce_prod(_png_shape(contents)),
-        )
-
-    return tf.cond(is_jpeg, jpeg, png)
-
-
-def _png_shape(contents: tf.Tensor) -> tf.Tensor:
-    header = tf.io.decode_raw(tf.strings.substr(contents, 16, 8), tf.uint8)
-    digits = tf.reshape(tf.cast(header, tf.int64), [2, 4])
-    return tf.reduce_sum(digits * tf.constant([2**24, 2**16, 2**8, 1], tf.int64), axis=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 OK = 0
 EMPTY = 1
 TOO_MANY_BYTES = 2
@@ -22,3 +24,19 @@ REASONS = {
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 64_000_000
+MAX_SENTENCE_BYTES = 64 * 2**10
+# Scans of a JPEG, packed texts of a PNG: a few bytes each, a tenth of a second to unpack.
+MAX_PARTS = 64
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an encoded picture may have at most.
+
+    Attributes:
+        max_bytes: of the file.
+        max_pixels: declared width times height.
+    """
+
+    max_bytes: int = MAX_BYTES
+    max_pixels: int = MAX_PIXELS

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
-from tf_dpce.export import warmup
+from tf_dpce.export import replay
 from tf_dpce.export.session import open_session
 from tf_dpce.serving import errors
 from tf_dpce.serving.errors import ServingError
@@ -35,8 +35,8 @@ class Version:
         self.number = number
         with ExitStack() as resources:
             self._model = resources.enter_context(open_session(folder))
-            if (folder / warmup.FILE).exists():
-                for endpoint, inputs in warmup.read_warmup(folder / warmup.FILE):
+            if (folder / replay.FILE).exists():
+                for endpoint, inputs in replay.read_warmup(folder / replay.FILE):
                     self._model.run(endpoint, inputs)
             self._resources = resources.pop_all()
 

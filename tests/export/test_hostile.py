@@ -1,0 +1,52 @@
+"""Hostile pictures cannot hurt a batch: thousands of them, in the exported graph, in a Session."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.export.hostile import Findings, attack, originals, peak_mebibytes
+from tf_dpce.export.process import open_process
+from tf_dpce.preprocessing import status
+
+# Four pictures are decoded at a time. Each, as large as its header may declare, takes 192 MB, and
+# as much again while its square is cut out; the process itself takes a little below 1 GB.
+MOST_MEBIBYTES = 2_500
+
+
+def nobody_is_hurt(findings: Findings) -> bool:
+    return (findings.failed, findings.wrong_good, findings.wrong_bad) == ([], 0, 0)
+
+
+def test_damaged_pictures_cost_only_their_own_rows(exported):
+    with open_process(exported, bare=True) as served:
+        findings = attack(served, count=400, seed=1)
+        assert nobody_is_hurt(findings), findings
+        # 360 in batches of 12, 20 alone, 20 in two batches, and none.
+        assert (findings.pictures, findings.calls) == (400, 30 + 20 + 2 + 1)
+        # Pictures of nearly every fate were among them.
+        fates = {status.OK, status.WRONG_TYPE, status.TOO_MANY_PIXELS, status.UNDECODABLE}
+        assert set(findings.statuses) >= fates
+        assert peak_mebibytes(served.pid) < MOST_MEBIBYTES
+
+
+def test_originals_are_sound(exported):
+    with open_process(exported, bare=True) as served:
+        _, statuses = served.encode("encode_image", originals())
+    # The last four are GIF, BMP, WebP and TIFF.
+    assert statuses.tolist() == [status.OK] * (len(statuses) - 4) + [status.WRONG_TYPE] * 4
+
+
+@pytest.mark.slow
+def test_ten_thousand_damaged_pictures_cost_only_their_own_rows(exported, capsys):
+    with open_process(exported) as served:
+        findings = attack(served, count=10_000, seed=2)
+        peak = peak_mebibytes(served.pid)
+    with capsys.disabled():
+        print(
+            f"\n{findings.pictures:,} damaged pictures in {findings.calls:,} calls: "
+            f"{len(findings.failed)} failed calls, {findings.wrong_good} wrong rows of sound "
+            f"pictures, peak memory {peak:,} MiB; by status {sorted(findings.statuses.items())}"
+        )
+    assert findings.pictures == 10_000
+    assert nobody_is_hurt(findings), findings
+    assert peak < MOST_MEBIBYTES

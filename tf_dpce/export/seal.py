@@ -1,0 +1,50 @@
+"""The digests of an exported version's files, by which damage is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tf_dpce.files import sha256_file
+
+# As `sha256sum --check` reads them, from within the folder of the version.
+FILE = Path("files.sha256")
+
+
+def write_seal(version: Path) -> None:
+    """Writes the SHA-256 of every file of a version."""
+    names = sorted(str(p.relative_to(version)) for p in version.rglob("*") if p.is_file())
+    lines = [f"{sha256_file(version / name)}  {name}\n" for name in names if name != str(FILE)]
+    (version / FILE).write_text("".join(lines))
+
+
+def read_seal(version: Path) -> dict[str, str]:
+    """Returns the SHA-256 that each file had, by its name relative to the version.
+
+    Raises:
+        OSError: there is no list of digests.
+        ValueError: it is damaged.
+    """
+    digests = {}
+    for number, line in enumerate((version / FILE).read_text().splitlines(), 1):
+        digest, _, name = line.partition("  ")
+        inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+        if len(digest) != 64 or not name or not inside:
+            raise ValueError(f"{FILE}, line {number}: no SHA-256 and name of a file")
+        digests[name] = digest
+    return digests
+
+
+def broken_files(version: Path) -> Iterator[str]:
+    """Yields what is wrong with each file that is not as it was when the version was made.
+
+    Raises:
+        OSError: there is no list of digests.
+        ValueError: it is damaged.
+    """
+    for name, digest in read_seal(version).items():
+        path = version / name
+        if not path.is_file():
+            yield f"{name} is missing"
+        elif sha256_file(path) != digest:
+            yield f"{name} differs"
