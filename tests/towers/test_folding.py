@@ -89,6 +89,38 @@ def test_what_another_layer_takes_as_well_is_not_folded():
     assert norms(fast) == 1
 
 
+def kinds(model: keras.Model, kind: type) -> int:
+    return sum(isinstance(layer, kind) for layer in model._flatten_layers())
+
+
+@pytest.mark.parametrize(
+    ("size", "padding", "stride", "left"),
+    [
+        # A window of 3: "same" puts a zero behind an even side at a stride of 2, one at either
+        # end of an odd one.
+        (8, ((0, 1), (0, 1)), 2, 0),
+        (7, ((1, 1), (1, 1)), 2, 0),
+        (8, ((1, 1), (1, 1)), 1, 0),
+        (8, ((1, 1), (1, 1)), 2, 1),
+        (7, ((0, 1), (0, 1)), 2, 1),
+        (8, ((0, 1), (1, 1)), 2, 1),
+    ],
+)
+@pytest.mark.parametrize("kind", ["dense", "depthwise"])
+def test_zeros_that_a_convolution_can_put_itself(
+    size: int, padding: tuple, stride: int, left: int, kind: str
+):
+    pixels = keras.Input((size, size, 2))
+    convolution = (
+        layers.Conv2D(3, 3, stride) if kind == "dense" else layers.DepthwiseConv2D(3, stride)
+    )
+    model = keras.Model(pixels, convolution(layers.ZeroPadding2D(padding)(pixels)))
+    given = np.random.default_rng(0).normal(size=(2, size, size, 2)).astype(np.float32)
+    fast = folded(model)
+    np.testing.assert_allclose(fast(given), model(given), atol=1e-5)
+    assert kinds(fast, layers.ZeroPadding2D) == left
+
+
 def test_what_is_given_out_as_well_is_not_folded():
     rows = keras.Input((4,))
     wide = layers.Dense(3, name="wide")(rows)

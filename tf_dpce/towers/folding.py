@@ -27,8 +27,9 @@ def folded(model: keras.Model) -> keras.Model:
     Example:
         >>> folded(DualPath(...).image_encoder).predict(pixels)
     """
-    norms = _norms_behind(model)
-    skipped = {norm.name for norm in norms.values()}
+    takers = _takers(model)
+    norms, padded = _norms_behind(model, takers), _padded(model, takers)
+    skipped = {norm.name for norm in norms.values()} | padded.keys()
     skipped |= {layer.name for layer in model.layers if isinstance(layer, layers.Dropout)}
 
     def copy(layer: keras.Operation) -> keras.Operation:
@@ -37,8 +38,10 @@ def folded(model: keras.Model) -> keras.Model:
             return folded(layer)
         if _wraps_model(layer):
             return InferenceMode(folded(layer.layer), name=layer.name)
-        bias = {"use_bias": True} if layer.name in norms else {}
-        return type(layer).from_config({**layer.get_config(), **bias})
+        changes = {"use_bias": True} if layer.name in norms else {}
+        if layer.name in padded.values():
+            changes["padding"] = "same"
+        return type(layer).from_config({**layer.get_config(), **changes})
 
     def call(layer: keras.Operation, *args: Any, **kwargs: Any) -> Any:
         return args[0] if layer.name in skipped else layer(*args, **kwargs)
@@ -60,21 +63,66 @@ def _wraps_model(layer: keras.Operation) -> bool:
     return isinstance(layer, InferenceMode) and isinstance(layer.layer, keras.Model)
 
 
-def _norms_behind(model: keras.Model) -> dict[str, layers.BatchNormalization]:
-    """Returns the BatchNorm that can be folded into a layer, by the layer's name."""
-    takers: dict[int, list[layers.Layer]] = {}
+def _takers(model: keras.Model) -> dict[int, list[layers.Layer | None]]:
+    """Returns the layers that take what an operation gives, by the operation's id."""
+    takers: dict[int, list[layers.Layer | None]] = {}
     for layer in model.layers:
         for node in layer._inbound_nodes:
             for tensor in node.input_tensors:
                 takers.setdefault(id(tensor._keras_history.operation), []).append(layer)
-    outputs = {id(t._keras_history.operation) for t in keras.tree.flatten(model.output)}
+    # What is given out has a taker beyond the model.
+    for tensor in keras.tree.flatten(model.output):
+        takers.setdefault(id(tensor._keras_history.operation), []).append(None)
+    return takers
+
+
+def _norms_behind(
+    model: keras.Model, takers: dict[int, list[layers.Layer | None]]
+) -> dict[str, layers.BatchNormalization]:
+    """Returns the BatchNorm that can be folded into a layer, by the layer's name."""
     found = {}
     for layer in model.layers:
         behind = takers.get(id(layer), [])
-        alone = len(behind) == 1 and len(layer._inbound_nodes) == 1 and id(layer) not in outputs
+        alone = len(behind) == 1 and len(layer._inbound_nodes) == 1
         if alone and _is_linear(layer) and _is_norm(behind[0]):
             found[layer.name] = behind[0]
     return found
+
+
+def _padded(model: keras.Model, takers: dict[int, list[layers.Layer | None]]) -> dict[str, str]:
+    """Returns layers that only pad, each with the convolution that can do so by itself."""
+    found = {}
+    for layer in model.layers:
+        behind = takers.get(id(layer), [])
+        if isinstance(layer, layers.ZeroPadding2D) and len(behind) == 1:
+            if _pads_alike(layer, behind[0]):
+                found[layer.name] = behind[0].name
+    return found
+
+
+def _pads_alike(padding: layers.ZeroPadding2D, taker: layers.Layer) -> bool:
+    """Returns whether zeros are where a convolution's padding "same" has them."""
+    if not isinstance(taker, (layers.Conv2D, layers.DepthwiseConv2D)):
+        return False
+    if taker.padding != "valid" or padding.data_format != "channels_last":
+        return False
+    sizes = padding.input.shape[1:3]
+    return None not in sizes and all(
+        before_and_after == _same_padding(size, 1 + (width - 1) * dilation, stride)
+        for before_and_after, size, width, dilation, stride in zip(
+            padding.padding,
+            sizes,
+            taker.kernel_size,
+            taker.dilation_rate,
+            taker.strides,
+            strict=True,
+        )
+    )
+
+
+def _same_padding(size: int, width: int, stride: int) -> tuple[int, int]:
+    missing = max((-(-size // stride) - 1) * stride + width - size, 0)
+    return missing // 2, missing - missing // 2
 
 
 def _is_linear(layer: layers.Layer) -> bool:
