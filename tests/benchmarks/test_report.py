@@ -30,7 +30,8 @@ def test_every_benchmark_is_a_module_that_measures(name: str):
 def test_an_unknown_name_is_answered_by_those_known():
     check_names(["step", "mining"])
     with pytest.raises(
-        UserError, match="unknown benchmark minig: one of mining, step, classifier, serving"
+        UserError,
+        match="unknown benchmark minig: one of mining, step, classifier, encoders, serving",
     ):
         check_names(["step", "minig"])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -21,6 +21,8 @@ from tf_dpce.training.network import supervised
 
 _CAPTIONS = 5
 _LENGTHS = (5, 16)
+_PICTURE_SIDES = (375, 500)
+_WORDS_IN_SENTENCE = 10
 # More steps than anybody times.
 _STEPS = 1_000_000
 
@@ -29,6 +31,25 @@ def random_model(config: Config, words: int, classes: int) -> DualPath:
     """Builds the model of a configuration from random weights, the trunk's too."""
     keras.utils.set_random_seed(config.seed)
     return build_model(replace(config, weights="none"), words, classes)
+
+
+def random_vocabulary(words: int) -> list[str]:
+    """Returns as many different words."""
+    return [f"word{number}" for number in range(words)]
+
+
+def random_sentences(count: int, vocabulary: Sequence[str]) -> list[str]:
+    """Returns sentences of ten words."""
+    draw = np.random.default_rng(len(vocabulary))
+    return [" ".join(draw.choice(vocabulary, _WORDS_IN_SENTENCE)) for _ in range(count)]
+
+
+def random_pictures(count: int, seed: int) -> list[bytes]:
+    """Returns JPEG files of a photograph's sides and about its bytes."""
+    draw = np.random.default_rng(seed)
+    smooth = tf.image.resize(draw.uniform(0, 255, (count, 24, 32, 3)), _PICTURE_SIDES, "bicubic")
+    pixels = tf.clip_by_value(smooth + draw.uniform(-12, 12, smooth.shape), 0, 255)
+    return [tf.io.encode_jpeg(picture).numpy() for picture in tf.cast(pixels, tf.uint8)]
 
 
 def random_cache(config: Config, width: int, words: int, classes: int) -> FeatureCache:

@@ -15,10 +15,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from tf_dpce.benchmarks.load import Item, put_load
-from tf_dpce.benchmarks.material import random_model
+from tf_dpce.benchmarks.material import (
+    random_model,
+    random_pictures,
+    random_sentences,
+    random_vocabulary,
+)
 from tf_dpce.benchmarks.timing import Report, Row, row, silent
 from tf_dpce.config import Config
 from tf_dpce.errors import UserError
@@ -32,8 +36,6 @@ from tf_dpce.serving.errors import ServingError
 _NAME = "random"
 _ITEMS = 40
 _SPOILT = slice(None, None, 20)  # 5 %
-_PICTURE_SIDES = (375, 500)
-_WORDS_IN_SENTENCE = 10
 _PATIENCE_SECONDS = 120
 _SERVER = (
     "import sys, pathlib; from tf_dpce.serving.development import development_server\n"
@@ -67,7 +69,10 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder) / "models"
         vocabulary = _export(config, words, models)
-        inputs = {"encode_image": _pictures(config.seed), "encode_text": _sentences(vocabulary)}
+        inputs = {
+            "encode_image": [Item(content) for content in random_pictures(_ITEMS, config.seed)],
+            "encode_text": [Item(text) for text in random_sentences(_ITEMS, vocabulary)],
+        }
         with _served(models, Path(folder) / "deployment") as address:
             client = partial(Client, address, _NAME, retries=0, timeout=_PATIENCE_SECONDS)
             rows = _throughput(client, inputs, clients, seconds, rounds, progress)
@@ -83,25 +88,11 @@ def measure(
 
 
 def _export(config: Config, words: int, models: Path) -> list[str]:
-    vocabulary = [f"word{number}" for number in range(words)]
+    vocabulary = random_vocabulary(words)
     encoder = CaptionEncoder(vocabulary, config.text.max_length, lowercase=True)
     model = random_model(config, words, classes=2)
     export_model(model, encoder, models / _NAME, squash=config.image.squash)
     return vocabulary
-
-
-def _pictures(seed: int) -> list[Item]:
-    """Draws pictures of a photograph's size."""
-    draw = np.random.default_rng(seed)
-    smooth = tf.image.resize(draw.uniform(0, 255, (_ITEMS, 24, 32, 3)), _PICTURE_SIDES, "bicubic")
-    pixels = smooth + draw.uniform(-12, 12, smooth.shape)
-    bytes_of = tf.cast(tf.clip_by_value(pixels, 0, 255), tf.uint8)
-    return [Item(tf.io.encode_jpeg(picture).numpy()) for picture in bytes_of]
-
-
-def _sentences(vocabulary: Sequence[str]) -> list[Item]:
-    draw = np.random.default_rng(len(vocabulary))
-    return [Item(" ".join(draw.choice(vocabulary, _WORDS_IN_SENTENCE))) for _ in range(_ITEMS)]
 
 
 def _spoil(items: Sequence[Item]) -> list[Item]:

@@ -75,9 +75,14 @@ def compiled(encoder: keras.Model) -> Encode:
 
     It answers with the weights that the model has now.
     """
-    fast, place = folded(encoder), encoder.inputs[0]
+    return inference(folded(encoder))
+
+
+def inference(encoder: keras.Model) -> Encode:
+    """Returns the same of a model as it is, for one that does not change meanwhile."""
+    place = encoder.inputs[0]
     signature = [tf.TensorSpec(place.shape, place.dtype)]
-    return tf.function(lambda batch: fast(batch, training=False), input_signature=signature)
+    return tf.function(lambda batch: encoder(batch, training=False), input_signature=signature)
 
 
 def embed(

@@ -1,0 +1,161 @@
+"""What exported encoders encode in a second, beside other runtimes with the same weights."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_dpce.benchmarks.material import (
+    random_model,
+    random_pictures,
+    random_sentences,
+    random_vocabulary,
+)
+from tf_dpce.benchmarks.timing import Report, Row, interleave, row, silent
+from tf_dpce.config import Config
+from tf_dpce.evaluation.embed import compiled, inference
+from tf_dpce.export.signatures import Signatures, input_signature
+from tf_dpce.preprocessing.text import CaptionEncoder
+
+EXPORT = "export, from raw input"
+ENCODER = "its encoder alone"
+UNFOLDED = "the same, BatchNorm apart"
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One of the two encoders, and rows for it.
+
+    Attributes:
+        kind: "pictures" or "sentences".
+        export: takes raw rows.
+        raw: strings `[N]`.
+        runs: by runtime, take what the tower does.
+        rows: `[N, ...]` of that.
+    """
+
+    kind: str
+    export: Callable[[tf.Tensor], Any]
+    raw: tf.Tensor
+    runs: Mapping[str, Run]
+    rows: np.ndarray
+
+
+def measure(
+    config: Config,
+    progress: Report = silent,
+    *,
+    words: int = 7_400,
+    batches: Sequence[int] = (1, 8, 64),
+    rounds: int = 12,
+) -> list[Row]:
+    """Times both encoders at each size of a batch, in every runtime that is installed.
+
+    Args:
+        config: whose towers are taken, with random weights.
+        progress: called with the rounds done and their total.
+        words: of the vocabulary.
+        batches: B, rows of a call.
+        rounds: that are timed.
+    """
+    cases = _cases(config, words, max(batches))
+    jobs = [(case, batch) for case in cases for batch in batches]
+    figures = []
+    for number, (case, batch) in enumerate(jobs):
+        arms = {EXPORT: partial(_answer, case.export, case.raw[:batch])}
+        arms |= {name: partial(run, case.rows[:batch]) for name, run in case.runs.items()}
+
+        def told(done: int, total: int, before: int = number) -> None:
+            progress(before * total + done, len(jobs) * total)
+
+        rates = {k: batch / v for k, v in interleave(arms, rounds, progress=told).items()}
+        what = f"{case.kind}, {batch} at a time"
+        base = f"{what}, {ENCODER}", rates[ENCODER]
+        figures += [row(f"{what}, {k}", "a second", rate, *base) for k, rate in rates.items()]
+    return figures
+
+
+def runtimes(encoder: keras.Model) -> dict[str, Run]:
+    """Returns the encoder of an export, the same unfolded, and in other runtimes installed.
+
+    These are OpenVINO (package `openvino`) and ONNX Runtime (`onnxruntime` and `tf2onnx`).
+
+    Args:
+        encoder: of a trained model.
+    """
+    fast = compiled(encoder)
+    found: dict[str, Run] = {
+        ENCODER: partial(_answer, fast),
+        UNFOLDED: partial(_answer, inference(encoder)),
+    }
+    if find_spec("openvino"):
+        found["OpenVINO"] = _openvino(fast)
+    if find_spec("onnxruntime") and find_spec("tf2onnx"):
+        found["ONNX Runtime"] = _onnxruntime(fast)
+    return found
+
+
+def _cases(config: Config, words: int, count: int) -> list[Case]:
+    model, vocabulary = random_model(config, words, classes=2), random_vocabulary(words)
+    encoder = CaptionEncoder(vocabulary, config.text.max_length, lowercase=True)
+    signatures = Signatures(model, encoder, config.image.squash)
+    draw, size = np.random.default_rng(config.seed), config.image.input_size
+    return [
+        Case(
+            "pictures",
+            tf.function(signatures.encode_image, input_signature=input_signature("encode_image")),
+            tf.constant(random_pictures(count, config.seed)),
+            runtimes(model.image_encoder),
+            draw.uniform(0, 255, (count, size, size, 3)).astype(np.float32),
+        ),
+        Case(
+            "sentences",
+            tf.function(signatures.encode_text, input_signature=input_signature("encode_text")),
+            tf.constant(random_sentences(count, vocabulary)),
+            runtimes(model.text_encoder),
+            draw.integers(0, words + 1, (count, config.text.max_length)).astype(np.int32),
+        ),
+    ]
+
+
+def _answer(function: Callable[[Any], Any], rows: Any) -> np.ndarray:
+    answer = function(rows)
+    return (answer["embedding"] if isinstance(answer, dict) else answer).numpy()
+
+
+def _openvino(function: Any) -> Run:
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        module = tf.Module()
+        module.function = function
+        concrete = function.get_concrete_function()
+        # What the function holds by weak references only.
+        module.weights = list(concrete.graph.variables)
+        tf.saved_model.save(module, folder, signatures=concrete)
+        # Its default on some processors is bfloat16, a tenth of a percent off.
+        settings = {"INFERENCE_PRECISION_HINT": "f32"}
+        network = openvino.compile_model(openvino.convert_model(folder), "CPU", settings)
+    return lambda rows: network([rows])[network.output(0)]
+
+
+def _onnxruntime(function: Any) -> Run:
+    import onnxruntime
+    import tf2onnx
+
+    network, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=17)
+    session = onnxruntime.InferenceSession(
+        network.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    return lambda rows: session.run(None, {name: rows})[0]
