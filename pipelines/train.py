@@ -64,7 +64,9 @@ def run(arguments: Namespace) -> None:
             stop=stop,
         )
     names = ("config.json", "history.csv", "checkpoints", "tensorboard")
-    say_files(arguments.run / name for name in names)
+    paths = [arguments.run / name for name in names]
+    # Of several workers the chief alone leaves them.
+    say_files(path for path in paths if path.exists())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

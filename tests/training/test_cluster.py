@@ -1,0 +1,85 @@
+"""What `TF_CONFIG` may say, and what is said of it where it is wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tf_dpce.errors import UserError
+from tf_dpce.training.cluster import Cluster, read_cluster
+
+TWO = ["a:2222", "b:2222"]
+
+
+def cluster(config: object) -> Cluster | None:
+    return read_cluster({"TF_CONFIG": json.dumps(config)})
+
+
+def task(job: str, index: int | str) -> dict[str, object]:
+    return {"type": job, "index": index}
+
+
+def test_the_first_worker_is_the_chief():
+    found = cluster({"cluster": {"worker": TWO}, "task": task("worker", 1)})
+    assert found == Cluster(("a:2222", "b:2222"), 1)
+    assert found.chief_task == "/job:worker/replica:0/task:0"
+    assert found.name(0) == "worker 0 of 2 (a:2222)"
+
+
+def test_a_chief_of_its_own_comes_before_the_workers():
+    jobs = {"worker": TWO, "chief": ["c:1"]}
+    found = cluster({"cluster": jobs, "task": task("worker", 1)})
+    assert found == Cluster(("c:1", "a:2222", "b:2222"), 2, chiefs=1)
+    assert found.chief_task == "/job:chief/replica:0/task:0"
+    assert cluster({"cluster": jobs, "task": task("chief", 0)}).index == 0
+
+
+def test_an_index_may_be_a_string_as_shells_write_it():
+    assert cluster({"cluster": {"worker": TWO}, "task": task("worker", "1")}).index == 1
+
+
+@pytest.mark.parametrize("text", [None, "", "  ", "{}", '{"task": {}}', '{"cluster": {}}'])
+def test_without_a_cluster_a_process_trains_alone(text: str | None):
+    assert read_cluster({} if text is None else {"TF_CONFIG": text}) is None
+
+
+def test_a_single_worker_trains_alone():
+    assert cluster({"cluster": {"worker": ["a:1"]}, "task": task("worker", 0)}) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (["a:1"], "TF_CONFIG is no JSON object"),
+        ({"cluster": ["a:1"]}, '"cluster" that is no object'),
+        ({"cluster": {"worker": TWO}}, 'lacks the "task" with its "type" and "index"'),
+        ({"cluster": {"worker": TWO}, "task": {"type": "worker"}}, 'lacks the "task"'),
+        ({"cluster": {"worker": TWO}, "task": task("chief", 0)}, "job chief, which its cluster"),
+        ({"cluster": {"worker": TWO}, "task": task("worker", 2)}, "index 2 .* has 2: the first"),
+        ({"cluster": {"worker": TWO}, "task": task("worker", -1)}, "the index -1 of"),
+        ({"cluster": {"worker": TWO}, "task": task("worker", "x")}, "the index x of"),
+        ({"cluster": {"worker": "a:1"}, "task": task("worker", 0)}, 'list of "host:port"'),
+        ({"cluster": {"worker": ["a", "b"]}, "task": task("worker", 0)}, 'list of "host:port"'),
+        ({"cluster": {"worker": ["a:1", "a:1"]}, "task": task("worker", 0)}, "a:1 twice"),
+        ({"cluster": {"worker": TWO, "ps": ["c:1"]}, "task": task("worker", 0)}, "know: ps"),
+        ({"cluster": {"chief": TWO}, "task": task("chief", 0)}, "more than one chief"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(config: object, message: str):
+    with pytest.raises(UserError, match=message) as caught:
+        cluster(config)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_json_is_said_with_an_example():
+    with pytest.raises(UserError, match=r'not JSON \(.* column 2.*\): {"cluster": .* of the first'):
+        read_cluster({"TF_CONFIG": "{cluster}"})
+
+
+def test_a_message_of_tensorflow_names_the_other_workers():
+    two = Cluster(("a:1", "b:1", "c:1"), 0)
+    text = "Error reported from /job:worker/task:2: call to /job:worker/replica:0/task:0 failed"
+    assert two.others_named(text) == [2]
+    assert Cluster(("a:1", "b:1"), 1, chiefs=1).others_named("/job:chief/replica:0/task:0") == [0]
+    assert two.others_named("Socket closed") == []

@@ -1,0 +1,113 @@
+"""How workers meet, and what ends a run that loses one of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+
+import tensorflow as tf
+
+from tf_dpce.errors import UserError
+from tf_dpce.training.cluster import TF_CONFIG, Cluster, read_cluster
+from tf_dpce.training.private import abort_collectives, check_answers
+from tf_dpce.training.strategy import make_strategy
+from tf_dpce.training.workers import LOST, Workers
+
+# The chief is given up after three questions without an answer: 45 seconds.
+_EVERY, _PATIENCE, _QUESTIONS = 5.0, 10.0, 3
+
+
+@contextmanager
+def joined(say: Callable[[str], None]) -> Iterator[Workers]:
+    """Yields the workers that `TF_CONFIG` names, once all of them are there.
+
+    Several must meet before TensorFlow does anything else in this process.
+
+    Args:
+        say: called with a line before they are awaited.
+
+    Raises:
+        UserError: `TF_CONFIG` is wrong, or another worker was lost, within the block as well.
+    """
+    cluster = read_cluster(os.environ)
+    if cluster is None:
+        yield Workers(make_strategy())
+        return
+    say(f"{cluster.name(cluster.index)}: waiting until all are there")
+    with _told_of_loss(cluster), _own_signals():
+        strategy = _meet()
+    with _told_of_loss(cluster), _chief_watched(cluster):
+        workers = Workers(strategy, cluster)
+        yield workers
+        # Who ends first is lost to those that still read the last values.
+        with suppress(*LOST):
+            workers.wait()
+
+
+def _meet() -> tf.distribute.Strategy:
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        if "program startup" not in str(error):
+            raise
+        raise UserError(
+            f"{TF_CONFIG} names several workers, which only `train` as a program of its own can "
+            f"be: unset {TF_CONFIG} for anything else"
+        ) from None
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keeps TensorFlow from taking SIGTERM for itself; while workers are awaited, signals end all.
+
+    Python's handlers would not run before the last worker is there.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _told_of_loss(cluster: Cluster) -> Iterator[None]:
+    try:
+        yield
+    except LOST as error:
+        names = [cluster.name(index) for index in cluster.others_named(error.message)[:1]]
+        raise UserError(
+            f"{names[0] if names else 'another worker'} has ended or does not answer: see what it "
+            "says, then start all workers again with --resume"
+        ) from None
+
+
+@contextmanager
+def _chief_watched(cluster: Cluster) -> Iterator[None]:
+    """Ends all waiting for others where the chief no longer answers.
+
+    The chief itself hears of the others by TensorFlow's own heartbeats.
+    """
+    ended = Event()
+    if cluster.index > 0:
+        Thread(target=_watch, args=(cluster.chief_task, ended), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _watch(task: str, ended: Event) -> None:
+    failed = 0
+    while failed < _QUESTIONS and not ended.wait(_EVERY):
+        try:
+            check_answers(task, _PATIENCE)
+            failed = 0
+        except tf.errors.OpError:
+            failed += 1
+    if not ended.is_set():
+        abort_collectives(f"{task} does not answer")
