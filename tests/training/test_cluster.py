@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
+from pipelines.train import build_parser
 from tf_dpce.errors import UserError
 from tf_dpce.training.cluster import Cluster, read_cluster
 
@@ -83,3 +88,47 @@ def test_a_message_of_tensorflow_names_the_other_workers():
     assert two.others_named(text) == [2]
     assert Cluster(("a:1", "b:1"), 1, chiefs=1).others_named("/job:chief/replica:0/task:0") == [0]
     assert two.others_named("Socket closed") == []
+
+
+# --- the page in the docs -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page(project_root: Path) -> str:
+    return (project_root / "docs" / "machines.md").read_text()
+
+
+def said_by(script: str, folder: Path, **environment: str) -> tuple[Cluster | None, list[str]]:
+    """The workers that a script of the page names, and the arguments that it gives Python."""
+    hosts = "printf '%s\\n' node1 node4 node5"
+    for name, line in (("scontrol", hosts), ("python", 'echo "$TF_CONFIG"; echo "$@"')):
+        (folder / name).write_text(f"#!/bin/bash\n{line}\n")
+        (folder / name).chmod(0o755)
+    answer = subprocess.run(
+        ["bash", "-euc", script],
+        env={"PATH": f"{folder}:{os.environ['PATH']}"} | environment,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
+    assert answer.returncode == 0, answer.stderr
+    text, arguments = answer.stdout.splitlines()
+    return read_cluster({"TF_CONFIG": text}), arguments.split()
+
+
+def test_the_commands_of_the_page_are_understood(page: str, tmp_path: Path):
+    kubernetes, slurm = re.findall(r"^```bash\n(workers=.*?)^```$", page, re.M | re.S)
+    found, first = said_by(kubernetes, tmp_path, WORKERS="3", JOB_COMPLETION_INDEX="2")
+    assert found == Cluster(tuple(f"train-{n}.train:2222" for n in range(3)), 2)
+    (tmp_path / "runs" / "mscoco").mkdir(parents=True)
+    (tmp_path / "runs" / "mscoco" / "config.json").touch()
+    found, again = said_by(slurm, tmp_path, SLURM_JOB_NODELIST="node[1,4-5]", SLURM_PROCID="1")
+    assert found == Cluster(("node1:2222", "node4:2222", "node5:2222"), 1)
+    # A run that is there is gone on with.
+    assert again == [*first, "--resume"] and first[:2] == ["-m", "pipelines.train"]
+    assert build_parser(again[2:]).parse_args(again[2:])
+
+
+def test_the_first_example_of_the_page_is_understood(page: str):
+    [text] = re.findall(r"^export TF_CONFIG='(.*)'$", page, re.M)
+    assert read_cluster({"TF_CONFIG": text}) == Cluster(("10.0.0.1:2222", "10.0.0.2:2222"), 0)

@@ -152,7 +152,8 @@ def test_killed_and_stopped_workers_resume_to_the_last_bit(
     assert [status for status, _, _ in answers] == [75, 75]
     assert all("stopped in stage 2" in told.splitlines()[-1] for _, _, told in answers)
 
-    trained(start_workers(scenes, [tmp_path / "run", tmp_path / "none"], "--resume"))
+    again = ("--checkpoint_minutes", "0", "--resume")
+    trained(start_workers(scenes, [tmp_path / "run", tmp_path / "none"], *again))
     assert differences(undisturbed, tmp_path / "run") == []
     assert not (tmp_path / "none").exists()
 

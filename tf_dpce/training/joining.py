@@ -38,7 +38,7 @@ def joined(say: Callable[[str], None]) -> Iterator[Workers]:
         return
     say(f"{cluster.name(cluster.index)}: waiting until all are there")
     with _told_of_loss(cluster), _own_signals():
-        strategy = _meet()
+        strategy = _meet(cluster)
     with _told_of_loss(cluster), _chief_watched(cluster):
         workers = Workers(strategy, cluster)
         yield workers
@@ -47,9 +47,14 @@ def joined(say: Callable[[str], None]) -> Iterator[Workers]:
             workers.wait()
 
 
-def _meet() -> tf.distribute.Strategy:
+def _meet(cluster: Cluster) -> tf.distribute.Strategy:
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
+    except tf.errors.UnknownError as error:
+        address = cluster.addresses[cluster.index]
+        raise UserError(
+            f"cannot listen at {address} ({error.message}): is the port taken?"
+        ) from None
     except RuntimeError as error:
         if "program startup" not in str(error):
             raise
