@@ -37,9 +37,9 @@ def joined(say: Callable[[str], None]) -> Iterator[Workers]:
         yield Workers(make_strategy())
         return
     say(f"{cluster.name(cluster.index)}: waiting until all are there")
-    with _told_of_loss(cluster), _own_signals():
+    with _told_of_loss(cluster, lambda: False), _own_signals():
         strategy = _meet(cluster)
-    with _told_of_loss(cluster), _chief_watched(cluster):
+    with _chief_watched(cluster) as is_chief_lost, _told_of_loss(cluster, is_chief_lost):
         workers = Workers(strategy, cluster)
         yield workers
         # Who ends first is lost to those that still read the last values.
@@ -80,33 +80,33 @@ def _own_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _told_of_loss(cluster: Cluster) -> Iterator[None]:
+def _told_of_loss(cluster: Cluster, is_chief_lost: Callable[[], bool]) -> Iterator[None]:
     try:
         yield
     except LOST as error:
-        names = [cluster.name(index) for index in cluster.others_named(error.message)[:1]]
+        found = [0] if is_chief_lost() else cluster.others_named(error.message)
         raise UserError(
-            f"{names[0] if names else 'another worker'} has ended or does not answer: see what it "
-            "says, then start all workers again with --resume"
+            f"{cluster.name(found[0]) if found else 'another worker'} has ended or does not "
+            "answer: see what it says, then start all workers again with --resume"
         ) from None
 
 
 @contextmanager
-def _chief_watched(cluster: Cluster) -> Iterator[None]:
-    """Ends all waiting for others where the chief no longer answers.
+def _chief_watched(cluster: Cluster) -> Iterator[Callable[[], bool]]:
+    """Ends all waiting for others where the chief no longer answers, and tells whether it did.
 
     The chief itself hears of the others by TensorFlow's own heartbeats.
     """
-    ended = Event()
+    ended, lost = Event(), Event()
     if cluster.index > 0:
-        Thread(target=_watch, args=(cluster.chief_task, ended), daemon=True).start()
+        Thread(target=_watch, args=(cluster.chief_task, ended, lost), daemon=True).start()
     try:
-        yield
+        yield lost.is_set
     finally:
         ended.set()
 
 
-def _watch(task: str, ended: Event) -> None:
+def _watch(task: str, ended: Event, lost: Event) -> None:
     failed = 0
     while failed < _QUESTIONS and not ended.wait(_EVERY):
         try:
@@ -115,4 +115,5 @@ def _watch(task: str, ended: Event) -> None:
         except tf.errors.OpError:
             failed += 1
     if not ended.is_set():
+        lost.set()
         abort_collectives(f"{task} does not answer")

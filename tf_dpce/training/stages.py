@@ -175,9 +175,9 @@ class Stage:
         self.workers.share(self._state(network))
         stands = np.array([start.epoch, start.step, start.best_rsum])
         epoch, step, best = self.workers.of_chief(stands).tolist()
-        if step:
-            metrics = metrics or [np.zeros(v.shape, v.dtype) for v in network.metrics_variables]
-            metrics = [self.workers.of_chief(value) for value in metrics]
+        if step and not self.workers.is_chief:
+            metrics = [np.zeros(v.shape, v.dtype) for v in network.metrics_variables]
+        metrics = [self.workers.of_chief(value) for value in metrics]
         return Progress(self.number, int(epoch), int(step), best), metrics
 
     def _restore(self, network: DualPath) -> tuple[Progress, list[np.ndarray]] | None:
