@@ -28,7 +28,6 @@ def task(job: str, index: int | str) -> dict[str, object]:
 def test_the_first_worker_is_the_chief():
     found = cluster({"cluster": {"worker": TWO}, "task": task("worker", 1)})
     assert found == Cluster(("a:2222", "b:2222"), 1)
-    assert found.chief_task == "/job:worker/replica:0/task:0"
     assert found.name(0) == "worker 0 of 2 (a:2222)"
 
 
@@ -36,7 +35,6 @@ def test_a_chief_of_its_own_comes_before_the_workers():
     jobs = {"worker": TWO, "chief": ["c:1"]}
     found = cluster({"cluster": jobs, "task": task("worker", 1)})
     assert found == Cluster(("c:1", "a:2222", "b:2222"), 2, chiefs=1)
-    assert found.chief_task == "/job:chief/replica:0/task:0"
     assert cluster({"cluster": jobs, "task": task("chief", 0)}).index == 0
 
 
@@ -88,6 +86,8 @@ def test_a_message_of_tensorflow_names_the_other_workers():
     assert two.others_named(text) == [2]
     assert Cluster(("a:1", "b:1"), 1, chiefs=1).others_named("/job:chief/replica:0/task:0") == [0]
     assert two.others_named("Socket closed") == []
+    heartbeat = "Deadline Exceeded RPC: /tensorflow.CoordinationService/Heartbeat"
+    assert Cluster(("a:1", "b:1"), 1).others_named(heartbeat) == [0]
 
 
 # --- the page in the docs -------------------------------------------------------------------------

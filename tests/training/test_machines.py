@@ -17,7 +17,7 @@ from tests.training.kills import PATIENCE, arrays, differences, progress
 from tests.training.machines import start_alone, start_workers
 
 LOSSES = ("loss", "image_logits_loss", "text_logits_loss", "pair_loss")
-# The coordination service misses a heartbeat for 10 seconds; the chief is asked for 45.
+# Heartbeats are missed after 10 seconds by the chief, and after 30 by the others.
 MINUTE = 60
 
 

@@ -1,4 +1,4 @@
-"""Keras and TensorFlow are still what `training.private` was written for."""
+"""Keras is still what `training.private` was written for."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from collections.abc import Callable
 
 import keras
 import pytest
-import tensorflow as tf
 from keras.src.backend.tensorflow import trainer
-from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
-from tensorflow.python.eager import context
 
 Trainer = trainer.TensorFlowTrainer
 KERAS = {
@@ -27,14 +24,6 @@ KERAS = {
     Trainer._maybe_symbolic_build: "92a504f5eba9b29f",
     trainer.reduce_per_replica: "2e7d54b1e6edc29a",
 }
-TENSORFLOW = {
-    # Starts the coordination service, whose heartbeats tell the chief of the others.
-    CollectiveAllReduceExtended._initialize_multi_worker: "cbbc45b106e7c03c",
-    # The questions that TensorFlow's own watch asks without that service, and what it does then.
-    CollectiveAllReduceExtended._check_health: "fc47d773b8832e61",
-    context.Context.check_collective_ops_peer_health: "0be9865f070e3d04",
-    context.Context.abort_collective_ops: "fb51ede659d90961",
-}
 
 
 def check_source(function: Callable, expected: str, version: str) -> None:
@@ -49,11 +38,6 @@ def check_source(function: Callable, expected: str, version: str) -> None:
 @pytest.mark.parametrize(("function", "digest"), KERAS.items(), ids=lambda i: str(i)[:60])
 def test_keras_is_as_it_was(function: Callable, digest: str):
     check_source(function, digest, f"Keras {keras.__version__}")
-
-
-@pytest.mark.parametrize(("function", "digest"), TENSORFLOW.items(), ids=lambda i: str(i)[:60])
-def test_tensorflow_is_as_it_was(function: Callable, digest: str):
-    check_source(function, digest, f"TensorFlow {tf.__version__}")
 
 
 def test_another_source_is_told():

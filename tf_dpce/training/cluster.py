@@ -36,13 +36,11 @@ class Cluster:
         """Returns how a worker is called in a message."""
         return f"worker {index} of {len(self.addresses)} ({self.addresses[index]})"
 
-    @property
-    def chief_task(self) -> str:
-        """TensorFlow's name of the chief."""
-        return f"/job:{_JOBS[1 - self.chiefs]}/replica:0/task:0"
-
     def others_named(self, message: str) -> list[int]:
-        """Returns which other workers a message of TensorFlow names, in its order."""
+        """Returns which other workers a message of TensorFlow is about, in its order."""
+        if "CoordinationService/Heartbeat" in message:
+            # The chief, whose service it is, did not answer.
+            return [0]
         tasks = re.findall(r"/job:(\w+)(?:/replica:0)?/task:(\d+)", message)
         found = [int(n) + (self.chiefs if job == "worker" else 0) for job, n in tasks]
         return [index for index in dict.fromkeys(found) if index != self.index]

@@ -1,4 +1,8 @@
-"""How workers meet, and what ends a run that loses one of them."""
+"""How workers meet, and what is said where one of them is lost.
+
+TensorFlow's coordination service, which the chief runs, notices that by heartbeats: after 10
+seconds the chief, and after 30 the others.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,13 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Event, Thread
 
 import tensorflow as tf
 
 from tf_dpce.errors import UserError
 from tf_dpce.training.cluster import TF_CONFIG, Cluster, read_cluster
-from tf_dpce.training.private import abort_collectives, check_answers
 from tf_dpce.training.strategy import make_strategy
 from tf_dpce.training.workers import LOST, Workers
-
-# The chief is given up after three questions without an answer: 45 seconds.
-_EVERY, _PATIENCE, _QUESTIONS = 5.0, 10.0, 3
 
 
 @contextmanager
@@ -37,9 +36,9 @@ def joined(say: Callable[[str], None]) -> Iterator[Workers]:
         yield Workers(make_strategy())
         return
     say(f"{cluster.name(cluster.index)}: waiting until all are there")
-    with _told_of_loss(cluster, lambda: False), _own_signals():
-        strategy = _meet(cluster)
-    with _chief_watched(cluster) as is_chief_lost, _told_of_loss(cluster, is_chief_lost):
+    with _told_of_loss(cluster):
+        with _own_signals():
+            strategy = _meet(cluster)
         workers = Workers(strategy, cluster)
         yield workers
         # Who ends first is lost to those that still read the last values.
@@ -80,40 +79,12 @@ def _own_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _told_of_loss(cluster: Cluster, is_chief_lost: Callable[[], bool]) -> Iterator[None]:
+def _told_of_loss(cluster: Cluster) -> Iterator[None]:
     try:
         yield
     except LOST as error:
-        found = [0] if is_chief_lost() else cluster.others_named(error.message)
+        found = cluster.others_named(error.message)
         raise UserError(
             f"{cluster.name(found[0]) if found else 'another worker'} has ended or does not "
             "answer: see what it says, then start all workers again with --resume"
         ) from None
-
-
-@contextmanager
-def _chief_watched(cluster: Cluster) -> Iterator[Callable[[], bool]]:
-    """Ends all waiting for others where the chief no longer answers, and tells whether it did.
-
-    The chief itself hears of the others by TensorFlow's own heartbeats.
-    """
-    ended, lost = Event(), Event()
-    if cluster.index > 0:
-        Thread(target=_watch, args=(cluster.chief_task, ended, lost), daemon=True).start()
-    try:
-        yield lost.is_set
-    finally:
-        ended.set()
-
-
-def _watch(task: str, ended: Event, lost: Event) -> None:
-    failed = 0
-    while failed < _QUESTIONS and not ended.wait(_EVERY):
-        try:
-            check_answers(task, _PATIENCE)
-            failed = 0
-        except tf.errors.OpError:
-            failed += 1
-    if not ended.is_set():
-        lost.set()
-        abort_collectives(f"{task} does not answer")
