@@ -15,7 +15,8 @@ from tf_dpce.errors import UserError
 
 _DESCRIPTION = (
     "Trains a model in two stages. Any configuration key can be set. On SIGTERM the step in "
-    f"flight ends, a checkpoint is written and the exit status is {STOPPED}; --resume goes on."
+    f"flight ends, a checkpoint is written and the exit status is {STOPPED}; --resume goes on. "
+    "Where TF_CONFIG names several machines, this is one of them: docs/machines.md."
 )
 _OWN_OPTIONS = ("preset", "stage", "init_from", "data", "run", "resume", "verbose")
 
@@ -64,7 +65,9 @@ def run(arguments: Namespace) -> None:
             stop=stop,
         )
     names = ("config.json", "history.csv", "checkpoints", "tensorboard")
-    say_files(arguments.run / name for name in names)
+    paths = [arguments.run / name for name in names]
+    # Of several workers the chief alone leaves them.
+    say_files(path for path in paths if path.exists())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

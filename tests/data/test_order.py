@@ -106,3 +106,12 @@ def test_pick_never_reaches_the_count():
         assert chosen.dtype == tf.int32
         assert (chosen.numpy() <= counts.numpy() - 1).all()
     assert pick(tf.zeros(5), counts).numpy().tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_parts_of_a_batch_are_its_rows_in_order(parts: int):
+    whole = steps(Order(5, 30, 8), 2, 7)
+    shares = [steps(Order(5, 30, 8, part, parts), 2, 7) for part in range(parts)]
+    assert {share[0].shape for share in shares} == {(5, 8 // parts)}
+    for place, expected in enumerate(whole):
+        np.testing.assert_array_equal(np.concatenate([s[place] for s in shares], 1), expected)

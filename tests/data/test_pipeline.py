@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -233,3 +234,24 @@ def test_view_0_is_the_plain_picture_and_the_others_are_augmented(scenes: Path):
     for first, second in ((0, 1), (1, 2)):
         gaps = np.abs(view(first) - view(second)).max(axis=(1, 2, 3))
         assert (gaps > 1).all()
+
+
+def test_a_worker_reads_the_records_of_its_rows_alone(
+    scenes: Path, encoder: CaptionEncoder, order: Order, augmented: list[dict], tmp_path: Path
+):
+    share = replace(order, part=1, parts=2)
+    taken = {int(i) for indices, _ in share.steps(0, 3).as_numpy_iterator() for i in indices}
+    # 3 steps of 4 of the 8 rows; the records of the 36 other pictures are made unreadable.
+    assert len(taken) == 12
+    shutil.copytree(scenes, tmp_path / "data")
+    places = [(s.file, o) for s in Manifest.load(scenes).splits["train"].shards for o in s.offsets]
+    for place, (file, offset) in enumerate(places):
+        if place not in taken:
+            with (tmp_path / "data" / file).open("r+b") as stream:
+                stream.seek(offset)
+                stream.write(bytes(8))
+    found = training_batches(tmp_path / "data", encoder, IMAGE, TEXT, share, 0, 3)
+    second_half = [{key: value[4:] for key, value in batch.items()} for batch in augmented[:3]]
+    assert_same(batches(found), second_half)
+    with pytest.raises(tf.errors.DataLossError):
+        batches(training_batches(tmp_path / "data", encoder, IMAGE, TEXT, order, 0, 1))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 BATCH = 8
 _SGD = {"optimizer": "sgd", "schedule": "cosine", "learning_rate": 0.01, "batch_size": BATCH}
-_FIRST = {f"stage1__{key}": value for key, value in _SGD.items()} | {
+FIRST = {f"stage1__{key}": value for key, value in _SGD.items()} | {
     "stage1__loss__pair": 1.0,
     "stage1__loss__pair_loss": "contrastive",
     # Wide, lest a rectified vector be next to nothing, whose gradient is next to infinite; slow,
@@ -23,7 +23,7 @@ _FIRST = {f"stage1__{key}": value for key, value in _SGD.items()} | {
     "stage2__loss__candidates": 8,
     "model__tower_dropout": 0.3,
 }
-_HARDEST = {**_FIRST, "stage1__loss__pair_loss": "ranking", "stage1__loss__negatives": "batch"}
+_HARDEST = {**FIRST, "stage1__loss__pair_loss": "ranking", "stage1__loss__negatives": "batch"}
 
 
 def main(replicas: int, data: Path, out: Path) -> int:
@@ -35,7 +35,7 @@ def main(replicas: int, data: Path, out: Path) -> int:
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
     )
-    status = run_tiny(data, out / "both", **_FIRST)
+    status = run_tiny(data, out / "both", **FIRST)
     return status or run_tiny(data, out / "hardest", stage2__epochs=0, **_HARDEST)
 
 

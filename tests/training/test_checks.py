@@ -79,6 +79,14 @@ def test_an_anchor_and_its_negative_meet_on_one_replica(size: int, replicas: int
     check_stages(config, (2,), 100, replicas)
 
 
+def test_every_replica_takes_a_slice_of_one_size():
+    config = stages(stage1={"batch_size": 10})
+    check_stages(config, (1,), 100, replicas=5)
+    told = "--stage1.batch_size 10 cannot be cut into 4 slices .*: give a multiple of 4"
+    with pytest.raises(UserError, match=told):
+        check_stages(config, (1,), 100, replicas=4)
+
+
 @pytest.mark.parametrize(
     "change", [{"negatives": "batch"}, {"pair_loss": "contrastive"}, {"pair": 0}]
 )

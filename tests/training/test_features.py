@@ -175,6 +175,16 @@ def test_starting_at_a_step_equals_skipping_to_it(cache: FeatureCache):
             np.testing.assert_array_equal(batch[key], expected[key])
 
 
+def test_a_worker_takes_its_rows_of_each_batch(cache: FeatureCache):
+    order = Order(0, 48, 8)
+    whole = list(cache.training_batches(TEXT, order, 0, 2).as_numpy_iterator())
+    for part in (0, 1):
+        own = cache.training_batches(TEXT, replace(order, part=part, parts=2), 0, 2)
+        for batch, expected in zip(own.as_numpy_iterator(), whole, strict=True):
+            for key in expected:
+                np.testing.assert_array_equal(batch[key], np.split(expected[key], 2)[part])
+
+
 def test_evaluation_from_it_is_evaluation_through_the_trunk(
     trunk: keras.Model, data: Path, encoder: CaptionEncoder
 ):

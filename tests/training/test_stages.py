@@ -22,6 +22,7 @@ from tf_dpce.training.features import silent_bar
 from tf_dpce.training.parts import Part, parts_left
 from tf_dpce.training.stages import Stage
 from tf_dpce.training.strategy import describe, make_strategy
+from tf_dpce.training.workers import Workers
 
 
 def config(**changes: object) -> Config:
@@ -42,12 +43,12 @@ def stage(number: int, scenes: Path, run: Path, **changes: object) -> Stage:
     words = read_vocabulary(scenes / "vocabulary.txt")
     instances = Manifest.load(scenes).splits["train"].instances
     keras.utils.set_random_seed(0)
-    strategy = make_strategy()
-    with strategy.scope():
+    workers = Workers(make_strategy())
+    with workers.strategy.scope():
         model = build_model(settings, len(words), instances)
     encoder = caption_encoder(settings, words, lowercase=True)
     return Stage(
-        *(number, settings, scenes, run, model, encoder, strategy, silent_bar),
+        *(number, settings, scenes, run, model, encoder, workers, silent_bar),
         say=lambda line: None,
         heed=lambda *done: None,
     )

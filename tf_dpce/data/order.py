@@ -26,19 +26,28 @@ class Order:
         seed: of the order and of every draw.
         pictures: N, the number of training pictures.
         batch_size: B; what is left over at the end of an epoch waits for the next one.
+        part: which part of each batch's rows is taken here, where several machines share it.
+        parts: how many there are.
     """
 
     seed: int
     pictures: int
     batch_size: int
+    part: int = 0
+    parts: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps in an epoch."""
         return self.pictures // self.batch_size
 
+    @property
+    def rows(self) -> int:
+        """R, the rows of a batch that are taken here: all, unless it is shared."""
+        return self.batch_size // self.parts
+
     def steps(self, start: int, stop: int) -> tf.data.Dataset:
-        """Returns a dataset of (indices int64 `[B]`, draws float32 `[B, 8]`) of these steps.
+        """Returns a dataset of (indices int64 `[R]`, draws float32 `[R, 8]`) of these steps.
 
         Indices are places of pictures in the split; an epoch meets each at most once. Draws are
         uniform in 0..1.
@@ -47,11 +56,13 @@ class Order:
 
     def _step(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         epoch, step_of_epoch = step // self.steps_per_epoch, step % self.steps_per_epoch
-        places = step_of_epoch * self.batch_size + tf.range(self.batch_size, dtype=tf.int64)
+        first = self.part * self.rows
+        own = tf.range(first, first + self.rows, dtype=tf.int64)
         key = tf.random.experimental.stateless_fold_in([self.seed, 0], epoch)
-        indices = permuted(places, key, self.pictures)
+        indices = permuted(step_of_epoch * self.batch_size + own, key, self.pictures)
         seed = tf.random.experimental.stateless_fold_in([self.seed, 1], step)
-        return indices, tf.random.stateless_uniform([self.batch_size, _DRAWS], seed)
+        draws = tf.random.stateless_uniform([self.batch_size, _DRAWS], seed)
+        return indices, draws[first : first + self.rows]
 
 
 def permuted(places: tf.Tensor, seed: tf.Tensor, count: int) -> tf.Tensor:

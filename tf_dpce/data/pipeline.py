@@ -69,8 +69,8 @@ def training_batches(
 ) -> Batches:
     """Returns the batches of training steps `start` to `stop` - 1.
 
-    Each is a dict: `image` float32 `[B, S, S, 3]`, `text` int32 `[B, T]` of one caption of the
-    picture, `instance` int64 `[B]`.
+    Each is a dict: `image` float32 `[R, S, S, 3]`, `text` int32 `[R, T]` of one caption of the
+    picture, `instance` int64 `[R]`: the rows of the batch that `order` takes.
     """
     reader = RecordReader(folder, "train")
 
@@ -91,7 +91,7 @@ def training_batches(
         return {**batch, "text": position_shift(ids, shift) if text.shift else ids}
 
     rows = order.steps(start, stop).unbatch().map(example, num_parallel_calls=tf.data.AUTOTUNE)
-    batches = rows.batch(order.batch_size, drop_remainder=True)
+    batches = rows.batch(order.rows, drop_remainder=True)
     return batches.map(encode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from tf_dpce.files import publish_file
 from tf_dpce.training.averages import averaged
 from tf_dpce.training.checkpoint import Progress, checkpoint_path, save_checkpoint
+from tf_dpce.training.workers import Workers
 
 HISTORY_FILE = "history.csv"
 _RANKS = ("r1", "r5", "r10", "medr", "meanr")
@@ -113,10 +114,12 @@ def read_history(path: Path, before: tuple[int, int]) -> list[dict[str, str]]:
 class Checkpoints(keras.callbacks.Callback):
     """Keeps the best model of a stage, and the last two whole states, to resume from.
 
-    Where the optimizer keeps averages of the weights, they are the best model.
+    Where the optimizer keeps averages of the weights, they are the best model. Of several workers
+    the chief writes, and all must agree on the moment.
 
     Args:
         run: folder of the run.
+        workers: that train.
         model_variables: what evaluation needs.
         state: returns those and the rest of the state: of dropout, optimizer and metrics.
         start: where the run stands when `fit` begins.
@@ -128,6 +131,7 @@ class Checkpoints(keras.callbacks.Callback):
     def __init__(
         self,
         run: Path,
+        workers: Workers,
         model_variables: Sequence[keras.Variable],
         state: Callable[[], Sequence[keras.Variable]],
         start: Progress,
@@ -137,6 +141,7 @@ class Checkpoints(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.run = run
+        self.workers = workers
         self.model_variables = model_variables
         self.state = state
         self.progress = start
@@ -153,7 +158,9 @@ class Checkpoints(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.progress = replace(self.progress, step=self._first_step + batch + 1)
         self.heed()
-        if time.monotonic() - self._saved >= self.seconds:
+        if self.workers.any(
+            self.workers.is_chief and time.monotonic() - self._saved >= self.seconds
+        ):
             self.save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -162,14 +169,20 @@ class Checkpoints(keras.callbacks.Callback):
         best = self.progress.best_rsum
         rsum = logs.get("val_rsum", -1.0)
         self.progress = Progress(self.progress.stage, epoch + 1, 0, max(best, rsum))
-        if rsum > best:
+        if rsum > best and self.workers.is_chief:
             with averaged(self.model.optimizer):
                 save_checkpoint(self._path("best"), self.model_variables, self.progress)
         self.save()
 
     def save(self) -> None:
         """Writes the whole state where the run stands; the former checkpoint stays beside it."""
-        save_checkpoint(self._path("last"), self.state(), self.progress, self._path("previous"))
+        state = self.state()
+        if self.workers.is_chief:
+            save_checkpoint(self._path("last"), state, self.progress, self._path("previous"))
+        else:
+            # Metrics are summed over the workers while all of them read.
+            for variable in state:
+                variable.numpy()
         self._saved = time.monotonic()
 
     def _path(self, kind: str) -> Path:
@@ -224,12 +237,16 @@ def stage_callbacks(
     validation: Validation,
     watch: keras.callbacks.Callback,
     checkpoints: Checkpoints,
+    writes: bool,
 ) -> list[keras.callbacks.Callback]:
     """Returns the callbacks of a stage, in the order in which they must run.
 
     Validation comes first, because the others read what it logs. The watch, which ends a training
     that is lost, comes before the checkpoints, which it must not reach. A line of history comes
-    before the checkpoint that counts its epoch as done, so that no kill can lose it.
+    before the checkpoint that counts its epoch as done, so that no kill can lose it. Only a worker
+    that writes has history and curves.
     """
+    if not writes:
+        return [validation, watch, checkpoints]
     tensorboard = keras.callbacks.TensorBoard(run / "tensorboard" / f"stage{stage}")
     return [validation, watch, History(run, stage), checkpoints, tensorboard]

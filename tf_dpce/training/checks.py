@@ -167,6 +167,11 @@ def _check_batch(config: Config, number: int, pictures: int, replicas: int) -> N
             f"{option} {stage.batch_size} leaves an anchor without its negative: give a multiple "
             f"of {2 * replicas}, or --stage{number}.loss.negatives batch"
         )
+    if stage.batch_size % replicas:
+        raise UserError(
+            f"{option} {stage.batch_size} cannot be cut into {replicas} slices of one size, one "
+            f"for each replica: give a multiple of {replicas}"
+        )
     if stage.loss.mines_negatives and stage.batch_size == pictures:
         raise UserError(
             f"{option} {stage.batch_size} takes every training picture, which leaves none to mine "

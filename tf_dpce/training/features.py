@@ -48,15 +48,15 @@ class FeatureCache:
     captions: CaptionTable
 
     def training_batches(self, text: TextConfig, order: Order, start: int, stop: int) -> Batches:
-        """Returns what `pipeline.training_batches` does, with features `[B, F]` as `image`."""
+        """Returns what `pipeline.training_batches` does, with features `[R, F]` as `image`."""
         types = (tf.float32, tf.int32, tf.int64)
 
         def batch(indices: tf.Tensor, draws: tf.Tensor) -> dict[str, tf.Tensor]:
             features, ids, instances = tf.numpy_function(self._take, [indices, draws], types)
-            features = tf.ensure_shape(features, [order.batch_size, self.features.shape[2]])
-            ids = tf.ensure_shape(ids, [order.batch_size, self.captions.ids.shape[1]])
+            features = tf.ensure_shape(features, [order.rows, self.features.shape[2]])
+            ids = tf.ensure_shape(ids, [order.rows, self.captions.ids.shape[1]])
             ids = position_shift(ids, draws[:, SHIFT]) if text.shift else ids
-            instances = tf.ensure_shape(instances, [order.batch_size])
+            instances = tf.ensure_shape(instances, [order.rows])
             return {"image": features, "text": ids, "instance": instances}
 
         return order.steps(start, stop).map(batch, num_parallel_calls=2).prefetch(4)

@@ -10,7 +10,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tf_dpce.config import Config, StageConfig
 from tf_dpce.data.manifest import Manifest
@@ -42,6 +41,7 @@ from tf_dpce.training.network import stage_network, supervised
 from tf_dpce.training.parts import fit_part, parts_left
 from tf_dpce.training.sampling import SampledDualPath, Sampler
 from tf_dpce.training.watch import Watch, mean_cosine
+from tf_dpce.training.workers import Workers
 
 _EVALUATION_BATCH = 64
 
@@ -57,7 +57,7 @@ class Stage:
         run: folder of the run.
         model: the whole model.
         encoder: of captions.
-        strategy: the devices.
+        workers: that train it together.
         progress: makes the bar of pictures while features are cached.
         say: called with a line now and then.
         heed: called now and then; raises `Stopped` where the stage shall stop.
@@ -69,7 +69,7 @@ class Stage:
     run: Path
     model: DualPath
     encoder: CaptionEncoder
-    strategy: tf.distribute.Strategy
+    workers: Workers
     progress: Bar
     say: Callable[[str], None] = lambda line: None
     heed: Callable[..., None] = lambda *done: None
@@ -92,14 +92,14 @@ class Stage:
         """
         order = self._order()
         network = self._compile(order)
-        start, metrics = Progress(self.number, 0, 0, -1.0), []
-        if resume:
-            start, metrics = self._restore(network) or (start, metrics)
+        self.workers.make_fit(network, lambda: self._rows(order, 0, 1))
+        start, metrics = self._start(network, resume)
         self.heed()
         checkpoints = self._checkpoints(network, start)
         watch = Watch(self.number, self.settings.loss, self._waiting, self.say)
         callbacks = stage_callbacks(
-            self.run, self.number, self._validation(network), watch, checkpoints
+            *(self.run, self.number, self._validation(network), watch, checkpoints),
+            writes=self.workers.is_chief,
         )
         for part in parts_left(start, self.settings.epochs, order.steps_per_epoch):
             # Only the first part can begin within an epoch, with metrics half full.
@@ -130,12 +130,15 @@ class Stage:
 
     def _order(self) -> Order:
         pictures = Manifest.load(self.data).splits["train"].pictures
-        return Order(self.config.seed + 1000 * self.number, pictures, self.settings.batch_size)
+        return Order(
+            *(self.config.seed + 1000 * self.number, pictures, self.settings.batch_size),
+            *(self.workers.index, self.workers.count),
+        )
 
     def _compile(self, order: Order) -> DualPath:
         settings = self.settings
         candidates = self._candidates(order.seed) if settings.loss.mines_negatives else None
-        with self.strategy.scope():
+        with self.workers.strategy.scope():
             sampler = self._sampler(order.seed)
             return stage_network(settings, self.model, order.steps_per_epoch, candidates, sampler)
 
@@ -161,6 +164,22 @@ class Stage:
         rows = network.store.variables if isinstance(network, SampledDualPath) else []
         return [*self.model.variables, *rest, *network.optimizer.variables, *rows]
 
+    def _start(self, network: DualPath, resume: bool) -> tuple[Progress, list[np.ndarray]]:
+        """Returns where the stage begins, and the metrics of an epoch that it is within."""
+        start, metrics = Progress(self.number, 0, 0, -1.0), []
+        if not resume:
+            return start, metrics
+        with self.workers.together():
+            if self.workers.is_chief:
+                start, metrics = self._restore(network) or (start, metrics)
+        self.workers.share(self._state(network))
+        stands = np.array([start.epoch, start.step, start.best_rsum])
+        epoch, step, best = self.workers.of_chief(stands).tolist()
+        if step and not self.workers.is_chief:
+            metrics = [np.zeros(v.shape, v.dtype) for v in network.metrics_variables]
+        metrics = [self.workers.of_chief(value) for value in metrics]
+        return Progress(self.number, int(epoch), int(step), best), metrics
+
     def _restore(self, network: DualPath) -> tuple[Progress, list[np.ndarray]] | None:
         """Returns where the stage goes on, and the metrics of an epoch that it is within."""
         restored = restore_last(self.run, self.number, self._state(network), self.say)
@@ -175,6 +194,7 @@ class Stage:
     def _checkpoints(self, network: DualPath, start: Progress) -> Checkpoints:
         return Checkpoints(
             self.run,
+            self.workers,
             self.model.variables,
             lambda: [*self._state(network), *network.metrics_variables],
             start,
@@ -188,6 +208,9 @@ class Stage:
         return Validation(self._validator(network), settings.validate_every, settings.epochs)
 
     def _batches(self, order: Order, start: int, stop: int) -> Batches:
+        return self.workers.batches(self._rows(order, start, stop))
+
+    def _rows(self, order: Order, start: int, stop: int) -> Batches:
         text = self.config.text
         if self.settings.trunk == "cached":
             batches = self._features.training_batches(text, order, start, stop)
@@ -228,12 +251,7 @@ class Stage:
         return self._cache("train", self.settings.views)
 
     def _cache(self, split: str, views: int) -> FeatureCache:
-        return cached_features(
-            self.model.image_tower.get_layer("image_trunk"),
-            self.data,
-            split,
-            self.config.image,
-            self.encoder,
-            views,
-            self.progress,
-        )
+        trunk = self.model.image_tower.get_layer("image_trunk")
+        place = (self.data, split, self.config.image, self.encoder)
+        with self.workers.chief_first():
+            return cached_features(trunk, *place, views, self.progress)

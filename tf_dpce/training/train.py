@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_dpce.config import Config, to_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
-from tf_dpce.errors import Stopped
-from tf_dpce.files import publish_file, sole_writer, write_json
+from tf_dpce.errors import Stopped, UserError
+from tf_dpce.files import publish_file, sha256_lines, sole_writer, write_json
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.build import build_model, caption_encoder, load_vectors
@@ -27,11 +29,13 @@ from tf_dpce.training.checks import (
     told_to_resume,
 )
 from tf_dpce.training.features import Bar, Report, silent_bar
+from tf_dpce.training.joining import joined
 from tf_dpce.training.precision import in_own_precision
 from tf_dpce.training.run import CONFIG_FILE, provenance
 from tf_dpce.training.stages import Stage
 from tf_dpce.training.strategy import describe, make_strategy
 from tf_dpce.training.watch import tell_unknown_words
+from tf_dpce.training.workers import Workers
 
 Say = Callable[[str], None]
 
@@ -54,6 +58,9 @@ def train(
 ) -> None:
     """Trains the stages of a configuration in order and leaves all in the run folder.
 
+    Under `TF_CONFIG` this process is one of several workers. The chief alone reads and writes the
+    folders of runs, and the files of weights and vectors; the others may not even have them.
+
     Args:
         config: of the run.
         data: folder of prepared data.
@@ -73,39 +80,40 @@ def train(
         UserError: whatever the user can mend: before the first step, but for a disk that fills.
         Stopped: `stop` said so; the run's last checkpoint is where it stands.
     """
-    config, manifest, strategy = _absolute(config), Manifest.load(data), make_strategy()
-    saved = {"config": to_dict(config), "data": provenance(manifest)}
-    pictures = manifest.splits["train"].pictures
-    check_stages(config, stages, pictures, strategy.num_replicas_in_sync)
-    check_sampling(config, stages, manifest.splits["train"].instances)
-    resume = check_folder(run, saved, resume)
-    if init_from is not None:
-        check_origin(init_from, saved["data"])
+    config = _absolute(config)
+    with joined(say) as workers:
+        if not workers.is_chief:
+            say, verbose = _silent, 0
+        with workers.together():
+            manifest = _checked_data(config, data, stages, workers.strategy)
+            saved = {"config": to_dict(config), "data": provenance(manifest)}
+            if workers.is_chief:
+                resume = check_folder(run, saved, resume)
+                if init_from is not None:
+                    check_origin(init_from, saved["data"])
+        _check_alike(workers, config, saved["data"], stages)
+        resume = bool(workers.of_chief(np.array(resume, np.int32)))
 
-    say(f"{describe(strategy)}, seed {config.seed}")
-    words = tuple(read_vocabulary(data / VOCABULARY_FILE))
-    model = _build(config, words, manifest, strategy, say)
-    if init_from is not None:
-        restore_checkpoint(find_checkpoint(init_from, "best"), model.variables)
-
-    encoder = caption_encoder(config, words, manifest.lowercase)
-    if manifest.splits["val"].captions:
-        tell_unknown_words(data, "val", encoder, say)
-    run.mkdir(parents=True, exist_ok=True)
-    with sole_writer(run):
-        # Again: until here another process could write there.
-        check_folder(run, saved, resume)
-        if not resume:
-            _write_folder(run, saved, data / VOCABULARY_FILE)
-        for number in stages:
-            heed = _heeding(stop, number)
-            bar = _heeding_bar(progress, heed)
-            stage = Stage(number, config, data, run, model, encoder, strategy, bar, say, heed)
-            if stage.settings.epochs:
-                say(f"stage {number}: {stage.settings.epochs} epochs, trunk {stage.settings.trunk}")
-                with told_to_resume(run):
-                    stage.fit(resume, verbose)
-                restore_checkpoint(checkpoint_path(run, number, "best"), model.variables)
+        say(f"{describe(workers.strategy)}, seed {config.seed}")
+        words = tuple(read_vocabulary(data / VOCABULARY_FILE))
+        model = _build(config, words, manifest, workers, say)
+        if init_from is not None:
+            _restore(workers, model, lambda: find_checkpoint(init_from, "best"))
+        encoder = caption_encoder(config, words, manifest.lowercase)
+        if workers.is_chief and manifest.splits["val"].captions:
+            tell_unknown_words(data, "val", encoder, say)
+        with _folder(workers, run, saved, data / VOCABULARY_FILE, resume):
+            for number in stages:
+                heed = _heeding(lambda: workers.any(stop()), number)
+                # Only the worker that caches features could ask the others meanwhile.
+                bar = _heeding_bar(progress, _heeding(stop, number))
+                stage = Stage(number, config, data, run, model, encoder, workers, bar, say, heed)
+                if stage.settings.epochs:
+                    epochs, trunk = stage.settings.epochs, stage.settings.trunk
+                    say(f"stage {number}: {epochs} epochs, trunk {trunk}")
+                    with told_to_resume(run):
+                        stage.fit(resume, verbose)
+                    _restore(workers, model, lambda n=number: checkpoint_path(run, n, "best"))
 
 
 @in_own_precision
@@ -123,14 +131,74 @@ def seconds_per_step(config: Config, data: Path, progress: Bar = silent_bar) -> 
     Raises:
         UserError: what `train` would refuse.
     """
-    manifest, strategy = Manifest.load(data), make_strategy()
+    workers = Workers(make_strategy())
     stages = [number for number in (1, 2) if config.stage(number).epochs]
-    check_stages(config, stages, manifest.splits["train"].pictures, strategy.num_replicas_in_sync)
+    manifest = _checked_data(config, data, stages, workers.strategy)
     words = tuple(read_vocabulary(data / VOCABULARY_FILE))
-    model = _build(config, words, manifest, strategy, lambda line: None)
+    model = _build(config, words, manifest, workers, _silent)
     encoder = caption_encoder(config, words, manifest.lowercase)
-    parts = [Stage(n, config, data, data, model, encoder, strategy, progress) for n in stages]
+    parts = [Stage(n, config, data, data, model, encoder, workers, progress) for n in stages]
     return {stage.number: stage.seconds_per_step(_WARM, _TIMED) for stage in parts}
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+def _checked_data(
+    config: Config, data: Path, stages: Sequence[int], strategy: tf.distribute.Strategy
+) -> Manifest:
+    manifest = Manifest.load(data)
+    train = manifest.splits["train"]
+    check_stages(config, stages, train.pictures, strategy.num_replicas_in_sync)
+    check_sampling(config, stages, train.instances)
+    return manifest
+
+
+def _check_alike(
+    workers: Workers, config: Config, data: dict[str, object], stages: Sequence[int]
+) -> None:
+    """Refuses workers that would not train the same.
+
+    Raises:
+        UserError: a worker was given other options or other data than the chief.
+    """
+    # The chief alone reads these two.
+    shared = to_dict(replace(config, weights="none", vectors=None))
+    digest = sha256_lines([json.dumps([shared, data, list(stages)], sort_keys=True)])
+    own = np.frombuffer(digest.encode(), np.uint8).astype(np.int32)
+    of_chief = workers.of_chief(own)
+    with workers.together():
+        if not np.array_equal(own, of_chief):
+            raise UserError(
+                "this worker was given other options or other prepared data than the chief: "
+                "give all workers the same command, and copies of one --data"
+            )
+
+
+def _restore(workers: Workers, model: DualPath, path: Callable[[], Path]) -> None:
+    """Puts the values of a checkpoint, which the chief reads, into the model of all workers."""
+    with workers.together():
+        if workers.is_chief:
+            restore_checkpoint(path(), model.variables)
+    workers.share(model.variables)
+
+
+@contextmanager
+def _folder(
+    workers: Workers, run: Path, saved: dict[str, dict], vocabulary: Path, resume: bool
+) -> Iterator[None]:
+    """Keeps the folder of a run open on the chief; the others have none."""
+    with ExitStack() as held:
+        with workers.together():
+            if workers.is_chief:
+                run.mkdir(parents=True, exist_ok=True)
+                held.enter_context(sole_writer(run))
+                # Again: until here another process could write there.
+                check_folder(run, saved, resume)
+                if not resume:
+                    _write_folder(run, saved, vocabulary)
+        yield
 
 
 def _heeding(stop: Callable[[], bool], stage: int) -> Callable[..., None]:
@@ -168,15 +236,19 @@ def _build(
     config: Config,
     words: Sequence[str],
     manifest: Manifest,
-    strategy: tf.distribute.Strategy,
+    workers: Workers,
     say: Say,
 ) -> DualPath:
+    if not workers.is_chief:
+        # Its weights come from the chief.
+        config = replace(config, weights="none", vectors=None)
     keras.utils.set_random_seed(config.seed)
-    with strategy.scope():
+    with workers.strategy.scope():
         model = build_model(config, len(words), manifest.splits["train"].instances)
         if config.vectors is not None:
             known = load_vectors(model, Path(config.vectors), words, manifest.lowercase)
             say(f"{known} of {len(words)} words start from {config.vectors}")
+    workers.share(model.variables)
     return model
 
 

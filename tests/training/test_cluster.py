@@ -1,0 +1,134 @@
+"""What `TF_CONFIG` may say, and what is said of it where it is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipelines.train import build_parser
+from tf_dpce.errors import UserError
+from tf_dpce.training.cluster import Cluster, read_cluster
+
+TWO = ["a:2222", "b:2222"]
+
+
+def cluster(config: object) -> Cluster | None:
+    return read_cluster({"TF_CONFIG": json.dumps(config)})
+
+
+def task(job: str, index: int | str) -> dict[str, object]:
+    return {"type": job, "index": index}
+
+
+def test_the_first_worker_is_the_chief():
+    found = cluster({"cluster": {"worker": TWO}, "task": task("worker", 1)})
+    assert found == Cluster(("a:2222", "b:2222"), 1)
+    assert found.name(0) == "worker 0 of 2 (a:2222)"
+
+
+def test_a_chief_of_its_own_comes_before_the_workers():
+    jobs = {"worker": TWO, "chief": ["c:1"]}
+    found = cluster({"cluster": jobs, "task": task("worker", 1)})
+    assert found == Cluster(("c:1", "a:2222", "b:2222"), 2, chiefs=1)
+    assert cluster({"cluster": jobs, "task": task("chief", 0)}).index == 0
+
+
+def test_an_index_may_be_a_string_as_shells_write_it():
+    assert cluster({"cluster": {"worker": TWO}, "task": task("worker", "1")}).index == 1
+
+
+@pytest.mark.parametrize("text", [None, "", "  ", "{}", '{"task": {}}', '{"cluster": {}}'])
+def test_without_a_cluster_a_process_trains_alone(text: str | None):
+    assert read_cluster({} if text is None else {"TF_CONFIG": text}) is None
+
+
+def test_a_single_worker_trains_alone():
+    assert cluster({"cluster": {"worker": ["a:1"]}, "task": task("worker", 0)}) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (["a:1"], "TF_CONFIG is no JSON object"),
+        ({"cluster": ["a:1"]}, '"cluster" that is no object'),
+        ({"cluster": {"worker": TWO}}, 'lacks the "task" with its "type" and "index"'),
+        ({"cluster": {"worker": TWO}, "task": {"type": "worker"}}, 'lacks the "task"'),
+        ({"cluster": {"worker": TWO}, "task": task("chief", 0)}, "job chief, which its cluster"),
+        ({"cluster": {"worker": TWO}, "task": task("worker", 2)}, "index 2 .* has 2: the first"),
+        ({"cluster": {"worker": TWO}, "task": task("worker", -1)}, "the index -1 of"),
+        ({"cluster": {"worker": TWO}, "task": task("worker", "x")}, "the index x of"),
+        ({"cluster": {"worker": "a:1"}, "task": task("worker", 0)}, 'list of "host:port"'),
+        ({"cluster": {"worker": ["a", "b"]}, "task": task("worker", 0)}, 'list of "host:port"'),
+        ({"cluster": {"worker": ["a:1", "a:1"]}, "task": task("worker", 0)}, "a:1 twice"),
+        ({"cluster": {"worker": TWO, "ps": ["c:1"]}, "task": task("worker", 0)}, "know: ps"),
+        ({"cluster": {"chief": TWO}, "task": task("chief", 0)}, "more than one chief"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(config: object, message: str):
+    with pytest.raises(UserError, match=message) as caught:
+        cluster(config)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_json_is_said_with_an_example():
+    with pytest.raises(UserError, match=r'not JSON \(.* column 2.*\): {"cluster": .* of the first'):
+        read_cluster({"TF_CONFIG": "{cluster}"})
+
+
+def test_a_message_of_tensorflow_names_the_other_workers():
+    two = Cluster(("a:1", "b:1", "c:1"), 0)
+    text = "Error reported from /job:worker/task:2: call to /job:worker/replica:0/task:0 failed"
+    assert two.others_named(text) == [2]
+    assert Cluster(("a:1", "b:1"), 1, chiefs=1).others_named("/job:chief/replica:0/task:0") == [0]
+    assert two.others_named("Socket closed") == []
+    heartbeat = "Deadline Exceeded RPC: /tensorflow.CoordinationService/Heartbeat"
+    assert Cluster(("a:1", "b:1"), 1).others_named(heartbeat) == [0]
+
+
+# --- the page in the docs -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page(project_root: Path) -> str:
+    return (project_root / "docs" / "machines.md").read_text()
+
+
+def said_by(script: str, folder: Path, **environment: str) -> tuple[Cluster | None, list[str]]:
+    """The workers that a script of the page names, and the arguments that it gives Python."""
+    hosts = "printf '%s\\n' node1 node4 node5"
+    for name, line in (("scontrol", hosts), ("python", 'echo "$TF_CONFIG"; echo "$@"')):
+        (folder / name).write_text(f"#!/bin/bash\n{line}\n")
+        (folder / name).chmod(0o755)
+    answer = subprocess.run(
+        ["bash", "-euc", script],
+        env={"PATH": f"{folder}:{os.environ['PATH']}"} | environment,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
+    assert answer.returncode == 0, answer.stderr
+    text, arguments = answer.stdout.splitlines()
+    return read_cluster({"TF_CONFIG": text}), arguments.split()
+
+
+def test_the_commands_of_the_page_are_understood(page: str, tmp_path: Path):
+    kubernetes, slurm = re.findall(r"^```bash\n(workers=.*?)^```$", page, re.M | re.S)
+    found, first = said_by(kubernetes, tmp_path, WORKERS="3", JOB_COMPLETION_INDEX="2")
+    assert found == Cluster(tuple(f"train-{n}.train:2222" for n in range(3)), 2)
+    (tmp_path / "runs" / "mscoco").mkdir(parents=True)
+    (tmp_path / "runs" / "mscoco" / "config.json").touch()
+    found, again = said_by(slurm, tmp_path, SLURM_JOB_NODELIST="node[1,4-5]", SLURM_PROCID="1")
+    assert found == Cluster(("node1:2222", "node4:2222", "node5:2222"), 1)
+    # A run that is there is gone on with.
+    assert again == [*first, "--resume"] and first[:2] == ["-m", "pipelines.train"]
+    assert build_parser(again[2:]).parse_args(again[2:])
+
+
+def test_the_first_example_of_the_page_is_understood(page: str):
+    [text] = re.findall(r"^export TF_CONFIG='(.*)'$", page, re.M)
+    assert read_cluster({"TF_CONFIG": text}) == Cluster(("10.0.0.1:2222", "10.0.0.2:2222"), 0)
