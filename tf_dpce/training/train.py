@@ -97,8 +97,7 @@ def train(
         say(f"{describe(workers.strategy)}, seed {config.seed}")
         words = tuple(read_vocabulary(data / VOCABULARY_FILE))
         model = _build(config, words, manifest, workers, say)
-        if init_from is not None:
-            _restore(workers, model, lambda: find_checkpoint(init_from, "best"))
+        _restore(workers, model, lambda: init_from and find_checkpoint(init_from, "best"))
         encoder = caption_encoder(config, words, manifest.lowercase)
         if workers.is_chief and manifest.splits["val"].captions:
             tell_unknown_words(data, "val", encoder, say)
@@ -176,11 +175,11 @@ def _check_alike(
             )
 
 
-def _restore(workers: Workers, model: DualPath, path: Callable[[], Path]) -> None:
-    """Puts the values of a checkpoint, which the chief reads, into the model of all workers."""
+def _restore(workers: Workers, model: DualPath, path: Callable[[], Path | None]) -> None:
+    """Gives all workers the chief's weights: those of a checkpoint, if there is one."""
     with workers.together():
-        if workers.is_chief:
-            restore_checkpoint(path(), model.variables)
+        if workers.is_chief and (found := path()):
+            restore_checkpoint(found, model.variables)
     workers.share(model.variables)
 
 
@@ -248,7 +247,6 @@ def _build(
         if config.vectors is not None:
             known = load_vectors(model, Path(config.vectors), words, manifest.lowercase)
             say(f"{known} of {len(words)} words start from {config.vectors}")
-    workers.share(model.variables)
     return model
 
 

@@ -45,7 +45,6 @@ class Workers:
 
     def __init__(self, strategy: tf.distribute.Strategy, cluster: Cluster | None = None) -> None:
         self.strategy = strategy
-        self.cluster = cluster
         self.index = cluster.index if cluster else 0
         self.count = len(cluster.addresses) if cluster else 1
         signature = [tf.TensorSpec([None], tf.float32)]
