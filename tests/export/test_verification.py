@@ -237,9 +237,10 @@ def test_process_that_dies_is_a_failure(version, monkeypatch):
 def test_export_that_only_python_can_run_is_found(version, model, caption_encoder):
     # `tf.saved_model.save` of a Keras model loads and answers in Python, and loads in a Session,
     # but finds no variables there: the trap for which exports are verified in a Session.
-    module = tf.Module()
-    module.model, module.table = model, caption_encoder.table
     signatures = Signatures(model, caption_encoder)
+    module = tf.Module()
+    module.encoders = [signatures._image_encoder, signatures._text_encoder]
+    module.table = caption_encoder.table
     functions = {
         name: tf.function(getattr(signatures, name)).get_concrete_function(
             tf.TensorSpec([None], tf.string, name=key)
