@@ -50,6 +50,9 @@ def build_parser() -> ArgumentParser:
         action="store_true",
         help="read captions at every place where they fit, as the paper's test does",
     )
+    parser.add_argument(
+        "--float16", action="store_true", help="keep weights in float16, as `export --float16` does"
+    )
     return parser
 
 
@@ -68,7 +71,7 @@ def run(arguments: Namespace) -> None:
     split_named(data, split)
     trained = load_run(arguments.run, arguments.checkpoint)
     sizes = tuple(dict.fromkeys(arguments.sizes))
-    views = Views(arguments.flip, sizes, arguments.whole, arguments.shifts)
+    views = Views(*(arguments.flip, sizes, arguments.whole, arguments.shifts, arguments.float16))
     # Before the long work: a training that still runs may put another best in its place.
     checkpoint_sha256 = sha256_file(trained.checkpoint)
     with progress("pictures and captions") as report:

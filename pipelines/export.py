@@ -30,6 +30,9 @@ def build_parser() -> ArgumentParser:
         help="side in pixels at which to see pictures (default: the one of training)",
     )
     parser.add_argument(
+        "--float16", action="store_true", help="keep weights in float16, half the size on disk"
+    )
+    parser.add_argument(
         "--max-bytes", type=PositiveInt, default=MAX_BYTES, help="refuse files beyond"
     )
     parser.add_argument(
@@ -47,7 +50,8 @@ def run(arguments: Namespace) -> None:
 
     trained = load_run(arguments.run, arguments.checkpoint)
     squash = trained.config.image.squash
-    views = Views(arguments.flip, (arguments.size,) if arguments.size else ())
+    sizes = (arguments.size,) if arguments.size else ()
+    views = Views(arguments.flip, sizes, float16=arguments.float16)
     model = seen(trained.model, trained.config.image.backbone, views)
     origin = run_origin(trained, arguments.checkpoint, views)
     metrics = run_metrics(trained, arguments.checkpoint, views)

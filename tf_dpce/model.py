@@ -160,6 +160,7 @@ class DualPath(keras.Model):
         cls,
         model: DualPath,
         image_tower: keras.Model | None = None,
+        text_tower: keras.Model | None = None,
         classifier: InstanceClassifier | None = None,
     ) -> Self:
         """Returns a model of this class with all weights of another one.
@@ -167,12 +168,13 @@ class DualPath(keras.Model):
         Args:
             model: whose towers, classifier and settings it takes.
             image_tower: to take in place of the other's own.
+            text_tower: the same.
             classifier: the same.
         """
         classifier = classifier or model.classifier
         return cls(
             image_tower or model.image_tower,
-            model.text_tower,
+            text_tower or model.text_tower,
             classifier.num_instances,
             model.dropout,
             model.shared_bias,

@@ -131,14 +131,14 @@ def test_a_sentence_is_read_at_every_place_where_it_fits(model: DualPath):
             expected[row] += tower(places, training=False).numpy()[0]
     # 5 + 3 + 7 + 1 rows: in one batch, and in batches that cut through a caption's rows.
     for batch_size in (64, 4, 1):
-        found = text_view(tower, shifts=True, batch_size=batch_size)(tf.constant(ids))
+        found = text_view(tower, Views(shifts=True), batch_size=batch_size)(tf.constant(ids))
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_sentence_that_fills_all_places_has_one(model: DualPath):
     ids = tf.constant([[9, 8, 7, 6, 5, 4], [1, 2, 3, 4, 5, 6]])
-    plain = text_view(model.text_tower, shifts=False, batch_size=8)(ids)
-    shifted = text_view(model.text_tower, shifts=True, batch_size=8)(ids)
+    plain = text_view(model.text_tower, PLAIN, batch_size=8)(ids)
+    shifted = text_view(model.text_tower, Views(shifts=True), batch_size=8)(ids)
     np.testing.assert_allclose(shifted, plain, atol=1e-6)
 
 
@@ -147,7 +147,7 @@ def test_a_split_is_scored_by_the_sum_of_all_looks(model: DualPath, tmp_path):
     encoder = CaptionEncoder(WORDS, max_length=6, lowercase=True)
     views = Views(sizes=(SIZE, 96), shifts=True)
     eyes = image_views(model.image_tower, TRUNK, views)
-    read = text_view(model.text_tower, shifts=True, batch_size=8)
+    read = text_view(model.text_tower, Views(shifts=True), batch_size=8)
     contents, texts, owners = [], [], []
     for shard in sorted(tmp_path.glob("val-*.tfrecord")):
         for record in tf.data.TFRecordDataset(str(shard)):
@@ -198,6 +198,22 @@ def test_a_served_model_may_see_other_sizes_and_both_sides(model: DualPath):
     expected = unit(eye(evaluation_pixels(tf.constant(picture), 96)[None]).numpy())
     np.testing.assert_allclose(answer["embedding"][:1], expected, atol=1e-5)
     assert answer["status"].numpy().tolist() == [0, 1]
+
+
+def test_a_served_model_may_keep_its_weights_in_float16(model: DualPath):
+    views, picture = Views(flip=True, float16=True), example_pictures()[0]
+    encoder = CaptionEncoder(WORDS, max_length=6, lowercase=True)
+    half = seen(model, TRUNK, views)
+    kinds = {str(weight.dtype) for weight in half.image_encoder.weights}
+    assert kinds == {"float16"}
+    served = Signatures(half, encoder)
+    found = served.encode_image(tf.constant([picture]))["embedding"].numpy()
+    pixels = evaluation_pixels(tf.constant(picture), SIZE)[None]
+    np.testing.assert_allclose(found, half.image_encoder(pixels, training=False), atol=1e-5)
+    plain = seen(model, TRUNK, Views(flip=True)).image_encoder(pixels, training=False).numpy()
+    # Another model than in float32, but close to it.
+    assert 1e-6 < np.abs(found - plain).max() < 0.01
+    assert Views(float16=True).options == "--float16"
 
 
 def test_views_have_names_and_know_their_measurements():

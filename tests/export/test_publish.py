@@ -15,6 +15,7 @@ import tensorflow as tf
 import tf_dpce
 from tests.export.tiny import SIZE, WORDS, tiny_model
 from tf_dpce.errors import UserError
+from tf_dpce.evaluation.views import Views, seen
 from tf_dpce.export import ENDPOINTS, examples, replay
 from tf_dpce.export.model_card import model_card
 from tf_dpce.export.publish import export_model
@@ -124,6 +125,24 @@ def test_an_export_squashes_pictures_as_its_model_was_trained(model, caption_enc
     expected = model.image_encoder(pixels[tf.newaxis], training=False)[0]
     np.testing.assert_allclose(recorded.embeddings[0], expected, atol=1e-6)
     assert "All of the picture is squashed to 32 x 32" in (version / "model_card.md").read_text()
+
+
+def test_weights_may_be_kept_in_float16(model, caption_encoder, exported, tmp_path):
+    half = seen(model, "small", Views(float16=True))
+    # Published at all, it has answered in a Session as the model with rounded weights does.
+    version = export_model(half, caption_encoder, tmp_path / "half")
+    reader = tf.train.load_checkpoint(str(version / "variables/variables"))
+    kinds = [
+        reader.get_variable_to_dtype_map()[name] for name in reader.get_variable_to_shape_map()
+    ]
+    assert kinds.count(tf.float16) > 0
+    # The BatchNorm over word vectors is left: its scale, shift, mean and variance.
+    assert kinds.count(tf.float32) == 4
+    sizes = [
+        (folder / "variables/variables.data-00000-of-00001").stat().st_size
+        for folder in (version, exported)
+    ]
+    assert sizes[0] < 0.6 * sizes[1]
 
 
 def test_limits_of_pictures_are_chosen_at_export(model, caption_encoder, tmp_path):

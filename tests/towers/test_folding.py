@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from tf_dpce.errors import UserError
 from tf_dpce.model import DualPath
 from tf_dpce.towers import image_tower, text_tower
 from tf_dpce.towers.folding import folded
@@ -136,3 +137,52 @@ def test_what_is_rectified_first_is_not_folded():
     model = stirred(keras.Model(rows, layers.BatchNormalization()(active)))
     given = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     np.testing.assert_allclose(folded(model)(given), model(given, training=False), atol=1e-6)
+
+
+def half_and_whole(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """A model with weights in float16, and one whose weights are rounded to float16 but float32."""
+    half, whole = folded(model, float16=True), folded(model)
+    whole.set_weights([w.astype(np.float16).astype(np.float32) for w in whole.get_weights()])
+    return half, whole
+
+
+def test_weights_in_float16_are_rounded_and_nothing_else_is():
+    keras.utils.set_random_seed(0)
+    tower = image_tower("MobileNetV2", input_size=32, output_dim=8, head_dim=16)
+    half, whole = half_and_whole(stirred(tower))
+    assert {str(weight.dtype) for weight in half.weights} == {"float16"}
+    pixels = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
+    found = half(pixels, training=False)
+    assert found.dtype == "float32"
+    np.testing.assert_allclose(found, whole(pixels, training=False), rtol=1e-5, atol=1e-5)
+    assert not np.allclose(found, tower(pixels, training=False), rtol=1e-5, atol=1e-5)
+
+
+def test_word_vectors_in_float16_and_a_norm_in_float32():
+    keras.utils.set_random_seed(0)
+    tower = stirred(text_tower(30, 9, 6, blocks=(2, 1), output_dim=5, widths=(8, 16)))
+    half = folded(tower, float16=True)
+    left = {w.path.split("/")[0] for w in half.weights if str(w.dtype) == "float32"}
+    assert left == {"text_embedding_bn"}
+    ids = np.random.default_rng(0).integers(0, 31, (7, 9)).astype(np.int32)
+    # A float16 has 11 bits, so that each weight is off by 2^-12 of itself at most; a few layers.
+    np.testing.assert_allclose(half(ids), tower(ids, training=False), rtol=0.02, atol=0.02)
+
+
+def test_what_is_in_float16_stays_so_when_it_is_folded_again():
+    keras.utils.set_random_seed(0)
+    tower = stirred(image_tower("small", input_size=32, output_dim=5))
+    half = folded(tower, float16=True)
+    again = folded(half)
+    assert [w.dtype for w in again.weights] == [w.dtype for w in half.weights]
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_array_equal(again(pixels), half(pixels))
+
+
+def test_a_weight_beyond_float16_is_named():
+    tower = text_tower(30, 9, 6, blocks=(1,), output_dim=5, widths=(8,))
+    # The largest float16 is 65,504.
+    tower.get_layer("text_embedding").set_weights([np.full((30, 6), 65_505.0), np.zeros(6)])
+    with pytest.raises(UserError, match="the layer text_embedding has a weight of 6.55e[+]04"):
+        folded(tower, float16=True)
+    assert folded(tower).get_layer("text_embedding").get_weights()[0].max() == 65_505

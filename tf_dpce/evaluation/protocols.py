@@ -154,7 +154,7 @@ def evaluate_split(
         found = embed(compiled(eye), width, "image", pixels, info.pictures, report(before))
         looks.append(found)
     ids = evaluation_captions(folder, split, caption_encoder, batch_size)
-    encode = text_view(model.text_tower, views.shifts, batch_size)
+    encode = text_view(model.text_tower, views, batch_size)
     texts = embed(encode, width, "text", ids, info.captions, report(total - info.captions))
     return {
         **chosen.score(added(looks), added([texts]), counts.pictures),

@@ -10,9 +10,10 @@ import keras
 import tensorflow as tf
 
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.embed import Embedded, Encode, compiled
+from tf_dpce.evaluation.embed import Embedded, Encode, inference
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import all_shifts
+from tf_dpce.towers.folding import folded
 from tf_dpce.towers.image import convolutional_tower, resized_tower
 from tf_dpce.towers.layers import UnitLength
 
@@ -26,19 +27,21 @@ class Views:
         sizes: sides of pictures in pixels, each another look; none is the trained one alone.
         whole: pictures uncut, their shorter side one of `sizes`, by a `convolutional_tower`.
         shifts: sentences at every place where they fit.
+        float16: with weights that are kept in float16.
     """
 
     flip: bool = False
     sizes: tuple[int, ...] = ()
     whole: bool = False
     shifts: bool = False
+    float16: bool = False
 
     @property
     def options(self) -> str:
         """The options of the command line that ask for these views."""
         sizes = ("--sizes", *map(str, self.sizes)) if self.sizes else ()
-        chosen = [f"--{name}" for name in ("flip", "whole", "shifts") if getattr(self, name)]
-        return " ".join((*sizes, *chosen))
+        flags = ("flip", "whole", "shifts", "float16")
+        return " ".join((*sizes, *(f"--{name}" for name in flags if getattr(self, name))))
 
     @property
     def name(self) -> str:
@@ -63,7 +66,7 @@ def image_views(tower: keras.Model, backbone: str, views: Views) -> dict[int, ke
         views: the looks to take.
 
     Raises:
-        UserError: the trunk does not fit these views.
+        UserError: the trunk does not fit these views, or the weights do not fit float16.
     """
     trained = tower.input_shape[1]
     sizes = views.sizes or (trained,)
@@ -76,6 +79,8 @@ def image_views(tower: keras.Model, backbone: str, views: Views) -> dict[int, ke
         towers = dict.fromkeys(sizes, convolutional_tower(tower, backbone))
     else:
         towers = {size: resized_tower(tower, backbone, size) for size in sizes}
+    if views.float16:
+        towers = {size: folded(tower, float16=True) for size, tower in towers.items()}
     return {size: _both_sides(t) if views.flip else t for size, t in towers.items()}
 
 
@@ -83,26 +88,32 @@ def seen(model: DualPath, backbone: str, views: Views) -> DualPath:
     """Returns a model that looks at pictures as one size of `views` has it: for serving.
 
     Args:
-        model: the trained model. Its weights are shared, but for a trunk of another size.
+        model: the trained model. Its weights are shared, but for a trunk of another size, or all
+            in float16.
         backbone: of its image tower.
         views: of one size at most; sentences keep their one place.
 
     Raises:
-        UserError: the trunk does not fit this size.
+        UserError: the trunk does not fit this size, or the weights do not fit float16.
     """
-    (tower,) = image_views(model.image_tower, backbone, views).values()
-    return DualPath.sharing(model, tower)
+    (image_tower,) = image_views(model.image_tower, backbone, views).values()
+    text_tower = folded(model.text_tower, float16=True) if views.float16 else model.text_tower
+    return DualPath.sharing(model, image_tower, text_tower)
 
 
-def text_view(tower: keras.Model, shifts: bool, batch_size: int) -> Encode:
+def text_view(tower: keras.Model, views: Views, batch_size: int) -> Encode:
     """Returns the function from int32 ids `[B, T]` to features `[B, D]`.
 
     Args:
         tower: a trained text tower.
-        shifts: whether the features of a sentence at all places where it fits are added.
+        views: whose `shifts` says whether the features of a sentence at all places where it fits
+            are added.
         batch_size: most rows that the tower gets at a time, the shifted ones too.
+
+    Raises:
+        UserError: the weights do not fit float16.
     """
-    encode = compiled(tower)
+    encode = inference(folded(tower, views.float16))
 
     def encode_all(ids: tf.Tensor) -> tf.Tensor:
         rows, owners = all_shifts(ids)
@@ -110,7 +121,7 @@ def text_view(tower: keras.Model, shifts: bool, batch_size: int) -> Encode:
         features = [encode(rows[start : start + batch_size]) for start in starts]
         return tf.math.segment_sum(tf.concat(features, 0), owners)
 
-    return encode_all if shifts else encode
+    return encode_all if views.shifts else encode
 
 
 def added(looks: Sequence[Embedded]) -> Embedded:

@@ -19,6 +19,7 @@ def run_origin(run: Run, checkpoint: str, views: Views = PLAIN) -> dict[str, Any
         "image tower": f"{config.image.backbone}, weights {_name(config.weights)}",
         "trained on": f"{config.image.input_size} x {config.image.input_size} pixels",
         "pictures are seen": "from both sides" if views.flip else "from one side",
+        "weights are kept": "in float16" if views.float16 else "in float32",
         "text tower": f"{config.text.tower}, blocks {list(config.text.blocks)}",
         "word vectors": _name(config.vectors or "from random"),
         "training data": data["source"],

@@ -8,13 +8,26 @@ import keras
 import numpy as np
 from keras import layers
 
-from tf_dpce.towers.layers import InferenceMode
+from tf_dpce.errors import UserError
+from tf_dpce.towers.layers import InferenceMode, SumOverPlaces, WordEmbedding
 
 # Layers that multiply by one matrix: what scales and shifts their result can be put into it.
 _LINEAR = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.DepthwiseConv2D)
 
 
-def folded(model: keras.Model) -> keras.Model:
+class StoredInHalf(keras.DTypePolicy):
+    """Computes in float32 with weights that are kept in float16."""
+
+    def __init__(self) -> None:
+        super().__init__("float32")
+
+    @property
+    def variable_dtype(self) -> str:
+        """The dtype of weights."""
+        return "float16"
+
+
+def folded(model: keras.Model, float16: bool = False) -> keras.Model:
     """Returns a copy of a model that answers as it does in inference mode, with less to compute.
 
     Where a BatchNorm stands behind a dense layer or a convolution and nothing else takes that
@@ -23,6 +36,11 @@ def folded(model: keras.Model) -> keras.Model:
 
     Args:
         model: functional.
+        float16: whether matrices, biases beside them and word vectors are kept in float16, once
+            folded. Layers compute in float32 nevertheless.
+
+    Raises:
+        UserError: a weight is beyond what float16 holds.
 
     Example:
         >>> folded(DualPath(...).image_encoder).predict(pixels)
@@ -35,10 +53,15 @@ def folded(model: keras.Model) -> keras.Model:
     def copy(layer: keras.Operation) -> keras.Operation:
         # None is shared: a layer keeps every model alive that it was called in.
         if isinstance(layer, keras.Model):
-            return folded(layer)
+            return folded(layer, float16)
         if _wraps_model(layer):
-            return InferenceMode(folded(layer.layer), name=layer.name)
-        changes = {"use_bias": True} if layer.name in norms else {}
+            return type(layer)(folded(layer.layer, float16), name=layer.name)
+        changes: dict[str, Any] = {}
+        if isinstance(layer, layers.Layer):
+            # A layer's own config knows its policy by name alone.
+            changes["dtype"] = _policy(layer, float16)
+        if layer.name in norms:
+            changes["use_bias"] = True
         if layer.name in padded.values():
             changes["padding"] = "same"
         return type(layer).from_config({**layer.get_config(), **changes})
@@ -49,10 +72,27 @@ def folded(model: keras.Model) -> keras.Model:
     fast = keras.models.clone_model(model, clone_function=copy, call_function=call)
     for layer in model.layers:
         if layer.name in norms:
-            fast.get_layer(layer.name).set_weights(_merged(layer, norms[layer.name]))
+            _set(fast.get_layer(layer.name), _merged(layer, norms[layer.name]))
         elif layer.weights and layer.name not in skipped and not _has_folded(layer):
-            fast.get_layer(layer.name).set_weights(layer.get_weights())
+            _set(fast.get_layer(layer.name), layer.get_weights())
     return fast
+
+
+def _policy(layer: layers.Layer, float16: bool) -> keras.DTypePolicy:
+    if float16 and isinstance(layer, WordEmbedding):
+        # It computes in float16 as well, so that the rows it looks up are cast, not the table.
+        return keras.DTypePolicy("float16")
+    return StoredInHalf() if float16 and isinstance(layer, _LINEAR) else layer.dtype_policy
+
+
+def _set(layer: layers.Layer, weights: list[np.ndarray]) -> None:
+    for variable, values in zip(layer.weights, weights, strict=True):
+        if np.abs(values).max(initial=0) > np.finfo(variable.dtype).max:
+            raise UserError(
+                f"the layer {layer.name} has a weight of {np.abs(values).max():.3g}, which "
+                f"{variable.dtype} cannot hold: do without it"
+            )
+    layer.set_weights(weights)
 
 
 def _has_folded(layer: keras.Operation) -> bool:
@@ -60,7 +100,8 @@ def _has_folded(layer: keras.Operation) -> bool:
 
 
 def _wraps_model(layer: keras.Operation) -> bool:
-    return isinstance(layer, InferenceMode) and isinstance(layer.layer, keras.Model)
+    wraps = isinstance(layer, (InferenceMode, SumOverPlaces))
+    return wraps and isinstance(layer.layer, keras.Model)
 
 
 def _takers(model: keras.Model) -> dict[int, list[layers.Layer | None]]:
