@@ -83,10 +83,13 @@ def flush(path: Path) -> None:
 
 
 def remove_stale(folder: Path) -> None:
-    """Removes what processes that no longer live left aside in `folder`."""
+    """Removes what processes that no longer live left aside in `folder`.
+
+    One in another container has no number here: it is known to live by its `sole_writer`.
+    """
     for item in folder.glob(f".*{_SUFFIX}"):
         owner = item.name.split(".")[-2]
-        if owner.isdigit() and not _alive(int(owner)):
+        if owner.isdigit() and not _alive(int(owner)) and not _has_writer(item):
             shutil.rmtree(item) if item.is_dir() else item.unlink(missing_ok=True)
 
 
@@ -129,6 +132,14 @@ def _lock(descriptor: int, folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(f"another process is writing to {folder}: wait for it to end") from None
+
+
+def _has_writer(item: Path) -> bool:
+    try:
+        with sole_writer(item):
+            return False
+    except (UserError, OSError):
+        return True
 
 
 def _temporary_sibling(path: Path) -> Path:

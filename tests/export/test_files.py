@@ -52,6 +52,23 @@ def test_file_that_changed_is_named(version):
         look_at_files(version)
 
 
+def test_a_list_that_lost_lines_is_noticed(version):
+    seal = version / SEAL
+    lines = seal.read_text().splitlines(keepends=True)
+    (version / "model_card.md").write_text("another")
+    seal.write_text("".join(line for line in lines if "model_card.md" not in line))
+    assert list(broken_files(version)) == ["model_card.md is not in files.sha256"]
+    seal.write_text("")
+    with pytest.raises(Differs, match="saved_model.pb is not in files.sha256"):
+        look_at_files(version)
+
+
+def test_a_file_that_was_added_is_named(version):
+    (version / "assets" / "more.txt").parent.mkdir(exist_ok=True)
+    (version / "assets" / "more.txt").write_text("")
+    assert list(broken_files(version)) == ["assets/more.txt is not in files.sha256"]
+
+
 def test_files_without_digests_are_not_trusted(version):
     (version / SEAL).unlink()
     with pytest.raises(Differs, match="there is no files.sha256"):

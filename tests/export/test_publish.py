@@ -20,7 +20,7 @@ from tf_dpce.export import ENDPOINTS, examples, replay
 from tf_dpce.export.model_card import model_card
 from tf_dpce.export.publish import export_model
 from tf_dpce.export.versions import find_version, publish_version
-from tf_dpce.files import sha256_lines
+from tf_dpce.files import sha256_lines, sole_writer
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.image import evaluation_pixels
 from tf_dpce.towers.folding import folded
@@ -95,13 +95,15 @@ def test_byte_strings_of_examples_keep_their_zeros(tmp_path):
     assert examples.load_examples(path, ["encode_text"])["encode_text"].inputs == inputs
 
 
-def test_warm_up_holds_requests_of_both_endpoints(exported):
+def test_warm_up_holds_requests_of_all_signatures(exported):
     requests = list(replay.read_warmup(exported / replay.FILE))
-    assert {(endpoint, *inputs) for endpoint, inputs in requests} == set(ENDPOINTS.items())
+    endpoints = {"serving_default": "encode_image", **{name: name for name in ENDPOINTS}}
+    inputs = {(signature, ENDPOINTS[endpoint]) for signature, endpoint in endpoints.items()}
+    assert {(signature, *given) for signature, given in requests} == inputs
     recorded = examples.load_examples(exported / examples.FILE, ENDPOINTS)
-    for endpoint, inputs in requests:
-        (batch,) = inputs.values()
-        assert tuple(batch) == recorded[endpoint].inputs[: len(batch)]
+    for signature, given in requests:
+        (batch,) = given.values()
+        assert tuple(batch) == recorded[endpoints[signature]].inputs[: len(batch)]
 
 
 def test_card_says_what_the_model_is(exported):
@@ -236,6 +238,27 @@ def test_failure_while_writing_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         publish_version(tmp_path, write)
     assert names(tmp_path) == []
+
+
+def test_an_export_in_another_container_is_left_alone(tmp_path, project_root):
+    # A process there has no number here: that of one which ended stands for it.
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=-1)
+    aside = tmp_path / f".export-12345678.{int(ended.stdout)}.tmp"
+    aside.mkdir()
+    with sole_writer(aside):
+        assert publish(tmp_path).name == "1"
+        assert names(tmp_path) == [aside.name, "1"]
+    assert publish(tmp_path).name == "2"
+    assert names(tmp_path) == ["1", "2"]
+
+
+def test_a_version_is_locked_while_it_is_written(tmp_path):
+    def write(aside: Path) -> None:
+        with pytest.raises(UserError, match="another process is writing"), sole_writer(aside):
+            pass
+        (aside / "saved_model.pb").write_text("x")
+
+    assert publish_version(tmp_path, write).name == "1"
 
 
 def test_processes_that_publish_at_once_get_a_number_each(tmp_path, project_root):

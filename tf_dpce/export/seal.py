@@ -13,8 +13,7 @@ FILE = Path("files.sha256")
 
 def write_seal(version: Path) -> None:
     """Writes the SHA-256 of every file of a version."""
-    names = sorted(str(p.relative_to(version)) for p in version.rglob("*") if p.is_file())
-    lines = [f"{sha256_file(version / name)}  {name}\n" for name in names if name != str(FILE)]
+    lines = [f"{sha256_file(version / name)}  {name}\n" for name in sorted(_names(version))]
     (version / FILE).write_text("".join(lines))
 
 
@@ -38,13 +37,24 @@ def read_seal(version: Path) -> dict[str, str]:
 def broken_files(version: Path) -> Iterator[str]:
     """Yields what is wrong with each file that is not as it was when the version was made.
 
+    A list that has lost lines is noticed by the files that it does not name.
+
     Raises:
         OSError: there is no list of digests.
         ValueError: it is damaged.
     """
-    for name, digest in read_seal(version).items():
+    digests = read_seal(version)
+    for name, digest in digests.items():
         path = version / name
         if not path.is_file():
             yield f"{name} is missing"
         elif sha256_file(path) != digest:
             yield f"{name} differs"
+    for name in sorted(_names(version) - digests.keys()):
+        yield f"{name} is not in {FILE}"
+
+
+def _names(version: Path) -> set[str]:
+    """Returns the names of all files but the list itself."""
+    files = {str(p.relative_to(version)) for p in version.rglob("*") if p.is_file()}
+    return files - {str(FILE)}

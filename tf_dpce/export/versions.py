@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tf_dpce.errors import UserError
-from tf_dpce.files import flush, remove_stale
+from tf_dpce.files import flush, remove_stale, sole_writer
 
 MODEL_FILE = "saved_model.pb"
 
@@ -56,7 +56,8 @@ def publish_version(folder: Path, write: Callable[[Path], None]) -> Path:
     aside = folder / f".export-{secrets.token_hex(4)}.{os.getpid()}.tmp"
     aside.mkdir()
     try:
-        write(aside)
+        with sole_writer(aside):
+            write(aside)
         for item in (*aside.rglob("*"), aside):
             flush(item)
         return _rename_to_next(aside, folder)
