@@ -44,6 +44,7 @@ def test_figures_are_made_of_the_seconds_of_a_round():
     seconds = {
         "step": np.array([5.0, 10.0]),
         "step on one batch in memory": np.array([4.5, 9.5]),
+        "text side alone": np.array([4.0, 9.0]),
         "update": np.array([1.0, 2.0]),
         "float32 matrix product": np.array([2.0, 4.0]),
     }
@@ -56,6 +57,7 @@ def test_figures_are_made_of_the_seconds_of_a_round():
     assert figures["step on one batch in memory", "ms"].ratio == Ratio(
         "step", pytest.approx(0.925), 0.9, 0.95
     )
+    assert figures["text side alone", "ms"].ratio == Ratio("step", pytest.approx(0.85), 0.8, 0.9)
     assert figures["the optimizer's update", "ms"].ratio == Ratio("step", 0.2, 0.2, 0.2)
     assert figures["multiply-adds of a step", "billion"].median == 12
     # 3 of 5 and 1.5 of 2.5.
@@ -67,4 +69,4 @@ def test_step_update_and_product_are_timed_together():
     rows = measure(from_dict(TOWERS), batch_size=4, classes=24, words=30, side=64, rounds=3)
     # Of towers so small, a busy machine may find the update longer than the step around it.
     check_rows([row for row in rows if row.name != "step without its update"])
-    assert len(rows) == 8
+    assert len(rows) == 9

@@ -12,14 +12,19 @@ import tensorflow as tf
 
 from tf_dpce.benchmarks.material import fit_step, random_batches, random_cache, random_model
 from tf_dpce.benchmarks.timing import Report, Row, interleave, peak_memory, row, silent
-from tf_dpce.config import Config
+from tf_dpce.config import Config, StageConfig
+from tf_dpce.data.pipeline import Batches
+from tf_dpce.losses import InstanceLoss
 from tf_dpce.model import DualPath
 from tf_dpce.training.build import stage_losses
 from tf_dpce.training.network import stage_network
+from tf_dpce.training.optimizers import stage_optimizer
+from tf_dpce.training.schedule import stage_schedule
 from tf_dpce.training.strategy import make_strategy
 
 _PRODUCT = "float32 matrix product"
 _ONE_BATCH = "step on one batch in memory"
+_TEXT_SIDE = "text side alone"
 
 
 def measure(
@@ -34,7 +39,8 @@ def measure(
 ) -> list[Row]:
     """Times a step over cached features, its parts, and a product of as many multiply-adds.
 
-    Its parts are the same step without the cache, on one batch over and over, and its update.
+    Its parts are the same step without the cache, on one batch over and over; that of the text
+    tower and the classifier alone, without pictures; and its update.
 
     Args:
         config: whose towers and stage 1 are taken.
@@ -55,9 +61,11 @@ def measure(
     work = batch_size * step_multiply_adds(network, set(stage_losses(stage.loss)[0]))
     products = math.ceil(work / side**3)
     batches = random_batches(cache, config, stage)
+    one_batch = batches.take(1).cache().repeat()
     arms = {
         "step": fit_step(network, batches, strategy),
-        _ONE_BATCH: fit_step(network, batches.take(1).cache().repeat(), strategy),
+        _ONE_BATCH: fit_step(network, one_batch, strategy),
+        _TEXT_SIDE: _text_side(model, stage, one_batch, strategy),
         "update": _update(network, strategy),
         _PRODUCT: _matrix_products(side, products),
     }
@@ -89,6 +97,19 @@ def _tower_multiply_adds(tower: keras.Model) -> int:
             total += (3 if trained_before else 2) * places * math.prod(layer.kernel.shape)
         trained_before = trained_before or bool(layer.trainable_variables)
     return total
+
+
+def _text_side(
+    model: DualPath, stage: StageConfig, batches: Batches, strategy: tf.distribute.Strategy
+) -> Callable[[], None]:
+    """Returns a step of the instance loss of sentences, with the model's own layers."""
+    with strategy.scope():
+        alone = keras.Model(model.input["text"], model.output["text_logits"])
+        optimizer = stage_optimizer(stage, stage_schedule(stage, steps_per_epoch=1), model)
+        optimizer.build(alone.trainable_variables)
+        alone.compile(optimizer, InstanceLoss(), jit_compile=False)
+    instances = tf.range(stage.batch_size, dtype=tf.int64)
+    return fit_step(alone, batches.map(lambda inputs, _: (inputs["text"], instances)), strategy)
 
 
 def _update(network: DualPath, strategy: tf.distribute.Strategy) -> Callable[[], None]:
@@ -141,6 +162,7 @@ def _rows(
         row("step", "ms", 1000 * step),
         row("step", "pairs a second", batch_size / step),
         row(_ONE_BATCH, "ms", 1000 * seconds[_ONE_BATCH], "step", 1000 * step),
+        row(_TEXT_SIDE, "ms", 1000 * seconds[_TEXT_SIDE], "step", 1000 * step),
         row("the optimizer's update", "ms", 1000 * update, "step", 1000 * step),
         row("multiply-adds of a step", "billion", [work / 1e9]),
         row(_PRODUCT, unit, ceiling),
