@@ -46,8 +46,10 @@ def run(arguments: Namespace) -> None:
     from tf_dpce.evaluation.views import Views, seen
     from tf_dpce.export.origin import run_metrics, run_origin
     from tf_dpce.export.publish import export_model
+    from tf_dpce.export.versions import check_name
     from tf_dpce.training.run import load_run
 
+    check_name(arguments.to)
     trained = load_run(arguments.run, arguments.checkpoint)
     squash = trained.config.image.squash
     sizes = (arguments.size,) if arguments.size else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -9,14 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import restricted_number_type
 
 from pipelines._verb import run_verb, say_files, terminations, verb_parser
+from tf_dpce.errors import UserError
 from tf_dpce.serving.settings import GRPC_PORT, REST_PORT
 
 FOLDER = ".serving"
 
 _POLL_SECONDS = 0.2
+
+_Port = restricted_number_type("_Port", int, [(">=", 1), ("<=", 65535)])
 
 
 def build_parser() -> ArgumentParser:
@@ -27,11 +31,15 @@ def build_parser() -> ArgumentParser:
         "else by a development server; or writes a deployment, or moves its labels.",
     )
     parser.add_argument("--models", type=Path, required=True, help="saved_models")
-    parser.add_argument(
-        "--write",
+    folder = parser.add_mutually_exclusive_group()
+    folder.add_argument(
+        "--write", type=Path, metavar="DIR", help="write a deployment there, and start nothing"
+    )
+    folder.add_argument(
+        "--deployment",
         type=Path,
         metavar="DIR",
-        help=f"deployment: written, and nothing started (default: MODELS/{FOLDER}, and started)",
+        help=f"the deployment of the server to start, written anew (default: MODELS/{FOLDER})",
     )
     labels = parser.add_mutually_exclusive_group()
     labels.add_argument(
@@ -40,8 +48,8 @@ def build_parser() -> ArgumentParser:
     labels.add_argument(
         "--rollback", metavar="NAME", help="only make this model's previous version stable again"
     )
-    parser.add_argument("--grpc-port", type=PositiveInt, default=GRPC_PORT)
-    parser.add_argument("--rest-port", type=PositiveInt, default=REST_PORT)
+    parser.add_argument("--grpc-port", type=_Port, default=GRPC_PORT)
+    parser.add_argument("--rest-port", type=_Port, default=REST_PORT)
     return parser
 
 
@@ -49,17 +57,16 @@ def run(arguments: Namespace) -> None:
     """Writes the deployment or moves its labels; starts a server unless one of both was asked."""
     from tf_dpce.serving.deployment import promote, rollback, write_deployment
 
-    models, folder = arguments.models, arguments.write or arguments.models / FOLDER
-    if arguments.promote:
+    models, written = arguments.models, arguments.write
+    folder = written or arguments.deployment or models / FOLDER
+    if arguments.promote is not None:
         _show(arguments.promote, promote(models, folder, arguments.promote))
-    elif arguments.rollback:
+    elif arguments.rollback is not None:
         _show(arguments.rollback, rollback(models, folder, arguments.rollback))
+    elif written is not None:
+        say_files(write_deployment(models, folder))
     else:
-        files = write_deployment(models, folder)
-        if arguments.write:
-            say_files(files)
-        else:
-            _start(models, folder, arguments.grpc_port, arguments.rest_port)
+        _start(models, folder, arguments.grpc_port, arguments.rest_port)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,19 +75,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _show(name: str, labels: dict[str, int]) -> None:
-    print(f"{name}: " + ", ".join(f"{label} is version {n}" for label, n in labels.items()))
+    # By this order `stable` is the first.
+    shown = sorted(labels.items(), reverse=True)
+    print(f"{name}: " + ", ".join(f"{label} is version {number}" for label, number in shown))
 
 
 def _start(models: Path, folder: Path, grpc_port: int, rest_port: int) -> None:
-    from tf_dpce.serving.deployment import deployed_labels, server_version
-    from tf_dpce.serving.launch import binary_command, docker_command
+    from tf_dpce.serving.deployment import deployed_labels
+    from tf_dpce.serving.exported import server_version
+    from tf_dpce.serving.launch import binary_command, check_ports, docker_command, docker_fault
 
+    check_ports(grpc_port, rest_port)
+    _prepare(models, folder)
     if command := binary_command(folder, grpc_port, rest_port):
         _become("TF Serving as it is installed", command)
-    version = server_version(models, deployed_labels(folder))
-    if command := docker_command(models, folder, version, grpc_port, rest_port):
+    fault = docker_fault()
+    if fault is None:
+        version = server_version(models, deployed_labels(folder))
+        command = docker_command(models, folder, version, grpc_port, rest_port)
         _become("TF Serving in Docker", command)
+    _say(f"TF Serving is not installed, and {fault}: the development server, for development only")
     _serve_for_development(folder, grpc_port, rest_port)
+
+
+def _prepare(models: Path, folder: Path) -> None:
+    """Writes the deployment; a start moves no label of a model that has labels."""
+    from tf_dpce.serving.deployment import deployed_labels, write_deployment
+
+    try:
+        write_deployment(models, folder, try_newest=False)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise UserError(
+            f"the deployment {folder} cannot be written ({error.strerror}): name a folder for it "
+            "by --deployment"
+        ) from None
+    for name, labels in deployed_labels(folder).items():
+        _show(name, labels)
 
 
 def _become(what: str, command: list[str]) -> None:
@@ -96,7 +128,6 @@ def _serve_for_development(folder: Path, grpc_port: int, rest_port: int) -> None
 
     # The loader of Sessions is deprecated for new code; TF Serving's path it remains.
     tf.get_logger().setLevel("ERROR")
-    print("neither TF Serving nor Docker is here: the development server, for development only")
     config = folder / HOST_CONFIG_FILE
     with terminations() as stopped:
         with development_server(config, grpc_port, rest_port, report=_say) as (grpc, rest):

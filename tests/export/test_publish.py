@@ -19,7 +19,7 @@ from tf_dpce.evaluation.views import Views, seen
 from tf_dpce.export import ENDPOINTS, examples, replay
 from tf_dpce.export.model_card import model_card
 from tf_dpce.export.publish import export_model
-from tf_dpce.export.versions import find_version, publish_version
+from tf_dpce.export.versions import find_version, publish_version, version_numbers
 from tf_dpce.files import sha256_lines, sole_writer
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.image import evaluation_pixels
@@ -216,6 +216,27 @@ def test_versions_are_the_next_integers(tmp_path):
     (tmp_path / "9" / "saved_model.pb").touch()
     (tmp_path / "notes").mkdir()
     assert publish(tmp_path).name == "10"
+
+
+def test_what_is_no_version_is_passed_over_but_keeps_its_number(tmp_path):
+    publish(tmp_path)
+    # TF Serving would read 007 as 7, and counts in int64.
+    (tmp_path / "007").mkdir()
+    (tmp_path / "9").touch()
+    (tmp_path / "9223372036854775808").mkdir()
+    assert version_numbers(tmp_path) == [1]
+    assert find_version(tmp_path).name == "1"
+    assert publish(tmp_path).name == "10"
+    (tmp_path / "9223372036854775807").mkdir()
+    with pytest.raises(UserError, match="has the largest version there can be"):
+        publish(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["bad name", "it's", "naïve", ".."])
+def test_a_name_that_no_request_could_have_is_refused_before_the_work(caption_encoder, name):
+    # Without a model: it is not looked at.
+    with pytest.raises(UserError, match="name a model by letters, digits and - _ . alone"):
+        export_model(None, caption_encoder, Path("saved_models") / name)
 
 
 def test_newest_version_is_found(tmp_path):

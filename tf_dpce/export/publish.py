@@ -15,7 +15,7 @@ from tf_dpce.export.record import record_examples
 from tf_dpce.export.seal import write_seal
 from tf_dpce.export.signatures import Signatures, input_signature
 from tf_dpce.export.verify import verify_version
-from tf_dpce.export.versions import publish_version
+from tf_dpce.export.versions import check_name, publish_version
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.header import DEFAULT_LIMITS
@@ -61,14 +61,14 @@ def export_model(
 
     Raises:
         UserError: the export does not answer as the model does, or TF Serving would refuse it;
-            or a limit is out of reach. Nothing is published then.
+            or a limit is out of reach, or the folder's name. Nothing is published then.
 
     Example:
         >>> caption_encoder = CaptionEncoder(words, max_length=32, lowercase=True)
         >>> export_model(model, caption_encoder, Path("saved_models/mine"))
         PosixPath('saved_models/mine/1')
     """
-
+    check_name(folder)
     _check_limits(limits)
 
     def write(aside: Path) -> None:

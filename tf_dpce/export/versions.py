@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable
@@ -14,10 +15,33 @@ from tf_dpce.files import flush, remove_stale, sole_writer
 
 MODEL_FILE = "saved_model.pb"
 
+# TF Serving counts in int64.
+LARGEST_NUMBER = 2**63 - 1
+
+_NAME = re.compile(r"(?!\.\.$)[\w.-]+", re.ASCII)
+_DIGITS = re.compile(r"\d+", re.ASCII)
+
+
+def check_name(folder: Path) -> None:
+    """Refuses a model's folder whose name cannot stand in a request's path.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not _NAME.fullmatch(folder.name):
+        raise UserError(f"{folder}: name a model by letters, digits and - _ . alone")
+
 
 def version_numbers(folder: Path) -> list[int]:
-    """Returns the versions in a model's folder, rising."""
-    return sorted(int(item.name) for item in folder.iterdir() if item.name.isdecimal())
+    """Returns the versions in a model's folder, rising.
+
+    Files are passed over, and so are numbers that are not written as `export` writes them.
+    """
+    return sorted(
+        number
+        for number in _numbers(folder)
+        if (folder / str(number)).is_dir() and number <= LARGEST_NUMBER
+    )
 
 
 def find_version(path: Path) -> Path:
@@ -50,6 +74,9 @@ def publish_version(folder: Path, write: Callable[[Path], None]) -> Path:
 
     Returns:
         The folder of the new version, NAME/INTEGER.
+
+    Raises:
+        UserError: there is no larger number.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_stale(folder)
@@ -67,7 +94,12 @@ def publish_version(folder: Path, write: Callable[[Path], None]) -> Path:
 
 def _rename_to_next(aside: Path, folder: Path) -> Path:
     while True:
-        target = folder / str(max(version_numbers(folder), default=0) + 1)
+        # Whatever has a number takes it: TF Serving reads 007 as 7.
+        taken = [number for number in _numbers(folder) if number <= LARGEST_NUMBER]
+        number = max(taken, default=0) + 1
+        if number > LARGEST_NUMBER:
+            raise UserError(f"{folder} has the largest version there can be: export to another")
+        target = folder / str(number)
         try:
             # A folder that is not empty is never replaced: another process was faster.
             os.rename(aside, target)
@@ -77,3 +109,7 @@ def _rename_to_next(aside: Path, folder: Path) -> Path:
         else:
             flush(folder)
             return target
+
+
+def _numbers(folder: Path) -> list[int]:
+    return [int(item.name) for item in folder.iterdir() if _DIGITS.fullmatch(item.name)]

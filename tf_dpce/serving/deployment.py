@@ -2,60 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-
 from tf_dpce.errors import UserError
-from tf_dpce.export.versions import MODEL_FILE, version_numbers
+from tf_dpce.export.versions import version_numbers
 from tf_dpce.files import publish_file, remove_stale, sole_writer
 from tf_dpce.serving import labels, manifests, settings
+from tf_dpce.serving.exported import find_models, server_version, whole_versions
+from tf_dpce.serving.kubernetes import kubernetes_file
 from tf_dpce.serving.model_config import Labels, config_labels, config_text, read_config
 from tf_dpce.serving.settings import CONFIG_FILE
 
-# The same list of models with the paths of this machine, for a server without a container.
+# For a server without a container: the paths of this machine, and all its cores.
 HOST_CONFIG_FILE = f"host/{CONFIG_FILE}"
-
-_NAME = re.compile(r"[\w.-]+", re.ASCII)
-
-
-def find_models(models: Path) -> dict[str, list[int]]:
-    """Returns the exported models of a folder: by name their versions, rising.
-
-    Raises:
-        UserError: there is none, or one whose name cannot stand in a request's path.
-    """
-    folders = sorted(models.iterdir()) if models.is_dir() else []
-    versions = {folder.name: version_numbers(folder) for folder in folders if folder.is_dir()}
-    found = {name: numbers for name, numbers in versions.items() if numbers}
-    if not found:
-        raise UserError(f"{models} holds no model NAME/INTEGER: make one with `export`")
-    for name in found:
-        if not _NAME.fullmatch(name):
-            raise UserError(f"{models / name}: name a model by letters, digits and - _ . alone")
-    return found
+HOST_BATCHING_FILE = f"host/{settings.CPU_BATCHING}"
 
 
-def server_version(models: Path, chosen: Labels) -> str:
-    """Returns the TF Serving that every labelled version needs: its exporter's TensorFlow.
-
-    Raises:
-        UserError: an export cannot be read.
-    """
-    exporters = {
-        _exporter(models / name / str(number))
-        for name, numbers in chosen.items()
-        for number in numbers.values()
-    }
-    return ".".join(map(str, max(exporters)))
-
-
-def write_deployment(models: Path, folder: Path) -> list[Path]:
-    """Writes the deployment of all models of a folder, with their newest versions as `canary`.
+def write_deployment(models: Path, folder: Path, try_newest: bool = True) -> list[Path]:
+    """Writes the deployment of all models of a folder.
 
     What is stable stays so; a model that is new here is stable in its newest version. Every file
     is replaced whole, and `models.config` last.
@@ -63,25 +29,24 @@ def write_deployment(models: Path, folder: Path) -> list[Path]:
     Args:
         models: the folder of the models.
         folder: the deployment, new or written before.
+        try_newest: moves `canary` to the newest version of each model; else it stays as well.
 
     Returns:
         The files.
 
     Raises:
-        UserError: there is no model, or a stable version is gone.
+        UserError: there is no model, or a stable version is gone and the one before it as well.
     """
     found = find_models(models)
     folder.mkdir(parents=True, exist_ok=True)
     with _sole(folder):
         before = deployed_labels(folder) if (folder / CONFIG_FILE).exists() else {}
-        return _write(
-            models,
-            folder,
-            {
-                name: labels.tried(name, before.get(name, {}), numbers)
-                for name, numbers in found.items()
-            },
-        )
+        for name in found:
+            if before.get(name):
+                _check_stable(folder, name, before[name])
+        change = labels.tried if try_newest else labels.begun
+        chosen = {name: change(name, before.get(name, {}), found[name]) for name in found}
+        return _write(models, folder, chosen)
 
 
 def promote(models: Path, folder: Path, name: str) -> dict[str, int]:
@@ -117,15 +82,38 @@ def _relabel(
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: make it with `serve --write`")
     with _sole(folder):
-        chosen = deployed_labels(folder)
-        if name not in chosen:
-            raise UserError(f"{folder} has no model {name}: it has {', '.join(chosen)}")
-        chosen[name] = change(name, chosen[name])
-        stable = models / name / str(chosen[name][labels.STABLE])
-        if not (stable / MODEL_FILE).is_file():
+        before = deployed_labels(folder)
+        if name not in before:
+            raise UserError(f"{folder} has no model {name!r}: it has {', '.join(before)}")
+        _check_stable(folder, name, before[name])
+        moved = change(name, {labels.CANARY: before[name][labels.STABLE], **before[name]})
+        whole = whole_versions(models / name)
+        if moved[labels.STABLE] not in whole:
+            stable = models / name / str(moved[labels.STABLE])
             raise UserError(f"{stable} is no exported version: put it back")
+        others = {other: _other(models / other, before[other]) for other in before}
+        chosen = {**others, name: labels.settled(moved, whole)}
         _write(models, folder, chosen)
     return chosen[name]
+
+
+def _check_stable(folder: Path, name: str, found: dict[str, int]) -> None:
+    if labels.STABLE not in found:
+        raise UserError(
+            f"{folder / CONFIG_FILE} gives {name} no label {labels.STABLE}: remove the file, and "
+            "`serve --write` begins with the newest version"
+        )
+
+
+def _other(folder: Path, found: dict[str, int]) -> dict[str, int]:
+    """Returns the labels of a model that is not to be moved, fit for a server to take over.
+
+    A folder that is away as a whole, and a stable version that is damaged, may still be in the
+    memory of the server: these are left to it.
+    """
+    numbers = version_numbers(folder) if folder.is_dir() else []
+    stable = {found.get(labels.STABLE)} & set(numbers)
+    return labels.settled(found, [*whole_versions(folder), *stable]) if numbers else found
 
 
 def _write(models: Path, folder: Path, chosen: Labels) -> list[Path]:
@@ -136,15 +124,19 @@ def _write(models: Path, folder: Path, chosen: Labels) -> list[Path]:
         manifests.PROMETHEUS_FILE: manifests.prometheus_file(),
         "compose.yaml": manifests.compose_file(names, version, models.resolve()),
         "compose.gpu.yaml": manifests.compose_gpu_file(version),
+        HOST_BATCHING_FILE: settings.HOST_BATCHING,
         HOST_CONFIG_FILE: config_text(chosen, models.resolve()),
         # The last is the one that is read back: a command that was killed before can be repeated.
         CONFIG_FILE: config_text(chosen, manifests.MODELS),
     }
-    kubernetes = manifests.kubernetes_file(names, version, texts)
-    for name, text in {"kubernetes.yaml": kubernetes, **texts}.items():
+    clusters = {
+        "kubernetes.yaml": kubernetes_file(names, version, texts),
+        "kubernetes.gpu.yaml": kubernetes_file(names, version, texts, gpu=True),
+    }
+    for name, text in {**clusters, **texts}.items():
         with publish_file(folder / name) as temporary:
             temporary.write_text(text)
-    return [folder / name for name in sorted([*texts, "kubernetes.yaml"])]
+    return [folder / name for name in sorted([*clusters, *texts])]
 
 
 @contextmanager
@@ -153,13 +145,3 @@ def _sole(folder: Path) -> Iterator[None]:
         for written in (folder, (folder / HOST_CONFIG_FILE).parent):
             remove_stale(written)
         yield
-
-
-def _exporter(version: Path) -> tuple[int, ...]:
-    """Returns the numbers of the TensorFlow that wrote an export."""
-    try:
-        saved = SavedModel.FromString((version / MODEL_FILE).read_bytes())
-        text = saved.meta_graphs[0].meta_info_def.tensorflow_version
-        return tuple(map(int, re.match(r"(\d+)\.(\d+)\.(\d+)", text).groups()))
-    except (OSError, DecodeError, IndexError, AttributeError):
-        raise UserError(f"{version} is no exported version: export it again") from None

@@ -12,28 +12,33 @@ MONITORING_FILE = "monitoring.config"
 METRICS_PATH = "/monitoring/prometheus/metrics"
 MONITORING = f'prometheus_config {{ enable: true path: "{METRICS_PATH}" }}\n'
 
-# Larger requests are split, so that their size is not the operator's worry. Threads are left to
-# the server on a CPU, which takes one a core. On a GPU few sizes are computed, or each new one
-# would be tuned for anew; a batch waits longer, since it gains more.
-BATCHING = {
-    "batching-cpu.config": """\
+# Of a container. The server would count the cores of the whole node, whatever limit it has.
+CORES = 4
+
+# Larger requests are split, so that their size is not the operator's worry. Without a container
+# the server takes a thread a core.
+HOST_BATCHING = """\
 max_batch_size { value: 1024 }
 enable_large_batch_splitting { value: true }
 max_execution_batch_size { value: 32 }
 batch_timeout_micros { value: 1000 }
 max_enqueued_batches { value: 256 }
-""",
-    "batching-gpu.config": """\
-max_batch_size { value: 1024 }
-enable_large_batch_splitting { value: true }
-max_execution_batch_size { value: 64 }
-allowed_batch_sizes: 1
-allowed_batch_sizes: 4
-allowed_batch_sizes: 16
-allowed_batch_sizes: 64
-batch_timeout_micros { value: 5000 }
-max_enqueued_batches { value: 256 }
-num_batch_threads { value: 4 }
+"""
+# On a GPU few sizes are computed, or each new one would be tuned for anew. What is missing to the
+# next size is filled with pictures that are decoded as well, so no step is larger than half. A
+# batch waits longer, since it gains more.
+_GPU_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+_GPU_SIZE_LINES = "".join(f"allowed_batch_sizes: {size}\n" for size in _GPU_SIZES)
+BATCHING = {
+    "batching-cpu.config": f"{HOST_BATCHING}num_batch_threads {{ value: {CORES} }}\n",
+    "batching-gpu.config": f"""\
+max_batch_size {{ value: 1024 }}
+enable_large_batch_splitting {{ value: true }}
+max_execution_batch_size {{ value: {_GPU_SIZES[-1]} }}
+{_GPU_SIZE_LINES}\
+batch_timeout_micros {{ value: 5000 }}
+max_enqueued_batches {{ value: 256 }}
+num_batch_threads {{ value: {CORES} }}
 """,
 }
 CPU_BATCHING, GPU_BATCHING = BATCHING
@@ -45,6 +50,7 @@ def server_flags(
     batching: str = CPU_BATCHING,
     grpc_port: int = GRPC_PORT,
     rest_port: int = REST_PORT,
+    cores: int | None = CORES,
 ) -> list[str]:
     """Returns the flags of TF Serving.
 
@@ -54,7 +60,13 @@ def server_flags(
         batching: the name of its batching parameters in there.
         grpc_port: of gRPC.
         rest_port: of REST and the metrics.
+        cores: that it may use; None leaves all to it.
     """
+    threads = (
+        []
+        if cores is None
+        else [f"--tensorflow_{pool}_op_parallelism={cores}" for pool in ("intra", "inter")]
+    )
     return [
         f"--model_config_file={folder}/{config}",
         "--model_config_file_poll_wait_seconds=5",
@@ -65,4 +77,5 @@ def server_flags(
         "--enable_batching",
         f"--batching_parameters_file={folder}/{batching}",
         f"--monitoring_config_file={folder}/{MONITORING_FILE}",
+        *threads,
     ]
