@@ -15,7 +15,7 @@ from tests.serving.servers import NAME
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.export.examples import FILE, load_examples
 from tf_dpce.serving.deployment import write_deployment
-from tf_dpce.serving.development import MAX_REQUEST_BYTES
+from tf_dpce.serving.target import MAX_REQUEST_BYTES
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "serving.md").read_text()
 

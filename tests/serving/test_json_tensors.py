@@ -26,7 +26,8 @@ def test_lists_become_arrays_of_their_shape():
 
 
 @pytest.mark.parametrize(
-    "value", [["a", ["b"]], [["a"], "b"], [["a", "b"], ["c"]], [[], ["a"]], [["a"], []], [["a"], {}]]
+    "value",
+    [["a", ["b"]], [["a"], "b"], [["a", "b"], ["c"]], [[], ["a"]], [["a"], []], [["a"], {}]],
 )
 def test_lists_of_unlike_lengths_are_refused(value):
     with pytest.raises(ServingError, match="INVALID_ARGUMENT"):

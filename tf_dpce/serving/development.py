@@ -17,9 +17,9 @@ from tf_dpce.serving.grpc_server import grpc_server
 from tf_dpce.serving.model_config import read_config
 from tf_dpce.serving.models import Models
 from tf_dpce.serving.rest_server import RestServer
+from tf_dpce.serving.target import MAX_REQUEST_BYTES
 
 HOST = "127.0.0.1"
-MAX_REQUEST_BYTES = 64 * 2**20
 POLL_SECONDS = 1.0
 
 _GRACE_SECONDS = 10
