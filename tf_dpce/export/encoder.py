@@ -10,6 +10,7 @@ import tensorflow_text  # noqa: F401  registers operations that exports contain
 
 from tf_dpce.errors import UserError
 from tf_dpce.export import ENDPOINTS
+from tf_dpce.export.answering import one_line
 from tf_dpce.export.embedder import Answer, Embedder
 from tf_dpce.export.signatures import Signatures, input_signature
 from tf_dpce.export.versions import find_version
@@ -87,5 +88,5 @@ def _of_export(version: Path) -> Encoder:
         exported = tf.saved_model.load(str(version))
         return Encoder(exported.encode_image, exported.encode_text, owner=exported)
     except (OSError, AttributeError, ValueError, tf.errors.OpError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = one_line(error)
         raise UserError(f"{version} cannot be loaded ({reason}): export it again") from error
