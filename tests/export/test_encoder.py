@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -121,3 +122,11 @@ def test_folder_without_a_model_is_a_users_mistake(exported, tmp_path):
     (broken / "saved_model.pb").write_bytes(b"\xff" * 100)
     with pytest.raises(UserError, match="cannot be loaded"):
         tf_dpce.load(broken)
+
+
+def test_an_export_that_is_not_whole_tells_what_it_lacks(exported, tmp_path):
+    shutil.copytree(exported, tmp_path / "1")
+    (data,) = tmp_path.glob("1/variables/variables.data-*")
+    os.truncate(data, data.stat().st_size // 2)
+    with pytest.raises(UserError, match="IndexError: Read less bytes than requested"):
+        tf_dpce.load(tmp_path / "1")

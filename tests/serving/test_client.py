@@ -20,6 +20,7 @@ from tests.serving.servers import NAME
 from tf_dpce.errors import UserError
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.export.examples import FILE, load_examples
+from tf_dpce.preprocessing import status
 from tf_dpce.serving import AsyncClient, Client
 from tf_dpce.serving.errors import ServingError
 
@@ -52,11 +53,37 @@ def test_it_returns_what_was_recorded(address, recorded, batch):
             np.testing.assert_array_equal(codes, expected.statuses)
 
 
-def test_it_knows_the_dimension_without_a_request_of_its_own_kind(address):
+def test_it_knows_the_dimension(address):
     with Client(address, NAME, label="stable") as client:
         assert client.dimension == WIDTH
-        vectors, codes = client.texts([])
+    with Client(address, NAME) as client:
+        vectors, codes = client.images([])
     assert (vectors.shape, codes.shape) == ((0, WIDTH), (0,))
+
+
+def test_what_does_not_fit_into_a_request_costs_its_own_row_alone(address, recorded, tmp_path):
+    huge = tmp_path / "huge.jpg"
+    with huge.open("wb") as file:
+        file.truncate(70 * 2**20)
+    good = recorded["encode_image"].inputs[0]
+    with Client(address, NAME) as client:
+        vectors, codes = client.images([good, huge, good])
+        assert codes.tolist() == [status.OK, status.TOO_MANY_BYTES, status.OK]
+        assert not vectors[1].any()
+        np.testing.assert_allclose(
+            vectors[::2], recorded["encode_image"].embeddings[[0, 0]], atol=1e-5
+        )
+        vectors, codes = client.images([huge])
+        assert (vectors.shape, codes.tolist()) == ((1, WIDTH), [status.TOO_MANY_BYTES])
+        with pytest.raises(UserError, match="huge.jpg: more bytes than the limit"):
+            client.encode_images([huge])
+
+
+def test_a_batch_ends_before_the_item_that_would_make_it_too_large(address):
+    # Both are within a picture's limit, 32 MiB; in base64, together, they pass the server's 64.
+    contents = [bytes(16 * 2**20 - 1), bytes(status.MAX_BYTES)]
+    with Client(address, NAME) as client:
+        assert client.images(contents)[1].tolist() == [status.WRONG_TYPE] * 2
 
 
 def test_files_are_read_and_named_where_they_are_no_pictures(address, recorded, tmp_path):
@@ -153,7 +180,11 @@ def test_a_server_that_is_silent_runs_out_of_time_once(scheme):
 
 
 @pytest.mark.parametrize(
-    "address", ["localhost:8501", "ftp://localhost", "http://", "grpc://", "localhost"]
+    "address",
+    [
+        *("localhost:8501", "ftp://localhost", "http://", "grpc://", "localhost"),
+        *("http://h:99999", "grpc://h:many", "http://h:0", "http://[::1", "grpc://[::1"),
+    ],
 )
 def test_an_address_that_is_none_is_told(address):
     with pytest.raises(UserError, match="is no address of a model server: write http://HOST:8501"):
@@ -163,6 +194,16 @@ def test_an_address_that_is_none_is_told(address):
 def test_a_version_and_a_label_exclude_each_other():
     with pytest.raises(UserError, match="not both"):
         Client("http://localhost:8501", NAME, version=1, label="stable")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"batch": 0}, {"retries": -1}, {"timeout": 0}, {"timeout": -1}, {"timeout": float("nan")}],
+)
+def test_a_number_out_of_its_range_is_told(option):
+    (text,) = [f"{name}={value}" for name, value in option.items()]
+    with pytest.raises(UserError, match=f"{text}.*: expected is a batch of 1 or more"):
+        Client("http://localhost:8501", NAME, **option)
 
 
 # --- when it tries again --------------------------------------------------------------------------
@@ -207,8 +248,8 @@ def scripted_client(server: ThreadingHTTPServer, **options) -> Client:
     return Client(f"http://127.0.0.1:{server.server_port}", NAME, **options)
 
 
-def test_it_asks_again_while_the_server_is_away(scripted):
-    scripted.script = [(503, {"error": "loading"}), (502, b"<html>Bad Gateway"), (200, ANSWER)]
+def test_it_asks_again_while_the_server_itself_declines(scripted):
+    scripted.script = [(503, {"error": "loading"}), (503, {"error": "loading"}), (200, ANSWER)]
     with scripted_client(scripted) as client:
         vectors, codes = client.texts(["a dog"])
     assert (vectors.tolist(), codes.tolist()) == ([[1.0, 0.0]], [0])
@@ -256,6 +297,15 @@ def test_it_does_not_ask_again_where_that_cannot_help_or_costs_the_server_twice(
     assert len(scripted.asked) == 1
 
 
+@pytest.mark.parametrize("status", [502, 503])
+def test_it_does_not_ask_again_where_a_gateway_may_tell_that_the_server_died(scripted, status):
+    scripted.script = [(status, b"upstream prematurely closed connection")]
+    with scripted_client(scripted) as client:
+        with pytest.raises(ServingError, match=f"^UNAVAILABLE: HTTP status {status}: 'upstream"):
+            client.texts(["a dog"])
+    assert len(scripted.asked) == 1
+
+
 def test_a_connection_that_was_closed_meanwhile_is_opened_again(scripted):
     scripted.script, scripted.hangs_up = [(200, ANSWER)] * 3, True
     with scripted_client(scripted) as client:
@@ -273,6 +323,7 @@ def test_a_connection_that_was_closed_meanwhile_is_opened_again(scripted):
         {"outputs": {"embedding": [[1.0]], "status": [0, 0]}},
         {"outputs": {"embedding": [[1.0], [2.0, 3.0]], "status": [0, 0]}},
         {"outputs": [1.0]},
+        {"outputs": {"embedding": [[1.0]], "status": [[0]]}},
     ],
 )
 def test_an_answer_of_something_else_is_told(scripted, content):

@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -133,7 +134,11 @@ def test_grpc_refuses_inputs_that_do_not_fit(predictions):
     other.inputs["image"].CopyFrom(other.inputs["text"])
     numbers = predict_request()
     numbers.inputs["text"].CopyFrom(tf.make_tensor_proto([1.0]))
-    for request in (missing, other, numbers):
+    resource, vast, negative = predict_request(), predict_request(), predict_request()
+    resource.inputs["text"].dtype = types_pb2.DT_RESOURCE
+    vast.inputs["text"].tensor_shape.dim[0].size = 10**12
+    negative.inputs["text"].tensor_shape.dim[0].size = -5
+    for request in (missing, other, numbers, resource, vast, negative):
         assert code_of(predictions.Predict, request) == grpc.StatusCode.INVALID_ARGUMENT
 
 

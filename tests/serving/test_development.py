@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import json
+import os
 import shutil
 import socket
 import threading
+import time
 from pathlib import Path
 
 import grpc
@@ -148,6 +151,56 @@ def test_methods_that_exsteady_do_not_have_are_not_implemented(steady):
     assert ask(steady[1], f"/v1/models/{NAME}:classify", {"examples": [{}]})[0] == 501
 
 
+def test_a_body_that_a_request_needs_not_is_read_all_the_same(steady):
+    connection = http.client.HTTPConnection("127.0.0.1", steady[1], timeout=30)
+    for _ in range(2):
+        connection.request("GET", f"/v1/models/{NAME}", b"GET / HTTP/1.1")
+        answer = connection.getresponse()
+        assert answer.status == 200 and b"AVAILABLE" in answer.read()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [
+        *((method, f"/v1/models/{NAME}", 400) for method in ("PUT", "DELETE", "HEAD")),
+        *((method, "/", 404) for method in ("GET", "POST", "PUT", "DELETE", "HEAD")),
+        *(("POST", "/healthz", 404), ("HEAD", "/healthz", 200), ("BREW", "/", 501)),
+    ],
+)
+def test_what_there_is_not_is_told_in_json(steady, method, path, code):
+    connection = http.client.HTTPConnection("127.0.0.1", steady[1], timeout=30)
+    connection.request(method, path, b"" if method == "POST" else None)
+    answer = connection.getresponse()
+    content = answer.read()
+    assert (answer.status, answer.headers["Content-Type"]) == (code, "application/json")
+    assert content == b"" if method == "HEAD" else json.loads(content)["error"]
+    connection.close()
+
+
+def test_a_chunked_body_is_refused(steady):
+    with socket.create_connection(("127.0.0.1", steady[1]), timeout=30) as connection:
+        head = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head.encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 411 ")
+
+
+def test_a_request_that_is_under_way_is_answered_before_the_server_ends(config):
+    body = json.dumps(GOOD).encode()
+    with development_server(config) as (_, port):
+        connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+        head = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: {len(body)}\r\n"
+        connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+        # The rest comes when the server is told to end.
+        late = threading.Timer(0.7, connection.sendall, [body])
+        late.start()
+    late.join()
+    with connection, connection.makefile("rb") as answer:
+        assert answer.readline() == b"HTTP/1.1 200 OK\r\n"
+        assert b"Connection: close" in answer.read()
+
+
 def test_health_is_that_of_all_models(models, ports):
     assert ask(ports[1], "/healthz") == (200, {"status": "ok"})
     shutil.rmtree(models / NAME / "1")
@@ -172,6 +225,27 @@ def test_a_version_that_does_not_load_leaves_the_one_before(models, ports, lines
     assert line.startswith(f"{NAME} version 2 cannot be loaded: ")
     code, answer = ask(ports[1], f"/v1/models/{NAME}/versions/2")
     assert answer["model_version_status"][0]["status"]["error_message"]
+
+
+def test_a_version_that_failed_has_its_reason_and_is_tried_again_when_it_is_replaced(
+    models, lines, tmp_path
+):
+    version = models / NAME / "1"
+    shutil.copytree(version, tmp_path / "good")
+    (data,) = version.glob("variables/variables.data-*")
+    os.truncate(data, data.stat().st_size // 2)
+    config = write_config(models, "all {}")
+    with development_server(config, poll_seconds=0.05, report=lines.append) as (_, port):
+        code, answer = ask(port, "/healthz")
+        assert (code, answer["status"]) == (503, "failed")
+        assert answer["error"].startswith(f"{NAME} version 1: OutOfRangeError: Read less bytes")
+        time.sleep(0.3)
+        version.rename(tmp_path / "bad")
+        (tmp_path / "good").rename(version)
+        wait_until(lambda: ask(port, PREDICT, GOOD)[0] == 200)
+        assert ask(port, "/healthz")[0] == 200
+    # Once, not at every look.
+    assert len([line for line in lines if "OutOfRangeError: Read less bytes" in line]) == 1
 
 
 def test_a_request_that_is_being_answered_keeps_its_version(models, ports):

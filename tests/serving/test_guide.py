@@ -15,7 +15,7 @@ from tests.serving.servers import NAME
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.export.examples import FILE, load_examples
 from tf_dpce.serving.deployment import write_deployment
-from tf_dpce.serving.development import MAX_REQUEST_BYTES
+from tf_dpce.serving.target import MAX_REQUEST_BYTES
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "serving.md").read_text()
 
@@ -58,7 +58,11 @@ def test_the_script_runs(served, exported, tmp_path, monkeypatch):
     script = here(script, served.rest_port).replace("two dogs run on the beach", "a dog")
     names = {}
     exec(compile(script, "docs/serving.md", "exec"), names)
-    assert names["best"] in names["pictures"]
+    assert sorted(names["best"]) == names["pictures"]
+    # A folder without pictures is no mistake.
+    shutil.rmtree(tmp_path / "photos")
+    exec(compile(script, "docs/serving.md", "exec"), names)
+    assert names["best"] == []
 
 
 def test_every_file_of_a_deployment_has_its_row(served, tmp_path):

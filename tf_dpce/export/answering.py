@@ -43,7 +43,13 @@ def answer_all(
             for line in requests:
                 answer(_answer(model, json.loads(line)))
     except Exception as error:
-        answer({"error": _one_line(error)})
+        answer({"error": one_line(error)})
+
+
+def one_line(error: Exception) -> str:
+    """Returns the kind of an error and the line of its message that says what is wrong."""
+    lines = [line for line in str(error).splitlines() if line and line != _TRACE_HEADING]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def _answer(model: Any, request: dict[str, Any]) -> dict[str, Any]:
@@ -51,7 +57,7 @@ def _answer(model: Any, request: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"tensors": [_packed(array) for array in model.fetch(request["fetches"], feeds)]}
     except Exception as error:
-        return {"error": _one_line(error)}
+        return {"error": one_line(error)}
 
 
 def _strings(values: list[str]) -> np.ndarray:
@@ -62,8 +68,3 @@ def _strings(values: list[str]) -> np.ndarray:
 def _packed(array: np.ndarray) -> dict[str, Any]:
     content = base64.b64encode(array.tobytes()).decode()
     return {"dtype": array.dtype.name, "shape": array.shape, "content": content}
-
-
-def _one_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line and line != _TRACE_HEADING]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"

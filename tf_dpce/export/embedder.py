@@ -13,6 +13,7 @@ from tf_dpce.errors import UserError
 from tf_dpce.preprocessing import status
 
 _LONGEST_QUOTE = 80
+_ITEM_COST = 16  # what an item adds to a request besides its bytes: a length, or brackets
 
 Answer = tuple[np.ndarray, np.ndarray]
 
@@ -22,12 +23,16 @@ class Embedder(ABC):
 
     Args:
         batch_items: the most items of a batch.
-        batch_bytes: from this many bytes on, a batch takes no further item.
+        batch_bytes: the most bytes of a batch of several items.
+        item_bytes: items of more bytes are not embedded; their status is `TOO_MANY_BYTES`.
     """
 
-    def __init__(self, batch_items: int, batch_bytes: float = math.inf) -> None:
+    def __init__(
+        self, batch_items: int, batch_bytes: float = math.inf, item_bytes: float = math.inf
+    ) -> None:
         self._batch_items = batch_items
         self._batch_bytes = batch_bytes
+        self._item_bytes = item_bytes
 
     @property
     @abstractmethod
@@ -99,20 +104,30 @@ class Embedder(ABC):
         return self._all("encode_text", contents)
 
     def _all(self, endpoint: str, contents: Iterable[bytes]) -> Answer:
-        answers = [self._embed(endpoint, batch) for batch in self._batches(contents)]
+        too_large = []
+
+        def embeddable() -> Iterator[bytes]:
+            for content in contents:
+                too_large.append(len(content) > self._item_bytes)
+                # One of no bytes holds its row: a vector of zeros as well.
+                yield b"" if too_large[-1] else content
+
+        answers = [self._embed(endpoint, batch) for batch in self._batches(embeddable())]
         if not answers:
             return np.empty((0, self.dimension), np.float32), np.empty(0, np.int32)
-        vectors, codes = zip(*answers, strict=True)
-        return np.concatenate(vectors), np.concatenate(codes)
+        vectors, codes = map(np.concatenate, zip(*answers, strict=True))
+        codes[np.flatnonzero(too_large)] = status.TOO_MANY_BYTES
+        return vectors, codes
 
     def _batches(self, contents: Iterable[bytes]) -> Iterator[list[bytes]]:
         batch, size = [], 0
         for content in contents:
-            batch.append(content)
-            size += len(content)
-            if len(batch) == self._batch_items or size >= self._batch_bytes:
+            cost = len(content) + _ITEM_COST
+            if batch and (len(batch) == self._batch_items or size + cost > self._batch_bytes):
                 yield batch
                 batch, size = [], 0
+            batch.append(content)
+            size += cost
         if batch:
             yield batch
 

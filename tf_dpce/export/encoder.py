@@ -10,12 +10,15 @@ import tensorflow_text  # noqa: F401  registers operations that exports contain
 
 from tf_dpce.errors import UserError
 from tf_dpce.export import ENDPOINTS
+from tf_dpce.export.answering import one_line
 from tf_dpce.export.embedder import Answer, Embedder
 from tf_dpce.export.signatures import Signatures, input_signature
 from tf_dpce.export.versions import find_version
 from tf_dpce.training.run import CONFIG_FILE, Run, load_run
 
 _BATCH = 64
+# TensorFlow's own, and what its bindings make of some of them: a file cut short is an IndexError.
+_NATIVE_ERRORS = (tf.errors.OpError, LookupError, RuntimeError)
 
 Endpoint = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
@@ -86,6 +89,6 @@ def _of_export(version: Path) -> Encoder:
     try:
         exported = tf.saved_model.load(str(version))
         return Encoder(exported.encode_image, exported.encode_text, owner=exported)
-    except (OSError, AttributeError, ValueError, tf.errors.OpError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    except (OSError, AttributeError, ValueError, *_NATIVE_ERRORS) as error:
+        reason = one_line(error)
         raise UserError(f"{version} cannot be loaded ({reason}): export it again") from error

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -19,31 +20,32 @@ import numpy as np
 
 from tf_dpce.errors import UserError
 from tf_dpce.export.embedder import Answer, Embedder
-from tf_dpce.serving.errors import ServingError
+from tf_dpce.serving.errors import Refused, ServingError
 from tf_dpce.serving.rest_transport import RestTransport
 from tf_dpce.serving.target import Target
 
 _BATCH = 32
 _BATCH_BYTES = 16 * 2**20
 _CONNECTIONS = 8
-# A request changes nothing on the server, so it may always be repeated. But it is repeated only
-# where the server never began: work that timed out or failed would be done a second time.
-_REPEATED = ("UNAVAILABLE",)
 _FIRST_WAIT = 0.1
+_LONGEST_TIMEOUT = 86_400
 
 Result = TypeVar("Result")
 
 
 class Transport(Protocol):
-    """A way to a server."""
+    """A way to a server.
+
+    Attributes:
+        item_bytes: the most that an item may have.
+    """
+
+    item_bytes: int
 
     def predict(
         self, endpoint: str, contents: Sequence[bytes], timeout: float
     ) -> Mapping[str, np.ndarray]:
         """Returns the outputs of an endpoint by name."""
-
-    def dimension(self, timeout: float) -> int:
-        """Returns the width of the embeddings."""
 
     def close(self) -> None:
         """Gives the connections up."""
@@ -60,13 +62,16 @@ class Client(Embedder):
         model: its name on the server.
         version: which of its versions; None leaves that to the server, which takes the largest.
         label: "stable", "canary" or another label, instead of a version.
-        timeout: seconds for a request, with all its repetitions.
-        retries: how often a request is repeated, after growing waits, where the server is away.
+        timeout: seconds for a request, with all its repetitions. Over REST, the search for the
+            address of a host that has a name is not counted.
+        retries: how often a request is repeated, after growing waits, where nobody accepted the
+            connection or, over REST, the model server itself answers 503. Nothing else is sent
+            twice: it may have been done, or be what stopped the server.
         headers: sent with every request, for what stands in front of the server.
         batch: the most items of a request.
 
     Raises:
-        UserError: the address is none.
+        UserError: the address is none, or a number is out of its range.
 
     Example:
         >>> with Client("http://localhost:8501", "flickr8k") as client:
@@ -85,25 +90,31 @@ class Client(Embedder):
         headers: Mapping[str, str] | None = None,
         batch: int = _BATCH,
     ) -> None:
-        super().__init__(batch, _BATCH_BYTES)
         if version is not None and label is not None:
             raise UserError("a request has a version or a label, not both: leave one out")
+        if not (batch >= 1 and retries >= 0 and 0 < timeout <= _LONGEST_TIMEOUT):
+            raise UserError(
+                f"batch={batch}, retries={retries}, timeout={timeout}: expected is a batch of 1 "
+                f"or more, 0 retries or more, and above 0 to {_LONGEST_TIMEOUT} seconds"
+            )
+        target = Target(address, model, version, label, dict(headers or {}))
+        self._transport = _transport(target)
+        super().__init__(batch, _BATCH_BYTES, self._transport.item_bytes)
         self._timeout = timeout
         self._retries = retries
         self._draws = random.Random()
         self._dimension: int | None = None
-        target = Target(address, model, version, label, dict(headers or {}))
-        self._transport = _transport(target)
 
     @property
     def dimension(self) -> int:
-        """The numbers of a vector, D, as the server tells.
+        """The numbers of a vector, D, of which any answer tells.
 
         Raises:
             ServingError: the server did not answer.
         """
         if self._dimension is None:
-            self._dimension = self._ask(self._transport.dimension)
+            # A gateway may let nothing but predictions through.
+            self._embed("encode_text", [b""])
         return self._dimension
 
     def close(self) -> None:
@@ -117,30 +128,30 @@ class Client(Embedder):
         self.close()
 
     def _embed(self, endpoint: str, contents: Sequence[bytes]) -> Answer:
-        outputs = self._ask(lambda left: self._transport.predict(endpoint, contents, left))
+        outputs = self._predict(endpoint, contents)
         try:
             vectors = np.asarray(outputs["embedding"], np.float32)
             codes = np.asarray(outputs["status"], np.int32)
         except (KeyError, TypeError, ValueError):
             vectors = codes = np.empty(0)
-        if vectors.ndim != 2 or not len(vectors) == codes.size == len(contents):
+        if vectors.ndim != 2 or not (len(vectors),) == codes.shape == (len(contents),):
             raise ServingError("INTERNAL", f"the answer to {endpoint} is not that of an export")
+        self._dimension = vectors.shape[1]
         return vectors, codes
 
-    def _ask(self, request: Callable[[float], Result]) -> Result:
-        """Sends a request, with the seconds that are left, until it is answered or time is up."""
+    def _predict(self, endpoint: str, contents: Sequence[bytes]) -> Mapping[str, np.ndarray]:
+        """Sends a request until somebody takes it, or the patience ends."""
         end = time.monotonic() + self._timeout
-        for attempt in range(self._retries + 1):
+        for attempt in count():
             try:
-                return request(max(end - time.monotonic(), 1e-3))
-            except ServingError as error:
+                left = max(end - time.monotonic(), 1e-3)
+                return self._transport.predict(endpoint, contents, left)
+            except Refused:
                 # A random share keeps many clients from coming back at the same moment.
                 wait = _FIRST_WAIT * 2**attempt * self._draws.uniform(0.5, 1)
-                late = time.monotonic() + wait >= end
-                if error.code not in _REPEATED or late or attempt == self._retries:
+                if attempt == self._retries or time.monotonic() + wait >= end:
                     raise
                 time.sleep(wait)
-        raise AssertionError("unreachable")
 
 
 class AsyncClient:
@@ -197,10 +208,14 @@ class AsyncClient:
 
 
 def _transport(target: Target) -> Transport:
-    parts = urlsplit(target.address)
-    if parts.scheme in ("http", "https") and parts.hostname:
+    try:
+        parts = urlsplit(target.address)
+        scheme = parts.scheme if parts.hostname and parts.port != 0 else ""
+    except ValueError:  # a port beyond 65535, a bracket that is not closed
+        scheme = ""
+    if scheme in ("http", "https"):
         return RestTransport(target)
-    if parts.scheme in ("grpc", "grpcs") and parts.hostname:
+    if scheme in ("grpc", "grpcs"):
         # Here, so that REST needs no TensorFlow.
         from tf_dpce.serving.grpc_transport import GrpcTransport
 

@@ -11,18 +11,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import grpc
+
 from tf_dpce.errors import UserError
 from tf_dpce.serving.errors import ServingError
 from tf_dpce.serving.grpc_server import grpc_server
 from tf_dpce.serving.model_config import read_config
 from tf_dpce.serving.models import Models
 from tf_dpce.serving.rest_server import RestServer
+from tf_dpce.serving.target import MAX_REQUEST_BYTES
 
 HOST = "127.0.0.1"
-MAX_REQUEST_BYTES = 64 * 2**20
 POLL_SECONDS = 1.0
 
-_GRACE_SECONDS = 10
+# As long as a client waits for an answer, unless it asks for another time.
+_GRACE_SECONDS = 30
 
 
 @contextmanager
@@ -56,16 +59,20 @@ def development_server(
     models.refresh()
     stop = threading.Event()
     try:
-        with _grpc(models, grpc_port, max_request_bytes) as bound:
-            with _rest(models, rest_port, max_request_bytes) as server:
-                with _thread(lambda: _poll(models, config, stop, poll_seconds), stop.set):
-                    yield bound, server.server_port
+        with _grpc(models, grpc_port, max_request_bytes) as (server, bound):
+            with _rest(models, rest_port, max_request_bytes) as rest:
+                try:
+                    with _thread(lambda: _poll(models, config, stop, poll_seconds), stop.set):
+                        yield bound, rest.server_port
+                finally:
+                    # Without waiting, so that both ends have the same time.
+                    server.stop(_GRACE_SECONDS)
     finally:
         models.close()
 
 
 @contextmanager
-def _grpc(models: Models, port: int, max_request_bytes: int) -> Iterator[int]:
+def _grpc(models: Models, port: int, max_request_bytes: int) -> Iterator[tuple[grpc.Server, int]]:
     server = grpc_server(models, max_request_bytes)
     try:
         bound = server.add_insecure_port(f"{HOST}:{port}")
@@ -73,7 +80,7 @@ def _grpc(models: Models, port: int, max_request_bytes: int) -> Iterator[int]:
         raise _taken(port) from None
     server.start()
     try:
-        yield bound
+        yield server, bound
     finally:
         server.stop(_GRACE_SECONDS).wait()
 
@@ -84,8 +91,12 @@ def _rest(models: Models, port: int, max_request_bytes: int) -> Iterator[RestSer
         server = RestServer((HOST, port), models, max_request_bytes)
     except OSError:
         raise _taken(port) from None
-    with server, _thread(server.serve_forever, server.shutdown):
-        yield server
+    try:
+        # Closed first: who comes now is not to wait for nothing.
+        with server, _thread(server.serve_forever, server.shutdown):
+            yield server
+    finally:
+        server.drain(_GRACE_SECONDS)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ TOO_LARGE = 413  # no gRPC name has this status
 _BY_NUMBER = {number: name for name, (number, _) in CODES.items()}
 _BY_HTTP = {
     **{http: name for name, (_, http) in reversed(CODES.items())},
-    # What proxies answer for a server that is away, and what several names share.
+    # What proxies answer for a server that is away or broke off, and what several names share.
     **{400: "INVALID_ARGUMENT", 502: "UNAVAILABLE", 500: "INTERNAL"},
     TOO_LARGE: "RESOURCE_EXHAUSTED",
 }
@@ -46,6 +46,13 @@ class ServingError(UserError):
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
+
+
+class Refused(ServingError):
+    """A request that nobody took, or that the model server itself declines.
+
+    It may be sent again: it is done by nobody, and not what brought a server down.
+    """
 
 
 def of_number(number: int, message: str) -> ServingError:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import grpc
+import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -23,6 +26,7 @@ from tf_dpce.serving.json_tensors import DEFAULT_SIGNATURE
 from tf_dpce.serving.models import Models
 
 _THREADS = 32
+_MOST_REPEATED = 2**16
 
 Answer = TypeVar("Answer")
 
@@ -101,11 +105,23 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
         return answer
 
 
-def _array(value: Any) -> Any:
+def _array(value: tensor_pb2.TensorProto) -> np.ndarray:
+    sides = [side.size for side in value.tensor_shape.dim]
+    if value.tensor_shape.unknown_rank or any(size < 0 for size in sides):
+        raise _malformed("its shape is not fully known")
+    # One value may stand for many elements: a few bytes would take all memory.
+    if math.prod(sides) > max(value.ByteSize(), _MOST_REPEATED):
+        raise _malformed(f"it has fewer values than its shape {sides} asks for")
     try:
         return tf.make_ndarray(value)
+    except KeyError:
+        raise _malformed("its type has no values") from None
     except (TypeError, ValueError) as error:
-        raise ServingError("INVALID_ARGUMENT", f"malformed tensor: {error}") from None
+        raise _malformed(str(error)) from None
+
+
+def _malformed(reason: str) -> ServingError:
+    return ServingError("INVALID_ARGUMENT", f"malformed tensor: {reason}")
 
 
 def _try(context: grpc.ServicerContext, work: Callable[[], Answer]) -> Answer:

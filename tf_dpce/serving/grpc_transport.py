@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 import grpc
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from tf_dpce.export import ENDPOINTS
-from tf_dpce.serving.errors import ServingError
-from tf_dpce.serving.target import Target
+from tf_dpce.serving.errors import Refused, ServingError
+from tf_dpce.serving.target import ITEM_BYTES, Target
 
-# gRPC's own limit of 4 MB is below an answer of a few hundred vectors.
-_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+_OPTIONS = [
+    # gRPC's own limit of 4 MB is below an answer of a few hundred vectors.
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # It would wait a second before it connects again, beyond the first repetitions of a client.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+]
+_NO_CONNECTION = "Failed to connect to remote host"
 
 
 class GrpcTransport:
@@ -27,7 +31,12 @@ class GrpcTransport:
 
     Args:
         target: the model.
+
+    Attributes:
+        item_bytes: the most that an item may have.
     """
+
+    item_bytes = ITEM_BYTES
 
     def __init__(self, target: Target) -> None:
         parts = urlsplit(target.address)
@@ -57,30 +66,20 @@ class GrpcTransport:
         request.model_spec.signature_name = endpoint
         strings = tf.make_tensor_proto(list(contents), tf.string, [len(contents)])
         request.inputs[ENDPOINTS[endpoint]].CopyFrom(strings)
-        answer = self._call(self._stub.Predict, request, timeout)
+        try:
+            answer = self._stub.Predict(request, timeout=timeout, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise _told(error) from None
         return {name: tf.make_ndarray(value) for name, value in answer.outputs.items()}
-
-    def dimension(self, timeout: float) -> int:
-        """Returns the width of the embeddings.
-
-        Raises:
-            ServingError: the server is away, or answers an error.
-        """
-        request = GetModelMetadataRequest(model_spec=self._spec, metadata_field=["signature_def"])
-        answer = self._call(self._stub.GetModelMetadata, request, timeout)
-        signatures = SignatureDefMap()
-        answer.metadata["signature_def"].Unpack(signatures)
-        if "encode_text" not in signatures.signature_def:
-            raise ServingError("INTERNAL", "the model has no endpoint encode_text")
-        embedding = signatures.signature_def["encode_text"].outputs["embedding"]
-        return embedding.tensor_shape.dim[1].size
 
     def close(self) -> None:
         """Closes the connection."""
         self._channel.close()
 
-    def _call(self, method: Callable[..., Any], request: Any, timeout: float) -> Any:
-        try:
-            return method(request, timeout=timeout, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise ServingError(error.code().name, error.details() or "") from None
+
+def _told(error: grpc.RpcError) -> ServingError:
+    code, details = error.code().name, error.details() or ""
+    # gRPC itself sends again what a server surely did not take up. What it reports may have been
+    # taken up, and a gateway's status looks like a server's; but not where nobody listened.
+    never_sent = code == "UNAVAILABLE" and _NO_CONNECTION in details
+    return (Refused if never_sent else ServingError)(code, details)

@@ -19,6 +19,8 @@ DEFAULT_SIGNATURE = "serving_default"
 ROWS = "instances"
 COLUMNS = "inputs"
 
+_MOST_DIMENSIONS = 32  # numpy's own limit, in the versions that have the lower one
+
 
 def parse_body(body: bytes) -> dict[str, Any]:
     """Returns the object of a request's body.
@@ -102,24 +104,19 @@ def _only(names: list[str]) -> str:
 
 
 def _strings(value: Any) -> np.ndarray:
-    shape = []
-    inner = value
-    while isinstance(inner, list):
-        shape.append(len(inner))
-        inner = inner[0] if inner else None
-    leaves = np.empty(int(np.prod(shape)), dtype=object)
-    leaves[:] = list(_leaves(value, shape))
+    # Level by level, each checked before the next is laid out: lengths are taken at their word
+    # only where every list has its own, so there is never more here than was sent.
+    shape, level = [], [value]
+    while level and isinstance(level[0], list):
+        shape.append(len(level[0]))
+        if len(shape) > _MOST_DIMENSIONS:
+            raise _invalid(f"lists are nested more than {_MOST_DIMENSIONS} deep")
+        if any(not isinstance(item, list) or len(item) != shape[-1] for item in level):
+            raise _invalid(f"a list of {shape[-1]} is expected here, as in its neighbours")
+        level = [inner for item in level for inner in item]
+    leaves = np.empty(len(level), dtype=object)
+    leaves[:] = [_bytes(item) for item in level]
     return leaves.reshape(shape)
-
-
-def _leaves(value: Any, shape: list[int]) -> Iterable[bytes]:
-    if not shape:
-        yield _bytes(value)
-        return
-    if not isinstance(value, list) or len(value) != shape[0]:
-        raise _invalid(f"a list of {shape[0]} is expected here, as in its neighbours")
-    for item in value:
-        yield from _leaves(item, shape[1:])
 
 
 def _bytes(value: Any) -> bytes:

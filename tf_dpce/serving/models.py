@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tensorflow_serving.config.file_system_storage_path_source_pb2 import (
 )
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
+from tf_dpce.export.answering import one_line
 from tf_dpce.export.versions import version_numbers
 from tf_dpce.serving.errors import ServingError
 from tf_dpce.serving.version import Version
@@ -33,12 +34,14 @@ class Held:
         state: LOADING, AVAILABLE or END.
         version: None while it loads, and where it failed.
         error: why it failed, or "".
+        files: what it was loaded from, to be told from what may come in its place.
         users: requests that are being answered.
     """
 
     state: str = LOADING
     version: Version | None = None
     error: str = ""
+    files: frozenset = frozenset()
     users: int = 0
 
 
@@ -121,11 +124,14 @@ class Models:
             raise ServingError("NOT_FOUND", f"Could not find any versions of model {spec.name}")
         return held
 
-    def ready(self) -> bool:
-        """Tells whether every configured model has a version that answers."""
+    def absent(self) -> dict[str, str]:
+        """Returns the configured models that no version answers for.
+
+        Each with the reason of its newest version where all failed, else "": one may come yet.
+        """
         with self._lock:
             names = [model.name for model in self._config.model_config_list.config]
-            return all(self._available(name) for name in names)
+            return {name: self._fault(name) for name in names if not self._available(name)}
 
     def close(self) -> None:
         """Lets every version go."""
@@ -134,14 +140,20 @@ class Models:
 
     def _load(self, name: str, number: int, folder: Path) -> None:
         with self._lock:
-            versions = self._held.setdefault(name, {})
-            if number in versions:
-                return
-            held = versions[number] = Held()
+            before = self._held.get(name, {}).get(number)
+        if before and not before.error:
+            return
+        files = _files(folder)
+        # What failed is tried again only where other files have come in its place.
+        if before and before.files == files:
+            return
+        held = Held(files=files)
+        with self._lock:
+            self._held.setdefault(name, {})[number] = held
         try:
             version = Version(name, number, folder)
         except Exception as error:
-            held.state, held.error = END, str(error).strip().partition("\n")[0]
+            held.state, held.error = END, one_line(error)
             self._report(f"{name} version {number} cannot be loaded: {held.error}")
             return
         with self._lock:
@@ -198,6 +210,13 @@ class Models:
         versions = self._held.get(name, {})
         return {number: held for number, held in versions.items() if held.state == AVAILABLE}
 
+    def _fault(self, name: str) -> str:
+        versions = self._held.get(name, {})
+        failed = [number for number, held in versions.items() if held.error]
+        if not failed or len(failed) < len(versions):
+            return ""
+        return f"version {max(failed)}: {versions[max(failed)].error}"
+
     def _check_available(self, name: str, number: int) -> None:
         if number not in self._available(name):
             raise ServingError(
@@ -205,6 +224,17 @@ class Models:
                 f"Request to assign label to version {number} of model {name}, which is not "
                 "currently available for inference",
             )
+
+
+def _files(folder: Path) -> frozenset:
+    """Returns what tells the files of a version from any that replace them."""
+    found = set()
+    for path in (folder, *folder.rglob("*")):
+        # Where they are just being replaced, the next look finds those that came.
+        with suppress(OSError):
+            stat = path.stat()
+            found.add((path, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return frozenset(found)
 
 
 def _choose(policy: Policy, numbers: list[int]) -> list[int]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http import HTTPStatus
+from http.client import HTTPException
 from queue import Empty, LifoQueue
-from select import POLLIN, poll
-from socket import socket
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import numpy as np
 
 from tf_dpce.serving import errors
-from tf_dpce.serving.errors import ServingError
-from tf_dpce.serving.target import Target
+from tf_dpce.serving.connection import Connection, Deadline, tls_context
+from tf_dpce.serving.errors import Refused, ServingError
+from tf_dpce.serving.target import ITEM_BYTES, Target
 
 _LONGEST_QUOTE = 200
 
@@ -26,15 +26,20 @@ class RestTransport:
 
     Args:
         target: the model; a path in its address stands before `/v1`.
+
+    Attributes:
+        item_bytes: the most that an item may have.
     """
+
+    item_bytes = ITEM_BYTES * 3 // 4  # in base64, four thirds of its bytes are sent
 
     def __init__(self, target: Target) -> None:
         parts = urlsplit(target.address)
-        self._kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._place = (parts.hostname, parts.port)
+        self._tls = tls_context() if parts.scheme == "https" else None
         self._address = target.address
         self._headers = {"Content-Type": "application/json", **target.headers}
-        self._idle: LifoQueue[HTTPConnection] = LifoQueue()
+        self._idle: LifoQueue[Connection] = LifoQueue()
         self._path = f"{parts.path.rstrip('/')}/v1/models/{quote(target.model, safe='')}"
         if target.version is not None:
             self._path += f"/versions/{target.version}"
@@ -49,88 +54,57 @@ class RestTransport:
         Raises:
             ServingError: the server is away, or answers an error.
         """
+        deadline = Deadline(timeout)
         rows = [{"b64": base64.b64encode(content).decode()} for content in contents]
         body = json.dumps({"signature_name": endpoint, "inputs": rows}).encode()
-        return self._ask("POST", f"{self._path}:predict", body, timeout, "outputs")
-
-    def dimension(self, timeout: float) -> int:
-        """Returns the width of the embeddings.
-
-        Raises:
-            ServingError: the server is away, or answers an error.
-        """
-        metadata = self._ask("GET", f"{self._path}/metadata", None, timeout, "metadata")
-        try:
-            signature = metadata["signature_def"]["signature_def"]["encode_text"]
-            return int(signature["outputs"]["embedding"]["tensor_shape"]["dim"][1]["size"])
-        except (KeyError, IndexError, TypeError):
-            raise ServingError("INTERNAL", "the model has no endpoint encode_text") from None
+        status, content = self._send(f"{self._path}:predict", body, deadline)
+        answer = _parse(content)
+        if status == HTTPStatus.OK and "outputs" in answer:
+            return answer["outputs"]
+        quoted = content[:_LONGEST_QUOTE].decode(errors="replace").strip()
+        if status == HTTPStatus.OK:
+            raise ServingError("INTERNAL", f"no model server answered, but: {quoted!r}")
+        if status == HTTPStatus.SERVICE_UNAVAILABLE and "error" in answer:
+            # Its own words: it lives. A gateway's 502 or 503 may be the sign that it died of this.
+            raise Refused("UNAVAILABLE", answer["error"])
+        raise errors.of_http(status, answer.get("error") or f"HTTP status {status}: {quoted!r}")
 
     def close(self) -> None:
         """Closes the connections that are idle."""
         while (connection := self._take()) is not None:
             connection.close()
 
-    def _ask(self, method: str, path: str, body: bytes | None, timeout: float, key: str) -> Any:
-        connection = self._take() or self._kind(*self._place)
+    def _send(self, path: str, body: bytes, deadline: Deadline) -> tuple[int, bytes]:
+        connection = self._take() or Connection(*self._place, self._tls)
         try:
-            status, content = self._send(connection, method, path, body, timeout)
-        except BaseException:
-            connection.close()
-            raise
-        self._idle.put(connection)
-        answer = _parse(content)
-        if status == 200 and isinstance(answer, dict) and key in answer:
-            return answer[key]
-        message = answer["error"] if isinstance(answer, dict) and "error" in answer else None
-        quoted = content[:_LONGEST_QUOTE].decode(errors="replace").strip()
-        if status == 200:
-            raise ServingError("INTERNAL", f"no model server answered, but: {quoted!r}")
-        raise errors.of_http(status, message or f"HTTP status {status}: {quoted!r}")
-
-    def _send(
-        self,
-        connection: HTTPConnection,
-        method: str,
-        path: str,
-        body: bytes | None,
-        timeout: float,
-    ) -> tuple[int, bytes]:
-        connection.timeout = timeout
-        if connection.sock:
-            connection.sock.settimeout(timeout)
-        try:
-            connection.request(method, path, body, self._headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            answer = connection.post(path, body, self._headers, deadline)
         except TimeoutError:
             message = f"{self._address} did not answer in time"
             raise ServingError("DEADLINE_EXCEEDED", message) from None
-        except (OSError, HTTPException) as error:
+        except Refused as error:
+            raise Refused(error.code, f"{self._address}: {error.message}") from None
+        except (OSError, HTTPException, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise ServingError("UNAVAILABLE", f"{self._address}: {reason}") from None
+        self._idle.put(connection)
+        return answer
 
-    def _take(self) -> HTTPConnection | None:
+    def _take(self) -> Connection | None:
         """Returns an idle connection that is still open, or None."""
         while True:
             try:
                 connection = self._idle.get_nowait()
             except Empty:
                 return None
-            if connection.sock and not _readable(connection.sock):
+            if connection.is_quiet():
                 return connection
             connection.close()
 
 
-def _readable(idle: socket) -> bool:
-    """Tells whether there is something to read where nothing was asked: the server hung up."""
-    waiting = poll()
-    waiting.register(idle, POLLIN)
-    return bool(waiting.poll(0))
-
-
-def _parse(content: bytes) -> Any:
+def _parse(content: bytes) -> dict[str, Any]:
+    """Returns the object of an answer's body, an empty one where there is none."""
     try:
-        return json.loads(content)
-    except ValueError:
-        return None
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
