@@ -20,9 +20,9 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from tf_dpce.export import DEFAULT_SIGNATURE
 from tf_dpce.serving import answers
 from tf_dpce.serving.errors import CODES, ServingError
-from tf_dpce.serving.json_tensors import DEFAULT_SIGNATURE
 from tf_dpce.serving.models import Models
 
 _THREADS = 32

@@ -15,7 +15,6 @@ import numpy as np
 
 from tf_dpce.serving.errors import ServingError
 
-DEFAULT_SIGNATURE = "serving_default"
 ROWS = "instances"
 COLUMNS = "inputs"
 

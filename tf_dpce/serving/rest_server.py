@@ -17,10 +17,10 @@ from google.protobuf.json_format import MessageToDict
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
+from tf_dpce.export import DEFAULT_SIGNATURE
 from tf_dpce.serving import answers
 from tf_dpce.serving.errors import CODES, TOO_LARGE, ServingError
 from tf_dpce.serving.json_tensors import (
-    DEFAULT_SIGNATURE,
     ROWS,
     answer_json,
     parse_body,
