@@ -25,6 +25,7 @@ from tf_dpce.sources.published import differences
 from tf_dpce.sources.table import read_table
 
 if TYPE_CHECKING:
+    from tf_dpce.data.manifest import Manifest
     from tf_dpce.data.prepare import Prepared
 
 # What only scenes take, with what is drawn unless told.
@@ -169,6 +170,8 @@ def _late_progress(description: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _say(prepared: Prepared) -> None:
+    from tf_dpce.data.lengths import describe_lengths
+
     manifest = prepared.manifest
     for name, split in manifest.splits.items():
         print(f"{name:<6}{split.pictures:>8,} pictures{split.captions:>10,} captions", end="")
@@ -179,10 +182,20 @@ def _say(prepared: Prepared) -> None:
     why = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
     print(f"kept {kept:,} pictures with {captions:,} captions")
     print(f"rejected {len(prepared.rejected):,}" + (f": {why}" if why else ""))
+    _say_lone_instances(manifest)
     print(
         f"vocabulary of {manifest.vocabulary_size:,} words, "
         f"{100 * manifest.vocabulary_coverage:.1f} % of the training captions' words"
     )
+    print(describe_lengths(manifest.caption_lengths))
+
+
+def _say_lone_instances(manifest: Manifest) -> None:
+    """Says of how many persons there is one picture, where pictures are not all alone."""
+    splits = manifest.splits
+    if any(split.lone_instances or split.instances < split.pictures for split in splits.values()):
+        counts = (f"{name} {split.lone_instances:,}" for name, split in splits.items())
+        print(f"instances with one picture: {', '.join(counts)}")
 
 
 def _say_differences(prepared: Prepared, published: str) -> None:

@@ -68,22 +68,25 @@ def test_flickr8k_with_dirt_says_both_counts_and_why(flickr8k: list[str], tmp_pa
         "val          2 pictures         4 captions       2 instances   1 shards",
         "test         2 pictures         4 captions       2 instances   1 shards",
     ]
+    # No word of instances with one picture: each picture is an instance of its own.
     assert said[3] == "kept 9 pictures with 18 captions"
     assert said[4].startswith("rejected 4: ")
     for reason in ("no such file", "malformed name", "empty caption", "cannot be decoded"):
         assert f"1 {reason}" in said[4]
     assert said[5].startswith("vocabulary of ") and "100.0 %" in said[5]
-    assert said[6:9] == [
+    # "A train dog ." has three words, "The dog number w1 ." four.
+    assert said[6] == "training captions hold up to 4 of these words, 99 % of them up to 4"
+    assert said[7:10] == [
         "train has 5 of the 6,000 published pictures: 5,995 are missing, see rejected.jsonl",
         "val has 2 of the 1,000 published pictures: 998 are missing, see rejected.jsonl",
         "test has 2 of the 1,000 published pictures: 998 are missing, see rejected.jsonl",
     ]
-    assert [Path(line) for line in said[9:]] == [
+    assert [Path(line) for line in said[10:]] == [
         *(out / name for name in ("rejected.jsonl", "test-00000-of-00001.tfrecord")),
         *(out / f"{split}-00000-of-00001.tfrecord" for split in ("train", "val")),
         *(out / name for name in ("vocabulary.txt", "manifest.json")),
     ], "every file is named"
-    assert all(Path(line).is_file() for line in said[9:])
+    assert all(Path(line).is_file() for line in said[10:])
 
 
 def test_vectors_make_a_dictionary_and_the_coverage_is_said(
@@ -182,6 +185,12 @@ def test_people_are_the_classes_of_cuhk_pedes(tmp_path: Path, capsys):
     assert counts == {"train": (3, 2), "val": (1, 1), "test": (2, 1)}
     said = capsys.readouterr().out
     assert "train has 2 of the 11,003 published people: 11,001 are missing\n" in said
+    assert {name: info.lone_instances for name, info in infos.items()} == {
+        "train": 1,
+        "val": 1,
+        "test": 0,
+    }
+    assert "instances with one picture: train 1, val 1, test 0\n" in said
 
 
 # --- mistakes -------------------------------------------------------------------------------------

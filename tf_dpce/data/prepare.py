@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tf_dpce.data.lengths import count_lengths
 from tf_dpce.data.manifest import (
     MANIFEST_FILE,
     REJECTED_FILE,
@@ -105,6 +106,7 @@ def prepare(
             split_digest=sha256_lines(sorted(writer.members)),
             splits=splits,
             rejected=len(rejected),
+            caption_lengths=count_lengths(writer.training_captions, words, lowercase),
         )
         files = _publish(folder, out, manifest)
     return Prepared(manifest, tuple(rejected), files)
