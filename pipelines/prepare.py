@@ -33,13 +33,15 @@ _SCENES = {"pictures": 16_000, "val_pictures": 500, "test_pictures": 500, "pictu
 # What each source needs, and what else it takes.
 _OPTIONS = {
     "scenes": ((), tuple(_SCENES)),
-    "flickr8k": (("root",), ("images", "annotations")),
+    "flickr8k": (("root",), ("images", "annotations", "split_file")),
     "flickr30k": (("root",), ("images", "annotations", "split_file")),
-    "karpathy": (("root", "annotations"), ()),
+    "karpathy": (("root", "annotations"), ("split_file",)),
     "mscoco": (("root",), ("annotations", "split_file")),
-    "cuhk_pedes": (("root",), ("images", "annotations")),
+    "cuhk_pedes": (("root",), ("images", "annotations", "split_file")),
     "table": (("annotations",), ("root", "images", "split_file")),
 }
+# Those that come without a split of their own, and are split alike in size by all who use them.
+_UNSPLIT = ("flickr30k", "mscoco")
 
 
 def build_parser() -> ArgumentParser:
@@ -53,7 +55,7 @@ def build_parser() -> ArgumentParser:
         "--annotations", type=Path, help="file of captions; flickr8k, mscoco: folder of such files"
     )
     parser.add_argument(
-        "--split-file", type=Path, help="lines of image<TAB>split (flickr30k, mscoco, table)"
+        "--split-file", type=Path, help="lines of image<TAB>split, before any other split"
     )
     parser.add_argument(
         "--workers", type=PositiveInt, default=os.cpu_count(), help="threads; processes that draw"
@@ -85,7 +87,7 @@ def run(arguments: Namespace) -> None:
     _say(prepared)
     _say_differences(prepared, published)
     # A table's split is its owner's affair; on these, others compare themselves.
-    if arguments.source in ("flickr30k", "mscoco") and arguments.split_file is None:
+    if arguments.source in _UNSPLIT and arguments.split_file is None:
         print(f"split drawn by --seed {arguments.seed}; --split-file takes a published one")
     say_files(prepared.files)
 
@@ -119,23 +121,29 @@ def _check_usage(arguments: Namespace) -> None:
 
 def _read(arguments: Namespace) -> tuple[Iterable[Pair | Rejected], str]:
     """Returns what the source yields, and the name under which its size is published."""
-    if arguments.source != "karpathy":
-        return _items(arguments), arguments.source
-    listed = load_karpathy(arguments.annotations)
-    return read_karpathy(listed, arguments.root), f"karpathy/{karpathy_dataset(listed)}"
+    source, split_file = arguments.source, arguments.split_file
+    if source == "karpathy":
+        listed = load_karpathy(arguments.annotations)
+        items = read_karpathy(listed, arguments.root, split_file)
+        source = f"karpathy/{karpathy_dataset(listed)}"
+    else:
+        items = _items(arguments)
+    # What is published of these is the size of their own split.
+    own_split = split_file is None or source in _UNSPLIT
+    return items, source if own_split else ""
 
 
 def _items(arguments: Namespace) -> Iterable[Pair | Rejected]:
     root, images, annotations = arguments.root, arguments.images, arguments.annotations
     split_file, seed = arguments.split_file, arguments.seed
     if arguments.source == "flickr8k":
-        return read_flickr8k(root, images, annotations)
+        return read_flickr8k(root, images, annotations, split_file)
     if arguments.source == "flickr30k":
         return read_flickr30k(root, images, annotations, split_file, seed)
     if arguments.source == "mscoco":
         return read_mscoco(root, annotations, split_file, seed)
     if arguments.source == "cuhk_pedes":
-        return read_cuhk_pedes(root, images, annotations)
+        return read_cuhk_pedes(root, images, annotations, split_file)
     if arguments.source == "table":
         return read_table(annotations, images or root, split_file, seed)
     return _draw(arguments)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from tests.samples import (
 )
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
-from tf_dpce.files import sole_writer
+from tf_dpce.files import sha256_lines, sole_writer
 from tf_dpce.sources.pair import SPLITS
 
 SCENES = ["--source", "scenes", "--pictures", "40", "--val-pictures", "5", "--test-pictures", "5"]
@@ -157,6 +157,43 @@ def test_one_split_of_mscoco_has_one_digest_from_either_source(tmp_path: Path):
     assert one.splits == other.splits, "the shards are the same, byte for byte"
 
 
+def write_source(source: str, root: Path, names: Sequence[str]) -> list[object]:
+    """Writes a data set of these pictures, all for training; returns the options to read it by."""
+    argv = ["--source", source, "--root", root]
+    if source == "flickr8k":
+        write_flickr8k(root, train=len(names), val=0, test=0)
+    elif source == "karpathy":
+        listed = [karpathy_picture(name, "train") for name in names]
+        value = {"images": listed, "dataset": "flickr30k"}
+        argv += ["--annotations", write_json(root / "dataset.json", value)]
+        write_pictures(root, names)
+    else:
+        people = [person_picture(name, place, "train") for place, name in enumerate(names)]
+        write_json(root / "reid_raw.json", people)
+        write_pictures(root / "imgs", names)
+    return argv
+
+
+@pytest.mark.parametrize("source", ["flickr8k", "karpathy", "cuhk_pedes"])
+def test_a_split_file_goes_before_the_split_that_a_data_set_comes_with(
+    source: str, tmp_path: Path, capsys
+):
+    names = [f"train{number}.jpg" for number in range(6)]
+    argv = write_source(source, tmp_path / "data", names)
+    # The last one is left out, and one is named that is not there.
+    given = dict(zip([*names[:5], "gone.jpg"], 2 * SPLITS, strict=True))
+    splits = tmp_path / "splits.tsv"
+    splits.write_text("".join(f"{name}\t{split}\n" for name, split in given.items()))
+    assert run(*argv, "--out", tmp_path / "out", "--split-file", splits) == 0
+    assert pictures(tmp_path / "out") == {"train": 2, "val": 2, "test": 1}
+    # Lines of split and picture in order, as for every other source.
+    kept = sorted(f"{split}\t{name}" for name, split in given.items() if name != "gone.jpg")
+    assert Manifest.load(tmp_path / "out").split_digest == sha256_lines(kept)
+    said = capsys.readouterr().out
+    assert "1 in no split" in said and "1 no caption" in said
+    assert "published" not in said, "what is published is the size of another split"
+
+
 def test_pictures_that_karpathy_names_and_that_are_not_there_are_rejected(tmp_path: Path, capsys):
     names = {f"{split}{n}.jpg": split for split in SPLITS for n in range(2)}
     listed = [karpathy_picture(name, split) for name, split in names.items()]
@@ -203,7 +240,7 @@ def test_people_are_the_classes_of_cuhk_pedes(tmp_path: Path, capsys):
         ["--source", "table"],
         ["--source", "table", "--images", "."],
         ["--source", "scenes", "--root", "."],
-        ["--source", "flickr8k", "--root", ".", "--split-file", "splits.tsv"],
+        ["--source", "scenes", "--split-file", "splits.tsv"],
         ["--source", "flickr8k", "--root", ".", "--pictures", "9"],
         ["--source", "flickr8k", "--root", ".", "--picture-size", "64"],
         ["--source", "table", "--annotations", "a.csv", "--val-pictures", "9"],
@@ -212,7 +249,7 @@ def test_people_are_the_classes_of_cuhk_pedes(tmp_path: Path, capsys):
         ["--source", "karpathy", "--root", "."],
         ["--source", "karpathy", "--annotations", "dataset_coco.json"],
         ["--source", "mscoco", "--root", ".", "--images", "."],
-        ["--source", "cuhk_pedes", "--root", ".", "--split-file", "splits.tsv"],
+        ["--source", "karpathy", "--root", ".", "--split-file", "splits.tsv"],
         ["--source", "flickr", "--root", "."],
         ["--source", "scenes", "--workers", "0"],
         ["--source", "scenes", "--pictures", "none"],
