@@ -196,6 +196,8 @@ def _say(prepared: Prepared) -> None:
         f"{100 * manifest.vocabulary_coverage:.1f} % of the training captions' words"
     )
     print(describe_lengths(manifest.caption_lengths))
+    if prepared.doubt:
+        print(f"warning: {prepared.doubt}")
 
 
 def _say_lone_instances(manifest: Manifest) -> None:

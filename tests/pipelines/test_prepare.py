@@ -99,6 +99,14 @@ def test_vectors_make_a_dictionary_and_the_coverage_is_said(
     assert "vocabulary of 1 words, 28.6 % of" in capsys.readouterr().out
 
 
+def test_word_vectors_that_may_be_cut_short_are_told(flickr8k: list[str], tmp_path: Path, capsys):
+    vectors = tmp_path / "glove.txt"
+    vectors.write_text("dog 0.5 0.823")
+    assert run(*flickr8k, "--out", tmp_path / "out", "--vectors", vectors) == 0
+    said = capsys.readouterr().out
+    assert f"warning: {vectors} has no line end behind its last line, 1: if the file was" in said
+
+
 def test_scenes_leave_their_pictures_and_the_same_seed_the_same_ones(tmp_path: Path):
     for out, seed in (("a", 3), ("b", 3), ("c", 4)):
         assert run(*SCENES, "--seed", seed, "--picture-size", 32, "--out", tmp_path / out) == 0

@@ -39,11 +39,15 @@ from tf_dpce.sources.pair import SPLITS, Pair, Picture, Rejected, group_pairs
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` left behind: the manifest, what it refused, and the files' paths."""
+    """What `prepare` left behind: the manifest, what it refused, and the files' paths.
+
+    `doubt` is a line on what may be missing of the word vectors, empty where nothing is.
+    """
 
     manifest: Manifest
     rejected: tuple[Rejected, ...]
     files: tuple[Path, ...]
+    doubt: str = ""
 
 
 def prepare(
@@ -109,7 +113,7 @@ def prepare(
             caption_lengths=count_lengths(writer.training_captions, words, lowercase),
         )
         files = _publish(folder, out, manifest)
-    return Prepared(manifest, tuple(rejected), files)
+    return Prepared(manifest, tuple(rejected), files, file.doubt if file else "")
 
 
 def _drop_empty_captions(

@@ -247,7 +247,7 @@ def _build(
     with workers.strategy.scope():
         model = build_model(config, len(words), manifest.splits["train"].instances)
         if config.vectors is not None:
-            known = load_vectors(model, Path(config.vectors), words, manifest.lowercase)
+            known = load_vectors(model, Path(config.vectors), words, manifest.lowercase, say)
             say(f"{known} of {len(words)} words start from {config.vectors}")
     return model
 
