@@ -86,8 +86,10 @@ def run(arguments: Namespace) -> None:
             views=views,
         )
     path = metrics_path(arguments.run, data, split, protocol, views)
-    save_metrics(path, metrics, _origin(arguments, views, checkpoint_sha256))
-    Console().print(metrics_table(metrics, f"{arguments.run} on {data}, {split}, {protocol}"))
+    origin = _origin(arguments, views, checkpoint_sha256)
+    save_metrics(path, metrics, origin)
+    title = f"{arguments.run} on {data}, {split}, {protocol}"
+    Console().print(metrics_table(metrics, title, origin["split_digest"]))
     say_files([path])
 
 

@@ -25,6 +25,7 @@ from tf_dpce.sources.published import differences
 from tf_dpce.sources.table import read_table
 
 if TYPE_CHECKING:
+    from tf_dpce.data.manifest import Manifest
     from tf_dpce.data.prepare import Prepared
 
 # What only scenes take, with what is drawn unless told.
@@ -32,13 +33,15 @@ _SCENES = {"pictures": 16_000, "val_pictures": 500, "test_pictures": 500, "pictu
 # What each source needs, and what else it takes.
 _OPTIONS = {
     "scenes": ((), tuple(_SCENES)),
-    "flickr8k": (("root",), ("images", "annotations")),
+    "flickr8k": (("root",), ("images", "annotations", "split_file")),
     "flickr30k": (("root",), ("images", "annotations", "split_file")),
-    "karpathy": (("root", "annotations"), ()),
+    "karpathy": (("root", "annotations"), ("split_file",)),
     "mscoco": (("root",), ("annotations", "split_file")),
-    "cuhk_pedes": (("root",), ("images", "annotations")),
+    "cuhk_pedes": (("root",), ("images", "annotations", "split_file")),
     "table": (("annotations",), ("root", "images", "split_file")),
 }
+# Those that come without a split of their own, and are split alike in size by all who use them.
+_UNSPLIT = ("flickr30k", "mscoco")
 
 
 def build_parser() -> ArgumentParser:
@@ -52,7 +55,7 @@ def build_parser() -> ArgumentParser:
         "--annotations", type=Path, help="file of captions; flickr8k, mscoco: folder of such files"
     )
     parser.add_argument(
-        "--split-file", type=Path, help="lines of image<TAB>split (flickr30k, mscoco, table)"
+        "--split-file", type=Path, help="lines of image<TAB>split, before any other split"
     )
     parser.add_argument(
         "--workers", type=PositiveInt, default=os.cpu_count(), help="threads; processes that draw"
@@ -84,7 +87,7 @@ def run(arguments: Namespace) -> None:
     _say(prepared)
     _say_differences(prepared, published)
     # A table's split is its owner's affair; on these, others compare themselves.
-    if arguments.source in ("flickr30k", "mscoco") and arguments.split_file is None:
+    if arguments.source in _UNSPLIT and arguments.split_file is None:
         print(f"split drawn by --seed {arguments.seed}; --split-file takes a published one")
     say_files(prepared.files)
 
@@ -118,23 +121,29 @@ def _check_usage(arguments: Namespace) -> None:
 
 def _read(arguments: Namespace) -> tuple[Iterable[Pair | Rejected], str]:
     """Returns what the source yields, and the name under which its size is published."""
-    if arguments.source != "karpathy":
-        return _items(arguments), arguments.source
-    listed = load_karpathy(arguments.annotations)
-    return read_karpathy(listed, arguments.root), f"karpathy/{karpathy_dataset(listed)}"
+    source, split_file = arguments.source, arguments.split_file
+    if source == "karpathy":
+        listed = load_karpathy(arguments.annotations)
+        items = read_karpathy(listed, arguments.root, split_file)
+        source = f"karpathy/{karpathy_dataset(listed)}"
+    else:
+        items = _items(arguments)
+    # What is published of these is the size of their own split.
+    own_split = split_file is None or source in _UNSPLIT
+    return items, source if own_split else ""
 
 
 def _items(arguments: Namespace) -> Iterable[Pair | Rejected]:
     root, images, annotations = arguments.root, arguments.images, arguments.annotations
     split_file, seed = arguments.split_file, arguments.seed
     if arguments.source == "flickr8k":
-        return read_flickr8k(root, images, annotations)
+        return read_flickr8k(root, images, annotations, split_file)
     if arguments.source == "flickr30k":
         return read_flickr30k(root, images, annotations, split_file, seed)
     if arguments.source == "mscoco":
         return read_mscoco(root, annotations, split_file, seed)
     if arguments.source == "cuhk_pedes":
-        return read_cuhk_pedes(root, images, annotations)
+        return read_cuhk_pedes(root, images, annotations, split_file)
     if arguments.source == "table":
         return read_table(annotations, images or root, split_file, seed)
     return _draw(arguments)
@@ -169,6 +178,8 @@ def _late_progress(description: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _say(prepared: Prepared) -> None:
+    from tf_dpce.data.lengths import describe_lengths
+
     manifest = prepared.manifest
     for name, split in manifest.splits.items():
         print(f"{name:<6}{split.pictures:>8,} pictures{split.captions:>10,} captions", end="")
@@ -179,10 +190,22 @@ def _say(prepared: Prepared) -> None:
     why = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
     print(f"kept {kept:,} pictures with {captions:,} captions")
     print(f"rejected {len(prepared.rejected):,}" + (f": {why}" if why else ""))
+    _say_lone_instances(manifest)
     print(
         f"vocabulary of {manifest.vocabulary_size:,} words, "
         f"{100 * manifest.vocabulary_coverage:.1f} % of the training captions' words"
     )
+    print(describe_lengths(manifest.caption_lengths))
+    if prepared.doubt:
+        print(f"warning: {prepared.doubt}")
+
+
+def _say_lone_instances(manifest: Manifest) -> None:
+    """Says of how many persons there is one picture, where pictures are not all alone."""
+    splits = manifest.splits
+    if any(split.lone_instances or split.instances < split.pictures for split in splits.values()):
+        counts = (f"{name} {split.lone_instances:,}" for name, split in splits.items())
+        print(f"instances with one picture: {', '.join(counts)}")
 
 
 def _say_differences(prepared: Prepared, published: str) -> None:

@@ -20,8 +20,9 @@ MANIFEST = Manifest(
     vocabulary_sha256="cd",
     vocabulary_coverage=0.9,
     split_digest="ef",
-    splits={"train": SplitInfo(pictures=2, captions=5, instances=1, shards=(SHARD,))},
+    splits={"train": SplitInfo(2, captions=5, instances=1, shards=(SHARD,), lone_instances=0)},
     rejected=1,
+    caption_lengths={4: 3, 11: 2},
 )
 
 
@@ -34,6 +35,14 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_manifest_comes_back_as_it_went(folder: Path):
     assert Manifest.load(folder) == MANIFEST
+
+
+def test_a_manifest_of_an_earlier_version_did_not_count_everything(folder: Path):
+    value = json.loads((folder / "manifest.json").read_text())
+    del value["caption_lengths"], value["splits"]["train"]["lone_instances"]
+    (folder / "manifest.json").write_text(json.dumps(value))
+    found = Manifest.load(folder)
+    assert found.caption_lengths is None and found.splits["train"].lone_instances is None
 
 
 def test_a_missing_folder(tmp_path: Path):
@@ -76,6 +85,7 @@ def test_a_manifest_of_another_version(folder: Path, version: object):
         (["splits", "train", "shards"], None),
         (["splits", "train", "shards", 0, "offsets"], None),
         (["splits", "train", "shards", 0, "unknown"], 1),
+        (["caption_lengths"], {"long": 1}),
         (["unknown"], 1),
     ],
 )

@@ -62,6 +62,16 @@ def test_known_words_beyond_the_last_place_are_known_too(data):
     assert count_captions(data, "test", encoder).known_words == 7
 
 
+@pytest.mark.parametrize(
+    ("places", "cut", "lost"),
+    # Two captions have more than one known word: [a] [dog], and [a] [a] [a] [dog].
+    [(1, 2, 1 + 3), (2, 1, 2), (3, 1, 1), (4, 0, 0)],
+)
+def test_captions_with_more_known_words_than_places_are_counted(data, places, cut, lost):
+    found = count_captions(data, "test", CaptionEncoder(["a", "dog"], places, lowercase=True))
+    assert (found.cut, found.lost_words) == (cut, lost)
+
+
 def test_own_vocabulary_covers_everything(data):
     words = (data / "vocabulary.txt").read_text().split()
     found = count_captions(data, "train", CaptionEncoder(words, 8, lowercase=False))
@@ -77,5 +87,5 @@ def test_a_caption_without_a_known_word_is_one_that_encodes_to_nothing(data, voc
 
 
 def test_pictures_are_told_apart_by_their_place():
-    counts = CaptionCounts(np.array([1, 3, 2]), words=6, known_words=6, without_known_word=0)
+    counts = CaptionCounts(np.array([1, 3, 2]), 6, 6, without_known_word=0, cut=0, lost_words=0)
     assert counts.pictures.tolist() == [0, 1, 1, 1, 2, 2]

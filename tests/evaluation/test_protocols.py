@@ -214,6 +214,8 @@ def test_what_was_scored_and_how_much_of_it_is_known_is_told(model, data, monkey
     known = [sum(word in ("dog", "cats") for word in caption) for caption in captions]
     encoder = CaptionEncoder(["dog", "cats"], 6, True)
     found = evaluate_split(model, encoder, CONFIG.image, data, "test", "first")
+    # All of them fit.
+    assert found["cut_off"] == {"places": 6, "captions": 0, "words": 0}
     assert (found["pictures"], found["captions"]) == (3, 3)
     assert found["vocabulary"] == {
         "known_words": pytest.approx(100 * sum(known) / 24),
@@ -244,13 +246,16 @@ METRICS = {
     "text_to_image": None,
     "rsum": 156.04,
     "vocabulary": {"known_words": 97.25, "captions_without_known_word": 0.5},
+    "cut_off": {"places": 24, "captions": 1_203, "words": 4_000},
 }
+DIGEST = "b329218869ccfdb934c832316f7b55c3ec4313066bc05175766a3ebf105e27c8"
 IDENTITY = {"r1": 44.4, "r5": 66.3, "r10": 75.1, "medr": 2, "meanr": 9, "map": 40.04, "minp": 25.0}
 
 
 def shown(metrics: dict) -> str:
     stream = StringIO()
-    Console(file=stream, width=80).print(metrics_table(metrics, "tiny on drawn, test, all"))
+    table = metrics_table(metrics, "tiny on drawn, test, all", DIGEST)
+    Console(file=stream, width=80).print(table)
     return " ".join(stream.getvalue().split())
 
 
@@ -261,6 +266,9 @@ def test_table_shows_what_the_protocol_measures():
     assert "text to image" not in table and "mAP" not in table
     assert "rsum 156.0" in table
     assert "words known 97.2 %, captions without one 0.5 %" in table
+    assert "captions cut after 24 words 1,203, words lost 4,000" in table
+    # Twelve digits of the digest.
+    assert table.endswith("split b329218869cc")
 
 
 def test_table_shows_the_precision_of_persons():

@@ -110,12 +110,58 @@ def test_whole_pictures_smaller_than_the_window_are_refused(tower: keras.Model):
         image_views(tower, TRUNK, Views(sizes=(32, 96), whole=True))
 
 
-@pytest.mark.parametrize("backbone", ["small", "VGG16"])
-@pytest.mark.parametrize("views", [Views(sizes=(48,)), Views(whole=True)])
-def test_a_trunk_with_dense_layers_has_one_size(backbone: str, views: Views):
+@pytest.fixture(scope="module")
+def vgg() -> keras.Model:
+    """A VGG-16 whose first dense layer takes a map of 2 x 2."""
+    keras.utils.set_random_seed(5)
+    return image_tower("VGG16", None, SIZE, WIDTH, head_dim=0)
+
+
+@pytest.mark.parametrize("views", [Views(whole=True), Views(whole=True, float16=True)])
+def test_a_whole_square_of_the_trained_size_is_the_plain_view_of_a_vgg(
+    vgg: keras.Model, views: Views
+):
+    pixels = pictures(2, SIZE, SIZE)
+    (found,) = image_views(vgg, "VGG16", views).values()
+    expected = vgg(pixels, training=False).numpy()
+    tolerance = 1e-2 if views.float16 else 1e-4
+    np.testing.assert_allclose(
+        found(pixels, training=False), expected, atol=tolerance * np.abs(expected).max()
+    )
+
+
+def test_the_dense_layers_of_a_vgg_see_a_window_at_every_place(vgg: keras.Model):
+    pixels = pictures(1, 96, SIZE)
+    network = vgg.get_layer("image_trunk").get_layer("image_network").layer
+    plain = keras.applications.VGG16(include_top=False, weights=None)
+    plain.set_weights(network.get_weights()[:-4])
+    grid = plain(keras.applications.vgg16.preprocess_input(pixels.copy())).numpy()
+    # A map of 3 x 2: the window of 2 x 2 fits twice, one above the other.
+    assert grid.shape == (1, 3, 2, 512)
+    expected = np.zeros((1, WIDTH), np.float32)
+    for top in range(2):
+        flat = grid[:, top : top + 2].reshape(1, -1)
+        fc7 = network.get_layer("fc7")(network.get_layer("fc1")(flat))
+        expected += vgg.get_layer("image_head")(fc7, training=False).numpy()
+    (found,) = image_views(vgg, "VGG16", Views(whole=True)).values()
+    np.testing.assert_allclose(
+        found(pixels, training=False), expected, atol=1e-4 * np.abs(expected).max()
+    )
+
+
+@pytest.mark.parametrize(
+    ("backbone", "views", "instead"),
+    [
+        ("small", Views(sizes=(48,)), "leave other sizes out"),
+        ("small", Views(whole=True), "leave other sizes out"),
+        ("VGG16", Views(sizes=(48,)), "see pictures --whole"),
+    ],
+)
+def test_a_trunk_with_dense_layers_has_one_size(backbone: str, views: Views, instead: str):
     fixed = image_tower(backbone, None, 32, 4, head_dim=0)
     assert image_views(fixed, backbone, Views(sizes=(32,))) == {32: fixed}
-    with pytest.raises(UserError, match=f"{backbone} takes only squares of the 32 pixels"):
+    message = f"{backbone} takes only squares of the 32 pixels .*: {instead}"
+    with pytest.raises(UserError, match=message):
         image_views(fixed, backbone, views)
 
 

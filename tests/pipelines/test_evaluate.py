@@ -45,6 +45,8 @@ def test_evaluate_leaves_the_metrics_in_the_run(run, data, capsys):
     # Its captions are drawn from the run's own words.
     assert metrics["vocabulary"] == {"known_words": 100, "captions_without_known_word": 0}
     assert "words known 100.0 %, captions without one 0.0 %" in shown
+    assert metrics["cut_off"]["captions"] == metrics["cut_off"]["words"] == 0
+    assert f"split {manifest.split_digest[:12]}" in shown
 
 
 @pytest.fixture(scope="module")

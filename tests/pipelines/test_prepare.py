@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from tests.samples import (
 )
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
-from tf_dpce.files import sole_writer
+from tf_dpce.files import sha256_lines, sole_writer
 from tf_dpce.sources.pair import SPLITS
 
 SCENES = ["--source", "scenes", "--pictures", "40", "--val-pictures", "5", "--test-pictures", "5"]
@@ -68,22 +68,25 @@ def test_flickr8k_with_dirt_says_both_counts_and_why(flickr8k: list[str], tmp_pa
         "val          2 pictures         4 captions       2 instances   1 shards",
         "test         2 pictures         4 captions       2 instances   1 shards",
     ]
+    # No word of instances with one picture: each picture is an instance of its own.
     assert said[3] == "kept 9 pictures with 18 captions"
     assert said[4].startswith("rejected 4: ")
     for reason in ("no such file", "malformed name", "empty caption", "cannot be decoded"):
         assert f"1 {reason}" in said[4]
     assert said[5].startswith("vocabulary of ") and "100.0 %" in said[5]
-    assert said[6:9] == [
+    # "A train dog ." has three words, "The dog number w1 ." four.
+    assert said[6] == "training captions hold up to 4 of these words, 99 % of them up to 4"
+    assert said[7:10] == [
         "train has 5 of the 6,000 published pictures: 5,995 are missing, see rejected.jsonl",
         "val has 2 of the 1,000 published pictures: 998 are missing, see rejected.jsonl",
         "test has 2 of the 1,000 published pictures: 998 are missing, see rejected.jsonl",
     ]
-    assert [Path(line) for line in said[9:]] == [
+    assert [Path(line) for line in said[10:]] == [
         *(out / name for name in ("rejected.jsonl", "test-00000-of-00001.tfrecord")),
         *(out / f"{split}-00000-of-00001.tfrecord" for split in ("train", "val")),
         *(out / name for name in ("vocabulary.txt", "manifest.json")),
     ], "every file is named"
-    assert all(Path(line).is_file() for line in said[9:])
+    assert all(Path(line).is_file() for line in said[10:])
 
 
 def test_vectors_make_a_dictionary_and_the_coverage_is_said(
@@ -94,6 +97,14 @@ def test_vectors_make_a_dictionary_and_the_coverage_is_said(
     assert run(*flickr8k, "--out", tmp_path / "out", "--vectors", vectors) == 0
     # "A train dog ." and "The dog number w1 .": two words of seven.
     assert "vocabulary of 1 words, 28.6 % of" in capsys.readouterr().out
+
+
+def test_word_vectors_that_may_be_cut_short_are_told(flickr8k: list[str], tmp_path: Path, capsys):
+    vectors = tmp_path / "glove.txt"
+    vectors.write_text("dog 0.5 0.823")
+    assert run(*flickr8k, "--out", tmp_path / "out", "--vectors", vectors) == 0
+    said = capsys.readouterr().out
+    assert f"warning: {vectors} has no line end behind its last line, 1: if the file was" in said
 
 
 def test_scenes_leave_their_pictures_and_the_same_seed_the_same_ones(tmp_path: Path):
@@ -154,6 +165,43 @@ def test_one_split_of_mscoco_has_one_digest_from_either_source(tmp_path: Path):
     assert one.splits == other.splits, "the shards are the same, byte for byte"
 
 
+def write_source(source: str, root: Path, names: Sequence[str]) -> list[object]:
+    """Writes a data set of these pictures, all for training; returns the options to read it by."""
+    argv = ["--source", source, "--root", root]
+    if source == "flickr8k":
+        write_flickr8k(root, train=len(names), val=0, test=0)
+    elif source == "karpathy":
+        listed = [karpathy_picture(name, "train") for name in names]
+        value = {"images": listed, "dataset": "flickr30k"}
+        argv += ["--annotations", write_json(root / "dataset.json", value)]
+        write_pictures(root, names)
+    else:
+        people = [person_picture(name, place, "train") for place, name in enumerate(names)]
+        write_json(root / "reid_raw.json", people)
+        write_pictures(root / "imgs", names)
+    return argv
+
+
+@pytest.mark.parametrize("source", ["flickr8k", "karpathy", "cuhk_pedes"])
+def test_a_split_file_goes_before_the_split_that_a_data_set_comes_with(
+    source: str, tmp_path: Path, capsys
+):
+    names = [f"train{number}.jpg" for number in range(6)]
+    argv = write_source(source, tmp_path / "data", names)
+    # The last one is left out, and one is named that is not there.
+    given = dict(zip([*names[:5], "gone.jpg"], 2 * SPLITS, strict=True))
+    splits = tmp_path / "splits.tsv"
+    splits.write_text("".join(f"{name}\t{split}\n" for name, split in given.items()))
+    assert run(*argv, "--out", tmp_path / "out", "--split-file", splits) == 0
+    assert pictures(tmp_path / "out") == {"train": 2, "val": 2, "test": 1}
+    # Lines of split and picture in order, as for every other source.
+    kept = sorted(f"{split}\t{name}" for name, split in given.items() if name != "gone.jpg")
+    assert Manifest.load(tmp_path / "out").split_digest == sha256_lines(kept)
+    said = capsys.readouterr().out
+    assert "1 in no split" in said and "1 no caption" in said
+    assert "published" not in said, "what is published is the size of another split"
+
+
 def test_pictures_that_karpathy_names_and_that_are_not_there_are_rejected(tmp_path: Path, capsys):
     names = {f"{split}{n}.jpg": split for split in SPLITS for n in range(2)}
     listed = [karpathy_picture(name, split) for name, split in names.items()]
@@ -182,6 +230,12 @@ def test_people_are_the_classes_of_cuhk_pedes(tmp_path: Path, capsys):
     assert counts == {"train": (3, 2), "val": (1, 1), "test": (2, 1)}
     said = capsys.readouterr().out
     assert "train has 2 of the 11,003 published people: 11,001 are missing\n" in said
+    assert {name: info.lone_instances for name, info in infos.items()} == {
+        "train": 1,
+        "val": 1,
+        "test": 0,
+    }
+    assert "instances with one picture: train 1, val 1, test 0\n" in said
 
 
 # --- mistakes -------------------------------------------------------------------------------------
@@ -194,7 +248,7 @@ def test_people_are_the_classes_of_cuhk_pedes(tmp_path: Path, capsys):
         ["--source", "table"],
         ["--source", "table", "--images", "."],
         ["--source", "scenes", "--root", "."],
-        ["--source", "flickr8k", "--root", ".", "--split-file", "splits.tsv"],
+        ["--source", "scenes", "--split-file", "splits.tsv"],
         ["--source", "flickr8k", "--root", ".", "--pictures", "9"],
         ["--source", "flickr8k", "--root", ".", "--picture-size", "64"],
         ["--source", "table", "--annotations", "a.csv", "--val-pictures", "9"],
@@ -203,7 +257,7 @@ def test_people_are_the_classes_of_cuhk_pedes(tmp_path: Path, capsys):
         ["--source", "karpathy", "--root", "."],
         ["--source", "karpathy", "--annotations", "dataset_coco.json"],
         ["--source", "mscoco", "--root", ".", "--images", "."],
-        ["--source", "cuhk_pedes", "--root", ".", "--split-file", "splits.tsv"],
+        ["--source", "karpathy", "--root", ".", "--split-file", "splits.tsv"],
         ["--source", "flickr", "--root", "."],
         ["--source", "scenes", "--workers", "0"],
         ["--source", "scenes", "--pictures", "none"],

@@ -207,6 +207,9 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "no-number.txt": (b"cat 1 2\ndog 1 x\n", "line 2 is not a word and 2 numbers"),
     "cut.txt": (b"3 2\ndog 1 2\ncat 1 2\n", "promises 3 vectors and holds 2: it is cut short"),
     "more.txt": (b"1 2\ndog 1 2\ncat 1 2\n", "promises 1 vectors and holds 2"),
+    "cut-in-a-number.txt": (b"cat 0.5 0.1\ndog 0.25 0.", "ends within a number of line 2"),
+    "cut-at-a-sign.txt": (b"2 2\ndog 0.5 0.1\ncat 0.25 -", "ends within a number of line 3"),
+    "cut-power.txt.gz": (gzip.compress(b"dog 1 2\ncat 1 2e-"), "ends within a number of line 2"),
     "nan.txt": (b"cat 1 2\ndog nan 2\n", "line 2: the vector of 'dog' is not finite"),
     "far.txt": (b"dog 1e40 2\n", "line 1: the vector of 'dog' is not finite"),
     "plain.txt.gz": (b"dog 1 2\n", "cannot be unpacked past byte 0"),
@@ -235,6 +238,27 @@ def test_a_folder_is_no_file_of_vectors(tmp_path: Path, name: str):
     (tmp_path / name).mkdir()
     with pytest.raises(UserError, match=f"{name} is not a file of word vectors"):
         open_vectors(tmp_path / name)
+
+
+def doubt(path: Path, contents: bytes) -> str:
+    path.write_bytes(contents)
+    file = open_vectors(path)
+    look_up(file, ["dog"])
+    return file.doubt
+
+
+@pytest.mark.parametrize("contents", [b"cat 1 2\ndog 0.1 0.823", b"1 2\ndog 0.1 0.823 "])
+def test_a_last_line_without_its_end_may_be_whole_and_is_told(tmp_path: Path, contents: bytes):
+    # Cut to 0.8 it would look the same; with a line end it is whole.
+    told = doubt(tmp_path / "v.txt", contents)
+    assert told.startswith(f"{tmp_path / 'v.txt'} has no line end behind its last line, 2: ")
+    assert doubt(tmp_path / "v.txt", contents + b"\n") == ""
+
+
+def test_other_forms_leave_no_doubt(write: Callable[..., Path]):
+    file = open_vectors(write(WORDS, VECTORS))
+    look_up(file, ["dog"])
+    assert file.doubt == ""
 
 
 BAD = {

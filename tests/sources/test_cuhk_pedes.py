@@ -47,6 +47,15 @@ def test_a_person_in_training_is_in_no_other_split(tmp_path: Path, held_out: str
         group_pairs(read_cuhk_pedes(root))
 
 
+def test_a_split_file_may_not_tear_a_person_apart(tmp_path: Path):
+    names = ("a.png", "b.png")
+    root = write(tmp_path, *(person_picture(name, 11, "train") for name in names))
+    (tmp_path / "splits.tsv").write_text("a.png\ttrain\nb.png\ttest\n")
+    items = list(read_cuhk_pedes(root, split_file=tmp_path / "splits.tsv"))
+    with pytest.raises(UserError, match="'11' is in two splits, 'train' .*'test'"):
+        group_pairs(items)
+
+
 def test_a_picture_of_two_people_names_both_places(tmp_path: Path):
     root = write(
         tmp_path, person_picture("a.png", 11, "train"), person_picture("a.png", 12, "train")

@@ -32,6 +32,15 @@ def test_coco_pictures_lie_in_subfolders_and_restval_is_training(tmp_path: Path)
     assert all(item.path == tmp_path / item.image_id for item in items)
 
 
+def test_with_a_split_file_the_other_needs_no_splits(tmp_path: Path):
+    picture = karpathy_picture("a.jpg", "train", ["A dog."])
+    del picture["split"]
+    path = write_json(tmp_path / "own.json", {"images": [picture]})
+    (tmp_path / "splits.tsv").write_text("./a.jpg\tval\n")
+    (item,) = read_karpathy(load_karpathy(path), tmp_path, tmp_path / "splits.tsv")
+    assert item.split == "val"
+
+
 def test_captions_are_what_was_written_not_its_tokens(tmp_path: Path):
     (item,) = read(tmp_path, karpathy_picture("a.jpg", "train", [" A Dog, asleep. "]))
     assert item.caption == "A Dog, asleep."

@@ -10,7 +10,7 @@ import pytest
 
 from tf_dpce.errors import UserError
 from tf_dpce.towers import image_tower
-from tf_dpce.towers.image import _application, image_head, image_trunk
+from tf_dpce.towers.image import application, image_head, image_trunk
 
 # Keras's own saving converts variables in a way that NumPy 2 deprecates.
 DEPRECATED = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -87,11 +87,11 @@ def test_an_unknown_backbone_is_the_users_mistake():
         image_tower("ResNet51")
 
 
-def test_every_network_of_keras_applications_has_its_own_scaling():
+def test_every_network_of_kerasapplications_has_its_own_scaling():
     names = [name for name in vars(keras.applications) if name[0].isupper()]
     assert {"ResNet50", "MobileNetV2", "MobileNetV3Small", "VGG19"} < set(names)
     for name in names:
-        constructor, preprocess = _application(name)
+        constructor, preprocess = application(name)
         assert constructor is getattr(keras.applications, name)
         assert preprocess.__module__ == constructor.__module__
 
@@ -144,7 +144,7 @@ def test_real_weights_give_the_features_of_the_plain_network(mobilenet_weights: 
     np.testing.assert_allclose(features, expected, atol=1e-4)
 
 
-def test_a_trunk_of_keras_applications_keeps_its_averages_in_training():
+def test_a_trunk_of_kerasapplications_keeps_its_averages_in_training():
     """Its BatchNorm runs in inference mode, also when it is fine-tuned; the head's does not."""
     tower = image_tower("MobileNetV2", input_size=32, output_dim=4, head_dim=4)
     before = [v.numpy() for v in tower.variables]

@@ -205,6 +205,15 @@ def test_known_words_start_from_their_vectors(scenes: Path, tmp_path: Path):
     np.testing.assert_array_equal(embedding.numpy(), expected)
 
 
+def test_vectors_that_may_be_cut_short_are_told(scenes: Path, tmp_path: Path):
+    found, lines = stage(1, scenes, tmp_path), []
+    path = tmp_path / "glove.txt"
+    path.write_text(found.encoder.words[0] + " 0.5" * 8)
+    load_vectors(found.model, path, found.encoder.words, lowercase=False, say=lines.append)
+    (line,) = lines
+    assert line.startswith(f"warning: {path} has no line end behind its last line")
+
+
 def test_vectors_of_another_width_are_the_users_mistake(scenes: Path, tmp_path: Path):
     found = stage(1, scenes, tmp_path)
     path = tmp_path / "vectors.npz"

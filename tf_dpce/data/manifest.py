@@ -40,12 +40,22 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """One split; `instances` are the classes 0 to `instances - 1` of the instance loss."""
+    """One split.
+
+    Attributes:
+        pictures: their number.
+        captions: their number.
+        instances: the classes 0 to `instances - 1` of the instance loss.
+        shards: the files.
+        lone_instances: how many of these, persons mostly, have one picture alone; pictures that are
+            instances of their own do not count. None in a manifest of an earlier version.
+    """
 
     pictures: int
     captions: int
     instances: int
     shards: tuple[ShardInfo, ...]
+    lone_instances: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,8 @@ class Manifest:
         split_digest: digest of which picture is in which split, whatever their order.
         splits: by name.
         rejected: number of lines of `rejected.jsonl`.
+        caption_lengths: number of training captions by how many words of the vocabulary they have.
+            None in a manifest of an earlier version.
         format: version of this layout.
     """
 
@@ -74,6 +86,7 @@ class Manifest:
     split_digest: str
     splits: Mapping[str, SplitInfo]
     rejected: int
+    caption_lengths: Mapping[int, int] | None = None
     format: int = FORMAT
 
     def save(self, folder: Path) -> None:
@@ -162,8 +175,11 @@ def _parse(path: Path, value: Any) -> Manifest:
         raise UserError(f"{path} has format {found}, not {FORMAT}: run prepare again")
     try:
         splits = {name: _parse_split(split) for name, split in value["splits"].items()}
+        if lengths := value.get("caption_lengths"):
+            # JSON has no other keys than text.
+            value |= {"caption_lengths": {int(n): count for n, count in lengths.items()}}
         return Manifest(**(value | {"splits": splits}))
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise UserError(f"{path} is damaged: run prepare again") from None
 
 

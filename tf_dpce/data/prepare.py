@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tf_dpce.data.lengths import count_lengths
 from tf_dpce.data.manifest import (
     MANIFEST_FILE,
     REJECTED_FILE,
@@ -38,11 +39,15 @@ from tf_dpce.sources.pair import SPLITS, Pair, Picture, Rejected, group_pairs
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` left behind: the manifest, what it refused, and the files' paths."""
+    """What `prepare` left behind: the manifest, what it refused, and the files' paths.
+
+    `doubt` is a line on what may be missing of the word vectors, empty where nothing is.
+    """
 
     manifest: Manifest
     rejected: tuple[Rejected, ...]
     files: tuple[Path, ...]
+    doubt: str = ""
 
 
 def prepare(
@@ -105,9 +110,10 @@ def prepare(
             split_digest=sha256_lines(sorted(writer.members)),
             splits=splits,
             rejected=len(rejected),
+            caption_lengths=count_lengths(writer.training_captions, words, lowercase),
         )
         files = _publish(folder, out, manifest)
-    return Prepared(manifest, tuple(rejected), files)
+    return Prepared(manifest, tuple(rejected), files, file.doubt if file else "")
 
 
 def _drop_empty_captions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,8 @@ class SplitWriter:
         if split == "train":
             self.training_captions = captions
         self.members += [f"{split}\t{picture.image_id}" for picture in kept]
-        return SplitInfo(len(kept), len(captions), len(instances), tuple(shards))
+        lone = _lone_instances(kept)
+        return SplitInfo(len(kept), len(captions), len(instances), tuple(shards), lone)
 
     def _records(
         self, pictures: Sequence[Picture], kept: list[Picture], instances: dict[str, int]
@@ -86,6 +88,12 @@ class SplitWriter:
             f"none of the {pictures} pictures of the split {split!r} can be used, "
             f"the last of them {last.path}: {last.reason}"
         )
+
+
+def _lone_instances(pictures: Sequence[Picture]) -> int:
+    """Counts instances with one picture, but for pictures that are instances of their own."""
+    shown = Counter(item.instance for item in pictures if item.instance != item.image_id)
+    return sum(count == 1 for count in shown.values())
 
 
 def picture_fault(contents: bytes) -> str | None:

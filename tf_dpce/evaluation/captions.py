@@ -23,12 +23,16 @@ class CaptionCounts:
         words: of all captions; prepared data has none without a word.
         known_words: those that the vocabulary holds.
         without_known_word: captions that have none of them.
+        cut: captions with more known words than an encoder has places.
+        lost_words: known words beyond the last place.
     """
 
     per_picture: np.ndarray
     words: int
     known_words: int
     without_known_word: int
+    cut: int
+    lost_words: int
 
     @property
     def pictures(self) -> np.ndarray:
@@ -55,7 +59,7 @@ def count_captions(folder: Path, split: str, encoder: CaptionEncoder) -> Caption
         lambda captions: _count(encoder, captions),
         input_signature=[tf.TensorSpec([None], tf.string)],
     )
-    per_picture, totals = [], np.zeros(3, np.int64)
+    per_picture, totals = [], np.zeros(5, np.int64)
     for batch in caption_groups(folder, split, _PICTURES):
         per_picture.append(batch["captions"].row_lengths().numpy())
         totals += count(batch["captions"].flat_values).numpy()
@@ -63,8 +67,10 @@ def count_captions(folder: Path, split: str, encoder: CaptionEncoder) -> Caption
 
 
 def _count(encoder: CaptionEncoder, captions: tf.Tensor) -> tf.Tensor:
-    """Returns words, known words and captions without one, int64 `[3]`."""
+    """Returns the last five of `CaptionCounts`, int64 `[5]`."""
     ids = encoder.look_up(captions)
     known = tf.reduce_sum(tf.cast(ids > 0, tf.int64), axis=1)
     words = tf.size(ids.flat_values, tf.int64)
-    return tf.stack([words, tf.reduce_sum(known), tf.math.count_nonzero(known == 0)])
+    beyond = tf.maximum(known - encoder.max_length, 0)
+    counts = [tf.math.count_nonzero(known == 0), tf.math.count_nonzero(beyond)]
+    return tf.stack([words, tf.reduce_sum(known), *counts, tf.reduce_sum(beyond)])

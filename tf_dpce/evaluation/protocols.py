@@ -129,8 +129,9 @@ def evaluate_split(
 
     Returns:
         What `retrieval_metrics` or `identity_metrics` returns, averaged over the folds of the
-        protocol; `pictures` and `captions`, how many were scored; and `vocabulary`, how much of
-        all captions of the split the model knows, as in `CaptionCounts.coverage`.
+        protocol; `pictures` and `captions`, how many were scored; and of all captions of the
+        split, `vocabulary`, how much of them the model knows, as in `CaptionCounts.coverage`, and
+        `cut_off`: the model's places, the captions that have more known words, and these words.
 
     Raises:
         UserError: an unknown protocol, a split that does not exist or is empty, one that has not
@@ -160,6 +161,11 @@ def evaluate_split(
         **chosen.score(added(looks), added([texts]), counts.pictures),
         "pictures": info.pictures,
         "vocabulary": counts.coverage(),
+        "cut_off": {
+            "places": caption_encoder.max_length,
+            "captions": counts.cut,
+            "words": counts.lost_words,
+        },
     }
 
 

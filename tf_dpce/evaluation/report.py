@@ -16,6 +16,8 @@ _HEADINGS = {
     **{"r1": "R@1", "r5": "R@5", "r10": "R@10", "medr": "MedR", "meanr": "MeanR"},
     **{"map": "mAP", "minp": "mINP"},
 }
+# Of a digest, enough to tell splits apart at a glance.
+_DIGITS = 12
 
 
 def metrics_path(run: Path, data: Path, split: str, protocol: str, views: Views = PLAIN) -> Path:
@@ -36,15 +38,25 @@ def save_metrics(path: Path, metrics: dict[str, Any], origin: dict[str, Any]) ->
     write_json(path, {**metrics, **origin})
 
 
-def metrics_table(metrics: dict[str, Any], title: str) -> Table:
-    """Returns what `evaluate_split` does as a table: one row a direction that was measured."""
-    known = metrics["vocabulary"]
-    caption = (
-        f"rsum {metrics['rsum']:.1f}\n"
+def metrics_table(metrics: dict[str, Any], title: str, split_digest: str) -> Table:
+    """Lays out what `evaluate_split` returns: one row a direction that was measured.
+
+    Args:
+        metrics: what `evaluate_split` returns.
+        title: above the table.
+        split_digest: of the data; its beginning stands below, as numbers on other splits do not
+            compare.
+    """
+    known, cut = metrics["vocabulary"], metrics["cut_off"]
+    lines = (
+        f"rsum {metrics['rsum']:.1f}",
         f"words known {known['known_words']:.1f} %, "
-        f"captions without one {known['captions_without_known_word']:.1f} %"
+        f"captions without one {known['captions_without_known_word']:.1f} %",
+        f"captions cut after {cut['places']} words {cut['captions']:,}, "
+        f"words lost {cut['words']:,}",
+        f"split {split_digest[:_DIGITS]}",
     )
-    table = Table(title=title, caption=caption)
+    table = Table(title=title, caption="\n".join(lines))
     headings, rows = metrics_rows({"": metrics})
     table.add_column("")
     for heading in headings:

@@ -38,11 +38,13 @@ class VectorFile(ABC):
         path: of the file.
         width: E, the number of numbers in a vector.
         unit: what `Row.number` counts.
+        doubt: once all rows were read, a line on what may be missing; empty where nothing is.
     """
 
     path: Path
     width: int
     unit = "row"
+    doubt = ""
 
     @abstractmethod
     def rows(self) -> Iterator[Row]:

@@ -25,12 +25,16 @@ class TextVectors(VectorFile):
     Where the first line is two whole numbers, they are N and E, and N lines follow: word2vec's
     form. Words may hold spaces, as a few of GloVe 840B do, but no number of their own behind one:
     such a line counts as one of another width.
+
+    A last line without a line end may be whole, as some programs leave it, or cut in its last
+    number. It is refused where this number ends in no digit, and told as a `doubt` elsewhere.
     """
 
     unit = "line"
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._unended = False
         number, first = next(self._lines(), (1, b""))
         self._count: int | None = None
         if counts := read_counts(path, first):
@@ -49,6 +53,13 @@ class TextVectors(VectorFile):
             yield self._split(number, line)
         if self._count not in (None, found):
             raise self._damage(f"promises {self._count} vectors and holds {found}")
+        if self._unended:
+            if not line[-1:].isdigit():
+                raise self._damage(f"ends within a number of line {number}")
+            self.doubt = (
+                f"{self.path} has no line end behind its last line, {number}: if the file was cut "
+                "there, words are missing and the last number is another"
+            )
 
     def vector(self, row: Row) -> np.ndarray:
         try:
@@ -61,6 +72,7 @@ class TextVectors(VectorFile):
             # No more at a time: what is no text may have no line ends.
             lines = iter(lambda: stream.readline(AHEAD), b"")
             for number, line in enumerate(lines, start=1):
+                self._unended = not line.endswith(b"\n")
                 # word2vec leaves a space at the end of each line.
                 if line := line.rstrip(b" \r\n"):
                     yield number, line

@@ -9,6 +9,7 @@ from tf_dpce.errors import UserError
 from tf_dpce.sources.lines import read_lines
 from tf_dpce.sources.pair import Pair, Rejected
 from tf_dpce.sources.paths import existing_folder
+from tf_dpce.sources.splits import read_split_file
 from tf_dpce.sources.tokens import read_tokens
 
 IMAGE_FOLDER = "Flicker8k_Dataset"
@@ -24,7 +25,10 @@ _REMEDY = "give the one that holds Flickr8k as --root"
 
 
 def read_flickr8k(
-    root: Path, images: Path | None = None, annotations: Path | None = None
+    root: Path,
+    images: Path | None = None,
+    annotations: Path | None = None,
+    split_file: Path | None = None,
 ) -> Iterator[Pair | Rejected]:
     """Reads the captions of Flickr8k, as `read_tokens` does.
 
@@ -32,6 +36,7 @@ def read_flickr8k(
         root: folder that holds `Flicker8k_Dataset` and `Flickr8k_text`.
         images: folder of pictures, where it is not `root/Flicker8k_Dataset`.
         annotations: folder of text files, where it is not `root/Flickr8k_text`.
+        split_file: lines of `image<TAB>split`, in place of the official lists.
 
     Yields:
         A `Pair` for each caption that can be used, a `Rejected` for the rest.
@@ -41,7 +46,8 @@ def read_flickr8k(
     """
     images = existing_folder(images or root / IMAGE_FOLDER, _REMEDY)
     annotations = existing_folder(annotations or root / TEXT_FOLDER, _REMEDY)
-    yield from read_tokens(annotations / CAPTION_FILE, images, _read_splits(annotations))
+    splits = read_split_file(split_file) if split_file else _read_splits(annotations)
+    yield from read_tokens(annotations / CAPTION_FILE, images, splits)
 
 
 def _read_splits(annotations: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from tf_dpce.sources.json_file import Node, read_annotations
 from tf_dpce.sources.listing import Listing, listed_pairs
 from tf_dpce.sources.pair import Pair, Rejected
 from tf_dpce.sources.paths import existing_folder
-from tf_dpce.sources.splits import check_split, picture_name
+from tf_dpce.sources.splits import check_split, picture_name, read_split_file
 
 # What is left of MSCOCO's validation pictures; all who compare with these splits train on it.
 _TRAINED_ON = "restval"
@@ -35,7 +35,9 @@ def karpathy_dataset(listed: Node) -> str:
     return listed["dataset"].text() if "dataset" in listed else ""
 
 
-def read_karpathy(listed: Node, root: Path) -> Iterator[Pair | Rejected]:
+def read_karpathy(
+    listed: Node, root: Path, split_file: Path | None = None
+) -> Iterator[Pair | Rejected]:
     """Reads pictures, captions and splits; every picture is an instance of its own.
 
     All captions of a picture are kept, as they were written (`raw`): MSCOCO has six or seven for
@@ -44,22 +46,30 @@ def read_karpathy(listed: Node, root: Path) -> Iterator[Pair | Rejected]:
     Args:
         listed: what `load_karpathy` returns.
         root: folder of the pictures; for MSCOCO the one that holds `train2014` and `val2014`.
+        split_file: lines of `image<TAB>split`, in place of the file's own splits.
 
     Yields:
-        A `Pair` for each caption, a `Rejected` for each picture that has none or is listed twice.
+        A `Pair` for each caption, a `Rejected` for each picture that has none, is listed twice or
+        is not in the split file.
 
     Raises:
         UserError: the folder is missing, the file is of another shape, a split is unknown, or no
             picture can be used.
     """
     root = existing_folder(root, "give that of the pictures as --root")
-    yield from listed_pairs(listed.file, map(_listing, listed["images"].items()), root)
+    splits = read_split_file(split_file) if split_file else None
+    listings = (_listing(picture, own_split=splits is None) for picture in listed["images"].items())
+    yield from listed_pairs(listed.file, listings, root, splits)
 
 
-def _listing(picture: Node) -> Listing:
+def _listing(picture: Node, own_split: bool) -> Listing:
     folder = picture["filepath"].text() if "filepath" in picture else ""
     image = picture_name(os.path.join(folder, picture["filename"].text()))
     captions = tuple(sentence["raw"].text() for sentence in picture["sentences"].items())
-    split = picture["split"].text()
-    split = "train" if split == _TRAINED_ON else check_split(split, picture.where)
+    split = _split(picture) if own_split else None
     return Listing(image, captions, split, image, picture.where)
+
+
+def _split(picture: Node) -> str:
+    split = picture["split"].text()
+    return "train" if split == _TRAINED_ON else check_split(split, picture.where)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tf_dpce.errors import UserError
@@ -17,7 +17,7 @@ class Listing:
     Attributes:
         image: its path below the folder of pictures, in the one spelling of `picture_name`.
         captions: sentences.
-        split: one of `SPLITS`, None where it is in none.
+        split: the file's own, one of `SPLITS`; None where it names none.
         instance: class of the instance loss.
         origin: file and place, for messages.
     """
@@ -30,7 +30,10 @@ class Listing:
 
 
 def listed_pairs(
-    annotations: Path, listings: Iterable[Listing], folder: Path
+    annotations: Path,
+    listings: Iterable[Listing],
+    folder: Path,
+    splits: Mapping[str, str] | None = None,
 ) -> Iterator[Pair | Rejected]:
     """Turns listings into pairs; whether a picture is there is left to the audit.
 
@@ -38,18 +41,23 @@ def listed_pairs(
         annotations: where the listings are from, for messages.
         listings: of one data set.
         folder: that the pictures' paths start from, absolute.
+        splits: of each picture, by its name, in place of the listings' own.
 
     Yields:
-        A `Pair` for each caption, a `Rejected` for each picture that cannot be used or is listed
-        once more. What is listed again with another split or instance gives pairs again, for which
-        `group_pairs` raises an error that names both places.
+        A `Pair` for each caption, a `Rejected` for each picture that cannot be used, is listed
+        once more, or is in `splits` alone. What is listed again with another split or instance
+        gives pairs again, for which `group_pairs` raises an error that names both places.
 
     Raises:
         UserError: no picture can be used.
     """
     first: dict[str, Listing] = {}
     last: Rejected | None = None
+    unlisted = dict.fromkeys(splits or ())
     for listing in listings:
+        unlisted.pop(listing.image, None)
+        if splits is not None:
+            listing = replace(listing, split=splits.get(listing.image))
         path = folder / listing.image
         reason = _reason(listing, first)
         if reason:
@@ -62,6 +70,7 @@ def listed_pairs(
     if not first:
         why = f", the last of them {last.path}: {last.reason}" if last else ""
         raise UserError(f"{annotations} lists no picture that can be used{why}")
+    yield from (Rejected(str(folder / image), "no caption") for image in unlisted)
 
 
 def _reason(listing: Listing, first: dict[str, Listing]) -> str | None:

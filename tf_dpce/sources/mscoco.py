@@ -56,9 +56,8 @@ def read_mscoco(
     # A picture without a caption will be refused, so it fills no split.
     captioned = (image for image, picture in told.items() if picture.captions)
     splits = given_or_drawn_splits(split_file, captioned, seed, _HELD_OUT)
-    listings = (picture.listing(splits.get(image)) for image, picture in told.items())
-    yield from listed_pairs(annotations, listings, root)
-    yield from (Rejected(str(root / image), "no caption") for image in splits if image not in told)
+    listings = (picture.listing() for picture in told.values())
+    yield from listed_pairs(annotations, listings, root, splits)
 
 
 @dataclass(slots=True)
@@ -69,8 +68,8 @@ class _Told:
     origin: str
     captions: list[str] = field(default_factory=list)
 
-    def listing(self, split: str | None) -> Listing:
-        return Listing(self.image, tuple(self.captions), split, self.image, self.origin)
+    def listing(self) -> Listing:
+        return Listing(self.image, tuple(self.captions), None, self.image, self.origin)
 
 
 def _read_captions(annotations: Path) -> tuple[dict[str, _Told], list[Rejected]]:

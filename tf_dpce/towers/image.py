@@ -14,7 +14,6 @@ from tf_dpce.errors import UserError
 from tf_dpce.towers.layers import (
     InferenceMode,
     RowDropout,
-    SumOverPlaces,
     batch_norm,
     fan_in_uniform,
 )
@@ -26,7 +25,7 @@ SMALL = "small"
 _SMALL = ((32, 2), (64, 2), (96, 2), (128, 1), (96, 2))
 _WHAT = 3
 
-_CUT_AT_FC7 = ("VGG16", "VGG19")
+CUT_AT_FC7 = ("VGG16", "VGG19")
 
 
 def image_tower(
@@ -70,63 +69,13 @@ def image_tower(
     return keras.Model(pixels, head(trunk(pixels)), name=name)
 
 
-def resized_tower(tower: keras.Model, backbone: str, input_size: int) -> keras.Model:
-    """Builds a trained tower anew for pictures of another size.
-
-    Args:
-        tower: what `image_tower` returned. Its head is shared, its trunk's weights are copied.
-        backbone: of the tower.
-        input_size: side of the square pictures, in pixels.
-
-    Raises:
-        UserError: the trunk's features depend on the size.
-    """
-    if input_size == tower.input_shape[1]:
-        return tower
-    _check_any_size(tower, backbone)
-    trunk = image_trunk(backbone, None, input_size)
-    trunk.set_weights(tower.get_layer("image_trunk").get_weights())
-    pixels = keras.Input((input_size, input_size, 3), name="image")
-    return keras.Model(pixels, tower.get_layer("image_head")(trunk(pixels)), name=tower.name)
-
-
-def convolutional_tower(tower: keras.Model, backbone: str) -> keras.Model:
-    """Builds a trained tower anew for pictures of any sides, as the authors' test has it.
-
-    Where the tower averages the trunk's map over all places, this one averages a window of that
-    size wherever it fits, applies the head at each and adds their features. A square picture of
-    the tower's own size has one such place, and the same feature.
-
-    Args:
-        tower: what `image_tower` returned. Its head is shared, its trunk's weights are copied.
-        backbone: of the tower.
-
-    Returns:
-        A model from float32 RGB `[B, H, W, 3]` in 0..255, no side shorter than the tower's, to
-        features `[B, D]`.
-
-    Raises:
-        UserError: the trunk's features depend on the size.
-    """
-    _check_any_size(tower, backbone)
-    trained = tower.get_layer("image_trunk").get_layer("image_network").layer
-    constructor, preprocess = _application(backbone)
-    network = _load(constructor, backbone, None, None)
-    network.set_weights(trained.get_weights())
-    maps = keras.Model(network.input, network.layers[-1].input, name=network.name)
-    pixels = keras.Input((None, None, 3), name="image")
-    places = layers.AveragePooling2D(trained.layers[-1].input.shape[1:3], strides=1)
-    head = SumOverPlaces(tower.get_layer("image_head"))
-    return keras.Model(pixels, head(places(InferenceMode(maps)(preprocess(pixels)))))
-
-
 def image_trunk(backbone: str, weights: str | None, input_size: int) -> keras.Model:
     """Builds the trunk: float32 RGB `[B, S, S, 3]` in 0..255 -> pooled features `[B, F]`."""
     pixels = keras.Input((input_size, input_size, 3), name="pixels")
     if backbone == SMALL:
         return keras.Model(pixels, _small_features(pixels), name="image_trunk")
-    constructor, preprocess = _application(backbone)
-    network = _load(constructor, backbone, weights, input_size)
+    constructor, preprocess = application(backbone)
+    network = load_network(constructor, backbone, weights, input_size)
     # Its BatchNorm runs on ImageNet's averages, also when it is fine-tuned: batches are small, and
     # weights with BatchNorm folded in know no other mode.
     features = InferenceMode(network, name="image_network")(preprocess(pixels))
@@ -187,29 +136,28 @@ def _small_features(pixels: keras.KerasTensor) -> keras.KerasTensor:
     return layers.Concatenate(name="image_features")([where, what])
 
 
-def _check_any_size(tower: keras.Model, backbone: str) -> None:
-    trunk = tower.get_layer("image_trunk")
-    pooled = backbone != SMALL and isinstance(
-        trunk.get_layer("image_network").layer.layers[-1], layers.GlobalAveragePooling2D
-    )
-    if not pooled:
-        raise UserError(
-            f"{backbone} takes only squares of the {tower.input_shape[1]} pixels that it was "
-            "trained on, as it does not end in an average over all places: leave other sizes out"
-        )
-
-
-def _load(
+def load_network(
     constructor: Callable[..., keras.Model],
     backbone: str,
     weights: str | None,
     input_size: int | None,
 ) -> keras.Model:
+    """Returns the network of a trunk, without its scaling; an `input_size` of None takes any.
+
+    Args:
+        constructor: of `keras.applications`.
+        backbone: its name.
+        weights: "imagenet", a file, or None (random).
+        input_size: side of the square pictures, in pixels.
+
+    Raises:
+        UserError: there are no such weights, or they are of another network.
+    """
     if weights not in (None, "imagenet") and not Path(weights).is_file():
         raise UserError(f"weights file {weights} does not exist; give 'imagenet', 'none' or a file")
     shape = (input_size, input_size, 3)
     try:
-        if backbone in _CUT_AT_FC7:
+        if backbone in CUT_AT_FC7:
             return _up_to_fc7(constructor(weights=weights, input_shape=shape))
         return constructor(include_top=False, weights=weights, input_shape=shape, pooling="avg")
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
@@ -233,7 +181,7 @@ def _up_to_fc7(network: keras.Model) -> keras.Model:
     return keras.Model(network.input, features, name=network.name)
 
 
-def _application(
+def application(
     backbone: str,
 ) -> tuple[Callable[..., keras.Model], Callable[..., keras.KerasTensor]]:
     """Returns the constructor of that name and the `preprocess_input` that belongs to it."""

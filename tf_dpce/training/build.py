@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -61,7 +61,13 @@ def text_tower_of(config: Config, vocabulary_size: int) -> keras.Model:
     return tower(*common, text.widths, width, **dropouts)
 
 
-def load_vectors(model: DualPath, path: Path, words: Sequence[str], lowercase: bool) -> int:
+def load_vectors(
+    model: DualPath,
+    path: Path,
+    words: Sequence[str],
+    lowercase: bool,
+    say: Callable[[str], None] = lambda line: None,
+) -> int:
     """Puts word vectors from a file in place of random ones; returns for how many words.
 
     Args:
@@ -69,6 +75,7 @@ def load_vectors(model: DualPath, path: Path, words: Sequence[str], lowercase: b
         path: file of word vectors.
         words: the vocabulary.
         lowercase: whether it is lower-cased: see `look_up`.
+        say: called with a line where the file may be cut short.
 
     Raises:
         UserError: the file cannot be read, its vectors have another width, or it knows no word.
@@ -80,6 +87,8 @@ def load_vectors(model: DualPath, path: Path, words: Sequence[str], lowercase: b
             f"{embedding.output_dim}: set --text.embedding_dim {file.width}, or give another file"
         )
     rows, found = look_up(file, words, lowercase)
+    if file.doubt:
+        say(f"warning: {file.doubt}")
     if not found.any():
         raise UserError(f"{path} has no vector for any word of the vocabulary: give another file")
     embedding.embeddings.assign(np.where(found[:, None], rows, embedding.embeddings.numpy()))

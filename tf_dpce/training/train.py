@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.config import Config, to_dict
+from tf_dpce.data.lengths import tell_cut_captions
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import Stopped, UserError
 from tf_dpce.files import publish_file, sha256_lines, sole_writer, write_json
@@ -99,6 +100,7 @@ def train(
         model = _build(config, words, manifest, workers, say)
         _restore(workers, model, lambda: init_from and find_checkpoint(init_from, "best"))
         encoder = caption_encoder(config, words, manifest.lowercase)
+        tell_cut_captions(manifest, encoder.max_length, say)
         if workers.is_chief and manifest.splits["val"].captions:
             tell_unknown_words(data, "val", encoder, say)
         with _folder(workers, run, saved, data / VOCABULARY_FILE, resume):
@@ -245,7 +247,7 @@ def _build(
     with workers.strategy.scope():
         model = build_model(config, len(words), manifest.splits["train"].instances)
         if config.vectors is not None:
-            known = load_vectors(model, Path(config.vectors), words, manifest.lowercase)
+            known = load_vectors(model, Path(config.vectors), words, manifest.lowercase, say)
             say(f"{known} of {len(words)} words start from {config.vectors}")
     return model
 
