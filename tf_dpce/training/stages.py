@@ -26,6 +26,7 @@ from tf_dpce.evaluation.embed import embed_images, embed_texts
 from tf_dpce.evaluation.metrics import retrieval_metrics
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
+from tf_dpce.training.build import stage_losses
 from tf_dpce.training.callbacks import (
     Checkpoints,
     RestoreMetrics,
@@ -98,7 +99,8 @@ class Stage:
         checkpoints = self._checkpoints(network, start)
         watch = Watch(self.number, self.settings.loss, self._waiting, self.say)
         callbacks = stage_callbacks(
-            *(self.run, self.number, self._validation(network), watch, checkpoints),
+            *(self.run, self.number, stage_losses(self.settings.loss)[1]),
+            *(self._validation(network), watch, checkpoints),
             writes=self.workers.is_chief,
         )
         for part in parts_left(start, self.settings.epochs, order.steps_per_epoch):
