@@ -60,6 +60,7 @@ def run(arguments: Namespace) -> None:
     """Scores, shows the table and saves it in the run's folder."""
     from rich.console import Console
 
+    from tf_dpce.data.damage import told_of_damage
     from tf_dpce.evaluation.protocols import evaluate_split, protocol_named, split_named
     from tf_dpce.evaluation.report import metrics_path, metrics_table, save_metrics
     from tf_dpce.evaluation.views import Views
@@ -74,7 +75,7 @@ def run(arguments: Namespace) -> None:
     views = Views(*(arguments.flip, sizes, arguments.whole, arguments.shifts, arguments.float16))
     # Before the long work: a training that still runs may put another best in its place.
     checkpoint_sha256 = sha256_file(trained.checkpoint)
-    with progress("pictures and captions") as report:
+    with progress("pictures and captions") as report, told_of_damage(data):
         metrics = evaluate_split(
             trained.model,
             trained.caption_encoder,

@@ -22,22 +22,23 @@ OPTIONS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("replicas", "kills", "metrics_rtol"),
+    ("replicas", "sampled", "kills", "metrics_rtol"),
     [
-        (1, (10, 10), 0.0),
+        (1, 0, (10, 10), 0.0),
+        (1, 8, (3, 3), 0.0),
         # Restored sums are spread over replicas, and added up again in another order.
-        (2, (2, 2), 1e-6),
+        (2, 0, (2, 2), 1e-6),
     ],
 )
 def test_kills_at_random_moments_change_nothing(
-    tmp_path: Path, replicas: int, kills: tuple[int, int], metrics_rtol: float
+    tmp_path: Path, replicas: int, sampled: int, kills: tuple[int, int], metrics_rtol: float
 ):
     data, whole, killed = (tmp_path / name for name in ("data", "whole", "killed"))
     prepare_scenes(data)
-    process = start(data, whole, replicas=replicas, **OPTIONS)
+    options = OPTIONS | {"replicas": replicas, "model__sampled_negatives": sampled}
+    process = start(data, whole, **options)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
-    draws, options = random.Random(7), OPTIONS | {"replicas": replicas}
-    torn = kill_often(data, killed, kills, 3 * STEPS, draws, **options)
+    torn = kill_often(data, killed, kills, 3 * STEPS, random.Random(7), **options)
     assert torn, "some kills came while a checkpoint was being written"
     assert differences(whole, killed, metrics_rtol) == []

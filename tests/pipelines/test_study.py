@@ -15,7 +15,7 @@ from tests.scenes import SIZE, prepare_scenes
 from tf_dpce.machine import code_version, machine_facts
 from tf_dpce.studies import arms
 from tf_dpce.studies.study import curve
-from tf_dpce.training.callbacks import read_history
+from tf_dpce.training.history import read_history
 from tf_dpce.training.run import read_config
 
 MINUTES = 0.001

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -12,6 +14,7 @@ from tf_dpce.errors import UserError
 from tf_dpce.search.digest import model_digest
 from tf_dpce.training.checkpoint import (
     Progress,
+    check_own,
     checkpoint_path,
     find_checkpoint,
     read_progress,
@@ -21,6 +24,7 @@ from tf_dpce.training.checkpoint import (
 )
 
 PROGRESS = Progress(stage=2, epoch=3, step=17, best_rsum=123.25)
+START = Progress(stage=1, epoch=0, step=0, best_rsum=-1.0, run="own")
 
 
 def variables(seed: int = 0, width: int = 3, name: str = "kernel") -> list[keras.Variable]:
@@ -146,7 +150,7 @@ def test_a_checkpoint_of_another_model_changes_nothing(tmp_path: Path, other: di
 def test_a_checkpoint_of_a_smaller_model_is_the_users_mistake(tmp_path: Path):
     path = tmp_path / "last.npz"
     save_checkpoint(path, variables(0)[:2], PROGRESS)
-    with pytest.raises(UserError, match="holds 2 variables, the model 3"):
+    with pytest.raises(UserError, match="holds 2 variables, the model 3: give the options"):
         restore_checkpoint(path, variables(1))
 
 
@@ -160,7 +164,7 @@ def test_the_names_of_checkpoints():
 def keep_two(run: Path) -> tuple[Path, Path]:
     last, previous = (checkpoint_path(run, 1, kind) for kind in ("last", "previous"))
     for step in (1, 2, 3):
-        save_checkpoint(last, variables(step), Progress(1, 0, step, -1.0), previous)
+        save_checkpoint(last, variables(step), replace(START, step=step), previous)
     return last, previous
 
 
@@ -168,7 +172,7 @@ def resumed(run: Path) -> tuple[int | None, list[str]]:
     """The step that a run goes on after, and what it says."""
     said: list[str] = []
     restored = variables(0)
-    found = restore_last(run, 1, restored, said.append)
+    found = restore_last(run, START, restored, said.append)
     if found is not None:
         assert values(restored) == values(variables(found[0].step))
     return (found and found[0].step), said
@@ -212,7 +216,36 @@ def test_two_damaged_ones_are_told(tmp_path: Path):
 def test_a_checkpoint_of_another_model_is_not_passed_over(tmp_path: Path):
     keep_two(tmp_path)
     with pytest.raises(UserError, match="stage1-last.npz is of another model"):
-        restore_last(tmp_path, 1, variables(0, width=4), lambda line: None)
+        restore_last(tmp_path, START, variables(0, width=4), lambda line: None)
+
+
+@pytest.mark.parametrize("kind", ["last", "previous"])
+@pytest.mark.parametrize("other", [{"run": "another's"}, {"stage": 2}])
+def test_a_checkpoint_of_another_run_or_stage_changes_nothing(
+    tmp_path: Path, other: dict, kind: str
+):
+    path = checkpoint_path(tmp_path, 1, kind)
+    save_checkpoint(path, variables(1), replace(START, **other))
+    restored = variables(0)
+    told = f"stage1-{kind}.npz was written by another run or stage: put this run's own file back"
+    with pytest.raises(UserError, match=told):
+        restore_last(tmp_path, START, restored, lambda line: None)
+    with pytest.raises(UserError, match=told):
+        check_own(path, START)
+    assert values(restored) == values(variables(0))
+    # As something to begin with, that of any run will do.
+    assert restore_checkpoint(path, restored)[0].run == other.get("run", "own")
+
+
+def test_a_checkpoint_without_a_digest_is_taken_for_the_runs_own(tmp_path: Path):
+    path = checkpoint_path(tmp_path, 1, "last")
+    save_checkpoint(path, variables(1), PROGRESS)
+    stored = dict(np.load(path))
+    # As an earlier version wrote it.
+    before = {"stage": 1, "epoch": 3, "step": 17, "best_rsum": 123.25}
+    stored["progress"] = np.frombuffer(json.dumps(before).encode(), np.uint8)
+    np.savez(path, **stored)
+    assert restore_last(tmp_path, START, variables(0), print)[0] == Progress(1, 3, 17, 123.25, "")
 
 
 # --- which one a run is known by ------------------------------------------------------------------

@@ -98,7 +98,7 @@ def test_other_losses_take_an_odd_batch(change: dict):
 def test_negatives_are_fewer_than_the_instances(negatives: int):
     config = stages(model={"sampled_negatives": negatives}, stage1={})
     check_sampling(config, (1,), instances=negatives + 1)
-    told = rf"--model.sampled_negatives {negatives} takes more than the {negatives} training inst"
+    told = rf"--model.sampled_negatives {negatives} is not smaller than the {negatives} training "
     with pytest.raises(UserError, match=told):
         check_sampling(config, (1,), instances=negatives)
     # The exact classifier asks for nothing.

@@ -26,7 +26,7 @@ from tf_dpce.data.pipeline import (
 from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.towers.image import image_trunk
-from tf_dpce.training.features import FeatureCache, cached_features
+from tf_dpce.training.features import FeatureCache, _key, cached_features
 
 PLACES, VIEWS = 40, 3
 IMAGE = ImageConfig("small", SIZE)
@@ -196,6 +196,18 @@ def test_evaluation_from_it_is_evaluation_through_the_trunk(
         np.testing.assert_array_equal(batch["instance"], expected["instance"])
         features = trunk(expected["image"], training=False)
         np.testing.assert_allclose(batch["image"], features, rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.001, 0.5])
+def test_a_file_that_was_cut_is_made_anew(
+    cache: FeatureCache, trunk: keras.Model, data: Path, encoder: CaptionEncoder, kept: float
+):
+    (path,) = (data / "features").glob(f"train-{_key(trunk, data, 'train', IMAGE, VIEWS)}.npy")
+    contents = path.read_bytes()
+    path.write_bytes(contents[: int(kept * len(contents))])
+    again = cached_features(trunk, data, "train", IMAGE, encoder, VIEWS)
+    assert path.read_bytes() == contents
+    np.testing.assert_array_equal(again.features, np.load(path))
 
 
 def test_a_full_disk_is_met_before_the_work(

@@ -95,7 +95,8 @@ def test_it_is_the_nearest_caption_of_an_instance_outside_the_batch(
     mined = network(captions, rectify)
     anchors = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float32)
     batch_ids = np.array([100, 101, 102, 103, 104, 105])
-    texts, instances = mined._mine(tf.constant(anchors), tf.constant(batch_ids))
+    lent = (tf.zeros([3, PLACES], tf.int32), tf.zeros([3], tf.int64))
+    texts, instances = mined._mine(tf.constant(anchors), tf.constant(batch_ids), lent)
 
     # The plain way: one anchor and one candidate at a time.
     ids, owners = (value.numpy() for value in candidates(captions)(tf.constant(0, tf.int64)))
@@ -111,6 +112,20 @@ def test_it_is_the_nearest_caption_of_an_instance_outside_the_batch(
         best = max(scores, key=scores.__getitem__)
         assert texts[row].numpy().tolist() == ids[best].tolist()
         assert instances[row] == owners[best]
+
+
+def test_what_the_batch_lends_stays_where_every_candidate_is_of_the_batch(captions: CaptionTable):
+    mined, draw = network(captions), np.random.default_rng(2)
+    # All twelve instances, as where the pictures of a few people make a batch.
+    ids = tf.range(100, 112, dtype=tf.int64)
+    inputs = {
+        "image": tf.constant(draw.normal(size=(12, 5)).astype(np.float32)),
+        "text": tf.constant(draw.integers(1, WORDS, (12, PLACES)).astype(np.int32)),
+    }
+    targets = {"text_logits": ids, "pair": tf.stack([ids, tf.range(12, dtype=tf.int64)], axis=1)}
+    new_inputs, new_targets = mined.with_mined_texts(inputs, targets)
+    np.testing.assert_array_equal(new_inputs["text"], inputs["text"])
+    np.testing.assert_array_equal(new_targets["text_logits"], ids)
 
 
 def test_mining_leaves_anchors_and_moves_no_statistic(captions: CaptionTable):

@@ -31,7 +31,7 @@ from tf_dpce.errors import Stopped, UserError
 from tf_dpce.files import sole_writer
 from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
 from tf_dpce.training import train
-from tf_dpce.training.run import load_run, provenance
+from tf_dpce.training.run import load_run, provenance, run_digest
 
 
 def prepare_again(scenes: Path, folder: Path, seed: int) -> Manifest:
@@ -126,6 +126,7 @@ def test_the_best_checkpoint_is_that_of_the_best_epoch(finished: Path):
             "epoch": EPOCHS,
             "step": 0,
             "best_rsum": 0,
+            "run": run_digest(finished),
         }
 
 

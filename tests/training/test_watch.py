@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from tests.scenes import SIZE
+from tests.training.kills import history
 from tests.training.tiny import run_tiny
 from tf_dpce.config import LossConfig
 from tf_dpce.data.prepare import prepare
 from tf_dpce.errors import UserError
 from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
-from tf_dpce.training import watch
+from tf_dpce.training.features import FeatureCache
 from tf_dpce.training.watch import Watch, mean_cosine
 
 GIVEN = LossConfig(0, 0, 2.0, "ranking", "given", margin=0.5)
@@ -94,6 +95,10 @@ def test_the_mean_cosine_is_that_of_all_pairs(seed: int):
 # --- provoked in runs -----------------------------------------------------------------------------
 
 
+def warnings(capsys: pytest.CaptureFixture) -> list[str]:
+    return [li for li in capsys.readouterr().out.splitlines() if li.startswith("warning")]
+
+
 def test_a_run_that_diverges_ends_with_one_line_and_a_sound_checkpoint(
     scenes: Path, tmp_path: Path, capsys
 ):
@@ -104,14 +109,47 @@ def test_a_run_that_diverges_ends_with_one_line_and_a_sound_checkpoint(
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("error: the loss is ")
     assert "in stage 2, epoch 1: train anew with a lower --stage2.learning_rate" in line
-    with (run / "history.csv").open(newline="") as stream:
-        assert {row["stage"] for row in csv.DictReader(stream)} == {"1"}
+    assert {row["stage"] for row in history(run)} == {"1"}
 
 
 def test_a_run_that_waits_for_its_input_says_so(scenes: Path, tmp_path: Path, capsys, monkeypatch):
-    monkeypatch.setattr(watch, "_STARVED", 1e-9)
+    take = FeatureCache._take
+
+    def slow(self: FeatureCache, *rows: np.ndarray) -> tuple:
+        time.sleep(0.3)
+        return take(self, *rows)
+
+    # Two batches at a time are taken: 12 steps wait for 1.8 seconds, and compute far less.
+    monkeypatch.setattr(FeatureCache, "_take", slow)
     assert run_tiny(scenes, tmp_path / "run", stage2__epochs=0) == 0
-    assert "of the epoch went by without input" in capsys.readouterr().out
+    (line,) = warnings(capsys)
+    assert line.startswith("warning, stage 1, epoch 2: ")
+    assert "of the epoch went by without input" in line
+
+
+# A rate next to 0 leaves random vectors, among which right pairs are no nearer than wrong ones.
+@pytest.mark.parametrize("negatives", ["given", "batch"])
+def test_a_run_whose_only_loss_stays_at_its_margin_says_so(
+    scenes: Path, tmp_path: Path, capsys, negatives: str
+):
+    still = {"stage1__learning_rate": 1e-7, "stage2__epochs": 0}
+    loss = {"image_instance": 0, "text_instance": 0, "pair": 2, "pair_loss": "ranking"}
+    only = {f"stage1__loss__{key}": value for key, value in loss.items()}
+    run = tmp_path / "run"
+    assert run_tiny(scenes, run, **still, **only, stage1__loss__negatives=negatives) == 0
+    (line,) = warnings(capsys)
+    assert line.startswith("warning, stage 1, epoch 2: the ranking loss stays at its margin (")
+    for row in history(run):
+        assert float(row["pair_loss"]) == pytest.approx(float(row["loss"]) / 2)
+        assert row["image_logits_loss"] == row["text_logits_loss"] == ""
+
+
+def test_a_run_that_embeds_all_alike_says_so(scenes: Path, tmp_path: Path, capsys):
+    # Steps so long that the averages of BatchNorm stay far behind them.
+    assert run_tiny(scenes, tmp_path / "run", stage1__learning_rate=10.0, stage2__epochs=0) == 0
+    told = warnings(capsys)
+    for side in ("pictures", "sentences"):
+        assert [line for line in told if f"all {side} are embedded alike (mean cosine " in line]
 
 
 def test_captions_of_unknown_words_are_told_before_training(tmp_path: Path, capsys):

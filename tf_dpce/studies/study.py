@@ -18,8 +18,8 @@ from tf_dpce.files import read_json, sole_writer, write_json
 from tf_dpce.machine import code_version, machine_facts
 from tf_dpce.studies.arms import Arm, Question, trained_stages, with_epochs
 from tf_dpce.studies.size import parameters, text_parameters
-from tf_dpce.training.callbacks import HISTORY_FILE, read_history
 from tf_dpce.training.features import Bar, silent_bar
+from tf_dpce.training.history import HISTORY_FILE, read_history
 from tf_dpce.training.run import CONFIG_FILE, load_run, read_config
 from tf_dpce.training.strategy import describe, make_strategy
 from tf_dpce.training.train import Say, seconds_per_step, train

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,28 +11,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_dpce.files import publish_file
 from tf_dpce.training.averages import averaged
 from tf_dpce.training.checkpoint import Progress, checkpoint_path, save_checkpoint
+from tf_dpce.training.history import RANKS, History
 from tf_dpce.training.workers import Workers
-
-HISTORY_FILE = "history.csv"
-_RANKS = ("r1", "r5", "r10", "medr", "meanr")
-_COLUMNS = (
-    "stage",
-    "epoch",
-    "epoch_seconds",
-    "validation_seconds",
-    "input_share",
-    "learning_rate",
-    "loss",
-    "image_logits_loss",
-    "text_logits_loss",
-    "pair_loss",
-    "val_rsum",
-    *(f"val_i2t_{rank}" for rank in _RANKS),
-    *(f"val_t2i_{rank}" for rank in _RANKS),
-)
 
 
 class Validation(keras.callbacks.Callback):
@@ -63,52 +44,28 @@ class Validation(keras.callbacks.Callback):
         logs["validation_seconds"] = round(time.monotonic() - began, 1)
         logs["val_rsum"] = metrics["rsum"]
         for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image")):
-            logs.update({f"val_{short}_{rank}": metrics[direction][rank] for rank in _RANKS})
+            logs.update({f"val_{short}_{rank}": metrics[direction][rank] for rank in RANKS})
         for side in ("pictures", "sentences"):
             logs[f"val_{side}_alike"] = metrics[f"{side}_alike"]
 
 
-class History(keras.callbacks.Callback):
-    """Appends a line to `history.csv` after each epoch.
+class SoleLoss(keras.callbacks.Callback):
+    """Adds the loss of a stage that has but one to an epoch's logs.
 
-    `epoch_seconds` are the epoch's own, steps and validation together; of an epoch that was
-    resumed, those since then.
+    Keras names the parts of a sum alone: of one loss it logs no more than its weighted mean.
 
     Args:
-        run: folder of the run.
-        stage: 1 or 2.
+        weights: of the stage's losses, by name.
     """
 
-    def __init__(self, run: Path, stage: int) -> None:
+    def __init__(self, weights: Mapping[str, float]) -> None:
         super().__init__()
-        self.path = run / HISTORY_FILE
-        self.stage = stage
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._began = time.monotonic()
+        self.weights = weights
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        row = {
-            **logs,
-            "stage": self.stage,
-            "epoch": epoch + 1,
-            "epoch_seconds": round(time.monotonic() - self._began, 1),
-            "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
-        }
-        rows = [*read_history(self.path, before=(self.stage, epoch + 1)), row]
-        with publish_file(self.path) as temporary, temporary.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, _COLUMNS, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-
-
-def read_history(path: Path, before: tuple[int, int]) -> list[dict[str, str]]:
-    """Returns the lines of a `history.csv` before a (stage, epoch), as dicts of strings."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return [row for row in rows if (int(row["stage"]), int(row["epoch"])) < before]
+        if len(self.weights) == 1:
+            ((name, weight),) = self.weights.items()
+            logs[f"{name}_loss"] = logs["loss"] / weight
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -168,7 +125,7 @@ class Checkpoints(keras.callbacks.Callback):
             self.settle()
         best = self.progress.best_rsum
         rsum = logs.get("val_rsum", -1.0)
-        self.progress = Progress(self.progress.stage, epoch + 1, 0, max(best, rsum))
+        self.progress = replace(self.progress, epoch=epoch + 1, step=0, best_rsum=max(best, rsum))
         if rsum > best and self.workers.is_chief:
             with averaged(self.model.optimizer):
                 save_checkpoint(self._path("best"), self.model_variables, self.progress)
@@ -234,6 +191,7 @@ class RestoreMetrics(keras.callbacks.Callback):
 def stage_callbacks(
     run: Path,
     stage: int,
+    weights: Mapping[str, float],
     validation: Validation,
     watch: keras.callbacks.Callback,
     checkpoints: Checkpoints,
@@ -241,12 +199,13 @@ def stage_callbacks(
 ) -> list[keras.callbacks.Callback]:
     """Returns the callbacks of a stage, in the order in which they must run.
 
-    Validation comes first, because the others read what it logs. The watch, which ends a training
-    that is lost, comes before the checkpoints, which it must not reach. A line of history comes
-    before the checkpoint that counts its epoch as done, so that no kill can lose it. Only a worker
-    that writes has history and curves.
+    The sole loss and the validation come first, because the others read what they log. The watch,
+    which ends a training that is lost, comes before the checkpoints, which it must not reach. A
+    line of history comes before the checkpoint that counts its epoch as done, so that no kill can
+    lose it. Only a worker that writes has history and curves.
     """
+    first = [SoleLoss(weights), validation, watch]
     if not writes:
-        return [validation, watch, checkpoints]
+        return [*first, checkpoints]
     tensorboard = keras.callbacks.TensorBoard(run / "tensorboard" / f"stage{stage}")
-    return [validation, watch, History(run, stage), checkpoints, tensorboard]
+    return [*first, History(run, stage), checkpoints, tensorboard]

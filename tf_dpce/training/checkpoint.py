@@ -19,6 +19,7 @@ from tf_dpce.training.archive import Damaged, opened_arrays, write_arrays
 CHECKPOINTS_FOLDER = "checkpoints"
 _META = "progress"
 _ANEW = "put a copy back, or train anew with another --run"
+_OTHER_MODEL = "give the options that it was trained with, or put the run's own file back"
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Progress:
         epoch: epochs of the stage that are done.
         step: steps of the next epoch that are done.
         best_rsum: of the stage's validations so far; -1 before the first.
+        run: digest of what the run was started with; empty of a run that kept none.
     """
 
     stage: int
     epoch: int
     step: int
     best_rsum: float
+    run: str = ""
 
 
 def checkpoint_path(run: Path, stage: int, kind: str) -> Path:
@@ -76,14 +79,18 @@ def read_progress(path: Path) -> Progress:
         return _progress(arrays)
 
 
-def check_whole(path: Path) -> None:
-    """Reads a checkpoint's checksum and nothing else.
+def check_own(path: Path, start: Progress) -> None:
+    """Reads a checkpoint's checksum and progress, and no values.
+
+    Args:
+        path: of the file.
+        start: the beginning of the stage that it must be of.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing or damaged, or of another run or stage.
     """
     try:
-        read_progress(path)
+        _check_own(path, read_progress(path), start)
     except Damaged as damage:
         raise UserError(f"{damage}: {_ANEW}") from None
 
@@ -108,13 +115,13 @@ def save_checkpoint(
 
 
 def restore_last(
-    run: Path, stage: int, variables: Sequence[keras.Variable], say: Callable[[str], None]
+    run: Path, start: Progress, variables: Sequence[keras.Variable], say: Callable[[str], None]
 ) -> tuple[Progress, list[np.ndarray]] | None:
     """Does what `restore_checkpoint` does with a stage's last checkpoint that is whole.
 
     Args:
         run: folder of the run.
-        stage: 1 or 2.
+        start: the beginning of the stage.
         variables: to restore.
         say: called with a line where the last one is damaged.
 
@@ -122,12 +129,13 @@ def restore_last(
         The progress and the values left over, or None where the stage has no checkpoint yet.
 
     Raises:
-        UserError: none is whole, or they are of a model with other variables.
+        UserError: none is whole, or they are of another run or stage, or of a model with other
+            variables.
     """
-    last, previous = (checkpoint_path(run, stage, kind) for kind in ("last", "previous"))
+    last, previous = (checkpoint_path(run, start.stage, kind) for kind in ("last", "previous"))
     if last.exists():
         try:
-            return restore_checkpoint(last, variables)
+            return restore_checkpoint(last, variables, start)
         except Damaged as damage:
             if not previous.exists():
                 raise UserError(f"{damage}; there is no older one: {_ANEW}") from None
@@ -135,7 +143,7 @@ def restore_last(
     elif not previous.exists():
         return None
     try:
-        restored = restore_checkpoint(previous, variables)
+        restored = restore_checkpoint(previous, variables, start)
     except Damaged as damage:
         raise UserError(f"{damage}, and so is {last.name}: {_ANEW}") from None
     # The next one to be saved must not push a damaged one over this.
@@ -144,15 +152,23 @@ def restore_last(
 
 
 def restore_checkpoint(
-    path: Path, variables: Sequence[keras.Variable]
+    path: Path, variables: Sequence[keras.Variable], start: Progress | None = None
 ) -> tuple[Progress, list[np.ndarray]]:
     """Puts the first values of a checkpoint into variables and returns the values left over.
 
+    Args:
+        path: of the file.
+        variables: to restore.
+        start: the beginning of the stage that it must be of; None takes that of any run.
+
     Raises:
-        UserError: the file is missing, damaged, or of a model with other variables.
+        UserError: the file is missing, damaged, of a model with other variables, or of another
+            run or stage.
     """
     with _opened(path) as arrays:
         progress = _progress(arrays)
+        if start is not None:
+            _check_own(path, progress, start)
         names = [name for name in arrays.files if name != _META]
         _check(path, names, arrays, variables)
         for name, variable in zip(names, variables, strict=False):
@@ -178,6 +194,15 @@ def _progress(arrays: np.lib.npyio.NpzFile) -> Progress:
     return Progress(**json.loads(arrays[_META].tobytes()))
 
 
+def _check_own(path: Path, found: Progress, start: Progress) -> None:
+    # An earlier version kept no digest: its checkpoints cannot be told apart.
+    if found.stage != start.stage or found.run not in ("", start.run):
+        raise UserError(
+            f"{path} was written by another run or stage: put this run's own file back, or train "
+            "anew with another --run"
+        )
+
+
 def _check(
     path: Path,
     names: Sequence[str],
@@ -185,13 +210,15 @@ def _check(
     variables: Sequence[keras.Variable],
 ) -> None:
     if len(names) < len(variables):
-        raise UserError(f"{path} holds {len(names)} variables, the model {len(variables)}")
+        raise UserError(
+            f"{path} holds {len(names)} variables, the model {len(variables)}: {_OTHER_MODEL}"
+        )
     for name, variable in zip(names, variables, strict=False):
         stored = name.split(" ", 1)[1]
         if stored != _stable_path(variable) or arrays[name].shape != tuple(variable.shape):
             raise UserError(
                 f"{path} is of another model: it holds {stored} {arrays[name].shape} where "
-                f"{_stable_path(variable)} {tuple(variable.shape)} belongs"
+                f"{_stable_path(variable)} {tuple(variable.shape)} belongs: {_OTHER_MODEL}"
             )
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tf_dpce.config import Config, from_dict, to_dict
-from tf_dpce.data.manifest import VOCABULARY_FILE
+from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError
-from tf_dpce.files import remove_stale
+from tf_dpce.files import remove_stale, sha256_file
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
+from tf_dpce.training.history import HISTORY_FILE, read_history
 from tf_dpce.training.optimizers import MAX_DECAY
 from tf_dpce.training.run import CONFIG_FILE, TRAIN_DIGEST, read_config
 
@@ -64,7 +65,7 @@ def check_sampling(config: Config, numbers: Sequence[int], instances: int) -> No
     negatives = config.model.sampled_negatives
     if negatives >= instances:
         raise UserError(
-            f"--model.sampled_negatives {negatives} takes more than the {instances} training "
+            f"--model.sampled_negatives {negatives} is not smaller than the {instances} training "
             "instances: lower it, or give 0 for the exact classifier"
         )
     for number in numbers if negatives else ():
@@ -77,6 +78,24 @@ def check_sampling(config: Config, numbers: Sequence[int], instances: int) -> No
                 f"classifier, and a sampled one makes up for {MAX_DECAY[stage.optimizer]} a step "
                 "at most: lower one of them"
             )
+
+
+def check_vocabulary(data: Path, manifest: Manifest) -> None:
+    """Refuses a vocabulary that `prepare` did not write beside these shards.
+
+    Args:
+        data: folder of prepared data.
+        manifest: of that folder.
+
+    Raises:
+        UserError: it is missing, or another.
+    """
+    path = data / VOCABULARY_FILE
+    if not path.is_file() or sha256_file(path) != manifest.vocabulary_sha256:
+        raise UserError(
+            f"{path} is not the vocabulary that was prepared with the shards beside it: put that "
+            "file back, or run prepare again"
+        )
 
 
 def check_folder(run: Path, saved: Mapping[str, Mapping[str, Any]], resume: bool) -> bool:
@@ -191,6 +210,8 @@ def _check_same(run: Path, saved: Mapping[str, Mapping[str, Any]]) -> None:
                 f"{run / CONFIG_FILE} differs in {', '.join(differing)}: resume with the same "
                 f"{remedy}, or choose another --run"
             )
+    # It is needed at the end of an epoch: better told now.
+    read_history(run / HISTORY_FILE, before=(1, 1))
 
 
 def _read_known(run: Path) -> Mapping[str, Mapping[str, Any]]:

@@ -108,11 +108,21 @@ def cached_features(
         progress: makes the bar of pictures, over all views.
     """
     path = data / "features" / f"{split}-{_key(trunk, data, split, image, views)}.npy"
-    if not path.is_file():
+    features = _mapped(path)
+    if features is None:
         remove_stale(path.parent)
         with publish_file(path) as temporary, progress() as report:
             _write_features(temporary, trunk, data, split, image, views, report)
-    return FeatureCache(np.load(path, mmap_mode="r"), encode_captions(data, split, encoder))
+        features = np.load(path, mmap_mode="r")
+    return FeatureCache(features, encode_captions(data, split, encoder))
+
+
+def _mapped(path: Path) -> np.ndarray | None:
+    """Returns a file's features; None where there is none, or one cut short, to be made anew."""
+    try:
+        return np.load(path, mmap_mode="r")
+    except (FileNotFoundError, EOFError, ValueError):
+        return None
 
 
 def _key(trunk: keras.Model, data: Path, split: str, image: ImageConfig, views: int) -> str:

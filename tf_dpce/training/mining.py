@@ -56,7 +56,8 @@ class MinedDualPath(DualPath):
     Of a batch, rows `2k` are anchors and rows `2k + 1` lend them a picture and a caption. That
     caption becomes the candidate nearest to the anchor's picture by the model in test mode; it
     keeps the label of its own picture in the instance loss. Candidates of an instance that is
-    anywhere in the batch are passed over, as in the authors' code for Flickr30k.
+    anywhere in the batch are passed over, as in the authors' code for Flickr30k; where that leaves
+    none, the captions that the batch lends stay.
     """
 
     candidates: Candidates
@@ -74,21 +75,29 @@ class MinedDualPath(DualPath):
     def with_mined_texts(self, inputs: dict, targets: dict) -> tuple[dict, dict]:
         """Returns a batch whose lent captions, and their labels, are mined ones."""
         ids = targets["pair"][:, 0]
-        texts, instances = self._mine(inputs["image"][0::2], ids)
+        lent = (inputs["text"][1::2], ids[1::2])
+        texts, instances = self._mine(inputs["image"][0::2], ids, lent)
         inputs = {**inputs, "text": _interleave(inputs["text"][0::2], texts)}
         if "text_logits" in targets:
             targets = {**targets, "text_logits": _interleave(ids[0::2], instances)}
         return inputs, targets
 
-    def _mine(self, anchors: tf.Tensor, batch_ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns ids `[A, T]` and instances `[A]` of the nearest wrong caption of each anchor."""
+    def _mine(
+        self, anchors: tf.Tensor, batch_ids: tf.Tensor, lent: tuple[tf.Tensor, tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns ids `[A, T]` and instances `[A]` of the nearest wrong caption of each anchor.
+
+        They are those of `lent` where no candidate is of an instance outside the batch.
+        """
         texts, instances = self.candidates(tf.cast(self.optimizer.iterations, tf.int64))
         all_ids = tf.distribute.get_replica_context().all_gather(batch_ids, axis=0)
         banned = tf.reduce_any(instances[tf.newaxis, :] == all_ids[:, tf.newaxis], axis=0)
         images = self._compared(self.image_tower, anchors)
         scores = ops.matmul(images, ops.transpose(self._compared(self.text_tower, texts)))
         nearest = tf.argmax(tf.where(banned[tf.newaxis, :], -2.0, scores), axis=1)
-        return tf.gather(texts, nearest), tf.gather(instances, nearest)
+        mined = (tf.gather(texts, nearest), tf.gather(instances, nearest))
+        none = tf.reduce_all(banned)
+        return tf.where(none, lent[0], mined[0]), tf.where(none, lent[1], mined[1])
 
     def _compared(self, tower: keras.Model, inputs: tf.Tensor) -> tf.Tensor:
         """Returns what the ranking loss compares, in test mode and without a gradient."""

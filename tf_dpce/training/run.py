@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,6 +78,17 @@ def read_config(folder: Path) -> dict[str, dict]:
     if not all(isinstance(parts.get(part), dict) for part in ("config", "data")):
         raise UserError(f"{folder} is not a run: its {CONFIG_FILE} was written by something else")
     return saved
+
+
+def run_digest(folder: Path) -> str:
+    """Returns a digest of what a run was started with, by which its checkpoints are known.
+
+    It is that of what `config.json` holds, not of what this version would write there.
+
+    Raises:
+        UserError: the folder is no run.
+    """
+    return sha256_lines([json.dumps(read_config(folder), sort_keys=True)])
 
 
 def provenance(manifest: Manifest) -> dict[str, object]:

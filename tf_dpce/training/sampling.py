@@ -122,15 +122,26 @@ class SampledDualPath(DualPath):
     def train_step(self, data: tuple[dict, dict]) -> dict[str, Any]:
         inputs, targets = data
         step = tf.cast(self.optimizer.iterations, tf.int64)
+        sample, placed = self._placed(targets, step)
+        self.store.load(sample.ids, step)
+        logs = super().train_step((inputs, placed))
+        self.store.put_back(sample.ids, step)
+        return logs
+
+    def test_step(self, data: tuple[dict, dict]) -> dict[str, Any]:
+        # Nothing is loaded, lest it change what a run resumes from: the loss is that of whatever
+        # rows the last step left in the places.
+        inputs, targets = data
+        _, placed = self._placed(targets, tf.cast(self.optimizer.iterations, tf.int64))
+        return super().test_step((inputs, placed))
+
+    def _placed(self, targets: dict, step: tf.Tensor) -> tuple[Sample, dict]:
+        """Returns the sample of a step, and targets whose classes are their places in it."""
         labels = {name: targets[name] for name in targets if name.endswith("_logits")}
         gather = tf.distribute.get_replica_context().all_gather
         everywhere = tf.concat([gather(ids, axis=0) for ids in labels.values()], axis=0)
         sample = self.sampler(step, everywhere)
-        self.store.load(sample.ids, step)
-        placed = {name: sample.places(ids) for name, ids in labels.items()}
-        logs = super().train_step((inputs, {**targets, **placed}))
-        self.store.put_back(sample.ids, step)
-        return logs
+        return sample, {**targets, **{name: sample.places(ids) for name, ids in labels.items()}}
 
     def settle(self) -> None:
         """Brings all rows up to date with the steps done, as the exact classifier's would be."""

@@ -26,6 +26,7 @@ from tf_dpce.evaluation.embed import embed_images, embed_texts
 from tf_dpce.evaluation.metrics import retrieval_metrics
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
+from tf_dpce.training.build import stage_losses
 from tf_dpce.training.callbacks import (
     Checkpoints,
     RestoreMetrics,
@@ -34,11 +35,12 @@ from tf_dpce.training.callbacks import (
     stage_callbacks,
 )
 from tf_dpce.training.captions import encode_captions
-from tf_dpce.training.checkpoint import Progress, check_whole, checkpoint_path, restore_last
+from tf_dpce.training.checkpoint import Progress, check_own, checkpoint_path, restore_last
 from tf_dpce.training.features import Bar, FeatureCache, cached_features
 from tf_dpce.training.mining import Candidates
 from tf_dpce.training.network import stage_network, supervised
 from tf_dpce.training.parts import fit_part, parts_left
+from tf_dpce.training.run import run_digest
 from tf_dpce.training.sampling import SampledDualPath, Sampler
 from tf_dpce.training.watch import Watch, mean_cosine
 from tf_dpce.training.workers import Workers
@@ -98,7 +100,8 @@ class Stage:
         checkpoints = self._checkpoints(network, start)
         watch = Watch(self.number, self.settings.loss, self._waiting, self.say)
         callbacks = stage_callbacks(
-            *(self.run, self.number, self._validation(network), watch, checkpoints),
+            *(self.run, self.number, stage_losses(self.settings.loss)[1]),
+            *(self._validation(network), watch, checkpoints),
             writes=self.workers.is_chief,
         )
         for part in parts_left(start, self.settings.epochs, order.steps_per_epoch):
@@ -166,30 +169,33 @@ class Stage:
 
     def _start(self, network: DualPath, resume: bool) -> tuple[Progress, list[np.ndarray]]:
         """Returns where the stage begins, and the metrics of an epoch that it is within."""
-        start, metrics = Progress(self.number, 0, 0, -1.0), []
+        own = run_digest(self.run) if self.workers.is_chief else ""
+        start, metrics = Progress(self.number, 0, 0, -1.0, own), []
         if not resume:
             return start, metrics
         with self.workers.together():
             if self.workers.is_chief:
-                start, metrics = self._restore(network) or (start, metrics)
+                start, metrics = self._restore(network, start) or (start, metrics)
         self.workers.share(self._state(network))
         stands = np.array([start.epoch, start.step, start.best_rsum])
         epoch, step, best = self.workers.of_chief(stands).tolist()
         if step and not self.workers.is_chief:
             metrics = [np.zeros(v.shape, v.dtype) for v in network.metrics_variables]
         metrics = [self.workers.of_chief(value) for value in metrics]
-        return Progress(self.number, int(epoch), int(step), best), metrics
+        return Progress(self.number, int(epoch), int(step), best, own), metrics
 
-    def _restore(self, network: DualPath) -> tuple[Progress, list[np.ndarray]] | None:
+    def _restore(
+        self, network: DualPath, start: Progress
+    ) -> tuple[Progress, list[np.ndarray]] | None:
         """Returns where the stage goes on, and the metrics of an epoch that it is within."""
-        restored = restore_last(self.run, self.number, self._state(network), self.say)
+        restored = restore_last(self.run, start, self._state(network), self.say)
         if restored is None:
             return None
-        start, metrics = restored
-        if start.best_rsum >= 0:
+        stands, metrics = restored
+        if stands.best_rsum >= 0:
             # It is needed at the end: better told now.
-            check_whole(checkpoint_path(self.run, self.number, "best"))
-        return start, metrics if start.step else []
+            check_own(checkpoint_path(self.run, self.number, "best"), start)
+        return stands, metrics if stands.step else []
 
     def _checkpoints(self, network: DualPath, start: Progress) -> Checkpoints:
         return Checkpoints(

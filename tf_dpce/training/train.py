@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.config import Config, to_dict
+from tf_dpce.data.damage import told_of_damage
 from tf_dpce.data.lengths import tell_cut_captions
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import Stopped, UserError
@@ -27,6 +28,7 @@ from tf_dpce.training.checks import (
     check_origin,
     check_sampling,
     check_stages,
+    check_vocabulary,
     told_to_resume,
 )
 from tf_dpce.training.features import Bar, Report, silent_bar
@@ -78,11 +80,12 @@ def train(
             whether to stop there.
 
     Raises:
-        UserError: whatever the user can mend: before the first step, but for a disk that fills.
+        UserError: whatever the user can mend: before the first step, but for a disk that fills and
+            a shard that is damaged.
         Stopped: `stop` said so; the run's last checkpoint is where it stands.
     """
     config = _absolute(config)
-    with joined(say) as workers:
+    with joined(say) as workers, told_of_damage(data):
         if not workers.is_chief:
             say, verbose = _silent, 0
         with workers.together():
@@ -139,7 +142,8 @@ def seconds_per_step(config: Config, data: Path, progress: Bar = silent_bar) -> 
     model = _build(config, words, manifest, workers, _silent)
     encoder = caption_encoder(config, words, manifest.lowercase)
     parts = [Stage(n, config, data, data, model, encoder, workers, progress) for n in stages]
-    return {stage.number: stage.seconds_per_step(_WARM, _TIMED) for stage in parts}
+    with told_of_damage(data):
+        return {stage.number: stage.seconds_per_step(_WARM, _TIMED) for stage in parts}
 
 
 def _silent(line: str) -> None:
@@ -153,6 +157,7 @@ def _checked_data(
     train = manifest.splits["train"]
     check_stages(config, stages, train.pictures, strategy.num_replicas_in_sync)
     check_sampling(config, stages, train.instances)
+    check_vocabulary(data, manifest)
     return manifest
 
 

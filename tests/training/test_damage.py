@@ -1,0 +1,98 @@
+"""Files of the right name that are not what belongs there: one line, with a remedy."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipelines import evaluate
+from tests.training.tiny import run_tiny
+
+FIRST = {"stage1__epochs": 1, "stage2__epochs": 0}
+
+
+def expect_mistake(capsys: pytest.CaptureFixture, status: int, *words: str) -> None:
+    assert status == 1
+    # Lines about the features come before it.
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and all(word in line for word in words), line
+
+
+@pytest.fixture
+def data(scenes: Path, tmp_path: Path) -> Path:
+    """A copy of the scenes to damage."""
+    leave = shutil.ignore_patterns("features", "scenes")
+    return shutil.copytree(scenes, tmp_path / "data", ignore=leave)
+
+
+def flip_a_byte(path: Path) -> None:
+    contents = bytearray(path.read_bytes())
+    contents[len(contents) // 2] ^= 0xFF
+    path.write_bytes(contents)
+
+
+@pytest.mark.parametrize("trunk", ["cached", "trained"])
+def test_a_damaged_shard_is_named_where_it_is_trained_on(
+    data: Path, tmp_path: Path, capsys, trunk: str
+):
+    path = sorted(data.glob("train-*.tfrecord"))[1]
+    flip_a_byte(path)
+    status = run_tiny(data, tmp_path / "run", **FIRST, stage1__trunk=trunk)
+    expect_mistake(capsys, status, f"{path} is damaged", "run prepare again")
+
+
+def test_a_damaged_shard_is_named_where_it_is_judged(
+    data: Path, finished: Path, tmp_path: Path, capsys
+):
+    path = sorted(data.glob("test-*.tfrecord"))[0]
+    flip_a_byte(path)
+    run = shutil.copytree(finished, tmp_path / "run")
+    status = evaluate.main(["--run", str(run), "--data", str(data), "--split", "test"])
+    expect_mistake(capsys, status, f"{path} is damaged", "run prepare again")
+
+
+@pytest.mark.parametrize("words", [None, "zebra\n"])
+def test_a_vocabulary_of_other_data_is_refused_before_anything_is_written(
+    data: Path, tmp_path: Path, capsys, words: str | None
+):
+    path = data / "vocabulary.txt"
+    path.unlink() if words is None else path.write_text(words + path.read_text())
+    status = run_tiny(data, tmp_path / "run", **FIRST)
+    expect_mistake(capsys, status, str(path), "not the vocabulary", "run prepare again")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def other(scenes: Path, tmp_path_factory) -> Path:
+    """A run whose every shape is that of `finished`."""
+    folder = tmp_path_factory.mktemp("other") / "run"
+    assert run_tiny(scenes, folder, **FIRST, seed=99, model__dropout=0.1) == 0
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["last", "best"])
+def test_a_checkpoint_of_another_run_is_refused(
+    scenes: Path, finished: Path, other: Path, tmp_path: Path, capsys, kind: str
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    path = run / "checkpoints" / f"stage1-{kind}.npz"
+    shutil.copy(other / "checkpoints" / path.name, path)
+    before = path.read_bytes()
+    status = run_tiny(scenes, run, "--resume")
+    expect_mistake(capsys, status, str(path), "another run", "put this run's own file back")
+    assert path.read_bytes() == before
+
+
+def test_a_run_may_start_from_one_of_other_options(scenes: Path, other: Path, tmp_path: Path):
+    assert run_tiny(scenes, tmp_path / "run", "--init-from", str(other), **FIRST) == 0
+
+
+def test_a_damaged_history_is_told_before_the_first_step(
+    scenes: Path, finished: Path, tmp_path: Path, capsys
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "history.csv").write_text("hello\n1,2\n")
+    status = run_tiny(scenes, run, "--resume")
+    expect_mistake(capsys, status, f"{run / 'history.csv'} is damaged", "remove it")

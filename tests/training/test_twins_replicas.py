@@ -1,0 +1,67 @@
+"""Two rows of one instance, each on a replica of its own: no negatives of one another."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# Replicas must be there before TensorFlow is first used, so this is a program of its own.
+PROGRAM = """
+import keras
+import numpy as np
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+from tests.training.test_sampling import CLASSES, towers
+from tf_dpce.losses import ContrastiveLoss, RankingLoss
+from tf_dpce.model import DualPath
+from tf_dpce.training.replicas import gather_rows
+
+draw = np.random.default_rng(4)
+inputs = {
+    "image": draw.normal(size=(4, 5)).astype(np.float32),
+    "text": draw.integers(0, 30, (4, 3)).astype(np.int32),
+}
+# The third row is near the first, so that it would be the hardest negative.
+inputs["image"][2] = inputs["image"][0] + 0.5 * inputs["image"][2]
+
+
+def trained(loss, ids, devices):
+    with tf.distribute.MirroredStrategy(devices).scope():
+        network = DualPath(*towers(), CLASSES, dropout=0.0)
+        network.classifier.trainable = False
+        network.compile(keras.optimizers.SGD(0.1), {"pair": loss()}, jit_compile=False)
+    # The first two rows go to one replica, the others to the next.
+    batches = tf.data.Dataset.from_tensors((inputs, {"pair": np.array(ids)}))
+    network.fit(batches.repeat(3), shuffle=False, verbose=0)
+    return np.concatenate([w.numpy().ravel() for w in network.trainable_weights])
+
+
+ONE, TWO = ["CPU:0"], ["CPU:0", "CPU:1"]
+for loss in (
+    lambda: RankingLoss(gather=gather_rows),
+    lambda: ContrastiveLoss(gather=gather_rows),
+):
+    twins = trained(loss, [3, 5, 3, 7], ONE)
+    np.testing.assert_allclose(trained(loss, [3, 5, 3, 7], TWO), twins, rtol=0, atol=1e-5)
+    strangers = trained(loss, [3, 5, 4, 7], ONE)
+    assert np.abs(twins - strangers).max() > 1e-2, "the mask is of consequence"
+print("equal")
+"""
+
+
+def test_two_replicas_leave_out_what_one_does(project_root: Path):
+    answer = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=project_root,
+        env={**os.environ, "PYTHONPATH": str(project_root)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert answer.stdout.endswith("equal\n")
