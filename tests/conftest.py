@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,24 @@ def _real(relative: str) -> Path:
 def project_root() -> Path:
     """The checkout: where README.md, tf_dpce/ and pipelines/ are."""
     return PROJECT
+
+
+@pytest.fixture
+def run_program(project_root: Path) -> Callable[..., None]:
+    """Runs the text of a program in a process of its own, which must end well."""
+
+    def run(program: str, **environment: str) -> None:
+        answer = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=project_root,
+            env={**os.environ, "PYTHONPATH": str(project_root), **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert answer.returncode == 0, answer.stderr[-3000:]
+
+    return run
 
 
 @pytest.fixture(scope="session")

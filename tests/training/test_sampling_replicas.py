@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 # Replicas must be there before TensorFlow is first used, so this is a program of its own.
 PROGRAM = """
 import sys
@@ -39,18 +34,8 @@ for kind in (LayerwiseSGD, LayerwiseAdamW):
     assert (one, two) == (1, 2)
     for value, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(value, other, rtol=1e-4, atol=1e-6)
-print("equal")
 """
 
 
-def test_two_replicas_train_the_rows_of_one(project_root: Path):
-    answer = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=project_root,
-        env={**os.environ, "PYTHONPATH": str(project_root)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert answer.returncode == 0, answer.stderr[-3000:]
-    assert answer.stdout.endswith("equal\n")
+def test_two_replicas_train_the_rows_of_one(run_program):
+    run_program(PROGRAM)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 # Replicas must be there before TensorFlow is first used, so this is a program of its own.
 PROGRAM = """
 import keras
@@ -50,18 +45,8 @@ for loss in (
     np.testing.assert_allclose(trained(loss, [3, 5, 3, 7], TWO), twins, rtol=0, atol=1e-5)
     strangers = trained(loss, [3, 5, 4, 7], ONE)
     assert np.abs(twins - strangers).max() > 1e-2, "the mask is of consequence"
-print("equal")
 """
 
 
-def test_two_replicas_leave_out_what_one_does(project_root: Path):
-    answer = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=project_root,
-        env={**os.environ, "PYTHONPATH": str(project_root)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert answer.returncode == 0, answer.stderr[-3000:]
-    assert answer.stdout.endswith("equal\n")
+def test_two_replicas_leave_out_what_one_does(run_program):
+    run_program(PROGRAM)
