@@ -116,10 +116,11 @@ def test_a_run_that_waits_for_its_input_says_so(scenes: Path, tmp_path: Path, ca
     take = FeatureCache._take
 
     def slow(self: FeatureCache, *rows: np.ndarray) -> tuple:
-        time.sleep(0.3)
+        time.sleep(1)
         return take(self, *rows)
 
-    # Two batches at a time are taken: 12 steps wait for 1.8 seconds, and compute far less.
+    # Two batches at a time are taken: 12 steps wait for 6 seconds, and compute for less, also on a
+    # busy machine.
     monkeypatch.setattr(FeatureCache, "_take", slow)
     assert run_tiny(scenes, tmp_path / "run", stage2__epochs=0) == 0
     (line,) = warnings(capsys)
