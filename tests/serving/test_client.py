@@ -212,14 +212,20 @@ ANSWER = {"outputs": {"embedding": [[1.0, 0.0]], "status": [0]}}
 
 
 class Script(BaseHTTPRequestHandler):
-    """Answers by a list of (status, content), one after the other, and keeps what it was asked."""
+    """Answers by a list of (status, content), one after the other, and keeps what it was asked.
+
+    Where the list says None, it breaks off.
+    """
 
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked.append((self.path, self.headers["Authorization"]))
-        status, content = self.server.script.pop(0)
+        if (answer := self.server.script.pop(0)) is None:
+            self.close_connection = True
+            return
+        status, content = answer
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
@@ -312,6 +318,26 @@ def test_a_connection_that_was_closed_meanwhile_is_opened_again(scripted):
         for _ in range(3):
             client.texts(["a dog"])
     assert len(scripted.asked) == 3
+
+
+def test_a_farewell_that_crosses_a_request_costs_no_failure(scripted):
+    scripted.script = [(200, ANSWER), None, (200, ANSWER)]
+    with scripted_client(scripted) as client:
+        for _ in range(2):
+            client.texts(["a dog"])
+    assert len(scripted.asked) == 3
+
+
+@pytest.mark.parametrize("answered", [0, 1])
+def test_what_breaks_off_a_new_connection_is_not_sent_again(scripted, answered):
+    # After an answer, the connection that was kept breaks off first, which may be a farewell.
+    scripted.script = [(200, ANSWER)] * answered + [None] * (answered + 1)
+    with scripted_client(scripted) as client:
+        for _ in range(answered):
+            client.texts(["a dog"])
+        with pytest.raises(ServingError, match="^UNAVAILABLE: http"):
+            client.texts(["a dog"])
+    assert len(scripted.asked) == 2 * answered + 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 
 from tests.scenes import SIZE
 from tests.training.kills import history
-from tests.training.tiny import run_tiny
+from tests.training.tiny import BATCH, run_tiny
 from tf_dpce.config import LossConfig
 from tf_dpce.data.prepare import prepare
 from tf_dpce.errors import UserError
@@ -113,16 +114,19 @@ def test_a_run_that_diverges_ends_with_one_line_and_a_sound_checkpoint(
 
 
 def test_a_run_that_waits_for_its_input_says_so(scenes: Path, tmp_path: Path, capsys, monkeypatch):
-    take = FeatureCache._take
+    take, one_at_a_time = FeatureCache._take, threading.Lock()
 
     def slow(self: FeatureCache, *rows: np.ndarray) -> tuple:
-        time.sleep(1)
-        return take(self, *rows)
+        with one_at_a_time:
+            # A step computes for milliseconds, on a busy machine for tens of them.
+            time.sleep(0.25)
+            return take(self, *rows)
 
-    # Two batches at a time are taken: 12 steps wait for 6 seconds, and compute for less, also on a
-    # busy machine.
+    # During a validation as many as 10 batches are taken in advance, so that an epoch of 12 steps
+    # might not wait at all; 24 do.
     monkeypatch.setattr(FeatureCache, "_take", slow)
-    assert run_tiny(scenes, tmp_path / "run", stage2__epochs=0) == 0
+    options = {"stage1__batch_size": BATCH // 2, "stage2__epochs": 0}
+    assert run_tiny(scenes, tmp_path / "run", **options) == 0
     (line,) = warnings(capsys)
     assert line.startswith("warning, stage 1, epoch 2: ")
     assert "of the epoch went by without input" in line

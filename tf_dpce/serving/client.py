@@ -66,7 +66,9 @@ class Client(Embedder):
             address of a host that has a name is not counted.
         retries: how often a request is repeated, after growing waits, where nobody accepted the
             connection or, over REST, the model server itself answers 503. Nothing else is sent
-            twice: it may have been done, or be what stopped the server.
+            twice, since it may have been done, or be what stopped the server; but over REST once
+            more, at once, what ended a connection that had answered before: most often the server
+            was closing it.
         headers: sent with every request, for what stands in front of the server.
         batch: the most items of a request.
 

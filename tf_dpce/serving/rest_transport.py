@@ -75,9 +75,8 @@ class RestTransport:
             connection.close()
 
     def _send(self, path: str, body: bytes, deadline: Deadline) -> tuple[int, bytes]:
-        connection = self._take() or Connection(*self._place, self._tls)
         try:
-            answer = connection.post(path, body, self._headers, deadline)
+            connection, answer = self._post(path, body, deadline)
         except TimeoutError:
             message = f"{self._address} did not answer in time"
             raise ServingError("DEADLINE_EXCEEDED", message) from None
@@ -88,6 +87,19 @@ class RestTransport:
             raise ServingError("UNAVAILABLE", f"{self._address}: {reason}") from None
         self._idle.put(connection)
         return answer
+
+    def _post(
+        self, path: str, body: bytes, deadline: Deadline
+    ) -> tuple[Connection, tuple[int, bytes]]:
+        if (kept := self._take()) is not None:
+            try:
+                return kept, kept.post(path, body, self._headers, deadline)
+            except ConnectionError:
+                # Most often the server's farewell crossed the request, which nobody read. Where it
+                # was read, a request more is all that it costs: the second one finds out.
+                pass
+        fresh = Connection(*self._place, self._tls)
+        return fresh, fresh.post(path, body, self._headers, deadline)
 
     def _take(self) -> Connection | None:
         """Returns an idle connection that is still open, or None."""
