@@ -72,10 +72,11 @@ class Study:
         with sole_writer(self.out):
             # All are timed before any is trained, while the machine is as it is, and the epochs are
             # kept: a study that is broken off goes on with them.
-            for arm, data, _ in plan:
-                if arm.name not in results["arms"]:
-                    results["arms"][arm.name] = self._begin(arm, data, say, progress)
-                    write_json(self.out / STUDY_FILE, results)
+            untimed = [(arm, data) for arm, data, _ in plan if arm.name not in results["arms"]]
+            for number, (arm, data) in enumerate(untimed, 1):
+                say(f"timing arm {number} of {len(untimed)}: let nothing else run")
+                results["arms"][arm.name] = self._begin(arm, data, say, progress)
+                write_json(self.out / STUDY_FILE, results)
             for arm, data, targets in plan:
                 entry = results["arms"][arm.name]
                 if "metrics" in entry:
