@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -22,8 +24,10 @@ from tf_dpce.benchmarks.material import (
 from tf_dpce.benchmarks.timing import Report, Row, interleave, row, silent
 from tf_dpce.config import Config
 from tf_dpce.evaluation.embed import compiled, inference
-from tf_dpce.export.signatures import Signatures, input_signature
+from tf_dpce.export.publish import write_archive
+from tf_dpce.export.signatures import Signatures
 from tf_dpce.preprocessing.text import CaptionEncoder
+from tf_dpce.towers.trimming import trimming
 
 EXPORT = "export, from raw input"
 ENCODER = "its encoder alone"
@@ -39,14 +43,14 @@ class Case:
     Attributes:
         kind: "pictures" or "sentences".
         export: takes raw rows.
-        raw: strings `[N]`.
+        raw: bytes `[N]`.
         runs: by runtime, take what the tower does.
         rows: `[N, ...]` of that.
     """
 
     kind: str
-    export: Callable[[tf.Tensor], Any]
-    raw: tf.Tensor
+    export: Run
+    raw: np.ndarray
     runs: Mapping[str, Run]
     rows: np.ndarray
 
@@ -72,7 +76,7 @@ def measure(
     jobs = [(case, batch) for case in cases for batch in batches]
     figures = []
     for number, (case, batch) in enumerate(jobs):
-        arms = {EXPORT: partial(_answer, case.export, case.raw[:batch])}
+        arms = {EXPORT: partial(case.export, case.raw[:batch])}
         arms |= {name: partial(run, case.rows[:batch]) for name, run in case.runs.items()}
 
         def told(done: int, total: int, before: int = number) -> None:
@@ -85,19 +89,19 @@ def measure(
     return figures
 
 
-def runtimes(encoder: keras.Model) -> dict[str, Run]:
+def runtimes(encoder: keras.Model, text_tower: keras.Model | None = None) -> dict[str, Run]:
     """Returns the encoder of an export, the same unfolded, and in other runtimes installed.
 
-    These are OpenVINO (package `openvino`) and ONNX Runtime (`onnxruntime` and `tf2onnx`).
+    TensorFlow's run as TF Serving runs them. The others, OpenVINO (package `openvino`) and ONNX
+    Runtime (`onnxruntime` and `tf2onnx`), get the encoder with BatchNorm folded.
 
     Args:
         encoder: of a trained model.
+        text_tower: within it, where it takes sentences: an export leaves empty places out.
     """
     fast = compiled(encoder)
-    found: dict[str, Run] = {
-        ENCODER: partial(_answer, fast),
-        UNFOLDED: partial(_answer, inference(encoder)),
-    }
+    own = fast if text_tower is None else compiled(encoder, trimming(text_tower))
+    found = {ENCODER: _in_session(own), UNFOLDED: _in_session(inference(encoder))}
     if find_spec("openvino"):
         found["OpenVINO"] = _openvino(fast)
     if find_spec("onnxruntime") and find_spec("tf2onnx"):
@@ -108,43 +112,65 @@ def runtimes(encoder: keras.Model) -> dict[str, Run]:
 def _cases(config: Config, words: int, count: int) -> list[Case]:
     model, vocabulary = random_model(config, words, classes=2), random_vocabulary(words)
     encoder = CaptionEncoder(vocabulary, config.text.max_length, lowercase=True)
-    signatures = Signatures(model, encoder, config.image.squash)
+    with tempfile.TemporaryDirectory() as folder:
+        write_archive(Signatures(model, encoder, config.image.squash), encoder, Path(folder))
+        exports = {name: _session_of(folder, name) for name in ("encode_image", "encode_text")}
     draw, size = np.random.default_rng(config.seed), config.image.input_size
+    sentences = random_sentences(count, vocabulary)
     return [
         Case(
             "pictures",
-            tf.function(signatures.encode_image, input_signature=input_signature("encode_image")),
-            tf.constant(random_pictures(count, config.seed)),
+            exports["encode_image"],
+            np.array(random_pictures(count, config.seed), object),
             runtimes(model.image_encoder),
             draw.uniform(0, 255, (count, size, size, 3)).astype(np.float32),
         ),
         Case(
             "sentences",
-            tf.function(signatures.encode_text, input_signature=input_signature("encode_text")),
-            tf.constant(random_sentences(count, vocabulary)),
-            runtimes(model.text_encoder),
-            draw.integers(0, words + 1, (count, config.text.max_length)).astype(np.int32),
+            exports["encode_text"],
+            np.array([sentence.encode() for sentence in sentences], object),
+            runtimes(model.text_encoder, model.text_tower),
+            encoder(tf.constant(sentences)).numpy(),
         ),
     ]
 
 
-def _answer(function: Callable[[Any], Any], rows: Any) -> np.ndarray:
-    answer = function(rows)
-    return (answer["embedding"] if isinstance(answer, dict) else answer).numpy()
+def _in_session(function: Any) -> Run:
+    with _saved(function) as folder:
+        return _session_of(folder, "serving_default")
+
+
+def _session_of(folder: str, endpoint: str) -> Run:
+    """Returns an endpoint of a SavedModel as TF Serving runs it, without the request around it."""
+    session = tf.compat.v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        saved = tf.compat.v1.saved_model.loader.load(session, ["serve"], folder)
+    signature = saved.signature_def[endpoint]
+    (given,) = signature.inputs.values()
+    # The encoders alone give vectors and nothing else.
+    vectors = signature.outputs.get("embedding") or next(iter(signature.outputs.values()))
+    return session.make_callable(vectors.name, [given.name])
+
+
+@contextmanager
+def _saved(function: Any) -> Iterator[str]:
+    """Yields a folder with a SavedModel of one function."""
+    module = tf.Module()
+    module.function = function
+    concrete = function.get_concrete_function()
+    # What the function holds by weak references only.
+    module.weights = list(concrete.graph.variables)
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures=concrete)
+        yield folder
 
 
 def _openvino(function: Any) -> Run:
     import openvino
 
-    with tempfile.TemporaryDirectory() as folder:
-        module = tf.Module()
-        module.function = function
-        concrete = function.get_concrete_function()
-        # What the function holds by weak references only.
-        module.weights = list(concrete.graph.variables)
-        tf.saved_model.save(module, folder, signatures=concrete)
-        # Its default on some processors is bfloat16, a tenth of a percent off.
-        settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    # Its default on some processors is bfloat16, a tenth of a percent off.
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    with _saved(function) as folder:
         network = openvino.compile_model(openvino.convert_model(folder), "CPU", settings)
     return lambda rows: network([rows])[network.output(0)]
 

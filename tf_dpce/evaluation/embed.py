@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_dpce.model import DualPath
 from tf_dpce.towers.folding import folded
+from tf_dpce.towers.trimming import trimming
 
 Encode = Callable[[tf.Tensor], tf.Tensor]
 
@@ -67,22 +68,29 @@ def embed_texts(
         ValueError: the dataset held more or fewer sentences than `count`.
     """
     encoder = model.text_encoder
-    return embed(compiled(encoder), encoder.output_shape[-1], "text", dataset, count, progress)
+    encode = compiled(encoder, trimming(model.text_tower))
+    return embed(encode, encoder.output_shape[-1], "text", dataset, count, progress)
 
 
-def compiled(encoder: keras.Model) -> Encode:
+def compiled(encoder: keras.Model, prepare: Encode = tf.identity) -> Encode:
     """Returns a model as a function in inference mode: one trace for batches of all lengths.
 
     It answers with the weights that the model has now.
+
+    Args:
+        encoder: the model.
+        prepare: what a batch goes through before it, in the same function.
     """
-    return inference(folded(encoder))
+    return inference(folded(encoder), prepare)
 
 
-def inference(encoder: keras.Model) -> Encode:
+def inference(encoder: keras.Model, prepare: Encode = tf.identity) -> Encode:
     """Returns the same of a model as it is, for one that does not change meanwhile."""
     place = encoder.inputs[0]
     signature = [tf.TensorSpec(place.shape, place.dtype)]
-    return tf.function(lambda batch: encoder(batch, training=False), input_signature=signature)
+    return tf.function(
+        lambda batch: encoder(prepare(batch), training=False), input_signature=signature
+    )
 
 
 def embed(

@@ -14,6 +14,7 @@ from tf_dpce.evaluation.embed import Embedded, Encode, inference
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import all_shifts
 from tf_dpce.towers.folding import folded
+from tf_dpce.towers.trimming import trimming
 from tf_dpce.towers.layers import UnitLength
 from tf_dpce.towers.sizes import convolutional_tower, resized_tower
 
@@ -113,7 +114,7 @@ def text_view(tower: keras.Model, views: Views, batch_size: int) -> Encode:
     Raises:
         UserError: the weights do not fit float16.
     """
-    encode = inference(folded(tower, views.float16))
+    encode = inference(folded(tower, views.float16), trimming(tower))
 
     def encode_all(ids: tf.Tensor) -> tf.Tensor:
         rows, owners = all_shifts(ids)

@@ -74,7 +74,7 @@ def export_model(
     def write(aside: Path) -> None:
         progress(0, 3)
         signatures = Signatures(model, caption_encoder, squash, limits)
-        _write_archive(signatures, caption_encoder, aside)
+        write_archive(signatures, caption_encoder, aside)
         progress(1, 3)
         recorded = record_examples(model, caption_encoder, squash, limits)
         examples.save_examples(aside / examples.FILE, recorded)
@@ -100,7 +100,8 @@ def _check_limits(limits: status.Limits) -> None:
             )
 
 
-def _write_archive(signatures: Signatures, caption_encoder: CaptionEncoder, folder: Path) -> None:
+def write_archive(signatures: Signatures, caption_encoder: CaptionEncoder, folder: Path) -> None:
+    """Writes the SavedModel of both endpoints, and nothing else that a version has."""
     # Not `tf.saved_model.save` of the model: its variables are not found in a Session.
     # Only what the endpoints use goes in: neither classifier nor optimizer.
     archive = keras.export.ExportArchive()

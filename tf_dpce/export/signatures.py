@@ -14,6 +14,7 @@ from tf_dpce.preprocessing.header import DEFAULT_LIMITS, check
 from tf_dpce.preprocessing.image import evaluation_pixels
 from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.towers.folding import folded
+from tf_dpce.towers.trimming import trimming
 
 # Pictures of one request that are decoded at a time. Each may take a gigabyte while it is
 # resized, if it is as large as `status.MAX_PIXELS` allows.
@@ -49,6 +50,7 @@ class Signatures:
         self._caption_encoder = caption_encoder
         self._image_encoder = folded(model.image_encoder)
         self._text_encoder = folded(model.text_encoder)
+        self._trim = trimming(model.text_tower)
         self._image_size = self._image_encoder.input_shape[1]
         self._squash = squash
         self._limits = limits
@@ -66,7 +68,7 @@ class Signatures:
             too_long = tf.strings.length(text) > status.MAX_SENTENCE_BYTES
             ids = self._caption_encoder(tf.where(too_long, "", text))
             codes = tf.where(too_long, status.TOO_MANY_BYTES, text_status(text, ids))
-        return _answer(self._text_encoder, ids, codes)
+        return _answer(self._text_encoder, self._trim(ids), codes)
 
 
 def input_signature(endpoint: str) -> list[tf.TensorSpec]:

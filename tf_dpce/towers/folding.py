@@ -13,6 +13,8 @@ from tf_dpce.towers.layers import InferenceMode, SumOverPlaces, WordEmbedding
 
 # Layers that multiply by one matrix: what scales and shifts their result can be put into it.
 _LINEAR = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.DepthwiseConv2D)
+# A look-up is such a product too: an empty place has no row, and gives the bias alone.
+_FOLDS = (*_LINEAR, WordEmbedding)
 
 
 class StoredInHalf(keras.DTypePolicy):
@@ -30,9 +32,9 @@ class StoredInHalf(keras.DTypePolicy):
 def folded(model: keras.Model, float16: bool = False) -> keras.Model:
     """Returns a copy of a model that answers as it does in inference mode, with less to compute.
 
-    Where a BatchNorm stands behind a dense layer or a convolution and nothing else takes that
-    one's result, the layer, with a bias, does the work of both. Dropout is left out. Models within
-    the model are folded too.
+    Where a BatchNorm stands behind a dense layer, a convolution or word vectors and nothing else
+    takes that one's result, the layer, with a bias, does the work of both. Dropout is left out.
+    Models within the model are folded too.
 
     Args:
         model: functional.
@@ -60,7 +62,7 @@ def folded(model: keras.Model, float16: bool = False) -> keras.Model:
         if isinstance(layer, layers.Layer):
             # A layer's own config knows its policy by name alone.
             changes["dtype"] = _policy(layer, float16)
-        if layer.name in norms:
+        if layer.name in norms and isinstance(layer, _LINEAR):
             changes["use_bias"] = True
         if layer.name in padded.values():
             changes["padding"] = "same"
@@ -105,7 +107,10 @@ def _wraps_model(layer: keras.Operation) -> bool:
 
 
 def _takers(model: keras.Model) -> dict[int, list[layers.Layer | None]]:
-    """Returns the layers that take what an operation gives, by the operation's id."""
+    """Returns the layers that take what an operation gives, by the operation's id.
+
+    Dropout hands on what it is given: its takers are those of the layer before it.
+    """
     takers: dict[int, list[layers.Layer | None]] = {}
     for layer in model.layers:
         for node in layer._inbound_nodes:
@@ -114,6 +119,10 @@ def _takers(model: keras.Model) -> dict[int, list[layers.Layer | None]]:
     # What is given out has a taker beyond the model.
     for tensor in keras.tree.flatten(model.output):
         takers.setdefault(id(tensor._keras_history.operation), []).append(None)
+    for layer in model.layers:
+        if isinstance(layer, layers.Dropout):
+            before = takers[id(layer.input._keras_history.operation)]
+            before[before.index(layer) : before.index(layer) + 1] = takers.get(id(layer), [])
     return takers
 
 
@@ -167,7 +176,8 @@ def _same_padding(size: int, width: int, stride: int) -> tuple[int, int]:
 
 
 def _is_linear(layer: layers.Layer) -> bool:
-    return isinstance(layer, _LINEAR) and layer.activation is keras.activations.linear
+    activation = getattr(layer, "activation", keras.activations.linear)
+    return isinstance(layer, _FOLDS) and activation is keras.activations.linear
 
 
 def _is_norm(layer: layers.Layer) -> bool:

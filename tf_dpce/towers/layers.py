@@ -97,20 +97,22 @@ class CausalConvolution(keras.layers.Conv1D):
     def call(self, inputs: Any) -> Any:
         """Returns `[B, ceil(T / strides), filters]` of `[B, T, C]`."""
         stride = self.strides[0]
-        here = _at_places(inputs[:, ::stride], self.kernel[-1])
-        if self.use_bias:
-            here = here + self.bias
+        here = _at_places(inputs[:, ::stride], self.kernel[-1], self.bias)
         if self.kernel_size[0] == 1 or here.shape[1] == 1:
             return here
         # What a place t * stride sees before it; the first place sees nothing there.
-        before = inputs[:, stride - 1 :: stride][:, : here.shape[1] - 1]
+        before = inputs[:, stride - 1 :: stride][:, : ops.shape(here)[1] - 1]
         return here + ops.pad(_at_places(before, self.kernel[0]), ((0, 0), (1, 0), (0, 0)))
 
 
-def _at_places(inputs: Any, matrix: Any) -> Any:
-    """Returns `[B, T, D]` of `[B, T, C]` and a matrix `[C, D]`."""
+def _at_places(inputs: Any, matrix: Any, bias: Any = None) -> Any:
+    """Returns `[B, T, D]` of `[B, T, C]`, a matrix `[C, D]` and a bias `[D]`; T need not be known.
+
+    The bias comes before the places are told apart again: TensorFlow computes both as one.
+    """
     rows = ops.matmul(ops.reshape(inputs, (-1, inputs.shape[-1])), matrix)
-    return ops.reshape(rows, (-1, inputs.shape[1], matrix.shape[-1]))
+    rows = rows if bias is None else rows + bias
+    return ops.reshape(rows, (-1, ops.shape(inputs)[1], matrix.shape[-1]))
 
 
 @keras.saving.register_keras_serializable("tf_dpce")
