@@ -9,7 +9,15 @@ import pytest
 
 from tests.benchmarks.rows import check_rows
 from tests.benchmarks.test_mining import TOWERS
-from tf_dpce.benchmarks.encoders import ENCODER, EXPORT, UNFOLDED, measure, runtimes
+from tf_dpce.benchmarks.encoders import (
+    ENCODER,
+    EXPORT,
+    OTHERS,
+    PRODUCTS,
+    UNFOLDED,
+    measure,
+    runtimes,
+)
 from tf_dpce.benchmarks.material import random_model
 from tf_dpce.config import from_dict
 
@@ -23,7 +31,7 @@ def test_every_runtime_is_timed_at_every_size():
     names = [row.name for row in rows]
     for kind in ("pictures", "sentences"):
         for batch in (1, 3):
-            for arm in (EXPORT, ENCODER, UNFOLDED):
+            for arm in (EXPORT, ENCODER, UNFOLDED, PRODUCTS, OTHERS):
                 assert f"{kind}, {batch} at a time, {arm}" in names
     # Two rounds and the one before them, for two encoders at two sizes.
     assert steps == [(done, 12) for done in range(1, 13)]

@@ -161,12 +161,12 @@ def test_weights_in_float16_are_rounded_and_nothing_else_is():
     assert not np.allclose(found, tower(pixels, training=False), rtol=1e-5, atol=1e-5)
 
 
-def test_word_vectors_in_float16_and_a_norm_in_float32():
+def test_word_vectors_in_float16_hold_the_norm_behind_them():
     keras.utils.set_random_seed(0)
     tower = stirred(text_tower(30, 9, 6, blocks=(2, 1), output_dim=5, widths=(8, 16)))
     half = folded(tower, float16=True)
-    left = {w.path.split("/")[0] for w in half.weights if str(w.dtype) == "float32"}
-    assert left == {"text_embedding_bn"}
+    assert {str(weight.dtype) for weight in half.weights} == {"float16"}
+    assert norms(half) == 0
     ids = np.random.default_rng(0).integers(0, 31, (7, 9)).astype(np.int32)
     # A float16 has 11 bits, so that each weight is off by 2^-12 of itself at most; a few layers.
     np.testing.assert_allclose(half(ids), tower(ids, training=False), rtol=0.02, atol=0.02)
@@ -184,8 +184,9 @@ def test_what_is_in_float16_stays_so_when_it_is_folded_again():
 
 def test_a_weight_beyond_float16_is_named():
     tower = text_tower(30, 9, 6, blocks=(1,), output_dim=5, widths=(8,))
-    # The largest float16 is 65,504.
-    tower.get_layer("text_embedding").set_weights([np.full((30, 6), 65_505.0), np.zeros(6)])
-    with pytest.raises(UserError, match="the layer text_embedding has a weight of 6.55e[+]04"):
+    # The largest float16 is 65,504. The norm that is folded in divides by sqrt(1 + 0.001).
+    tower.get_layer("text_embedding").set_weights([np.full((30, 6), 65_600.0), np.zeros(6)])
+    with pytest.raises(UserError, match="the layer text_embedding has a weight of 6.56e[+]04"):
         folded(tower, float16=True)
-    assert folded(tower).get_layer("text_embedding").get_weights()[0].max() == 65_505
+    largest = folded(tower).get_layer("text_embedding").get_weights()[0].max()
+    assert largest == pytest.approx(65_600 / np.sqrt(1.001))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ from tf_dpce.benchmarks.material import (
     random_sentences,
     random_vocabulary,
 )
+from tf_dpce.benchmarks.served import Served, saved
 from tf_dpce.benchmarks.timing import Report, Row, interleave, row, silent
 from tf_dpce.config import Config
 from tf_dpce.evaluation.embed import compiled, inference
@@ -32,6 +32,7 @@ from tf_dpce.towers.trimming import trimming
 EXPORT = "export, from raw input"
 ENCODER = "its encoder alone"
 UNFOLDED = "the same, BatchNorm apart"
+PRODUCTS, OTHERS = "its matrix products", "its other operations"
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -49,7 +50,7 @@ class Case:
     """
 
     kind: str
-    export: Run
+    export: Served
     raw: np.ndarray
     runs: Mapping[str, Run]
     rows: np.ndarray
@@ -86,7 +87,17 @@ def measure(
         what = f"{case.kind}, {batch} at a time"
         base = f"{what}, {ENCODER}", rates[ENCODER]
         figures += [row(f"{what}, {k}", "a second", rate, *base) for k, rate in rates.items()]
+        figures += _profile(what, case, batch, rounds)
     return figures
+
+
+def _profile(what: str, case: Case, batch: int, rounds: int) -> list[Row]:
+    encoder, rows = case.runs[ENCODER], case.rows[:batch]
+    seconds = np.array([encoder.profile(rows) for _ in range(rounds)])
+    return [
+        row(f"{what}, {name}", "ms a call", 1000 * taken)
+        for name, taken in zip((PRODUCTS, OTHERS), seconds.T, strict=True)
+    ]
 
 
 def runtimes(encoder: keras.Model, text_tower: keras.Model | None = None) -> dict[str, Run]:
@@ -101,7 +112,7 @@ def runtimes(encoder: keras.Model, text_tower: keras.Model | None = None) -> dic
     """
     fast = compiled(encoder)
     own = fast if text_tower is None else compiled(encoder, trimming(text_tower))
-    found = {ENCODER: _in_session(own), UNFOLDED: _in_session(inference(encoder))}
+    found = {ENCODER: _served(own), UNFOLDED: _served(inference(encoder))}
     if find_spec("openvino"):
         found["OpenVINO"] = _openvino(fast)
     if find_spec("onnxruntime") and find_spec("tf2onnx"):
@@ -114,7 +125,7 @@ def _cases(config: Config, words: int, count: int) -> list[Case]:
     encoder = CaptionEncoder(vocabulary, config.text.max_length, lowercase=True)
     with tempfile.TemporaryDirectory() as folder:
         write_archive(Signatures(model, encoder, config.image.squash), encoder, Path(folder))
-        exports = {name: _session_of(folder, name) for name in ("encode_image", "encode_text")}
+        exports = {name: Served(folder, name) for name in ("encode_image", "encode_text")}
     draw, size = np.random.default_rng(config.seed), config.image.input_size
     sentences = random_sentences(count, vocabulary)
     return [
@@ -135,34 +146,9 @@ def _cases(config: Config, words: int, count: int) -> list[Case]:
     ]
 
 
-def _in_session(function: Any) -> Run:
-    with _saved(function) as folder:
-        return _session_of(folder, "serving_default")
-
-
-def _session_of(folder: str, endpoint: str) -> Run:
-    """Returns an endpoint of a SavedModel as TF Serving runs it, without the request around it."""
-    session = tf.compat.v1.Session(graph=tf.Graph())
-    with session.graph.as_default():
-        saved = tf.compat.v1.saved_model.loader.load(session, ["serve"], folder)
-    signature = saved.signature_def[endpoint]
-    (given,) = signature.inputs.values()
-    # The encoders alone give vectors and nothing else.
-    vectors = signature.outputs.get("embedding") or next(iter(signature.outputs.values()))
-    return session.make_callable(vectors.name, [given.name])
-
-
-@contextmanager
-def _saved(function: Any) -> Iterator[str]:
-    """Yields a folder with a SavedModel of one function."""
-    module = tf.Module()
-    module.function = function
-    concrete = function.get_concrete_function()
-    # What the function holds by weak references only.
-    module.weights = list(concrete.graph.variables)
-    with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures=concrete)
-        yield folder
+def _served(function: Any) -> Served:
+    with saved(function) as folder:
+        return Served(folder)
 
 
 def _openvino(function: Any) -> Run:
@@ -170,7 +156,7 @@ def _openvino(function: Any) -> Run:
 
     # Its default on some processors is bfloat16, a tenth of a percent off.
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    with _saved(function) as folder:
+    with saved(function) as folder:
         network = openvino.compile_model(openvino.convert_model(folder), "CPU", settings)
     return lambda rows: network([rows])[network.output(0)]
 

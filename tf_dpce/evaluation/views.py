@@ -14,9 +14,9 @@ from tf_dpce.evaluation.embed import Embedded, Encode, inference
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import all_shifts
 from tf_dpce.towers.folding import folded
-from tf_dpce.towers.trimming import trimming
 from tf_dpce.towers.layers import UnitLength
 from tf_dpce.towers.sizes import convolutional_tower, resized_tower
+from tf_dpce.towers.trimming import trimming
 
 
 @dataclass(frozen=True)

@@ -97,11 +97,14 @@ class CausalConvolution(keras.layers.Conv1D):
     def call(self, inputs: Any) -> Any:
         """Returns `[B, ceil(T / strides), filters]` of `[B, T, C]`."""
         stride = self.strides[0]
-        here = _at_places(inputs[:, ::stride], self.kernel[-1], self.bias)
+        # Taking each place is no slice: in a graph even that one is copied.
+        seen = inputs if stride == 1 else inputs[:, ::stride]
+        here = _at_places(seen, self.kernel[-1], self.bias)
         if self.kernel_size[0] == 1 or here.shape[1] == 1:
             return here
         # What a place t * stride sees before it; the first place sees nothing there.
-        before = inputs[:, stride - 1 :: stride][:, : ops.shape(here)[1] - 1]
+        earlier = inputs if stride == 1 else inputs[:, stride - 1 :: stride]
+        before = earlier[:, : ops.shape(here)[1] - 1]
         return here + ops.pad(_at_places(before, self.kernel[0]), ((0, 0), (1, 0), (0, 0)))
 
 
