@@ -12,8 +12,10 @@ from PIL import Image
 
 from pipelines import study
 from tests.scenes import SIZE, prepare_scenes
+from tf_dpce.data.manifest import Manifest
 from tf_dpce.machine import code_version, machine_facts
 from tf_dpce.studies import arms
+from tf_dpce.studies.report import curves_figure
 from tf_dpce.studies.study import curve
 from tf_dpce.training.history import read_history
 from tf_dpce.training.run import read_config
@@ -55,6 +57,23 @@ def finished(data: tuple[Path, Path], tmp_path_factory) -> Path:
     """A study that nobody disturbed; nobody writes to it."""
     out = tmp_path_factory.mktemp("studies") / "transfer"
     assert study.main(argv(data, out)) == 0
+    return out
+
+
+# One arm of one stage, and one of two.
+TWO_ARMS = ("both", "instance_then_ranking")
+
+
+@pytest.fixture(scope="module")
+def objective(data: tuple[Path, Path], tmp_path_factory) -> Path:
+    """Two arms of the study `objective`; nobody writes to it."""
+    out = tmp_path_factory.mktemp("studies") / "objective"
+    whole = arms._study
+    some = {"arms": {name: whole("objective")["arms"][name] for name in TWO_ARMS}}
+    given = ["--data", str(data[0]), "--out", str(out), "--minutes", str(MINUTES), "--seed", "5"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arms, "_study", lambda name: some)
+        assert study.main(["objective", *given]) == 0
     return out
 
 
@@ -116,6 +135,71 @@ def test_table_and_curves(finished: Path):
         assert curves.size == (1350, 825)
 
 
+def test_a_table_says_on_which_pictures_how_long_and_by_which_command(
+    finished: Path, objective: Path, data: tuple[Path, Path]
+):
+    digests = [Manifest.load(folder).split_digest for folder in data]
+    assert digests[0] != digests[1]
+    lines = [
+        f"- `{folder}`: split `{digest}`" for folder, digest in zip(data, digests, strict=True)
+    ]
+    for out, seed, named in ((finished, 0, lines), (objective, 5, lines[:1])):
+        table = (out / "table.md").read_text().splitlines()
+        assert f"`{json.loads((out / 'study.json').read_text())['command']}`" in table
+        assert [line for line in table if "split `" in line] == named
+        assert any(line.endswith(f"{MINUTES:g} minutes an arm, seed {seed}.") for line in table)
+
+
+def test_the_table_of_arms_has_a_row_each(objective: Path):
+    table = (objective / "table.md").read_text().splitlines()
+    heads = "| arm | parameters of the text tower, without words | epochs | minutes | image to text"
+    place = next(place for place, line in enumerate(table) if line.startswith(heads))
+    rows = [line.strip("| ").split(" | ") for line in table[place + 2 :]]
+    assert [row[0] for row in rows] == list(TWO_ARMS)
+    for name, size, epochs, minutes, *scores in rows:
+        entry = entries(objective)[name]
+        assert size == f"{entry['text_parameters']:,}" and minutes == f"{entry['minutes']:.1f}"
+        assert epochs == " + ".join(map(str, entry["epochs"]))
+        metrics = entry["metrics"]["one"]
+        assert scores[0] == f"{metrics['image_to_text']['r1']:.1f}"
+        assert scores[4] == f"{metrics['text_to_image']['r1']:.1f}"
+        assert (len(scores), scores[-1]) == (9, f"{metrics['rsum']:.1f}")
+
+
+def test_two_stages_have_half_of_the_time_each(objective: Path):
+    for name, stages in zip(TWO_ARMS, ([1], [1, 2]), strict=True):
+        entry = entries(objective)[name]
+        assert [part["stage"] for part in entry["timing"]] == stages
+        for part, epochs in zip(entry["timing"], entry["epochs"], strict=True):
+            seconds = part["seconds_per_step"] * part["steps_per_epoch"]
+            assert epochs == part["epochs"] == max(1, int(60 * MINUTES / len(stages) / seconds))
+        rows = read_history(objective / name / "history.csv", before=(3, 0))
+        trained = [[int(row["stage"]) for row in rows].count(stage) for stage in stages]
+        assert trained == entry["epochs"] and len(rows) == sum(trained)
+
+
+def test_the_second_stage_trains_the_second_loss(objective: Path):
+    config = read_config(objective / "instance_then_ranking")["config"]
+    assert [config[f"stage{n}"]["loss"]["pair"] for n in (1, 2)] == [0, 1]
+    assert config["stage2"]["loss"]["negatives"] == "given"
+    rows = read_history(objective / "instance_then_ranking" / "history.csv", before=(3, 0))
+    first, second = (next(row for row in rows if row["stage"] == stage) for stage in "12")
+    assert float(first["image_logits_loss"]) > 0 and not first["pair_loss"]
+    assert float(second["pair_loss"]) > 0 and not second["image_logits_loss"]
+
+
+def test_curves_of_two_stages_are_dashed(objective: Path):
+    with Image.open(objective / "curves.png") as curves:
+        assert curves.size == (1350, 825)
+    results = json.loads((objective / "study.json").read_text())
+    (axes,) = curves_figure(results, objective).axes
+    assert [line.get_linestyle() for line in axes.lines] == ["-", "--"]
+    for line, (name, entry) in zip(axes.lines, results["arms"].items(), strict=True):
+        assert line.get_xdata()[-1] == pytest.approx(entry["minutes"])
+        assert line.get_ydata()[-1] == pytest.approx(entry["metrics"]["one"]["rsum"])
+        assert any(text.get_text().startswith(name.replace("_", " ")) for text in axes.texts)
+
+
 def test_resume_skips_what_is_finished_and_goes_on_with_what_is_broken(
     finished: Path, data: tuple[Path, Path], tmp_path: Path, capsys
 ):
@@ -159,5 +243,10 @@ def test_a_folder_that_is_in_use_is_kept(
     assert "is not empty: go on with --resume" in refusal(argv(data, finished), capsys)
     other = [*argv(data, finished, "--resume"), "--seed", "1"]
     assert "study.json differs in seed: resume with the same options" in refusal(other, capsys)
+    earlier = shutil.copytree(finished, tmp_path / "earlier")
+    saved = json.loads((earlier / "study.json").read_text())
+    saved["arms"]["other"]["overrides"]["image"]["flip"] = True
+    (earlier / "study.json").write_text(json.dumps(saved))
+    assert "study.json differs in arm other: " in refusal(argv(data, earlier, "--resume"), capsys)
     missing = argv(data, tmp_path / "missing", "--resume")
     assert "study.json does not exist" in refusal(missing, capsys)

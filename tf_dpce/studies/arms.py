@@ -16,6 +16,8 @@ from tf_dpce.studies.size import equal_widths
 STUDIES = ("text_tower", "objective", "parts", "transfer")
 DEFAULT_PRESET = "flickr8k_small"
 POINTS = 10
+# What a stage says of a trunk that it trains.
+_OF_TRUNK = ("trunk_multiplier", "trunk_from")
 
 Values = Mapping[str, Any]
 
@@ -140,8 +142,25 @@ def _stages(arm: Arm, base: Config, values: Values) -> dict[str, Any]:
     trained = [values[f"stage{number}"] for number in trained_stages(base)]
     changes = arm.stages or ({},)
     count = max(len(trained), len(changes))
-    filled = [merged(_at(trained, place), _at(changes, place)) for place in range(count)]
+    filled = [_changed(trained, _at(changes, place), place) for place in range(count)]
     return {f"stage{n}": (filled + [{"epochs": 0}] * 2)[n - 1] for n in (1, 2)}
+
+
+def _changed(stages: Sequence[Values], changes: Values, place: int) -> dict[str, Any]:
+    """Returns the values of a stage, changed.
+
+    One that trains the trunk only by its changes knows no rate for it, and takes that of a stage
+    that trains it anyway.
+    """
+    own = _at(stages, place)
+    if changes.get("trunk") == "trained" and not _trains_trunk(own):
+        other = next(filter(_trains_trunk, stages), {})
+        own = merged(own, {key: other[key] for key in _OF_TRUNK if key in other})
+    return merged(own, changes)
+
+
+def _trains_trunk(stage: Values) -> bool:
+    return stage.get("trunk", StageConfig.trunk) == "trained"
 
 
 def _at(items: Sequence[Values], place: int) -> Values:

@@ -7,6 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
 from tf_dpce.files import publish_file
 from tf_dpce.studies.study import SPLIT, curve
 
@@ -21,6 +25,7 @@ _FAINT = "#6c757d"
 _COLOURS = (
     *("#1f5fa8", "#d9480f", "#2b8a3e", "#862e9c", "#c92a2a"),
     *("#0b7285", "#a67c00", "#495057", "#d6336c", "#5c940d"),
+    *("#15aabf", "#f08c00", "#9775fa", "#000000"),
 )
 # Lines of text on the height of the figure: labels keep that far apart.
 _LABELS = 22
@@ -42,6 +47,8 @@ def write_table(results: Mapping[str, Any], out: Path) -> Path:
         f"Percent and median ranks on the {SPLIT} split, with the weights at the end of training; "
         f"{results['minutes']:g} minutes an arm, seed {results['seed']}.",
         "",
+        *(f"- `{folder}`: split `{digest}`" for folder, digest in results["data"].items()),
+        "",
         *(_transfer_rows(results) if transfer else _arm_rows(results)),
     ]
     path = out / TABLE_FILE
@@ -53,11 +60,23 @@ def write_table(results: Mapping[str, Any], out: Path) -> Path:
 def draw_curves(results: Mapping[str, Any], out: Path) -> Path:
     """Draws `curves.png`, rsum on the validation split over minutes of training; returns its path.
 
-    Every arm is a line with its name at its end, dashed where it was trained in two stages.
+    Args:
+        results: what `study.json` holds.
+        out: folder of the study.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    path = out / CURVES_FILE
+    with publish_file(path) as temporary:
+        FigureCanvasAgg(curves_figure(results, out)).print_png(str(temporary))
+    return path
 
+
+def curves_figure(results: Mapping[str, Any], out: Path) -> Figure:
+    """Returns a figure of all arms: each a line with its name at its end, of two stages dashed.
+
+    Args:
+        results: what `study.json` holds.
+        out: folder of the study.
+    """
     figure = Figure(figsize=(9, 5.5), dpi=150, layout="constrained")
     axes = figure.subplots()
     arms = results["arms"]
@@ -65,29 +84,29 @@ def draw_curves(results: Mapping[str, Any], out: Path) -> Path:
     right = max(points[-1][0] for points in curves.values())
     top = 1.1 * max(max(rsum for _, rsum in points) for points in curves.values()) or 1.0
     ends = _spread([points[-1][1] for points in curves.values()], top)
+    axes.set(xlim=(0, 1.02 * right), ylim=(0, top), xlabel="minutes of training")
     for (name, points), end, colour in zip(curves.items(), ends, _cycle(curves), strict=True):
-        two = len(arms[name]["epochs"]) > 1
-        axes.plot(*zip(*points, strict=True), "--o" if two else "-o", color=colour, markersize=3)
-        axes.annotate(
-            f"{name.replace('_', ' ')}  {points[-1][1]:.1f}",
-            points[-1],
-            (1.04 * right, end),
-            color=colour,
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5},
-            annotation_clip=False,
-        )
-    axes.set(xlim=(0, 1.02 * right), ylim=(0, top))
-    axes.set_xlabel("minutes of training")
-    axes.set_title(
-        f"{results['study'].replace('_', ' ')}: rsum on the validation split", loc="left"
-    )
+        style = "--o" if len(arms[name]["epochs"]) > 1 else "-o"
+        axes.plot(*zip(*points, strict=True), style, color=colour, markersize=3)
+        _label(axes, f"{name.replace('_', ' ')}  {points[-1][1]:.1f}", points[-1], end, colour)
+    title = f"{results['study'].replace('_', ' ')}: rsum on the validation split"
+    axes.set_title(title, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=_FAINT, alpha=0.25)
-    path = out / CURVES_FILE
-    with publish_file(path) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))
-    return path
+    return figure
+
+
+def _label(axes: Axes, text: str, point: tuple[float, float], height: float, colour: str) -> None:
+    """Writes a name beside the axes, with a thread to the end of its line."""
+    axes.annotate(
+        text,
+        point,
+        (1.02 * axes.get_xlim()[1], height),
+        color=colour,
+        va="center",
+        arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5},
+        annotation_clip=False,
+    )
 
 
 def _arm_rows(results: Mapping[str, Any]) -> list[str]:

@@ -67,7 +67,7 @@ class Study:
             UserError: whatever the user can mend.
         """
         plan = self._plan()
-        results = self._results(resume)
+        results = self._results(resume, [arm for arm, _, _ in plan])
         self.out.mkdir(parents=True, exist_ok=True)
         with sole_writer(self.out):
             # All are timed before any is trained, while the machine is as it is, and the epochs are
@@ -113,7 +113,7 @@ class Study:
             for name, source in zip(names, sources, strict=True)
         ]
 
-    def _results(self, resume: bool) -> dict[str, Any]:
+    def _results(self, resume: bool, arms: Sequence[Arm]) -> dict[str, Any]:
         """Returns what a new `study.json` holds, or that of the study to go on with."""
         sources = (self.data, *self.others)
         asked = {
@@ -128,6 +128,7 @@ class Study:
             return {**asked, "command": self.command, "arms": {}}
         saved = read_json(path)
         differing = [key for key, value in asked.items() if saved.get(key) != value]
+        differing += _changed_arms(saved, arms)
         if differing:
             raise UserError(
                 f"{path} differs in {', '.join(differing)}: resume with the same options, or "
@@ -203,6 +204,13 @@ class Study:
             "parameters": parameters(run.model),
             "metrics": metrics,
         }
+
+
+def _changed_arms(saved: Mapping[str, Any], arms: Sequence[Arm]) -> list[str]:
+    """Returns the arms of a `study.json` that are other ones in this version."""
+    known = {arm.name: arm.overrides for arm in arms}
+    entries = saved.get("arms", {}).items()
+    return [f"arm {name}" for name, e in entries if e["overrides"] != known.get(name)]
 
 
 def curve(run: Path, timing: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
