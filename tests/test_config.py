@@ -112,7 +112,9 @@ def test_the_papers_presets_are_the_recipe(name: str):
     squash = name.startswith("cuhk")
     assert config.image == ImageConfig(backbone, 224, head, squash, crop=True, flip=True)
     assert config.text == TextConfig(
-        "convolutional", places, 300, (3, 4, 6, 1), (256, 512, 1024, 2048), shift=True
+        *("convolutional", places, 300, (3, 4, 6, 1), (256, 512, 1024, 2048)),
+        shift=True,
+        captions_of="instance" if squash else "picture",
     )
     assert config.model == ModelConfig(2048, dropout, 0.0, bias, rectify=True)
     # All stages: SGD in steps, 1e-4 of decay. Section 5 gives effective rates: 0.01 for

@@ -39,6 +39,8 @@ class TextConfig:
         blocks: residual blocks in each group.
         widths: width of each group (of each GRU, or hidden layer of a bag of words).
         shift: whether training moves captions to random places.
+        captions_of: whose captions training pairs with a picture: its own, or those of all pictures
+            of its "instance", such as a person.
         word_dropout: share of words hidden in training.
     """
 
@@ -48,6 +50,7 @@ class TextConfig:
     blocks: tuple[int, ...] = (3, 4, 6, 1)
     widths: tuple[int, ...] = (256, 512, 1024, 2048)
     shift: bool = True
+    captions_of: Literal["picture", "instance"] = "picture"
     word_dropout: float = 0.0
 
 
