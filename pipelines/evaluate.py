@@ -62,7 +62,12 @@ def run(arguments: Namespace) -> None:
 
     from tf_dpce.data.damage import told_of_damage
     from tf_dpce.evaluation.protocols import evaluate_split, protocol_named, split_named
-    from tf_dpce.evaluation.report import metrics_path, metrics_table, save_metrics
+    from tf_dpce.evaluation.report import (
+        metrics_path,
+        metrics_table,
+        save_metrics,
+        unshared_path,
+    )
     from tf_dpce.evaluation.views import Views
     from tf_dpce.files import sha256_file
     from tf_dpce.training.run import load_run
@@ -86,8 +91,9 @@ def run(arguments: Namespace) -> None:
             progress=report,
             views=views,
         )
-    path = metrics_path(arguments.run, data, split, protocol, views)
     origin = _origin(arguments, views, checkpoint_sha256)
+    path = metrics_path(arguments.run, data, split, protocol, views, arguments.checkpoint)
+    path = unshared_path(path, origin["split_digest"])
     save_metrics(path, metrics, origin)
     title = f"{arguments.run} on {data}, {split}, {protocol}"
     Console().print(metrics_table(metrics, title, origin["split_digest"]))

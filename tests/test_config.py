@@ -112,7 +112,9 @@ def test_the_papers_presets_are_the_recipe(name: str):
     squash = name.startswith("cuhk")
     assert config.image == ImageConfig(backbone, 224, head, squash, crop=True, flip=True)
     assert config.text == TextConfig(
-        "convolutional", places, 300, (3, 4, 6, 1), (256, 512, 1024, 2048), shift=True
+        *("convolutional", places, 300, (3, 4, 6, 1), (256, 512, 1024, 2048)),
+        shift=True,
+        captions_of="instance" if squash else "picture",
     )
     assert config.model == ModelConfig(2048, dropout, 0.0, bias, rectify=True)
     # All stages: SGD in steps, 1e-4 of decay. Section 5 gives effective rates: 0.01 for
@@ -133,10 +135,13 @@ def test_the_papers_presets_are_the_recipe(name: str):
     )
     # Both instance losses go on in stage 2, beside twice the ranking loss with a margin of 1.
     loss = LossConfig(1.0, text, 2.0, "ranking", negatives, candidates=256, margin=1.0)
-    trunk = 0.01 if "vgg" in name else 0.2
-    assert config.stage2 == StageConfig(
-        second, trunk="trained", decay_epochs=falls, trunk_multiplier=trunk, loss=loss, **common
+    # The trunk: filters, then what differs from them; its first filters 0.00001.
+    vgg = dict(trunk_multiplier=0.01, trunk_bias_multiplier=0.2)
+    resnet = dict(trunk_multiplier=0.2, trunk_gamma_multiplier=0.01)
+    trunk = dict(
+        trunk="trained", trunk_first_multiplier=0.001, **(vgg if "vgg" in name else resnet)
     )
+    assert config.stage2 == StageConfig(second, decay_epochs=falls, loss=loss, **trunk, **common)
 
 
 def test_the_presets_of_the_papers_data_sets_are_all_checked():
@@ -160,8 +165,21 @@ def test_the_papers_presets_have_the_effective_rates_of_the_recipe(name: str):
         assert rates == pytest.approx(
             {"convolution": 0.01, "classifier": 1e-3, "bias": 2e-3, "gamma": 0.02, "word": 1e-4}
         )
-    trunk = 1e-4 if "vgg" in name else 2e-3
-    assert config.stage2.learning_rate * config.stage2.trunk_multiplier == pytest.approx(trunk)
+    # 0.1 times 0.001 and 0.02 of VGG, 0.02, 0.001 and 0.02 of ResNet; 0.0001 of the first filters.
+    stage = config.stage2
+    kinds = {
+        "filters": stage.trunk_multiplier,
+        "gamma": stage.trunk_gamma_multiplier,
+        "bias": stage.trunk_bias_multiplier,
+        "first": stage.trunk_first_multiplier,
+    }
+    kinds = {kind: stage.trunk_multiplier if m is None else m for kind, m in kinds.items()}
+    expected = {"filters": 2e-3, "gamma": 1e-4, "bias": 2e-3, "first": 1e-5}
+    if "vgg" in name:
+        # It has no BatchNorm.
+        expected |= {"filters": 1e-4, "gamma": 1e-4}
+    rates = {kind: stage.learning_rate * multiplier for kind, multiplier in kinds.items()}
+    assert rates == pytest.approx(expected)
 
 
 def test_an_unknown_preset_is_the_users_mistake():
@@ -232,6 +250,7 @@ def test_wrong_types_are_the_users_mistake(values: dict[str, Any]):
         ("stage2.learning_rate", float("inf"), "0 or more"),
         ("stage1.decay_epochs", [2, -4], "0 or more"),
         ("stage2.loss.pair", -2.0, "0 or more"),
+        ("stage2.trunk_bias_multiplier", -1.0, "0 or more"),
         ("stage2.loss.temperature", 0.0, "above 0"),
     ],
 )
@@ -250,7 +269,8 @@ def test_every_number_has_a_range():
         for name, value in leaves(to_dict(Config())).items()
         if isinstance(value, int | float | list) and not isinstance(value, bool)
     }
-    assert numbers == set(ALLOWED)
+    unset = {f"trunk_{kind}_multiplier" for kind in ("bias", "gamma", "first")}
+    assert numbers | unset == set(ALLOWED)
 
 
 def test_every_group_of_blocks_has_a_width():

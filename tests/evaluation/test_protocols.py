@@ -17,7 +17,7 @@ from tf_dpce.errors import UserError
 from tf_dpce.evaluation import identity_metrics, retrieval_metrics
 from tf_dpce.evaluation.embed import Embedded, embed_images, embed_texts
 from tf_dpce.evaluation.protocols import PROTOCOLS, Protocol, evaluate_split
-from tf_dpce.evaluation.report import metrics_path, metrics_table, save_metrics
+from tf_dpce.evaluation.report import metrics_path, metrics_table, save_metrics, unshared_path
 from tf_dpce.evaluation.views import Views
 from tf_dpce.preprocessing.image import evaluation_pixels
 from tf_dpce.preprocessing.text import CaptionEncoder
@@ -285,5 +285,17 @@ def test_metrics_file_is_named_after_data_split_and_protocol(tmp_path, monkeypat
     assert path == tmp_path / "run" / "metrics-flickr8k-test-all.json"
     viewed = metrics_path(tmp_path, Path("."), "test", "all", Views(flip=True, sizes=(224, 288)))
     assert viewed.name == "metrics-flickr8k-test-all-sizes-224-288-flip.json"
+    last = metrics_path(tmp_path, Path("."), "test", "all", Views(flip=True), "last")
+    assert last.name == "metrics-flickr8k-test-all-flip-last.json"
     save_metrics(path, METRICS, {"split": "test"})
     assert json.loads(path.read_text()) == {**METRICS, "split": "test"}
+
+
+def test_metrics_of_another_split_of_one_name_are_not_replaced(tmp_path):
+    path, other = tmp_path / "metrics-flickr8k-test-all.json", "0f" * 32
+    assert unshared_path(path, DIGEST) == path
+    save_metrics(path, METRICS, {"split_digest": DIGEST})
+    assert unshared_path(path, DIGEST) == path, "measured again"
+    assert unshared_path(path, other) == tmp_path / "metrics-flickr8k-test-all-0f0f0f0f.json"
+    path.write_text("{")
+    assert unshared_path(path, other) == path, "there is nothing to keep"

@@ -65,11 +65,11 @@ def tiny_run(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def tiny_data(folder: Path) -> Manifest:
+def tiny_data(folder: Path, pictures: int = 3) -> Manifest:
     """Prepared data: 3 pictures a split, with 1, 2 and 3 captions."""
     pairs = []
     for place, split in enumerate(SPLITS):
-        for number in range(3):
+        for number in range(pictures):
             path = folder / "pictures" / f"{split}{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             draw = np.random.default_rng(3 * place + number)

@@ -29,7 +29,7 @@ def test_the_commands_lead_from_the_authors_folders_to_hits(tmp_path: Path):
     run_line(prepare, tmp_path)
     shown = run_line(train, tmp_path, SHORT)
     # No caption has a cat. The words are a, the, dog, train, number and w1 to w12.
-    assert f"1 of 17 words start from {raw / 'glove.42B.300d.txt'}\n" in shown
+    assert f"1 of 17 words start from {raw / 'glove.42B.300d.txt'}: " in shown
     run_line(evaluate, tmp_path)
     (metrics,) = (tmp_path / "runs" / "flickr8k").glob("metrics-*.json")
     assert json.loads(metrics.read_text())["pictures"] == 3

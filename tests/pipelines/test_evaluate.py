@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,24 @@ def test_a_measurement_of_other_views_stands_beside_the_plain_one(
     assert {key: metrics[key] for key in plain} == {**plain, **views}
     ending = "--flip" if "flip" in views else "--sizes 32 --shifts"
     assert metrics["command"].endswith(f"--checkpoint best {ending}")
+
+
+def test_neither_the_last_checkpoint_nor_data_of_one_name_take_the_place_of_metrics(
+    run, data, tmp_path
+):
+    path, options = run / "metrics-drawn-test-all.json", ["--run", str(run), "--data"]
+    assert evaluate.main([*options, str(data[0])]) == 0
+    best = path.read_text()
+    shutil.copy(run / "checkpoints/stage1-best.npz", run / "checkpoints/stage1-last.npz")
+    assert evaluate.main([*options, str(data[0]), "--checkpoint", "last"]) == 0
+    digest = tiny_data(tmp_path / "other" / "drawn", pictures=2).split_digest
+    assert digest != data[1].split_digest
+    assert evaluate.main([*options, str(tmp_path / "other" / "drawn")]) == 0
+    assert path.read_text() == best
+    last = json.loads((run / "metrics-drawn-test-all-last.json").read_text())
+    assert last["checkpoint"] == "last"
+    other = json.loads((run / f"metrics-drawn-test-all-{digest[:8]}.json").read_text())
+    assert other["split_digest"] == digest
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ METRICS = {
     "image_to_text": {"r1": 27.04, "r5": 58.0, "r10": 71.0, "medr": 4.0, "meanr": 13.25},
     "text_to_image": None,
     "rsum": 156.04,
+    # Of the split that was scored, which need not be the one that was trained on.
+    "split_digest": "b329218869cc" + "0" * 52,
 }
 
 
@@ -47,6 +49,7 @@ def test_run_is_published_with_its_origin_and_metrics(run, tmp_path, capsys):
     assert "| seed | 0 |" in card
     # Of the measurements, the one made with these weights.
     assert "| a-test-all | image to text | 27.0 |" in card
+    assert "| MedR | MeanR | split digest |" in card and "| 13.2 | b329218869cc |" in card
     assert card.count("-test-all") == 1
     assert tf_dpce.load(folder).encode_texts(["a dog"]).shape == (1, 16)
 

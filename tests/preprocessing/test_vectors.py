@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import re
 import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,8 +26,10 @@ def read(path: Path, words: list[str], lowercase: bool = False) -> tuple[np.ndar
 # --- a writer for each form -----------------------------------------------------------------------
 
 
-def write_npz(path: Path, words: list[str], vectors: np.ndarray) -> None:
-    np.savez(path, words=np.array(words), vectors=vectors)
+def write_npz(
+    path: Path, words: list[str], vectors: np.ndarray, save: Callable[..., None] = np.savez
+) -> None:
+    save(path, words=np.array(words), vectors=vectors)
 
 
 def binary(words: list[str], vectors: np.ndarray, end: bytes = b"") -> bytes:
@@ -56,6 +60,7 @@ def write_word2vec_text(path: Path, words: list[str], vectors: np.ndarray) -> No
 Writer = Callable[[Path, list[str], np.ndarray], None]
 FORMS: dict[str, Writer] = {
     "vectors.npz": write_npz,
+    "packed.npz": lambda path, *rows: write_npz(path, *rows, save=np.savez_compressed),
     "GoogleNews.bin": lambda path, *rows: path.write_bytes(binary(*rows)),
     "word2vec.bin": lambda path, *rows: path.write_bytes(binary(*rows, end=b"\n")),
     "word2vec.txt": write_word2vec_text,
@@ -158,7 +163,10 @@ def test_an_empty_line_is_no_row(tmp_path: Path):
     assert read(tmp_path / "v.txt", ["cat"])[0].tolist() == [[2]]
 
 
-@pytest.mark.parametrize("name", ["word2vec.bin", "word2vec.txt", "glove.txt", "packed.txt.gz"])
+BOUNDED = [name for name in FORMS if name not in ("GoogleNews.bin", "glove.vec", "packed.bin.gz")]
+
+
+@pytest.mark.parametrize("name", BOUNDED)
 def test_memory_holds_the_words_asked_for_and_not_the_file(tmp_path: Path, name: str):
     # 10,000 rows of 100 numbers: 4 MB of floats, more as text.
     vectors = np.random.default_rng(0).normal(size=(10_000, 100)).astype(np.float32)
@@ -225,6 +233,7 @@ def test_damage_is_one_clear_line_that_names_the_place(tmp_path: Path, name: str
     with pytest.raises(UserError, match=message) as error:
         read(tmp_path / name, ["dog"])
     assert name in str(error.value) and "\n" not in str(error.value)
+    assert re.search("(fetch|make) it|the file again", str(error.value)), "what is to be done?"
 
 
 def test_what_nobody_asked_for_need_not_be_a_number(tmp_path: Path):
@@ -263,9 +272,19 @@ def test_other_forms_leave_no_doubt(write: Callable[..., Path]):
 
 BAD = {
     "no such array": (dict(words=WORDS, rows=VECTORS), "is not a file of word vectors"),
-    "pickled": (dict(words=WORDS.astype(object), vectors=VECTORS), "is not a file of word vectors"),
+    "pickled": (dict(words=WORDS.astype(object), vectors=VECTORS), "it holds object"),
     "fewer words": (dict(words=WORDS[:3], vectors=VECTORS), r"it holds .*\(3,\).*\(4, 3\)"),
     "flat": (dict(words=WORDS, vectors=VECTORS[:, 0]), r"it holds .*\(4,\) and float32 \(4,\)"),
+    "no numbers": (dict(words=WORDS, vectors=VECTORS[:, :0]), r"it holds .* float32 \(4, 0\)"),
+    "by columns": (
+        dict(words=WORDS, vectors=np.asfortranarray(VECTORS)),
+        "stored by columns: save np.ascontiguousarray",
+    ),
+    "wide": (dict(words=WORDS[:1], vectors=np.zeros((1, 2**17 + 1), np.float32)), "a row has more"),
+    "long words": (
+        dict(words=np.array(["x" * (2**17 + 1)] * 4), vectors=VECTORS),
+        "a row has more",
+    ),
     "numbers": (dict(words=np.arange(4), vectors=VECTORS), "it holds int64"),
     "integers": (dict(words=WORDS, vectors=VECTORS.astype(int)), "it holds .* int64"),
     "not finite": (dict(words=WORDS, vectors=VECTORS + np.float32(np.inf)), "not finite"),
@@ -292,8 +311,25 @@ def test_a_damaged_file_is_one_clear_line(path: Path, damage: str):
             np.save(stream, VECTORS)
     else:
         path.write_bytes({"empty": b"", "text": b"dog 0.1", "truncated": contents[:200]}[damage])
-    with pytest.raises(UserError, match="vectors.npz is not a file of word vectors"):
+    with pytest.raises(UserError, match="vectors.npz is not a file of word vectors") as error:
         read(path, ["dog"])
+    remedy = "folder" if damage == "folder" else "cut short or damaged: fetch or make it again"
+    assert remedy in str(error.value) or damage == "bare array"
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_array_that_ends_before_its_rows_is_told(tmp_path: Path, save: Callable[..., None]):
+    """The archive is whole, its member is not: what a disk that filled leaves in some programs."""
+    path = tmp_path / "vectors.npz"
+    save(path, words=WORDS, vectors=VECTORS)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for contents in (members["vectors.npy"][:-4], members["vectors.npy"] + b"more"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("words.npy", members["words.npy"])
+            archive.writestr("vectors.npy", contents)
+        with pytest.raises(UserError, match="damaged: fetch or make it again"):
+            read(path, ["dog"])
 
 
 def test_a_flipped_byte_is_noticed(path: Path):

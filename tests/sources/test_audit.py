@@ -79,6 +79,14 @@ def test_what_is_no_readable_file_has_a_reason(tmp_path: Path):
     assert [item.reason for item in results] == ["no such file"] * 4
 
 
+def test_a_name_that_the_file_system_cannot_hold_costs_one_picture(tmp_path: Path):
+    (tmp_path / "good.jpg").write_text("x")
+    paths = [tmp_path / f"{'x' * 5000}.jpg", tmp_path / "good.jpg", tmp_path / "a\0.jpg"]
+    results = list(audit([picture(path) for path in paths], lambda contents: None, LIMIT, 2))
+    reasons = ["cannot be read: File name too long", None, "no such file"]
+    assert [item.reason for item in results] == reasons
+
+
 def test_of_a_long_file_only_so_much_is_read_that_it_is_known_to_be_long(tmp_path: Path):
     path = tmp_path / "long.jpg"
     path.write_bytes(b"x" * 1000)

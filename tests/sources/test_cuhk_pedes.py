@@ -75,6 +75,12 @@ def test_a_picture_listed_twice_or_without_captions_is_rejected(tmp_path: Path):
     ]
 
 
+def test_a_picture_without_a_name_is_rejected_with_its_place(tmp_path: Path):
+    root = write(tmp_path, ONE | {"file_path": "."}, ONE)
+    *_, last = sorted(read_cuhk_pedes(root), key=lambda item: isinstance(item, Rejected))
+    assert last == Rejected(f"{root / 'reid_raw.json'} [0]", "no name of a picture")
+
+
 def test_pictures_and_captions_may_lie_elsewhere(tmp_path: Path):
     root = write(tmp_path / "cuhk", person_picture("a.png", 11, "train"))
     images = (root / "imgs").rename(tmp_path / "people")

@@ -84,7 +84,7 @@ def test_a_missing_folder_is_named(root: Path, missing: str):
 @pytest.mark.parametrize("missing", ["Flickr8k.token.txt", "Flickr_8k.devImages.txt"])
 def test_a_missing_file_is_named(root: Path, missing: str):
     (root / "Flickr8k_text" / missing).unlink()
-    with pytest.raises(UserError, match=f"{missing} is not a file"):
+    with pytest.raises(UserError, match=f"{missing} is not a file: give .* as --annotations"):
         list(read_flickr8k(root))
 
 

@@ -71,6 +71,14 @@ def test_a_picture_without_a_caption_and_one_listed_twice_are_rejected(tmp_path:
     ]
 
 
+@pytest.mark.parametrize("name", ["", " ", "./", "val2014/"])
+def test_a_picture_without_a_name_is_rejected_with_its_place(tmp_path: Path, name: str):
+    good, bad = karpathy_picture("a.jpg", "train", ["A dog."]), karpathy_picture(name, "train")
+    items = read(tmp_path, good, bad)
+    place = f"{tmp_path / 'dataset_coco.json'} images[1]"
+    assert items[1:] == [Rejected(place, "no name of a picture")] and len(items) == 2
+
+
 def test_a_picture_in_two_splits_names_both_places(tmp_path: Path):
     items = read(tmp_path, *(karpathy_picture("a.jpg", split) for split in ("train", "test")))
     with pytest.raises(UserError, match=r"a.jpg has two values of split.*\[0\].*images\[1\]"):

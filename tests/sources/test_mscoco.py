@@ -84,6 +84,7 @@ def test_a_split_file_without_the_folders_is_one_line(root: Path, tmp_path: Path
 def test_dirt_is_rejected_and_the_rest_is_kept(root: Path):
     def soil(value: dict[str, Any]) -> None:
         value["images"] += [value["images"][0], {"file_name": "silent.jpg", "id": 5}]
+        value["images"].append({"file_name": "", "id": 7})
         value["annotations"].append({"image_id": 6, "caption": "Of nothing."})
 
     edit(root, VAL, soil)
@@ -93,6 +94,7 @@ def test_dirt_is_rejected_and_the_rest_is_kept(root: Path):
     # Two pictures and four captions stand before.
     assert rejected == [
         Rejected(f"{path} images[2]", "listed twice"),
+        Rejected(f"{path} images[4]", "no name of a picture"),
         Rejected(f"{path} annotations[4]", "caption of no picture that is listed"),
         Rejected(str(root / "val2014" / "silent.jpg"), "no caption"),
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tf_dpce.errors import UserError
 from tf_dpce.sources.pair import Pair
 from tf_dpce.sources.splits import drawn_splits, given_or_drawn_splits, read_split_file
 from tf_dpce.sources.table import read_table
@@ -81,6 +82,11 @@ def test_a_split_file_is_read_line_by_line(tmp_path: Path):
     path = tmp_path / "splits.tsv"
     path.write_bytes("\ufeffa b.jpg\ttrain\r\n\r\nc.jpg\t val \na b.jpg\ttrain\n".encode())
     assert read_split_file(path) == {"a b.jpg": "train", "c.jpg": "val"}
+
+
+def test_a_missing_split_file_names_its_option(tmp_path: Path):
+    with pytest.raises(UserError, match="splits.tsv is not a file: give .* as --split-file"):
+        read_split_file(tmp_path / "splits.tsv")
 
 
 def test_a_picture_spelt_in_two_ways_is_one_picture(tmp_path: Path):

@@ -232,7 +232,7 @@ def test_a_row_without_a_picture_is_rejected_and_the_rest_kept(tmp_path: Path):
     rows = [{"image": None, "caption": "of nothing"}, {"image": "d.jpg", "caption": "a dog"}]
     path = write(tmp_path / "a.parquet", rows)
     pairs, rejected = read(path)
-    assert rejected == [Rejected(f"{path} row 1", "no picture")]
+    assert rejected == [Rejected(f"{path} row 1", "no name of a picture")]
     assert [(pair.caption, pair.origin) for pair in pairs] == [("a dog", f"{path} row 2")]
 
 

@@ -8,8 +8,14 @@ import pytest
 
 from tests.export.tiny import CONFIG
 from tf_dpce.config import StageConfig
+from tf_dpce.towers.image import image_trunk
 from tf_dpce.training.build import build_model
-from tf_dpce.training.optimizers import LayerwiseAdamW, LayerwiseSGD, stage_optimizer
+from tf_dpce.training.optimizers import (
+    LayerwiseAdamW,
+    LayerwiseSGD,
+    _trunk_multipliers,
+    stage_optimizer,
+)
 from tf_dpce.training.schedule import StageSchedule, stage_schedule
 
 SHAPES = {"matrix": (3, 4), "vector": (5,), "slow": (2, 2), "frozen": (3, 3)}
@@ -129,3 +135,39 @@ def test_a_stage_gets_a_rate_for_each_part_of_the_model(name: str, kind):
     rest = {path for path, scale in scales.items() if scale == 1.0}
     assert {"image_fc1/kernel", "text_fc/kernel", "text_embedding_bn/beta"} <= rest
     assert not any("conv" in path or "classifier" in path for path in rest)
+
+
+def test_the_trunk_has_a_rate_for_each_kind_of_variable():
+    stage = StageConfig(
+        trunk_multiplier=0.2,
+        trunk_bias_multiplier=0.3,
+        trunk_gamma_multiplier=0.01,
+        trunk_first_multiplier=0.001,
+        gamma_multiplier=2.0,
+    )
+    model = build_model(CONFIG, vocabulary_size=9, num_instances=4)
+    scales = stage_optimizer(stage, stage_schedule(stage, 5), model).multipliers
+    assert scales["image_conv1/kernel"] == 0.001 and scales["image_conv2/kernel"] == 0.2
+    assert scales["image_conv1_bn/gamma"] == scales["image_conv4_bn/gamma"] == 0.01
+    assert scales["image_conv1_bn/beta"] == 0.3
+    assert scales["image_fc1_bn/gamma"] == 2.0, "the head's are not the trunk's"
+
+
+@pytest.mark.parametrize(("backbone", "first"), [("ResNet50", "conv1_conv"), ("VGG16", "block1_")])
+def test_the_first_filters_are_those_that_see_the_pixels(backbone: str, first: str):
+    trunk = image_trunk(backbone, None, 32)
+    stage = StageConfig(trunk_multiplier=0.2, trunk_bias_multiplier=0.3, trunk_first_multiplier=0.1)
+    scales = _trunk_multipliers(stage, trunk)
+    (slow,) = (path for path, scale in scales.items() if scale == 0.1)
+    assert slow.split("/")[-2].startswith(first) and slow.endswith("kernel")
+    assert all(scale == 0.3 for path, scale in scales.items() if path.endswith(("bias", "beta")))
+    assert len(scales) == len(trunk.trainable_variables)
+
+
+def test_layers_that_stay_frozen_do_not_make_another_the_first():
+    trunk = image_trunk("small", None, 32)
+    trunk.get_layer("image_conv1").trainable = False
+    scales = _trunk_multipliers(
+        StageConfig(trunk_multiplier=0.2, trunk_first_multiplier=0.1), trunk
+    )
+    assert set(scales.values()) == {0.2} and "image_conv1/kernel" not in scales

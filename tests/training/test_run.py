@@ -29,6 +29,8 @@ from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.prepare import prepare
 from tf_dpce.errors import Stopped, UserError
 from tf_dpce.files import sole_writer
+from tf_dpce.preprocessing.vocabulary import count_words
+from tf_dpce.sources.scenes.scene import make_scene
 from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
 from tf_dpce.training import train
 from tf_dpce.training.run import load_run, provenance, run_digest
@@ -236,7 +238,12 @@ def test_a_run_is_resumed_from_another_working_folder(
     monkeypatch.chdir(tmp_path)
     assert run_tiny(scenes, run, vectors="vectors.txt", **once) == 0
     size = Manifest.load(scenes).vocabulary_size
-    assert f"\n1 of {size} words start from {vectors}\n" in capsys.readouterr().out
+    # 12 scenes each for test and validation come first.
+    captions = [text for number in range(24, 72) for text in make_scene(0, number).captions]
+    counts = count_words(captions, lowercase=True)
+    share = 100 * counts["red"] / counts.total()
+    told = f"1 of {size} words start from {vectors}: {share:.1f} % of all words in the training"
+    assert f"\n{told} captions\n" in capsys.readouterr().out and share > 1
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert run_tiny(scenes, run, "--resume", vectors="../vectors.txt", **once) == 0

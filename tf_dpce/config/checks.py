@@ -17,7 +17,8 @@ _AMOUNTS = (
     *("checkpoint_minutes", "epochs", "decay_epochs", "warmup_epochs", "learning_rate", "margin"),
     *("weight_decay", "trunk_multiplier", "word_multiplier", "classifier_multiplier", "head_dim"),
     *("classifier_bias_multiplier", "gamma_multiplier", "image_instance", "text_instance", "pair"),
-    "sampled_negatives",
+    *("sampled_negatives", "trunk_bias_multiplier", "trunk_gamma_multiplier"),
+    "trunk_first_multiplier",
 )
 # What a number may be, in words and as a test, by its own name, which no two sections share.
 ALLOWED: dict[str, tuple[str, Callable[[float], bool]]] = {
@@ -64,7 +65,7 @@ def _check_numbers(values: dict[str, Any], prefix: str = "") -> None:
     for name, value in values.items():
         if isinstance(value, dict):
             _check_numbers(value, f"{prefix}{name}.")
-        elif name in ALLOWED:
+        elif name in ALLOWED and value is not None:
             allowed, allows = ALLOWED[name]
             if not all(map(allows, value if isinstance(value, list) else [value])):
                 raise UserError(f"configuration: {prefix}{name} cannot be {value}: give {allowed}")

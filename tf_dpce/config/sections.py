@@ -39,6 +39,8 @@ class TextConfig:
         blocks: residual blocks in each group.
         widths: width of each group (of each GRU, or hidden layer of a bag of words).
         shift: whether training moves captions to random places.
+        captions_of: whose captions training pairs with a picture: its own, or those of all pictures
+            of its "instance", such as a person.
         word_dropout: share of words hidden in training.
     """
 
@@ -48,6 +50,7 @@ class TextConfig:
     blocks: tuple[int, ...] = (3, 4, 6, 1)
     widths: tuple[int, ...] = (256, 512, 1024, 2048)
     shift: bool = True
+    captions_of: Literal["picture", "instance"] = "picture"
     word_dropout: float = 0.0
 
 
@@ -128,6 +131,10 @@ class StageConfig:
         warmup_epochs: epochs of linear rise from 0.
         weight_decay: on matrices and filters, and under sgd on BatchNorm too (the recipe).
         trunk_multiplier: learning rate of the trunk, relative to `learning_rate`.
+        trunk_bias_multiplier: the same for its biases, the shifts of BatchNorm among them; like the
+            next two, `trunk_multiplier` where it is None.
+        trunk_gamma_multiplier: the same for its scales of BatchNorm.
+        trunk_first_multiplier: the same for the filters of its first convolution.
         word_multiplier: the same for word vectors.
         classifier_multiplier: the same for the instance classifier's matrix.
         classifier_bias_multiplier: the same for its bias.
@@ -150,6 +157,9 @@ class StageConfig:
     warmup_epochs: float = 0.0
     weight_decay: float = 1e-4
     trunk_multiplier: float = 1.0
+    trunk_bias_multiplier: float | None = None
+    trunk_gamma_multiplier: float | None = None
+    trunk_first_multiplier: float | None = None
     word_multiplier: float = 1.0
     classifier_multiplier: float = 1.0
     classifier_bias_multiplier: float = 1.0

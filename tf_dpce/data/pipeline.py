@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ _FEATURES = {
 _READ_BYTES = 64 * 1024
 
 Batches = tf.data.Dataset
+# Draws a caption for each row: (instances int64 `[R]`, draws in 0..1 `[R]`) -> int32 ids `[R, T]`.
+Captions = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class RecordReader:
@@ -66,11 +69,13 @@ def training_batches(
     order: Order,
     start: int,
     stop: int,
+    captions: Captions | None = None,
 ) -> Batches:
     """Returns the batches of training steps `start` to `stop` - 1.
 
-    Each is a dict: `image` float32 `[R, S, S, 3]`, `text` int32 `[R, T]` of one caption of the
-    picture, `instance` int64 `[R]`: the rows of the batch that `order` takes.
+    Each is a dict: `image` float32 `[R, S, S, 3]`, `text` int32 `[R, T]` of one caption,
+    `instance` int64 `[R]`: the rows of the batch that `order` takes. The caption is one of the
+    picture's own, or what `captions` draws.
     """
     reader = RecordReader(folder, "train")
 
@@ -80,15 +85,15 @@ def training_batches(
             *(record["image"], image.input_size, draws[IMAGE:]),
             *(image.crop, image.flip, image.squash),
         )
-        captions = record["captions"]
-        caption = captions[pick(draws[CAPTION], tf.size(captions))]
-        instance = record["instance"]
-        return {"image": pixels, "caption": caption, "instance": instance, "shift": draws[SHIFT]}
+        own = record["captions"]
+        caption = own[pick(draws[CAPTION], tf.size(own))]
+        rest = {"instance": record["instance"], "draws": draws}
+        return {"image": pixels, "caption": caption, **rest}
 
     def encode(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        shift = batch.pop("shift")
-        ids = encoder(batch.pop("caption"))
-        return {**batch, "text": position_shift(ids, shift) if text.shift else ids}
+        own, draws = batch.pop("caption"), batch.pop("draws")
+        ids = captions(batch["instance"], draws[:, CAPTION]) if captions else encoder(own)
+        return {**batch, "text": position_shift(ids, draws[:, SHIFT]) if text.shift else ids}
 
     rows = order.steps(start, stop).unbatch().map(example, num_parallel_calls=tf.data.AUTOTUNE)
     batches = rows.batch(order.rows, drop_remainder=True)

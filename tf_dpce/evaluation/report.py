@@ -8,22 +8,53 @@ from typing import Any
 
 from rich.table import Table
 
+from tf_dpce.errors import UserError
 from tf_dpce.evaluation.views import PLAIN, Views
-from tf_dpce.files import write_json
+from tf_dpce.files import read_json, write_json
 
 _TITLES = {"image_to_text": "image to text", "text_to_image": "text to image"}
 _HEADINGS = {
     **{"r1": "R@1", "r5": "R@5", "r10": "R@10", "medr": "MedR", "meanr": "MeanR"},
     **{"map": "mAP", "minp": "mINP"},
 }
-# Of a digest, enough to tell splits apart at a glance.
-_DIGITS = 12
+# Of a digest, on screen and in the name of a file.
+_DIGITS, _DIGITS_OF_NAME = 12, 8
 
 
-def metrics_path(run: Path, data: Path, split: str, protocol: str, views: Views = PLAIN) -> Path:
-    """Returns where the metrics of a run on a split are kept: in the run's own folder."""
-    ending = f"-{views.name}" if views.name else ""
-    return run / f"metrics-{data.resolve().name}-{split}-{protocol}{ending}.json"
+def metrics_path(
+    run: Path,
+    data: Path,
+    split: str,
+    protocol: str,
+    views: Views = PLAIN,
+    checkpoint: str = "best",
+) -> Path:
+    """Returns where the metrics of a run on a split are kept: in the run's own folder.
+
+    Those of the checkpoint `last` stand beside those of `best`, which is the one that is exported.
+    """
+    parts = (data.resolve().name, split, protocol, views.name, checkpoint)
+    name = "-".join(part for part in parts if part not in ("", "best"))
+    return run / f"metrics-{name}.json"
+
+
+def unshared_path(path: Path, split_digest: str) -> Path:
+    """Returns a path of metrics, with a digest where it holds those of another split.
+
+    Two folders of data may have one name: what was measured on the first is not lost to the second.
+    """
+    try:
+        earlier = read_json(path)["split_digest"] if path.exists() else split_digest
+    except (UserError, KeyError, TypeError):
+        # Damaged, or no metrics of this verb: there is nothing to keep.
+        return path
+    ending = "" if earlier == split_digest else f"-{split_digest[:_DIGITS_OF_NAME]}"
+    return path.with_name(f"{path.stem}{ending}.json")
+
+
+def short_digest(digest: str) -> str:
+    """Returns the beginning of a digest, enough to tell splits apart at a glance."""
+    return digest[:_DIGITS]
 
 
 def save_metrics(path: Path, metrics: dict[str, Any], origin: dict[str, Any]) -> None:
@@ -54,7 +85,7 @@ def metrics_table(metrics: dict[str, Any], title: str, split_digest: str) -> Tab
         f"captions without one {known['captions_without_known_word']:.1f} %",
         f"captions cut after {cut['places']} words {cut['captions']:,}, "
         f"words lost {cut['words']:,}",
-        f"split {split_digest[:_DIGITS]}",
+        f"split {short_digest(split_digest)}",
     )
     table = Table(title=title, caption="\n".join(lines))
     headings, rows = metrics_rows({"": metrics})

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from tf_dpce.evaluation.report import metrics_rows
+from tf_dpce.evaluation.report import metrics_rows, short_digest
 from tf_dpce.files import sha256_lines
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing import status
@@ -30,7 +30,8 @@ def model_card(
         model: the trained model.
         caption_encoder: the one that it was trained with.
         origin: what is known of data, seed and settings.
-        metrics: by a name of the measurement, what `evaluate_split` returned.
+        metrics: by a name of the measurement, what `evaluate_split` returned, and the digest of
+            the split that it was measured on, under `split_digest`.
         squash: whether pictures are squashed to squares.
         limits: of pictures.
     """
@@ -68,7 +69,9 @@ def _model_rows(model: DualPath, caption_encoder: CaptionEncoder) -> Iterable[tu
 
 def _results(metrics: Mapping[str, Any]) -> str:
     headings, rows = metrics_rows(metrics)
-    return _table(("measured on", "direction", *headings), rows)
+    splits = {name: short_digest(found.get("split_digest", "")) for name, found in metrics.items()}
+    marked = ([*row, splits[row[0]]] for row in rows)
+    return _table(("measured on", "direction", *headings, "split digest"), marked)
 
 
 def _endpoints(model: DualPath, caption_encoder: CaptionEncoder, squash: bool) -> str:

@@ -1,10 +1,9 @@
-"""Files of word vectors, row by row: what all have in common, word2vec's binary form, `.npz`."""
+"""Files of word vectors, row by row: what all have in common, and word2vec's binary form."""
 
 from __future__ import annotations
 
 import gzip
 import re
-import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -74,7 +73,10 @@ class BinaryVectors(VectorFile):
         with opened(path) as stream:
             counts = read_counts(path, stream.readline(100).strip())
         if not counts:
-            raise UserError(f"{path} is not word2vec's binary form: it does not begin with counts")
+            raise UserError(
+                f"{path} is not word2vec's binary form: it does not begin with counts: fetch it "
+                "again, or name it .txt if it is text"
+            )
         self._count, self.width = counts
 
     def rows(self) -> Iterator[Row]:
@@ -99,40 +101,9 @@ class BinaryVectors(VectorFile):
         return np.frombuffer(row.raw, "<f4")
 
     def _damage(self, what: str) -> UserError:
-        return UserError(f"{self.path} is cut short, or not word2vec's binary form: {what}")
-
-
-class NpzVectors(VectorFile):
-    """A NumPy archive, read whole: the arrays `words` (strings `[N]`) and `vectors` (`[N, E]`)."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            # NumPy leaves a file open that it opened itself and that turns out to be no archive.
-            with opened(path) as stream, np.load(stream, allow_pickle=False) as arrays:
-                self._words, self._vectors = arrays["words"], arrays["vectors"]
-        except (KeyError, ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile):
-            raise UserError(
-                f"{path} is not a file of word vectors: it needs a .npz with words and vectors"
-            ) from None
-        self._check()
-        self.width = self._vectors.shape[1]
-
-    def rows(self) -> Iterator[Row]:
-        for place, word in enumerate(self._words.tolist()):
-            yield Row(place + 1, word, place)
-
-    def vector(self, row: Row) -> np.ndarray:
-        return self._vectors[row.raw]
-
-    def _check(self) -> None:
-        words, vectors = self._words, self._vectors
-        shapes_agree = words.ndim == 1 and vectors.ndim == 2 and len(words) == len(vectors)
-        if not shapes_agree or words.dtype.kind != "U" or vectors.dtype.kind != "f":
-            raise UserError(
-                f"{self.path} does not hold words [N] and vectors [N, E]: it holds "
-                f"{words.dtype.name} {words.shape} and {vectors.dtype.name} {vectors.shape}"
-            )
+        return UserError(
+            f"{self.path} is cut short, or not word2vec's binary form: {what}: fetch it again"
+        )
 
 
 @contextmanager
@@ -155,7 +126,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
                 raise
             raise UserError(
                 f"{path} cannot be unpacked past byte {stream.tell()} of its contents: "
-                "it is cut short, or not packed by gzip"
+                "it is cut short, or not packed by gzip: fetch it again"
             ) from None
 
 

@@ -58,7 +58,8 @@ class TextVectors(VectorFile):
                 raise self._damage(f"ends within a number of line {number}")
             self.doubt = (
                 f"{self.path} has no line end behind its last line, {number}: if the file was cut "
-                "there, words are missing and the last number is another"
+                "there, words are missing and the last number is another: fetch it again, or "
+                "compare its size with its origin's"
             )
 
     def vector(self, row: Row) -> np.ndarray:
@@ -93,8 +94,8 @@ class TextVectors(VectorFile):
 
     def _damage(self, what: str) -> UserError:
         return UserError(
-            f"{self.path} {what}: it is cut short or damaged, or in word2vec's binary form, "
-            "which is known by the ending .bin"
+            f"{self.path} {what}: it is cut short or damaged: fetch it again; or it is in "
+            "word2vec's binary form, which is known by the ending .bin: name it so"
         )
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.preprocessing.vector_files import BinaryVectors, NpzVectors, Row, VectorFile
+from tf_dpce.preprocessing.vector_files import BinaryVectors, Row, VectorFile
+from tf_dpce.preprocessing.vector_npz import NpzVectors
 from tf_dpce.preprocessing.vector_text import TextVectors
 
 
 def open_vectors(path: Path) -> VectorFile:
-    """Reads as much of a file as its form and width need; of a `.npz` that is all.
+    """Reads as much of a file as its form and width need.
 
     Raises:
         UserError: the file is missing or is not such a file.

@@ -61,10 +61,10 @@ def audit(
 
 
 def _read(path: Path, length: int) -> tuple[bytes, str | None]:
-    # A pipe or a device would block or never end.
-    if not path.is_file():
-        return b"", "no such file"
     try:
+        # A pipe or a device would block or never end.
+        if not path.is_file():
+            return b"", "no such file"
         with path.open("rb") as stream:
             return stream.read(length), None
     except OSError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tf_dpce.errors import UserError
 from tf_dpce.sources.lines import read_lines
 from tf_dpce.sources.pair import Pair, Rejected
-from tf_dpce.sources.paths import existing_folder
+from tf_dpce.sources.paths import existing_file, existing_folder
 from tf_dpce.sources.splits import read_split_file
 from tf_dpce.sources.tokens import read_tokens
 
@@ -22,6 +22,7 @@ SPLIT_FILES = {
 }
 
 _REMEDY = "give the one that holds Flickr8k as --root"
+_TEXT_REMEDY = "give the folder of all of Flickr8k's text files as --annotations"
 
 
 def read_flickr8k(
@@ -47,13 +48,14 @@ def read_flickr8k(
     images = existing_folder(images or root / IMAGE_FOLDER, _REMEDY)
     annotations = existing_folder(annotations or root / TEXT_FOLDER, _REMEDY)
     splits = read_split_file(split_file) if split_file else _read_splits(annotations)
-    yield from read_tokens(annotations / CAPTION_FILE, images, splits)
+    captions = existing_file(annotations / CAPTION_FILE, _TEXT_REMEDY)
+    yield from read_tokens(captions, images, splits)
 
 
 def _read_splits(annotations: Path) -> dict[str, str]:
     splits: dict[str, str] = {}
     for split, file in SPLIT_FILES.items():
-        for number, line in read_lines(annotations / file):
+        for number, line in read_lines(existing_file(annotations / file, _TEXT_REMEDY)):
             name = line.strip()
             if splits.setdefault(name, split) != split:
                 raise UserError(

@@ -64,7 +64,8 @@ def read_karpathy(
 
 def _listing(picture: Node, own_split: bool) -> Listing:
     folder = picture["filepath"].text() if "filepath" in picture else ""
-    image = picture_name(os.path.join(folder, picture["filename"].text()))
+    file = picture_name(picture["filename"].text())
+    image = picture_name(os.path.join(folder, file)) if file else ""
     captions = tuple(sentence["raw"].text() for sentence in picture["sentences"].items())
     split = _split(picture) if own_split else None
     return Listing(image, captions, split, image, picture.where)

@@ -26,7 +26,7 @@ def read_raw_lines(path: Path) -> Iterator[tuple[int, str]]:
         UserError: the file is missing or a line is not UTF-8.
     """
     if not path.is_file():
-        raise UserError(f"{path} is not a file")
+        raise UserError(f"{path} is not a file: name one that is there")
     with path.open("rb") as stream:
         for number, raw in enumerate(stream, start=1):
             try:

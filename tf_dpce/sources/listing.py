@@ -9,13 +9,17 @@ from pathlib import Path
 from tf_dpce.errors import UserError
 from tf_dpce.sources.pair import Pair, Rejected
 
+# The reason where a file names no picture at all.
+NO_PICTURE = "no name of a picture"
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
     """A picture with all its captions, as a file lists it.
 
     Attributes:
-        image: its path below the folder of pictures, in the one spelling of `picture_name`.
+        image: its path below the folder of pictures, in the one spelling of `picture_name`; empty
+            where the file names none.
         captions: sentences.
         split: the file's own, one of `SPLITS`; None where it names none.
         instance: class of the instance loss.
@@ -61,7 +65,8 @@ def listed_pairs(
         path = folder / listing.image
         reason = _reason(listing, first)
         if reason:
-            last = Rejected(str(path), reason)
+            # Without a name its place is all that tells it from others.
+            last = Rejected(str(path) if listing.image else listing.origin, reason)
             yield last
             continue
         for caption in listing.captions:
@@ -74,6 +79,8 @@ def listed_pairs(
 
 
 def _reason(listing: Listing, first: dict[str, Listing]) -> str | None:
+    if not listing.image:
+        return NO_PICTURE
     if not listing.captions:
         return "no caption"
     if listing.split is None:

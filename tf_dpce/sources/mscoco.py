@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tf_dpce.sources.json_file import Node, read_annotations
-from tf_dpce.sources.listing import Listing, listed_pairs
+from tf_dpce.sources.listing import NO_PICTURE, Listing, listed_pairs
 from tf_dpce.sources.pair import Pair, Rejected
 from tf_dpce.sources.paths import existing_folder
 from tf_dpce.sources.published import PUBLISHED
@@ -80,7 +80,11 @@ def _read_captions(annotations: Path) -> tuple[dict[str, _Told], list[Rejected]]
         listed = read_annotations(annotations / file, _REMEDY)
         by_number: dict[str, _Told] = {}
         for picture in listed["images"].items():
-            image = picture_name(f"{folder}/{picture['file_name'].text()}")
+            name = picture_name(picture["file_name"].text())
+            if not name:
+                rejected.append(Rejected(picture.where, NO_PICTURE))
+                continue
+            image = f"{folder}/{name}"
             if image in told:
                 rejected.append(Rejected(picture.where, "listed twice"))
             known = told.setdefault(image, _Told(image, picture.where))

@@ -10,6 +10,7 @@ from pathlib import Path
 from tf_dpce.errors import UserError
 from tf_dpce.sources.lines import read_lines
 from tf_dpce.sources.pair import SPLITS
+from tf_dpce.sources.paths import existing_file
 
 TRAIN_SHARE = 0.8
 VAL_SHARE = 0.1
@@ -18,22 +19,26 @@ VAL_SHARE = 0.1
 def picture_name(text: str) -> str:
     """Returns one spelling of a picture's path, so that `./a.jpg` is `a.jpg` and no second picture.
 
+    It is empty where the path is, or names the folder itself.
+
     Example:
-        >>> picture_name(" ./photos//a.jpg "), picture_name("")
-        ('photos/a.jpg', '')
+        >>> picture_name(" ./photos//a.jpg "), picture_name(""), picture_name("./")
+        ('photos/a.jpg', '', '')
     """
-    text = text.strip()
-    return os.path.normpath(text) if text else ""
+    path = os.path.normpath(text.strip())
+    return "" if path == os.curdir else path
 
 
 def read_split_file(path: Path) -> dict[str, str]:
     """Returns the split of each picture from lines of `image<TAB>split`.
 
     Raises:
-        UserError: a line is malformed, or puts a picture into a second split; or there is none.
+        UserError: the file is missing; a line is malformed, or puts a picture into a second split;
+            or there is none.
     """
     splits: dict[str, str] = {}
-    for number, line in read_lines(path):
+    file = existing_file(path, "give one with lines of image<TAB>split as --split-file")
+    for number, line in read_lines(file):
         image, tab, split = line.partition("\t")
         where = f"{path} line {number}"
         image = picture_name(image)

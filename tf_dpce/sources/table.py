@@ -10,6 +10,7 @@ from typing import Any
 
 from tf_dpce.errors import UserError
 from tf_dpce.sources.lines import whole_characters
+from tf_dpce.sources.listing import NO_PICTURE
 from tf_dpce.sources.pair import SPLITS, Pair, Rejected
 from tf_dpce.sources.paths import existing_folder
 from tf_dpce.sources.rows import read_rows
@@ -83,7 +84,7 @@ class _Reader:
     def items(self, where: str, row: dict[str, Any]) -> Iterator[Pair | Rejected]:
         image = picture_name(_text(row, "image", where))
         if not image:
-            yield Rejected(where, "no picture")
+            yield Rejected(where, NO_PICTURE)
         elif self.splits is None or image in self.splits:
             yield from self._pairs(where, row, image)
         elif image not in self.told:

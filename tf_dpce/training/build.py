@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import compress
 from pathlib import Path
 
 import keras
@@ -67,8 +68,8 @@ def load_vectors(
     words: Sequence[str],
     lowercase: bool,
     say: Callable[[str], None] = lambda line: None,
-) -> int:
-    """Puts word vectors from a file in place of random ones; returns for how many words.
+) -> list[str]:
+    """Puts word vectors from a file in place of random ones; returns for which words.
 
     Args:
         model: whose words they are.
@@ -92,7 +93,7 @@ def load_vectors(
     if not found.any():
         raise UserError(f"{path} has no vector for any word of the vocabulary: give another file")
     embedding.embeddings.assign(np.where(found[:, None], rows, embedding.embeddings.numpy()))
-    return int(found.sum())
+    return list(compress(words, found))
 
 
 def caption_encoder(config: Config, words: Sequence[str], lowercase: bool) -> CaptionEncoder:

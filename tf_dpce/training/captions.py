@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
+from tf_dpce.data.order import pick
 from tf_dpce.data.pipeline import caption_groups
 from tf_dpce.preprocessing.text import CaptionEncoder
 
@@ -37,3 +39,29 @@ def encode_captions(data: Path, split: str, encoder: CaptionEncoder) -> CaptionT
         instances.append(batch["instance"].numpy())
     first = np.cumsum(np.concatenate([[0], *counts]))
     return CaptionTable(np.concatenate(ids), first, np.concatenate(instances))
+
+
+class InstanceCaptions:
+    """Draws a caption of any picture of an instance: the recipe's for persons.
+
+    What it draws is a function of instance and draw alone, so that resumed and shared training
+    read the same captions.
+
+    Args:
+        table: of the training split.
+    """
+
+    def __init__(self, table: CaptionTable) -> None:
+        of_caption = np.repeat(table.instances, np.diff(table.first))
+        by_instance = np.argsort(of_caption, kind="stable")
+        # Instances are numbered from 0 without a gap.
+        numbers = np.arange(of_caption.max() + 2)
+        self._first = tf.constant(np.searchsorted(of_caption[by_instance], numbers))
+        self._ids = tf.constant(table.ids[by_instance])
+
+    def __call__(self, instances: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        """Returns int32 ids `[R, T]` for instances int64 `[R]` and uniform draws `[R]`."""
+        first = tf.gather(self._first, instances)
+        return tf.gather(
+            self._ids, first + pick(draws, tf.gather(self._first, instances + 1) - first)
+        )

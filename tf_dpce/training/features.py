@@ -17,7 +17,7 @@ import tensorflow as tf
 from tf_dpce.config import ImageConfig, TextConfig
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.order import CAPTION, SHIFT, VIEW, Order
-from tf_dpce.data.pipeline import Batches, view_batches
+from tf_dpce.data.pipeline import Batches, Captions, view_batches
 from tf_dpce.evaluation.embed import compiled
 from tf_dpce.files import publish_file, remove_stale, sha256_lines
 from tf_dpce.preprocessing.text import CaptionEncoder, position_shift
@@ -47,7 +47,14 @@ class FeatureCache:
     features: np.ndarray
     captions: CaptionTable
 
-    def training_batches(self, text: TextConfig, order: Order, start: int, stop: int) -> Batches:
+    def training_batches(
+        self,
+        text: TextConfig,
+        order: Order,
+        start: int,
+        stop: int,
+        captions: Captions | None = None,
+    ) -> Batches:
         """Returns what `pipeline.training_batches` does, with features `[R, F]` as `image`."""
         types = (tf.float32, tf.int32, tf.int64)
 
@@ -55,8 +62,9 @@ class FeatureCache:
             features, ids, instances = tf.numpy_function(self._take, [indices, draws], types)
             features = tf.ensure_shape(features, [order.rows, self.features.shape[2]])
             ids = tf.ensure_shape(ids, [order.rows, self.captions.ids.shape[1]])
-            ids = position_shift(ids, draws[:, SHIFT]) if text.shift else ids
             instances = tf.ensure_shape(instances, [order.rows])
+            ids = captions(instances, draws[:, CAPTION]) if captions else ids
+            ids = position_shift(ids, draws[:, SHIFT]) if text.shift else ids
             return {"image": features, "text": ids, "instance": instances}
 
         return order.steps(start, stop).map(batch, num_parallel_calls=2).prefetch(4)

@@ -164,8 +164,8 @@ def stage_optimizer(
 
 def _multipliers(stage: StageConfig, model: DualPath) -> dict[str, float]:
     found = {v.path: stage.gamma_multiplier for v in model.variables if v.name == "gamma"}
+    found |= _trunk_multipliers(stage, model.image_tower.get_layer("image_trunk"))
     groups = (
-        (model.image_tower.get_layer("image_trunk"), stage.trunk_multiplier),
         (model.text_tower.get_layer("text_embedding"), stage.word_multiplier),
         (model.classifier, stage.classifier_multiplier),
     )
@@ -173,3 +173,18 @@ def _multipliers(stage: StageConfig, model: DualPath) -> dict[str, float]:
     if model.classifier.bias is not None:
         found[model.classifier.bias.path] = stage.classifier_bias_multiplier
     return found
+
+
+def _trunk_multipliers(stage: StageConfig, trunk: keras.Model) -> dict[str, float]:
+    kinds = {
+        "bias": stage.trunk_bias_multiplier,
+        "beta": stage.trunk_bias_multiplier,
+        "gamma": stage.trunk_gamma_multiplier,
+    }
+    # Of all of it: which one is first must not depend on what `trunk_from` leaves frozen.
+    first = next(v for v in trunk.weights if "kernel" in v.name)
+    chosen = {
+        v.path: stage.trunk_first_multiplier if v is first else kinds.get(v.name)
+        for v in trunk.trainable_variables
+    }
+    return {p: stage.trunk_multiplier if m is None else m for p, m in chosen.items()}

@@ -34,7 +34,7 @@ from tf_dpce.training.callbacks import (
     Validation,
     stage_callbacks,
 )
-from tf_dpce.training.captions import encode_captions
+from tf_dpce.training.captions import CaptionTable, InstanceCaptions, encode_captions
 from tf_dpce.training.checkpoint import Progress, check_own, checkpoint_path, restore_last
 from tf_dpce.training.features import Bar, FeatureCache, cached_features
 from tf_dpce.training.mining import Candidates
@@ -154,11 +154,8 @@ class Stage:
         return Sampler(self.model.num_instances, negatives, labels, seed)
 
     def _candidates(self, seed: int) -> Candidates:
-        if self.settings.trunk == "cached":
-            captions = self._features.captions
-        else:
-            captions = encode_captions(self.data, "train", self.encoder)
-        return Candidates(captions, self.settings.loss.candidates, self.config.text.shift, seed)
+        count, shift = self.settings.loss.candidates, self.config.text.shift
+        return Candidates(self._table, count, shift, seed)
 
     def _state(self, network: DualPath) -> list[keras.Variable]:
         """Returns the variables that a run resumes from, each once, the model's own first."""
@@ -219,10 +216,11 @@ class Stage:
     def _rows(self, order: Order, start: int, stop: int) -> Batches:
         text = self.config.text
         if self.settings.trunk == "cached":
-            batches = self._features.training_batches(text, order, start, stop)
+            batches = self._features.training_batches(text, order, start, stop, self._captions)
         else:
             batches = training_batches(
-                self.data, self.encoder, self.config.image, text, order, start, stop
+                *(self.data, self.encoder, self.config.image, text, order, start, stop),
+                captions=self._captions,
             )
         return self._waiting.within(batches).map(partial(supervised, self.settings.loss))
 
@@ -251,6 +249,18 @@ class Stage:
     @cached_property
     def _waiting(self) -> Waiting:
         return Waiting()
+
+    @cached_property
+    def _table(self) -> CaptionTable:
+        if self.settings.trunk == "cached":
+            return self._features.captions
+        return encode_captions(self.data, "train", self.encoder)
+
+    @cached_property
+    def _captions(self) -> InstanceCaptions | None:
+        """What draws a row's caption; None where it is one of the picture's own."""
+        own = self.config.text.captions_of == "picture"
+        return None if own else InstanceCaptions(self._table)
 
     @cached_property
     def _features(self) -> FeatureCache:
