@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,11 +126,14 @@ def test_a_sampled_classifier_makes_up_for_a_decay_of_some_size_only():
 
 
 def test_a_start_that_was_killed_leaves_a_folder_that_is_as_good_as_new(tmp_path: Path):
-    (tmp_path / "vocabulary.txt").write_text("dog\n")
-    # Left aside by a process whose number no process can have.
-    (tmp_path / ".config.json.999999999.tmp").write_text("{")
-    check_folder(tmp_path, SAVED, resume=False)
-    assert [item.name for item in tmp_path.iterdir()] == ["vocabulary.txt"]
+    # The second is of an earlier version, by a process whose number this one may have as well.
+    aside = {".config.json.0f12a9b3c4d5.tmp", f".config.json.{os.getpid()}.tmp"}
+    for name in {"vocabulary.txt"} | aside:
+        (tmp_path / name).write_text("dog\n")
+    for resume in (False, True):
+        assert check_folder(tmp_path, SAVED, resume) is False
+    # Whoever trains there may be writing them: only under its lock may anything be removed.
+    assert {item.name for item in tmp_path.iterdir()} == {"vocabulary.txt"} | aside
 
 
 def test_such_a_folder_may_also_be_resumed(tmp_path: Path):

@@ -12,7 +12,7 @@ from typing import Any
 from tf_dpce.config import Config, from_dict, to_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError
-from tf_dpce.files import remove_stale, sha256_file
+from tf_dpce.files import is_aside, sha256_file
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
 from tf_dpce.training.history import HISTORY_FILE, read_history
 from tf_dpce.training.optimizers import MAX_DECAY
@@ -101,7 +101,7 @@ def check_vocabulary(data: Path, manifest: Manifest) -> None:
 def check_folder(run: Path, saved: Mapping[str, Mapping[str, Any]], resume: bool) -> bool:
     """Refuses a folder that a new run cannot have, or that is not of the run to go on with.
 
-    What processes that were killed left half-written is removed.
+    What is being written there, or was when a process was killed, does not count.
 
     Args:
         run: the folder.
@@ -120,14 +120,14 @@ def check_folder(run: Path, saved: Mapping[str, Mapping[str, Any]], resume: bool
             raise UserError(
                 f"{folder} cannot be written to: make it writable, or choose another --run"
             )
-        remove_stale(folder)
     # A start that was killed leaves the vocabulary, which stands before `config.json`.
-    begun = run.exists() and not {i.name for i in run.iterdir()} - {VOCABULARY_FILE}
-    if resume and not begun:
+    names = {item.name for item in run.iterdir()} if run.exists() else {CONFIG_FILE}
+    begun = any(name != VOCABULARY_FILE and not is_aside(name) for name in names)
+    if resume and begun:
         _check_same(run, saved)
-    elif run.exists() and not begun:
+    elif run.exists() and begun:
         raise UserError(f"{run} is not empty: go on with --resume, or choose another --run")
-    return resume and not begun
+    return resume and begun
 
 
 @contextmanager

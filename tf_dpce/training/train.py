@@ -18,11 +18,16 @@ from tf_dpce.data.damage import told_of_damage
 from tf_dpce.data.lengths import tell_cut_captions
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import Stopped, UserError
-from tf_dpce.files import publish_file, sha256_lines, sole_writer, write_json
+from tf_dpce.files import publish_file, remove_stale, sha256_lines, sole_writer, write_json
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.build import build_model, caption_encoder, load_vectors
-from tf_dpce.training.checkpoint import checkpoint_path, find_checkpoint, restore_checkpoint
+from tf_dpce.training.checkpoint import (
+    CHECKPOINTS_FOLDER,
+    checkpoint_path,
+    find_checkpoint,
+    restore_checkpoint,
+)
 from tf_dpce.training.checks import (
     check_folder,
     check_origin,
@@ -200,6 +205,8 @@ def _folder(
             if workers.is_chief:
                 run.mkdir(parents=True, exist_ok=True)
                 held.enter_context(sole_writer(run))
+                for folder in (run, run / CHECKPOINTS_FOLDER):
+                    remove_stale(folder)
                 # Again: until here another process could write there.
                 check_folder(run, saved, resume)
                 if not resume:
