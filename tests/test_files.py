@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tf_dpce.errors import UserError
 from tf_dpce.files import (
+    is_aside,
     publish_file,
     publish_folder,
     read_json,
@@ -85,25 +87,69 @@ def test_a_folder_that_exists_is_not_touched(tmp_path: Path):
     assert names(tmp_path) == ["1"] and names(path) == ["mine"]
 
 
-def test_what_a_killed_writer_left_aside_is_removed_and_a_living_one_keeps_its_own(tmp_path: Path):
-    code = (
-        "import os, signal, sys; from pathlib import Path\n"
-        "from tf_dpce.files import publish_file, publish_folder\n"
-        "out = Path(sys.argv[1])\n"
-        "with publish_folder(out / '2') as folder, publish_file(out / 'a.b.json') as file:\n"
-        "    (folder / 'half').write_text('h'); file.write_text('h')\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    killed = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
-    assert killed.wait() == -signal.SIGKILL
-    left = [f".2.{killed.pid}.tmp", f".a.b.json.{killed.pid}.tmp"]
-    assert names(tmp_path) == sorted(left), "nothing has a name that a reader looks for"
+WRITER = """
+import os, signal, sys
+from pathlib import Path
+from tf_dpce.files import publish_file, publish_folder
+# In two containers both may be number 1.
+os.getpid = lambda: 1
+out = Path(sys.argv[1])
+with publish_folder(out / '2') as folder, publish_file(out / 'a.b.json') as file:
+    (folder / 'half').write_text('h')
+    file.write_text(sys.argv[2])
+    print("written", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def writers(tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two processes that write to the same names, as far as they can before their input ends."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    started = [subprocess.Popen([*command, text], **pipes) for text in ("one", "two")]
+    try:
+        assert [each.stdout.readline() for each in started] == ["written\n"] * 2
+        yield started
+    finally:
+        for each in started:
+            with each:
+                each.kill()
+
+
+def test_what_a_killed_writer_left_aside_is_removed_and_a_living_one_keeps_its_own(
+    writers: list[subprocess.Popen[str]], tmp_path: Path
+):
+    (tmp_path / "other.tmp").write_text("of somebody else")
+    assert len(names(tmp_path)) == 5, "each has a name of its own"
+    assert all(is_aside(name) for name in names(tmp_path) if name != "other.tmp")
+    remove_stale(tmp_path)
+    assert len(names(tmp_path)) == 5
+    writers[0].kill()
+    writers[0].wait()
+    assert len(names(tmp_path)) == 5
+    remove_stale(tmp_path)
+    assert len(names(tmp_path)) == 3
+    writers[1].communicate("go on\n")
+    assert writers[1].returncode == 0
+    assert names(tmp_path) == ["2", "a.b.json", "other.tmp"]
+    assert (tmp_path / "a.b.json").read_text() == "two"
+
+
+def test_what_is_removed_before_it_is_locked_is_made_again(tmp_path: Path, monkeypatch):
+    made, lock = [], fcntl.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        if operation == fcntl.LOCK_EX and not made:
+            made.extend(names(tmp_path))
+            remove_stale(tmp_path)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
     with publish_file(tmp_path / "mine") as temporary:
         temporary.write_text("m")
-        (tmp_path / "other.tmp").write_text("of somebody else")
-        remove_stale(tmp_path)
-        assert names(tmp_path) == [f".mine.{os.getpid()}.tmp", "other.tmp"]
-    assert names(tmp_path) == ["mine", "other.tmp"]
+        assert len(made) == 1 and names(tmp_path) == [temporary.name] != made
+    assert names(tmp_path) == ["mine"]
 
 
 def test_a_folder_has_one_writer_at_a_time(tmp_path: Path):

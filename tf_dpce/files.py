@@ -6,47 +6,47 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tf_dpce.errors import UserError
 
 _SUFFIX = ".tmp"
+# The name of what is written aside: the last part is random, since processes in two containers may
+# have the same number. An earlier version put the number there.
+_ASIDE = re.compile(r"\..+\.[0-9a-f]+\.tmp")
 
 
 @contextmanager
 def publish_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary sibling of `path`, which becomes `path` if the block ends well.
+    """Yields a temporary sibling of `path`, an empty file, which becomes `path` if all ends well.
 
     Example:
         >>> with publish_file(folder / "metrics.json") as temporary:
         ...     temporary.write_text("{}")
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary_sibling(path)
     try:
-        yield temporary
-        flush(temporary)
-        os.replace(temporary, path)
-        flush(path.parent)
+        with _aside(path, _make_file) as temporary:
+            yield temporary
+            flush(temporary)
+            os.replace(temporary, path)
+            flush(path.parent)
     except OSError as error:
         # A full disk is met by `write`, which does not know the file's name.
-        error.filename = error.filename or str(path)
+        if error.filename is None or is_aside(Path(str(error.filename)).name):
+            error.filename = str(path)
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def publish_folder(path: Path) -> Iterator[Path]:
     """Yields an empty sibling folder, renamed to `path` (which must not exist) at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary_sibling(path)
-    temporary.mkdir()
-    try:
+    with folder_aside(path) as temporary:
         yield temporary
         for item in temporary.rglob("*"):
             flush(item)
@@ -54,8 +54,18 @@ def publish_folder(path: Path) -> Iterator[Path]:
             raise UserError(f"{path} exists already: choose another name or remove it")
         os.rename(temporary, path)
         flush(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def folder_aside(path: Path) -> Iterator[Path]:
+    """Yields an empty sibling folder of `path`; what still has its name at the end is removed."""
+    with _aside(path, Path.mkdir) as temporary:
+        yield temporary
+
+
+def is_aside(name: str) -> bool:
+    """Returns whether a name is of what is being written, or was when its process was killed."""
+    return _ASIDE.fullmatch(name) is not None
 
 
 @contextmanager
@@ -85,12 +95,12 @@ def flush(path: Path) -> None:
 def remove_stale(folder: Path) -> None:
     """Removes what processes that no longer live left aside in `folder`.
 
-    One in another container has no number here: it is known to live by its `sole_writer`.
+    One that lives, in whichever container, holds what it writes locked.
     """
     for item in folder.glob(f".*{_SUFFIX}"):
-        owner = item.name.split(".")[-2]
-        if owner.isdigit() and not _alive(int(owner)) and not _has_writer(item):
-            shutil.rmtree(item) if item.is_dir() else item.unlink(missing_ok=True)
+        if is_aside(item.name):
+            with suppress(UserError, OSError), sole_writer(item):
+                _remove(item)
 
 
 def sha256_file(path: Path) -> str:
@@ -134,23 +144,40 @@ def _lock(descriptor: int, folder: Path) -> None:
         raise UserError(f"another process is writing to {folder}: wait for it to end") from None
 
 
-def _has_writer(item: Path) -> bool:
+@contextmanager
+def _aside(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Yields what `make` has made beside `path`, locked until it is renamed or removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, lock = _claim(path, make)
     try:
-        with sole_writer(item):
-            return False
-    except (UserError, OSError):
-        return True
+        yield temporary
+    finally:
+        _remove(temporary)
+        os.close(lock)
 
 
-def _temporary_sibling(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}{_SUFFIX}")
+def _claim(path: Path, make: Callable[[Path], None]) -> tuple[Path, int]:
+    """Returns what `make` has made, and the descriptor that holds it locked."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_SUFFIX}")
+        make(temporary)
+        # `remove_stale` of another process may find it before it is locked, and remove it.
+        with suppress(FileNotFoundError):
+            lock = os.open(temporary, os.O_RDONLY)
+            # Where a file system has no locks, nothing counts as stale.
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if temporary.exists():
+                return temporary, lock
+            os.close(lock)
 
 
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _make_file(path: Path) -> None:
+    path.touch(exist_ok=False)
+
+
+def _remove(item: Path) -> None:
+    if item.is_dir():
+        shutil.rmtree(item, ignore_errors=True)
+    else:
+        item.unlink(missing_ok=True)

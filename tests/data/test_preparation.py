@@ -408,7 +408,7 @@ def test_a_folder_whose_name_is_not_utf8_has_its_rejected_list(tmp_path: Path):
 
 
 def test_what_a_killed_process_of_the_same_number_left_aside_is_no_hindrance(tmp_path: Path):
-    # In a container every run may be process number 7.
+    # By an earlier version: in a container every run may be process number 7.
     left = tmp_path / "out" / f".prepare.{os.getpid()}.tmp"
     left.mkdir(parents=True)
     (left / "train-00000").write_bytes(b"half a shard")

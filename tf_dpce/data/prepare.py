@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,7 +23,14 @@ from tf_dpce.data.manifest import (
 from tf_dpce.data.shards import SHARD_BYTES
 from tf_dpce.data.split_writer import SplitWriter
 from tf_dpce.errors import UserError
-from tf_dpce.files import publish_file, remove_stale, sha256_file, sha256_lines, sole_writer
+from tf_dpce.files import (
+    folder_aside,
+    publish_file,
+    remove_stale,
+    sha256_file,
+    sha256_lines,
+    sole_writer,
+)
 from tf_dpce.preprocessing.vectors import open_vectors
 from tf_dpce.preprocessing.vocabulary import (
     count_words,
@@ -174,22 +179,13 @@ def _staging(out: Path) -> Iterator[Path]:
     try:
         with sole_writer(out):
             remove_stale(out)
-            yield from _empty_folder(out / f".prepare.{os.getpid()}.tmp")
+            with folder_aside(out / "prepare") as folder:
+                yield folder
     finally:
         if not found:
             # After a mistake it is as empty as it was made.
             with suppress(OSError):
                 out.rmdir()
-
-
-def _empty_folder(folder: Path) -> Iterator[Path]:
-    # In a container the process before may have had the same number.
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
 
 
 def _publish(folder: Path, out: Path, manifest: Manifest) -> tuple[Path, ...]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from tf_dpce.errors import UserError
-from tf_dpce.files import flush, remove_stale, sole_writer
+from tf_dpce.files import flush, folder_aside, remove_stale
 
 MODEL_FILE = "saved_model.pb"
 
@@ -78,18 +76,12 @@ def publish_version(folder: Path, write: Callable[[Path], None]) -> Path:
     Raises:
         UserError: there is no larger number.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     remove_stale(folder)
-    aside = folder / f".export-{secrets.token_hex(4)}.{os.getpid()}.tmp"
-    aside.mkdir()
-    try:
-        with sole_writer(aside):
-            write(aside)
+    with folder_aside(folder / "export") as aside:
+        write(aside)
         for item in (*aside.rglob("*"), aside):
             flush(item)
         return _rename_to_next(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _rename_to_next(aside: Path, folder: Path) -> Path:

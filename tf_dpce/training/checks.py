@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tf_dpce.config import Config, from_dict, to_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError
-from tf_dpce.files import remove_stale, sha256_file
-from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
+from tf_dpce.files import is_aside, sha256_file
 from tf_dpce.training.history import HISTORY_FILE, read_history
 from tf_dpce.training.optimizers import MAX_DECAY
 from tf_dpce.training.run import CONFIG_FILE, TRAIN_DIGEST, read_config
+from tf_dpce.training.writing import check_writable
 
-_ROOM, _RIGHT = "make room there", "make the folder writable"
-_REMEDIES = {
-    errno.EDQUOT: _ROOM,
-    errno.EFBIG: "raise the limit of a file's size",
-    errno.ENOSPC: _ROOM,
-    errno.EACCES: _RIGHT,
-    errno.EPERM: _RIGHT,
-    errno.EROFS: _RIGHT,
-}
+# Keys that a run may go on with others of: always, and where a checkpoint holds its weights.
+_FREE = {"checkpoint_minutes"}
+_FIRST_WEIGHTS = {"weights", "vectors"}
 
 
 def check_stages(config: Config, numbers: Sequence[int], pictures: int, replicas: int) -> None:
@@ -98,15 +89,18 @@ def check_vocabulary(data: Path, manifest: Manifest) -> None:
         )
 
 
-def check_folder(run: Path, saved: Mapping[str, Mapping[str, Any]], resume: bool) -> bool:
+def check_folder(
+    run: Path, saved: Mapping[str, Mapping[str, Any]], resume: bool, held: bool = False
+) -> bool:
     """Refuses a folder that a new run cannot have, or that is not of the run to go on with.
 
-    What processes that were killed left half-written is removed.
+    What is being written there, or was when a process was killed, does not count.
 
     Args:
         run: the folder.
         saved: what `config.json` shall hold.
         resume: whether to go on.
+        held: whether it goes on from a checkpoint, which holds all weights.
 
     Returns:
         Whether there is something to go on with: not where a start was killed at once.
@@ -114,55 +108,38 @@ def check_folder(run: Path, saved: Mapping[str, Mapping[str, Any]], resume: bool
     Raises:
         UserError: one of these, or a folder that cannot be written to.
     """
-    folders = (run, run / CHECKPOINTS_FOLDER)
-    for folder in filter(Path.exists, folders):
-        if not os.access(folder, os.W_OK):
-            raise UserError(
-                f"{folder} cannot be written to: make it writable, or choose another --run"
-            )
-        remove_stale(folder)
-    # A start that was killed leaves the vocabulary, which stands before `config.json`.
-    begun = run.exists() and not {i.name for i in run.iterdir()} - {VOCABULARY_FILE}
-    if resume and not begun:
-        _check_same(run, saved)
-    elif run.exists() and not begun:
+    check_writable(run)
+    # A start that was killed leaves the vocabulary, which stands before `config.json`. What is not
+    # there at all cannot be gone on with.
+    names = {item.name for item in run.iterdir()} if run.exists() else {CONFIG_FILE}
+    begun = any(name != VOCABULARY_FILE and not is_aside(name) for name in names)
+    if resume and begun:
+        _check_same(run, saved, held)
+    elif run.exists() and begun:
         raise UserError(f"{run} is not empty: go on with --resume, or choose another --run")
-    return resume and not begun
+    return resume and begun
 
 
-@contextmanager
-def told_to_resume(run: Path) -> Iterator[None]:
-    """Says of a disk that fills, or can no longer be written to, how to go on.
-
-    Args:
-        run: folder of the run that is trained during the block.
-
-    Raises:
-        UserError: it happened; the run's former checkpoint is whole.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _REMEDIES:
-            raise
-        raise UserError(
-            f"cannot write {error.filename or run}: {error.strerror}: {_REMEDIES[error.errno]}, "
-            "then go on from the last checkpoint with --resume"
-        ) from None
-
-
-def check_origin(folder: Path, data: Mapping[str, Any]) -> None:
-    """Refuses to start from a run of other data.
+def check_origin(folder: Path | None, data: Mapping[str, Any], needed: bool = False) -> None:
+    """Refuses to start from a run of other data, or from none where one is needed.
 
     Its word vectors and its classifier know words and pictures by their numbers.
 
     Args:
-        folder: of the run to start from.
+        folder: of the run to start from, if there is one.
         data: what the new run keeps of its own data.
+        needed: whether there must be one.
 
     Raises:
         UserError: it is no run, or words or pictures have other numbers there.
     """
+    if folder is None:
+        if needed:
+            raise UserError(
+                "the stage has no checkpoint to go on from yet: give --init-from RUN, the run of "
+                "stage 1"
+            )
+        return
     before = _read_known(folder)["data"]
     for key, what in (
         ("vocabulary_sha256", "another vocabulary"),
@@ -198,13 +175,16 @@ def _check_batch(config: Config, number: int, pictures: int, replicas: int) -> N
         )
 
 
-def _check_same(run: Path, saved: Mapping[str, Mapping[str, Any]]) -> None:
-    """A run can only go on with what it began with."""
+def _check_same(run: Path, saved: Mapping[str, Mapping[str, Any]], held: bool) -> None:
+    """A run can only go on with what it began with, but for what changes nothing in its weights."""
+    free = _FREE | (_FIRST_WEIGHTS if held else set())
     # A run of an earlier version lacks keys that it had no use for: their defaults change nothing.
     known = _read_known(run)
     before = {**known, "config": to_dict(from_dict(known["config"]))}
     for part, remedy in (("config", "options"), ("data", "prepared data")):
-        differing = sorted(k for k, v in saved[part].items() if before[part].get(k) != v)
+        differing = sorted(
+            k for k, v in saved[part].items() if before[part].get(k) != v and k not in free
+        )
         if differing:
             raise UserError(
                 f"{run / CONFIG_FILE} differs in {', '.join(differing)}: resume with the same "

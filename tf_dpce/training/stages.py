@@ -35,8 +35,9 @@ from tf_dpce.training.callbacks import (
     stage_callbacks,
 )
 from tf_dpce.training.captions import CaptionTable, InstanceCaptions, encode_captions
-from tf_dpce.training.checkpoint import Progress, check_own, checkpoint_path, restore_last
+from tf_dpce.training.checkpoint import Progress, check_own, checkpoint_path
 from tf_dpce.training.features import Bar, FeatureCache, cached_features
+from tf_dpce.training.kept import restore_last
 from tf_dpce.training.mining import Candidates
 from tf_dpce.training.network import stage_network, supervised
 from tf_dpce.training.parts import fit_part, parts_left
@@ -98,7 +99,10 @@ class Stage:
         start, metrics = self._start(network, resume)
         self.heed()
         checkpoints = self._checkpoints(network, start)
-        watch = Watch(self.number, self.settings.loss, self._waiting, self.say)
+        watch = Watch(
+            *(self.number, self.settings.loss, self.settings.epochs),
+            *(self._waiting, self.say, self.workers.each),
+        )
         callbacks = stage_callbacks(
             *(self.run, self.number, stage_losses(self.settings.loss)[1]),
             *(self._validation(network), watch, checkpoints),
