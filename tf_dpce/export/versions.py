@@ -85,9 +85,10 @@ def publish_version(folder: Path, write: Callable[[Path], None]) -> Path:
     try:
         with sole_writer(aside):
             write(aside)
-        for item in (*aside.rglob("*"), aside):
-            flush(item)
-        return _rename_to_next(aside, folder)
+            for item in (*aside.rglob("*"), aside):
+                flush(item)
+            # Until it has its number, it would else be taken for one that was left.
+            return _rename_to_next(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
