@@ -224,6 +224,7 @@ def test_rest_tells_state_and_signatures(served):
 
 
 GOOD = {"signature_name": "encode_text", "inputs": ["a dog"]}
+LONG = f"/v1/models/{NAME}/versions/{'7' * 5000}"
 
 
 @pytest.mark.parametrize(
@@ -235,8 +236,8 @@ GOOD = {"signature_name": "encode_text", "inputs": ["a dog"]}
         (f"/v1/models/{NAME}/versions/77", None, 404),
         (f"/v1/models/{NAME}/versions/{2**63 - 1}:predict", GOOD, 404),
         (f"/v1/models/{NAME}/versions/{2**63}:predict", GOOD, 400),
-        (f"/v1/models/{NAME}/versions/{'7' * 5000}:predict", GOOD, 400),
-        (f"/v1/models/{NAME}/versions/{'7' * 5000}", None, 400),
+        pytest.param(f"{LONG}:predict", GOOD, 400, id="5,000 digits, asked"),
+        pytest.param(LONG, None, 400, id="5,000 digits, looked at"),
         (f"/v1/models/{NAME}/labels/nowhere:predict", GOOD, 400),
         (f"/v1/models/{NAME}:guess", GOOD, 400),
         (f"/v1/models/{NAME}/else", None, 400),
