@@ -84,6 +84,7 @@ def _start(models: Path, folder: Path, grpc_port: int, rest_port: int) -> None:
     from tf_dpce.serving.deployment import deployed_labels
     from tf_dpce.serving.exported import server_version
     from tf_dpce.serving.launch import binary_command, check_ports, docker_command, docker_fault
+    from tf_dpce.serving.manifests import VERSION
 
     check_ports(grpc_port, rest_port)
     _prepare(models, folder)
@@ -91,7 +92,8 @@ def _start(models: Path, folder: Path, grpc_port: int, rest_port: int) -> None:
         _become("TF Serving as it is installed", command)
     fault = docker_fault()
     if fault is None:
-        version = server_version(models, deployed_labels(folder))
+        # As in Compose: not every patch of TensorFlow has an image.
+        version = os.environ.get(VERSION) or server_version(models, deployed_labels(folder))
         command = docker_command(models, folder, version, grpc_port, rest_port)
         _become("TF Serving in Docker", command)
     _say(f"TF Serving is not installed, and {fault}: the development server, for development only")

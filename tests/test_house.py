@@ -146,6 +146,33 @@ def runs_what_it_reads(tree: ast.AST) -> list[str]:
             allowed = isinstance(keyword.value, ast.Constant) and keyword.value.value is False
             if keyword.arg == "allow_pickle" and not allowed:
                 found.append("allow_pickle")
+    return found + _unguarded_keras(tree) + _unsafe_yaml(tree)
+
+
+def _unguarded_keras(tree: ast.AST) -> list[str]:
+    """Finds what has Keras run code that a file holds: its layers may be any Python."""
+    found = [name for name in _uses(tree) if name.endswith("enable_unsafe_deserialization")]
+    for call in _calls(tree):
+        for keyword in call.keywords:
+            on = isinstance(keyword.value, ast.Constant) and keyword.value.value is True
+            if keyword.arg == "safe_mode" and not on:
+                found.append("safe_mode")
+    return found
+
+
+def _unsafe_yaml(tree: ast.AST) -> list[str]:
+    """Finds loaders of YAML that make any object a file names."""
+    safe, names = ("SafeLoader", "CSafeLoader"), dict(_imports(tree))
+    loaders = ("Loader", "UnsafeLoader", "FullLoader", "CLoader", "CUnsafeLoader", "CFullLoader")
+    banned = {f"yaml.{name}" for name in (*loaders, "unsafe_load", "full_load")}
+    banned |= {"yaml.unsafe_load_all", "yaml.full_load_all"}
+    found = [name for name in _uses(tree) if name in banned]
+    for call in _calls(tree):
+        root, _, rest = (_dotted(call.func) or "").partition(".")
+        if ".".join(filter(None, (names.get(root, root), rest))) in ("yaml.load", "yaml.load_all"):
+            given = [*call.args[1:], *(key.value for key in call.keywords if key.arg == "Loader")]
+            if not any((_dotted(loader) or "").endswith(safe) for loader in given):
+                found.append("yaml.load")
     return found
 
 
@@ -312,11 +339,34 @@ def test_a_draw_from_a_seed_is_allowed(source: str):
         "np.load(path, allow_pickle=True)",
         "np.load(path, allow_pickle=trusted)",
         "eval(text)",
+        "keras.models.load_model(path, safe_mode=False)",
+        "keras.models.load_model(path, safe_mode=trusted)",
+        "import keras\nkeras.config.enable_unsafe_deserialization()",
+        "from keras.config import enable_unsafe_deserialization",
+        "import yaml\nyaml.load(text)",
+        "import yaml\nyaml.load(text, Loader=yaml.FullLoader)",
+        "import yaml\nyaml.load(text, yaml.Loader)",
+        "import yaml as y\ny.load(text, Loader=chosen)",
+        "import yaml\nyaml.load_all(text)",
+        "from yaml import load\nload(text)",
+        "import yaml\nyaml.unsafe_load(text)",
+        "from yaml import full_load",
     ],
 )
 def test_running_what_is_read_is_found(source: str):
     assert runs_what_it_reads(ast.parse(source)) != []
 
 
-def test_loading_plain_arrays_is_allowed():
-    assert runs_what_it_reads(ast.parse("np.load(path, allow_pickle=False)")) == []
+@pytest.mark.parametrize(
+    "source",
+    [
+        "np.load(path, allow_pickle=False)",
+        "keras.models.load_model(path, safe_mode=True)",
+        "import yaml\nyaml.safe_load(text)",
+        "import yaml\nyaml.load(text, Loader=yaml.SafeLoader)",
+        "import yaml\nyaml.load(text, yaml.CSafeLoader)",
+        "import json\njson.load(stream)",
+    ],
+)
+def test_loading_plain_data_is_allowed(source: str):
+    assert runs_what_it_reads(ast.parse(source)) == []

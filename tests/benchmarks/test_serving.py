@@ -20,16 +20,21 @@ def test_both_endpoints_are_loaded_and_nothing_fails():
         seconds=0.3,
         rounds=1,
     )
-    *timed, corrupt, published = rows
+    timed, failed = rows[:-4], rows[-4:]
     check_rows(timed)
     assert [row.name for row in timed[::3]] == [
-        f"{endpoint}, {clients} at a time"
+        f"{endpoint}, {clients} at a time{way}"
+        for way in ("", ", REST")
         for clients in (1, 3)
         for endpoint in ("encode_image", "encode_text")
     ]
     assert [row.unit for row in timed[:3]] == ["requests a second", "ms, median", "ms, 99 of 100"]
-    assert corrupt.name == "failed while 5 % of the inputs are corrupt" and corrupt.high == 0
-    assert published.name == "failed while a version is published" and published.high == 0
+    assert [row.name for row in failed] == [
+        f"failed while {when}{way}"
+        for way in ("", ", REST")
+        for when in ("5 % of the inputs are corrupt", "a version is published")
+    ]
+    assert [row.high for row in failed] == [0] * 4
     assert steps == [(1, 2), (2, 2)]
 
 

@@ -28,3 +28,10 @@ def exported(model, caption_encoder, tmp_path_factory) -> Path:
     origin = {"data": "drawn", "seed": 0}
     folder = tmp_path_factory.mktemp("saved_models") / "tiny"
     return export_model(model, caption_encoder, folder, origin)
+
+
+@pytest.fixture(scope="session")
+def squashing(model, caption_encoder, tmp_path_factory) -> Path:
+    """The same of a model that squashes pictures."""
+    folder = tmp_path_factory.mktemp("saved_models") / "tall"
+    return export_model(model, caption_encoder, folder, squash=True)

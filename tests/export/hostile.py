@@ -8,17 +8,20 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from tests.heavy import blank_png
 from tf_dpce.export.process import ModelError, ModelProcess
 from tf_dpce.preprocessing import status
 
 TOLERANCE = 1e-5
 # Sides that a header is made to declare: none, the limit, beyond it, beyond what fits in 32 bits.
 _SIDES = (0, 1, 40, 1_000, 8_000, 8_001, 65_535, 65_536, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
+
+# The longer sides of banners.
+_LONGEST = (300, 5_000, 65_535, 65_536, 1_000_000)
 
 Draw = np.random.Generator
 
@@ -94,14 +97,6 @@ def attack(served: ModelProcess, count: int, seed: int) -> Findings:
     for batch in [*batches, []]:
         _send(served, batch, np.array([], int), expected[:0], findings)
     return findings
-
-
-def peak_mebibytes(pid: int) -> int:
-    """Returns the most memory that a process ever held."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) // 1024
-    raise OSError(f"/proc/{pid}/status has no VmHWM")
 
 
 def _send(
@@ -183,6 +178,13 @@ def _declare_sides(content: bytes, other: bytes, draw: Draw) -> bytes:
     return content
 
 
+def _stretch(content: bytes, other: bytes, draw: Draw) -> bytes:
+    """Puts a banner in its place, lying or standing."""
+    length, breadth = int(_LONGEST[draw.integers(len(_LONGEST))]), int(draw.integers(1, 5))
+    sides = (length, breadth) if draw.integers(2) else (breadth, length)
+    return blank_png(*sides, grey=True)
+
+
 def _damage_packed(content: bytes, other: bytes, draw: Draw) -> bytes:
     """Changes the first pixels of a PNG within their checksums."""
     place = content.find(b"IDAT")
@@ -196,7 +198,7 @@ def _damage_packed(content: bytes, other: bytes, draw: Draw) -> bytes:
 
 _BLOWS: tuple[Callable[[bytes, bytes, Draw], bytes], ...] = (
     *(_flip_bits, _damage_head, _overwrite, _truncate, _drop, _repeat, _splice, _noise),
-    *(_declare_sides, _damage_packed),
+    *(_declare_sides, _damage_packed, _stretch),
 )
 
 

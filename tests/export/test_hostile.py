@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.export.hostile import Findings, attack, originals, peak_mebibytes
+from tests.export.hostile import Findings, attack, originals
+from tests.heavy import blank_png, peak_mebibytes
 from tf_dpce.export.process import open_process
 from tf_dpce.preprocessing import status
 
@@ -17,8 +18,9 @@ def nobody_is_hurt(findings: Findings) -> bool:
     return (findings.failed, findings.wrong_good, findings.wrong_bad) == ([], 0, 0)
 
 
-def test_damaged_pictures_cost_only_their_own_rows(exported):
-    with open_process(exported, bare=True) as served:
+@pytest.mark.parametrize("version", ["exported", "squashing"])
+def test_damaged_pictures_cost_only_their_own_rows(version, request):
+    with open_process(request.getfixturevalue(version), bare=True) as served:
         findings = attack(served, count=400, seed=1)
         assert nobody_is_hurt(findings), findings
         # 360 in batches of 12, 20 alone, 20 in two batches, and none.
@@ -36,14 +38,26 @@ def test_originals_are_sound(exported):
     assert statuses.tolist() == [status.OK] * (len(statuses) - 4) + [status.WRONG_TYPE] * 4
 
 
+@pytest.mark.parametrize("version", ["exported", "squashing"])
+def test_the_longest_banners_cost_what_other_pictures_do(version, request):
+    # A million pixels long; resized whole, lying ones would take 366 MiB more each.
+    banners = [blank_png(1_000_000, 64, grey=True), blank_png(64, 1_000_000, grey=True)]
+    with open_process(request.getfixturevalue(version), bare=True) as served:
+        before = peak_mebibytes(served.pid)
+        _, statuses = served.encode("encode_image", banners * 2)
+        assert statuses.tolist() == [status.OK] * 4
+        assert peak_mebibytes(served.pid) - before < 1_000
+
+
 @pytest.mark.slow
-def test_ten_thousand_damaged_pictures_cost_only_their_own_rows(exported, capsys):
-    with open_process(exported) as served:
+@pytest.mark.parametrize("version", ["exported", "squashing"])
+def test_ten_thousand_damaged_pictures_cost_only_their_own_rows(version, request, capsys):
+    with open_process(request.getfixturevalue(version)) as served:
         findings = attack(served, count=10_000, seed=2)
         peak = peak_mebibytes(served.pid)
     with capsys.disabled():
         print(
-            f"\n{findings.pictures:,} damaged pictures in {findings.calls:,} calls: "
+            f"\n{version}: {findings.pictures:,} damaged pictures in {findings.calls:,} calls: "
             f"{len(findings.failed)} failed calls, {findings.wrong_good} wrong rows of sound "
             f"pictures, peak memory {peak:,} MiB; by status {sorted(findings.statuses.items())}"
         )

@@ -32,8 +32,12 @@ print(json.dumps([registered_operations(tensorflow), registered_operations(tenso
 """
 
 
-def graph(*operations: str, device: str = "", needs_xla: bool = False) -> SavedGraph:
-    nodes = tuple(Node(f"node{place}", name, device) for place, name in enumerate(operations))
+def graph(
+    *operations: str, device: str = "", needs_xla: bool = False, strings: bool = False
+) -> SavedGraph:
+    nodes = tuple(
+        Node(f"node{place}", name, device, strings) for place, name in enumerate(operations)
+    )
     return SavedGraph({}, nodes, needs_xla)
 
 
@@ -85,6 +89,18 @@ def test_strings_stay_on_the_host():
         look_at_placement(graph("DecodeJpeg"))
     with pytest.raises(Differs, match=r"AddV2 \(node0\) must run on /job:a/device:GPU:0"):
         look_at_placement(graph("AddV2", device="/job:a/device:GPU:0"))
+
+
+def test_strings_by_an_attribute_stay_on_the_host_but_where_they_pass_through():
+    host = graph("SelectV2", device="/device:CPU:0", strings=True)
+    assert look_at_placement(host).startswith("1 operation")
+    with pytest.raises(Differs, match=r"SelectV2 \(node0\) has strings, and no place on a host"):
+        look_at_placement(graph("SelectV2", strings=True))
+    passing = graph("Placeholder", "Identity", "Const", "StatefulPartitionedCall", strings=True)
+    assert look_at_placement(passing).startswith("0 operations")
+    # What always reads strings is none of these, whatever its attributes.
+    with pytest.raises(Differs, match="DecodeJpeg"):
+        look_at_placement(graph("DecodeJpeg", strings=False))
 
 
 def test_export_is_for_every_server_of_the_table(exported):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import tf_dpce
 from tests.export.tiny import SIZE, WORDS, tiny_model
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.views import Views, seen
-from tf_dpce.export import ENDPOINTS, examples, replay
+from tf_dpce.export import ENDPOINTS, examples, replay, versions
 from tf_dpce.export.model_card import model_card
 from tf_dpce.export.publish import export_model
 from tf_dpce.export.versions import find_version, publish_version, version_numbers
@@ -280,12 +281,68 @@ def test_a_version_is_locked_while_it_is_written(tmp_path):
     assert publish_version(tmp_path, write).name == "1"
 
 
+@pytest.mark.parametrize("moment", ["flush", "rename"])
+def test_a_version_is_locked_until_it_has_its_number(tmp_path, monkeypatch, moment):
+    # Otherwise an export in another container would take it for one that was left aside.
+    place = versions if moment == "flush" else versions.os
+    work, locked = getattr(place, moment), []
+
+    def watched(path: Path, *rest: Path) -> None:
+        # Not the folder of the model, which is flushed as the last.
+        if ".export" in str(path):
+            with suppress(UserError), sole_writer(path if path.is_dir() else path.parent):
+                pytest.fail(f"nobody holds {path}")
+            locked.append(path)
+        work(path, *rest)
+
+    monkeypatch.setattr(place, moment, watched)
+    assert publish(tmp_path).name == "1"
+    assert len(locked) == {"flush": 2, "rename": 1}[moment]
+
+
 def test_processes_that_publish_at_once_get_a_number_each(tmp_path, project_root):
     command = [sys.executable, "-c", PUBLISH, str(tmp_path)]
     running = [subprocess.Popen(command, cwd=project_root) for _ in range(4)]
     assert [process.wait() for process in running] == [0] * 4
     assert sorted(map(int, names(tmp_path))) == list(range(1, 41))
     assert all(names(item) == ["a"] for item in tmp_path.iterdir())
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tf_dpce.export import versions
+folder, moment = Path(sys.argv[1]), sys.argv[2]
+real = versions.flush
+def die(*ignored):
+    os.kill(os.getpid(), signal.SIGKILL)
+def write(aside):
+    (aside / "saved_model.pb").write_text("x")
+    if moment == "write":
+        die()
+if moment == "flush":
+    versions.flush = die
+if moment == "rename":
+    versions.os.rename = die
+if moment == "end":
+    versions.flush = lambda path: die() if path == folder else real(path)
+versions.publish_version(folder, write)
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "left"), [("write", []), ("flush", []), ("rename", []), ("end", [1])]
+)
+def test_a_version_is_whole_or_absent_whenever_its_process_is_killed(
+    tmp_path, project_root, moment, left
+):
+    command = [sys.executable, "-c", KILLED, str(tmp_path), moment]
+    assert subprocess.run(command, cwd=project_root).returncode == -signal.SIGKILL
+    assert version_numbers(tmp_path) == left
+    assert all((tmp_path / str(number) / "saved_model.pb").is_file() for number in left)
+    # The next one clears away what was left, and has the next number.
+    publish(tmp_path)
+    assert names(tmp_path) == [str(number) for number in range(1, len(left) + 2)]
 
 
 def test_killed_export_leaves_no_version(tmp_path, project_root):

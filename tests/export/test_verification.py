@@ -17,12 +17,15 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tests.export.tiny import WIDTH
 from tf_dpce.errors import UserError
-from tf_dpce.export import ENDPOINTS, examples, replay, warmup
+from tf_dpce.export import ENDPOINTS, examples, process, replay, warmup
 from tf_dpce.export.examples import Examples
-from tf_dpce.export.process import ModelProcess, open_process
+from tf_dpce.export.graph import read_graph
+from tf_dpce.export.process import ModelError, ModelProcess, open_process
+from tf_dpce.export.report import Differs
 from tf_dpce.export.seal import FILE as SEAL
 from tf_dpce.export.seal import write_seal
 from tf_dpce.export.signatures import Signatures
+from tf_dpce.export.static import look_at_placement
 from tf_dpce.export.verify import check_calls, verify_version
 
 CHECKS = [
@@ -51,8 +54,8 @@ def version(exported, tmp_path) -> Path:
 @pytest.fixture(scope="module")
 def served(exported) -> Iterator[ModelProcess]:
     """The version as it was exported, in a process of its own."""
-    with open_process(exported, bare=True) as process:
-        yield process
+    with open_process(exported, bare=True) as opened:
+        yield opened
 
 
 def failures(version: Path) -> list[str]:
@@ -176,6 +179,50 @@ def test_recorded_width_that_differs_is_found(served, version):
     assert "shape" in failed_calls(served, version)[0]
 
 
+class BatchMinded(tf.Module):
+    """Endpoints whose rows are right but in batches of one size: a server would mix strangers."""
+
+    def __init__(self, sizes: dict[str, int]) -> None:
+        super().__init__()
+        self.functions = {
+            name: tf.function(
+                lambda strings, size=size: self.answer(strings, size)
+            ).get_concrete_function(tf.TensorSpec([None], tf.string, name=key_of(name)))
+            for name, size in sizes.items()
+        }
+
+    def answer(self, strings: tf.Tensor, size: int) -> dict[str, tf.Tensor]:
+        count = tf.size(strings)
+        lengths = tf.cast(tf.strings.length(strings), tf.float32)
+        wrong = tf.cast(count == size, tf.float32)
+        vectors = tf.stack([lengths, lengths + wrong], axis=1)
+        return {"embedding": vectors, "status": tf.zeros_like(lengths, tf.int32)}
+
+
+def key_of(name: str) -> str:
+    return ENDPOINTS.get(name, "text")
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
+def test_rows_that_depend_on_their_batch_are_found(tmp_path):
+    # No export has these by itself: batches of 1,000 are not tried.
+    sizes = {"encode_image": 64, "encode_text": 7, "alone": 1, "sound": 1_000}
+    module, version = BatchMinded(sizes), tmp_path / "1"
+    tf.saved_model.save(module, str(version), signatures=module.functions)
+    inputs = tuple(b"x" * number for number in range(9))
+    lengths = np.arange(9, dtype=np.float32)
+    alike = Examples(inputs, np.stack([lengths] * 2, axis=1), np.zeros(9, np.int32))
+    with open_process(version, bare=True) as served:
+        checks = check_calls(served, version, dict.fromkeys(ENDPOINTS, alike))
+        found = {check.name: check for check in checks}
+    for name, size in sizes.items():
+        assert found[name].passed == (name == "sound")
+        if name != "sound":
+            assert found[name].finding.startswith(f"in a batch of {size}, examples [")
+            assert found[name].finding.endswith("differ from the recorded by 1.0e+00")
+    assert found["sound"].finding.endswith("in batches of 64, 7, 1 and none")
+
+
 def test_failing_warm_up_request_is_found(served, version):
     inputs = {"encode_image": "picture", "encode_text": "text"}
     recorded_examples = examples.load_examples(version / examples.FILE, ENDPOINTS)
@@ -213,6 +260,25 @@ def test_missing_endpoint_is_found(version):
     assert "encode_text" in found[0]
 
 
+@pytest.mark.parametrize(
+    "operation",
+    ["SelectV2", "ConcatV2", "LookupTableFindV2", "HashTableV2", "LookupTableImportV2"]
+    # Its types are a list.
+    + ["TensorSliceDataset"],
+)
+def test_strings_by_an_attribute_that_may_leave_the_host_are_found(version, operation):
+    def move(graph: GraphDef, _: SavedModel) -> None:
+        nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+        for node in nodes:
+            if node.op == operation:
+                node.device = ""
+
+    assert look_at_placement(read_graph(version))
+    change_graph(version, move)
+    with pytest.raises(Differs, match=rf"^{operation} \(\S+\) has strings, and no place on a host"):
+        look_at_placement(read_graph(version))
+
+
 def test_operation_that_no_server_has_is_found_before_it_is_loaded(version):
     change_graph(version, lambda graph, _: graph.node.add(name="new", op="TFText>Clairvoyance"))
     found = failures(version)
@@ -232,6 +298,20 @@ def test_process_that_dies_is_a_failure(version, monkeypatch):
     monkeypatch.setenv("PYTHONHOME", str(version))
     (failure,) = verify_version(version, bare=True).failures
     assert failure.startswith("load: the process ended with status 1")
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
+def test_a_graph_that_never_ends_is_not_waited_for(tmp_path, monkeypatch):
+    module = tf.Module()
+    module.endless = tf.function(
+        lambda text: {"status": tf.while_loop(lambda i: i >= 0, lambda i: [1 - i], [tf.size(text)])}
+    ).get_concrete_function(tf.TensorSpec([None], tf.string, name="text"))
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures={"encode_text": module.endless})
+    with open_process(tmp_path / "1", bare=True) as served:
+        monkeypatch.setattr(process, "PATIENCE_SECONDS", 1)
+        for _ in range(2):
+            with pytest.raises(ModelError, match="^no answer within 1 seconds: it may never end$"):
+                served.run("encode_text", {"text": [b"a dog"]})
 
 
 def test_export_that_only_python_can_run_is_found(version, model, caption_encoder):

@@ -32,12 +32,14 @@ def stand_in(folder: Path, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
-def start(project_root: Path, models: Path, path: Path, *options: str) -> subprocess.Popen[str]:
+def start(
+    project_root: Path, models: Path, path: Path, *options: str, **environment: str
+) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "pipelines.serve", "--models", str(models), *options]
     return subprocess.Popen(
         command,
         cwd=project_root,
-        env={**os.environ, "PATH": f"{path}:/usr/bin:/bin"},
+        env={**os.environ, "PATH": f"{path}:/usr/bin:/bin", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -87,6 +89,13 @@ def test_else_its_image_where_docker_runs(project_root, models, tmp_path, ports)
     ]
     assert words[11].startswith("tensorflow/serving:2.")
     assert "--model_config_file=/deployment/models.config" in words[12:]
+
+
+def test_a_variable_names_the_version_of_the_image(project_root, models, tmp_path, ports):
+    stand_in(tmp_path / "bin", "docker", 'test "$1" = version || printf "%s\n" "$@"')
+    process = start(project_root, models, tmp_path / "bin", *ports, TF_SERVING="2.19.1")
+    output, _ = process.communicate(timeout=240)
+    assert "tensorflow/serving:2.19.1" in output.splitlines()
 
 
 def test_else_the_development_server_which_ends_when_asked(project_root, models, tmp_path):

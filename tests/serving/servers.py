@@ -1,4 +1,7 @@
-"""Models for servers to serve, and plain ways to ask them."""
+"""Models for servers to serve, and plain ways to ask them.
+
+`python -m tests.serving.servers FOLDER` exports the model that the tests expect of a server.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -36,12 +40,16 @@ PATIENCE = 60
 
 @dataclass(frozen=True)
 class Served:
-    """A server, by its ports, the models that it serves and the deployment that it reads."""
+    """A server, by its ports, the models that it serves and the deployment that it reads.
+
+    Of one elsewhere, models and deployment are out of reach: None.
+    """
 
     grpc_port: int
     rest_port: int
-    models: Path
-    deployment: Path
+    models: Path | None = None
+    deployment: Path | None = None
+    host: str = "127.0.0.1"
 
 
 def export_tiny(models: Path) -> Path:
@@ -57,16 +65,21 @@ def publish_again(models: Path) -> Path:
     )
 
 
-def ask(port: int, path: str, body: Any = None) -> tuple[int, Any]:
+def ask(port: int, path: str, body: Any = None, host: str = "127.0.0.1") -> tuple[int, Any]:
     """Returns the status and the JSON that a REST server answers; `body` makes it a POST."""
     content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=content)
+    request = urllib.request.Request(f"http://{host}:{port}{path}", data=content)
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:
             return error.code, json.load(error)
+
+
+def ask_served(served: Served, path: str, body: Any = None) -> tuple[int, Any]:
+    """The same of a server, wherever it is."""
+    return ask(served.rest_port, path, body, served.host)
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -79,7 +92,14 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 @contextmanager
 def running(kind: str, models: Path, deployment: Path) -> Iterator[Served]:
-    """Runs a server of a kind, "development", "binary" or "docker", on a deployment it writes."""
+    """Runs a server of a kind, "development", "binary" or "docker", on a deployment it writes.
+
+    One that runs elsewhere, HOST:GRPC:REST, is left as it is.
+    """
+    if ":" in kind:
+        host, grpc_port, rest_port = kind.rsplit(":", 2)
+        yield Served(int(grpc_port), int(rest_port), host=host)
+        return
     write_deployment(models, deployment)
     if kind == "development":
         config = deployment / HOST_CONFIG_FILE
@@ -107,3 +127,7 @@ def free_port() -> int:
     """Returns a port that nobody has."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
+
+
+if __name__ == "__main__":
+    export_tiny(Path(sys.argv[1]))

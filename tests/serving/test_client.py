@@ -28,7 +28,7 @@ from tf_dpce.serving.errors import ServingError
 @pytest.fixture(scope="module", params=["http", "grpc"])
 def address(request, served) -> str:
     ports = {"http": served.rest_port, "grpc": served.grpc_port}
-    return f"{request.param}://127.0.0.1:{ports[request.param]}"
+    return f"{request.param}://{served.host}:{ports[request.param]}"
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,13 @@ from tensorflow_serving.apis import (
 )
 
 from tests.export.tiny import WIDTH
-from tests.serving.servers import NAME, ask, publish_again, wait_until
+from tests.serving.servers import (
+    NAME,
+    ask_served,
+    publish_again,
+    running,
+    wait_until,
+)
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.export.examples import FILE, load_examples
 from tf_dpce.preprocessing import status
@@ -158,7 +164,7 @@ def test_grpc_does_not_know_a_model_that_is_not_there(predictions, model_service
 def test_rest_answers_in_columns(served, recorded, endpoint):
     example = recorded[endpoint]
     body = {"signature_name": endpoint, "inputs": [b64(content) for content in example.inputs]}
-    code, answer = ask(served.rest_port, PREDICT, body)
+    code, answer = ask_served(served, PREDICT, body)
     assert (code, set(answer["outputs"])) == (200, {"embedding", "status"})
     np.testing.assert_allclose(answer["outputs"]["embedding"], example.embeddings, atol=1e-5)
     np.testing.assert_array_equal(answer["outputs"]["status"], example.statuses)
@@ -171,7 +177,7 @@ def test_rest_answers_in_rows_named_or_not(served, recorded, endpoint):
     named = [{ENDPOINTS[endpoint]: content} for content in contents]
     for rows in (contents, named):
         body = {"signature_name": endpoint, "instances": rows}
-        code, answer = ask(served.rest_port, PREDICT, body)
+        code, answer = ask_served(served, PREDICT, body)
         assert code == 200
         found = [row["embedding"] for row in answer["predictions"]]
         np.testing.assert_allclose(found, example.embeddings, atol=1e-5)
@@ -180,37 +186,37 @@ def test_rest_answers_in_rows_named_or_not(served, recorded, endpoint):
 
 def test_rest_takes_sentences_as_they_are(served):
     body = {"signature_name": "encode_text", "inputs": {"text": ["A naïve dog.", "狗", ""]}}
-    code, answer = ask(served.rest_port, PREDICT, body)
+    code, answer = ask_served(served, PREDICT, body)
     assert (code, answer["outputs"]["status"]) == (200, [status.OK, status.OK, status.EMPTY])
     # The same as base64 of their UTF-8, and with characters escaped or not.
     body["inputs"]["text"] = [b64("A naïve dog.".encode()), b64("狗".encode()), ""]
-    assert ask(served.rest_port, PREDICT, body)[1] == answer
+    assert ask_served(served, PREDICT, body)[1] == answer
     plain = json.dumps(body, ensure_ascii=False).encode()
-    assert ask(served.rest_port, PREDICT, plain)[1] == answer
+    assert ask_served(served, PREDICT, plain)[1] == answer
 
 
 def test_rest_takes_pictures_where_no_signature_is_named(served):
     # The first endpoint of an export is its default.
-    code, answer = ask(served.rest_port, PREDICT, {"instances": ["no picture"]})
+    code, answer = ask_served(served, PREDICT, {"instances": ["no picture"]})
     assert (code, answer["predictions"][0]["status"]) == (200, status.WRONG_TYPE)
 
 
 def test_rest_answers_by_version_and_label(served):
     body = {"signature_name": "encode_text", "inputs": ["a dog"]}
     answers = [
-        ask(served.rest_port, f"/v1/models/{NAME}{which}:predict", body)
+        ask_served(served, f"/v1/models/{NAME}{which}:predict", body)
         for which in ("", "/versions/1", "/labels/stable")
     ]
     assert [code for code, _ in answers] == [200] * 3
 
 
 def test_rest_tells_state_and_signatures(served):
-    code, state = ask(served.rest_port, f"/v1/models/{NAME}/versions/1")
+    code, state = ask_served(served, f"/v1/models/{NAME}/versions/1")
     assert code == 200
     (only,) = state["model_version_status"]
     assert (only["version"], only["state"]) == ("1", "AVAILABLE")
     assert only["status"] == {"error_code": "OK", "error_message": ""}
-    code, metadata = ask(served.rest_port, f"/v1/models/{NAME}/labels/stable/metadata")
+    code, metadata = ask_served(served, f"/v1/models/{NAME}/labels/stable/metadata")
     assert code == 200
     assert metadata["model_spec"]["name"] == NAME and metadata["model_spec"]["version"] == "1"
     signature = metadata["metadata"]["signature_def"]["signature_def"]["encode_image"]
@@ -218,6 +224,7 @@ def test_rest_tells_state_and_signatures(served):
 
 
 GOOD = {"signature_name": "encode_text", "inputs": ["a dog"]}
+LONG = f"/v1/models/{NAME}/versions/{'7' * 5000}"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +234,10 @@ GOOD = {"signature_name": "encode_text", "inputs": ["a dog"]}
         ("/v1/models/nobody", None, 404),
         (f"/v1/models/{NAME}/versions/77:predict", GOOD, 404),
         (f"/v1/models/{NAME}/versions/77", None, 404),
-        (f"/v1/models/{NAME}/versions/{10**30}:predict", GOOD, 400),
+        (f"/v1/models/{NAME}/versions/{2**63 - 1}:predict", GOOD, 404),
+        (f"/v1/models/{NAME}/versions/{2**63}:predict", GOOD, 400),
+        pytest.param(f"{LONG}:predict", GOOD, 400, id="5,000 digits, asked"),
+        pytest.param(LONG, None, 400, id="5,000 digits, looked at"),
         (f"/v1/models/{NAME}/labels/nowhere:predict", GOOD, 400),
         (f"/v1/models/{NAME}:guess", GOOD, 400),
         (f"/v1/models/{NAME}/else", None, 400),
@@ -253,37 +263,51 @@ GOOD = {"signature_name": "encode_text", "inputs": ["a dog"]}
     ],
 )
 def test_rest_errors_have_their_status_and_say_what_is_wrong(served, path, body, code):
-    found, answer = ask(served.rest_port, path, body)
+    found, answer = ask_served(served, path, body)
     assert found == code, answer
     assert set(answer) == {"error"} and answer["error"]
+
+
+# --- a server elsewhere ---------------------------------------------------------------------------
+
+
+def test_a_server_elsewhere_is_asked_and_not_touched(served, tmp_path):
+    kind = f"localhost:{served.grpc_port}:{served.rest_port}"
+    with running(kind, tmp_path / "models", tmp_path / "deployment") as elsewhere:
+        assert (elsewhere.host, elsewhere.models, elsewhere.deployment) == ("localhost", None, None)
+        assert ask_served(elsewhere, PREDICT, GOOD)[0] == 200
+    assert not list(tmp_path.iterdir())
+    assert ask_served(served, PREDICT, GOOD)[0] == 200
 
 
 # --- new versions ---------------------------------------------------------------------------------
 
 
-def test_a_new_version_takes_over_without_a_failed_request(served, predictions):
-    answered, stop = [], threading.Event()
+def test_a_new_version_takes_over_without_a_failed_request(publishing, predictions):
+    answered, stop = ([], []), threading.Event()
 
-    def keep_asking() -> None:
+    def keep_asking(answers: list[tuple[int, int]]) -> None:
         while not stop.is_set():
             answer = predictions.Predict(predict_request(), timeout=30)
-            code, _ = ask(served.rest_port, PREDICT, GOOD)
-            answered.append((answer.model_spec.version.value, code))
+            code, _ = ask_served(publishing, PREDICT, GOOD)
+            answers.append((answer.model_spec.version.value, code))
 
-    threads = [threading.Thread(target=keep_asking) for _ in range(2)]
+    threads = [threading.Thread(target=keep_asking, args=[answers]) for answers in answered]
     for thread in threads:
         thread.start()
     try:
-        wait_until(lambda: len(answered) > 10)
-        number = int(publish_again(served.models).name)
-        wait_until(lambda: answered[-1][0] == number)
+        wait_until(lambda: min(map(len, answered)) > 5)
+        number = int(publish_again(publishing.models).name)
+        wait_until(lambda: all(answers[-1][0] == number for answers in answered))
     finally:
         stop.set()
         for thread in threads:
             thread.join()
-    # Nothing but answers, first of the old version, then of the new one.
-    assert {code for _, code in answered} == {200}
-    assert {version for version, _ in answered} == {number - 1, number}
+    # Nothing but answers, to each who asks first of the old version, then of the new one.
+    for answers in answered:
+        assert {code for _, code in answers} == {200}
+        found = [version for version, _ in answers]
+        assert found == sorted(found) and set(found) == {number - 1, number}
     # The label stays where it was.
     answer = predictions.Predict(predict_request(label="stable"), timeout=30)
     assert answer.model_spec.version.value == 1

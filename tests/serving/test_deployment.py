@@ -450,6 +450,56 @@ def test_a_reader_never_sees_half_a_file_nor_does_a_kill_leave_one(
     assert sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file()) == sorted(names)
 
 
+KILLED = """
+import os, signal, shutil, sys
+from pathlib import Path
+from tf_dpce import files
+from tf_dpce.serving.deployment import promote, rollback
+models, start, work = Path(sys.argv[1]), Path(sys.argv[2]), globals()[sys.argv[3]]
+replace = os.replace
+def killed(folder, count):
+    # Before the file of this number is put in its place, or after all.
+    def counted(source, target):
+        nonlocal count
+        count -= 1
+        if count < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+    child = os.fork()
+    if not child:
+        files.os.replace = counted
+        work(models, folder, "birds")
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+for place in sys.argv[4:]:
+    killed(Path(shutil.copytree(start, f"{start}-{place}")), int(place))
+"""
+
+
+@pytest.mark.parametrize(("work", "before", "after"), [("promote", 1, 2), ("rollback", 2, 1)])
+def test_a_label_has_moved_or_not_whenever_its_command_is_killed(
+    models, folder, graph, project_root, work, before, after
+):
+    write_deployment(models, folder)
+    add_version(models, "birds", 2, graph)
+    files = write_deployment(models, folder)
+    if work == "rollback":
+        promote(models, folder, "birds")
+    places = {0: before, len(files) // 2: before, len(files) - 1: before, len(files): after}
+    command = [sys.executable, "-c", KILLED, str(models), str(folder), work, *map(str, places)]
+    subprocess.run(command, cwd=project_root, check=True)
+    for place, stable in places.items():
+        left = folder.with_name(f"{folder.name}-{place}")
+        assert deployed_labels(left)["birds"]["stable"] == stable
+        assert len(yaml_of(left, "kubernetes.yaml")) == 3
+        if stable == before:
+            {"promote": promote, "rollback": rollback}[work](models, left, "birds")
+        assert deployed_labels(left)["birds"]["stable"] == after
+        found = [path for path in left.rglob("*") if path.is_file()]
+        # What was left aside after the last one goes with the next command.
+        assert len(found) == len(files)
+
+
 # --- a server that reads it -----------------------------------------------------------------------
 
 

@@ -147,7 +147,7 @@ def test_a_connection_serves_several_requests(steady):
     connection.close()
 
 
-def test_methods_that_exsteady_do_not_have_are_not_implemented(steady):
+def test_methods_that_exports_do_not_have_are_not_implemented(steady):
     assert ask(steady[1], f"/v1/models/{NAME}:classify", {"examples": [{}]})[0] == 501
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.servers import NAME
+from tests.export.tiny import WIDTH
+from tests.serving.servers import NAME, Served
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.export.examples import FILE, load_examples
 from tf_dpce.serving.deployment import write_deployment
+from tf_dpce.serving.errors import CODES, TOO_LARGE
 from tf_dpce.serving.target import MAX_REQUEST_BYTES
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "serving.md").read_text()
@@ -28,9 +31,13 @@ COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
 VERBS = [line for line in COMMANDS if line.startswith("python -m pipelines.")]
 
 
-def here(text: str, port: int) -> str:
+REQUESTS = [line for line in COMMANDS if "curl" in line]
+
+
+def here(text: str, served: Served) -> str:
     """The same request to the server of the tests."""
-    return text.replace("localhost:8501", f"127.0.0.1:{port}").replace("flickr8k", NAME)
+    address = f"{served.host}:{served.rest_port}"
+    return text.replace("localhost:8501", address).replace("flickr8k", NAME)
 
 
 @pytest.mark.parametrize("line", VERBS)
@@ -40,11 +47,24 @@ def test_a_verb_understands_its_command(line):
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the request is sent by curl")
-def test_the_request_by_curl_is_answered(served):
-    (line,) = [line for line in COMMANDS if line not in VERBS]
-    command = ["bash", "-c", here(line, served.rest_port)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert '"status": ' in done.stdout and '"embedding"' in done.stdout
+@pytest.mark.parametrize("line", REQUESTS)
+def test_a_request_by_curl_is_answered(served, exported, tmp_path, line):
+    assert [item for item in COMMANDS if item not in VERBS] == REQUESTS
+    picture, *_ = load_examples(exported / FILE, ENDPOINTS)["encode_image"].inputs
+    (tmp_path / "photo.jpg").write_bytes(picture)
+    command = ["bash", "-c", here(line, served).replace("two dogs run on the beach", "a dog")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    (row,) = json.loads(done.stdout)["predictions"]
+    assert (row["status"], len(row["embedding"])) == (0, WIDTH)
+
+
+def test_the_error_codes_are_those_of_the_client():
+    rows = re.findall(r"^\| .* \| `([A-Z_]+)` \| (\d+) \|$", GUIDE, re.MULTILINE)
+    assert len(rows) > 5
+    for name, number in rows:
+        # An unknown signature has one code over gRPC and another over REST, with one status.
+        # Of requests that are too large the status has no name.
+        assert int(number) == (TOO_LARGE if name == "RESOURCE_EXHAUSTED" else CODES[name][1])
 
 
 def test_the_script_runs(served, exported, tmp_path, monkeypatch):
@@ -55,7 +75,7 @@ def test_the_script_runs(served, exported, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (script,) = blocks("python")
     # The vocabulary of the tests' model is small.
-    script = here(script, served.rest_port).replace("two dogs run on the beach", "a dog")
+    script = here(script, served).replace("two dogs run on the beach", "a dog")
     names = {}
     exec(compile(script, "docs/serving.md", "exec"), names)
     assert sorted(names["best"]) == names["pictures"]
@@ -65,9 +85,9 @@ def test_the_script_runs(served, exported, tmp_path, monkeypatch):
     assert names["best"] == []
 
 
-def test_every_file_of_a_deployment_has_its_row(served, tmp_path):
+def test_every_file_of_a_deployment_has_its_row(exported, tmp_path):
     named = re.findall(r"`([\w./-]+)`", "".join(re.findall(r"^\| (`.*?) \|", GUIDE, re.MULTILINE)))
-    files = write_deployment(served.models, tmp_path)
+    files = write_deployment(exported.parents[1], tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in files} <= set(named)
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from tf_dpce.benchmarks.timing import Report, Row, row, silent
 from tf_dpce.config import Config
 from tf_dpce.errors import UserError
 from tf_dpce.export.publish import export_model
-from tf_dpce.export.versions import publish_version
+from tf_dpce.export.versions import publish_version, version_numbers
 from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.serving import Client
 from tf_dpce.serving.deployment import HOST_CONFIG_FILE, write_deployment
@@ -40,7 +41,7 @@ _PATIENCE_SECONDS = 120
 _SERVER = (
     "import sys, pathlib; from tf_dpce.serving.development import development_server\n"
     "with development_server(pathlib.Path(sys.argv[1])) as ports:\n"
-    "    sys.stdout.write(f'{ports[0]}\\n'); sys.stdout.flush(); sys.stdin.read()"
+    "    sys.stdout.write(f'{ports[0]} {ports[1]}\\n'); sys.stdout.flush(); sys.stdin.read()"
 )
 
 OpenClient = Callable[..., Client]
@@ -56,7 +57,7 @@ def measure(
     seconds: float = 5.0,
     rounds: int = 3,
 ) -> list[Row]:
-    """Loads a server, in a process of its own, over gRPC with requests of one item each.
+    """Loads a server, in a process of its own, with requests of one item each, by gRPC and REST.
 
     Args:
         config: whose towers are served, with random weights.
@@ -64,7 +65,7 @@ def measure(
         words: of the vocabulary.
         clients: how many at a time.
         seconds: of each measurement.
-        rounds: of measurements; one more looks for requests that fail.
+        rounds: of measurements by each; one more looks for requests that fail.
     """
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder) / "models"
@@ -73,16 +74,14 @@ def measure(
             "encode_image": [Item(content) for content in random_pictures(_ITEMS, config.seed)],
             "encode_text": [Item(text) for text in random_sentences(_ITEMS, vocabulary)],
         }
-        with _served(models, Path(folder) / "deployment") as address:
-            client = partial(Client, address, _NAME, retries=0, timeout=_PATIENCE_SECONDS)
-            rows = _throughput(client, inputs, clients, seconds, rounds, progress)
-            spoilt = {name: _spoil(items) for name, items in inputs.items()}
-            rows.append(_misses("5 % of the inputs are corrupt", client, spoilt, clients, seconds))
-            threading.Timer(seconds / 2, _publish_again, [models / _NAME]).start()
-            published = partial(_answers, client, version=2)
-            rows.append(
-                _misses("a version is published", client, inputs, clients, seconds, published)
-            )
+        with _served(models, Path(folder) / "deployment") as addresses:
+            ways = {
+                way: partial(Client, address, _NAME, retries=0, timeout=_PATIENCE_SECONDS)
+                for way, address in addresses.items()
+            }
+            rows = _throughput(ways, inputs, clients, seconds, rounds, progress)
+            for way, client in ways.items():
+                rows += _all_misses(way, client, inputs, clients, seconds, models / _NAME)
     progress(rounds + 1, rounds + 1)
     return rows
 
@@ -107,7 +106,8 @@ def _useless(content: bytes | str) -> bytes | str:
 
 
 @contextmanager
-def _served(models: Path, deployment: Path) -> Iterator[str]:
+def _served(models: Path, deployment: Path) -> Iterator[dict[str, str]]:
+    """Yields the addresses of a server, by what is said of requests to each."""
     write_deployment(models, deployment)
     root = str(Path(__file__).parents[2])
     search = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -124,16 +124,16 @@ def _served(models: Path, deployment: Path) -> Iterator[str]:
             text=True,
         ) as process,
     ):
-        port = process.stdout.readline().strip()
-        if not port:
+        ports = process.stdout.readline().split()
+        if not ports:
             reason = complaints.read_text(errors="replace").strip().rpartition("\n")[2]
             raise UserError(f"the server did not start: {reason}")
         # Leaving the block closes its input, which ends the server.
-        yield f"grpc://127.0.0.1:{port}"
+        yield {"": f"grpc://127.0.0.1:{ports[0]}", ", REST": f"http://127.0.0.1:{ports[1]}"}
 
 
 def _throughput(
-    client: OpenClient,
+    ways: Mapping[str, OpenClient],
     inputs: Inputs,
     clients: Sequence[int],
     seconds: float,
@@ -142,12 +142,11 @@ def _throughput(
 ) -> list[Row]:
     figures = {}
     for done in range(rounds):
-        for number in clients:
-            for name, items in inputs.items():
-                answers, elapsed = put_load(client, items, number, seconds)
-                times = [1000 * answer.seconds for answer in answers]
-                found = (len(times) / elapsed, *np.percentile(times, (50, 99)))
-                figures.setdefault(f"{name}, {number} at a time", []).append(found)
+        for (way, client), number, (name, items) in product(ways.items(), clients, inputs.items()):
+            answers, elapsed = put_load(client, items, number, seconds)
+            times = [1000 * answer.seconds for answer in answers]
+            found = (len(times) / elapsed, *np.percentile(times, (50, 99)))
+            figures.setdefault(f"{name}, {number} at a time{way}", []).append(found)
         progress(done + 1, rounds + 1)
     units = ("requests a second", "ms, median", "ms, 99 of 100")
     return [
@@ -155,6 +154,22 @@ def _throughput(
         for name, found in figures.items()
         for unit, values in zip(units, np.transpose(found), strict=True)
     ]
+
+
+def _all_misses(
+    way: str,
+    client: OpenClient,
+    inputs: Inputs,
+    clients: Sequence[int],
+    seconds: float,
+    model: Path,
+) -> list[Row]:
+    spoilt = {name: _spoil(items) for name, items in inputs.items()}
+    corrupt = _misses(f"5 % of the inputs are corrupt{way}", client, spoilt, clients, seconds)
+    threading.Timer(seconds / 2, _publish_again, [model]).start()
+    published = partial(_answers, client, version=version_numbers(model)[-1] + 1)
+    when = f"a version is published{way}"
+    return [corrupt, _misses(when, client, inputs, clients, seconds, published)]
 
 
 def _misses(

@@ -15,6 +15,7 @@ class ImageConfig:
         input_size: side of the square pictures, in pixels.
         head_dim: width of the head's hidden layer; 0 leaves it out.
         squash: whether pictures are squashed to squares instead of cut, for tall ones of persons.
+            Of one longer than 16 times its shorter side the ends are cut off before.
         crop: whether training takes random rectangles.
         flip: whether training mirrors half of the pictures.
     """

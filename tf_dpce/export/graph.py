@@ -46,11 +46,14 @@ class Node:
         name: in the graph, or in its function.
         operation: what it computes.
         device: where it must run; empty where that is left open.
+        strings: whether an attribute names the type of strings, as it does of most operations
+            that take more types than this one.
     """
 
     name: str
     operation: str
     device: str
+    strings: bool
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def _read_meta_graph(meta_graph: Message) -> SavedGraph:
     functions = list(graph.message(2).messages(1))
     names = {function.message(1).text(1) for function in functions}
     nodes = [*graph.messages(1), *(node for f in functions for node in f.messages(3))]
-    found = (Node(node.text(1), node.text(2), node.text(4)) for node in nodes)
+    found = (Node(node.text(1), node.text(2), node.text(4), _has_strings(node)) for node in nodes)
     return SavedGraph(
         dict(_read_signatures(meta_graph)),
         tuple(node for node in found if node.operation not in names),
@@ -118,6 +121,16 @@ def _read_shape(shape: Message) -> tuple[int, ...]:
     sizes = (dimension.one(1, 0) for dimension in shape.messages(2))
     # A negative number travels as its complement of 64 bits.
     return tuple(size - 2**64 if size >= 2**63 else size for size in sizes)
+
+
+def _has_strings(node: Message) -> bool:
+    for name, value in node.mapping(5).items():
+        if not name.startswith("_"):
+            # A type, or a list of types: packed, each a byte, or the second of two is a 1.
+            types = b"".join(value.message(1).all(6))
+            if value.one(6, 0) == STRING or STRING in types:
+                return True
+    return False
 
 
 def _must_compile(item: Message) -> bool:

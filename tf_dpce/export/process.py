@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,9 @@ _START = (
 )
 # On the CPU, where the examples were recorded: a GPU rounds its products to fewer digits.
 _ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+# For one answer, or to be loaded: what takes so long would never end, or be of no use.
+PATIENCE_SECONDS = 15 * 60
 
 
 class ModelError(Exception):
@@ -44,13 +48,15 @@ class ModelProcess:
         self._errors = errors
         self.graph = graph
         self.pid = process.pid
+        self._late = False
         self._receive()
 
     def run(self, signature: str, inputs: Mapping[str, Sequence[bytes]]) -> dict[str, np.ndarray]:
         """Returns the outputs of a signature by name, given its inputs, byte strings `[B]`.
 
         Raises:
-            ModelError: there is no such signature, or the call fails.
+            ModelError: there is no such signature, or the call fails, or it takes longer than
+                `PATIENCE_SECONDS`, which ends the process.
         """
         if signature not in self.graph.signatures:
             raise ModelError(f"there is no endpoint {signature}")
@@ -83,7 +89,12 @@ class ModelProcess:
             raise self._death() from None
 
     def _receive(self) -> list[np.ndarray]:
-        line = self._process.stdout.readline()
+        limit = threading.Timer(PATIENCE_SECONDS, self._give_up)
+        limit.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            limit.cancel()
         if not line:
             raise self._death()
         answer = json.loads(line)
@@ -91,8 +102,14 @@ class ModelProcess:
             raise ModelError(answer["error"])
         return [_unpacked(tensor) for tensor in answer["tensors"]]
 
+    def _give_up(self) -> None:
+        self._late = True
+        self._process.kill()
+
     def _death(self) -> ModelError:
         status = self._process.wait()
+        if self._late:
+            return ModelError(f"no answer within {PATIENCE_SECONDS:,} seconds: it may never end")
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").splitlines()
         last = f" ({lines[-1]})" if lines else ""

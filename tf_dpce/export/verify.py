@@ -117,13 +117,16 @@ def _compare(answer: dict[str, np.ndarray], expected: Examples, rows: np.ndarray
     embeddings, statuses = answer["embedding"], answer["status"]
     if embeddings.shape != wanted.shape or not np.array_equal(statuses, codes):
         raise Differs(
-            f"examples {rows.tolist()} have shape {embeddings.shape} and status "
-            f"{statuses.tolist()}, recorded were {wanted.shape} and {codes.tolist()}"
+            f"in a batch of {len(rows)}, examples {rows.tolist()} have shape {embeddings.shape} "
+            f"and status {statuses.tolist()}, recorded were {wanted.shape} and {codes.tolist()}"
         )
     difference = float(np.max(np.abs(embeddings - wanted), initial=0))
     # Written so that NaN fails.
     if not difference <= TOLERANCE:
-        raise Differs(f"examples {rows.tolist()} differ from the recorded by {difference:.1e}")
+        raise Differs(
+            f"in a batch of {len(rows)}, examples {rows.tolist()} differ from the recorded by "
+            f"{difference:.1e}"
+        )
     return difference
 
 

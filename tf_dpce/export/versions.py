@@ -81,6 +81,7 @@ def publish_version(folder: Path, write: Callable[[Path], None]) -> Path:
         write(aside)
         for item in (*aside.rglob("*"), aside):
             flush(item)
+        # Until it has its number, it would else be taken for one that was left.
         return _rename_to_next(aside, folder)
 
 

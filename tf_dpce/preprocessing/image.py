@@ -14,6 +14,9 @@ _MAX_LOG_ASPECT = math.log(4 / 3)
 _MIN_SIDE_SCALE_SQUARED = 0.8**2
 # Of a whole picture, long side by short side: no banner may fill the memory.
 _MAX_WHOLE_ASPECT = 4
+# Of a picture to be squashed. Resizing holds the size of the result times the picture's width as
+# floats: a PNG of a few kilobytes and a million columns would take gigabytes.
+_MAX_SQUASHED_ASPECT = 16
 # How often a JPEG can be halved while it is decoded.
 _HALVINGS = 3
 
@@ -43,13 +46,12 @@ def evaluation_pixels(contents: tf.Tensor, size: int, squash: bool = False) -> t
     Args:
         contents: scalar string, the bytes of a file that `check` accepts.
         size: the side of the result, in pixels.
-        squash: whether to return all of the picture, squashed to a square, instead.
+        squash: whether to return all of the picture, squashed to a square, instead. Only of one
+            longer than 16 times its shorter side the ends are cut off.
     """
     pixels = _decode_reduced(contents, size)
-    if squash:
-        return _resize(pixels, size)
-    side = tf.reduce_min(tf.shape(pixels)[:2])
-    return _resize(_centre(pixels, side), size)
+    longest = (_MAX_SQUASHED_ASPECT if squash else 1) * tf.reduce_min(tf.shape(pixels)[:2])
+    return _resize(_centre(pixels, longest), size)
 
 
 def whole_pixels(contents: tf.Tensor, size: int, squash: bool = False) -> tf.Tensor:
@@ -89,7 +91,7 @@ def training_pixels(
             the centred square. Only the rectangle is decoded where the picture is a JPEG, and
             reduced like a whole one.
         flip: whether to mirror half of the pictures.
-        squash: whether to squash the picture to a square before either.
+        squash: whether to squash the picture to a square before either, as `evaluation_pixels`.
     """
     pixels = (
         _resize(_decode_window(contents, size, draws, squash), size)
@@ -157,7 +159,7 @@ def _at_ratio(halvings: tf.Tensor, decode_at: Callable[[int], tf.Tensor]) -> tf.
 def _decode_window(contents: tf.Tensor, size: int, draws: tf.Tensor, squash: bool) -> tf.Tensor:
     def jpeg() -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(contents)
-        window = crop_window(shape[0], shape[1], draws, squash)
+        window = _drawn_window(shape[:2], draws, squash)
 
         def decode_at(ratio: int) -> tf.Tensor:
             # Of the reduced picture, all that shows a part of the window.
@@ -169,12 +171,20 @@ def _decode_window(contents: tf.Tensor, size: int, draws: tf.Tensor, squash: boo
 
     def png() -> tf.Tensor:
         pixels = tf.io.decode_png(contents, channels=3)
-        shape = tf.shape(pixels)
-        window = crop_window(shape[0], shape[1], draws, squash)
+        window = _drawn_window(tf.shape(pixels)[:2], draws, squash)
         top, left, height, width = tf.unstack(window)
         return pixels[top : top + height, left : left + width]
 
     return tf.cond(is_jpeg(contents), jpeg, png)
+
+
+def _drawn_window(sides: tf.Tensor, draws: tf.Tensor, squash: bool) -> tf.Tensor:
+    """Draws a crop of a picture of sides int32 `[2]`; of one to be squashed, within its part."""
+    if not squash:
+        return crop_window(sides[0], sides[1], draws)
+    part = tf.minimum(sides, _MAX_SQUASHED_ASPECT * tf.reduce_min(sides))
+    window = crop_window(part[0], part[1], draws, squash)
+    return window + tf.concat([(sides - part) // 2, [0, 0]], axis=0)
 
 
 def _flip_half(pixels: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:

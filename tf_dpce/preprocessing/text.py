@@ -11,6 +11,8 @@ import tensorflow_text as tf_text
 # Unicode's: RE2's own class knows ASCII alone.
 _DELIMITERS = r"[-\s\x0b\p{Z}\x{85}.,()?]+"
 
+_HOST = "/device:CPU:0"
+
 
 def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
     """Splits captions into words on `- . , ( ) ?` and white space (the authors' code).
@@ -56,7 +58,7 @@ class CaptionEncoder(tf.Module):
         self.lowercase = lowercase
         ids = tf.range(1, len(self.words) + 1, dtype=tf.int32)
         pairs = tf.lookup.KeyValueTensorInitializer(tf.constant(self.words), ids)
-        self.table = tf.lookup.StaticHashTable(pairs, default_value=0)
+        self.table = _HostTable(pairs, default_value=0)
 
     def __call__(self, captions: tf.Tensor) -> tf.Tensor:
         """Returns int32 ids `[B, T]` of string captions `[B]`; 0 is an empty place."""
@@ -73,6 +75,21 @@ class CaptionEncoder(tf.Module):
             captions = tf.strings.lower(captions, encoding="utf-8")
         words = split_words(captions)
         return words.with_flat_values(self.table.lookup(words.flat_values))
+
+
+class _HostTable(tf.lookup.StaticHashTable):
+    """A table that is made and filled in the memory of the host, in exports as well.
+
+    Its words are strings, which a server with a GPU must leave there.
+    """
+
+    def _create_resource(self) -> tf.Tensor:
+        with tf.device(_HOST):
+            return super()._create_resource()
+
+    def _initialize(self) -> tf.Operation:
+        with tf.device(_HOST):
+            return super()._initialize()
 
 
 def position_shift(ids: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:

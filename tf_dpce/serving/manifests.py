@@ -26,12 +26,14 @@ DEPLOYMENT = "/deployment"
 # A batch decodes 4 pictures at a time, each of a gigabyte if it is as large as is allowed.
 MEMORY = "8Gi"
 
+# Not every patch of TensorFlow has a TF Serving: this variable names another one.
+VERSION = "TF_SERVING"
+
 PROMETHEUS_FILE = "prometheus.yml"
 
 _PROMETHEUS_IMAGE = "prom/prometheus:v3.5.0"
 _PROMETHEUS_PORT = 9090
-# Not every patch of TensorFlow has a TF Serving: the variable names another one.
-_IMAGE = f"{IMAGE}:${{TF_SERVING:-%s}}"
+_IMAGE = f"{IMAGE}:${{{VERSION}:-%s}}"
 
 
 def compose_file(names: Sequence[str], version: str, models: Path) -> str:

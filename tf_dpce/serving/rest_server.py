@@ -18,6 +18,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from tf_dpce.export import DEFAULT_SIGNATURE
+from tf_dpce.export.versions import LARGEST_NUMBER
 from tf_dpce.serving import answers
 from tf_dpce.serving.errors import CODES, TOO_LARGE, ServingError
 from tf_dpce.serving.json_tensors import (
@@ -36,7 +37,7 @@ _PREDICT = re.compile(f"{_MODEL}:(?P<method>classify|regress|predict)", re.IGNOR
 _LOOK = re.compile(f"{_MODEL}(?P<metadata>/metadata)?", re.IGNORECASE)
 _IDLE_SECONDS = 30
 _PIECE = 2**16
-_LARGEST_VERSION = 2**63 - 1
+_MOST_DIGITS = len(str(LARGEST_NUMBER))
 
 
 class RestServer(ThreadingHTTPServer):
@@ -211,11 +212,12 @@ class _Handler(BaseHTTPRequestHandler):
 def _spec(found: re.Match[str]) -> ModelSpec:
     spec = ModelSpec(name=unquote(found["name"]))
     if found["version"]:
-        number = int(found["version"])
-        if number > _LARGEST_VERSION:
-            message = f"Failed to convert version: {number} to numeric."
+        # By its length first: Python itself refuses to convert thousands of digits.
+        digits = found["version"].lstrip("0") or "0"
+        if len(digits) > _MOST_DIGITS or int(digits) > LARGEST_NUMBER:
+            message = f"Failed to convert version: {found['version']} to numeric."
             raise ServingError("INVALID_ARGUMENT", message)
-        spec.version.value = number
+        spec.version.value = int(digits)
     if found["label"]:
         spec.version_label = unquote(found["label"])
     return spec

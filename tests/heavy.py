@@ -1,0 +1,42 @@
+"""Pictures that are small as files and large as pixels, and what a process held at its peak."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+from PIL import Image
+
+
+def blank_png(width: int, height: int, grey: bool = False, interlaced: bool = False) -> bytes:
+    """Returns a black PNG, of one bit a pixel or of 8 bits a colour, in a thousandth of that."""
+    kind = (8, 2) if not grey else (1, 0)
+    bits = width * (24 if not grey else 1)
+    # Each line begins with its filter. An interlaced picture has some lines more, each shorter.
+    rows = bytes(((bits + 7) // 8 + 1) * height * (5 if interlaced else 4) // 4)
+    header = struct.pack(">IIBBBBB", width, height, *kind, 0, 0, interlaced)
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(rows, 9), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*item) for item in chunks.items())
+
+
+def blank_jpeg(width: int, height: int, mode: str = "RGB", progressive: bool = False) -> bytes:
+    """Returns a JPEG of one colour, without chroma subsampling."""
+    stream = io.BytesIO()
+    picture = Image.new(mode, (width, height))
+    picture.save(stream, "JPEG", progressive=progressive, subsampling=0)
+    return stream.getvalue()
+
+
+def peak_mebibytes(process: int | str = "self") -> int:
+    """Returns the most memory that a process, by its number, ever held."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) // 1024
+    raise OSError(f"/proc/{process}/status has no VmHWM")
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + checksum
