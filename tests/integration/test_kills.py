@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -18,27 +19,41 @@ OPTIONS = {
     "stage2__loss__negatives": "mined",
     "stage2__loss__candidates": 16,
 }
+# Of the kills that wait for a file that is being written, some find it renamed already; the least
+# share that must not.
+TORN = 0.6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("replicas", "sampled", "kills", "metrics_rtol"),
+    ("replicas", "sampled", "minutes", "kills"),
     [
-        (1, 0, (10, 10), 0.0),
-        (1, 8, (3, 3), 0.0),
-        # Restored sums are spread over replicas, and added up again in another order.
-        (2, 0, (2, 2), 1e-6),
+        (1, 0, 0.0, (10, 10)),
+        (1, 8, 0.0, (3, 3)),
+        # A checkpoint every 0.3 seconds: steps were done since the last one, and are done again.
+        (1, 0, 0.005, (3, 3)),
+        (2, 0, 0.0, (10, 10)),
+        (2, 8, 0.0, (2, 2)),
     ],
 )
 def test_kills_at_random_moments_change_nothing(
-    tmp_path: Path, replicas: int, sampled: int, kills: tuple[int, int], metrics_rtol: float
+    tmp_path: Path, replicas: int, sampled: int, minutes: float, kills: tuple[int, int]
 ):
     data, whole, killed = (tmp_path / name for name in ("data", "whole", "killed"))
     prepare_scenes(data)
-    options = OPTIONS | {"replicas": replicas, "model__sampled_negatives": sampled}
+    options = OPTIONS | {
+        "replicas": replicas,
+        "model__sampled_negatives": sampled,
+        "checkpoint_minutes": minutes,
+    }
+    began = time.monotonic()
     process = start(data, whole, **options)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
-    torn = kill_often(data, killed, kills, 3 * STEPS, random.Random(7), **options)
-    assert torn, "some kills came while a checkpoint was being written"
-    assert differences(whole, killed, metrics_rtol) == []
+    seconds = time.monotonic() - began
+    struck = kill_often(data, killed, kills, 3 * STEPS, random.Random(7), seconds, **options)
+    writing = [kill for kill in struck if not kill.by_clock]
+    assert len(writing) == sum(kills) // 2
+    assert sum(bool(kill.torn) for kill in writing) >= TORN * len(writing), struck
+    # Restored sums are spread over replicas, and added up again in another order.
+    assert differences(whole, killed, metrics_rtol=1e-6 if replicas > 1 else 0.0) == []

@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ import numpy as np
 from tests.training.tiny import STEPS, arguments
 
 PATIENCE = 400  # seconds until a process that nobody disturbs must have come where it is killed
+# Seconds from SIGTERM to the end of the process, on a machine that does other things besides; alone
+# it takes one or two.
+STOPPED_WITHIN = 20
 # The devices must be known before TensorFlow meets them.
 _REPLICATED = """
 import sys
@@ -30,22 +34,55 @@ tf.config.set_logical_device_configuration(cpu, devices)
 from pipelines.train import main
 sys.exit(main(sys.argv[2:]))
 """
+# A step that waits for a line, so that whatever is done meanwhile is done while it is in flight.
+_HELD = """
+import sys
+from tf_dpce.training.callbacks import Checkpoints
+held = tuple(map(int, sys.argv[1:3]))
+def hold(self, batch, logs=None):
+    if (self.progress.stage, batch + 1) == held:
+        print("held", flush=True)
+        sys.stdin.readline()
+Checkpoints.on_train_batch_begin = hold
+from pipelines.train import main
+sys.exit(main(sys.argv[3:]))
+"""
+TRAIN = ("-m", "pipelines.train")
+
+
+def held(stage: int, step: int) -> tuple[str, ...]:
+    """Returns the program of a run that waits in a step, counted from 1, of a stage's epochs."""
+    return ("-c", _HELD, str(stage), str(step))
 
 
 def start(
-    data: Path, run: Path, *more: str, replicas: int = 1, **options: object
+    data: Path,
+    run: Path,
+    *more: str,
+    replicas: int = 1,
+    program: Sequence[str] = TRAIN,
+    **options: object,
 ) -> subprocess.Popen[str]:
-    """Starts a tiny run that writes a checkpoint after each step."""
-    argv = arguments(data, run, "--checkpoint_minutes", "0", *more, **options)
-    command = ["-c", _REPLICATED, str(replicas)] if replicas > 1 else ["-m", "pipelines.train"]
+    """Starts a tiny run that writes a checkpoint after each step, unless `options` say else."""
+    argv = arguments(data, run, *more, **{"checkpoint_minutes": 0} | options)
+    command = ["-c", _REPLICATED, str(replicas)] if replicas > 1 else program
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.Popen(
         [sys.executable, *command, *argv],
         env=environment,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def await_held(process: subprocess.Popen[str]) -> None:
+    """Waits until a process started with `held` is in its step."""
+    for line in process.stdout:
+        if line == "held\n":
+            return
+    raise AssertionError(process.communicate()[1])
 
 
 def progress(run: Path, stage: int) -> dict | None:
@@ -77,6 +114,7 @@ def signal_when(
     while not moment():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "the moment did not come"
+        time.sleep(0.0005)  # writing takes longer, and the process needs the core
     process.send_signal(number)
     return process.communicate(timeout=PATIENCE)
 
@@ -86,17 +124,40 @@ def reached(run: Path, stage: int, steps: int, writing: bool = False) -> Callabl
     return lambda: steps_done(run, stage) >= steps and (not writing or bool(aside(run)))
 
 
+@dataclass(frozen=True)
+class Kill:
+    """How a process ended.
+
+    Attributes:
+        by_clock: whether at a moment by the clock, or else while a file was being written.
+        stage: whose kills it is one of.
+        began: steps of that stage that were done when the process began.
+        done: steps of that stage that its last checkpoint counted when it was killed.
+        torn: files that it left half-written.
+    """
+
+    by_clock: bool
+    stage: int
+    began: int
+    done: int
+    torn: tuple[str, ...]
+
+
 def kill_often(
     data: Path,
     run: Path,
     kills: Sequence[int],
     steps: int,
     draws: random.Random,
+    seconds: float,
     **options: object,
-) -> list[str]:
+) -> list[Kill]:
     """Kills a run in both stages, resumes it each time, and lets it end at last.
 
-    Half of the kills wait for a file that is being written.
+    Every second kill comes at a moment by the clock, wherever the process then is: importing,
+    caching features, restoring, within a step, validating, between the stages. The others wait
+    for a file that is being written. One that was killed before it had a `config.json` is no run
+    yet: it is started again without `--resume`.
 
     Args:
         data: prepared scenes.
@@ -105,24 +166,34 @@ def kill_often(
         steps: the first ones of each stage, within which it is killed. A process does a few
             more before the kill finds it, so that some must be left over.
         draws: of the moments.
+        seconds: that a run takes which nobody disturbs; moments are uniform over them, but that
+            none is waited for past the step at which a process is killed in any case.
         options: of `start`.
-
-    Returns:
-        Files that were being written when the process was killed.
     """
-    torn, more = [], []
+    struck: list[Kill] = []
     for stage, count in enumerate(kills, start=1):
         for target in sorted(draws.sample(range(1, steps), count)):
-            moment = max(target, steps_done(run, stage) + 1)
-            writing = draws.random() < 0.5
-            process = start(data, run, *more, **options)
-            signal_when(process, reached(run, stage, moment, writing))
-            torn += aside(run)
-            more = ["--resume"]
-    process = start(data, run, *more, **options)
+            by_clock, began = len(struck) % 2 == 0, steps_done(run, stage)
+            step = reached(run, stage, max(target, began + 1), writing=not by_clock)
+            process = start(data, run, *_again(run), **options)
+            elapsed = after(draws.uniform(0, seconds)) if by_clock else step
+            signal_when(process, lambda a=elapsed, b=step: a() or b())
+            torn = tuple(name for name in aside(run) if f".{process.pid}." in name)
+            struck.append(Kill(by_clock, stage, began, steps_done(run, stage), torn))
+    process = start(data, run, *_again(run), **options)
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
-    return torn
+    return struck
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """Returns what tells whether so many seconds have passed from now on."""
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() >= end
+
+
+def _again(run: Path) -> list[str]:
+    return ["--resume"] if (run / "config.json").exists() else []
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.training.kills import TRAIN
 from tests.training.replicated import FIRST
 from tests.training.tiny import arguments
 
@@ -37,28 +38,39 @@ def start_alone(data: Path, run: Path, *more: str, **options: object) -> subproc
 
 
 def start_workers(
-    data: Path, runs: Sequence[Path], *more: str, **options: object
+    data: Path,
+    runs: Sequence[Path],
+    *more: str,
+    programs: Sequence[Sequence[str]] | None = None,
+    **options: object,
 ) -> list[subprocess.Popen[str]]:
     """Starts the same run in as many processes as there are folders, each of which gets one.
 
-    In `more`, `{index}` stands for the worker's own.
+    In `more`, `{index}` stands for the worker's own. `programs` are theirs, if not `train`.
     """
     ports = free_ports(len(runs))
     workers = []
     for index, run in enumerate(runs):
         own = [part.format(index=index) for part in more]
         environment = {"TF_CONFIG": tf_config(ports, index)}
-        workers.append(_start(environment, data, run, *own, **options))
+        program = programs[index] if programs else TRAIN
+        workers.append(_start(environment, data, run, *own, program=program, **options))
     return workers
 
 
 def _start(
-    environment: dict[str, str], data: Path, run: Path, *more: str, **options: object
+    environment: dict[str, str],
+    data: Path,
+    run: Path,
+    *more: str,
+    program: Sequence[str] = TRAIN,
+    **options: object,
 ) -> subprocess.Popen[str]:
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.train", *arguments(data, run, *more, **FIRST | options)],
+        [sys.executable, *program, *arguments(data, run, *more, **FIRST | options)],
         env=os.environ | quiet | environment,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

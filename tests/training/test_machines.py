@@ -13,8 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training.kills import PATIENCE, arrays, differences, progress
+from tests.training.kills import (
+    PATIENCE,
+    STOPPED_WITHIN,
+    TRAIN,
+    arrays,
+    await_held,
+    differences,
+    held,
+    progress,
+)
 from tests.training.machines import start_alone, start_workers
+from tf_dpce.config import Config
 
 LOSSES = ("loss", "image_logits_loss", "text_logits_loss", "pair_loss")
 # Heartbeats are missed after 10 seconds by the chief, and after 30 by the others.
@@ -140,7 +150,7 @@ def test_the_rows_of_a_sampled_classifier_are_those_of_one_process(scenes: Path,
 
 
 @pytest.mark.slow
-def test_killed_and_stopped_workers_resume_to_the_last_bit(
+def test_killed_workers_resume_to_the_last_bit(
     undisturbed: Path, disturbed: Callable[..., list], scenes: Path, tmp_path: Path
 ):
     chief, other = disturbed(1, 4)
@@ -154,18 +164,31 @@ def test_killed_and_stopped_workers_resume_to_the_last_bit(
     [(status, _, told)] = ended([other], MINUTE)
     assert status == 1 and "error: worker 0 of 2" in told.splitlines()[-1]
 
-    # Any worker may be asked to stop: the step in flight ends everywhere.
-    workers = disturbed(2, 3, "--resume")
-    workers[1].send_signal(signal.SIGTERM)
-    answers = ended(workers, MINUTE)
-    assert [status for status, _, _ in answers] == [75, 75]
-    assert all("stopped in stage 2" in told.splitlines()[-1] for _, _, told in answers)
-
     again = ("--checkpoint_minutes", "0", "--resume")
     trained(start_workers(scenes, [tmp_path / "run", tmp_path / "none"], *again))
     # Sums of the losses are cut into parts, one for each replica, where they are restored.
     assert differences(undisturbed, tmp_path / "run", metrics_rtol=1e-6) == []
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+def test_any_worker_may_be_asked_to_stop_and_the_step_in_flight_is_written(
+    undisturbed: Path, scenes: Path, tmp_path: Path
+):
+    runs, minutes = [tmp_path / "run", tmp_path / "none"], Config().checkpoint_minutes
+    programs = [TRAIN, held(1, 4)]
+    workers = start_workers(scenes, runs, programs=programs, checkpoint_minutes=minutes)
+    await_held(workers[1])
+    assert not (tmp_path / "run/checkpoints").exists(), "three steps are done, and none is written"
+    workers[1].send_signal(signal.SIGTERM)
+    workers[1].stdin.write("go on\n")
+    workers[1].stdin.flush()
+    answers = ended(workers, STOPPED_WITHIN)
+    assert [status for status, _, _ in answers] == [75, 75]
+    assert all("stopped in stage 1" in told.splitlines()[-1] for _, _, told in answers)
+    assert done(tmp_path / "run", 1) == 4
+    trained(start_workers(scenes, runs, "--resume", checkpoint_minutes=minutes))
+    assert differences(undisturbed, tmp_path / "run", metrics_rtol=1e-6) == []
 
 
 @pytest.mark.slow

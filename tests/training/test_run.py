@@ -10,22 +10,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.mounts import mounted
 from tests.scenes import SIZE
 from tests.training.kills import (
+    STOPPED_WITHIN,
     arrays,
+    await_held,
     differences,
+    held,
     history,
     kill_often,
     progress,
-    reached,
-    signal_when,
     start,
 )
 from tests.training.test_stages import config
-from tests.training.tiny import EPOCHS, OPTIONS, STEPS, run_tiny
+from tests.training.tiny import BATCH, EPOCHS, OPTIONS, STEPS, run_tiny
+from tf_dpce.config import Config
 from tf_dpce.data.manifest import Manifest
+from tf_dpce.data.pipeline import RecordReader
 from tf_dpce.data.prepare import prepare
 from tf_dpce.errors import Stopped, UserError
 from tf_dpce.files import sole_writer
@@ -170,26 +174,51 @@ def test_a_loaded_run_has_the_weights_of_its_better_stage(
 def test_a_run_killed_in_both_stages_ends_as_if_nothing_had_happened(
     scenes: Path, finished: Path, tmp_path: Path
 ):
-    # The proof of `make slow` kills more often.
-    kill_often(scenes, tmp_path / "killed", (1, 1), STEPS, random.Random(0))
+    # One by the clock, one while a checkpoint is being written; the proof of `make slow` kills
+    # more often.
+    kill_often(scenes, tmp_path / "killed", (1, 1), STEPS, random.Random(0), seconds=20)
     assert differences(finished, tmp_path / "killed") == []
     names = sorted(item.name for item in (finished / "checkpoints").iterdir())
     assert sorted(item.name for item in (tmp_path / "killed/checkpoints").iterdir()) == names
 
 
-def test_sigterm_ends_a_run_with_a_checkpoint_and_its_own_status(
+def test_sigterm_ends_the_step_in_flight_writes_it_and_exits_with_its_own_status(
     scenes: Path, finished: Path, tmp_path: Path
 ):
-    run = tmp_path / "stopped"
-    # In the epoch's last step a checkpoint is written, then the epoch is validated.
-    process = start(scenes, run)
-    _, errors = signal_when(process, reached(run, 1, STEPS), signal.SIGTERM)
+    run, minutes = tmp_path / "stopped", Config().checkpoint_minutes
+    process = start(scenes, run, program=held(1, 6), checkpoint_minutes=minutes)
+    await_held(process)
+    assert not (run / "checkpoints").exists(), "five steps are done, and none is written"
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate("go on\n", timeout=STOPPED_WITHIN)
     assert process.returncode == 75
     line = "stopped in stage 1: the same command with --resume goes on there"
     assert errors.splitlines()[-1] == line
-    assert progress(run, 1)["epoch"] * STEPS + progress(run, 1)["step"] >= STEPS
-    assert run_tiny(scenes, run, "--resume", "--checkpoint_minutes", "0") == 0
+    assert [item.name for item in (run / "checkpoints").iterdir()] == ["stage1-last.npz"]
+    assert (progress(run, 1)["epoch"], progress(run, 1)["step"]) == (0, 6)
+    assert run_tiny(scenes, run, "--resume", checkpoint_minutes=minutes) == 0
     assert differences(finished, run) == []
+
+
+def test_a_resumed_epoch_reads_the_records_of_the_steps_that_are_left(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    read, keep, done = [], RecordReader.__call__, 7
+
+    def count(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        tf.numpy_function(read.append, [index], [])
+        return keep(self, index)
+
+    options = {"stage1__epochs": 0, "stage2__epochs": 1}
+    # Asked once before the first step, and after each of them.
+    asked = iter([False] * done)
+    monkeypatch.setattr(RecordReader, "__call__", count)
+    with pytest.raises(Stopped):
+        train.train(config(**options), scenes, tmp_path / "run", stop=lambda: next(asked, True))
+    assert progress(tmp_path / "run", 2)["step"] == done
+    read.clear()
+    train.train(config(**options), scenes, tmp_path / "run", resume=True)
+    assert len(read) == len(set(map(int, read))) == (STEPS - done) * BATCH
 
 
 def test_a_stop_while_features_are_cached_leaves_no_part_of_them(scenes: Path, tmp_path: Path):
