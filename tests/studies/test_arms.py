@@ -11,7 +11,7 @@ from tf_dpce.config import Config, from_dict, preset_names, preset_values
 from tf_dpce.errors import UserError
 from tf_dpce.studies.arms import STUDIES, Question, trained_stages, with_epochs
 from tf_dpce.studies.size import text_parameters
-from tf_dpce.training.build import text_tower_of
+from tf_dpce.training.assembly import text_tower_of
 
 
 def configs(study: str, preset: str | None = None, **given: Any) -> dict[str, Config]:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.export.tiny import CONFIG
 from tf_dpce.config import StageConfig
-from tf_dpce.training.build import build_model
+from tf_dpce.training.assembly import build_model
 from tf_dpce.training.optimizers import LayerwiseAdamW, LayerwiseSGD, stage_optimizer
 from tf_dpce.training.schedule import StageSchedule, stage_schedule
 

@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -21,7 +20,8 @@ from tf_dpce.errors import Stopped, UserError
 from tf_dpce.files import publish_file, sha256_lines, sole_writer, write_json
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
-from tf_dpce.training.build import build_model, caption_encoder, load_vectors
+from tf_dpce.training.build import caption_encoder, starting_model, with_absolute_paths
+from tf_dpce.training.captions import tell_unknown_words
 from tf_dpce.training.checkpoint import checkpoint_path, find_checkpoint, restore_checkpoint
 from tf_dpce.training.checks import (
     check_folder,
@@ -37,7 +37,6 @@ from tf_dpce.training.precision import in_own_precision
 from tf_dpce.training.run import CONFIG_FILE, provenance
 from tf_dpce.training.stages import Stage
 from tf_dpce.training.strategy import describe, make_strategy
-from tf_dpce.training.watch import tell_unknown_words
 from tf_dpce.training.workers import Workers
 
 Say = Callable[[str], None]
@@ -84,7 +83,7 @@ def train(
             a shard that is damaged.
         Stopped: `stop` said so; the run's last checkpoint is where it stands.
     """
-    config = _absolute(config)
+    config = with_absolute_paths(config)
     with joined(say) as workers, told_of_damage(data):
         if not workers.is_chief:
             say, verbose = _silent, 0
@@ -228,16 +227,6 @@ def _heeding_bar(progress: Bar, heed: Callable[..., None]) -> Bar:
     return bar
 
 
-def _absolute(config: Config) -> Config:
-    """Makes a run resumable from any working folder."""
-    weights, vectors = config.weights, config.vectors
-    if weights not in ("imagenet", "none"):
-        weights = str(Path(weights).resolve())
-    if vectors is not None:
-        vectors = str(Path(vectors).resolve())
-    return replace(config, weights=weights, vectors=vectors)
-
-
 def _build(
     config: Config,
     words: Sequence[str],
@@ -248,13 +237,8 @@ def _build(
     if not workers.is_chief:
         # Its weights come from the chief.
         config = replace(config, weights="none", vectors=None)
-    keras.utils.set_random_seed(config.seed)
     with workers.strategy.scope():
-        model = build_model(config, len(words), manifest.splits["train"].instances)
-        if config.vectors is not None:
-            known = load_vectors(model, Path(config.vectors), words, manifest.lowercase, say)
-            say(f"{known} of {len(words)} words start from {config.vectors}")
-    return model
+        return starting_model(config, words, manifest, say)
 
 
 def _write_folder(run: Path, saved: dict[str, dict], vocabulary: Path) -> None:

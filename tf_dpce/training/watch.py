@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from tf_dpce.config import LossConfig
-from tf_dpce.data.waiting import Waiting
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.captions import count_captions
-from tf_dpce.preprocessing.text import CaptionEncoder
+
+if TYPE_CHECKING:
+    from tf_dpce.data.waiting import Waiting
 
 # Of the loss that embeddings have which are all alike.
 _STUCK = 0.99
@@ -23,8 +22,6 @@ _STUCK = 0.99
 _ALIKE = 0.98
 # Share of an epoch's steps that goes by without input.
 _STARVED = 0.2
-# Percent of the words of captions.
-_KNOWN_WORDS = 50.0
 
 
 class Watch(keras.callbacks.Callback):
@@ -37,12 +34,12 @@ class Watch(keras.callbacks.Callback):
     Args:
         stage: 1 or 2.
         loss: the stage's losses.
-        waiting: of the stage's batches.
+        waiting: of the stage's batches; None where nobody measures it.
         say: called with a line.
     """
 
     def __init__(
-        self, stage: int, loss: LossConfig, waiting: Waiting, say: Callable[[str], None]
+        self, stage: int, loss: LossConfig, waiting: Waiting | None, say: Callable[[str], None]
     ) -> None:
         super().__init__()
         self.stage = stage
@@ -53,7 +50,7 @@ class Watch(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch + 1
-        self._began, self._waited = time.monotonic(), self.waiting.seconds
+        self._began, self._waited = time.monotonic(), self._waiting_seconds()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         loss = float(logs["loss"])
@@ -67,7 +64,8 @@ class Watch(keras.callbacks.Callback):
         self._tell_stuck(logs)
         for side in ("pictures", "sentences"):
             self._tell_alike(side, logs.get(f"val_{side}_alike", 0.0))
-        self._tell_starved(logs)
+        if self.waiting is not None:
+            self._tell_starved(logs)
 
     def _tell_stuck(self, logs: dict[str, Any]) -> None:
         # Two hinges a row, each at the margin; where half of the rows lend negatives, they are 0.
@@ -91,7 +89,7 @@ class Watch(keras.callbacks.Callback):
 
     def _tell_starved(self, logs: dict[str, Any]) -> None:
         spent = time.monotonic() - self._began - logs.get("validation_seconds", 0.0)
-        share = (self.waiting.seconds - self._waited) / max(spent, 1e-9)
+        share = (self._waiting_seconds() - self._waited) / max(spent, 1e-9)
         logs["input_share"] = round(share, 4)
         # The first epoch fills the buffers and traces the step.
         if self._epoch > 1 and share >= _STARVED:
@@ -100,6 +98,9 @@ class Watch(keras.callbacks.Callback):
                 f"{share:.0%} of the epoch went by without input: store smaller pictures, use a "
                 f"faster disk or more cores, or train stage 1 with --stage1.trunk cached",
             )
+
+    def _waiting_seconds(self) -> float:
+        return 0.0 if self.waiting is None else self.waiting.seconds
 
     def _tell(self, what: str, line: str) -> None:
         if what not in self._told:
@@ -114,17 +115,3 @@ def mean_cosine(vectors: np.ndarray) -> float:
         return 0.0
     summed = float(np.sum(np.square(vectors.sum(axis=0, dtype=np.float64))))
     return (summed - count) / (count * (count - 1))
-
-
-def tell_unknown_words(
-    data: Path, split: str, encoder: CaptionEncoder, say: Callable[[str], None]
-) -> None:
-    """Tells where a vocabulary knows few of the words of a split's captions."""
-    known = count_captions(data, split, encoder).coverage()
-    if known["known_words"] < _KNOWN_WORDS:
-        say(
-            f"warning: only {known['known_words']:.0f} % of the words in the captions of {split} "
-            f"are in the vocabulary, and {known['captions_without_known_word']:.0f} % of the "
-            "captions have none: prepare anew, with --lowercase, without --vectors, or with "
-            "vectors of this language"
-        )
