@@ -75,7 +75,8 @@ class Pairs(keras.utils.PyDataset):
 
     def _images(self, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
         image = self.config.image
-        pictures = self.split.pictures[rows]
+        # Copied out of the file: it is mapped, and is not to be written to.
+        pictures = np.array(self.split.pictures[rows])
         if image.crop:
             windows = crop_windows(self.split.shapes[rows], draws[:, _CROP:], image.squash)
             boxes = relative(windows, self.split.shapes[rows]) * pictures.shape[1]
