@@ -29,6 +29,9 @@ from tf_dpce.offload.fit import bare_model
 from tf_dpce.training.checkpoint import read_progress
 from tf_dpce.training.run import load_run, provenance
 
+# Keras hands its variables to NumPy by a method that NumPy 2 warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 EPOCHS = 3
 # Stage 1 asks for cached features and averages its weights; stage 2 has the recipe's losses.
 CHANGES = {"model.dropout": 0.1, "text.word_dropout": 0, "stage1.epochs": EPOCHS}
@@ -102,6 +105,9 @@ def fitted(packed: Path, project_root: Path) -> SimpleNamespace:
         env={
             **os.environ,
             **{"PYTHONPATH": str(project_root), "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+            # What the first fit compiled, the second need not.
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         },
         capture_output=True,
         text=True,
