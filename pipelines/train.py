@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from pipelines._configuration import add_configuration, configuration
 from pipelines._verb import STOPPED, progress, run_verb, say_files, terminations, verb_parser
-from tf_dpce.config import Config, from_dict, preset_names, preset_values
 from tf_dpce.errors import UserError
 
 _DESCRIPTION = (
@@ -18,16 +17,11 @@ _DESCRIPTION = (
     f"flight ends, a checkpoint is written and the exit status is {STOPPED}; --resume goes on. "
     "Where TF_CONFIG names several machines, this is one of them: docs/machines.md."
 )
-_OWN_OPTIONS = ("preset", "stage", "init_from", "data", "run", "resume", "verbose")
 
 
 def build_parser(argv: Sequence[str] | None = None) -> ArgumentParser:
     """Returns the verb's parser, whose defaults are those of the preset named in `argv`."""
     parser = verb_parser("train", _DESCRIPTION)
-    names = preset_names()
-    parser.add_argument(
-        "--preset", choices=names, metavar="NAME", help=f"values to start from: {', '.join(names)}"
-    )
     parser.add_argument("--stage", type=int, choices=[1, 2], help="one stage alone")
     parser.add_argument(
         "--init-from", type=Path, help="run of the same --data whose best weights to start from"
@@ -36,19 +30,17 @@ def build_parser(argv: Sequence[str] | None = None) -> ArgumentParser:
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--verbose", type=int, default=2, help="Keras's: 0, 1 a bar, 2 lines")
-    parser.add_class_arguments(Config)
-    parser.set_defaults(_flat(_preset_of(argv)))
+    add_configuration(parser, argv)
     return parser
 
 
 def run(arguments: Namespace) -> None:
     """Trains, and names what it leaves behind."""
-    values = {k: v for k, v in arguments.as_dict().items() if k not in _OWN_OPTIONS}
     # A run that goes on has weights of its own; `train` says where it has none yet.
     if arguments.stage == 2 and arguments.init_from is None and not arguments.resume:
         raise UserError("--stage 2 needs --init-from RUN, the run of stage 1")
 
-    config = from_dict(values)
+    config = configuration(arguments)
 
     with terminations() as stop:
         from tf_dpce.training.train import train
@@ -74,23 +66,6 @@ def run(arguments: Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the verb and returns its exit status."""
     return run_verb(lambda: build_parser(argv), run, argv)
-
-
-def _preset_of(argv: Sequence[str] | None) -> dict:
-    """Returns the values of the preset in a command line: they are defaults of the options."""
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    finder.add_argument("--preset")
-    name = finder.parse_known_args(sys.argv[1:] if argv is None else argv)[0].preset
-    return preset_values(name) if name in preset_names() else {}
-
-
-def _flat(values: dict, prefix: str = "") -> dict:
-    """Returns nested values as one dict with dotted keys."""
-    flat = {}
-    for key, value in values.items():
-        nested = isinstance(value, dict)
-        flat.update(_flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value})
-    return flat
 
 
 if __name__ == "__main__":

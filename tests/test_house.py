@@ -21,8 +21,8 @@ PIPELINES = sorted((PROJECT / "pipelines").glob("*.py"))
 # Data walks through the house in this direction: a room knows only those before it.
 ROOMS = (
     *("errors", "files", "machine", "presets", "config", "sources", "preprocessing", "data"),
-    *("towers", "losses", "model", "evaluation", "training", "studies", "export", "serving"),
-    *("search", "benchmarks", "web"),
+    *("towers", "losses", "model", "evaluation", "training", "offload", "studies", "export"),
+    *("serving", "search", "benchmarks", "web"),
 )
 PURE_KERAS = ("towers", "losses", "model")
 MAX_LINES = 300

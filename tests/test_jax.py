@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-PROGRAM = '''
-import sys
+from tests.blocked import WITHOUT_TENSORFLOW
 
-
-class Blocked:
-    """A finder that stands before all others and finds no TensorFlow."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("tensorflow", "tensorflow_text", "tf_keras"):
-            raise ImportError(f"{name} is blocked")
-
-
-sys.meta_path.insert(0, Blocked())
-try:
-    import tensorflow
-except ImportError:
-    pass
-else:
-    sys.exit("the block does not work")
-
+PROGRAM = """
 import keras
 import numpy as np
 
@@ -77,8 +60,8 @@ vectors = model.text_encoder.predict(inputs["text"], verbose=0)
 np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 assert not [name for name in sys.modules if name.split(".")[0] == "tensorflow"]
-'''
+"""
 
 
 def test_the_model_trains_under_jax_without_tensorflow(run_program):
-    run_program(PROGRAM, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
+    run_program(WITHOUT_TENSORFLOW + PROGRAM, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")

@@ -72,7 +72,7 @@ def test_its_metadata(wheel: zipfile.ZipFile, project_root: Path):
     assert fields.get_all("Requires-Dist") == pins
 
 
-@pytest.mark.parametrize("suffix", ["", "-dev", "-gpu"])
+@pytest.mark.parametrize("suffix", ["", "-dev", "-gpu", "-jax"])
 def test_every_requirement_is_pinned_exactly(suffix: str, project_root: Path):
     for line in (project_root / f"requirements{suffix}.txt").read_text().splitlines():
         assert re.fullmatch(r"#.*||-r requirements\.txt|[\w\-\[\]]+==[\d.]+", line), line
@@ -85,3 +85,12 @@ def test_the_gpu_list_pins_the_same_tensorflow(project_root: Path):
         for name in ("requirements.txt", "requirements-gpu.txt")
     ]
     assert found[0] == found[1] != []
+
+
+def test_the_list_without_tensorflow_pins_what_the_others_do(project_root: Path):
+    named = [(project_root / f"requirements{suffix}.txt").read_text() for suffix in ("", "-dev")]
+    pins = {line for text in named for line in text.splitlines() if "==" in line}
+    own = (project_root / "requirements-jax.txt").read_text().splitlines()
+    # Keras brings h5py, which no other list names.
+    assert {line for line in own if "==" in line and not line.startswith("h5py")} <= pins
+    assert not [line for line in own if line.startswith(("tensorflow", "tf-", "-r"))]

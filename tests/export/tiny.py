@@ -16,7 +16,7 @@ from tf_dpce.files import sha256_lines, write_json
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.vocabulary import write_vocabulary
 from tf_dpce.sources.pair import SPLITS, Pair
-from tf_dpce.training.build import build_model
+from tf_dpce.training.assembly import build_model
 from tf_dpce.training.checkpoint import Progress, checkpoint_path, save_checkpoint
 
 WORDS = ("a", "dog", "on", "the", "grass", "naïve", "狗", "two", "cats", "sleep")

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.demo import run_line
 from tf_dpce.config import from_dict, preset_values
-from tf_dpce.training.build import build_model
+from tf_dpce.training.assembly import build_model
 
 TINY_DATA = ["--pictures", "64", "--val-pictures", "16", "--test-pictures", "16"]
 TINY_RUN = [

@@ -16,7 +16,7 @@ from tf_dpce.errors import UserError
 from tf_dpce.losses import ContrastiveLoss
 from tf_dpce.studies.arms import STUDIES, Question, trained_stages, with_epochs
 from tf_dpce.studies.size import text_parameters
-from tf_dpce.training.build import build_model, stage_losses, text_tower_of
+from tf_dpce.training.assembly import build_model, stage_losses, text_tower_of
 from tf_dpce.training.captions import CaptionTable
 from tf_dpce.training.mining import Candidates, MinedDualPath
 from tf_dpce.training.network import stage_network, supervised

@@ -9,7 +9,7 @@ import pytest
 from tests.export.tiny import CONFIG
 from tf_dpce.config import StageConfig
 from tf_dpce.towers.image import image_trunk
-from tf_dpce.training.build import build_model
+from tf_dpce.training.assembly import build_model
 from tf_dpce.training.optimizers import (
     LayerwiseAdamW,
     LayerwiseSGD,

@@ -16,7 +16,7 @@ from tests.training.kills import arrays
 from tests.training.tiny import run_tiny
 from tf_dpce.config import Config, from_dict, to_dict
 from tf_dpce.errors import UserError
-from tf_dpce.training.build import build_model
+from tf_dpce.training.assembly import build_model
 from tf_dpce.training.features import _key
 from tf_dpce.training.precision import in_own_precision
 from tf_dpce.training.run import load_run

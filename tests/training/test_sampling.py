@@ -20,7 +20,7 @@ from tests.training.tiny import run_tiny
 from tf_dpce.config import StageConfig
 from tf_dpce.losses import InstanceLoss
 from tf_dpce.model import DualPath, RowClassifier
-from tf_dpce.training.build import build_model
+from tf_dpce.training.assembly import build_model
 from tf_dpce.training.callbacks import Checkpoints
 from tf_dpce.training.optimizers import LayerwiseAdamW, LayerwiseSGD, stage_optimizer
 from tf_dpce.training.run import load_run

@@ -16,7 +16,8 @@ from tf_dpce.data.order import Order
 from tf_dpce.errors import UserError
 from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
-from tf_dpce.training.build import build_model, caption_encoder, load_vectors, stage_losses
+from tf_dpce.training.assembly import build_model, stage_losses
+from tf_dpce.training.build import caption_encoder, load_vectors
 from tf_dpce.training.checkpoint import Progress
 from tf_dpce.training.features import silent_bar
 from tf_dpce.training.parts import Part, parts_left

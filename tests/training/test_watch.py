@@ -20,8 +20,9 @@ from tf_dpce.data.prepare import prepare
 from tf_dpce.errors import UserError
 from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
+from tf_dpce.training.captions import tell_unknown_words
 from tf_dpce.training.features import FeatureCache
-from tf_dpce.training.watch import Watch, mean_cosine, tell_unknown_words
+from tf_dpce.training.watch import Watch, mean_cosine
 
 GIVEN = LossConfig(0, 0, 2.0, "ranking", "given", margin=0.5)
 HARDEST = LossConfig(0, 0, 2.0, "ranking", "batch", margin=0.5)

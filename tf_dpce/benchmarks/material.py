@@ -14,7 +14,7 @@ from tf_dpce.config import Config, StageConfig
 from tf_dpce.data.order import Order
 from tf_dpce.data.pipeline import Batches
 from tf_dpce.model import DualPath
-from tf_dpce.training.build import build_model
+from tf_dpce.training.assembly import build_model
 from tf_dpce.training.captions import CaptionTable
 from tf_dpce.training.features import FeatureCache
 from tf_dpce.training.network import supervised

@@ -17,7 +17,7 @@ from tf_dpce.config import Config, StageConfig
 from tf_dpce.data.pipeline import Batches
 from tf_dpce.losses import InstanceLoss
 from tf_dpce.model import DualPath
-from tf_dpce.training.build import stage_losses
+from tf_dpce.training.assembly import stage_losses
 from tf_dpce.training.network import stage_network
 from tf_dpce.training.optimizers import stage_optimizer
 from tf_dpce.training.schedule import stage_schedule

@@ -122,7 +122,7 @@ def evaluation_images(
         kept = {key: record[key] for key in ("instance", "image_id", "path")}
         return {"image": pixels(record["image"], image_size, squash), **kept}
 
-    rows = _records(folder, split).map(example, num_parallel_calls=tf.data.AUTOTUNE)
+    rows = records(folder, split).map(example, num_parallel_calls=tf.data.AUTOTUNE)
     return rows.batch(batch_size).prefetch(2)
 
 
@@ -143,7 +143,7 @@ def evaluation_captions(
     def encode(sentences: tf.Tensor, instances: tf.Tensor) -> dict[str, Any]:
         return {"text": encoder(sentences), "instance": instances}
 
-    rows = _records(folder, split).flat_map(captions)
+    rows = records(folder, split).flat_map(captions)
     return rows.batch(batch_size).map(encode).prefetch(2)
 
 
@@ -157,7 +157,7 @@ def caption_groups(folder: Path, split: str, batch_size: int) -> Batches:
         kept = {key: _FEATURES[key] for key in ("captions", "instance")}
         return tf.io.parse_example(serialized, kept)
 
-    return _records(folder, split).batch(batch_size).map(parse)
+    return records(folder, split).batch(batch_size).map(parse)
 
 
 def view_batches(
@@ -178,10 +178,11 @@ def view_batches(
             contents, image.input_size, draws, image.crop, image.flip, image.squash
         )
 
-    rows = _records(folder, split).enumerate().map(example, num_parallel_calls=tf.data.AUTOTUNE)
+    rows = records(folder, split).enumerate().map(example, num_parallel_calls=tf.data.AUTOTUNE)
     return rows.batch(batch_size).prefetch(2)
 
 
-def _records(folder: Path, split: str) -> tf.data.Dataset:
+def records(folder: Path, split: str) -> tf.data.Dataset:
+    """Returns every record of a split once, as it is stored, in the order of the shards."""
     shards = Manifest.load(folder).splits[split].shards
     return tf.data.TFRecordDataset([str(folder / shard.file) for shard in shards])

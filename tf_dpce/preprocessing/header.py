@@ -58,6 +58,15 @@ def is_jpeg(contents: tf.Tensor) -> tf.Tensor:
     return _starts_with(contents, _JPEG)
 
 
+def declared_shape(contents: tf.Tensor) -> tf.Tensor:
+    """Returns height and width, int32 `[2]`, of a picture that `check` accepts."""
+    return tf.cond(
+        is_jpeg(contents),
+        lambda: tf.io.extract_jpeg_shape(contents)[:2],
+        lambda: tf.cast(_png_shape(contents)[::-1], tf.int32),
+    )
+
+
 def _starts_with(contents: tf.Tensor, mark: bytes) -> tf.Tensor:
     long_enough = tf.strings.length(contents) >= len(mark)
     return tf.cond(
@@ -102,6 +111,7 @@ def _slow_parts(contents: tf.Tensor, of_jpeg: tf.Tensor) -> tf.Tensor:
 
 
 def _png_shape(contents: tf.Tensor) -> tf.Tensor:
+    """Returns width and height, int64 `[2]`."""
     header = tf.io.decode_raw(tf.strings.substr(contents, 16, 8), tf.uint8)
     digits = tf.reshape(tf.cast(header, tf.int64), [2, 4])
     return tf.reduce_sum(digits * tf.constant([2**24, 2**16, 2**8, 1], tf.int64), axis=1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tf_dpce.config import Config
 from tf_dpce.model import DualPath
-from tf_dpce.training.build import text_tower_of
+from tf_dpce.training.assembly import text_tower_of
 
 # Number of layers that share the one width that is looked for.
 _LAYERS = {"recurrent": 1, "bag_of_words": 2}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import keras
+import numpy as np
 
 
 @contextmanager
@@ -19,14 +20,19 @@ def averaged(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     """
     averages = optimizer._model_variables_moving_average if optimizer.use_ema else ()
     weights = optimizer._trainable_variables[: len(averages)]
-    kept = [variable.numpy() for variable in weights]
-    _assign(weights, averages)
+    kept = _copies(weights)
+    _assign(weights, _copies(averages))
     try:
         yield
     finally:
         _assign(weights, kept)
 
 
-def _assign(variables: list[keras.Variable], values: list) -> None:
+def _copies(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
+    # Under JAX an assignment shares memory, and whoever computes with a weight may take it over.
+    return [np.array(variable.numpy()) for variable in variables]
+
+
+def _assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)

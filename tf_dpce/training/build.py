@@ -1,65 +1,67 @@
-"""A configuration -> the model, its text encoder and its losses."""
+"""What belongs to a model besides: its word vectors from a file, and its encoder of captions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from tf_dpce.config import Config, LossConfig
+from tf_dpce.config import Config
+from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
-from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
-from tf_dpce.model import DualPath, RowClassifier
+from tf_dpce.evaluation.captions import count_captions
+from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.preprocessing.vectors import look_up, open_vectors
-from tf_dpce.towers import bag_of_words_tower, image_tower, recurrent_tower, text_tower
-from tf_dpce.training.replicas import gather_rows
+from tf_dpce.training.assembly import build_model
 
 
-def build_model(config: Config, vocabulary_size: int, num_instances: int) -> DualPath:
-    """Builds the model of a configuration, with the trunk's weights but random word vectors.
+def with_absolute_paths(config: Config) -> Config:
+    """Returns a configuration whose files are found from any working folder."""
+    weights, vectors = config.weights, config.vectors
+    if weights not in ("imagenet", "none"):
+        weights = str(Path(weights).resolve())
+    if vectors is not None:
+        vectors = str(Path(vectors).resolve())
+    return replace(config, weights=weights, vectors=vectors)
+
+
+def starting_model(
+    config: Config,
+    words: Sequence[str],
+    manifest: Manifest,
+    say: Callable[[str], None],
+    data: Path | None = None,
+) -> DualPath:
+    """Returns the model that training starts from: the trunk's weights, word vectors, the seed's.
 
     Args:
         config: of the run.
-        vocabulary_size: V, the number of words.
-        num_instances: C, the number of training classes.
+        words: the vocabulary.
+        manifest: of the prepared data.
+        say: called with a line of how many words have a vector.
+        data: the folder of that data, where the line shall say what they cover of its captions.
 
     Raises:
-        UserError: an unknown backbone, or weights that do not fit it.
+        UserError: weights or word vectors that do not fit, or cannot be read.
     """
-    settings, classifier = config.model, None
-    if settings.sampled_negatives:
-        classifier = RowClassifier(num_instances, settings.shared_bias, name="instance_classifier")
-    return DualPath(
-        image_tower(
-            config.image.backbone,
-            None if config.weights == "none" else config.weights,
-            config.image.input_size,
-            config.model.output_dim,
-            head_dim=config.image.head_dim,
-            dropout=config.model.tower_dropout,
-        ),
-        text_tower_of(config, vocabulary_size),
-        num_instances,
-        dropout=settings.dropout,
-        shared_bias=settings.shared_bias,
-        rectify=settings.rectify,
-        classifier=classifier,
-    )
+    keras.utils.set_random_seed(config.seed)
+    model = build_model(config, len(words), manifest.splits["train"].instances)
+    if config.vectors is not None:
+        known = load_vectors(model, Path(config.vectors), words, manifest.lowercase, say)
+        covered = _covered(data, known, manifest.lowercase) if data else ""
+        say(f"{len(known)} of {len(words)} words start from {config.vectors}{covered}")
+    return model
 
 
-def text_tower_of(config: Config, vocabulary_size: int) -> keras.Model:
-    """Builds the text tower of a configuration, with random word vectors."""
-    text, width = config.text, config.model.output_dim
-    common = (vocabulary_size, text.max_length, text.embedding_dim)
-    dropouts = {"word_dropout": text.word_dropout, "dropout": config.model.tower_dropout}
-    if text.tower == "convolutional":
-        return text_tower(*common, text.blocks, width, widths=text.widths, **dropouts)
-    tower = recurrent_tower if text.tower == "recurrent" else bag_of_words_tower
-    return tower(*common, text.widths, width, **dropouts)
+def _covered(data: Path, words: Sequence[str], lowercase: bool) -> str:
+    # A fifth of the words may be nine tenths of what is said, or the rare ones.
+    share = count_captions(data, "train", CaptionEncoder(words, 1, lowercase)).coverage()
+    return f": {share['known_words']:.1f} % of all words in the training captions"
 
 
 def load_vectors(
@@ -99,19 +101,3 @@ def load_vectors(
 def caption_encoder(config: Config, words: Sequence[str], lowercase: bool) -> CaptionEncoder:
     """Returns the encoder of sentences that belongs to a model."""
     return CaptionEncoder(words, config.text.max_length, lowercase)
-
-
-def stage_losses(loss: LossConfig) -> tuple[dict[str, keras.losses.Loss], dict[str, float]]:
-    """Returns the losses of `DualPath`'s outputs and their weights, those of weight 0 left out."""
-    pair = (
-        ContrastiveLoss(loss.temperature, gather_rows)
-        if loss.pair_loss == "contrastive"
-        else RankingLoss(loss.margin, "given" if loss.lends_negatives else "batch", gather_rows)
-    )
-    table = {
-        "image_logits": (InstanceLoss(), loss.image_instance),
-        "text_logits": (InstanceLoss(), loss.text_instance),
-        "pair": (pair, loss.pair),
-    }
-    used = {name: entry for name, entry in table.items() if entry[1]}
-    return {k: v[0] for k, v in used.items()}, {k: v[1] for k, v in used.items()}

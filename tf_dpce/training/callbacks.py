@@ -6,15 +6,32 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
+from tf_dpce.evaluation.metrics import retrieval_metrics
 from tf_dpce.training.averages import averaged
 from tf_dpce.training.checkpoint import Progress, checkpoint_path, save_checkpoint, sound_values
 from tf_dpce.training.history import RANKS, History
-from tf_dpce.training.workers import Workers
+from tf_dpce.training.watch import mean_cosine
+
+if TYPE_CHECKING:
+    from tf_dpce.training.workers import Workers
+
+
+def validation_metrics(
+    images: np.ndarray, texts: np.ndarray, image_ids: np.ndarray, text_ids: np.ndarray
+) -> dict[str, Any]:
+    """Returns what `retrieval_metrics` does, and the mean cosine of any two of a kind.
+
+    That of pictures is `pictures_alike`, that of sentences `sentences_alike`. Arguments and errors
+    are those of `retrieval_metrics`.
+    """
+    metrics = retrieval_metrics(images, texts, image_ids, text_ids)
+    alike = {"pictures_alike": images, "sentences_alike": texts}
+    return metrics | {name: mean_cosine(vectors) for name, vectors in alike.items()}
 
 
 class Validation(keras.callbacks.Callback):
@@ -23,8 +40,7 @@ class Validation(keras.callbacks.Callback):
     Where the optimizer keeps averages of the weights, they are what is validated.
 
     Args:
-        validate: returns what `retrieval_metrics` does, and the mean cosine of any two pictures
-            and of any two sentences as `pictures_alike` and `sentences_alike`.
+        validate: returns what `validation_metrics` does.
         every: epochs from one validation to the next; the last epoch is always validated.
         epochs: of the stage.
     """

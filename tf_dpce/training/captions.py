@@ -1,18 +1,23 @@
-"""All captions of a split, encoded and in memory: half a million take 70 MB."""
+"""All captions of a split, encoded and in memory (half a million take 70 MB), or judged."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.order import pick
 from tf_dpce.data.pipeline import caption_groups
+from tf_dpce.evaluation.captions import count_captions
 from tf_dpce.preprocessing.text import CaptionEncoder
 
 _BATCH = 1024
+# Percent of the words of captions.
+_KNOWN_WORDS = 50.0
 
 
 @dataclass(frozen=True)
@@ -64,4 +69,29 @@ class InstanceCaptions:
         first = tf.gather(self._first, instances)
         return tf.gather(
             self._ids, first + pick(draws, tf.gather(self._first, instances + 1) - first)
+        )
+
+
+def tell_unknown_words(
+    data: Path, manifest: Manifest, encoder: CaptionEncoder, say: Callable[[str], None]
+) -> None:
+    """Tells where a vocabulary knows few of the words of the captions, in training or validation.
+
+    Training captions make the vocabulary, less what has no vector where `prepare` was given some:
+    it has counted what is left. A run that this one starts from has the same vocabulary.
+
+    Args:
+        data: folder of prepared data.
+        manifest: of that folder.
+        encoder: of captions.
+        say: called with a line.
+    """
+    remedy = "prepare anew, with --lowercase, without --vectors, or with vectors of this language"
+    known, split = 100 * manifest.vocabulary_coverage, "train"
+    if known >= _KNOWN_WORDS and manifest.splits["val"].captions:
+        known, split = count_captions(data, "val", encoder).coverage()["known_words"], "val"
+    if known < _KNOWN_WORDS:
+        say(
+            f"warning: only {known:.0f} % of the words in the captions of {split} are in the "
+            f"vocabulary: {remedy}"
         )

@@ -20,6 +20,7 @@ from tf_dpce.data.order import CAPTION, SHIFT, VIEW, Order
 from tf_dpce.data.pipeline import Batches, Captions, view_batches
 from tf_dpce.evaluation.embed import compiled
 from tf_dpce.files import publish_file, remove_stale, sha256_lines
+from tf_dpce.preprocessing.plain import picked
 from tf_dpce.preprocessing.text import CaptionEncoder, position_shift
 from tf_dpce.training.captions import CaptionTable, encode_captions
 
@@ -78,17 +79,12 @@ class FeatureCache:
     def _take(
         self, indices: np.ndarray, draws: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        views = _pick(draws[:, VIEW], self.features.shape[1])
+        views = picked(draws[:, VIEW], self.features.shape[1])
         table = self.captions
         first = table.first[indices]
-        chosen = first + _pick(draws[:, CAPTION], table.first[indices + 1] - first)
+        chosen = first + picked(draws[:, CAPTION], table.first[indices + 1] - first)
         features = self.features[indices, views].astype(np.float32)
         return features, table.ids[chosen], table.instances[indices]
-
-
-def _pick(draws: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
-    """`data.order.pick` on NumPy arrays."""
-    return np.minimum((draws * counts).astype(np.int64), np.asarray(counts) - 1)
 
 
 def cached_features(

@@ -6,11 +6,9 @@ import tensorflow as tf
 
 from tf_dpce.config import LossConfig, StageConfig
 from tf_dpce.model import DualPath
-from tf_dpce.towers.image import freeze_before
-from tf_dpce.training.build import stage_losses
+from tf_dpce.training.assembly import compile_stage, mark_trained, stage_targets
 from tf_dpce.training.mining import Candidates, MinedDualPath
-from tf_dpce.training.optimizers import stage_optimizer
-from tf_dpce.training.replicas import share_over_replicas
+from tf_dpce.training.replicas import gather_rows, share_over_replicas
 from tf_dpce.training.sampling import MinedSampledDualPath, SampledDualPath, Sampler
 from tf_dpce.training.schedule import stage_schedule
 
@@ -31,12 +29,7 @@ def stage_network(
         candidates: captions to mine from, where the stage does.
         sampler: of classes, where the instance loss takes some of them.
     """
-    losses, weights = stage_losses(settings.loss)
-    trunk = model.image_tower.get_layer("image_trunk")
-    trunk.trainable = settings.trunk == "trained"
-    if trunk.trainable and settings.trunk_from is not None:
-        freeze_before(trunk, settings.trunk_from)
-    model.classifier.trainable = "image_logits" in losses or "text_logits" in losses
+    mark_trained(settings, model)
     network = model.over_features() if settings.trunk == "cached" else model
     if sampler is not None:
         network = SampledDualPath.placing(network, sampler.places)
@@ -45,10 +38,8 @@ def stage_network(
         network = kind.over(network, candidates)
     share_over_replicas(network)
     schedule = stage_schedule(settings, steps_per_epoch)
-    optimizer = stage_optimizer(settings, schedule, model)
-    optimizer.build(network.trainable_variables)
     # XLA makes depthwise convolutions ten times slower on a CPU.
-    network.compile(optimizer, losses, loss_weights=weights, jit_compile=False)
+    compile_stage(settings, model, network, schedule, gather_rows, jit_compile=False)
     if sampler is not None:
         network.sample_from(model.classifier, sampler, schedule.rates())
     return network
@@ -57,9 +48,5 @@ def stage_network(
 def supervised(loss: LossConfig, batch: dict[str, tf.Tensor]) -> tuple[dict, dict]:
     """Splits a batch into what the network takes and what its losses compare with."""
     ids = batch["instance"]
-    inputs = {"image": batch["image"], "text": batch["text"]}
-    pair = ids
-    if loss.lends_negatives:
-        pair = tf.stack([ids, tf.range(tf.size(ids, tf.int64), dtype=tf.int64)], axis=1)
-    targets = {"image_logits": ids, "text_logits": ids, "pair": pair}
-    return inputs, {name: targets[name] for name in stage_losses(loss)[0]}
+    pairs = tf.stack([ids, tf.range(tf.size(ids, tf.int64), dtype=tf.int64)], axis=1)
+    return {"image": batch["image"], "text": batch["text"]}, stage_targets(loss, ids, pairs)

@@ -14,7 +14,8 @@ from tf_dpce.files import read_json, sha256_file, sha256_lines
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
-from tf_dpce.training.build import build_model, caption_encoder
+from tf_dpce.training.assembly import build_model
+from tf_dpce.training.build import caption_encoder
 from tf_dpce.training.checkpoint import restore_checkpoint
 from tf_dpce.training.kept import find_checkpoint
 

@@ -23,16 +23,16 @@ from tf_dpce.data.pipeline import (
 from tf_dpce.data.waiting import Waiting
 from tf_dpce.errors import Stopped
 from tf_dpce.evaluation.embed import embed_images, embed_texts
-from tf_dpce.evaluation.metrics import retrieval_metrics
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
-from tf_dpce.training.build import stage_losses
+from tf_dpce.training.assembly import stage_losses
 from tf_dpce.training.callbacks import (
     Checkpoints,
     RestoreMetrics,
     Stopwatch,
     Validation,
     stage_callbacks,
+    validation_metrics,
 )
 from tf_dpce.training.captions import CaptionTable, InstanceCaptions, encode_captions
 from tf_dpce.training.checkpoint import Progress, check_own, checkpoint_path
@@ -43,7 +43,7 @@ from tf_dpce.training.network import stage_network, supervised
 from tf_dpce.training.parts import fit_part, parts_left
 from tf_dpce.training.run import run_digest
 from tf_dpce.training.sampling import SampledDualPath, Sampler
-from tf_dpce.training.watch import Watch, mean_cosine
+from tf_dpce.training.watch import Watch
 from tf_dpce.training.workers import Workers
 
 _EVALUATION_BATCH = 64
@@ -242,11 +242,9 @@ class Stage:
         def validate() -> dict[str, Any]:
             pictures = embed_images(network, images, info.pictures, self.heed)
             texts = embed_texts(network, captions, info.captions, self.heed)
-            metrics = retrieval_metrics(
+            return validation_metrics(
                 pictures.vectors, texts.vectors, pictures.instances, texts.instances
             )
-            alike = {"pictures_alike": pictures.vectors, "sentences_alike": texts.vectors}
-            return metrics | {name: mean_cosine(vectors) for name, vectors in alike.items()}
 
         return validate
 

@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -18,12 +17,11 @@ from tf_dpce.data.damage import told_of_damage
 from tf_dpce.data.lengths import tell_cut_captions
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import Stopped, UserError
-from tf_dpce.evaluation.captions import count_captions
 from tf_dpce.files import publish_file, remove_stale, sha256_lines, sole_writer, write_json
 from tf_dpce.model import DualPath
-from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
-from tf_dpce.training.build import build_model, caption_encoder, load_vectors
+from tf_dpce.training.build import caption_encoder, starting_model, with_absolute_paths
+from tf_dpce.training.captions import tell_unknown_words
 from tf_dpce.training.checkpoint import (
     CHECKPOINTS_FOLDER,
     Progress,
@@ -44,7 +42,6 @@ from tf_dpce.training.precision import in_own_precision
 from tf_dpce.training.run import CONFIG_FILE, provenance, run_digest
 from tf_dpce.training.stages import Stage
 from tf_dpce.training.strategy import describe, make_strategy
-from tf_dpce.training.watch import tell_unknown_words
 from tf_dpce.training.workers import Workers
 from tf_dpce.training.writing import told_to_resume
 
@@ -92,7 +89,7 @@ def train(
             a shard that is damaged.
         Stopped: `stop` said so; the run's last checkpoint is where it stands.
     """
-    config = _absolute(config)
+    config = with_absolute_paths(config)
     with joined(say) as workers, told_of_damage(data):
         if not workers.is_chief:
             say, verbose = _silent, 0
@@ -261,16 +258,6 @@ def _heeding_bar(progress: Bar, heed: Callable[..., None]) -> Bar:
     return bar
 
 
-def _absolute(config: Config) -> Config:
-    """Makes a run resumable from any working folder."""
-    weights, vectors = config.weights, config.vectors
-    if weights not in ("imagenet", "none"):
-        weights = str(Path(weights).resolve())
-    if vectors is not None:
-        vectors = str(Path(vectors).resolve())
-    return replace(config, weights=weights, vectors=vectors)
-
-
 def _build(
     config: Config,
     words: Sequence[str],
@@ -283,20 +270,8 @@ def _build(
     if not workers.is_chief:
         # Its weights come from the chief.
         config = replace(config, weights="none", vectors=None)
-    keras.utils.set_random_seed(config.seed)
     with workers.strategy.scope():
-        model = build_model(config, len(words), manifest.splits["train"].instances)
-        if config.vectors is not None:
-            known = load_vectors(model, Path(config.vectors), words, manifest.lowercase, say)
-            covered = _covered(data, known, manifest.lowercase) if data else ""
-            say(f"{len(known)} of {len(words)} words start from {config.vectors}{covered}")
-    return model
-
-
-def _covered(data: Path, words: Sequence[str], lowercase: bool) -> str:
-    # A fifth of the words may be nine tenths of what is said, or the rare ones.
-    share = count_captions(data, "train", CaptionEncoder(words, 1, lowercase)).coverage()
-    return f": {share['known_words']:.1f} % of all words in the training captions"
+        return starting_model(config, words, manifest, say, data)
 
 
 def _write_folder(run: Path, saved: dict[str, dict], vocabulary: Path) -> None:

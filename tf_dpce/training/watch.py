@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from tf_dpce.config import LossConfig
-from tf_dpce.data.manifest import Manifest
-from tf_dpce.data.waiting import Waiting
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.captions import count_captions
-from tf_dpce.preprocessing.text import CaptionEncoder
+
+if TYPE_CHECKING:
+    from tf_dpce.data.waiting import Waiting
 
 # Of the loss that embeddings have which are all alike.
 _STUCK = 0.99
@@ -24,8 +22,6 @@ _STUCK = 0.99
 _ALIKE = 0.98
 # Share of an epoch's steps that goes by without input.
 _STARVED = 0.2
-# Percent of the words of captions.
-_KNOWN_WORDS = 50.0
 
 
 class Watch(keras.callbacks.Callback):
@@ -40,7 +36,7 @@ class Watch(keras.callbacks.Callback):
         stage: 1 or 2.
         loss: the stage's losses.
         epochs: of the stage.
-        waiting: of the stage's batches.
+        waiting: of the stage's batches; None where nobody measures it.
         say: called with a line.
         each: returns, of a number that each worker has, all of them in order.
     """
@@ -50,7 +46,7 @@ class Watch(keras.callbacks.Callback):
         stage: int,
         loss: LossConfig,
         epochs: int,
-        waiting: Waiting,
+        waiting: Waiting | None,
         say: Callable[[str], None],
         each: Callable[[float], Sequence[float]] = lambda own: [own],
     ) -> None:
@@ -68,12 +64,12 @@ class Watch(keras.callbacks.Callback):
         self._epoch = epoch + 1
         # The first epoch says little, but of a stage that has no other one.
         self._judged = epoch > 0 or self.epochs == 1
-        self._began = self._marks = (time.monotonic(), self.waiting.seconds)
+        self._began = self._marks = (time.monotonic(), self._waiting_seconds())
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if not self._started:
             # The first step fills the buffers and is traced: what is judged begins behind it.
-            self._started, self._marks = True, (time.monotonic(), self.waiting.seconds)
+            self._started, self._marks = True, (time.monotonic(), self._waiting_seconds())
         loss = float(logs["loss"])
         if not math.isfinite(loss):
             raise UserError(
@@ -85,7 +81,8 @@ class Watch(keras.callbacks.Callback):
         self._tell_stuck(logs)
         for side in ("pictures", "sentences"):
             self._tell_alike(side, logs.get(f"val_{side}_alike", 0.0))
-        self._tell_starved(logs)
+        if self.waiting is not None:
+            self._tell_starved(logs)
 
     def _tell_stuck(self, logs: dict[str, Any]) -> None:
         # Two hinges a row, each at the margin; where half of the rows lend negatives, they are 0.
@@ -124,7 +121,10 @@ class Watch(keras.callbacks.Callback):
         """Returns how much of the time since then went by without input."""
         began, waited = marks
         spent = time.monotonic() - began - validated
-        return (self.waiting.seconds - waited) / max(spent, 1e-9)
+        return (self._waiting_seconds() - waited) / max(spent, 1e-9)
+
+    def _waiting_seconds(self) -> float:
+        return 0.0 if self.waiting is None else self.waiting.seconds
 
     def _tell(self, what: str, line: str) -> None:
         if what not in self._told:
@@ -139,28 +139,3 @@ def mean_cosine(vectors: np.ndarray) -> float:
         return 0.0
     summed = float(np.sum(np.square(vectors.sum(axis=0, dtype=np.float64))))
     return (summed - count) / (count * (count - 1))
-
-
-def tell_unknown_words(
-    data: Path, manifest: Manifest, encoder: CaptionEncoder, say: Callable[[str], None]
-) -> None:
-    """Tells where a vocabulary knows few of the words of the captions, in training or validation.
-
-    Training captions make the vocabulary, less what has no vector where `prepare` was given some:
-    it has counted what is left. A run that this one starts from has the same vocabulary.
-
-    Args:
-        data: folder of prepared data.
-        manifest: of that folder.
-        encoder: of captions.
-        say: called with a line.
-    """
-    remedy = "prepare anew, with --lowercase, without --vectors, or with vectors of this language"
-    known, split = 100 * manifest.vocabulary_coverage, "train"
-    if known >= _KNOWN_WORDS and manifest.splits["val"].captions:
-        known, split = count_captions(data, "val", encoder).coverage()["known_words"], "val"
-    if known < _KNOWN_WORDS:
-        say(
-            f"warning: only {known:.0f} % of the words in the captions of {split} are in the "
-            f"vocabulary: {remedy}"
-        )
