@@ -69,6 +69,18 @@ def test_a_batch_is_what_network_and_losses_take(split: Split):
     assert hardest["pair"].shape == (BATCH,)
 
 
+def test_threads_make_the_same_batches(split: Split):
+    settings = config(crop=True, flip=True, shift=True)
+    threaded, plain = Pairs(split, settings, 1, threads=3), Pairs(split, settings, 1)
+    # As Keras does: it looks at a batch before the first epoch, and leaves others unused.
+    threaded[0]
+    for number in (0, 1):
+        for one, other in zip(epoch(threaded, number), epoch(plain, number), strict=True):
+            for part, expected in zip(one, other, strict=True):
+                for key in expected:
+                    np.testing.assert_array_equal(part[key], expected[key])
+
+
 def test_batches_come_again_in_any_order(split: Split):
     settings = config(crop=True, flip=True, shift=True)
     straight = epoch(Pairs(split, settings, 1), 3)
@@ -109,6 +121,18 @@ def test_captions_are_the_pictures_own_and_all_are_drawn_alike(split: Split):
         np.testing.assert_allclose(drawn / drawn.sum(), 1 / (extra + 1), atol=0.07)
 
 
+def test_a_persons_pictures_share_their_captions(split: Split):
+    persons = replace(config(), text=replace(config().text, captions_of="instance"))
+    pairs, seen = Pairs(split, persons, 1), set()
+    for number in range(60):
+        for batch in epoch(pairs, number):
+            of_caption = (batch[0]["text"][:, 0] - 1) // 10
+            # The pictures 2n and 2n + 1 are of person n.
+            np.testing.assert_array_equal(of_caption // 2, numbers(batch) // 2)
+            seen |= set(zip(numbers(batch), of_caption, strict=True))
+    assert len(seen) == 2 * PICTURES
+
+
 def test_captions_start_anywhere_only_where_they_may(split: Split):
     left = [batch[0]["text"] for batch in epoch(Pairs(split, config(), 1), 0)]
     assert (np.concatenate(left)[:, 0] > 0).all()
@@ -142,8 +166,8 @@ def test_crops_are_the_recipes_rectangles_of_the_whole_picture(split: Split, squ
         for pixels, picture in zip(batch[0]["image"], numbers(batch), strict=True):
             assert pixels.shape == (SIZE, SIZE, 3)
             height, width = split.shapes[picture]
-            place = list(pairs._order).index(picture)
-            draws = tf.constant(pairs._draws[place, 3:])
+            order, chance = pairs._plan
+            draws = tf.constant(chance[list(order).index(picture), 3:])
             top, left, rows, columns = crop_window(height, width, draws, squash).numpy()
             # On the ramps, the mean tells the middle of a window, the last minus the first its
             # side but for one pixel. They rise by 5 a pixel of 48.

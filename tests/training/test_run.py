@@ -395,7 +395,7 @@ def test_starting_from_a_checkpoint_of_another_architecture_is_refused(
 def test_what_no_stage_can_be_made_of_is_refused_before_anything_is_built(
     scenes: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, changes: dict, words
 ):
-    monkeypatch.setattr(train, "build_model", None)
+    monkeypatch.setattr(train, "starting_model", None)
     expect_mistake(capsys, run_tiny(scenes, tmp_path / "run", **changes), *words)
     assert not (tmp_path / "run").exists()
 

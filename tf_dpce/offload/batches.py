@@ -6,6 +6,7 @@ exactly, in whichever order, and in however many threads, they are made.
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -21,6 +22,10 @@ from tf_dpce.training.assembly import stage_targets
 _CAPTION, _SHIFT, _FLIP, _CROP = 0, 1, 2, 3
 _DRAWS = 7
 
+# Of an epoch: the order of its pictures int64 `[N]`, and the draws of its places float32 `[N, 7]`.
+Plan = tuple[np.ndarray, np.ndarray]
+Batch = tuple[dict[str, np.ndarray], dict[str, Any]]
+
 
 class Pairs(keras.utils.PyDataset):
     """The training pairs of one epoch: each picture once at most, with one caption.
@@ -33,7 +38,7 @@ class Pairs(keras.utils.PyDataset):
         split: of training.
         config: of the run.
         stage: 1 or 2.
-        workers: threads that make batches; 0 or 1 makes them as they are asked for.
+        threads: that make batches ahead; 0 makes each as it is asked for.
 
     Example:
         >>> pairs = Pairs(bundle.split("train"), bundle.config, stage=1)
@@ -41,8 +46,10 @@ class Pairs(keras.utils.PyDataset):
         >>> inputs, targets = pairs[0]
     """
 
-    def __init__(self, split: Split, config: Config, stage: int, workers: int = 1) -> None:
-        super().__init__(workers=workers, max_queue_size=2 * max(1, workers))
+    def __init__(self, split: Split, config: Config, stage: int, threads: int = 0) -> None:
+        # Not by `workers`: what those have made when an epoch ends, Keras 3.15 hands out in the
+        # next one, and then makes all batches of that one besides.
+        super().__init__()
         self.split = split
         self.config = config
         self.stage = stage
@@ -54,24 +61,35 @@ class Pairs(keras.utils.PyDataset):
         by_group = np.argsort(of_caption, kind="stable")
         self._ids = split.ids[by_group]
         self._first = np.searchsorted(of_caption[by_group], np.arange(of_caption.max() + 2))
+        self._pool = ThreadPoolExecutor(threads) if threads else None
+        self._ahead = 2 * threads
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
         """Makes the batches those of an epoch, counted from 0."""
         key = np.random.SeedSequence([self.config.seed, self.stage, epoch])
         chance, pictures = np.random.default_rng(key), len(self.split.instances)
-        self._order = chance.permutation(pictures)
-        self._draws = chance.random((pictures, _DRAWS), np.float32)
+        draws = chance.random((pictures, _DRAWS), np.float32)
+        self._plan: Plan = (chance.permutation(pictures), draws)
+        self._coming: dict[int, Future] = {}
 
     @property
     def num_batches(self) -> int:
         """Steps in an epoch."""
         return len(self.split.instances) // self.batch_size
 
-    def __getitem__(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def __getitem__(self, step: int) -> Batch:
         """Returns the batch of a step of the epoch."""
+        if self._pool is None:
+            return self._batch(self._plan, step)
+        for later in range(step, min(step + self._ahead, self.num_batches)):
+            if later not in self._coming:
+                self._coming[later] = self._pool.submit(self._batch, self._plan, later)
+        return self._coming.pop(step).result()
+
+    def _batch(self, plan: Plan, step: int) -> Batch:
         places = slice(step * self.batch_size, (step + 1) * self.batch_size)
-        rows, draws = self._order[places], self._draws[places]
+        rows, draws = (of_epoch[places] for of_epoch in plan)
         # Keras casts labels to float32: `manifest` has no more classes than that can tell apart.
         ids = self.split.instances[rows].astype(np.int32)
         roles = np.arange(len(ids), dtype=np.int32)
