@@ -96,7 +96,7 @@ def test_any_caption_of_the_person_goes_with_a_picture(
     expected = captions_of(people, encoder)
     assert all(len(texts) == 2 * PICTURES for texts in expected.values())
     for person, texts in expected.items():
-        # 120 draws from 8: that one is missing has a chance of one in a million.
+        # 120 draws from 8 captions: that one is missing has a chance of one in a million.
         assert {text for instance, text in found if instance == person} == texts
     # Resumed in the middle of an epoch, and shared by two workers, it is the same.
     assert drawn(7, steps) == found[7 * 4 :]
