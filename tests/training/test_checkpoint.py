@@ -81,6 +81,21 @@ def test_a_save_that_fails_leaves_the_former_file(tmp_path: Path):
     assert [item.name for item in tmp_path.iterdir()] == ["last.npz"]
 
 
+@pytest.mark.parametrize("lost", [float("nan"), float("inf"), -float("inf"), 2e19])
+def test_weights_that_are_lost_replace_no_checkpoint(tmp_path: Path, lost: float):
+    last, previous = (checkpoint_path(tmp_path, 2, kind) for kind in ("last", "previous"))
+    for step in (1, 2):
+        save_checkpoint(last, variables(step), replace(PROGRESS, step=step), previous)
+    before = [path.read_bytes() for path in (last, previous)]
+    wild = variables(3)
+    wild[0].assign(np.full((2, 3), [1.0, lost, 2.0]))
+    told = "kernel is out of range in stage 2, epoch 4: train anew with a lower --stage2.learning_r"
+    with pytest.raises(UserError, match=told):
+        save_checkpoint(last, wild, PROGRESS, previous)
+    assert [path.read_bytes() for path in (last, previous)] == before
+    assert sorted(last.parent.iterdir()) == [last, previous]
+
+
 def test_the_number_of_a_seed_generator_does_not_matter(tmp_path: Path):
     path = tmp_path / "last.npz"
     generators = [keras.random.SeedGenerator(seed) for seed in (1, 2)]

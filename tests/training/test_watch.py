@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,30 +13,43 @@ import numpy as np
 import pytest
 
 from tests.scenes import SIZE
-from tests.training.kills import history
+from tests.training.kills import arrays, history
 from tests.training.tiny import BATCH, run_tiny
 from tf_dpce.config import LossConfig
 from tf_dpce.data.prepare import prepare
 from tf_dpce.errors import UserError
+from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
 from tf_dpce.training.features import FeatureCache
-from tf_dpce.training.watch import Watch, mean_cosine
+from tf_dpce.training.watch import Watch, mean_cosine, tell_unknown_words
 
 GIVEN = LossConfig(0, 0, 2.0, "ranking", "given", margin=0.5)
 HARDEST = LossConfig(0, 0, 2.0, "ranking", "batch", margin=0.5)
 SOFTMAX = LossConfig(0, 0, 1.0, "contrastive", margin=0.5)
 
 
-def lines_of(loss: LossConfig, *epochs: dict, waited: float = 0.0) -> list[str]:
-    """What is told over epochs with these logs, which it adds to; each lasts 10 seconds."""
-    lines, waiting = [], SimpleNamespace(seconds=0.0)
-    found = Watch(2, loss, waiting, lines.append)
-    for epoch, logs in enumerate(epochs):
-        found.on_epoch_begin(epoch)
-        found._began -= 10
-        waiting.seconds += waited
-        logs["loss"] = 1.0
-        found.on_epoch_end(epoch, logs)
+def lines_of(
+    loss: LossConfig,
+    *epochs: dict,
+    waited: float = 0.0,
+    first: float = 0.0,
+    others: Sequence[float] = (),
+) -> list[str]:
+    """What is told over epochs with these logs, which it adds to.
+
+    The first step waits for `first` of its 10 seconds. Each epoch lasts 10 more, of which its input
+    takes `waited`; `others` are the shares of workers before this one.
+    """
+    lines, waiting, clock = [], SimpleNamespace(seconds=0.0), SimpleNamespace(now=0.0)
+    found = Watch(2, loss, len(epochs), waiting, lines.append, lambda own: [*others, own])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: clock.now)
+        for epoch, logs in enumerate(epochs):
+            found.on_epoch_begin(epoch)
+            for seconds, without in [(10, first), (10, waited)] if epoch == 0 else [(10, waited)]:
+                clock.now, waiting.seconds = clock.now + seconds, waiting.seconds + without
+                found.on_train_batch_end(0, {"loss": 1.0})
+            found.on_epoch_end(epoch, logs)
     return lines
 
 
@@ -51,6 +66,32 @@ def test_a_ranking_loss_at_its_margin_is_told_once(loss: LossConfig, stuck: floa
     assert line.startswith("warning, stage 2, epoch 2: the ranking loss stays at its margin")
     assert lines_of(loss, *[{"pair_loss": 0.9 * stuck}] * 4) == []
     assert lines_of(SOFTMAX, *[{"pair_loss": stuck}] * 4) == []
+
+
+def test_a_stage_of_one_epoch_is_judged_by_it():
+    (line,) = lines_of(GIVEN, {"pair_loss": 0.5})
+    assert "epoch 1: the ranking loss stays at its margin" in line
+    (line,) = lines_of(SOFTMAX, {}, waited=4.0)
+    assert "epoch 1: 40% of the epoch went by without input: " in line
+    # The first step fills the buffers: 9 of its 10 seconds do not count.
+    assert lines_of(SOFTMAX, {}, waited=1.0, first=9.0) == []
+
+
+def test_a_stage_that_is_resumed_does_not_count_its_first_step():
+    waiting, lines = SimpleNamespace(seconds=0.0), []
+    found = Watch(1, SOFTMAX, 5, waiting, lines.append)
+    found.on_epoch_begin(3)
+    found._began = found._marks = (time.monotonic() - 10, -9.0)
+    found.on_train_batch_end(0, {"loss": 1.0})
+    found.on_epoch_end(3, {})
+    assert lines == []
+
+
+def test_a_worker_without_input_is_told_by_the_chief():
+    logs = {}
+    (line,) = lines_of(SOFTMAX, {}, logs, waited=1.0, others=(0.05, 0.4))
+    assert "epoch 2: 40% of the epoch went by without input on worker 1: store smaller" in line
+    assert logs["input_share"] == pytest.approx(0.4, abs=1e-4)
 
 
 def test_embeddings_that_are_alike_are_told():
@@ -70,13 +111,13 @@ def test_an_epoch_without_input_is_told():
 
 def test_the_share_without_input_is_logged():
     logs = {"validation_seconds": 6.0}
-    lines_of(SOFTMAX, logs, waited=0.08)
+    lines_of(SOFTMAX, {}, logs, waited=0.08)
     assert logs["input_share"] == pytest.approx(0.02, abs=1e-4)
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_ends_the_training(loss: float):
-    found = Watch(1, SOFTMAX, SimpleNamespace(seconds=0.0), print)
+    found = Watch(1, SOFTMAX, 3, SimpleNamespace(seconds=0.0), print)
     found.on_epoch_begin(2)
     found.on_train_batch_end(0, {"loss": 3.0})
     with pytest.raises(UserError, match=r"stage 1, epoch 3: .* lower --stage1.learning_rate"):
@@ -100,17 +141,24 @@ def warnings(capsys: pytest.CaptureFixture) -> list[str]:
     return [li for li in capsys.readouterr().out.splitlines() if li.startswith("warning")]
 
 
-def test_a_run_that_diverges_ends_with_one_line_and_a_sound_checkpoint(
-    scenes: Path, tmp_path: Path, capsys
+# Where nothing is written in between, the loss of the next step tells.
+@pytest.mark.parametrize(("minutes", "told"), [(5, "error: the loss is "), (0, "is out of range ")])
+def test_a_run_that_diverges_ends_with_one_line_and_sound_checkpoints(
+    scenes: Path, tmp_path: Path, capsys, minutes: int, told: str
 ):
     run = tmp_path / "run"
-    wild = {"stage2__learning_rate": 1e30, "checkpoint_minutes": 0}
+    wild = {"stage2__learning_rate": 1e30, "checkpoint_minutes": minutes, "stage1__epochs": 1}
     assert run_tiny(scenes, run, **wild) == 1
     # Progress bars come before it.
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("error: the loss is ")
+    assert line.startswith("error: ") and told in line
     assert "in stage 2, epoch 1: train anew with a lower --stage2.learning_rate" in line
     assert {row["stage"] for row in history(run)} == {"1"}
+    checkpoints = sorted((run / "checkpoints").iterdir())
+    assert checkpoints and all("stage1" in path.name for path in checkpoints)
+    for path in checkpoints:
+        for value in arrays(path).values():
+            assert value.dtype != np.float32 or np.abs(value).max() < 1e6
 
 
 def test_a_run_that_waits_for_its_input_says_so(scenes: Path, tmp_path: Path, capsys, monkeypatch):
@@ -166,4 +214,29 @@ def test_captions_of_unknown_words_are_told_before_training(tmp_path: Path, caps
     prepare(list(pairs), data, source="scenes", lowercase=True, vectors=vectors)
     assert run_tiny(data, tmp_path / "run", stage1__epochs=1, stage2__epochs=0) == 0
     (line,) = [li for li in capsys.readouterr().out.splitlines() if "in the vocabulary" in li]
-    assert line.startswith("warning: only ") and "prepare anew" in line
+    assert line.startswith("warning: only ") and "captions of train are" in line
+    assert "prepare anew" in line
+
+
+@pytest.mark.parametrize(
+    ("foreign", "told"),
+    [((), []), (("val",), ["val"]), (("train",), ["train"]), (("train", "val"), ["train"])],
+)
+@pytest.mark.parametrize("judged", [True, False])
+def test_captions_of_another_language_are_told_of_training_and_validation(
+    tmp_path: Path, foreign: tuple[str, ...], told: list[str], judged: bool
+):
+    data, vectors, lines = tmp_path / "data", tmp_path / "vectors.txt", []
+    vectors.write_text("red 0.5 0.5\n")
+    pairs = draw_scenes(tmp_path / "drawn", 0, scene_numbers(4, 2, 2), SIZE)
+    words = {split: "rot" if split in foreign else "red" for split in ("train", "val", "test")}
+    # One word of one training caption is known, or none could be.
+    texts = [replace(p, caption=words[p.split] + " red" * (n == 0)) for n, p in enumerate(pairs)]
+    manifest = prepare(texts, data, source="scenes", vectors=vectors).manifest
+    if not judged:
+        # `prepare` leaves no split without captions; another tool might.
+        empty = replace(manifest.splits["val"], captions=0)
+        manifest = replace(manifest, splits={**manifest.splits, "val": empty})
+        told = [split for split in told if split != "val"]
+    tell_unknown_words(data, manifest, CaptionEncoder(["red"], 4, False), lines.append)
+    assert [line.split(" are in the")[0].rsplit(" ", 1)[1] for line in lines] == told

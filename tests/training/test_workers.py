@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from tests.training.machines import free_ports, tf_config
 from tf_dpce.errors import Stopped, UserError
+from tf_dpce.training.cluster import Cluster
 from tf_dpce.training.joining import joined
 from tf_dpce.training.workers import Workers
 
@@ -36,6 +38,14 @@ def test_a_process_alone_agrees_with_itself(alone: Workers):
     assert alone.any(True) and not alone.any(False)
     value = np.arange(3)
     assert alone.of_chief(value) is value
+
+
+def test_what_each_worker_has_comes_in_their_order(alone: Workers):
+    assert alone.each(0.5) == [0.5]
+    # The second of three, whose sum the others have a part in.
+    strategy = SimpleNamespace(reduce=lambda how, own, axis: own + [0.25, 0.0, 0.75])
+    second = Workers(strategy, Cluster(("a:1", "b:1", "c:1"), 1))
+    assert second.each(0.5) == [0.25, 0.5, 0.75]
 
 
 @pytest.mark.parametrize("error", [UserError("wrong"), Stopped("stopped"), KeyError("bug")])

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from tf_dpce.training.averages import averaged
-from tf_dpce.training.checkpoint import Progress, checkpoint_path, save_checkpoint
+from tf_dpce.training.checkpoint import Progress, checkpoint_path, save_checkpoint, sound_values
 from tf_dpce.training.history import RANKS, History
 from tf_dpce.training.workers import Workers
 
@@ -132,14 +132,17 @@ class Checkpoints(keras.callbacks.Callback):
         self.save()
 
     def save(self) -> None:
-        """Writes the whole state where the run stands; the former checkpoint stays beside it."""
+        """Writes the whole state where the run stands; the former checkpoint stays beside it.
+
+        Raises:
+            UserError: a weight is NaN or infinite; the former checkpoints stay as they are.
+        """
         state = self.state()
         if self.workers.is_chief:
             save_checkpoint(self._path("last"), state, self.progress, self._path("previous"))
         else:
             # Metrics are summed over the workers while all of them read.
-            for variable in state:
-                variable.numpy()
+            sound_values(state, self.progress)
         self._saved = time.monotonic()
 
     def _path(self, kind: str) -> Path:

@@ -18,6 +18,8 @@ from tf_dpce.training.archive import Damaged, opened_arrays, write_arrays
 
 CHECKPOINTS_FOLDER = "checkpoints"
 _META = "progress"
+# Norms and variances square what they are taken of, in float32.
+_LOST = float(np.sqrt(np.finfo(np.float32).max))
 _ANEW = "put a copy back, or train anew with another --run"
 _OTHER_MODEL = "give the options that it was trained with, or put the run's own file back"
 
@@ -108,10 +110,35 @@ def save_checkpoint(
         variables: whose values.
         progress: where the run stands.
         previous: where the file that is replaced is kept, if it shall be.
+
+    Raises:
+        UserError: a value is lost, as `sound_values` says it; nothing is written.
     """
-    arrays = {f"{place:05d} {_stable_path(v)}": v.numpy() for place, v in enumerate(variables)}
+    arrays = sound_values(variables, progress)
     meta = np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)
     write_arrays(path, {_META: meta, **arrays}, previous)
+
+
+def sound_values(variables: Sequence[keras.Variable], progress: Progress) -> dict[str, np.ndarray]:
+    """Returns the values of variables by their place and path.
+
+    Args:
+        variables: to read.
+        progress: where the run stands.
+
+    Raises:
+        UserError: one is NaN, infinite, or so large that its square would be.
+    """
+    arrays = {f"{place:05d} {_stable_path(v)}": v.numpy() for place, v in enumerate(variables)}
+    for name, value in arrays.items():
+        # NaN is not below it either.
+        if value.dtype == np.float32 and not np.all(np.abs(value) < _LOST):
+            stage, epoch = progress.stage, progress.epoch + (progress.step > 0)
+            raise UserError(
+                f"{name.split(' ', 1)[1]} is out of range in stage {stage}, epoch {epoch}: train "
+                f"anew with a lower --stage{stage}.learning_rate"
+            )
+    return arrays
 
 
 def restore_last(

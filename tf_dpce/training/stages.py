@@ -98,7 +98,10 @@ class Stage:
         start, metrics = self._start(network, resume)
         self.heed()
         checkpoints = self._checkpoints(network, start)
-        watch = Watch(self.number, self.settings.loss, self._waiting, self.say)
+        watch = Watch(
+            *(self.number, self.settings.loss, self.settings.epochs),
+            *(self._waiting, self.say, self.workers.each),
+        )
         callbacks = stage_callbacks(
             *(self.run, self.number, stage_losses(self.settings.loss)[1]),
             *(self._validation(network), watch, checkpoints),

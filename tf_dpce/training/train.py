@@ -109,8 +109,8 @@ def train(
         _restore(workers, model, lambda: init_from and find_checkpoint(init_from, "best"))
         encoder = caption_encoder(config, words, manifest.lowercase)
         tell_cut_captions(manifest, encoder.max_length, say)
-        if workers.is_chief and manifest.splits["val"].captions:
-            tell_unknown_words(data, "val", encoder, say)
+        if workers.is_chief:
+            tell_unknown_words(data, manifest, encoder, say)
         with _folder(workers, run, saved, data / VOCABULARY_FILE, resume):
             for number in stages:
                 heed = _heeding(lambda: workers.any(stop()), number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from tf_dpce.config import LossConfig
+from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.waiting import Waiting
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.captions import count_captions
@@ -32,30 +33,47 @@ class Watch(keras.callbacks.Callback):
 
     It stands behind the validation, whose logs it reads, and before the checkpoints, so that none
     is written of a loss that is no number. Each thing is told once a stage. `input_share`, of an
-    epoch's time without its validation that went by waiting for batches, is added to the logs.
+    epoch's time without its validation that went by waiting for batches, is added to the logs: of
+    several workers, that of the one that waits the longest, since all take their steps together.
 
     Args:
         stage: 1 or 2.
         loss: the stage's losses.
+        epochs: of the stage.
         waiting: of the stage's batches.
         say: called with a line.
+        each: returns, of a number that each worker has, all of them in order.
     """
 
     def __init__(
-        self, stage: int, loss: LossConfig, waiting: Waiting, say: Callable[[str], None]
+        self,
+        stage: int,
+        loss: LossConfig,
+        epochs: int,
+        waiting: Waiting,
+        say: Callable[[str], None],
+        each: Callable[[float], Sequence[float]] = lambda own: [own],
     ) -> None:
         super().__init__()
         self.stage = stage
         self.loss = loss
+        self.epochs = epochs
         self.waiting = waiting
         self.say = say
+        self.each = each
         self._told: set[str] = set()
+        self._started = False
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch + 1
-        self._began, self._waited = time.monotonic(), self.waiting.seconds
+        # The first epoch says little, but of a stage that has no other one.
+        self._judged = epoch > 0 or self.epochs == 1
+        self._began = self._marks = (time.monotonic(), self.waiting.seconds)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if not self._started:
+            # The first step fills the buffers and is traced: what is judged begins behind it.
+            self._started, self._marks = True, (time.monotonic(), self.waiting.seconds)
         loss = float(logs["loss"])
         if not math.isfinite(loss):
             raise UserError(
@@ -73,7 +91,7 @@ class Watch(keras.callbacks.Callback):
         # Two hinges a row, each at the margin; where half of the rows lend negatives, they are 0.
         margin = self.loss.margin * (1 if self.loss.lends_negatives else 2)
         is_ranking = self.loss.pair > 0 and self.loss.pair_loss == "ranking"
-        if is_ranking and self._epoch > 1 and logs.get("pair_loss", 0.0) >= _STUCK * margin:
+        if is_ranking and self._judged and logs.get("pair_loss", 0.0) >= _STUCK * margin:
             self._tell(
                 "stuck",
                 f"the ranking loss stays at its margin ({logs['pair_loss']:.3f} of {margin:g}): "
@@ -90,16 +108,23 @@ class Watch(keras.callbacks.Callback):
             )
 
     def _tell_starved(self, logs: dict[str, Any]) -> None:
-        spent = time.monotonic() - self._began - logs.get("validation_seconds", 0.0)
-        share = (self.waiting.seconds - self._waited) / max(spent, 1e-9)
-        logs["input_share"] = round(share, 4)
-        # The first epoch fills the buffers and traces the step.
-        if self._epoch > 1 and share >= _STARVED:
+        validated = logs.get("validation_seconds", 0.0)
+        logs["input_share"] = round(max(self.each(self._share(self._began, validated))), 4)
+        shares = self.each(self._share(self._marks, validated))
+        share = max(shares)
+        if self._judged and share >= _STARVED:
+            where = f" on worker {shares.index(share)}" if len(shares) > 1 else ""
             self._tell(
                 "starved",
-                f"{share:.0%} of the epoch went by without input: store smaller pictures, use a "
-                f"faster disk or more cores, or train stage 1 with --stage1.trunk cached",
+                f"{share:.0%} of the epoch went by without input{where}: store smaller pictures, "
+                "use a faster disk or more cores, or train stage 1 with --stage1.trunk cached",
             )
+
+    def _share(self, marks: tuple[float, float], validated: float) -> float:
+        """Returns how much of the time since then went by without input."""
+        began, waited = marks
+        spent = time.monotonic() - began - validated
+        return (self.waiting.seconds - waited) / max(spent, 1e-9)
 
     def _tell(self, what: str, line: str) -> None:
         if what not in self._told:
@@ -117,14 +142,25 @@ def mean_cosine(vectors: np.ndarray) -> float:
 
 
 def tell_unknown_words(
-    data: Path, split: str, encoder: CaptionEncoder, say: Callable[[str], None]
+    data: Path, manifest: Manifest, encoder: CaptionEncoder, say: Callable[[str], None]
 ) -> None:
-    """Tells where a vocabulary knows few of the words of a split's captions."""
-    known = count_captions(data, split, encoder).coverage()
-    if known["known_words"] < _KNOWN_WORDS:
+    """Tells where a vocabulary knows few of the words of the captions, in training or validation.
+
+    Training captions make the vocabulary, less what has no vector where `prepare` was given some:
+    it has counted what is left. A run that this one starts from has the same vocabulary.
+
+    Args:
+        data: folder of prepared data.
+        manifest: of that folder.
+        encoder: of captions.
+        say: called with a line.
+    """
+    remedy = "prepare anew, with --lowercase, without --vectors, or with vectors of this language"
+    known, split = 100 * manifest.vocabulary_coverage, "train"
+    if known >= _KNOWN_WORDS and manifest.splits["val"].captions:
+        known, split = count_captions(data, "val", encoder).coverage()["known_words"], "val"
+    if known < _KNOWN_WORDS:
         say(
-            f"warning: only {known['known_words']:.0f} % of the words in the captions of {split} "
-            f"are in the vocabulary, and {known['captions_without_known_word']:.0f} % of the "
-            "captions have none: prepare anew, with --lowercase, without --vectors, or with "
-            "vectors of this language"
+            f"warning: only {known:.0f} % of the words in the captions of {split} are in the "
+            f"vocabulary: {remedy}"
         )

@@ -65,6 +65,14 @@ class Workers:
             return value
         return self._sum(tf.constant(value if self.is_chief else np.zeros_like(value))).numpy()
 
+    def each(self, value: float) -> list[float]:
+        """Returns what each of the workers has, in their order."""
+        if self.count == 1:
+            return [value]
+        own = np.zeros(self.count, np.float32)
+        own[self.index] = value
+        return self._counts(tf.constant(own)).numpy().tolist()
+
     def share(self, variables: Sequence[keras.Variable]) -> None:
         """Gives variables on all workers the values that they have on the chief."""
         for variable in variables if self.count > 1 else ():
