@@ -26,3 +26,18 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", folder], check=True)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """A folder that refuses to be written to: by its permissions, or for root by a mount."""
+    if os.geteuid() == 0:
+        with mounted(folder, "ro"):
+            yield
+        return
+    before = folder.stat().st_mode
+    folder.chmod(0o555)
+    try:
+        yield
+    finally:
+        folder.chmod(before)

@@ -6,26 +6,16 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import keras
-import numpy as np
 import pytest
 
-from tests.mounts import mounted
 from tf_dpce.config import Config, StageConfig, from_dict, to_dict
 from tf_dpce.errors import UserError
 from tf_dpce.files import write_json
-from tf_dpce.training.checkpoint import (
-    Progress,
-    checkpoint_path,
-    restore_checkpoint,
-    save_checkpoint,
-)
 from tf_dpce.training.checks import (
     check_folder,
     check_origin,
     check_sampling,
     check_stages,
-    told_to_resume,
 )
 
 GIVEN = {"pair": 1.0, "pair_loss": "ranking", "negatives": "given"}
@@ -142,34 +132,6 @@ def test_such_a_folder_may_also_be_resumed(tmp_path: Path):
     assert check_folder(run_of(tmp_path), SAVED, resume=True) is True
     with pytest.raises(UserError, match="missing is not a run"):
         check_folder(tmp_path / "missing", SAVED, resume=True)
-
-
-@pytest.mark.parametrize("inner", ["", "checkpoints"])
-def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path, inner: str):
-    (run_of(tmp_path) / inner).mkdir(exist_ok=True)
-    with mounted(tmp_path / inner, "ro"):
-        with pytest.raises(UserError, match="cannot be written to: make it writable"):
-            check_folder(tmp_path, SAVED, resume=True)
-
-
-def test_a_disk_that_fills_is_told_with_its_remedy(tmp_path: Path):
-    last, previous = (checkpoint_path(tmp_path, 1, kind) for kind in ("last", "previous"))
-    kept = Progress(1, 0, 5, -1.0)
-    last.parent.mkdir()
-    large = [keras.Variable(np.zeros(40_000, "float32"), name="large")]  # 156 KiB
-    with mounted(last.parent, "size=400k"):
-        save_checkpoint(last, large, Progress(1, 0, 4, -1.0), previous)
-        save_checkpoint(last, large, kept, previous)
-        told = f"cannot write {last}: No space left on device: make room there, .* --resume"
-        with pytest.raises(UserError, match=told), told_to_resume(tmp_path):
-            save_checkpoint(last, large, Progress(1, 0, 6, -1.0), previous)
-        assert restore_checkpoint(last, large)[0] == kept, "the former one is whole"
-        assert sorted(i.name for i in last.parent.iterdir()) == [last.name, previous.name]
-
-
-def test_other_faults_are_left_alone(tmp_path: Path):
-    with pytest.raises(FileNotFoundError), told_to_resume(tmp_path):
-        (tmp_path / "missing").read_text()
 
 
 def test_a_folder_with_anything_else_is_refused(tmp_path: Path):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +10,10 @@ from tf_dpce.config import Config, from_dict, to_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.files import is_aside, sha256_file
-from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
 from tf_dpce.training.history import HISTORY_FILE, read_history
 from tf_dpce.training.optimizers import MAX_DECAY
 from tf_dpce.training.run import CONFIG_FILE, TRAIN_DIGEST, read_config
-
-_ROOM, _RIGHT = "make room there", "make the folder writable"
-_REMEDIES = {
-    errno.EDQUOT: _ROOM,
-    errno.EFBIG: "raise the limit of a file's size",
-    errno.ENOSPC: _ROOM,
-    errno.EACCES: _RIGHT,
-    errno.EPERM: _RIGHT,
-    errno.EROFS: _RIGHT,
-}
+from tf_dpce.training.writing import check_writable
 
 
 def check_stages(config: Config, numbers: Sequence[int], pictures: int, replicas: int) -> None:
@@ -114,12 +101,7 @@ def check_folder(run: Path, saved: Mapping[str, Mapping[str, Any]], resume: bool
     Raises:
         UserError: one of these, or a folder that cannot be written to.
     """
-    folders = (run, run / CHECKPOINTS_FOLDER)
-    for folder in filter(Path.exists, folders):
-        if not os.access(folder, os.W_OK):
-            raise UserError(
-                f"{folder} cannot be written to: make it writable, or choose another --run"
-            )
+    check_writable(run)
     # A start that was killed leaves the vocabulary, which stands before `config.json`.
     names = {item.name for item in run.iterdir()} if run.exists() else {CONFIG_FILE}
     begun = any(name != VOCABULARY_FILE and not is_aside(name) for name in names)
@@ -128,27 +110,6 @@ def check_folder(run: Path, saved: Mapping[str, Mapping[str, Any]], resume: bool
     elif run.exists() and begun:
         raise UserError(f"{run} is not empty: go on with --resume, or choose another --run")
     return resume and begun
-
-
-@contextmanager
-def told_to_resume(run: Path) -> Iterator[None]:
-    """Says of a disk that fills, or can no longer be written to, how to go on.
-
-    Args:
-        run: folder of the run that is trained during the block.
-
-    Raises:
-        UserError: it happened; the run's former checkpoint is whole.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _REMEDIES:
-            raise
-        raise UserError(
-            f"cannot write {error.filename or run}: {error.strerror}: {_REMEDIES[error.errno]}, "
-            "then go on from the last checkpoint with --resume"
-        ) from None
 
 
 def check_origin(folder: Path, data: Mapping[str, Any]) -> None:

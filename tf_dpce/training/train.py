@@ -34,7 +34,6 @@ from tf_dpce.training.checks import (
     check_sampling,
     check_stages,
     check_vocabulary,
-    told_to_resume,
 )
 from tf_dpce.training.features import Bar, Report, silent_bar
 from tf_dpce.training.joining import joined
@@ -44,6 +43,7 @@ from tf_dpce.training.stages import Stage
 from tf_dpce.training.strategy import describe, make_strategy
 from tf_dpce.training.watch import tell_unknown_words
 from tf_dpce.training.workers import Workers
+from tf_dpce.training.writing import told_to_resume
 
 Say = Callable[[str], None]
 
@@ -201,7 +201,7 @@ def _folder(
 ) -> Iterator[None]:
     """Keeps the folder of a run open on the chief; the others have none."""
     with ExitStack() as held:
-        with workers.together():
+        with workers.together(), told_to_resume(run):
             if workers.is_chief:
                 run.mkdir(parents=True, exist_ok=True)
                 held.enter_context(sole_writer(run))
