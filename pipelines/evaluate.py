@@ -70,7 +70,7 @@ def run(arguments: Namespace) -> None:
     data, split, protocol = arguments.data, arguments.split, arguments.protocol
     protocol_named(protocol)
     split_named(data, split)
-    trained = load_run(arguments.run, arguments.checkpoint)
+    trained = load_run(arguments.run, arguments.checkpoint, print)
     sizes = tuple(dict.fromkeys(arguments.sizes))
     views = Views(*(arguments.flip, sizes, arguments.whole, arguments.shifts, arguments.float16))
     # Before the long work: a training that still runs may put another best in its place.

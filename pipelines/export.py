@@ -50,7 +50,7 @@ def run(arguments: Namespace) -> None:
     from tf_dpce.training.run import load_run
 
     check_name(arguments.to)
-    trained = load_run(arguments.run, arguments.checkpoint)
+    trained = load_run(arguments.run, arguments.checkpoint, print)
     squash = trained.config.image.squash
     sizes = (arguments.size,) if arguments.size else ()
     views = Views(arguments.flip, sizes, float16=arguments.float16)

@@ -44,7 +44,8 @@ def build_parser(argv: Sequence[str] | None = None) -> ArgumentParser:
 def run(arguments: Namespace) -> None:
     """Trains, and names what it leaves behind."""
     values = {k: v for k, v in arguments.as_dict().items() if k not in _OWN_OPTIONS}
-    if arguments.stage == 2 and arguments.init_from is None:
+    # A run that goes on has weights of its own; `train` says where it has none yet.
+    if arguments.stage == 2 and arguments.init_from is None and not arguments.resume:
         raise UserError("--stage 2 needs --init-from RUN, the run of stage 1")
 
     config = from_dict(values)

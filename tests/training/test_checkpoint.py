@@ -16,12 +16,11 @@ from tf_dpce.training.checkpoint import (
     Progress,
     check_own,
     checkpoint_path,
-    find_checkpoint,
     read_progress,
     restore_checkpoint,
-    restore_last,
     save_checkpoint,
 )
+from tf_dpce.training.kept import find_checkpoint, restore_last
 
 PROGRESS = Progress(stage=2, epoch=3, step=17, best_rsum=123.25)
 START = Progress(stage=1, epoch=0, step=0, best_rsum=-1.0, run="own")
@@ -207,6 +206,21 @@ def test_a_damaged_last_one_gives_way_to_the_one_before(tmp_path: Path):
     assert str(last) in line and "damaged" in line and "stage1-previous.npz" in line
     # From now on it is the last one: the damaged one never takes its place.
     assert resumed(tmp_path) == (2, []) and not previous.exists()
+
+
+def test_a_damaged_last_one_gives_way_where_a_run_is_judged_too(tmp_path: Path):
+    last, previous = keep_two(tmp_path)
+    said: list[str] = []
+    assert find_checkpoint(tmp_path, "last", said.append) == last and said == []
+    last.write_bytes(last.read_bytes()[:-200])
+    assert find_checkpoint(tmp_path, "last", said.append) == previous
+    (line,) = said
+    assert str(last) in line and "going on with the one before, stage1-previous.npz" in line
+    # Who only reads leaves both where they are: a run may be going on there.
+    assert last.exists() and previous.exists()
+    previous.unlink()
+    with pytest.raises(UserError, match="stage1-last.npz is damaged: .* no older one"):
+        find_checkpoint(tmp_path, "last")
 
 
 def test_a_kill_between_two_renames_loses_nothing(tmp_path: Path):

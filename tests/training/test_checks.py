@@ -146,6 +146,19 @@ def test_a_run_goes_on_with_what_it_began_with(tmp_path: Path):
         check_folder(tmp_path, SAVED | {"config": {"seed": 1}}, resume=True)
 
 
+def test_a_run_may_go_on_with_what_changes_none_of_its_weights(tmp_path: Path):
+    run_of(tmp_path)
+    often = SAVED | {"config": to_dict(replace(Config(), checkpoint_minutes=1.0))}
+    assert check_folder(tmp_path, often, resume=True)
+    moved = to_dict(replace(Config(), weights="/moved.h5", vectors="/moved.npz"))
+    # Without a checkpoint they are what it begins with.
+    with pytest.raises(UserError, match="differs in vectors, weights: resume with the same opt"):
+        check_folder(tmp_path, SAVED | {"config": moved}, resume=True)
+    assert check_folder(tmp_path, SAVED | {"config": moved}, resume=True, held=True)
+    with pytest.raises(UserError, match="differs in seed:"):
+        check_folder(tmp_path, SAVED | {"config": moved | {"seed": 1}}, resume=True, held=True)
+
+
 def test_keys_that_an_earlier_version_lacked_have_their_defaults(tmp_path: Path):
     now = SAVED | {"config": to_dict(Config())}
     assert check_folder(run_of(tmp_path), now, resume=True)

@@ -9,6 +9,7 @@ import pytest
 
 from pipelines import evaluate
 from tests.training.tiny import run_tiny
+from tf_dpce.files import read_json, sha256_file
 
 FIRST = {"stage1__epochs": 1, "stage2__epochs": 0}
 
@@ -62,6 +63,21 @@ def test_a_vocabulary_of_other_data_is_refused_before_anything_is_written(
     status = run_tiny(data, tmp_path / "run", **FIRST)
     expect_mistake(capsys, status, str(path), "not the vocabulary", "run prepare again")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before_where_it_is_judged(
+    scenes: Path, finished: Path, tmp_path: Path, capsys
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    last = run / "checkpoints" / "stage2-last.npz"
+    flip_a_byte(last)
+    options = ["--run", str(run), "--data", str(scenes), "--split", "test", "--checkpoint", "last"]
+    assert evaluate.main(options) == 0
+    out = capsys.readouterr().out
+    assert f"{last} is damaged: its checksum is another: going on with the one before, " in out
+    (saved,) = run.glob("metrics-*.json")
+    previous = run / "checkpoints" / "stage2-previous.npz"
+    assert read_json(saved)["checkpoint_sha256"] == sha256_file(previous)
 
 
 @pytest.fixture(scope="module")

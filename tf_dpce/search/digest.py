@@ -8,7 +8,7 @@ from pathlib import Path
 from tf_dpce.data.manifest import VOCABULARY_FILE
 from tf_dpce.export.versions import MODEL_FILE, find_version
 from tf_dpce.files import sha256_file, sha256_lines
-from tf_dpce.training.checkpoint import find_checkpoint
+from tf_dpce.training.kept import find_checkpoint
 from tf_dpce.training.run import CONFIG_FILE
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ CHECKPOINTS_FOLDER = "checkpoints"
 _META = "progress"
 # Norms and variances square what they are taken of, in float32.
 _LOST = float(np.sqrt(np.finfo(np.float32).max))
-_ANEW = "put a copy back, or train anew with another --run"
+ANEW = "put a copy back, or train anew with another --run"
 _OTHER_MODEL = "give the options that it was trained with, or put the run's own file back"
 
 
@@ -51,26 +50,6 @@ def checkpoint_path(run: Path, stage: int, kind: str) -> Path:
     return run / CHECKPOINTS_FOLDER / f"stage{stage}-{kind}.npz"
 
 
-def find_checkpoint(run: Path, kind: str) -> Path:
-    """Returns the checkpoint that a run is judged, exported and gone on from by.
-
-    "best" is, of the stages' best, the one with the higher rsum on the validation split (of
-    equals the later one); "last" is that of the latest stage.
-
-    Raises:
-        UserError: no stage has one yet, or one of them is damaged.
-    """
-    # A kill between two renames leaves a stage without a last one for a moment.
-    kinds = ("last", "previous") if kind == "last" else (kind,)
-    paths = [checkpoint_path(run, stage, name) for stage in (2, 1) for name in kinds]
-    found = [path for path in paths if path.exists()]
-    if not found:
-        raise _missing(checkpoint_path(run, 1, kind))
-    if kind == "last" or len(found) == 1:
-        return found[0]
-    return max(found, key=lambda path: read_progress(path).best_rsum)
-
-
 def read_progress(path: Path) -> Progress:
     """Returns where the run stood when a checkpoint was written.
 
@@ -94,7 +73,7 @@ def check_own(path: Path, start: Progress) -> None:
     try:
         _check_own(path, read_progress(path), start)
     except Damaged as damage:
-        raise UserError(f"{damage}: {_ANEW}") from None
+        raise UserError(f"{damage}: {ANEW}") from None
 
 
 def save_checkpoint(
@@ -141,43 +120,6 @@ def sound_values(variables: Sequence[keras.Variable], progress: Progress) -> dic
     return arrays
 
 
-def restore_last(
-    run: Path, start: Progress, variables: Sequence[keras.Variable], say: Callable[[str], None]
-) -> tuple[Progress, list[np.ndarray]] | None:
-    """Does what `restore_checkpoint` does with a stage's last checkpoint that is whole.
-
-    Args:
-        run: folder of the run.
-        start: the beginning of the stage.
-        variables: to restore.
-        say: called with a line where the last one is damaged.
-
-    Returns:
-        The progress and the values left over, or None where the stage has no checkpoint yet.
-
-    Raises:
-        UserError: none is whole, or they are of another run or stage, or of a model with other
-            variables.
-    """
-    last, previous = (checkpoint_path(run, start.stage, kind) for kind in ("last", "previous"))
-    if last.exists():
-        try:
-            return restore_checkpoint(last, variables, start)
-        except Damaged as damage:
-            if not previous.exists():
-                raise UserError(f"{damage}; there is no older one: {_ANEW}") from None
-            say(f"{damage}: going on from the one before, {previous.name}")
-    elif not previous.exists():
-        return None
-    try:
-        restored = restore_checkpoint(previous, variables, start)
-    except Damaged as damage:
-        raise UserError(f"{damage}, and so is {last.name}: {_ANEW}") from None
-    # The next one to be saved must not push a damaged one over this.
-    os.replace(previous, last)
-    return restored
-
-
 def restore_checkpoint(
     path: Path, variables: Sequence[keras.Variable], start: Progress | None = None
 ) -> tuple[Progress, list[np.ndarray]]:
@@ -203,6 +145,11 @@ def restore_checkpoint(
         return progress, [arrays[name] for name in names[len(variables) :]]
 
 
+def missing(path: Path) -> UserError:
+    """Returns what to say of a checkpoint that is not there."""
+    return UserError(f"{path} does not exist: has the run been trained that far?")
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     """Yields a checkpoint's arrays; whatever is wrong with the file becomes one line."""
@@ -210,11 +157,7 @@ def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
         with opened_arrays(path) as arrays:
             yield arrays
     except FileNotFoundError:
-        raise _missing(path) from None
-
-
-def _missing(path: Path) -> UserError:
-    return UserError(f"{path} does not exist: has the run been trained that far?")
+        raise missing(path) from None
 
 
 def _progress(arrays: np.lib.npyio.NpzFile) -> Progress:

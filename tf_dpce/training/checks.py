@@ -15,6 +15,10 @@ from tf_dpce.training.optimizers import MAX_DECAY
 from tf_dpce.training.run import CONFIG_FILE, TRAIN_DIGEST, read_config
 from tf_dpce.training.writing import check_writable
 
+# Keys that a run may go on with others of: always, and where a checkpoint holds its weights.
+_FREE = {"checkpoint_minutes"}
+_FIRST_WEIGHTS = {"weights", "vectors"}
+
 
 def check_stages(config: Config, numbers: Sequence[int], pictures: int, replicas: int) -> None:
     """Refuses stages without an epoch, and batches that the data or the losses cannot fill.
@@ -85,7 +89,9 @@ def check_vocabulary(data: Path, manifest: Manifest) -> None:
         )
 
 
-def check_folder(run: Path, saved: Mapping[str, Mapping[str, Any]], resume: bool) -> bool:
+def check_folder(
+    run: Path, saved: Mapping[str, Mapping[str, Any]], resume: bool, held: bool = False
+) -> bool:
     """Refuses a folder that a new run cannot have, or that is not of the run to go on with.
 
     What is being written there, or was when a process was killed, does not count.
@@ -94,6 +100,7 @@ def check_folder(run: Path, saved: Mapping[str, Mapping[str, Any]], resume: bool
         run: the folder.
         saved: what `config.json` shall hold.
         resume: whether to go on.
+        held: whether it goes on from a checkpoint, which holds all weights.
 
     Returns:
         Whether there is something to go on with: not where a start was killed at once.
@@ -102,28 +109,37 @@ def check_folder(run: Path, saved: Mapping[str, Mapping[str, Any]], resume: bool
         UserError: one of these, or a folder that cannot be written to.
     """
     check_writable(run)
-    # A start that was killed leaves the vocabulary, which stands before `config.json`.
+    # A start that was killed leaves the vocabulary, which stands before `config.json`. What is not
+    # there at all cannot be gone on with.
     names = {item.name for item in run.iterdir()} if run.exists() else {CONFIG_FILE}
     begun = any(name != VOCABULARY_FILE and not is_aside(name) for name in names)
     if resume and begun:
-        _check_same(run, saved)
+        _check_same(run, saved, held)
     elif run.exists() and begun:
         raise UserError(f"{run} is not empty: go on with --resume, or choose another --run")
     return resume and begun
 
 
-def check_origin(folder: Path, data: Mapping[str, Any]) -> None:
-    """Refuses to start from a run of other data.
+def check_origin(folder: Path | None, data: Mapping[str, Any], needed: bool = False) -> None:
+    """Refuses to start from a run of other data, or from none where one is needed.
 
     Its word vectors and its classifier know words and pictures by their numbers.
 
     Args:
-        folder: of the run to start from.
+        folder: of the run to start from, if there is one.
         data: what the new run keeps of its own data.
+        needed: whether there must be one.
 
     Raises:
         UserError: it is no run, or words or pictures have other numbers there.
     """
+    if folder is None:
+        if needed:
+            raise UserError(
+                "the stage has no checkpoint to go on from yet: give --init-from RUN, the run of "
+                "stage 1"
+            )
+        return
     before = _read_known(folder)["data"]
     for key, what in (
         ("vocabulary_sha256", "another vocabulary"),
@@ -159,13 +175,16 @@ def _check_batch(config: Config, number: int, pictures: int, replicas: int) -> N
         )
 
 
-def _check_same(run: Path, saved: Mapping[str, Mapping[str, Any]]) -> None:
-    """A run can only go on with what it began with."""
+def _check_same(run: Path, saved: Mapping[str, Mapping[str, Any]], held: bool) -> None:
+    """A run can only go on with what it began with, but for what changes nothing in its weights."""
+    free = _FREE | (_FIRST_WEIGHTS if held else set())
     # A run of an earlier version lacks keys that it had no use for: their defaults change nothing.
     known = _read_known(run)
     before = {**known, "config": to_dict(from_dict(known["config"]))}
     for part, remedy in (("config", "options"), ("data", "prepared data")):
-        differing = sorted(k for k, v in saved[part].items() if before[part].get(k) != v)
+        differing = sorted(
+            k for k, v in saved[part].items() if before[part].get(k) != v and k not in free
+        )
         if differing:
             raise UserError(
                 f"{run / CONFIG_FILE} differs in {', '.join(differing)}: resume with the same "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.build import build_model, caption_encoder
-from tf_dpce.training.checkpoint import find_checkpoint, restore_checkpoint
+from tf_dpce.training.checkpoint import restore_checkpoint
+from tf_dpce.training.kept import find_checkpoint
 
 CONFIG_FILE = "config.json"
 TRAIN_DIGEST = "train_digest"
@@ -42,8 +44,15 @@ class Run:
     checkpoint: Path
 
 
-def load_run(folder: Path, checkpoint: str = "best") -> Run:
+def load_run(
+    folder: Path, checkpoint: str = "best", say: Callable[[str], None] = lambda line: None
+) -> Run:
     """Loads a run with its best weights, or the last ones, as `find_checkpoint` picks them.
+
+    Args:
+        folder: of the run.
+        checkpoint: "best" or "last".
+        say: called with a line where the last one is damaged.
 
     Raises:
         UserError: no run, no checkpoint, or a vocabulary that is not the run's.
@@ -56,7 +65,7 @@ def load_run(folder: Path, checkpoint: str = "best") -> Run:
             f"{folder / VOCABULARY_FILE} is not the vocabulary that the run was trained with: "
             "put the run's own file back"
         )
-    path = find_checkpoint(folder, checkpoint)
+    path = find_checkpoint(folder, checkpoint, say)
     # The checkpoint holds the trunk too: its own weights need not be at hand.
     model = build_model(replace(config, weights="none"), len(words), provenance["num_instances"])
     restore_checkpoint(path, model.variables)

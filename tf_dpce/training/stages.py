@@ -35,8 +35,9 @@ from tf_dpce.training.callbacks import (
     stage_callbacks,
 )
 from tf_dpce.training.captions import encode_captions
-from tf_dpce.training.checkpoint import Progress, check_own, checkpoint_path, restore_last
+from tf_dpce.training.checkpoint import Progress, check_own, checkpoint_path
 from tf_dpce.training.features import Bar, FeatureCache, cached_features
+from tf_dpce.training.kept import restore_last
 from tf_dpce.training.mining import Candidates
 from tf_dpce.training.network import stage_network, supervised
 from tf_dpce.training.parts import fit_part, parts_left

@@ -24,8 +24,8 @@ from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.build import build_model, caption_encoder, load_vectors
 from tf_dpce.training.checkpoint import (
     CHECKPOINTS_FOLDER,
+    Progress,
     checkpoint_path,
-    find_checkpoint,
     restore_checkpoint,
 )
 from tf_dpce.training.checks import (
@@ -37,8 +37,9 @@ from tf_dpce.training.checks import (
 )
 from tf_dpce.training.features import Bar, Report, silent_bar
 from tf_dpce.training.joining import joined
+from tf_dpce.training.kept import find_checkpoint, has_last, restore_last
 from tf_dpce.training.precision import in_own_precision
-from tf_dpce.training.run import CONFIG_FILE, provenance
+from tf_dpce.training.run import CONFIG_FILE, provenance, run_digest
 from tf_dpce.training.stages import Stage
 from tf_dpce.training.strategy import describe, make_strategy
 from tf_dpce.training.watch import tell_unknown_words
@@ -96,22 +97,31 @@ def train(
         with workers.together():
             manifest = _checked_data(config, data, stages, workers.strategy)
             saved = {"config": to_dict(config), "data": provenance(manifest)}
+            first = next(number for number in stages if config.stage(number).epochs)
+            held = workers.is_chief and resume and has_last(run, first)
             if workers.is_chief:
-                resume = check_folder(run, saved, resume)
-                if init_from is not None:
-                    check_origin(init_from, saved["data"])
+                needed = resume and tuple(stages) == (2,)
+                resume = check_folder(run, saved, resume, held)
+                if not held:
+                    check_origin(init_from, saved["data"], needed)
         _check_alike(workers, config, saved["data"], stages)
-        resume = bool(workers.of_chief(np.array(resume, np.int32)))
+        resume, held = workers.of_chief(np.array([resume, held], np.int32)).astype(bool).tolist()
 
         say(f"{describe(workers.strategy)}, seed {config.seed}")
         words = tuple(read_vocabulary(data / VOCABULARY_FILE))
-        model = _build(config, words, manifest, workers, say)
-        _restore(workers, model, lambda: init_from and find_checkpoint(init_from, "best"))
+        # The checkpoint holds all weights: the files that they once came from need not be there.
+        origin = None if held else init_from
+        files = replace(config, weights="none", vectors=None) if held else config
+        model = _build(files, words, manifest, workers, say)
+        _restore(workers, model, lambda: origin and find_checkpoint(origin, "best"))
         encoder = caption_encoder(config, words, manifest.lowercase)
         tell_cut_captions(manifest, encoder.max_length, say)
         if workers.is_chief:
             tell_unknown_words(data, manifest, encoder, say)
-        with _folder(workers, run, saved, data / VOCABULARY_FILE, resume):
+        with _folder(workers, run, saved, data / VOCABULARY_FILE, resume, held):
+            if held:
+                # Before the stage, which knows its cached features by the weights of the trunk.
+                _recall(workers, model, run, first, say)
             for number in stages:
                 heed = _heeding(lambda: workers.any(stop()), number)
                 # Only the worker that caches features could ask the others meanwhile.
@@ -195,20 +205,34 @@ def _restore(workers: Workers, model: DualPath, path: Callable[[], Path | None])
     workers.share(model.variables)
 
 
+def _recall(workers: Workers, model: DualPath, run: Path, stage: int, say: Say) -> None:
+    """Gives all workers the weights that the chief's last checkpoint of a stage holds."""
+    with workers.together():
+        if workers.is_chief:
+            start = Progress(stage, 0, 0, -1.0, run_digest(run))
+            restore_last(run, start, model.variables, say)
+    workers.share(model.variables)
+
+
 @contextmanager
 def _folder(
-    workers: Workers, run: Path, saved: dict[str, dict], vocabulary: Path, resume: bool
+    workers: Workers,
+    run: Path,
+    saved: dict[str, dict],
+    vocabulary: Path,
+    resume: bool,
+    held: bool,
 ) -> Iterator[None]:
     """Keeps the folder of a run open on the chief; the others have none."""
-    with ExitStack() as held:
+    with ExitStack() as stack:
         with workers.together(), told_to_resume(run):
             if workers.is_chief:
                 run.mkdir(parents=True, exist_ok=True)
-                held.enter_context(sole_writer(run))
+                stack.enter_context(sole_writer(run))
                 for folder in (run, run / CHECKPOINTS_FOLDER):
                     remove_stale(folder)
                 # Again: until here another process could write there.
-                check_folder(run, saved, resume)
+                check_folder(run, saved, resume, held)
                 if not resume:
                     _write_folder(run, saved, vocabulary)
         yield
