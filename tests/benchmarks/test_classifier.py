@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.benchmarks.rows import check_rows
 from tf_dpce.benchmarks import classifier
 from tf_dpce.benchmarks.timing import Row
 from tf_dpce.config import Config
+from tf_dpce.model import RowClassifier
+from tf_dpce.training.sampling import SampledDualPath
 
 
 def measured(*sizes: int) -> dict[str, Row]:
@@ -21,11 +24,37 @@ def test_each_size_is_compared_with_the_smallest_and_with_the_exact_classifier()
     assert rows["sampled, 200"].ratio.median == 1
     assert rows["sampled, 400"].ratio.to == "sampled, 200"
     assert rows["exact, 400"].ratio.to == "sampled, 400"
+    for name in ("sampled, 200", "sampled, 400"):
+        assert rows[f"{name}: rows and slots moved"].ratio.to == name
+        assert rows[f"{name}: all rows settled"].ratio.to == name
+        assert rows[f"{name}: all rows settled"].unit == "ms an epoch"
     # Rows and momentum there and back, and 4 + 4 logits a class there and back, of 4 bytes each:
     # of the drawn ones and the batch's, or of all.
     for name, classes in (("sampled, 200", 24), ("sampled, 400", 24), ("exact, 200", 200)):
         moved = classes * (4 * 16 + 4 * 4) * 4 / 2**20
         assert rows[f"{name}: must move"].median == pytest.approx(moved)
+
+
+def test_what_is_moved_and_settled_stays_as_it_is(monkeypatch: pytest.MonkeyPatch):
+    kept = {}
+    sample_from = SampledDualPath.sample_from
+
+    def keep(network: SampledDualPath, classifier: RowClassifier, *more: object) -> None:
+        sample_from(network, classifier, *more)
+        kept.update(rows=classifier.rows, store=network.store)
+
+    monkeypatch.setattr(SampledDualPath, "sample_from", keep)
+    acts = classifier.classifier_acts(200, 20, 16, 4, 0)
+    acts["step"]()
+    acts["settle"]()
+    before = [v.numpy() for v in (kept["rows"], *kept["store"].variables)]
+    for act in ("move", "settle"):
+        acts[act]()
+        after = [v.numpy() for v in (kept["rows"], *kept["store"].variables)]
+        for one, two in zip(before, after, strict=True):
+            np.testing.assert_array_equal(one, two)
+    # Then a step finds all rows up to date.
+    assert np.isfinite(acts["step"]())
 
 
 def test_what_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch):

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.benchmarks.rows import check_rows
 from tests.benchmarks.test_mining import TOWERS
-from tf_dpce.benchmarks.step import _rows, measure, step_multiply_adds
+from tf_dpce.benchmarks.limits import (
+    Product,
+    copying,
+    map_moves,
+    multiplying,
+    step_multiply_adds,
+    step_products,
+)
+from tf_dpce.benchmarks.step import _limits, _rows, measure
 from tf_dpce.benchmarks.timing import Ratio, Row
 from tf_dpce.config import from_dict
 from tf_dpce.model import DualPath
@@ -40,6 +51,68 @@ def test_multiply_adds_are_those_of_the_layers(
     assert step_multiply_adds(network, losses) == head + TEXT + scored * 3 * 8 * 200
 
 
+def small_network() -> DualPath:
+    images = image_head(input_dim=5, output_dim=8, head_dim=7)
+    texts = text_tower(40, max_length=6, embedding_dim=4, blocks=(1,), output_dim=8, widths=(8,))
+    return DualPath(images, texts, num_instances=200)
+
+
+def test_products_have_the_shapes_of_the_layers():
+    assert step_products(small_network(), {"text_logits", "pair"}, batch_size=10) == [
+        # No gradient goes to features.
+        Product(10, 5, 7, trained_before=False),
+        Product(10, 7, 8, trained_before=True),
+        # 6 places; the middle convolution sees two of them.
+        *[Product(60, *width, trained_before=True) for width in [(4, 4), (4, 4), (4, 4)]],
+        *[Product(60, 4, 8, trained_before=True)] * 2,
+        Product(10, 8, 8, trained_before=True),
+        Product(10, 8, 200, trained_before=True),
+    ]
+
+
+def test_bytes_are_those_of_the_maps_of_both_towers():
+    # Of 6 places: BatchNorm of words and of two convolutions, and two ReLU, 4 wide; BatchNorm of
+    # two convolutions, the sum, its ReLU and the pooling, 8 wide. Of vectors: each tower's last
+    # BatchNorm, 8 wide, and that of the head's first layer with its ReLU, 7 wide.
+    assert map_moves(small_network(), batch_size=10) == {
+        10 * 6 * 4: 3 * 8 + 2 * 5,
+        10 * 6 * 8: 2 * 8 + 6 + 5 + 3,
+        10 * 8: 2 * 8,
+        10 * 7: 8 + 5,
+    }
+
+
+def test_every_product_and_every_copy_is_made(monkeypatch: pytest.MonkeyPatch):
+    made, copied = [], []
+    matmul, negative = tf.matmul, tf.negative
+    monkeypatch.setattr(tf, "matmul", lambda *a, **k: made.append(matmul(*a, **k)))
+    monkeypatch.setattr(tf, "negative", lambda x: copied.append(negative(x)))
+    multiplying([Product(10, 4, 3, True), Product(10, 5, 2, False)])()
+    shapes = [(10, 3), (4, 3), (10, 4), (10, 2), (5, 2)]
+    assert [tuple(product.shape) for product in made] == shapes
+    # Each reads and writes: two of 5 moves are a copy too many for one of them.
+    copying(Counter({12: 5, 7: 2}))()
+    assert [int(tf.size(copy)) for copy in copied] == [12, 12, 12, 7]
+
+
+def test_what_is_least_is_compared_with_the_step():
+    seconds = {
+        "step": np.array([5.0, 10.0]),
+        "update": np.array([1.0, 2.0]),
+        "its own matrix products": np.array([2.0, 4.0]),
+        "copies of as many bytes": np.array([1.0, 3.0]),
+    }
+    rows = {(r.name, r.unit): r for r in _limits(seconds, work=12 * 10**9, moved=3 * 2**30)}
+    assert rows["its own matrix products", "ms"].ratio == Ratio("step", 0.4, 0.4, 0.4)
+    rate = rows["its own matrix products", "billion multiply-adds a second"]
+    assert (rate.low, rate.high) == (3, 6)
+    assert rows["bytes that its maps must move", "GiB"].median == 3
+    assert rows["copies of as many bytes", "ms"].ratio.high == pytest.approx(0.3)
+    least = rows["products, copies and update", "ms"]
+    assert (least.low, least.high) == (4000, 9000)
+    assert (least.ratio.low, least.ratio.high) == (pytest.approx(0.8), pytest.approx(0.9))
+
+
 def test_figures_are_made_of_the_seconds_of_a_round():
     seconds = {
         "step": np.array([5.0, 10.0]),
@@ -69,4 +142,4 @@ def test_step_update_and_product_are_timed_together():
     rows = measure(from_dict(TOWERS), batch_size=4, classes=24, words=30, side=64, rounds=3)
     # Of towers so small, a busy machine may find the update longer than the step around it.
     check_rows([row for row in rows if row.name != "step without its update"])
-    assert len(rows) == 9
+    assert len(rows) == 14

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.training.kills import PATIENCE
 from tests.training.machines import free_ports, tf_config
 from tf_dpce.errors import Stopped, UserError
 from tf_dpce.training.cluster import Cluster
 from tf_dpce.training.joining import joined
 from tf_dpce.training.workers import Workers
+
+EACH = """
+from tf_dpce.training.joining import joined
+with joined(lambda line: None) as workers:
+    print(workers.each((1 + workers.index) / 4))
+"""
 
 
 def silent(line: str) -> None:
@@ -46,6 +56,25 @@ def test_what_each_worker_has_comes_in_their_order(alone: Workers):
     strategy = SimpleNamespace(reduce=lambda how, own, axis: own + [0.25, 0.0, 0.75])
     second = Workers(strategy, Cluster(("a:1", "b:1", "c:1"), 1))
     assert second.each(0.5) == [0.25, 0.5, 0.75]
+
+
+def test_two_workers_know_what_each_of_them_has():
+    ports = free_ports(2)
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", EACH],
+            env=os.environ | {"TF_CONFIG": tf_config(ports, index), "CUDA_VISIBLE_DEVICES": "-1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    try:
+        found = [process.communicate(timeout=PATIENCE)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert found == ["[0.25, 0.5]\n"] * 2
 
 
 @pytest.mark.parametrize("error", [UserError("wrong"), Stopped("stopped"), KeyError("bug")])

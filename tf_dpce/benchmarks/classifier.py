@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
+from types import MappingProxyType
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from tf_dpce.benchmarks.acts import classifier_acts
 from tf_dpce.benchmarks.timing import Report, Row, interleave, peak_mib, row, silent
 from tf_dpce.config import Config
-from tf_dpce.losses import InstanceLoss
-from tf_dpce.model import DualPath, RowClassifier
-from tf_dpce.training.optimizers import LayerwiseSGD
-from tf_dpce.training.sampling import SampledDualPath, Sampler
-from tf_dpce.training.schedule import StageSchedule
-from tf_dpce.training.strategy import make_strategy
 
 _WARM_UP = 2
 # Matrices of the size of the exact classifier that a step holds at once: itself, its momentum,
 # its gradient, the same with decay and what the update makes of them.
 _HELD = 6
+# What a sampled classifier is asked for, and what that is called behind its name.
+_ACTS = {"step": "", "move": ": rows and slots moved", "settle": ": all rows settled"}
 
 
 def measure(
@@ -37,6 +34,9 @@ def measure(
     rounds: int = 8,
 ) -> list[Row]:
     """Times a step of the sampled classifier at each size, then beside the exact one.
+
+    Beside the step of each size stand the mere moving of the rows and slots of one, and the sweep
+    over all rows at the end of an epoch.
 
     Every classifier has a process of its own, so that its memory can be told. The exact one is
     left out where it does not fit into what is free.
@@ -52,15 +52,10 @@ def measure(
     """
     case = (dim, batch_size, config.seed)
     total = (1 + len(sizes)) * (_WARM_UP + rounds)
-    seconds, sampled_rows = _timed(
-        {f"sampled, {size:,}": (size, sampled, *case) for size in sizes}, rounds, progress, 0, total
-    )
-    base = next(iter(seconds))
-    rows = [
-        row(name, "ms a step", 1000 * values, base, 1000 * seconds[base])
-        for name, values in seconds.items()
-    ]
-    rows += sampled_rows
+    names = [f"sampled, {size:,}" for size in sizes]
+    cases = {name: (size, sampled, *case) for name, size in zip(names, sizes, strict=True)}
+    seconds, sampled_rows = _timed(cases, rounds, progress, 0, total, _ACTS)
+    rows = [*_step_rows(seconds, names), *sampled_rows]
     for place, size in enumerate(sizes, start=1):
         if 4 * size * (_HELD * dim + 6 * batch_size) > _free_bytes():
             continue
@@ -74,13 +69,36 @@ def measure(
     return rows
 
 
+def _step_rows(seconds: dict[str, np.ndarray], names: Sequence[str]) -> list[Row]:
+    """Returns rows of the steps, and of what is compared with the step of the same size."""
+    rows = []
+    for name in names:
+        step, base = 1000 * seconds[name], 1000 * seconds[names[0]]
+        moving, settling = f"{name}{_ACTS['move']}", f"{name}{_ACTS['settle']}"
+        rows += [
+            row(name, "ms a step", step, names[0], base),
+            row(moving, "ms a step", 1000 * seconds[moving], name, step),
+            row(settling, "ms an epoch", 1000 * seconds[settling], name, step),
+        ]
+    return rows
+
+
 def _timed(
-    cases: dict[str, tuple[int, ...]], rounds: int, progress: Report, before: int, total: int
+    cases: dict[str, tuple[int, ...]],
+    rounds: int,
+    progress: Report,
+    before: int,
+    total: int,
+    acts: Mapping[str, str] = MappingProxyType({"step": ""}),
 ) -> tuple[dict[str, np.ndarray], list[Row]]:
-    """Returns seconds by name, and rows of each one's memory and of what it has to move."""
+    """Returns seconds by name and act, and rows of each one's memory and what it has to move."""
     workers = {name: _Worker(*case) for name, case in cases.items()}
     seconds = interleave(
-        {name: worker.step for name, worker in workers.items()},
+        {
+            f"{name}{label}": partial(worker.ask, act)
+            for name, worker in workers.items()
+            for act, label in acts.items()
+        },
         rounds,
         _WARM_UP,
         progress=lambda done, _: progress(before + done, total),
@@ -96,7 +114,7 @@ def _timed(
 
 
 class _Worker:
-    """A process that takes a step whenever it is asked."""
+    """A process that has a classifier and does with it what it is asked for."""
 
     def __init__(self, *case: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -105,13 +123,13 @@ class _Worker:
         self._process.start()
         theirs.close()
 
-    def step(self) -> None:
-        """Takes a step and returns once it is done."""
-        self._connection.send("step")
+    def ask(self, act: str) -> None:
+        """Asks for one of `_ACTS` and returns once it is done."""
+        self._connection.send(act)
         self._connection.recv()
 
     def close(self) -> float:
-        """Ends the process; returns the most MiB that it held, less those before it had a model."""
+        """Ends the process; returns the most MiB that its steps held, beyond what it began with."""
         self._connection.send("end")
         held = self._connection.recv()
         self._process.join()
@@ -120,67 +138,13 @@ class _Worker:
 
 def _serve(connection: Connection, *case: int) -> None:
     before = peak_mib()
-    step = classifier_step(*case)
-    while connection.recv() == "step":
-        connection.send(step())
-    connection.send(peak_mib() - before)
-
-
-def classifier_step(
-    instances: int, sampled: int, dim: int, batch: int, seed: int
-) -> Callable[[], float]:
-    """Returns a call that takes one training step of a classifier and returns its loss.
-
-    Features are drawn numbers that no tower has made; the optimizer is the recipe's.
-
-    Args:
-        instances: C, the number of classes.
-        sampled: S, classes that a step draws; 0 for the exact classifier.
-        dim: D, width of a feature.
-        batch: B.
-        seed: of weights and draws.
-    """
-    keras.utils.set_random_seed(seed)
-    strategy, schedule = make_strategy(), StageSchedule(0.1, 10_000, decay_steps=(5_000,))
-    with strategy.scope():
-        classifier = None
-        if sampled:
-            classifier = RowClassifier(instances, True, name="instance_classifier")
-        network = DualPath(*_towers(dim), instances, dropout=0.0, classifier=classifier)
-        sampler = Sampler(instances, sampled, batch, seed)
-        if sampled:
-            network = SampledDualPath.placing(network, sampler.places)
-        optimizer = LayerwiseSGD(schedule, {}, 1e-4)
-        optimizer.build(network.trainable_variables)
-        losses = {"image_logits": InstanceLoss(), "text_logits": InstanceLoss()}
-        network.compile(optimizer, losses, jit_compile=False)
-        if sampled:
-            network.sample_from(classifier, sampler, schedule.rates())
-    batches = _batches(instances, dim, batch)
-    network.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)
-    iterator = iter(strategy.experimental_distribute_dataset(batches))
-    return lambda: float(network.train_function(iterator)["loss"])
-
-
-def _towers(dim: int) -> tuple[keras.Model, keras.Model]:
-    """Returns towers without a weight: what they are given is what they give."""
-    image, text = keras.Input((dim,)), keras.Input((dim,), dtype="int32")
-    return (
-        keras.Model(image, keras.layers.Identity()(image), name="image_tower"),
-        keras.Model(text, keras.layers.Rescaling(0.01)(text), name="text_tower"),
-    )
-
-
-def _batches(instances: int, dim: int, batch: int) -> tf.data.Dataset:
-    draw = np.random.default_rng(0)
-    shape = (64, batch)
-    inputs = {
-        "image": draw.normal(size=(*shape, dim)).astype(np.float32),
-        "text": draw.integers(-100, 100, (*shape, dim), np.int32),
-    }
-    ids = draw.integers(0, instances, shape)
-    targets = {"image_logits": ids, "text_logits": ids}
-    return tf.data.Dataset.from_tensor_slices((inputs, targets)).repeat().prefetch(2)
+    calls, settled = classifier_acts(*case), False
+    while (act := connection.recv()) != "end":
+        settled = settled or act == "settle"
+        connection.send(calls[act]())
+        if not settled:
+            held = peak_mib()
+    connection.send(held - before)
 
 
 def _free_bytes() -> int:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_dpce.benchmarks.limits import copying, map_moves, multiplying, step_products
 from tf_dpce.benchmarks.material import fit_step, random_batches, random_cache, random_model
 from tf_dpce.benchmarks.timing import Report, Row, interleave, peak_memory, row, silent
 from tf_dpce.config import Config, StageConfig
@@ -25,6 +26,8 @@ from tf_dpce.training.strategy import make_strategy
 _PRODUCT = "float32 matrix product"
 _ONE_BATCH = "step on one batch in memory"
 _TEXT_SIDE = "text side alone"
+_OWN_PRODUCTS = "its own matrix products"
+_COPIES = "copies of as many bytes"
 
 
 def measure(
@@ -37,10 +40,12 @@ def measure(
     side: int = 2_048,
     rounds: int = 8,
 ) -> list[Row]:
-    """Times a step over cached features, its parts, and a product of as many multiply-adds.
+    """Times a step over cached features, its parts, and what the machine can do at best.
 
     Its parts are the same step without the cache, on one batch over and over; that of the text
-    tower and the classifier alone, without pictures; and its update.
+    tower and the classifier alone, without pictures; and its update. The machine's best is a square
+    product of as many multiply-adds, the step's products at their own shapes, and plain copies of
+    as many bytes as its maps have to move.
 
     Args:
         config: whose towers and stage 1 are taken.
@@ -58,7 +63,8 @@ def measure(
         network = stage_network(stage, model, steps_per_epoch=1)
     width = network.image_tower.input_shape[-1]
     cache = random_cache(config, width, words, classes)
-    work = batch_size * step_multiply_adds(network, set(stage_losses(stage.loss)[0]))
+    own = step_products(network, set(stage_losses(stage.loss)[0]), batch_size)
+    work, moves = sum(product.multiply_adds for product in own), map_moves(network, batch_size)
     products = math.ceil(work / side**3)
     batches = random_batches(cache, config, stage)
     one_batch = batches.take(1).cache().repeat()
@@ -68,35 +74,16 @@ def measure(
         _TEXT_SIDE: _text_side(model, stage, one_batch, strategy),
         "update": _update(network, strategy),
         _PRODUCT: _matrix_products(side, products),
+        _OWN_PRODUCTS: multiplying(own),
+        _COPIES: copying(moves),
     }
     seconds = interleave(arms, rounds, progress=progress)
-    return [*_rows(seconds, batch_size, work, products * side**3), peak_memory()]
-
-
-def step_multiply_adds(network: DualPath, losses: set[str]) -> int:
-    """Counts the multiply-adds of a training step for one pair.
-
-    Dense layers and convolutions alone: forward, for the gradient of their weights, and for that
-    of their input where anything before them is trained.
-
-    Args:
-        network: over trunk features.
-        losses: the outputs that have one.
-    """
-    logits = sum(name.endswith("_logits") for name in losses)
-    classifier = math.prod(network.classifier.kernel.shape)
-    towers = (network.image_tower, network.text_tower)
-    return sum(map(_tower_multiply_adds, towers)) + 3 * logits * classifier
-
-
-def _tower_multiply_adds(tower: keras.Model) -> int:
-    total, trained_before = 0, False
-    for layer in tower.layers:
-        if hasattr(layer, "kernel"):
-            places = math.prod(layer.output.shape[1:-1])
-            total += (3 if trained_before else 2) * places * math.prod(layer.kernel.shape)
-        trained_before = trained_before or bool(layer.trainable_variables)
-    return total
+    moved = 4 * sum(size * count for size, count in moves.items())
+    return [
+        *_rows(seconds, batch_size, work, products * side**3),
+        *_limits(seconds, work, moved),
+        peak_memory(),
+    ]
 
 
 def _text_side(
@@ -167,4 +154,17 @@ def _rows(
         row("multiply-adds of a step", "billion", [work / 1e9]),
         row(_PRODUCT, unit, ceiling),
         row("step without its update", unit, rate, _PRODUCT, ceiling),
+    ]
+
+
+def _limits(seconds: dict[str, np.ndarray], work: int, moved: int) -> list[Row]:
+    """Returns what the step's least work takes by itself; what is left over is the step's own."""
+    step, products, copies = 1000 * seconds["step"], seconds[_OWN_PRODUCTS], seconds[_COPIES]
+    least = products + copies + seconds["update"]
+    return [
+        row(_OWN_PRODUCTS, "ms", 1000 * products, "step", step),
+        row(_OWN_PRODUCTS, "billion multiply-adds a second", work / products / 1e9),
+        row("bytes that its maps must move", "GiB", [moved / 2**30]),
+        row(_COPIES, "ms", 1000 * copies, "step", step),
+        row("products, copies and update", "ms", 1000 * least, "step", step),
     ]
