@@ -62,7 +62,8 @@ class ModelConfig:
         shared_bias: whether the classifier has a bias.
         rectify: whether a ReLU stands before the classifier and the pair losses.
         sampled_negatives: S, classes that a step draws for the instance loss beside those of its
-            batch; 0 takes all classes, exactly.
+            batch; 0 takes all classes, exactly. Where classes are sampled 8,192 is recommended; a
+            rate S/C is given as that share of the C training instances.
     """
 
     output_dim: int = 2048
