@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import signal
 import subprocess
@@ -10,14 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from tests.training.alike import assert_same_history, assert_same_stage
 from tests.training.kills import (
     PATIENCE,
     STOPPED_WITHIN,
     TRAIN,
-    arrays,
     await_held,
     differences,
     held,
@@ -26,7 +24,6 @@ from tests.training.kills import (
 from tests.training.machines import start_alone, start_workers
 from tf_dpce.config import Config
 
-LOSSES = ("loss", "image_logits_loss", "text_logits_loss", "pair_loss")
 # Heartbeats are missed after 10 seconds by the chief, and after 30 by the others.
 MINUTE = 60
 
@@ -51,22 +48,8 @@ def trained(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
 
 def assert_same_training(found: Path, expected: Path, stages: Sequence[int]) -> None:
     for stage in stages:
-        name = f"checkpoints/stage{stage}-last.npz"
-        one, other = arrays(expected / name), arrays(found / name)
-        assert one.keys() == other.keys()
-        for key, value in one.items():
-            if key.endswith(("/total", "/count")):
-                continue  # Each replica counts its own steps; the means are compared below.
-            if value.dtype == np.float32:
-                np.testing.assert_allclose(other[key], value, atol=1e-5, rtol=1e-5, err_msg=key)
-            elif key != "progress":
-                np.testing.assert_array_equal(other[key], value, err_msg=key)
-    np.testing.assert_allclose(losses(found), losses(expected), rtol=1e-5)
-
-
-def losses(run: Path) -> list[list[float]]:
-    with (run / "history.csv").open(newline="") as stream:
-        return [[float(row[name]) for name in LOSSES] for row in csv.DictReader(stream)]
+        assert_same_stage(found, expected, stage)
+    assert_same_history(found, expected)
 
 
 def test_two_workers_train_as_one_process_does_and_the_chief_alone_writes(

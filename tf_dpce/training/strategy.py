@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import keras
 import tensorflow as tf
 
 
+@cache
 def make_strategy() -> tf.distribute.MirroredStrategy:
-    """Returns a `MirroredStrategy` over all GPUs of the machine, or over its CPU."""
+    """Returns the process's `MirroredStrategy` over all GPUs of the machine, or over its CPU.
+
+    There is but one: a second one would number its messages between replicas from the start
+    again, and TensorFlow remembers what the first one's were and refuses others.
+    """
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
     return tf.distribute.MirroredStrategy(devices)

@@ -1,0 +1,83 @@
+"""Two runs that must have trained the same, but for rounding errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tests.training.kills import arrays, history
+from tf_dpce.config import from_dict
+from tf_dpce.training.build import build_model
+from tf_dpce.training.run import read_config
+
+NOISE, FAR = 1e-5, 1e-2
+# By how much weights may differ, of the way that they came in twelve steps. In stage 2 they come
+# less far, and BatchNorm over 8 rows in each layer of the trunk makes more of rounding errors:
+# `test_gradients` holds that stage's gradients themselves to 1e-5.
+OF_WAY = {1: 1e-5, 2: 1e-3}
+
+
+def assert_same_stage(found: Path, expected: Path, stage: int) -> None:
+    """Compares all that the last checkpoints of a stage of twelve steps hold, of two runs."""
+    name = f"checkpoints/stage{stage}-last.npz"
+    one, other = arrays(expected / name), arrays(found / name)
+    assert one.keys() == other.keys()
+    start, moved = _before(expected, stage), 0
+    for key, value in one.items():
+        if key.endswith(("/total", "/count")):
+            continue  # Each replica counts its own steps; the means are in the history.
+        if value.dtype == np.float32:
+            begun = start.get(key, np.zeros(()))
+            moved += _assert_same_way(other[key], value, begun, OF_WAY[stage], key)
+        elif key != "progress":
+            np.testing.assert_array_equal(other[key], value, err_msg=key)
+    assert moved > 30
+
+
+def assert_same_history(found: Path, expected: Path) -> None:
+    """Compares losses and what was validated, of all epochs."""
+    one, other = (_logged(run) for run in (expected, found))
+    assert all(row["loss"] > 0 and row["pair_loss"] > 0 and row["val_rsum"] > 0 for row in one)
+    assert len(other) == len(one)
+    for row, same in zip(other, one, strict=True):
+        np.testing.assert_allclose(list(row.values()), list(same.values()), rtol=1e-5)
+
+
+def _logged(run: Path) -> list[dict[str, float]]:
+    rows = history(run)
+    names = [name for name in rows[0] if name.startswith("val_") or name.endswith("loss")]
+    return [{name: float(row[name]) for name in names} for row in rows]
+
+
+def _before(run: Path, stage: int) -> dict[str, np.ndarray]:
+    """Returns the model's variables as a stage found them, by their names in a checkpoint."""
+    if stage == 2:
+        return arrays(run / "checkpoints/stage1-best.npz")
+    saved = read_config(run)
+    keras.utils.set_random_seed(saved["config"]["seed"])
+    data = saved["data"]
+    model = build_model(from_dict(saved["config"]), data["vocabulary_size"], data["num_instances"])
+    return {f"{n:05d} {v.path}": v.numpy() for n, v in enumerate(model.variables)}
+
+
+def _assert_same_way(
+    found: np.ndarray, expected: np.ndarray, start: np.ndarray, of_way: float, key: str
+) -> bool:
+    """Compares with how far a variable came from its start, and returns whether that is far.
+
+    A momentum starts from 0; at the twelfth step the weights that it is computed from are already
+    a little apart, so that it may be three times as far off.
+    """
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5, err_msg=key)
+    way = abs(expected - start).max()
+    if way < NOISE:
+        # What BatchNorm takes away behind it has no gradient but rounding errors.
+        assert abs(found - start).max() < NOISE, key
+        return False
+    share = (3 if key.endswith("_momentum") else 1) * of_way
+    rounding = 4 * np.finfo(np.float32).eps * abs(expected).max()
+    atol = share * way + rounding
+    np.testing.assert_allclose(found, expected, rtol=0, atol=atol, err_msg=key)
+    return way > FAR
