@@ -32,9 +32,14 @@ from tf_dpce.training.run import load_run, provenance
 # Keras hands its variables to NumPy by a method that NumPy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-EPOCHS = 3
+EPOCHS = 12
 # Stage 1 asks for cached features and averages its weights; stage 2 has the recipe's losses.
-CHANGES = {"model.dropout": 0.1, "text.word_dropout": 0, "stage1.epochs": EPOCHS}
+CHANGES = {
+    "model.dropout": 0,
+    "stage1.epochs": EPOCHS,
+    "stage1.schedule": "steps",
+    "stage1.weight_decay": 0,
+}
 
 # Two whole fits of stage 1; one of stage 2, and one that goes on with it.
 PROGRAM = """
@@ -111,7 +116,7 @@ def fitted(packed: Path, project_root: Path) -> SimpleNamespace:
         },
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1800,
     )
     assert answer.returncode == 0, answer.stderr[-3000:]
     vectors = np.load(folder / "vectors.npz")
@@ -171,7 +176,7 @@ def test_the_backend_and_the_speed_are_told(fitted: SimpleNamespace):
 
 def test_the_loss_falls(fitted: SimpleNamespace):
     first = [float(row["loss"]) for row in history(fitted.bundle) if row["stage"] == "1"]
-    assert len(first) == EPOCHS and first[-1] < first[0]
+    assert len(first) == EPOCHS and np.mean(first[-3:]) < np.mean(first[:3]) - 0.1
 
 
 def test_a_second_fit_is_the_same_and_one_goes_on_by_the_stage(fitted: SimpleNamespace):
