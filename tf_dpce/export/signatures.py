@@ -16,8 +16,8 @@ from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.towers.folding import folded
 from tf_dpce.towers.trimming import trimming
 
-# Pictures of one request that are decoded at a time. Each may take a gigabyte while it is
-# resized, if it is as large as `status.MAX_PIXELS` allows.
+# Pictures of one request that are decoded at a time. Each may take half a gigabyte, if it is as
+# large as `status.MAX_PIXELS` allows (tests/export/test_largest.py).
 _PARALLEL_PICTURES = 4
 _WHITE = r"[\s\p{Z}]*"
 
