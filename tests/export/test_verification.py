@@ -303,9 +303,13 @@ def test_process_that_dies_is_a_failure(version, monkeypatch):
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 def test_a_graph_that_never_ends_is_not_waited_for(tmp_path, monkeypatch):
     module = tf.Module()
-    module.endless = tf.function(
-        lambda text: {"status": tf.while_loop(lambda i: i >= 0, lambda i: [1 - i], [tf.size(text)])}
-    ).get_concrete_function(tf.TensorSpec([None], tf.string, name="text"))
+
+    def count(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        (never,) = tf.while_loop(lambda i: i >= 0, lambda i: [1 - i], [tf.size(text)])
+        return {"status": never}
+
+    strings = tf.TensorSpec([None], tf.string, name="text")
+    module.endless = tf.function(count).get_concrete_function(strings)
     tf.saved_model.save(module, str(tmp_path / "1"), signatures={"encode_text": module.endless})
     with open_process(tmp_path / "1", bare=True) as served:
         monkeypatch.setattr(process, "PATIENCE_SECONDS", 1)

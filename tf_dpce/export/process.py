@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -140,6 +140,9 @@ def open_process(version: Path, bare: bool = False) -> Iterator[ModelProcess]:
                 yield ModelProcess(process, errors, graph)
             finally:
                 process.kill()
+                # What was not read by one that ended would fail to be written once more.
+                with suppress(BrokenPipeError):
+                    process.stdin.close()
 
 
 def _unpacked(tensor: dict[str, Any]) -> np.ndarray:
