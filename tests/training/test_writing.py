@@ -65,7 +65,7 @@ def test_a_run_that_cannot_be_made_is_refused_before_anything_is_built(
     scenes: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ):
     check_writable(tmp_path / "new" / "run")
-    monkeypatch.setattr(train, "build_model", None)
+    monkeypatch.setattr(train, "starting_model", None)
     (tmp_path / "file").write_text("mine")
     assert run_tiny(scenes, tmp_path / "file" / "run") == 1
     assert f"{tmp_path / 'file'} is a file: choose another" in capsys.readouterr().err
