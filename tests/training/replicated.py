@@ -14,10 +14,10 @@ _SGD = {"optimizer": "sgd", "schedule": "cosine", "learning_rate": 0.02, "batch_
 FIRST = {f"stage1__{key}": value for key, value in _SGD.items()} | {
     "stage1__loss__pair": 1.0,
     "stage1__loss__pair_loss": "contrastive",
-    # Wide, lest a rectified vector be next to nothing, whose gradient is next to infinite. At ten
+    # Wide, lest a rectified vector be next to nothing, whose gradient is next to infinite. At four
     # times the rate a rounding error becomes another mined caption, and then all is another.
     "model__output_dim": 64,
-    "stage2__learning_rate": 0.004,
+    "stage2__learning_rate": 0.001,
     "stage2__batch_size": BATCH,
     "stage2__loss__negatives": "mined",
     "stage2__loss__candidates": 8,
