@@ -12,7 +12,9 @@ from tf_dpce.config import from_dict
 from tf_dpce.training.build import build_model
 from tf_dpce.training.run import read_config
 
-NOISE, FAR = 1e-5, 1e-2
+NOISE = 1e-5
+# A way that is none of rounding's, by stage: more than thirty variables come that far.
+FAR = {1: 1e-2, 2: 1e-3}
 # By how much weights may differ, of the way that they came in twelve steps. In stage 2 they come
 # less far, and BatchNorm over 8 rows in each layer of the trunk makes more of rounding errors:
 # `test_gradients` holds that stage's gradients themselves to 1e-5.
@@ -30,7 +32,7 @@ def assert_same_stage(found: Path, expected: Path, stage: int) -> None:
             continue  # Each replica counts its own steps; the means are in the history.
         if value.dtype == np.float32:
             begun = start.get(key, np.zeros(()))
-            moved += _assert_same_way(other[key], value, begun, OF_WAY[stage], key)
+            moved += _assert_same_way(other[key], value, begun, stage, key)
         elif key != "progress":
             np.testing.assert_array_equal(other[key], value, err_msg=key)
     assert moved > 30
@@ -63,7 +65,7 @@ def _before(run: Path, stage: int) -> dict[str, np.ndarray]:
 
 
 def _assert_same_way(
-    found: np.ndarray, expected: np.ndarray, start: np.ndarray, of_way: float, key: str
+    found: np.ndarray, expected: np.ndarray, start: np.ndarray, stage: int, key: str
 ) -> bool:
     """Compares with how far a variable came from its start, and returns whether that is far.
 
@@ -76,8 +78,8 @@ def _assert_same_way(
         # What BatchNorm takes away behind it has no gradient but rounding errors.
         assert abs(found - start).max() < NOISE, key
         return False
-    share = (3 if key.endswith("_momentum") else 1) * of_way
+    share = (3 if key.endswith("_momentum") else 1) * OF_WAY[stage]
     rounding = 4 * np.finfo(np.float32).eps * abs(expected).max()
     atol = share * way + rounding
     np.testing.assert_allclose(found, expected, rtol=0, atol=atol, err_msg=key)
-    return way > FAR
+    return way > FAR[stage]
