@@ -175,10 +175,11 @@ def kill_often(
         for target in sorted(draws.sample(range(1, steps), count)):
             by_clock, began = len(struck) % 2 == 0, steps_done(run, stage)
             step = reached(run, stage, max(target, began + 1), writing=not by_clock)
+            left = set(aside(run))
             process = start(data, run, *_again(run), **options)
             elapsed = after(draws.uniform(0, seconds)) if by_clock else step
             signal_when(process, lambda a=elapsed, b=step: a() or b())
-            torn = tuple(name for name in aside(run) if f".{process.pid}." in name)
+            torn = tuple(sorted(set(aside(run)) - left))
             struck.append(Kill(by_clock, stage, began, steps_done(run, stage), torn))
     process = start(data, run, *_again(run), **options)
     _, errors = process.communicate(timeout=PATIENCE)
