@@ -18,7 +18,7 @@ FAR = {1: 1e-2, 2: 1e-3}
 # By how much weights may differ, of the way that they came in twelve steps. In stage 2 they come
 # less far, and BatchNorm over 8 rows in each layer of the trunk makes more of rounding errors:
 # `test_gradients` holds that stage's gradients themselves to 1e-5.
-OF_WAY = {1: 1e-5, 2: 5e-2}
+OF_WAY = {1: 3e-5, 2: 5e-2}
 
 
 def assert_same_stage(found: Path, expected: Path, stage: int) -> None:
