@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 BATCH = 8
-_SGD = {"optimizer": "sgd", "schedule": "cosine", "learning_rate": 0.02, "batch_size": BATCH}
+_SGD = {"optimizer": "sgd", "schedule": "cosine", "learning_rate": 0.01, "batch_size": BATCH}
 FIRST = {f"stage1__{key}": value for key, value in _SGD.items()} | {
     "stage1__loss__pair": 1.0,
     "stage1__loss__pair_loss": "contrastive",
