@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tf_dpce.data.order import pick
 from tf_dpce.preprocessing.image import crop_window
-from tf_dpce.preprocessing.plain import crop_windows, picked, shifted
+from tf_dpce.preprocessing.plain import crop_windows, grouped, picked, shifted
 from tf_dpce.preprocessing.text import position_shift
 
 ROWS = 1000
@@ -45,3 +45,12 @@ def test_picks_are_those_of_the_graph():
     counts, draws = draw.integers(1, 9, ROWS), draw.random(ROWS, np.float32)
     draws[:2] = 0.0, np.nextafter(np.float32(1), np.float32(0))
     np.testing.assert_array_equal(picked(draws, counts), pick(draws, counts))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_are_grouped_by_their_owners(seed: int):
+    owners = np.random.default_rng(seed).permutation([*range(7), *range(3), 2])
+    order, first = grouped(owners)
+    for owner in range(7):
+        assert list(order[first[owner] : first[owner + 1]]) == list(np.flatnonzero(owners == owner))
+    assert first[7] == len(owners)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.training.kills import arrays, history
 from tf_dpce.config import from_dict
-from tf_dpce.training.build import build_model
+from tf_dpce.training.assembly import build_model
 from tf_dpce.training.run import read_config
 
 NOISE = 1e-5

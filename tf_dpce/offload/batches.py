@@ -15,7 +15,7 @@ from PIL import Image
 
 from tf_dpce.config import Config
 from tf_dpce.offload.bundle import Split
-from tf_dpce.preprocessing.plain import crop_windows, picked, shifted
+from tf_dpce.preprocessing.plain import crop_windows, grouped, picked, shifted
 from tf_dpce.training.assembly import stage_targets
 
 # Places of the draws of a row; the crop takes four.
@@ -58,9 +58,8 @@ class Pairs(keras.utils.PyDataset):
         own = config.text.captions_of == "picture"
         self._groups = np.arange(len(split.instances)) if own else split.instances
         of_caption = np.repeat(self._groups, np.diff(split.first))
-        by_group = np.argsort(of_caption, kind="stable")
+        by_group, self._first = grouped(of_caption)
         self._ids = split.ids[by_group]
-        self._first = np.searchsorted(of_caption[by_group], np.arange(of_caption.max() + 2))
         self._pool = ThreadPoolExecutor(threads) if threads else None
         self._ahead = 2 * threads
         self.begin(0)

@@ -61,3 +61,21 @@ def picked(draws: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
     """
     # A draw next to 1 may round up to the count itself.
     return np.minimum((draws * counts).astype(np.int64), np.asarray(counts) - 1)
+
+
+def grouped(owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows of each owner side by side.
+
+    Args:
+        owners: integers `[M]`, the owner of each row, numbered from 0 without a gap.
+
+    Returns:
+        The rows in the order of their owners, `[M]`, and where in it each owner's begin and the
+        last one's end, `[N + 1]`.
+
+    Example:
+        >>> grouped(np.array([1, 0, 1]))
+        (array([1, 0, 2]), array([0, 1, 3]))
+    """
+    order = np.argsort(owners, kind="stable")
+    return order, np.searchsorted(owners[order], np.arange(owners.max() + 2))

@@ -13,6 +13,7 @@ from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.order import pick
 from tf_dpce.data.pipeline import caption_groups
 from tf_dpce.evaluation.captions import count_captions
+from tf_dpce.preprocessing.plain import grouped
 from tf_dpce.preprocessing.text import CaptionEncoder
 
 _BATCH = 1024
@@ -58,10 +59,8 @@ class InstanceCaptions:
 
     def __init__(self, table: CaptionTable) -> None:
         of_caption = np.repeat(table.instances, np.diff(table.first))
-        by_instance = np.argsort(of_caption, kind="stable")
-        # Instances are numbered from 0 without a gap.
-        numbers = np.arange(of_caption.max() + 2)
-        self._first = tf.constant(np.searchsorted(of_caption[by_instance], numbers))
+        by_instance, first = grouped(of_caption)
+        self._first = tf.constant(first)
         self._ids = tf.constant(table.ids[by_instance])
 
     def __call__(self, instances: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
