@@ -35,7 +35,9 @@ def check_source(function: Callable, expected: str, version: str) -> None:
     )
 
 
-@pytest.mark.parametrize(("function", "digest"), KERAS.items(), ids=lambda i: str(i)[:60])
+@pytest.mark.parametrize(
+    ("function", "digest"), KERAS.items(), ids=lambda value: getattr(value, "__qualname__", "")
+)
 def test_keras_is_as_it_was(function: Callable, digest: str):
     check_source(function, digest, f"Keras {keras.__version__}")
 
