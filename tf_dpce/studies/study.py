@@ -18,6 +18,7 @@ from tf_dpce.files import read_json, sole_writer, write_json
 from tf_dpce.machine import code_version, machine_facts
 from tf_dpce.studies.arms import Arm, Question, trained_stages, with_epochs
 from tf_dpce.studies.size import parameters, text_parameters
+from tf_dpce.studies.times import decide_epochs, work_of
 from tf_dpce.training.features import Bar, silent_bar
 from tf_dpce.training.history import HISTORY_FILE, read_history
 from tf_dpce.training.run import CONFIG_FILE, load_run, read_config
@@ -75,8 +76,12 @@ class Study:
             untimed = [(arm, data) for arm, data, _ in plan if arm.name not in results["arms"]]
             for number, (arm, data) in enumerate(untimed, 1):
                 say(f"timing arm {number} of {len(untimed)}: let nothing else run")
-                results["arms"][arm.name] = self._begin(arm, data, say, progress)
+                results["arms"][arm.name] = self._begin(arm, data, progress)
                 write_json(self.out / STUDY_FILE, results)
+            if not _decided(results["arms"]):
+                decide_epochs(results["arms"], self.minutes)
+                write_json(self.out / STUDY_FILE, results)
+                _say_epochs(results["arms"], say)
             for arm, data, targets in plan:
                 entry = results["arms"][arm.name]
                 if "metrics" in entry:
@@ -136,18 +141,19 @@ class Study:
             )
         return saved
 
-    def _begin(self, arm: Arm, data: Path, say: Say, progress: Bar) -> dict[str, Any]:
-        """Decides the epochs of an arm; returns its entry in `study.json`, without scores."""
+    def _begin(self, arm: Arm, data: Path, progress: Bar) -> dict[str, Any]:
+        """Times the stages of an arm; returns its entry in `study.json`, still without epochs."""
         config = self.question.config(arm)
-        seconds = seconds_per_step(config, data, progress)
         pictures = Manifest.load(data).splits["train"].pictures
-        timing = []
-        for number, step in seconds.items():
-            steps = pictures // config.stage(number).batch_size
-            epochs = max(1, int(60 * self.minutes / len(seconds) / (step * steps)))
-            spent = {"seconds_per_step": step, "steps_per_epoch": steps, "epochs": epochs}
-            timing.append({"stage": number, **spent})
-            say(f"{arm.name}, stage {number}: {steps * step:.1f} s an epoch, {epochs} epochs")
+        timing = [
+            {
+                "stage": number,
+                "work": work_of(config, number, data),
+                "measured": seconds,
+                "steps_per_epoch": pictures // config.stage(number).batch_size,
+            }
+            for number, seconds in seconds_per_step(config, data, progress).items()
+        ]
         return {
             "overrides": arm.overrides,
             "data": str(data),
@@ -230,6 +236,17 @@ def curve(run: Path, timing: Sequence[Mapping[str, Any]]) -> list[tuple[float, f
         if row["val_rsum"]:
             points.append((seconds / 60, float(row["val_rsum"])))
     return points
+
+
+def _decided(arms: Mapping[str, Mapping[str, Any]]) -> bool:
+    return all("epochs" in part for entry in arms.values() for part in entry["timing"])
+
+
+def _say_epochs(arms: Mapping[str, Mapping[str, Any]], say: Say) -> None:
+    for name, entry in arms.items():
+        for part in entry["timing"]:
+            seconds = part["seconds_per_step"] * part["steps_per_epoch"]
+            say(f"{name}, stage {part['stage']}: {seconds:.1f} s an epoch, {part['epochs']} epochs")
 
 
 def _circumstances() -> dict[str, Any]:
