@@ -190,6 +190,8 @@ def _say(prepared: Prepared) -> None:
     why = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
     print(f"kept {kept:,} pictures with {captions:,} captions")
     print(f"rejected {len(prepared.rejected):,}" + (f": {why}" if why else ""))
+    if manifest.bitmaps:
+        print(f"{manifest.bitmaps:,} BMP pictures stored as PNG")
     _say_lone_instances(manifest)
     print(
         f"vocabulary of {manifest.vocabulary_size:,} words, "

@@ -23,6 +23,7 @@ MANIFEST = Manifest(
     splits={"train": SplitInfo(2, captions=5, instances=1, shards=(SHARD,), lone_instances=0)},
     rejected=1,
     caption_lengths={4: 3, 11: 2},
+    bitmaps=1,
 )
 
 
@@ -39,10 +40,11 @@ def test_a_manifest_comes_back_as_it_went(folder: Path):
 
 def test_a_manifest_of_an_earlier_version_did_not_count_everything(folder: Path):
     value = json.loads((folder / "manifest.json").read_text())
-    del value["caption_lengths"], value["splits"]["train"]["lone_instances"]
+    del value["caption_lengths"], value["bitmaps"], value["splits"]["train"]["lone_instances"]
     (folder / "manifest.json").write_text(json.dumps(value))
     found = Manifest.load(folder)
     assert found.caption_lengths is None and found.splits["train"].lone_instances is None
+    assert found.bitmaps is None
 
 
 def test_a_missing_folder(tmp_path: Path):

@@ -83,6 +83,8 @@ class Manifest:
     vocabulary_size: int
     vocabulary_sha256: str
     vocabulary_coverage: float
+        bitmaps: number of BMP pictures, which are stored as PNG. None in a manifest of an earlier
+            version, which took none.
     split_digest: str
     splits: Mapping[str, SplitInfo]
     rejected: int
@@ -96,6 +98,7 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
+    bitmaps: int | None = None
         """Reads and checks the manifest of a prepared folder.
 
         Raises:
