@@ -312,7 +312,7 @@ def test_empty_captions_are_refused_and_a_picture_of_nothing_else_once(tmp_path:
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_an_empty_split_is_one_clear_line_and_leaves_nothing(tmp_path: Path, split: str):
     items = [item for item in pairs(tmp_path) if item.split != split]
-    with pytest.raises(UserError, match=f"no picture is in the split '{split}'"):
+    with pytest.raises(UserError, match=f"no picture is in the split '{split}': .*--split-file"):
         run(items, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -323,6 +323,18 @@ def test_a_split_of_bad_pictures_says_what_is_wrong_with_them(tmp_path: Path):
         if item.split == "val":
             item.path.write_bytes(b"GIF89a")
     with pytest.raises(UserError, match=r"none of the 3 pictures .*'val'.*val2.png: neither JPEG"):
+        run(items, tmp_path / "out")
+
+
+def test_where_every_picture_is_missing_the_folder_is_in_doubt(tmp_path: Path):
+    items = pairs(tmp_path)
+    for item in items:
+        item.path.unlink(missing_ok=True)
+    with pytest.raises(UserError, match="no such file; --root or --images is probably wrong$"):
+        run(items, tmp_path / "out")
+    # Of one that is there and no picture, the folder is right.
+    (tmp_path / "train1.png").write_bytes(b"GIF89a")
+    with pytest.raises(UserError, match="train.*: (no such file|neither JPEG nor PNG)$"):
         run(items, tmp_path / "out")
 
 

@@ -17,7 +17,7 @@ from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.header import check
 from tf_dpce.preprocessing.image import decode
 from tf_dpce.sources.audit import audit
-from tf_dpce.sources.pair import Picture, Rejected
+from tf_dpce.sources.pair import NO_FILE, Picture, Rejected
 
 
 @dataclass
@@ -86,11 +86,16 @@ class SplitWriter:
 
     def _empty_split(self, split: str, pictures: int) -> str:
         if not pictures:
-            return f"no picture is in the split {split!r}: train, val and test each need one"
+            return (
+                f"no picture is in the split {split!r}: train, val and test each need one; look at "
+                "the data set's splits, or give others as --split-file"
+            )
         last = self.rejected[-1]
+        reasons = {item.reason for item in self.rejected[-pictures:]}
+        wrong = "; --root or --images is probably wrong" if reasons == {NO_FILE} else ""
         return (
             f"none of the {pictures} pictures of the split {split!r} can be used, "
-            f"the last of them {last.path}: {last.reason}"
+            f"the last of them {last.path}: {last.reason}{wrong}"
         )
 
 
