@@ -85,7 +85,7 @@ def run(arguments: Namespace) -> None:
             progress=report,
         )
     _say(prepared)
-    _say_differences(prepared, published)
+    _say_differences(prepared, published, given=arguments.split_file is not None)
     # A table's split is its owner's affair; on these, others compare themselves.
     if arguments.source in _UNSPLIT and arguments.split_file is None:
         print(f"split drawn by --seed {arguments.seed}; --split-file takes a published one")
@@ -190,6 +190,8 @@ def _say(prepared: Prepared) -> None:
     why = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
     print(f"kept {kept:,} pictures with {captions:,} captions")
     print(f"rejected {len(prepared.rejected):,}" + (f": {why}" if why else ""))
+    if manifest.bitmaps:
+        print(f"{manifest.bitmaps:,} BMP pictures stored as PNG")
     _say_lone_instances(manifest)
     print(
         f"vocabulary of {manifest.vocabulary_size:,} words, "
@@ -208,12 +210,12 @@ def _say_lone_instances(manifest: Manifest) -> None:
         print(f"instances with one picture: {', '.join(counts)}")
 
 
-def _say_differences(prepared: Prepared, published: str) -> None:
+def _say_differences(prepared: Prepared, published: str, given: bool) -> None:
     """Says where the size is not the published one; a difference is no failure."""
     splits = prepared.manifest.splits
     pictures = {name: split.pictures for name, split in splits.items()}
     see = REJECTED_FILE if prepared.rejected else ""
-    for line in differences(published, pictures, splits["train"].instances, see):
+    for line in differences(published, pictures, splits["train"].instances, see, given):
         print(line)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,12 @@ def animated_png() -> bytes:
     return stream.getvalue()
 
 
+def bitmap_of_size(width: int, height: int, compression: int = 0) -> bytes:
+    """Returns the header of a BMP of this size, 24 bits a pixel, and one pixel."""
+    picture = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, compression, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<III", 57, 0, 54) + picture + b"\x01\x02\x03"
+
+
 def truncated(contents: bytes) -> bytes:
     return contents[: round(len(contents) * TRUNCATED)]
 
@@ -57,7 +64,7 @@ def write_pictures(folder: Path, names: Iterable[str]) -> Path:
     """Writes a tiny picture for each name, in subfolders where names have them."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        kind = "PNG" if name.endswith(".png") else "JPEG"
+        kind = {".png": "PNG", ".bmp": "BMP"}.get(Path(name).suffix, "JPEG")
         (folder / name).write_bytes(picture(kind, size=(8 + len(name), 8)))
     return folder
 

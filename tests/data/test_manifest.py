@@ -23,6 +23,7 @@ MANIFEST = Manifest(
     splits={"train": SplitInfo(2, captions=5, instances=1, shards=(SHARD,), lone_instances=0)},
     rejected=1,
     caption_lengths={4: 3, 11: 2},
+    bitmaps=1,
 )
 
 
@@ -39,10 +40,11 @@ def test_a_manifest_comes_back_as_it_went(folder: Path):
 
 def test_a_manifest_of_an_earlier_version_did_not_count_everything(folder: Path):
     value = json.loads((folder / "manifest.json").read_text())
-    del value["caption_lengths"], value["splits"]["train"]["lone_instances"]
+    del value["caption_lengths"], value["bitmaps"], value["splits"]["train"]["lone_instances"]
     (folder / "manifest.json").write_text(json.dumps(value))
     found = Manifest.load(folder)
     assert found.caption_lengths is None and found.splits["train"].lone_instances is None
+    assert found.bitmaps is None
 
 
 def test_a_missing_folder(tmp_path: Path):
@@ -85,7 +87,20 @@ def test_a_manifest_of_another_version(folder: Path, version: object):
         (["splits", "train", "shards"], None),
         (["splits", "train", "shards", 0, "offsets"], None),
         (["splits", "train", "shards", 0, "unknown"], 1),
+        (["splits", "train", "shards", 0, "file"], 3),
+        (["splits", "train", "shards", 0, "bytes"], 5.0),
+        (["splits", "train", "shards", 0, "offsets"], [0, "3"]),
+        # The shard holds two records.
+        (["splits", "train", "shards", 0, "offsets"], [0]),
+        (["splits", "train", "pictures"], 3),
+        (["splits", "train", "captions"], "x"),
+        # Two pictures have no fewer captions.
+        (["splits", "train", "captions"], 1),
+        (["splits", "train", "instances"], True),
+        (["lowercase"], 1),
+        (["vocabulary_coverage"], "0.9"),
         (["caption_lengths"], {"long": 1}),
+        (["caption_lengths"], {"4": "x"}),
         (["unknown"], 1),
     ],
 )
@@ -102,6 +117,16 @@ def test_a_damaged_manifest_is_one_clear_line(folder: Path, keys: list, value: o
     path.write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="manifest.json is damaged: run prepare again"):
         Manifest.load(folder)
+
+
+def test_a_manifest_that_was_cut_short_says_what_to_do(folder: Path):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(UserError, match="manifest.json is not valid JSON: .*: run prepare again,"):
+        Manifest.load(folder)
+    # Prepare itself does not know any more what is its own.
+    with pytest.raises(UserError, match="not valid JSON: .*: choose another --out, or remove"):
+        written_shards(folder)
 
 
 @pytest.mark.parametrize("contents", ["[]", "3", "null"])

@@ -15,10 +15,17 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.samples import animated_png, digests, picture, truncated, write_flickr8k
+from tests.samples import (
+    animated_png,
+    bitmap_of_size,
+    digests,
+    picture,
+    truncated,
+    write_flickr8k,
+)
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.prepare import prepare
-from tf_dpce.data.split_writer import picture_fault
+from tf_dpce.data.split_writer import storable
 from tf_dpce.errors import UserError
 from tf_dpce.files import sole_writer
 from tf_dpce.preprocessing import status
@@ -224,7 +231,6 @@ REFUSED = {
     "empty": (b"", "empty"),
     "GIF": (picture("GIF", mode="L"), "neither JPEG nor PNG"),
     "WebP": (picture("WEBP"), "neither JPEG nor PNG"),
-    "BMP": (picture("BMP"), "neither JPEG nor PNG"),
     "text": (b"<html>not found</html>", "neither JPEG nor PNG"),
     "truncated JPEG": (truncated(picture(size=(90, 70))), "cannot be decoded"),
     "truncated PNG": (truncated(picture("PNG", size=(90, 70))), "cannot be decoded"),
@@ -234,18 +240,20 @@ REFUSED = {
     "PNG without area": (_png_of_size(0, 10), "cannot be decoded"),
     "bomb": (_png_of_size(60_000, 60_000), "more pixels than the limit"),
     "too long": (picture() + b"\0" * status.MAX_BYTES, "more bytes than the limit"),
+    "truncated BMP": (truncated(picture("BMP", size=(90, 70))), "cannot be decoded"),
+    "BMP bomb": (bitmap_of_size(60_000, 60_000), "more pixels than the limit"),
 }
 
 
 @pytest.mark.parametrize("kind", KEPT)
 def test_a_picture_that_training_can_decode_is_kept(kind: str):
-    assert picture_fault(KEPT[kind]) is None
+    assert storable(KEPT[kind]) == (KEPT[kind], None), "as it is"
 
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_picture_that_training_cannot_decode_has_a_reason(kind: str):
     contents, reason = REFUSED[kind]
-    assert picture_fault(contents) == reason
+    assert storable(contents)[1] == reason
 
 
 def test_refused_pictures_are_listed_once_and_the_rest_kept(tmp_path: Path):
@@ -304,7 +312,7 @@ def test_empty_captions_are_refused_and_a_picture_of_nothing_else_once(tmp_path:
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_an_empty_split_is_one_clear_line_and_leaves_nothing(tmp_path: Path, split: str):
     items = [item for item in pairs(tmp_path) if item.split != split]
-    with pytest.raises(UserError, match=f"no picture is in the split '{split}'"):
+    with pytest.raises(UserError, match=f"no picture is in the split '{split}': .*--split-file"):
         run(items, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -315,6 +323,18 @@ def test_a_split_of_bad_pictures_says_what_is_wrong_with_them(tmp_path: Path):
         if item.split == "val":
             item.path.write_bytes(b"GIF89a")
     with pytest.raises(UserError, match=r"none of the 3 pictures .*'val'.*val2.png: neither JPEG"):
+        run(items, tmp_path / "out")
+
+
+def test_where_every_picture_is_missing_the_folder_is_in_doubt(tmp_path: Path):
+    items = pairs(tmp_path)
+    for item in items:
+        item.path.unlink(missing_ok=True)
+    with pytest.raises(UserError, match="no such file; --root or --images is probably wrong$"):
+        run(items, tmp_path / "out")
+    # Of one that is there and no picture, the folder is right.
+    (tmp_path / "train1.png").write_bytes(b"GIF89a")
+    with pytest.raises(UserError, match="train.*: (no such file|neither JPEG nor PNG)$"):
         run(items, tmp_path / "out")
 
 

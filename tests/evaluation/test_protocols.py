@@ -227,7 +227,9 @@ def test_what_was_scored_and_how_much_of_it_is_known_is_told(model, data, monkey
 def test_data_set_of_another_length_is_refused(model, count):
     rows = {"text": tf.ones([5, 6], tf.int32), "instance": tf.range(5, dtype=tf.int64)}
     dataset = tf.data.Dataset.from_tensor_slices(rows).batch(2)
-    with pytest.raises(ValueError, match=f"does not hold {count} examples"):
+    found = "5" if count > 5 else "more"
+    message = f"damaged, it counts {count} rows of text where there are {found}: run prepare again"
+    with pytest.raises(UserError, match=message):
         embed_texts(model, dataset, count)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from tf_dpce.evaluation.views import PLAIN, Views, image_views, seen, text_view
 from tf_dpce.export.record import example_pictures
 from tf_dpce.export.signatures import Signatures
 from tf_dpce.model import DualPath
-from tf_dpce.preprocessing.image import evaluation_pixels
+from tf_dpce.preprocessing.image import evaluation_pixels, whole_pixels
 from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.towers import image_tower, text_tower
 
@@ -188,26 +190,33 @@ def test_a_sentence_that_fills_all_places_has_one(model: DualPath):
     np.testing.assert_allclose(shifted, plain, atol=1e-6)
 
 
+def stored(folder: Path) -> tuple[list[tf.Tensor], list[bytes], list[int]]:
+    """The pictures of validation, their captions, and the picture of each caption."""
+    contents, captions, owners = [], [], []
+    for shard in sorted(folder.glob("val-*.tfrecord")):
+        for record in tf.data.TFRecordDataset(str(shard)):
+            features = tf.train.Example.FromString(record.numpy()).features.feature
+            own = list(features["captions"].bytes_list.value)
+            owners += [len(contents)] * len(own)
+            captions += own
+            contents.append(tf.constant(features["image"].bytes_list.value[0]))
+    return contents, captions, owners
+
+
 def test_a_split_is_scored_by_the_sum_of_all_looks(model: DualPath, tmp_path):
     tiny_data(tmp_path)
     encoder = CaptionEncoder(WORDS, max_length=6, lowercase=True)
     views = Views(sizes=(SIZE, 96), shifts=True)
     eyes = image_views(model.image_tower, TRUNK, views)
     read = text_view(model.text_tower, Views(shifts=True), batch_size=8)
-    contents, texts, owners = [], [], []
-    for shard in sorted(tmp_path.glob("val-*.tfrecord")):
-        for record in tf.data.TFRecordDataset(str(shard)):
-            features = tf.train.Example.FromString(record.numpy()).features.feature
-            captions = features["captions"].bytes_list.value
-            owners += [len(contents)] * len(captions)
-            contents.append(tf.constant(features["image"].bytes_list.value[0]))
-            texts.append(unit(read(encoder(tf.constant(captions))).numpy()))
+    contents, captions, owners = stored(tmp_path)
+    texts = unit(read(encoder(tf.constant(captions))).numpy())
     looks = [
         eye(tf.stack([evaluation_pixels(content, size) for content in contents])).numpy()
         for size, eye in eyes.items()
     ]
     images = unit(looks[0] + looks[1])
-    expected = retrieval_metrics(images, np.concatenate(texts), range(3), owners)
+    expected = retrieval_metrics(images, texts, range(3), owners)
 
     seen_steps = []
     found = evaluate_split(
@@ -225,6 +234,38 @@ def test_a_split_is_scored_by_the_sum_of_all_looks(model: DualPath, tmp_path):
     assert found["text_to_image"] == pytest.approx(expected["text_to_image"])
     # 3 pictures at each of two sizes, then 6 captions by 4.
     assert seen_steps == [(3, 12), (6, 12), (10, 12), (12, 12)]
+
+
+@pytest.mark.parametrize("look", ["whole", "squashed"])
+def test_a_split_is_seen_whole_or_squashed_where_that_is_asked_for(
+    model: DualPath, tmp_path, look: str
+):
+    # Pictures of 20 x 30, of which the plain view cuts a third off.
+    tiny_data(tmp_path, pictures=8)
+    contents, captions, owners = stored(tmp_path)
+    encoder = CaptionEncoder(WORDS, max_length=6, lowercase=True)
+    texts = unit(model.text_tower(encoder(tf.constant(captions)), training=False).numpy())
+    whole, squash = look == "whole", look == "squashed"
+    (uncut,) = image_views(model.image_tower, TRUNK, Views(whole=True)).values()
+
+    def scored(eye: keras.Model, pixels: list[tf.Tensor]) -> dict:
+        images = np.concatenate([eye(one[tf.newaxis], training=False) for one in pixels])
+        return retrieval_metrics(unit(images), texts, range(8), owners)
+
+    plain = scored(model.image_tower, [evaluation_pixels(one, SIZE) for one in contents])
+    expected = (
+        scored(model.image_tower, [evaluation_pixels(one, SIZE, squash=True) for one in contents])
+        if squash
+        else scored(uncut, [whole_pixels(one, SIZE) for one in contents])
+    )
+    assert expected["rsum"] != plain["rsum"], "else it would prove nothing"
+
+    image = ImageConfig(backbone=TRUNK, input_size=SIZE, squash=squash)
+    found = evaluate_split(model, encoder, image, tmp_path, "val", views=Views(whole=whole))
+
+    assert found["rsum"] == pytest.approx(expected["rsum"])
+    for direction in ("image_to_text", "text_to_image"):
+        assert found[direction] == pytest.approx(expected[direction])
 
 
 def test_whole_pictures_of_a_split_need_not_be_alike(model: DualPath, tmp_path):

@@ -144,7 +144,9 @@ def test_flickr30k_says_whose_split_it_is(tmp_path: Path, capsys):
     splits = tmp_path / "splits.tsv"
     splits.write_text("".join(f"{n}\t{s}\n" for n, s in zip(names, 2 * SPLITS, strict=True)))
     assert run(*argv, "--out", tmp_path / "given", "--split-file", splits) == 0
-    assert "drawn" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "drawn" not in said
+    assert "train has 2 of the 29,783 published pictures of the authors' split: 29,781" in said
     assert pictures(tmp_path / "given") == {"train": 2, "val": 2, "test": 2}
 
 
@@ -219,16 +221,17 @@ def test_pictures_that_karpathy_names_and_that_are_not_there_are_rejected(tmp_pa
 def test_people_are_the_classes_of_cuhk_pedes(tmp_path: Path, capsys):
     # Persons 11 and 13 have one picture, and their numbers are not dense.
     people = {"cam_a/1.png": 11, "cam_a/2.png": 12, "cam_b/2.png": 12, "Market/3.jpg": 13}
-    people |= {"CUHK01/4.png": 14, "CUHK01/5.png": 14}
-    splits = ("train", "train", "train", "val", "test", "test")
+    people |= {"CUHK01/4.png": 14, "CUHK01/5.png": 14, "cam_a/000_45.bmp": 14}
+    splits = ("train", "train", "train", "val", "test", "test", "test")
     write_pictures(tmp_path / "imgs", people)
     listed = zip(people.items(), splits, strict=True)
     write_json(tmp_path / "reid_raw.json", [person_picture(*item, split) for item, split in listed])
     assert run("--source", "cuhk_pedes", "--root", tmp_path, "--out", tmp_path / "out") == 0
     infos = Manifest.load(tmp_path / "out").splits
     counts = {name: (info.pictures, info.instances) for name, info in infos.items()}
-    assert counts == {"train": (3, 2), "val": (1, 1), "test": (2, 1)}
+    assert counts == {"train": (3, 2), "val": (1, 1), "test": (3, 1)}
     said = capsys.readouterr().out
+    assert "rejected 0\n1 BMP pictures stored as PNG\n" in said
     assert "train has 2 of the 11,003 published people: 11,001 are missing\n" in said
     assert {name: info.lone_instances for name, info in infos.items()} == {
         "train": 1,

@@ -20,6 +20,10 @@ def picture(path: Path) -> Picture:
     return Picture(path.name, path, ("a caption",), "train", path.name)
 
 
+def accept(contents: bytes) -> tuple[bytes, str | None]:
+    return contents, None
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[Picture]:
     paths = [tmp_path / f"{number}.jpg" for number in range(60)]
@@ -33,24 +37,27 @@ def test_order_and_verdicts_do_not_depend_on_the_workers(pictures: list[Picture]
     delays = random.Random(workers)
     seen: list[bytes] = []
 
-    def inspect(contents: bytes) -> str | None:
+    def inspect(contents: bytes) -> tuple[bytes, str | None]:
         time.sleep(delays.uniform(0, 0.003))
         seen.append(contents)
-        return "ends in seven" if contents.endswith(b"7.jpg") else None
+        stored = contents.upper() if contents.endswith(b"8.jpg") else contents
+        return stored, "ends in seven" if contents.endswith(b"7.jpg") else None
 
     results = list(audit(pictures, inspect, LIMIT, workers))
     assert [item.picture for item in results] == pictures
     for item in results:
-        bad = item.picture.image_id.endswith("7.jpg")
+        name = item.picture.image_id
+        bad, other = name.endswith("7.jpg"), name.endswith("8.jpg")
         assert item.reason == ("ends in seven" if bad else None)
-        assert item.contents == (b"" if bad else item.picture.image_id.encode())
+        assert item.contents.decode() == ("" if bad else name.upper() if other else name)
+        assert item.rewritten == other
     assert sorted(seen) == sorted(item.image_id.encode() for item in pictures), "each once"
 
 
 def test_workers_work_at_the_same_time(pictures: list[Picture]):
     # Each waits for the other: one thread alone would break the barrier.
     meeting = threading.Barrier(2, timeout=5)
-    results = list(audit(pictures, lambda contents: meeting.wait() and None, LIMIT, workers=2))
+    results = list(audit(pictures, lambda contents: (contents, meeting.wait() and None), LIMIT, 2))
     assert len(results) == len(pictures)
 
 
@@ -63,7 +70,7 @@ def test_no_more_than_a_window_is_read_ahead(pictures: list[Picture]):
             asked += 1
             yield pictures[asked % len(pictures)]
 
-    results = audit(endless(), lambda contents: None, LIMIT, workers=3)
+    results = audit(endless(), accept, LIMIT, workers=3)
     for _ in range(100):
         next(results)
     results.close()
@@ -75,14 +82,14 @@ def test_what_is_no_readable_file_has_a_reason(tmp_path: Path):
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nothing")
     names = ["pipe.jpg", "folder.jpg", "dangling.jpg", "missing.jpg"]
-    results = list(audit([picture(tmp_path / n) for n in names], lambda contents: None, LIMIT, 2))
+    results = list(audit([picture(tmp_path / n) for n in names], accept, LIMIT, 2))
     assert [item.reason for item in results] == ["no such file"] * 4
 
 
 def test_a_name_that_the_file_system_cannot_hold_costs_one_picture(tmp_path: Path):
     (tmp_path / "good.jpg").write_text("x")
     paths = [tmp_path / f"{'x' * 5000}.jpg", tmp_path / "good.jpg", tmp_path / "a\0.jpg"]
-    results = list(audit([picture(path) for path in paths], lambda contents: None, LIMIT, 2))
+    results = list(audit([picture(path) for path in paths], accept, LIMIT, 2))
     reasons = ["cannot be read: File name too long", None, "no such file"]
     assert [item.reason for item in results] == reasons
 
@@ -90,13 +97,12 @@ def test_a_name_that_the_file_system_cannot_hold_costs_one_picture(tmp_path: Pat
 def test_of_a_long_file_only_so_much_is_read_that_it_is_known_to_be_long(tmp_path: Path):
     path = tmp_path / "long.jpg"
     path.write_bytes(b"x" * 1000)
-    lengths: list[int] = []
-    list(audit([picture(path)], lambda contents: lengths.append(len(contents)), LIMIT, 1))
-    assert lengths == [LIMIT + 1]
+    (item,) = audit([picture(path)], accept, LIMIT, 1)
+    assert len(item.contents) == LIMIT + 1
 
 
 def test_a_fault_of_the_inspector_is_not_swallowed(pictures: list[Picture]):
-    def inspect(contents: bytes) -> str | None:
+    def inspect(contents: bytes) -> tuple[bytes, str | None]:
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):

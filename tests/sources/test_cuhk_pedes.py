@@ -22,13 +22,13 @@ def write(root: Path, *pictures: dict[str, Any]) -> Path:
 def test_the_instance_is_the_person_however_many_pictures_there_are(tmp_path: Path):
     root = write(
         tmp_path,
-        person_picture("cam_a/1.png", 11, "train"),
+        person_picture("cam_a/000_45.bmp", 11, "train"),
         person_picture("cam_b/1.png", 11, "train"),
         person_picture("CUHK01/7.png", 12, "train"),
         person_picture("Market/9.jpg", 13, "test"),
     )
     items = list(read_cuhk_pedes(root))
-    name, origin = "cam_a/1.png", f"{root / 'reid_raw.json'} [0]"
+    name, origin = "cam_a/000_45.bmp", f"{root / 'reid_raw.json'} [0]"
     caption = "The man wears a red coat."
     assert items[0] == Pair(name, root / "imgs" / name, caption, "train", "11", origin)
     pictures, rejected = group_pairs(items)

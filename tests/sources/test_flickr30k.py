@@ -85,8 +85,10 @@ def test_what_is_missing_is_named_with_its_option(root: Path, missing: str, mess
 
 def test_a_split_file_of_other_pictures_is_one_line(root: Path, tmp_path: Path):
     lists = tmp_path / "splits.tsv"
-    lists.write_text("images/0.jpg\ttrain\n")
-    with pytest.raises(UserError, match="results_20130124.token has no usable line.*a split"):
+    # As a list of the names without their end.
+    lists.write_text("0\ttrain\n")
+    message = f"results_20130124.token has no usable line.*/29.jpg: in no split of {lists}$"
+    with pytest.raises(UserError, match=message):
         list(read_flickr30k(root, split_file=lists))
 
 

@@ -88,11 +88,23 @@ def test_a_missing_file_is_named(root: Path, missing: str):
         list(read_flickr8k(root))
 
 
-@pytest.mark.parametrize("contents", ["", "no tab\n", "gone.jpg#0\tit is no more\n"])
-def test_a_caption_file_with_no_usable_line_is_an_error(root: Path, contents: str):
+@pytest.mark.parametrize(
+    ("contents", "why"),
+    [
+        ("\n", "line: it needs NAME.jpg#0<TAB>caption"),
+        ("gone.jpg#0\tit is\na.jpg|0|b\n", r"is .*Flickr8k.token.txt:2: no tab between .*"),
+        ("a.jpg|0|b\ntrain0.JPG#0\tA dog\n", r"is .*/Flicker8k_Dataset/train0.JPG: no such file"),
+        ("extra.jpg#0\tin no list\n", r"is .*extra.jpg: in no split of .*/Flickr8k_text"),
+    ],
+)
+def test_a_caption_file_with_no_usable_line_says_what_the_last_one_failed_by(
+    root: Path, contents: str, why: str
+):
     captions(root).write_text(contents)
-    with pytest.raises(UserError, match="Flickr8k.token.txt has no usable line"):
+    (root / "Flicker8k_Dataset" / "extra.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match=f"Flickr8k.token.txt has no .*{why}$") as error:
         list(read_flickr8k(root))
+    assert "\n" not in str(error.value)
 
 
 def test_a_line_that_is_not_utf8_is_named(root: Path):

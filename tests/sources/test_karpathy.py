@@ -117,18 +117,25 @@ def test_a_file_of_another_shape_is_one_line_with_file_key_and_remedy(tmp_path: 
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("damage", ["cut short", "empty", "not UTF-8", "too deep"])
+@pytest.mark.parametrize("damage", ["cut short", "empty", "too deep"])
 def test_a_file_that_is_not_whole_is_one_line(tmp_path: Path, damage: str):
     whole = json.dumps({"images": [PICTURE]}).encode()
     contents = {
         "cut short": whole[: len(whole) // 2],
         "empty": b"",
-        "not UTF-8": whole.replace(b"A dog", b"A d\xf6g"),
         "too deep": b"[" * 100_000,
     }
     path = tmp_path / "dataset.json"
     path.write_bytes(contents[damage])
     with pytest.raises(UserError, match="dataset.json is not whole JSON, .*: fetch it again$"):
+        load_karpathy(path)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_file_of_another_encoding_need_not_be_fetched_again(tmp_path: Path, encoding: str):
+    path = tmp_path / "dataset.json"
+    path.write_bytes('{"images": ["A d\xf6g"]}'.encode(encoding))
+    with pytest.raises(UserError, match="dataset.json is not UTF-8: save it as UTF-8$"):
         load_karpathy(path)
 
 

@@ -33,6 +33,18 @@ def test_each_difference_is_a_line():
     ]
 
 
+def test_a_given_split_may_be_karpathys_and_else_is_measured_by_the_authors():
+    karpathys = PUBLISHED["karpathy/flickr30k"].pictures
+    assert list(differences("flickr30k", karpathys, 29_000, given=True)) == []
+    # One that is drawn is never his.
+    assert len(list(differences("flickr30k", karpathys, 29_000))) == 2
+    assert list(differences("flickr30k", {**karpathys, "test": 999}, 29_000, given=True)) == [
+        "train has 29,000 of the 29,783 published pictures of the authors' split: 783 are missing",
+        "val has 1,014 pictures, 14 more than the 1,000 published of the authors' split",
+        "test has 999 of the 1,000 published pictures of the authors' split: 1 is missing",
+    ]
+
+
 def test_people_are_counted_where_they_are_the_classes():
     pictures = PUBLISHED["cuhk_pedes"].pictures
     assert list(differences("cuhk_pedes", pictures, 11_001)) == [

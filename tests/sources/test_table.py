@@ -151,8 +151,11 @@ def test_a_split_file_goes_before_a_column(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dog.jpg\ttrain\ndog.jpg\tval\n", "line 2: dog.jpg is already in the split 'train'"),
-        ("dog.jpg train\n", "line 1 is not image<TAB>split"),
+        (
+            "dog.jpg\ttrain\ndog.jpg\tval\n",
+            "line 2: dog.jpg is already in the split 'train': keep it in one",
+        ),
+        ("dog.jpg train\n", "line 1 is not image<TAB>split but 'dog.jpg train': mend the"),
         ("dog.jpg\tdev\n", "line 1: split is 'dev': it must be one of train, val, test"),
         ("\n", "has no line"),
     ],
@@ -168,17 +171,29 @@ def test_a_bad_split_file(tmp_path: Path, text: str, message: str):
 
 HEADER = "image,caption,split\n"
 BAD_TABLES = {
-    "no column": ("a.csv", "picture,caption\n", "line 1 has no column 'image'.*picture, caption"),
-    "too few fields": ("a.csv", HEADER + "dog.jpg,a dog\n", "line 2 has 2 fields, the header 3"),
+    "no column": (
+        "a.csv",
+        "picture,caption\n",
+        "line 1 has no column 'image', it has picture, caption: give one",
+    ),
+    "too few fields": (
+        "a.csv",
+        HEADER + "dog.jpg,a dog\n",
+        "line 2 has 2 fields, the header 3: put quotes around .* ','",
+    ),
     "too many fields": ("a.csv", HEADER + "d.jpg,a dog, asleep,train\n", "line 2 has 4 fields"),
-    "open quote": ("a.csv", HEADER + 'd.jpg,"a dog,train\n', "line 2 is malformed"),
+    "open quote": ("a.csv", HEADER + 'd.jpg,"a dog,train\n', "line 2 is malformed, .*: mend"),
     "unknown split": ("a.csv", HEADER + "d.jpg,a dog,train\nc.jpg,a cat,dev\n", "line 3: split"),
     "no split": ("a.csv", HEADER + "d.jpg,a dog,\n", "line 2: split is ''"),
     "not UTF-8": ("a.csv", (HEADER + "d.jpg,caf\xe9,train\n").encode("latin-1"), "line 2 is not"),
     "no row": ("a.csv", HEADER, "has no usable row"),
     "nothing": ("a.tsv", "", "has no usable row"),
     "empty captions": ("a.csv", HEADER + "d.jpg,,train\n", "has no usable row"),
-    "not JSON": ("a.jsonl", '{"image": "d.jpg", "caption": "a"}\n{"image"\n', "line 2 is not JSON"),
+    "not JSON": (
+        "a.jsonl",
+        '{"image": "d.jpg", "caption": "a"}\n{"image"\n',
+        "line 2 is not JSON, .*: mend",
+    ),
     "too deep": ("a.jsonl", "[" * 100_000 + "\n", "line 1 is not JSON"),
     "no object": ("a.jsonl", '["d.jpg", "a dog"]\n', "line 1 is no JSON object"),
     "no caption": ("a.jsonl", '{"image": "d.jpg"}\n', "line 1 has no column 'caption'"),
@@ -217,7 +232,7 @@ def test_a_mistake_is_one_line_that_names_the_place(tmp_path: Path, name: str):
 
 def test_a_parquet_file_without_the_column(tmp_path: Path):
     path = write(tmp_path / "a.parquet", [{"image": "dog.jpg", "text": "a dog"}])
-    with pytest.raises(UserError, match="a.parquet has no column 'caption': it has image, text"):
+    with pytest.raises(UserError, match="a.parquet has no column 'caption', it has image, text"):
         read(path)
 
 

@@ -43,7 +43,7 @@ def network(captions: CaptionTable, rectify: bool = True) -> MinedDualPath:
     plain = DualPath(head, tower, num_instances=200, rectify=rectify)
     mined = MinedDualPath.over(plain, candidates(captions))
     losses = {"text_logits": InstanceLoss(), "pair": RankingLoss(negatives="given")}
-    mined.compile(keras.optimizers.SGD(0.1), losses)
+    mined.compile(keras.optimizers.SGD(0.1), losses, jit_compile=False)
     return mined
 
 
@@ -149,6 +149,29 @@ def test_mining_leaves_anchors_and_moves_no_statistic(captions: CaptionTable):
     np.testing.assert_array_equal(new_targets["pair"], targets["pair"])
     for variable, value in zip(mined.non_trainable_variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
+
+
+def test_a_step_of_fit_trains_the_words_of_what_is_mined_and_none_of_what_is_lent():
+    # Caption k is word k, everywhere: candidates 1 to 10, two anchors, and what is lent to them.
+    words = np.repeat(np.arange(1, 11, dtype=np.int32)[:, None], PLACES, axis=1)
+    mined = network(CaptionTable(words, np.arange(11), 100 + np.arange(10)))
+    anchors, lent = {21, 22}, {31, 32}
+    inputs = {
+        "image": tf.constant(np.random.default_rng(3).normal(size=(4, 5)).astype(np.float32)),
+        "text": tf.repeat([[21], [31], [22], [32]], PLACES, axis=1),
+    }
+    ids = tf.range(110, 114, dtype=tf.int64)
+    targets = {"text_logits": ids, "pair": tf.stack([ids, tf.range(4, dtype=tf.int64)], axis=1)}
+    chosen = set(mined.with_mined_texts(inputs, targets)[0]["text"].numpy()[1::2].flat)
+    assert chosen <= set(range(1, 11))
+    vectors = mined.text_tower.get_layer("text_embedding").get_weights()[0]
+
+    mined.fit(tf.data.Dataset.from_tensors((inputs, targets)), shuffle=False, verbose=0)
+
+    # Plain SGD moves what has a gradient, and words that nobody read have none.
+    after = mined.text_tower.get_layer("text_embedding").get_weights()[0]
+    moved = {row + 1 for row in np.flatnonzero((after != vectors).any(axis=1))}
+    assert moved == anchors | chosen and not moved & lent
 
 
 # --- in a run -------------------------------------------------------------------------------------

@@ -115,6 +115,36 @@ def test_cached_features_come_with_the_same_captions(
     assert rows(from_cache) == rows(from_pixels.as_numpy_iterator())
 
 
+@pytest.mark.parametrize(
+    ("trunk", "captions_of"),
+    [("cached", "instance"), ("trained", "instance"), ("trained", "picture")],
+)
+def test_a_stage_reads_the_captions_of_what_its_configuration_names(
+    people: Path, tmp_path: Path, trunk: str, captions_of: str
+):
+    options = {"text__captions_of": captions_of, "text__shift": False, "stage2__trunk": trunk}
+    training = stage(2, people, tmp_path, stage2__batch_size=4, **options)
+    order, steps = training._order(), 30
+    (groups,) = caption_groups(people, "train", PERSONS * PICTURES)
+    persons = groups["instance"].numpy()
+    own = [
+        {row.tobytes() for row in training.encoder(captions).numpy()}
+        for captions in groups["captions"]
+    ]
+    others = alien = 0
+    shown = order.steps(0, steps).as_numpy_iterator()
+    for (places, _), (inputs, _) in zip(
+        shown, training._rows(order, 0, steps).as_numpy_iterator(), strict=True
+    ):
+        for place, text in zip(places, inputs["text"], strict=True):
+            of_person = set().union(*(own[i] for i in np.flatnonzero(persons == persons[place])))
+            others += text.tobytes() not in own[place]
+            alien += text.tobytes() not in of_person
+    # Of the 8 captions of a person, 2 are the picture's own: of 120 draws, 90 are not.
+    assert 60 < others < 115 if captions_of == "instance" else others == 0
+    assert alien == 0
+
+
 def test_where_pictures_are_alone_nothing_changes(table: CaptionTable):
     alone = replace(table, instances=np.arange(len(table.instances)))
     draws = np.random.default_rng(0).uniform(size=len(alone.instances)).astype(np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,15 @@ _ASIDE = re.compile(r"\..*\.tmp")
 
 # Keras casts labels to float32, in which larger whole numbers collide.
 MAX_INSTANCES = 2**24
+
+# What JSON makes of the plain fields. No subclasses: `true` is no number.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "float": (float, int),
+    "int | None": (int, type(None)),
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,8 @@ class Manifest:
         rejected: number of lines of `rejected.jsonl`.
         caption_lengths: number of training captions by how many words of the vocabulary they have.
             None in a manifest of an earlier version.
+        bitmaps: number of BMP pictures, which are stored as PNG. None in a manifest of an earlier
+            version, which took none.
         format: version of this layout.
     """
 
@@ -87,6 +98,7 @@ class Manifest:
     splits: Mapping[str, SplitInfo]
     rejected: int
     caption_lengths: Mapping[int, int] | None = None
+    bitmaps: int | None = None
     format: int = FORMAT
 
     def save(self, folder: Path) -> None:
@@ -100,14 +112,14 @@ class Manifest:
 
         Raises:
             UserError: the folder is missing, was not prepared to the end or by another version,
-                or a shard is missing or has another size.
+                its manifest is damaged, or a shard is missing or has another size.
         """
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder: give the --out of prepare")
         path = folder / MANIFEST_FILE
         if not path.is_file():
             raise UserError(f"{folder} has no {MANIFEST_FILE}: run prepare to its end first")
-        manifest = _parse(path, read_json(path))
+        manifest = _parse(path, _read(path, "run prepare again, with an empty --out"))
         for split in manifest.splits.values():
             for shard in split.shards:
                 _check_shard(folder / shard.file, shard)
@@ -127,11 +139,16 @@ def discard(folder: Path, shards: Iterable[str] = ()) -> None:
 
 
 def written_shards(folder: Path) -> set[str] | None:
-    """Returns the names of the shards that `prepare` wrote there, None where it never did."""
+    """Returns the names of the shards that `prepare` wrote there, None where it never did.
+
+    Raises:
+        UserError: there is a manifest, cut short.
+    """
     if (folder / UNFINISHED_FILE).is_file():
         names = read_json(folder / UNFINISHED_FILE)
     elif (folder / MANIFEST_FILE).is_file():
-        names = _listed(read_json(folder / MANIFEST_FILE))
+        remedy = "choose another --out, or remove what is there"
+        names = _listed(_read(folder / MANIFEST_FILE, remedy))
     else:
         names = None
     return None if names is None else {name for name in names if _SHARD.fullmatch(str(name))}
@@ -160,6 +177,13 @@ def refuse_foreign(folder: Path, pictures: Iterable[Path]) -> None:
         raise UserError(f"{folder} holds {found}: choose another --out, or move it away")
 
 
+def _read(path: Path, remedy: str) -> Any:
+    try:
+        return read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}: {remedy}") from None
+
+
 def _listed(value: Any) -> list[str] | None:
     """Returns the shards of a manifest of any format, None where it is something else's."""
     try:
@@ -177,17 +201,49 @@ def _parse(path: Path, value: Any) -> Manifest:
         splits = {name: _parse_split(split) for name, split in value["splits"].items()}
         if lengths := value.get("caption_lengths"):
             # JSON has no other keys than text.
-            value |= {"caption_lengths": {int(n): count for n, count in lengths.items()}}
-        return Manifest(**(value | {"splits": splits}))
+            value |= {"caption_lengths": {int(n): _whole(m) for n, m in lengths.items()}}
+        manifest = Manifest(**(value | {"splits": splits}))
+        _check_types(manifest)
+        return manifest
     except (KeyError, TypeError, AttributeError, ValueError):
         raise UserError(f"{path} is damaged: run prepare again") from None
 
 
 def _parse_split(value: dict[str, Any]) -> SplitInfo:
-    shards = (
-        ShardInfo(**(shard | {"offsets": tuple(shard["offsets"])})) for shard in value["shards"]
-    )
-    return SplitInfo(**(value | {"shards": tuple(shards)}))
+    shards = tuple(map(_parse_shard, value["shards"]))
+    info = SplitInfo(**(value | {"shards": shards}))
+    _check_types(info)
+    # Prepared pictures have a caption each, or more.
+    if sum(shard.records for shard in shards) != info.pictures or info.captions < info.pictures:
+        raise ValueError
+    return info
+
+
+def _parse_shard(value: dict[str, Any]) -> ShardInfo:
+    offsets = tuple(map(_whole, value["offsets"]))
+    info = ShardInfo(**(value | {"offsets": offsets}))
+    _check_types(info)
+    if len(offsets) != info.records:
+        raise ValueError
+    return info
+
+
+def _check_types(info: Manifest | SplitInfo | ShardInfo) -> None:
+    """Makes sure that plain fields hold what they are declared to.
+
+    Raises:
+        TypeError: one does not.
+    """
+    for field in fields(info):
+        kind = type(getattr(info, field.name))
+        if kind not in _KINDS.get(str(field.type), (kind,)):
+            raise TypeError(field.name)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError
+    return value
 
 
 def _check_shard(path: Path, shard: ShardInfo) -> None:

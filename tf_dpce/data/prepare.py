@@ -69,7 +69,8 @@ def prepare(
 ) -> Prepared:
     """Writes the shards, vocabulary, rejected list and manifest of a data set.
 
-    Every picture is decoded once, with the decoder of training; what cannot be used is listed.
+    Every picture is decoded once, with the decoder of training; what cannot be used is listed. A
+    BMP is stored as a PNG of the same pixels.
     The manifest goes last: until it is there the folder counts as not prepared. What `out` held
     before stays whole until everything new is ready beside it. The bytes written are a function
     of the pictures, captions and options, not of `workers`.
@@ -116,6 +117,7 @@ def prepare(
             splits=splits,
             rejected=len(rejected),
             caption_lengths=count_lengths(writer.training_captions, words, lowercase),
+            bitmaps=writer.bitmaps,
         )
         files = _publish(folder, out, manifest)
     return Prepared(manifest, tuple(rejected), files, file.doubt if file else "")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from tf_dpce.data.bitmap import is_bitmap, png_of_bitmap
 from tf_dpce.data.manifest import MAX_INSTANCES, SplitInfo
 from tf_dpce.data.shards import encode_record, write_shards
 from tf_dpce.errors import UserError
@@ -16,7 +17,7 @@ from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.header import check
 from tf_dpce.preprocessing.image import decode
 from tf_dpce.sources.audit import audit
-from tf_dpce.sources.pair import Picture, Rejected
+from tf_dpce.sources.pair import NO_FILE, Picture, Rejected
 
 
 @dataclass
@@ -31,6 +32,7 @@ class SplitWriter:
         total: number of pictures of all splits.
         progress: called with the pictures done and their total.
         done: number of pictures seen so far.
+        bitmaps: number of BMP pictures kept so far, as PNG.
         members: a line of split and picture for each that was kept.
         training_captions: those of the pictures kept for training.
     """
@@ -42,6 +44,7 @@ class SplitWriter:
     total: int
     progress: Callable[[int, int], None] | None
     done: int = 0
+    bitmaps: int = 0
     members: list[str] = field(default_factory=list)
     training_captions: list[str] = field(default_factory=list)
 
@@ -67,7 +70,7 @@ class SplitWriter:
     def _records(
         self, pictures: Sequence[Picture], kept: list[Picture], instances: dict[str, int]
     ) -> Iterator[bytes]:
-        for item in audit(pictures, picture_fault, status.MAX_BYTES, self.workers):
+        for item in audit(pictures, storable, status.MAX_BYTES, self.workers):
             self.done += 1
             if self.progress:
                 self.progress(self.done, self.total)
@@ -75,6 +78,7 @@ class SplitWriter:
                 self.rejected.append(Rejected(str(item.picture.path), item.reason))
                 continue
             kept.append(item.picture)
+            self.bitmaps += item.rewritten
             instance = instances.setdefault(item.picture.instance, len(instances))
             if instance >= MAX_INSTANCES:
                 raise UserError(f"there are more than {MAX_INSTANCES} instances: use fewer")
@@ -82,11 +86,16 @@ class SplitWriter:
 
     def _empty_split(self, split: str, pictures: int) -> str:
         if not pictures:
-            return f"no picture is in the split {split!r}: train, val and test each need one"
+            return (
+                f"no picture is in the split {split!r}: train, val and test each need one; look at "
+                "the data set's splits, or give others as --split-file"
+            )
         last = self.rejected[-1]
+        reasons = {item.reason for item in self.rejected[-pictures:]}
+        wrong = "; --root or --images is probably wrong" if reasons == {NO_FILE} else ""
         return (
             f"none of the {pictures} pictures of the split {split!r} can be used, "
-            f"the last of them {last.path}: {last.reason}"
+            f"the last of them {last.path}: {last.reason}{wrong}"
         )
 
 
@@ -96,8 +105,19 @@ def _lone_instances(pictures: Sequence[Picture]) -> int:
     return sum(count == 1 for count in shown.values())
 
 
-def picture_fault(contents: bytes) -> str | None:
-    """Returns why bytes are no picture that training can decode, or None where they are one."""
+def storable(contents: bytes) -> tuple[bytes, str | None]:
+    """Returns what to store of a file, and why training cannot decode it, None where it can.
+
+    A BMP becomes a PNG, anything else stays as it is.
+    """
+    if is_bitmap(contents):
+        contents, code = png_of_bitmap(contents)
+        if code != status.OK:
+            return b"", status.REASONS[code]
+    return contents, _fault(contents)
+
+
+def _fault(contents: bytes) -> str | None:
     try:
         code = int(_status(tf.constant(contents)))
     except tf.errors.InvalidArgumentError:

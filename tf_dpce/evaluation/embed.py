@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_dpce.errors import UserError
 from tf_dpce.model import DualPath
 from tf_dpce.towers.folding import folded
 from tf_dpce.towers.trimming import trimming
@@ -44,7 +45,7 @@ def embed_images(
         progress: called with (pictures done, N) after each batch.
 
     Raises:
-        ValueError: the dataset held more or fewer pictures than `count`.
+        UserError: the dataset held more or fewer pictures than `count`.
     """
     encoder = model.image_encoder
     return embed(compiled(encoder), encoder.output_shape[-1], "image", dataset, count, progress)
@@ -65,7 +66,7 @@ def embed_texts(
         progress: called with (sentences done, N) after each batch.
 
     Raises:
-        ValueError: the dataset held more or fewer sentences than `count`.
+        UserError: the dataset held more or fewer sentences than `count`.
     """
     encoder = model.text_encoder
     encode = compiled(encoder, trimming(model.text_tower))
@@ -112,7 +113,7 @@ def embed(
         progress: called with (examples done, N) after each batch.
 
     Raises:
-        ValueError: the dataset held more or fewer examples than `count`.
+        UserError: the dataset held more or fewer examples than `count`.
     """
     vectors, instances = np.empty((count, width), np.float32), np.empty(count, np.int64)
     done = 0
@@ -125,5 +126,9 @@ def embed(
         if progress is not None:
             progress(done, count)
     if done != count:
-        raise ValueError(f"The dataset does not hold {count} examples. Received: {done}")
+        found = "more" if done > count else f"{done}"
+        raise UserError(
+            f"the manifest of the data is damaged, it counts {count} rows of {feature} where there "
+            f"are {found}: run prepare again"
+        )
     return Embedded(vectors, instances)

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tf_dpce.sources.pair import Picture
+from tf_dpce.sources.pair import NO_FILE, Picture
 
 # Enough waiting pictures to keep every worker busy while one large picture holds up the order.
 _PICTURES_PER_WORKER = 8
@@ -16,16 +16,20 @@ _PICTURES_PER_WORKER = 8
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """A picture with its file's bytes, or the reason why it cannot be used."""
+    """A picture with the bytes to store, or the reason why it cannot be used.
+
+    `rewritten` says that these are not the bytes of its file.
+    """
 
     picture: Picture
     contents: bytes
     reason: str | None
+    rewritten: bool
 
 
 def audit(
     pictures: Iterable[Picture],
-    inspect: Callable[[bytes], str | None],
+    inspect: Callable[[bytes], tuple[bytes, str | None]],
     max_bytes: int,
     workers: int,
 ) -> Iterator[Audited]:
@@ -33,7 +37,8 @@ def audit(
 
     Args:
         pictures: what to read.
-        inspect: returns why bytes cannot be used, or None; it is called in several threads.
+        inspect: returns what to store of a file's bytes, and why these cannot be used, or None; it
+            is called in several threads.
         max_bytes: no more than this and one byte of a file is read, so that `inspect` can tell a
             longer one.
         workers: number of threads.
@@ -44,8 +49,10 @@ def audit(
 
     def examine(picture: Picture) -> Audited:
         contents, reason = _read(picture.path, max_bytes + 1)
-        reason = reason or inspect(contents)
-        return Audited(picture, b"" if reason else contents, reason)
+        stored, reason = (b"", reason) if reason else inspect(contents)
+        if reason:
+            return Audited(picture, b"", reason, rewritten=False)
+        return Audited(picture, stored, None, rewritten=stored != contents)
 
     waiting: deque[Future[Audited]] = deque()
     with ThreadPoolExecutor(workers) as pool:
@@ -64,7 +71,7 @@ def _read(path: Path, length: int) -> tuple[bytes, str | None]:
     try:
         # A pipe or a device would block or never end.
         if not path.is_file():
-            return b"", "no such file"
+            return b"", NO_FILE
         with path.open("rb") as stream:
             return stream.read(length), None
     except OSError as error:

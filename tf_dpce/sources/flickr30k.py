@@ -49,4 +49,4 @@ def read_flickr30k(
         annotations or root / CAPTION_FILE, f"give {CAPTION_FILE} as --annotations"
     )
     splits = given_or_drawn_splits(split_file, token_names(captions), seed, _HELD_OUT)
-    yield from read_tokens(captions, images, splits)
+    yield from read_tokens(captions, images, splits, split_file)

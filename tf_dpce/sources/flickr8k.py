@@ -49,7 +49,7 @@ def read_flickr8k(
     annotations = existing_folder(annotations or root / TEXT_FOLDER, _REMEDY)
     splits = read_split_file(split_file) if split_file else _read_splits(annotations)
     captions = existing_file(annotations / CAPTION_FILE, _TEXT_REMEDY)
-    yield from read_tokens(captions, images, splits)
+    yield from read_tokens(captions, images, splits, split_file or annotations)
 
 
 def _read_splits(annotations: Path) -> dict[str, str]:

@@ -21,11 +21,13 @@ def read_annotations(path: Path, remedy: str) -> Node:
         remedy: what to give instead of a file that is missing or of another shape, for messages.
 
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: the file is missing, not UTF-8 or not JSON.
     """
     try:
         with existing_file(path, remedy).open(encoding="utf-8-sig") as stream:
             return Node(json.load(stream), path, remedy)
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8: save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not whole JSON, {error}: fetch it again") from None
 

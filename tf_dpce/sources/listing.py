@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tf_dpce.errors import UserError
-from tf_dpce.sources.pair import Pair, Rejected
+from tf_dpce.sources.pair import IN_NO_SPLIT, Pair, Rejected
 
 # The reason where a file names no picture at all.
 NO_PICTURE = "no name of a picture"
@@ -84,7 +84,7 @@ def _reason(listing: Listing, first: dict[str, Listing]) -> str | None:
     if not listing.captions:
         return "no caption"
     if listing.split is None:
-        return "in no split"
+        return IN_NO_SPLIT
     told = first.setdefault(listing.image, listing)
     same = (told.split, told.instance) == (listing.split, listing.instance)
     return "listed twice" if same and told is not listing else None

@@ -10,6 +10,10 @@ from tf_dpce.errors import UserError
 
 SPLITS = ("train", "val", "test")
 
+# Reasons that errors come back to, where nothing else is left.
+NO_FILE = "no such file"
+IN_NO_SPLIT = "in no split"
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:

@@ -13,10 +13,12 @@ class Published:
     Attributes:
         pictures: by split.
         training_people: persons in training, None where every picture is an instance of its own.
+        other: key of another split of the same data set, which may be given in a file.
     """
 
     pictures: Mapping[str, int]
     training_people: int | None = None
+    other: str | None = None
 
 
 def _pictures(train: int, val: int, test: int) -> dict[str, int]:
@@ -27,7 +29,7 @@ def _pictures(train: int, val: int, test: int) -> dict[str, int]:
 # github.com/layumi/Image-Text-Embedding. After the slash stands the name in Karpathy's own file.
 PUBLISHED: dict[str, Published] = {
     "flickr8k": Published(_pictures(6_000, 1_000, 1_000)),
-    "flickr30k": Published(_pictures(29_783, 1_000, 1_000)),
+    "flickr30k": Published(_pictures(29_783, 1_000, 1_000), other="karpathy/flickr30k"),
     "mscoco": Published(_pictures(113_287, 5_000, 5_000)),
     "cuhk_pedes": Published(_pictures(34_054, 3_078, 3_074), training_people=11_003),
     "karpathy/flickr8k": Published(_pictures(6_000, 1_000, 1_000)),
@@ -37,7 +39,11 @@ PUBLISHED: dict[str, Published] = {
 
 
 def differences(
-    name: str, pictures: Mapping[str, int], training_instances: int, rejected: str = ""
+    name: str,
+    pictures: Mapping[str, int],
+    training_instances: int,
+    rejected: str = "",
+    given: bool = False,
 ) -> Iterator[str]:
     """Compares counts with the published ones.
 
@@ -46,6 +52,7 @@ def differences(
         pictures: by split.
         training_instances: classes of the instance loss.
         rejected: the file that says what was refused, empty where nothing was.
+        given: whether the split is from a file, which may be another one that was published.
 
     Yields:
         A line for each count that differs.
@@ -55,8 +62,9 @@ def differences(
         ['train has 5,999 of the 6,000 published pictures: 1 is missing']
     """
     published = PUBLISHED.get(name)
-    if published is None:
+    if published is None or (given and published.other and _is_whole(published.other, pictures)):
         return
+    whose = " of the authors' split" if given else ""
     counts = [(split, "pictures", pictures[split], n) for split, n in published.pictures.items()]
     if published.training_people is not None:
         counts.append(("train", "people", training_instances, published.training_people))
@@ -64,7 +72,12 @@ def differences(
         missing = expected - found
         if missing > 0:
             verb, see = "is" if missing == 1 else "are", f", see {rejected}" if rejected else ""
-            share = f"{found:,} of the {expected:,} published {what}"
+            share = f"{found:,} of the {expected:,} published {what}{whose}"
             yield f"{split} has {share}: {missing:,} {verb} missing{see}"
         elif missing < 0:
-            yield f"{split} has {found:,} {what}, {-missing:,} more than the {expected:,} published"
+            more = f"{-missing:,} more than the {expected:,} published{whose}"
+            yield f"{split} has {found:,} {what}, {more}"
+
+
+def _is_whole(name: str, pictures: Mapping[str, int]) -> bool:
+    return PUBLISHED[name].pictures == dict(pictures)

@@ -55,11 +55,15 @@ def _read_delimited(path: Path, required: Sequence[str], delimiter: str) -> Iter
                 header = [name.strip() for name in fields]
                 _check_columns(header, required, where)
             elif len(fields) != len(header):
-                raise UserError(f"{where} has {len(fields)} fields, the header {len(header)}")
+                raise UserError(
+                    f"{where} has {len(fields)} fields, the header {len(header)}: put quotes "
+                    f"around a field that holds {delimiter!r}"
+                )
             else:
                 yield where, dict(zip(header, fields, strict=True))
     except csv.Error as error:
-        raise UserError(f"{path} line {reader.line_num} is malformed: {error}") from None
+        where = f"{path} line {reader.line_num}"
+        raise UserError(f"{where} is malformed, {error}: mend its quotes") from None
 
 
 def _read_json_lines(path: Path, required: Sequence[str]) -> Iterator[Row]:
@@ -68,7 +72,7 @@ def _read_json_lines(path: Path, required: Sequence[str]) -> Iterator[Row]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{where} is not JSON: {error}") from None
+            raise UserError(f"{where} is not JSON, {error}: mend the line") from None
         if not isinstance(row, dict):
             raise UserError(f"{where} is no JSON object of column names and values")
         _check_columns(list(row), required, where)
@@ -94,7 +98,10 @@ def _read_parquet(path: Path, required: Sequence[str]) -> Iterator[Row]:
 def _check_columns(names: Sequence[str], required: Sequence[str], where: str) -> None:
     missing = [name for name in required if name not in names]
     if missing:
-        raise UserError(f"{where} has no column {missing[0]!r}: it has {', '.join(names)}")
+        has = ", ".join(names)
+        raise UserError(
+            f"{where} has no column {missing[0]!r}, it has {has}: give one this name, or add it"
+        )
 
 
 _READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {

@@ -43,10 +43,12 @@ def read_split_file(path: Path) -> dict[str, str]:
         where = f"{path} line {number}"
         image = picture_name(image)
         if not tab or not image:
-            raise UserError(f"{where} is not image<TAB>split: {line!r}")
+            raise UserError(f"{where} is not image<TAB>split but {line!r}: mend the line")
         split = check_split(split.strip(), where)
         if splits.setdefault(image, split) != split:
-            raise UserError(f"{where}: {image} is already in the split {splits[image]!r}")
+            raise UserError(
+                f"{where}: {image} is already in the split {splits[image]!r}: keep it in one"
+            )
     if not splits:
         raise UserError(f"{path} has no line: it needs lines of image<TAB>split")
     return splits

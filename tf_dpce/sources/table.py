@@ -11,7 +11,7 @@ from typing import Any
 from tf_dpce.errors import UserError
 from tf_dpce.sources.lines import whole_characters
 from tf_dpce.sources.listing import NO_PICTURE
-from tf_dpce.sources.pair import SPLITS, Pair, Rejected
+from tf_dpce.sources.pair import IN_NO_SPLIT, SPLITS, Pair, Rejected
 from tf_dpce.sources.paths import existing_folder
 from tf_dpce.sources.rows import read_rows
 from tf_dpce.sources.splits import check_split, drawn_splits, picture_name, read_split_file
@@ -88,7 +88,7 @@ class _Reader:
         elif self.splits is None or image in self.splits:
             yield from self._pairs(where, row, image)
         elif image not in self.told:
-            yield Rejected(str(self._told(image).path), "in no split")
+            yield Rejected(str(self._told(image).path), IN_NO_SPLIT)
 
     def without_caption(self) -> Iterator[Rejected]:
         for image in self.splits or ():

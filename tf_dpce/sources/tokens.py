@@ -7,11 +7,13 @@ from pathlib import Path
 
 from tf_dpce.errors import UserError
 from tf_dpce.sources.lines import read_lines
-from tf_dpce.sources.pair import Pair, Rejected
+from tf_dpce.sources.pair import IN_NO_SPLIT, NO_FILE, Pair, Rejected
+
+_FORM = "it needs NAME.jpg#0<TAB>caption"
 
 
 def read_tokens(
-    captions: Path, images: Path, splits: Mapping[str, str]
+    captions: Path, images: Path, splits: Mapping[str, str], splits_of: Path | None
 ) -> Iterator[Pair | Rejected]:
     """Reads a token file; every picture is an instance of its own.
 
@@ -22,6 +24,7 @@ def read_tokens(
         captions: the token file.
         images: folder of the pictures, absolute.
         splits: of each picture, by its name.
+        splits_of: where they are from, for messages; None where they were drawn.
 
     Yields:
         A `Pair` for each caption that can be used, a `Rejected` for the rest.
@@ -32,21 +35,21 @@ def read_tokens(
     present = {item.name for item in images.iterdir()}
     seen: set[str] = set()
     usable = False
+    last: Rejected | None = None
     for number, name, caption in _captions(captions):
         reason = None if caption is None else _reason(name, present, splits)
         if caption is None:
-            yield Rejected(f"{captions}:{number}", "no tab between name and caption")
+            last = Rejected(f"{captions}:{number}", "no tab between name and caption")
+            yield last
         elif reason is None:
             usable = True
             yield Pair(name, images / name, caption, splits[name], name)
         elif name not in seen:
-            yield Rejected(str(images / name), reason)
+            last = Rejected(str(images / name), reason)
+            yield last
         seen.add(name)
     if not usable:
-        raise UserError(
-            f"{captions} has no usable line: it needs NAME.jpg#0<TAB>caption, and each picture a "
-            f"file in {images} and a split"
-        )
+        raise UserError(_why_none(captions, images, last, splits_of))
     yield from (Rejected(str(images / name), "no caption") for name in splits if name not in seen)
 
 
@@ -61,6 +64,18 @@ def token_names(captions: Path) -> Iterator[str]:
             yield name
 
 
+def _why_none(captions: Path, images: Path, last: Rejected | None, splits_of: Path | None) -> str:
+    if last is None:
+        return f"{captions} has no line: {_FORM}"
+    reason = last.reason
+    if reason == IN_NO_SPLIT and splits_of:
+        reason = f"{IN_NO_SPLIT} of {splits_of}"
+    return (
+        f"{captions} has no usable line: {_FORM}, and each picture a file in {images} and a split; "
+        f"the last that failed is {last.path}: {reason}"
+    )
+
+
 def _captions(captions: Path) -> Iterator[tuple[int, str, str | None]]:
     """Yields number, name and caption of each line; no caption where there is no tab."""
     for number, line in read_lines(captions):
@@ -72,8 +87,8 @@ def _reason(name: str, present: set[str], splits: Mapping[str, str]) -> str | No
     if not _well_formed(name):
         return "malformed name"
     if name not in present:
-        return "no such file"
-    return None if name in splits else "in no split"
+        return NO_FILE
+    return None if name in splits else IN_NO_SPLIT
 
 
 def _well_formed(name: str) -> bool:
