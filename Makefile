@@ -17,7 +17,7 @@ demo: $(VENV)/.installed  ## run the whole line on drawn scenes (PORT=... for th
 	$(PYTHON) -m pipelines.demo $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.installed-dev  ## run the tests (about 25 minutes on 2 cores)
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 slow: $(VENV)/.installed-dev  ## run the proofs that take minutes each
 	$(PYTHON) -m pytest -m slow
