@@ -93,13 +93,14 @@ def other(scenes: Path, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["last", "best"])
+# Of the stage that the run stands in both are needed, of the one before it what it is judged by.
+@pytest.mark.parametrize("name", ["stage2-last.npz", "stage2-best.npz", "stage1-best.npz"])
 def test_a_checkpoint_of_another_run_is_refused(
-    scenes: Path, finished: Path, other: Path, tmp_path: Path, capsys, kind: str
+    scenes: Path, finished: Path, other: Path, tmp_path: Path, capsys, name: str
 ):
     run = shutil.copytree(finished, tmp_path / "run")
-    path = run / "checkpoints" / f"stage1-{kind}.npz"
-    shutil.copy(other / "checkpoints" / path.name, path)
+    path = run / "checkpoints" / name
+    shutil.copy(other / "checkpoints" / name.replace("stage2", "stage1"), path)
     before = path.read_bytes()
     status = run_tiny(scenes, run, "--resume")
     expect_mistake(capsys, status, str(path), "another run", "put this run's own file back")
@@ -159,6 +160,19 @@ def test_a_run_without_its_vocabulary_is_told_where_to_get_it(
     path.unlink()
     status = evaluate.main(["--run", str(run), "--data", str(scenes)])
     expect_mistake(capsys, status, f"{path} is missing", "in the data that it was trained on")
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, flip_a_byte])
+def test_a_resumed_run_gets_its_vocabulary_back(
+    scenes: Path, finished: Path, tmp_path: Path, capsys, harm: Callable
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    path = run / "vocabulary.txt"
+    harm(path)
+    assert run_tiny(scenes, run, "--resume") == 0
+    assert path.read_bytes() == (finished / "vocabulary.txt").read_bytes()
+    line = f"{path} was lost: put back from {scenes / 'vocabulary.txt'}"
+    assert line in capsys.readouterr().out.splitlines()
 
 
 def test_a_run_may_start_from_one_of_other_options(scenes: Path, other: Path, tmp_path: Path):
