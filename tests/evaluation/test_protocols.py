@@ -7,6 +7,7 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,7 +16,7 @@ from rich.console import Console
 from tests.export.tiny import CONFIG, SIZE, WORDS, tiny_data, tiny_model
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation import identity_metrics, retrieval_metrics
-from tf_dpce.evaluation.embed import Embedded, embed_images, embed_texts
+from tf_dpce.evaluation.embed import Embedded, Encoders
 from tf_dpce.evaluation.protocols import PROTOCOLS, Protocol, evaluate_split
 from tf_dpce.evaluation.report import metrics_path, metrics_table, save_metrics, unshared_path
 from tf_dpce.evaluation.views import Views
@@ -230,17 +231,44 @@ def test_data_set_of_another_length_is_refused(model, count):
     found = "5" if count > 5 else "more"
     message = f"damaged, it counts {count} rows of text where there are {found}: run prepare again"
     with pytest.raises(UserError, match=message):
-        embed_texts(model, dataset, count)
+        Encoders(model).texts(dataset, count)
 
 
 def test_embeddings_keep_their_order_and_instances(model):
     pixels = np.random.default_rng(0).uniform(0, 255, (5, SIZE, SIZE, 3)).astype(np.float32)
     instances = np.array([7, 3, 3, 0, 2])
     dataset = tf.data.Dataset.from_tensor_slices({"image": pixels, "instance": instances}).batch(2)
-    embedded = embed_images(model, dataset, 5)
+    embedded = Encoders(model).images(dataset, 5)
     np.testing.assert_array_equal(embedded.instances, instances)
     expected = model.image_encoder(pixels, training=False)
     np.testing.assert_allclose(embedded.vectors, expected, atol=1e-6)
+
+
+def test_encoders_are_traced_once_and_answer_with_the_weights_of_the_moment(monkeypatch):
+    model, draw = tiny_model(), np.random.default_rng(0)
+    pixels = draw.uniform(0, 255, (5, SIZE, SIZE, 3)).astype(np.float32)
+    ids, instances = draw.integers(0, len(WORDS), (5, 6), np.int32), np.arange(5)
+    rows = {"image": pixels, "text": ids, "instance": instances}
+    dataset = tf.data.Dataset.from_tensor_slices(rows).batch(2)
+    traced, trace = [], keras.Model.__call__
+
+    def count(self: keras.Model, *given, **options):
+        traced.append(self.name)
+        return trace(self, *given, **options)
+
+    encoders = Encoders(model)
+    monkeypatch.setattr(keras.Model, "__call__", count)
+    found = []
+    for _ in range(3):
+        found += [encoders.images(dataset, 5).vectors, encoders.texts(dataset, 5).vectors]
+        assert traced == []
+        expected = [Encoders(model).images(dataset, 5), Encoders(model).texts(dataset, 5)]
+        for one, two in zip(found[-2:], expected, strict=True):
+            np.testing.assert_array_equal(one, two.vectors)
+        traced.clear()
+        for variable in model.trainable_variables:
+            variable.assign(variable.numpy()[::-1])
+    assert not np.allclose(found[0], found[2]) and not np.allclose(found[1], found[3])
 
 
 METRICS = {

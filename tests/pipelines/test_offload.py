@@ -22,7 +22,7 @@ from tests.training.tiny import OPTIONS
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.pipeline import evaluation_captions, evaluation_images
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.embed import embed_images, embed_texts
+from tf_dpce.evaluation.embed import Encoders
 from tf_dpce.export.encoder import load
 from tf_dpce.offload.bundle import load_weights, open_bundle
 from tf_dpce.offload.fit import bare_model
@@ -196,7 +196,7 @@ def test_start_weights_embed_alike_under_jax_and_tensorflow(
     model = bare_model(bundle.config, bundle)
     load_weights(model, packed / "start.weights.h5", bundle.saved["bundle"]["start_sha256"])
     pictures = evaluation_images(data, "val", 32, 12)
-    images = embed_images(model, pictures, 12).vectors
+    images = Encoders(model).images(pictures, 12).vectors
     np.testing.assert_allclose(fitted.vectors["images"], images, atol=1e-4)
     captions, count = bundle.split("val").ids, len(bundle.split("val").ids)
     texts = np.asarray(model.text_encoder(captions, training=False))
@@ -230,7 +230,7 @@ def test_dense_captions_of_the_bundle_are_those_of_the_run(packed: Path, run: Pa
     texts = evaluation_captions(data, "val", trained.caption_encoder, 100)
     ids = np.concatenate([batch["text"] for batch in texts.as_numpy_iterator()])
     np.testing.assert_array_equal(open_bundle(packed).split("val").ids, ids)
-    assert embed_texts(trained.model, texts, len(ids)).vectors.shape == (len(ids), 8)
+    assert Encoders(trained.model).texts(texts, len(ids)).vectors.shape == (len(ids), 8)
 
 
 # --- mistakes -------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from keras import layers
 from tf_dpce.errors import UserError
 from tf_dpce.model import DualPath
 from tf_dpce.towers import image_tower, text_tower
-from tf_dpce.towers.folding import folded
+from tf_dpce.towers.folding import folded, refold
 
 
 def norms(model: keras.Model) -> int:
@@ -72,6 +72,24 @@ def test_encoders_of_a_whole_model():
     # It is a copy: the model itself stays as it was, and can be folded again.
     np.testing.assert_array_equal(model.image_encoder(pixels, training=False), before)
     assert norms(folded(model.image_encoder)) == 0
+
+
+def test_a_copy_follows_the_weights_of_its_model():
+    keras.utils.set_random_seed(0)
+    texts = text_tower(30, 9, 6, blocks=(1,), output_dim=5, widths=(8,), dropout=0.5)
+    model = DualPath(image_tower("small", input_size=32, output_dim=5), texts, 3)
+    draw = np.random.default_rng(0)
+    for encoder in (model.image_encoder, model.text_encoder):
+        fast = folded(encoder)
+        before = fast.get_weights()
+        for variable in encoder.trainable_variables + encoder.non_trainable_variables:
+            if variable.dtype == "float32":
+                variable.assign(draw.uniform(0.5, 1.5, variable.shape))
+        refold(fast, encoder)
+        after, anew = fast.get_weights(), folded(encoder).get_weights()
+        assert all((one != two).all() for one, two in zip(before, after, strict=True))
+        for one, two in zip(after, anew, strict=True):
+            np.testing.assert_array_equal(one, two)
 
 
 def test_no_copy_is_kept_alive():

@@ -169,6 +169,14 @@ def test_a_loaded_run_has_the_weights_of_its_better_stage(
         np.testing.assert_array_equal(variable.numpy(), named[variable.path])
 
 
+def test_validations_are_not_traced_anew(scenes: Path, tmp_path: Path):
+    # TensorFlow warns of the fifth function of a kind that is traced within some calls.
+    process = start(scenes, tmp_path / "run", stage1__epochs=6, stage2__epochs=0)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "retracing" not in errors
+
+
 # --- killed and resumed ---------------------------------------------------------------------------
 
 

@@ -135,6 +135,35 @@ def test_the_mean_cosine_is_that_of_all_pairs(seed: int):
     assert mean_cosine(np.tile(vectors[:1], (5, 1))) == pytest.approx(1)
 
 
+def slow_mean_cosine(vectors: np.ndarray) -> float:
+    """The mean over all pairs of rows, one by one; two rows without a length are alike."""
+    cosines = []
+    for i, one in enumerate(vectors):
+        for j, other in enumerate(vectors):
+            lengths = np.linalg.norm(one) * np.linalg.norm(other)
+            none = not one.any() and not other.any()
+            if i != j:
+                cosines.append(1.0 if none else one @ other / lengths if lengths else 0.0)
+    return float(np.mean(cosines))
+
+
+@pytest.mark.parametrize("short", [1.0, 4e-4, 0.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_mean_cosine_is_of_directions_whatever_the_lengths(seed: int, short: float):
+    draw = np.random.default_rng(seed)
+    vectors = draw.normal(size=(9, 4)) * draw.uniform(0.5, 2, (9, 1))
+    vectors[:4] *= short
+    assert mean_cosine(vectors) == pytest.approx(slow_mean_cosine(vectors), abs=1e-9)
+
+
+def test_rows_of_a_dead_tower_are_alike():
+    # What `UnitLength` makes of rows of length 4e-8: x / sqrt(1e-8 + 1.6e-15) is 4e-4 long.
+    row = np.array([3e-4, 0, 1.5e-4, -2e-4], np.float32)
+    noise = np.random.default_rng(0).normal(scale=1e-8, size=(60, 4)).astype(np.float32)
+    assert mean_cosine(row + noise) == pytest.approx(1, abs=1e-6)
+    assert mean_cosine(np.zeros((60, 4), np.float32)) == 1
+
+
 # --- provoked in runs -----------------------------------------------------------------------------
 
 
@@ -204,6 +233,20 @@ def test_a_run_that_embeds_all_alike_says_so(scenes: Path, tmp_path: Path, capsy
     told = warnings(capsys)
     for side in ("pictures", "sentences"):
         assert [line for line in told if f"all {side} are embedded alike (mean cosine " in line]
+
+
+def test_a_run_whose_decay_leaves_nothing_of_a_tower_says_so(scenes: Path, tmp_path: Path, capsys):
+    # Each step takes half of every matrix: 36 of them leave rows far shorter than 1.
+    dead = {
+        "stage1__optimizer": "sgd",
+        "stage1__learning_rate": 0.1,
+        "stage1__weight_decay": 5,
+        "stage1__schedule": "steps",
+        "stage1__epochs": 3,
+        "stage2__epochs": 0,
+    }
+    assert run_tiny(scenes, tmp_path / "run", **dead) == 0
+    assert any("all pictures are embedded alike (mean cosine " in li for li in warnings(capsys))
 
 
 def test_captions_of_unknown_words_are_told_before_training(tmp_path: Path, capsys):

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tf_dpce.errors import UserError
 from tf_dpce.model import DualPath
-from tf_dpce.towers.folding import folded
+from tf_dpce.towers.folding import folded, refold
 from tf_dpce.towers.trimming import trimming
 
 Encode = Callable[[tf.Tensor], tf.Tensor]
@@ -30,47 +30,67 @@ class Embedded:
     instances: np.ndarray
 
 
-def embed_images(
-    model: DualPath,
-    dataset: tf.data.Dataset,
-    count: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> Embedded:
-    """Embeds every picture of a dataset.
+class Encoders:
+    """Both encoders of a model that is still trained, folded and traced once.
+
+    Whenever they are asked they answer with the weights that the model has then.
 
     Args:
-        model: whose `image_encoder` is used.
-        dataset: batches of dicts with `image`, float32 `[B, S, S, 3]`, and `instance`, int64 `[B]`.
-        count: N, the number of pictures that the dataset holds.
-        progress: called with (pictures done, N) after each batch.
+        model: whose `image_encoder` and `text_encoder` they are.
 
-    Raises:
-        UserError: the dataset held more or fewer pictures than `count`.
+    Example:
+        >>> encoders = Encoders(model)
+        >>> before = encoders.images(pictures, 100)
+        >>> model.fit(batches)
+        >>> after = encoders.images(pictures, 100)
     """
-    encoder = model.image_encoder
-    return embed(compiled(encoder), encoder.output_shape[-1], "image", dataset, count, progress)
 
+    def __init__(self, model: DualPath) -> None:
+        self._model = model
+        self._images, self._texts = folded(model.image_encoder), folded(model.text_encoder)
+        self._encode_images = inference(self._images)
+        self._encode_texts = inference(self._texts, trimming(model.text_tower))
 
-def embed_texts(
-    model: DualPath,
-    dataset: tf.data.Dataset,
-    count: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> Embedded:
-    """Embeds every sentence of a dataset.
+    def images(
+        self,
+        dataset: tf.data.Dataset,
+        count: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Embedded:
+        """Embeds every picture of a dataset.
 
-    Args:
-        model: whose `text_encoder` is used.
-        dataset: batches of dicts with `text`, int32 `[B, T]`, and `instance`, int64 `[B]`.
-        count: N, the number of sentences that the dataset holds.
-        progress: called with (sentences done, N) after each batch.
+        Args:
+            dataset: batches of dicts with `image`, float32 `[B, S, S, 3]`, and `instance`, int64
+                `[B]`.
+            count: N, the number of pictures that the dataset holds.
+            progress: called with (pictures done, N) after each batch.
 
-    Raises:
-        UserError: the dataset held more or fewer sentences than `count`.
-    """
-    encoder = model.text_encoder
-    encode = compiled(encoder, trimming(model.text_tower))
-    return embed(encode, encoder.output_shape[-1], "text", dataset, count, progress)
+        Raises:
+            UserError: the dataset held more or fewer pictures than `count`.
+        """
+        refold(self._images, self._model.image_encoder)
+        width = self._images.output_shape[-1]
+        return embed(self._encode_images, width, "image", dataset, count, progress)
+
+    def texts(
+        self,
+        dataset: tf.data.Dataset,
+        count: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Embedded:
+        """Embeds every sentence of a dataset.
+
+        Args:
+            dataset: batches of dicts with `text`, int32 `[B, T]`, and `instance`, int64 `[B]`.
+            count: N, the number of sentences that the dataset holds.
+            progress: called with (sentences done, N) after each batch.
+
+        Raises:
+            UserError: the dataset held more or fewer sentences than `count`.
+        """
+        refold(self._texts, self._model.text_encoder)
+        width = self._texts.output_shape[-1]
+        return embed(self._encode_texts, width, "text", dataset, count, progress)
 
 
 def compiled(encoder: keras.Model, prepare: Encode = tf.identity) -> Encode:
@@ -89,9 +109,13 @@ def inference(encoder: keras.Model, prepare: Encode = tf.identity) -> Encode:
     """Returns the same of a model as it is, for one that does not change meanwhile."""
     place = encoder.inputs[0]
     signature = [tf.TensorSpec(place.shape, place.dtype)]
-    return tf.function(
+    encode = tf.function(
         lambda batch: encoder(prepare(batch), training=False), input_signature=signature
     )
+    # Traced at once, which TensorFlow does not count: where a few functions of this line are traced
+    # by their first calls it takes them for one that is traced over and over, and warns.
+    encode.get_concrete_function()
+    return encode
 
 
 def embed(

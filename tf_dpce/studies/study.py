@@ -10,7 +10,6 @@ from typing import Any
 
 import keras
 
-from tf_dpce.config import from_dict
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.protocols import evaluate_split, split_named
@@ -21,7 +20,7 @@ from tf_dpce.studies.size import parameters, text_parameters
 from tf_dpce.studies.times import decide_epochs, work_of
 from tf_dpce.training.features import Bar, silent_bar
 from tf_dpce.training.history import HISTORY_FILE, read_history
-from tf_dpce.training.run import CONFIG_FILE, load_run, read_config
+from tf_dpce.training.run import CONFIG_FILE, load_run, run_config
 from tf_dpce.training.strategy import describe, make_strategy
 from tf_dpce.training.train import Say, seconds_per_step, train
 
@@ -175,7 +174,7 @@ class Study:
         run = self.out / arm.name
         begun = (run / CONFIG_FILE).is_file()
         if begun:
-            config = from_dict(read_config(run)["config"])
+            config = run_config(run)
         else:
             epochs = {part["stage"]: part["epochs"] for part in entry["timing"]}
             config = with_epochs(self.question.config(arm), epochs)

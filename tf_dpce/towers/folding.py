@@ -47,17 +47,57 @@ def folded(model: keras.Model, float16: bool = False) -> keras.Model:
     Example:
         >>> folded(DualPath(...).image_encoder).predict(pixels)
     """
+    fast = _rebuilt(model, float16)
+    refold(fast, model)
+    return fast
+
+
+def refold(fast: keras.Model, model: keras.Model) -> None:
+    """Gives what `folded` made of a model the weights that the model has now.
+
+    Args:
+        fast: the copy, whose functions stay traced.
+        model: the model itself.
+
+    Raises:
+        UserError: a weight is beyond what the copy holds.
+    """
+    norms, _, skipped = _plan(model)
+    for layer in (each for each in model.layers if each.weights and each.name not in skipped):
+        copy = fast.get_layer(layer.name)
+        if isinstance(layer, keras.Model):
+            refold(copy, layer)
+        elif _wraps_model(layer):
+            refold(copy.layer, layer.layer)
+        elif layer.name in norms:
+            _set(copy, _merged(layer, norms[layer.name]))
+        else:
+            _set(copy, layer.get_weights())
+
+
+def _plan(
+    model: keras.Model,
+) -> tuple[dict[str, layers.BatchNormalization], dict[str, str], set[str]]:
+    """Returns the BatchNorm folded into a layer, the convolution for a padding, what is left out.
+
+    All by the names of layers.
+    """
     takers = _takers(model)
     norms, padded = _norms_behind(model, takers), _padded(model, takers)
-    skipped = {norm.name for norm in norms.values()} | padded.keys()
-    skipped |= {layer.name for layer in model.layers if isinstance(layer, layers.Dropout)}
+    dropouts = {layer.name for layer in model.layers if isinstance(layer, layers.Dropout)}
+    return norms, padded, {norm.name for norm in norms.values()} | padded.keys() | dropouts
+
+
+def _rebuilt(model: keras.Model, float16: bool) -> keras.Model:
+    """Returns the copy that `folded` does, with weights of its own."""
+    norms, padded, skipped = _plan(model)
 
     def copy(layer: keras.Operation) -> keras.Operation:
         # None is shared: a layer keeps every model alive that it was called in.
         if isinstance(layer, keras.Model):
-            return folded(layer, float16)
+            return _rebuilt(layer, float16)
         if _wraps_model(layer):
-            return type(layer)(folded(layer.layer, float16), name=layer.name)
+            return type(layer)(_rebuilt(layer.layer, float16), name=layer.name)
         changes: dict[str, Any] = {}
         if isinstance(layer, layers.Layer):
             # A layer's own config knows its policy by name alone.
@@ -71,13 +111,7 @@ def folded(model: keras.Model, float16: bool = False) -> keras.Model:
     def call(layer: keras.Operation, *args: Any, **kwargs: Any) -> Any:
         return args[0] if layer.name in skipped else layer(*args, **kwargs)
 
-    fast = keras.models.clone_model(model, clone_function=copy, call_function=call)
-    for layer in model.layers:
-        if layer.name in norms:
-            _set(fast.get_layer(layer.name), _merged(layer, norms[layer.name]))
-        elif layer.weights and layer.name not in skipped and not _has_folded(layer):
-            _set(fast.get_layer(layer.name), layer.get_weights())
-    return fast
+    return keras.models.clone_model(model, clone_function=copy, call_function=call)
 
 
 def _policy(layer: layers.Layer, float16: bool) -> keras.DTypePolicy:
@@ -95,10 +129,6 @@ def _set(layer: layers.Layer, weights: list[np.ndarray]) -> None:
                 f"{variable.dtype} cannot hold: do without it"
             )
     layer.set_weights(weights)
-
-
-def _has_folded(layer: keras.Operation) -> bool:
-    return isinstance(layer, keras.Model) or _wraps_model(layer)
 
 
 def _wraps_model(layer: keras.Operation) -> bool:

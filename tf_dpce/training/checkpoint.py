@@ -70,10 +70,23 @@ def check_own(path: Path, start: Progress) -> None:
     Raises:
         UserError: the file is missing or damaged, or of another run or stage.
     """
-    try:
+    if not path.exists():
+        raise UserError(f"{path} is missing: {ANEW}")
+    with with_remedy(ANEW):
         _check_own(path, read_progress(path), start)
+
+
+@contextmanager
+def with_remedy(remedy: str) -> Iterator[None]:
+    """Says what to do where a checkpoint proves damaged within the block.
+
+    Raises:
+        UserError: it does.
+    """
+    try:
+        yield
     except Damaged as damage:
-        raise UserError(f"{damage}: {ANEW}") from None
+        raise UserError(f"{damage}: {remedy}") from None
 
 
 def save_checkpoint(
@@ -147,7 +160,10 @@ def restore_checkpoint(
 
 def missing(path: Path) -> UserError:
     """Returns what to say of a checkpoint that is not there."""
-    return UserError(f"{path} does not exist: has the run been trained that far?")
+    return UserError(
+        f"{path} does not exist: has the run been trained that far? Train it on with --resume, or "
+        "put a copy of the file back"
+    )
 
 
 @contextmanager

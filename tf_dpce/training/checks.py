@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_dpce.config import Config, from_dict, to_dict
+from tf_dpce.config import Config, to_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.files import is_aside, sha256_file
 from tf_dpce.training.history import HISTORY_FILE, read_history
 from tf_dpce.training.optimizers import MAX_DECAY
-from tf_dpce.training.run import CONFIG_FILE, TRAIN_DIGEST, read_config
+from tf_dpce.training.run import CONFIG_FILE, TRAIN_DIGEST, read_config, run_config
 from tf_dpce.training.writing import check_writable
 
 # Keys that a run may go on with others of: always, and where a checkpoint holds its weights.
@@ -179,8 +179,7 @@ def _check_same(run: Path, saved: Mapping[str, Mapping[str, Any]], held: bool) -
     """A run can only go on with what it began with, but for what changes nothing in its weights."""
     free = _FREE | (_FIRST_WEIGHTS if held else set())
     # A run of an earlier version lacks keys that it had no use for: their defaults change nothing.
-    known = _read_known(run)
-    before = {**known, "config": to_dict(from_dict(known["config"]))}
+    before = {**_read_known(run), "config": to_dict(run_config(run))}
     for part, remedy in (("config", "options"), ("data", "prepared data")):
         differing = sorted(
             k for k, v in saved[part].items() if before[part].get(k) != v and k not in free

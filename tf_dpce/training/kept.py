@@ -19,6 +19,12 @@ from tf_dpce.training.checkpoint import (
     missing,
     read_progress,
     restore_checkpoint,
+    with_remedy,
+)
+
+LOST_BEST = (
+    "put a copy back, give --checkpoint last where that can be chosen, or train anew with another "
+    "--run"
 )
 
 _Read = TypeVar("_Read")
@@ -46,7 +52,8 @@ def find_checkpoint(run: Path, kind: str, say: Callable[[str], None] = lambda li
         paths = [checkpoint_path(run, stage, kind) for stage in (2, 1)]
         paths = [path for path in paths if path.exists()]
         alone = len(paths) == 1
-        path = max(paths, key=lambda p: alone or read_progress(p).best_rsum, default=None)
+        with with_remedy(LOST_BEST):
+            path = max(paths, key=lambda p: alone or read_progress(p).best_rsum, default=None)
     if path is None:
         raise missing(checkpoint_path(run, 1, kind))
     return path
@@ -56,6 +63,30 @@ def has_last(run: Path, stage: int) -> bool:
     """Returns whether a stage has a checkpoint to go on from, whole or not."""
     # A kill between two renames leaves a stage without a last one for a moment.
     return any(checkpoint_path(run, stage, kind).exists() for kind in ("last", "previous"))
+
+
+def latest_stage(run: Path, stages: Sequence[int]) -> int:
+    """Returns the last one of some stages that has a checkpoint to go on from; 0 for none."""
+    return max((stage for stage in stages if has_last(run, stage)), default=0)
+
+
+def restore_best(run: Path, start: Progress, variables: Sequence[keras.Variable]) -> None:
+    """Does what `restore_checkpoint` does with the best checkpoint of a stage.
+
+    Args:
+        run: folder of the run.
+        start: the beginning of the stage.
+        variables: to restore.
+
+    Raises:
+        UserError: it is missing, damaged, of another run or stage, or of a model with other
+            variables.
+    """
+    path = checkpoint_path(run, start.stage, "best")
+    if not path.exists():
+        raise UserError(f"{path} is missing: {ANEW}")
+    with with_remedy(ANEW):
+        restore_checkpoint(path, variables, start)
 
 
 def restore_last(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tf_dpce.config import Config, from_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
@@ -16,12 +17,15 @@ from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.assembly import build_model
 from tf_dpce.training.build import caption_encoder
-from tf_dpce.training.checkpoint import restore_checkpoint
-from tf_dpce.training.kept import find_checkpoint
+from tf_dpce.training.checkpoint import restore_checkpoint, with_remedy
+from tf_dpce.training.kept import LOST_BEST, find_checkpoint
 
 CONFIG_FILE = "config.json"
 TRAIN_DIGEST = "train_digest"
+_OWN = "put the run's own file back"
 _OF_MANIFEST = ("source", "split_digest", "vocabulary_size", "vocabulary_sha256", "lowercase")
+# Of the data, what a model cannot be built without.
+_NEEDED = {"vocabulary_sha256": str, "num_instances": int, "lowercase": bool}
 
 
 @dataclass(frozen=True)
@@ -58,20 +62,31 @@ def load_run(
     Raises:
         UserError: no run, no checkpoint, or a vocabulary that is not the run's.
     """
-    saved = read_config(folder)
-    config, provenance = from_dict(saved["config"]), saved["data"]
-    words = tuple(read_vocabulary(folder / VOCABULARY_FILE))
-    if sha256_file(folder / VOCABULARY_FILE) != provenance["vocabulary_sha256"]:
-        raise UserError(
-            f"{folder / VOCABULARY_FILE} is not the vocabulary that the run was trained with: "
-            "put the run's own file back"
-        )
+    config, provenance = run_config(folder), _known_data(folder)
+    words = _own_words(folder, provenance["vocabulary_sha256"])
     path = find_checkpoint(folder, checkpoint, say)
     # The checkpoint holds the trunk too: its own weights need not be at hand.
     model = build_model(replace(config, weights="none"), len(words), provenance["num_instances"])
-    restore_checkpoint(path, model.variables)
-    encoder = caption_encoder(config, words, bool(provenance["lowercase"]))
+    with with_remedy(LOST_BEST):
+        restore_checkpoint(path, model.variables)
+    encoder = caption_encoder(config, words, provenance["lowercase"])
     return Run(folder, config, model, encoder, provenance, path)
+
+
+def run_config(folder: Path) -> Config:
+    """Returns the settings of a run.
+
+    Raises:
+        UserError: the folder is no run, or its `config.json` has settings that this version cannot
+            read.
+    """
+    values = read_config(folder)["config"]
+    try:
+        return from_dict(values)
+    except UserError as error:
+        raise UserError(
+            f"{folder / CONFIG_FILE}: {error}: {_OWN}, or use the version that wrote it"
+        ) from None
 
 
 def read_config(folder: Path) -> dict[str, dict]:
@@ -88,6 +103,29 @@ def read_config(folder: Path) -> dict[str, dict]:
     if not all(isinstance(parts.get(part), dict) for part in ("config", "data")):
         raise UserError(f"{folder} is not a run: its {CONFIG_FILE} was written by something else")
     return saved
+
+
+def _known_data(folder: Path) -> dict[str, Any]:
+    """Returns what a run keeps of its data, with all that a model is built from."""
+    data = read_config(folder)["data"]
+    wrong = [key for key, kind in _NEEDED.items() if type(data.get(key)) is not kind]
+    if wrong:
+        raise UserError(
+            f"{folder / CONFIG_FILE} does not say {' and '.join(wrong)} of the data: {_OWN}"
+        )
+    return data
+
+
+def _own_words(folder: Path, digest: str) -> tuple[str, ...]:
+    path = folder / VOCABULARY_FILE
+    if not path.is_file() or sha256_file(path) != digest:
+        other = "not the vocabulary that the run was trained with"
+        raise UserError(
+            f"{path} is {other if path.exists() else 'missing'}: {_OWN}, a copy of the one in the "
+            "data that it was trained on, or give its train command again with --resume, which "
+            "does so"
+        )
+    return tuple(read_vocabulary(path))
 
 
 def run_digest(folder: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tf_dpce.data.pipeline import (
 )
 from tf_dpce.data.waiting import Waiting
 from tf_dpce.errors import Stopped
-from tf_dpce.evaluation.embed import embed_images, embed_texts
+from tf_dpce.evaluation.embed import Encoders
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.training.assembly import stage_losses
@@ -239,9 +239,11 @@ class Stage:
             )
         captions = evaluation_captions(self.data, "val", self.encoder, _EVALUATION_BATCH)
 
+        encoders = cache(lambda: Encoders(network))
+
         def validate() -> dict[str, Any]:
-            pictures = embed_images(network, images, info.pictures, self.heed)
-            texts = embed_texts(network, captions, info.captions, self.heed)
+            pictures = encoders().images(images, info.pictures, self.heed)
+            texts = encoders().texts(captions, info.captions, self.heed)
             return validation_metrics(
                 pictures.vectors, texts.vectors, pictures.instances, texts.instances
             )

@@ -17,17 +17,19 @@ from tf_dpce.data.damage import told_of_damage
 from tf_dpce.data.lengths import tell_cut_captions
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import Stopped, UserError
-from tf_dpce.files import publish_file, remove_stale, sha256_lines, sole_writer, write_json
+from tf_dpce.files import (
+    publish_file,
+    remove_stale,
+    sha256_file,
+    sha256_lines,
+    sole_writer,
+    write_json,
+)
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.build import caption_encoder, starting_model, with_absolute_paths
 from tf_dpce.training.captions import tell_unknown_words
-from tf_dpce.training.checkpoint import (
-    CHECKPOINTS_FOLDER,
-    Progress,
-    checkpoint_path,
-    restore_checkpoint,
-)
+from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
 from tf_dpce.training.checks import (
     check_folder,
     check_origin,
@@ -37,9 +39,10 @@ from tf_dpce.training.checks import (
 )
 from tf_dpce.training.features import Bar, Report, silent_bar
 from tf_dpce.training.joining import joined
-from tf_dpce.training.kept import find_checkpoint, has_last, restore_last
+from tf_dpce.training.kept import latest_stage
 from tf_dpce.training.precision import in_own_precision
-from tf_dpce.training.run import CONFIG_FILE, provenance, run_digest
+from tf_dpce.training.recalling import recall_best, recall_last, start_from
+from tf_dpce.training.run import CONFIG_FILE, provenance
 from tf_dpce.training.stages import Stage
 from tf_dpce.training.strategy import describe, make_strategy
 from tf_dpce.training.workers import Workers
@@ -96,15 +99,17 @@ def train(
         with workers.together():
             manifest = _checked_data(config, data, stages, workers.strategy)
             saved = {"config": to_dict(config), "data": provenance(manifest)}
-            first = next(number for number in stages if config.stage(number).epochs)
-            held = workers.is_chief and resume and has_last(run, first)
+            trained = [number for number in stages if config.stage(number).epochs]
+            # The stage that the run stands in: what came before it need not be there any more.
+            held = latest_stage(run, trained) if workers.is_chief and resume else 0
             if workers.is_chief:
                 needed = resume and tuple(stages) == (2,)
-                resume = check_folder(run, saved, resume, held)
+                resume = check_folder(run, saved, resume, held > 0)
                 if not held:
                     check_origin(init_from, saved["data"], needed)
         _check_alike(workers, config, saved["data"], stages)
-        resume, held = workers.of_chief(np.array([resume, held], np.int32)).astype(bool).tolist()
+        resume, held = workers.of_chief(np.array([resume, held], np.int32)).tolist()
+        resume = bool(resume)
 
         say(f"{describe(workers.strategy)}, seed {config.seed}")
         words = tuple(read_vocabulary(data / VOCABULARY_FILE))
@@ -112,26 +117,23 @@ def train(
         origin = None if held else init_from
         files = replace(config, weights="none", vectors=None) if held else config
         model = _build(files, words, manifest, workers, say, data)
-        _restore(workers, model, lambda: origin and find_checkpoint(origin, "best"))
+        start_from(workers, model, origin)
         encoder = caption_encoder(config, words, manifest.lowercase)
         tell_cut_captions(manifest, encoder.max_length, say)
-        if workers.is_chief:
-            tell_unknown_words(data, manifest, encoder, say)
-        with _folder(workers, run, saved, data / VOCABULARY_FILE, resume, held):
-            if held:
-                # Before the stage, which knows its cached features by the weights of the trunk.
-                _recall(workers, model, run, first, say)
-            for number in stages:
+        with _folder(workers, run, saved, data / VOCABULARY_FILE, resume, held > 0, say):
+            left = _left(workers, model, config, run, trained, held, say)
+            if left and workers.is_chief:
+                tell_unknown_words(data, manifest, encoder, say)
+            for number in left:
                 heed = _heeding(lambda: workers.any(stop()), number)
                 # Only the worker that caches features could ask the others meanwhile.
                 bar = _heeding_bar(progress, _heeding(stop, number))
                 stage = Stage(number, config, data, run, model, encoder, workers, bar, say, heed)
-                if stage.settings.epochs:
-                    epochs, trunk = stage.settings.epochs, stage.settings.trunk
-                    say(f"stage {number}: {epochs} epochs, trunk {trunk}")
-                    with told_to_resume(run):
-                        stage.fit(resume, verbose)
-                    _restore(workers, model, lambda n=number: checkpoint_path(run, n, "best"))
+                epochs, trunk = stage.settings.epochs, stage.settings.trunk
+                say(f"stage {number}: {epochs} epochs, trunk {trunk}")
+                with told_to_resume(run):
+                    stage.fit(resume, verbose)
+                recall_best(workers, model, run, number)
 
 
 @in_own_precision
@@ -196,21 +198,27 @@ def _check_alike(
             )
 
 
-def _restore(workers: Workers, model: DualPath, path: Callable[[], Path | None]) -> None:
-    """Gives all workers the chief's weights: those of a checkpoint, if there is one."""
-    with workers.together():
-        if workers.is_chief and (found := path()):
-            restore_checkpoint(found, model.variables)
-    workers.share(model.variables)
+def _left(
+    workers: Workers,
+    model: DualPath,
+    config: Config,
+    run: Path,
+    stages: Sequence[int],
+    held: int,
+    say: Say,
+) -> Sequence[int]:
+    """Gives the model the weights with which a run goes on, and returns the stages left to train.
 
-
-def _recall(workers: Workers, model: DualPath, run: Path, stage: int, say: Say) -> None:
-    """Gives all workers the weights that the chief's last checkpoint of a stage holds."""
-    with workers.together():
-        if workers.is_chief:
-            start = Progress(stage, 0, 0, -1.0, run_digest(run))
-            restore_last(run, start, model.variables, say)
-    workers.share(model.variables)
+    A stage that is done is not made again: it would ask for its features, only to rest.
+    """
+    if not held:
+        return stages
+    # Before the stage, which knows its cached features by the weights of the trunk.
+    if recall_last(workers, model, run, stages, held, say) < config.stage(held).epochs:
+        return [number for number in stages if number >= held]
+    say(f"stage {held} is done")
+    recall_best(workers, model, run, held)
+    return [number for number in stages if number > held]
 
 
 @contextmanager
@@ -221,6 +229,7 @@ def _folder(
     vocabulary: Path,
     resume: bool,
     held: bool,
+    say: Say,
 ) -> Iterator[None]:
     """Keeps the folder of a run open on the chief; the others have none."""
     with ExitStack() as stack:
@@ -232,8 +241,10 @@ def _folder(
                     remove_stale(folder)
                 # Again: until here another process could write there.
                 check_folder(run, saved, resume, held)
+                _keep_vocabulary(run, saved, vocabulary, resume, say)
+                # It makes the folder a run: `check_folder` knows what a kill leaves before it.
                 if not resume:
-                    _write_folder(run, saved, vocabulary)
+                    write_json(run / CONFIG_FILE, saved)
         yield
 
 
@@ -274,8 +285,14 @@ def _build(
         return starting_model(config, words, manifest, say, data)
 
 
-def _write_folder(run: Path, saved: dict[str, dict], vocabulary: Path) -> None:
-    # Last the file that makes the folder a run: `check_folder` knows what a kill leaves before it.
-    with publish_file(run / VOCABULARY_FILE) as temporary:
+def _keep_vocabulary(
+    run: Path, saved: dict[str, dict], vocabulary: Path, resume: bool, say: Say
+) -> None:
+    """Gives a run the vocabulary that it is used with, also where it was lost since."""
+    own = run / VOCABULARY_FILE
+    if own.is_file() and sha256_file(own) == saved["data"]["vocabulary_sha256"]:
+        return
+    with publish_file(own) as temporary:
         shutil.copyfile(vocabulary, temporary)
-    write_json(run / CONFIG_FILE, saved)
+    if resume:
+        say(f"{own} was lost: put back from {vocabulary}")

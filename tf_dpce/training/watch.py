@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _STUCK = 0.99
 # Mean cosine of any two embeddings.
 _ALIKE = 0.98
+# Length of a row below which its direction says nothing.
+_NO_LENGTH = 1e-12
 # Share of an epoch's steps that goes by without input.
 _STARVED = 0.2
 
@@ -133,9 +135,17 @@ class Watch(keras.callbacks.Callback):
 
 
 def mean_cosine(vectors: np.ndarray) -> float:
-    """Returns the mean cosine of two different rows of unit vectors float `[N, D]`; 0 of one."""
+    """Returns the mean cosine of two different rows of float `[N, D]`; 0 of one row.
+
+    Rows that have no length are alike among themselves, and stand square to all others.
+    """
     count = len(vectors)
     if count < 2:
         return 0.0
-    summed = float(np.sum(np.square(vectors.sum(axis=0, dtype=np.float64))))
-    return (summed - count) / (count * (count - 1))
+    # `UnitLength` leaves what a dead tower gives as short as it is.
+    lengths = np.sqrt(np.sum(np.square(vectors, dtype=np.float64), axis=1))
+    pointing = lengths > _NO_LENGTH
+    units = vectors[pointing] / lengths[pointing, np.newaxis]
+    ones, zeros = len(units), count - len(units)
+    summed = float(np.sum(np.square(units.sum(axis=0))))
+    return (summed - ones + zeros * (zeros - 1)) / (count * (count - 1))
