@@ -19,7 +19,7 @@ def measured(*sizes: int) -> dict[str, Row]:
     return {row.name: row for row in rows}
 
 
-def test_each_size_is_compared_with_the_smallest_and_with_the_exact_classifier():
+def test_each_size_is_compared_with_the_smallest_and_with_the_exact_classifier_and_is_saved():
     rows = measured(200, 400)
     assert rows["sampled, 200"].ratio.median == 1
     assert rows["sampled, 400"].ratio.to == "sampled, 200"
@@ -33,6 +33,13 @@ def test_each_size_is_compared_with_the_smallest_and_with_the_exact_classifier()
     for name, classes in (("sampled, 200", 24), ("sampled, 400", 24), ("exact, 200", 200)):
         moved = classes * (4 * 16 + 4 * 4) * 4 / 2**20
         assert rows[f"{name}: must move"].median == pytest.approx(moved)
+    # Rows and bias with their momenta in float32, and the steps done in int64, of each class.
+    size = 400 * (2 * (16 + 1) * 4 + 8) / 2**20
+    assert size < rows["sampled, 400: checkpoint, on disk"].median < size + 0.01
+    most = rows["sampled, 400: checkpoint, held at most"].ratio
+    assert most.to == "sampled, 400: checkpoint, held before" and most.low >= 1
+    assert rows["sampled, 400: checkpoint"].unit == "s"
+    assert not [name for name in rows if name.startswith("exact") and "checkpoint" in name]
 
 
 def test_what_is_moved_and_settled_stays_as_it_is(monkeypatch: pytest.MonkeyPatch):

@@ -1,7 +1,8 @@
 """Trains the tiny run on N logical CPU devices: `python -m tests.training.replicated N DATA OUT`.
 
 Three stages: in-batch softmax with both instance losses over cached features, mined negatives end
-to end, and, in a second run, the hardest negatives of the batch.
+to end, and, in a second run, the hardest negatives of the batch. Both first stages once more by
+AdamW.
 """
 
 from __future__ import annotations
@@ -24,6 +25,13 @@ FIRST = {f"stage1__{key}": value for key, value in _SGD.items()} | {
     "model__tower_dropout": 0.3,
 }
 _HARDEST = {**FIRST, "stage1__loss__pair_loss": "ranking", "stage1__loss__negatives": "batch"}
+_ADAMW = {"stage1__optimizer": "adamw", "stage1__learning_rate": 0.001, "stage2__epochs": 0}
+_RUNS = {
+    "both": FIRST,
+    "hardest": {**_HARDEST, "stage2__epochs": 0},
+    "both_adamw": {**FIRST, **_ADAMW},
+    "hardest_adamw": {**_HARDEST, **_ADAMW},
+}
 
 
 def main(replicas: int, data: Path, out: Path) -> int:
@@ -35,8 +43,7 @@ def main(replicas: int, data: Path, out: Path) -> int:
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
     )
-    status = run_tiny(data, out / "both", **FIRST)
-    return status or run_tiny(data, out / "hardest", stage2__epochs=0, **_HARDEST)
+    return max(run_tiny(data, out / name, **options) for name, options in _RUNS.items())
 
 
 if __name__ == "__main__":

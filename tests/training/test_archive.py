@@ -20,7 +20,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 def test_arrays_come_back_as_they_went(tmp_path: Path):
     path = tmp_path / "a.npz"
-    write_arrays(path, ARRAYS)
+    write_arrays(path, ARRAYS.items())
     found = read(path)
     assert found.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
@@ -30,7 +30,7 @@ def test_arrays_come_back_as_they_went(tmp_path: Path):
 
 def test_the_seal_is_the_digest_of_all_before_it(tmp_path: Path):
     path = tmp_path / "a.npz"
-    write_arrays(path, ARRAYS)
+    write_arrays(path, ARRAYS.items())
     contents = path.read_bytes()
     digits = hashlib.sha256(contents[:-64]).hexdigest().encode()
     assert contents.endswith(b"sha256 " + digits)
@@ -38,7 +38,7 @@ def test_the_seal_is_the_digest_of_all_before_it(tmp_path: Path):
 
 def test_every_flipped_bit_is_noticed(tmp_path: Path):
     path = tmp_path / "a.npz"
-    write_arrays(path, ARRAYS)
+    write_arrays(path, ARRAYS.items())
     contents = path.read_bytes()
     unnoticed = []
     for place in range(len(contents)):
@@ -55,7 +55,7 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path):
 
 def test_a_file_cut_anywhere_is_damaged_or_lacks_the_seal_alone(tmp_path: Path):
     path = tmp_path / "a.npz"
-    write_arrays(path, ARRAYS)
+    write_arrays(path, ARRAYS.items())
     contents = path.read_bytes()
     seal = len("sha256 ") + 64
     for size in range(len(contents)):
@@ -76,7 +76,7 @@ def test_what_has_no_seal_is_read(tmp_path: Path):
 def test_what_is_replaced_can_be_kept(tmp_path: Path):
     path, previous = tmp_path / "a.npz", tmp_path / "b.npz"
     for count in range(3):
-        write_arrays(path, {"count": np.array(count)}, previous)
+        write_arrays(path, [("count", np.array(count))], previous)
         assert read(path)["count"] == count
         assert previous.exists() == (count > 0)
     assert read(previous)["count"] == 1

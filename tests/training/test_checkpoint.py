@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tf_dpce.search.digest import model_digest
 from tf_dpce.training.checkpoint import (
     Progress,
     check_own,
+    check_values,
     checkpoint_path,
     read_progress,
     restore_checkpoint,
@@ -80,6 +82,19 @@ def test_a_save_that_fails_leaves_the_former_file(tmp_path: Path):
     assert [item.name for item in tmp_path.iterdir()] == ["last.npz"]
 
 
+def test_a_save_holds_no_copy_of_what_it_saves(tmp_path: Path):
+    # Of 64 MiB each, written in pieces of 1 MiB.
+    matrices = [keras.Variable(np.full((1 << 12, 1 << 12), place, np.float32)) for place in (1, 2)]
+    tracemalloc.start()
+    try:
+        save_checkpoint(tmp_path / "last.npz", matrices, PROGRESS)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 8 << 20
+    assert (tmp_path / "last.npz").stat().st_size > 128 << 20
+
+
 @pytest.mark.parametrize("lost", [float("nan"), float("inf"), -float("inf"), 2e19])
 def test_weights_that_are_lost_replace_no_checkpoint(tmp_path: Path, lost: float):
     last, previous = (checkpoint_path(tmp_path, 2, kind) for kind in ("last", "previous"))
@@ -89,6 +104,8 @@ def test_weights_that_are_lost_replace_no_checkpoint(tmp_path: Path, lost: float
     wild = variables(3)
     wild[0].assign(np.full((2, 3), [1.0, lost, 2.0]))
     told = "kernel is out of range in stage 2, epoch 4: train anew with a lower --stage2.learning_r"
+    with pytest.raises(UserError, match=told):
+        check_values(wild, PROGRESS)
     with pytest.raises(UserError, match=told):
         save_checkpoint(last, wild, PROGRESS, previous)
     assert [path.read_bytes() for path in (last, previous)] == before

@@ -132,3 +132,28 @@ def test_the_commands_of_the_page_are_understood(page: str, tmp_path: Path):
 def test_the_first_example_of_the_page_is_understood(page: str):
     [text] = re.findall(r"^export TF_CONFIG='(.*)'$", page, re.M)
     assert read_cluster({"TF_CONFIG": text}) == Cluster(("10.0.0.1:2222", "10.0.0.2:2222"), 0)
+
+
+@pytest.mark.parametrize("devices", [(1, "CPU"), (1, "GPU"), (4, "GPU")])
+def test_workers_with_the_same_devices_may_train(devices: tuple[int, str]):
+    Cluster(("a:1", "b:1", "c:1"), 0).check_devices([devices] * 3)
+
+
+@pytest.mark.parametrize(
+    ("chief", "other", "told"),
+    [
+        ((4, "GPU"), (2, "GPU"), "(a:1) trains on 4 GPU(s), worker 2 of 3 (c:1) on 2 GPU(s)"),
+        ((1, "GPU"), (8, "GPU"), "(a:1) trains on 1 GPU(s), worker 2 of 3 (c:1) on 8 GPU(s)"),
+        # As many of another kind: a machine whose driver is not there.
+        ((1, "GPU"), (1, "CPU"), "(a:1) trains on 1 GPU(s), worker 2 of 3 (c:1) on 1 CPU(s)"),
+    ],
+)
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_every_worker_refuses_other_devices_than_the_chiefs(
+    chief: tuple[int, str], other: tuple[int, str], told: str, index: int
+):
+    with pytest.raises(UserError) as caught:
+        Cluster(("a:1", "b:1", "c:1"), index).check_devices([chief, chief, other])
+    line = str(caught.value)
+    assert told in line and "\n" not in line
+    assert "same number of GPUs, or hide those of all of them by CUDA_VISIBLE_DEVICES=-1" in line

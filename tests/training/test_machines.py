@@ -191,3 +191,40 @@ def test_workers_of_other_options_are_refused(scenes: Path, tmp_path: Path):
     assert "this worker was given other options" in told.splitlines()[-1]
     assert "another worker has failed" in passed_on.splitlines()[-1]
     assert not any(run.exists() for run in runs)
+
+
+# TensorFlow gives a worker one CPU, however many logical ones there are.
+_DEVICES = """
+import sys
+import tensorflow as tf
+from tensorflow.python.distribute import collective_all_reduce_strategy
+count = int(sys.argv[1])
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+def devices(self, resolver, worker):
+    return tuple(f"{worker}/device:CPU:{place}" for place in range(count)), "CPU"
+collective_all_reduce_strategy.CollectiveAllReduceExtended._initialize_local_devices = devices
+from pipelines.train import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+# Where one worker has one device and another has several, TensorFlow's own sums wait for ever.
+@pytest.mark.slow
+@pytest.mark.parametrize("counts", [(2, 1), (1, 2), (2, 4)])
+def test_workers_of_other_devices_are_refused(
+    scenes: Path, tmp_path: Path, counts: tuple[int, int]
+):
+    runs = [tmp_path / "run", tmp_path / "none"]
+    programs = [("-c", _DEVICES, str(count)) for count in counts]
+    answers = ended(start_workers(scenes, runs, programs=programs), PATIENCE)
+    for status, _, told in answers:
+        line = told.splitlines()[-1]
+        assert status == 1 and re.search(
+            r"error: worker 0 of 2 \(.*\) trains on {} CPU\(s\), "
+            r"worker 1 of 2 \(.*\) on {} CPU\(s\): give all workers the same number".format(
+                *counts
+            ),
+            line,
+        )
+    assert not any(run.exists() for run in runs)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.alike import assert_same_history, assert_same_stage
+from tests.training.alike import assert_same_by_adamw, assert_same_history, assert_same_stage
 
 STAGES = (("both", 1), ("both", 2), ("hardest", 1))
+ADAMW = ("both_adamw", "hardest_adamw")
 
 
 COUNTS = [2, pytest.param(4, marks=pytest.mark.slow)]
@@ -21,7 +22,7 @@ COUNTS = [2, pytest.param(4, marks=pytest.mark.slow)]
 
 @pytest.fixture(scope="module")
 def runs(scenes: Path, tmp_path_factory, project_root: Path) -> Callable[[int], Path]:
-    """The same two runs on any number of replicas."""
+    """The same runs on any number of replicas."""
 
     @cache
     def run(replicas: int) -> Path:
@@ -51,7 +52,15 @@ def test_weights_and_momenta_after_twelve_steps_are_those_of_one_replica(
     assert_same_stage(runs(replicas) / run, runs(1) / run, stage)
 
 
-@pytest.mark.parametrize("run", ["both", "hardest"])
+@pytest.mark.parametrize("run", ADAMW)
+@pytest.mark.parametrize("replicas", COUNTS)
+def test_weights_and_slots_after_twelve_steps_of_adamw_are_those_of_one_replica(
+    runs: Callable[[int], Path], replicas: int, run: str
+):
+    assert_same_by_adamw(runs(replicas) / run, runs(1) / run)
+
+
+@pytest.mark.parametrize("run", ["both", "hardest", *ADAMW])
 @pytest.mark.parametrize("replicas", COUNTS)
 def test_losses_and_validations_are_those_of_one_replica(
     runs: Callable[[int], Path], replicas: int, run: str

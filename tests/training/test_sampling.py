@@ -119,17 +119,19 @@ def compiled(network: DualPath, kind: type, multipliers: Mapping[str, float]) ->
     return network
 
 
-def exact(kind: type) -> DualPath:
+def exact(kind: type, classes: int = CLASSES) -> DualPath:
     scales = {"instance_classifier/kernel": 0.5, "instance_classifier/bias": 0.2}
-    return compiled(DualPath(*towers(), CLASSES, dropout=0.0), kind, scales)
+    return compiled(DualPath(*towers(), classes, dropout=0.0), kind, scales)
 
 
-def sampled(kind: type, negatives: int, seed: int = 0) -> tuple[SampledDualPath, RowClassifier]:
+def sampled(
+    kind: type, negatives: int, seed: int = 0, classes: int = CLASSES
+) -> tuple[SampledDualPath, RowClassifier]:
     """A network over the same weights, and the classifier of all classes."""
-    classifier = RowClassifier(CLASSES, True, name="instance_classifier")
-    whole = DualPath(*towers(), CLASSES, dropout=0.0, classifier=classifier)
-    classifier.rows.assign(np.transpose(exact(kind).classifier.kernel))
-    sampler = Sampler(CLASSES, negatives, BATCH, seed)
+    classifier = RowClassifier(classes, True, name="instance_classifier")
+    whole = DualPath(*towers(), classes, dropout=0.0, classifier=classifier)
+    classifier.rows.assign(np.transpose(exact(kind, classes).classifier.kernel))
+    sampler = Sampler(classes, negatives, BATCH, seed)
     network = SampledDualPath.placing(whole, sampler.places)
     scales = {"instance_classifier/rows": 0.5, "instance_classifier/bias": 0.2}
     compiled(network, kind, scales).sample_from(classifier, sampler, RATES.rates())

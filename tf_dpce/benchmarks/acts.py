@@ -1,16 +1,21 @@
-"""What a classifier alone is asked to do: a step, the moving of its rows, their settling."""
+"""What a classifier alone is asked to do: a step, its rows moved and settled, a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from itertools import cycle
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_dpce.benchmarks.timing import forget_peak, peak_mib
 from tf_dpce.losses import InstanceLoss
 from tf_dpce.model import DualPath, RowClassifier
+from tf_dpce.training.checkpoint import Progress, save_checkpoint
 from tf_dpce.training.optimizers import LayerwiseSGD
 from tf_dpce.training.sampling import SampledDualPath, Sampler
 from tf_dpce.training.schedule import StageSchedule
@@ -20,7 +25,9 @@ from tf_dpce.training.strategy import make_strategy
 def classifier_acts(
     instances: int, sampled: int, dim: int, batch: int, seed: int
 ) -> dict[str, Callable[[], object]]:
-    """Returns what can be done with a classifier: `step`, and with a sampled one all `_ACTS`.
+    """Returns what can be done with a classifier: `step`, and with a sampled one all the others.
+
+    These are `move`, `settle` and `save`, which returns the four figures of `_saving`.
 
     Features are drawn numbers that no tower has made; the optimizer is the recipe's.
 
@@ -54,6 +61,7 @@ def classifier_acts(
     if sampled:
         acts["move"] = _moving(network, classifier, sampled + batch, strategy)
         acts["settle"] = network.settle
+        acts["save"] = _saving([*classifier.weights, *network.store.variables])
     return acts
 
 
@@ -82,6 +90,22 @@ def _moving(
     def call() -> None:
         move(next(ids))
         tf.test.experimental.sync_devices()
+
+    return call
+
+
+def _saving(variables: Sequence[keras.Variable]) -> Callable[[], tuple[float, ...]]:
+    """Returns a call that writes variables as a checkpoint to a folder for temporary files.
+
+    It returns the seconds, the MiB on disk, and the MiB that the process held before and at most.
+    """
+
+    def call() -> tuple[float, ...]:
+        with TemporaryDirectory() as folder:
+            path = Path(folder, "last.npz")
+            before, began = forget_peak(), time.perf_counter()
+            save_checkpoint(path, variables, Progress(1, 0, 0, -1.0))
+            return time.perf_counter() - began, path.stat().st_size / 2**20, before, peak_mib()
 
     return call
 

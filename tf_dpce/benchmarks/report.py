@@ -20,7 +20,7 @@ from tf_dpce.machine import code_version, machine_facts
 BENCHMARKS = {
     "mining": "a training step with given, mined and in-batch negatives",
     "step": "a training step against a plain matrix product",
-    "classifier": "a step of the classifier alone, sampled and exact, up to a million classes",
+    "classifier": "the classifier alone, sampled and exact, up to a million classes",
     "encoders": "exported encoders, beside OpenVINO and ONNX Runtime where they are installed",
     "serving": "the development server under 1, 8 and 64 clients, and while a version is published",
 }

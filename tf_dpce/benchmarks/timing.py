@@ -109,12 +109,18 @@ def peak_memory() -> Row:
 
 
 def peak_mib() -> float:
-    """Returns the most MiB that this process has held since it began."""
+    """Returns the most MiB that this process has held since it began, or since `forget_peak`."""
     # Not `getrusage`, whose figure begins with what the parent held.
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     raise OSError("/proc/self/status has no VmHWM")
+
+
+def forget_peak() -> float:
+    """Begins `peak_mib` anew, and returns the MiB that this process holds now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_mib()
 
 
 def _spread(values: np.ndarray | Sequence[float]) -> tuple[float, float, float]:

@@ -148,7 +148,7 @@ def _write_splits(
             pictures.flush()
             captions = vars(encode_captions(data, name, encoder))
             arrays = {"shapes": np.concatenate(shapes), **captions}
-            write_arrays(captions_path(folder, name), arrays)
+            write_arrays(captions_path(folder, name), arrays.items())
 
 
 def stored_pictures(data: Path, split: str, side: int, squash: bool) -> tf.data.Dataset:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tf_dpce.evaluation.metrics import retrieval_metrics
 from tf_dpce.training.averages import averaged
-from tf_dpce.training.checkpoint import Progress, checkpoint_path, save_checkpoint, sound_values
+from tf_dpce.training.checkpoint import Progress, check_values, checkpoint_path, save_checkpoint
 from tf_dpce.training.history import RANKS, History
 from tf_dpce.training.watch import mean_cosine
 
@@ -158,7 +158,7 @@ class Checkpoints(keras.callbacks.Callback):
             save_checkpoint(self._path("last"), state, self.progress, self._path("previous"))
         else:
             # Metrics are summed over the workers while all of them read.
-            sound_values(state, self.progress)
+            check_values(state, self.progress)
         self._saved = time.monotonic()
 
     def _path(self, kind: str) -> Path:

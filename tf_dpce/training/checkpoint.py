@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import keras
@@ -104,33 +105,46 @@ def save_checkpoint(
         previous: where the file that is replaced is kept, if it shall be.
 
     Raises:
-        UserError: a value is lost, as `sound_values` says it; nothing is written.
+        UserError: a value is lost, as `check_values` says it; nothing is replaced.
     """
-    arrays = sound_values(variables, progress)
     meta = np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)
-    write_arrays(path, {_META: meta, **arrays}, previous)
+    write_arrays(path, chain([(_META, meta)], _sound_values(variables, progress)), previous)
 
 
-def sound_values(variables: Sequence[keras.Variable], progress: Progress) -> dict[str, np.ndarray]:
-    """Returns the values of variables by their place and path.
+def check_values(variables: Sequence[keras.Variable], progress: Progress) -> None:
+    """Reads variables as `save_checkpoint` does, and writes nothing.
 
     Args:
         variables: to read.
         progress: where the run stands.
 
     Raises:
-        UserError: one is NaN, infinite, or so large that its square would be.
+        UserError: a value is NaN, infinite, or so large that its square would be.
     """
-    arrays = {f"{place:05d} {_stable_path(v)}": v.numpy() for place, v in enumerate(variables)}
-    for name, value in arrays.items():
-        # NaN is not below it either.
-        if value.dtype == np.float32 and not np.all(np.abs(value) < _LOST):
+    for _ in _sound_values(variables, progress):
+        pass
+
+
+def _sound_values(
+    variables: Sequence[keras.Variable], progress: Progress
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the values of variables by their place and path, each only as long as it is used."""
+    for place, variable in enumerate(variables):
+        path = _stable_path(variable)
+        # Where the variable's memory is the processor's, it is seen there, and not copied.
+        value = np.asarray(variable.value.read_value())
+        if value.dtype == np.float32 and not _is_sound(value):
             stage, epoch = progress.stage, progress.epoch + (progress.step > 0)
             raise UserError(
-                f"{name.split(' ', 1)[1]} is out of range in stage {stage}, epoch {epoch}: train "
-                f"anew with a lower --stage{stage}.learning_rate"
+                f"{path} is out of range in stage {stage}, epoch {epoch}: train anew with a "
+                f"lower --stage{stage}.learning_rate"
             )
-    return arrays
+        yield f"{place:05d} {path}", value
+
+
+def _is_sound(value: np.ndarray) -> bool:
+    # Not by `abs`, which takes as much memory again; NaN is neither above nor below.
+    return value.size == 0 or bool(-_LOST < value.min() and value.max() < _LOST)
 
 
 def restore_checkpoint(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,26 @@ class Cluster:
     def name(self, index: int) -> str:
         """Returns how a worker is called in a message."""
         return f"worker {index} of {len(self.addresses)} ({self.addresses[index]})"
+
+    def check_devices(self, devices: Sequence[tuple[int, str]]) -> None:
+        """Refuses workers of which one has other devices than the chief.
+
+        TensorFlow would leave open what becomes of their sums, and may wait for ever.
+
+        Args:
+            devices: of each worker, how many and of which kind.
+
+        Raises:
+            UserError: they are not all the same.
+        """
+        for index, (count, kind) in enumerate(devices):
+            if (count, kind) != devices[0]:
+                chiefs = "{} {}(s)".format(*devices[0])
+                raise UserError(
+                    f"{self.name(0)} trains on {chiefs}, {self.name(index)} on {count} {kind}(s): "
+                    "give all workers the same number of GPUs, or hide those of all of them by "
+                    "CUDA_VISIBLE_DEVICES=-1"
+                )
 
     def others_named(self, message: str) -> list[int]:
         """Returns which other workers a message of TensorFlow is about, in its order."""

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+import numpy as np
 import tensorflow as tf
 
 from tf_dpce.errors import UserError
@@ -18,18 +19,24 @@ from tf_dpce.training.cluster import TF_CONFIG, Cluster, read_cluster
 from tf_dpce.training.strategy import make_strategy
 from tf_dpce.training.workers import LOST, Workers
 
+# Of the group of all workers and of its first message; TensorFlow counts its own from 1.
+_KEY = 1_000_000
+_KINDS = ("CPU", "GPU")
+
 
 @contextmanager
 def joined(say: Callable[[str], None]) -> Iterator[Workers]:
     """Yields the workers that `TF_CONFIG` names, once all of them are there.
 
-    Several must meet before TensorFlow does anything else in this process.
+    Several must meet before TensorFlow does anything else in this process, each with as many
+    devices of the same kind.
 
     Args:
         say: called with a line before they are awaited.
 
     Raises:
-        UserError: `TF_CONFIG` is wrong, or another worker was lost, within the block as well.
+        UserError: `TF_CONFIG` is wrong, the devices are not the same, or another worker was lost,
+            within the block as well.
     """
     cluster = read_cluster(os.environ)
     if cluster is None:
@@ -39,6 +46,7 @@ def joined(say: Callable[[str], None]) -> Iterator[Workers]:
     with _told_of_loss(cluster):
         with _own_signals():
             strategy = _meet(cluster)
+            _check_devices(cluster, strategy)
         workers = Workers(strategy, cluster)
         yield workers
         # Who ends first is lost to those that still read the last values.
@@ -61,6 +69,43 @@ def _meet(cluster: Cluster) -> tf.distribute.Strategy:
             f"{TF_CONFIG} names several workers, which only `train` as a program of its own can "
             f"be: unset {TF_CONFIG} for anything else"
         ) from None
+
+
+def _check_devices(cluster: Cluster, strategy: tf.distribute.Strategy) -> None:
+    own = strategy.extended.worker_devices
+    kind = tf.DeviceSpec.from_string(own[0]).device_type
+    counts = np.zeros((len(cluster.addresses), len(_KINDS)), np.int32)
+    counts[cluster.index, _KINDS.index(kind)] = len(own)
+    found = _sum(counts, _KEY)
+    try:
+        cluster.check_devices([(int(row.max()), _KINDS[int(row.argmax())]) for row in found])
+    except UserError:
+        # Who ends first is lost to those that still read.
+        with suppress(*LOST):
+            _sum(counts, _KEY + 1)
+        raise
+
+
+def _sum(value: np.ndarray, key: int) -> np.ndarray:
+    """Returns the sum over all workers.
+
+    Not by the strategy: where one worker has a single device and another has several, each would
+    wait for the other in a group of its own, for ever.
+
+    Args:
+        value: int32 `[workers, ...]`.
+        key: of this sum, the same on all workers.
+    """
+    with tf.device("CPU:0"):
+        return tf.raw_ops.CollectiveReduce(
+            input=value,
+            group_size=len(value),
+            group_key=_KEY,
+            instance_key=key,
+            merge_op="Add",
+            final_op="Id",
+            subdiv_offsets=[0],
+        ).numpy()
 
 
 @contextmanager
