@@ -43,7 +43,9 @@ def build_parser() -> ArgumentParser:
         help="sides in pixels at which to see pictures (default: the one of training)",
     )
     parser.add_argument(
-        "--whole", action="store_true", help="see pictures uncut, as the paper's test does"
+        "--whole",
+        action="store_true",
+        help="see whole pictures, but for the ends of very long ones",
     )
     parser.add_argument(
         "--shifts",
