@@ -16,7 +16,7 @@ venv: $(VENV)/.installed  ## make .venv from requirements.txt, once and again wh
 demo: $(VENV)/.installed  ## run the whole line on drawn scenes (PORT=... for the page)
 	$(PYTHON) -m pipelines.demo $(if $(PORT),--port $(PORT))
 
-test: $(VENV)/.installed-dev  ## run the tests (about 25 minutes on 2 cores)
+test: $(VENV)/.installed-dev  ## run the tests (about half an hour on 2 cores)
 	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 slow: $(VENV)/.installed-dev  ## run the proofs that take minutes each
