@@ -104,7 +104,8 @@ def _label(axes: Axes, text: str, point: tuple[float, float], height: float, col
         (1.02 * axes.get_xlim()[1], height),
         color=colour,
         va="center",
-        arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5},
+        # From the left end of the text, so that no line crosses another label.
+        arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "relpos": (0, 0.5)},
         annotation_clip=False,
     )
 
