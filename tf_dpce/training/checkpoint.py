@@ -71,10 +71,21 @@ def check_own(path: Path, start: Progress) -> None:
     Raises:
         UserError: the file is missing or damaged, or of another run or stage.
     """
+    with needed(path):
+        _check_own(path, read_progress(path), start)
+
+
+@contextmanager
+def needed(path: Path) -> Iterator[None]:
+    """Says what to do where a checkpoint that a run cannot go on without is lost.
+
+    Raises:
+        UserError: it is missing, or proves damaged within the block.
+    """
     if not path.exists():
         raise UserError(f"{path} is missing: {ANEW}")
     with with_remedy(ANEW):
-        _check_own(path, read_progress(path), start)
+        yield
 
 
 @contextmanager

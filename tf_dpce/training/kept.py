@@ -17,6 +17,7 @@ from tf_dpce.training.checkpoint import (
     Progress,
     checkpoint_path,
     missing,
+    needed,
     read_progress,
     restore_checkpoint,
     with_remedy,
@@ -83,9 +84,7 @@ def restore_best(run: Path, start: Progress, variables: Sequence[keras.Variable]
             variables.
     """
     path = checkpoint_path(run, start.stage, "best")
-    if not path.exists():
-        raise UserError(f"{path} is missing: {ANEW}")
-    with with_remedy(ANEW):
+    with needed(path):
         restore_checkpoint(path, variables, start)
 
 
