@@ -20,7 +20,11 @@ MANIFEST = Manifest(
     vocabulary_sha256="cd",
     vocabulary_coverage=0.9,
     split_digest="ef",
-    splits={"train": SplitInfo(2, captions=5, instances=1, shards=(SHARD,), lone_instances=0)},
+    splits={
+        "train": SplitInfo(2, captions=5, instances=1, shards=(SHARD,), lone_instances=0),
+        "val": SplitInfo(0, captions=0, instances=0, shards=()),
+        "test": SplitInfo(0, captions=0, instances=0, shards=()),
+    },
     rejected=1,
     caption_lengths={4: 3, 11: 2},
     bitmaps=1,
@@ -83,6 +87,7 @@ def test_a_manifest_of_another_version(folder: Path, version: object):
     [
         (["source"], None),
         (["splits"], None),
+        (["splits", "val"], None),
         (["splits", "train"], 3),
         (["splits", "train", "shards"], None),
         (["splits", "train", "shards", 0, "offsets"], None),

@@ -11,6 +11,7 @@ from typing import Any
 
 from tf_dpce.errors import UserError
 from tf_dpce.files import read_json, write_json
+from tf_dpce.sources.pair import SPLITS
 
 FORMAT = 1
 MANIFEST_FILE = "manifest.json"
@@ -20,7 +21,7 @@ REJECTED_FILE = "rejected.jsonl"
 # The shards that prepare may delete or replace, for as long as no manifest lists them.
 UNFINISHED_FILE = ".unfinished.json"
 
-_SHARD = re.compile(r"(train|val|test)-[^/]*\.tfrecord")
+_SHARD = re.compile(rf"({'|'.join(SPLITS)})-[^/]*\.tfrecord")
 _ASIDE = re.compile(r"\..*\.tmp")
 
 # Keras casts labels to float32, in which larger whole numbers collide.
@@ -198,7 +199,7 @@ def _parse(path: Path, value: Any) -> Manifest:
     if found != FORMAT:
         raise UserError(f"{path} has format {found}, not {FORMAT}: run prepare again")
     try:
-        splits = {name: _parse_split(split) for name, split in value["splits"].items()}
+        splits = {name: _parse_split(value["splits"][name]) for name in SPLITS}
         if lengths := value.get("caption_lengths"):
             # JSON has no other keys than text.
             value |= {"caption_lengths": {int(n): _whole(m) for n, m in lengths.items()}}
