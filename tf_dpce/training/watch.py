@@ -99,7 +99,8 @@ class Watch(keras.callbacks.Callback):
             )
 
     def _tell_alike(self, side: str, cosine: float) -> None:
-        if cosine >= _ALIKE:
+        # After some dozen steps the averages of BatchNorm may still make all alike.
+        if self._judged and cosine >= _ALIKE:
             self._tell(
                 side,
                 f"all {side} are embedded alike (mean cosine {cosine:.3f}): nothing can be found; "
