@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Sequence
@@ -195,16 +196,16 @@ def test_a_run_that_diverges_ends_with_one_line_and_sound_checkpoints(
 
 
 def test_a_run_that_waits_for_its_input_says_so(scenes: Path, tmp_path: Path, capsys, monkeypatch):
-    take, one_at_a_time = FeatureCache._take, threading.Lock()
+    # An epoch of 24 steps; during its validation as many as 10 batches are taken in advance.
+    take, taken, before_last = FeatureCache._take, itertools.count(), 24 + 10
+    one_at_a_time = threading.Lock()
 
     def slow(self: FeatureCache, *rows: np.ndarray) -> tuple:
         with one_at_a_time:
-            # A step computes for milliseconds, on a busy machine for tens of them.
-            time.sleep(0.25)
+            # A step computes for milliseconds, on a busy machine for some hundreds of them.
+            time.sleep(1 if next(taken) >= before_last else 0)
             return take(self, *rows)
 
-    # During a validation as many as 10 batches are taken in advance, so that an epoch of 12 steps
-    # might not wait at all; 24 do.
     monkeypatch.setattr(FeatureCache, "_take", slow)
     options = {"stage1__batch_size": BATCH // 2, "stage2__epochs": 0}
     assert run_tiny(scenes, tmp_path / "run", **options) == 0
