@@ -48,11 +48,25 @@ from rich.progress import (
 )
 
 from tf_dpce.errors import Stopped, UserError
+from tf_dpce.machine import memory_bytes
 
 SUCCESS = 0
 FAILURE = 1
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command can end well later
 INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended
+
+# By the environment, because TensorFlow reads it once, when it starts.
+TENSORFLOW = {
+    # Level 2 would still print "failed call to cuInit" on every machine without a GPU.
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    # GPU memory as needed, not all at once, so that two processes can share a card.
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    # What one step gave back serves the next. Otherwise every large tensor is memory that the
+    # system has to clear first, which takes as long as a third of a step.
+    "TF_CPU_ALLOCATOR_USE_BFC": "true",
+    # Of an allocator that would else stop at 64 GiB.
+    "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(memory_bytes() >> 20),
+}
 
 # Faults of the machine or of a path. Any other OSError is a bug and keeps its traceback.
 _ENVIRONMENT_ERRORS = (
@@ -104,11 +118,8 @@ def run_verb(
         SystemExit: status 2 for bad usage, 0 for `--help`, as argparse has it.
         Exception: anything else that `run` raises is a bug, and keeps its traceback.
     """
-    # Level 2 would still print "failed call to cuInit" on every machine without a GPU.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # GPU memory as needed, not all at once, so that two processes can share a card. By the
-    # environment, because it must be said before TensorFlow meets the card.
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    for name, value in TENSORFLOW.items():
+        os.environ.setdefault(name, value)
     arguments = build_parser().parse_args(argv)
     try:
         run(arguments)

@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
-# Both are read once, when TensorFlow and Keras are first imported.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from pipelines._verb import TENSORFLOW
+
+# Read once, when TensorFlow and Keras are first imported. The verbs' own settings, so that a test
+# in this process computes as a verb does.
+for _name, _value in TENSORFLOW.items():
+    os.environ.setdefault(_name, _value)
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -16,15 +16,19 @@ _PACKAGES = ("tensorflow", "keras", "numpy")
 
 def machine_facts() -> dict[str, Any]:
     """Returns the processor, how many cores and GiB may be used, the system and versions."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(memory / 2**30, 1),
+        "memory_gib": round(memory_bytes() / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         **{package: version(package) for package in _PACKAGES},
     }
+
+
+def memory_bytes() -> int:
+    """Returns how much memory the machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def code_version() -> str:

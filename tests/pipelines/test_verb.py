@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pipelines._verb import progress, run_verb, say_files, verb_parser
 from tf_dpce.errors import Stopped, UserError
+
+REUSE = "TF_CPU_ALLOCATOR_USE_BFC"
 
 
 def build_parser() -> ArgumentParser:
@@ -29,7 +32,7 @@ def raising(error: BaseException):
     return run
 
 
-def started(root: Path, body: str) -> subprocess.Popen:
+def started(root: Path, body: str, environment: Mapping[str, str] = os.environ) -> subprocess.Popen:
     """A process of its own whose verb runs `body`."""
     code = "\n".join(
         [
@@ -40,9 +43,8 @@ def started(root: Path, body: str) -> subprocess.Popen:
             "sys.exit(run_verb(lambda: verb_parser('count', ''), run, []))",
         ]
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", code], cwd=root, env=environment, **pipes)
 
 
 def test_success_hands_the_parsed_arguments_over():
@@ -111,6 +113,30 @@ def test_gpu_memory_is_asked_for_as_needed_unless_the_user_said_otherwise(monkey
     monkeypatch.setenv(name, "false")
     run_verb(build_parser, lambda _: seen.append(os.environ[name]), [])
     assert seen == ["true", "false"]
+
+
+ADDING = """
+import resource, tensorflow as tf
+large = tf.ones([2**24])
+add = tf.function(lambda: tf.reduce_max(large + 1.0))
+add()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = faults()
+for _ in range(20): add()
+print(faults() - before)
+"""
+
+
+@pytest.mark.parametrize(("said", "reused"), [({}, True), ({REUSE: "false"}, False)])
+def test_tensors_take_the_memory_of_earlier_ones_unless_the_user_said_otherwise(
+    project_root: Path, said: dict, reused: bool
+):
+    # 20 sums of 64 MiB: in fresh memory 16,384 pages of 4 KiB each, 327,680 in all.
+    unsaid = {name: value for name, value in os.environ.items() if name != REUSE}
+    process = started(project_root, ADDING, unsaid | said)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert (int(output) < 16_384) == reused
 
 
 def test_ctrl_c_is_status_130_without_a_traceback(project_root: Path):
