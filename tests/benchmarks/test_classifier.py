@@ -19,6 +19,7 @@ def measured(*sizes: int) -> dict[str, Row]:
     return {row.name: row for row in rows}
 
 
+@pytest.mark.slow
 def test_each_size_is_compared_with_the_smallest_and_with_the_exact_classifier_and_is_saved():
     rows = measured(200, 400)
     assert rows["sampled, 200"].ratio.median == 1

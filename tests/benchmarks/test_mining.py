@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.benchmarks.rows import check_rows
 from tf_dpce.benchmarks.mining import measure
 from tf_dpce.config import from_dict
@@ -13,6 +15,7 @@ TOWERS = {
 }
 
 
+@pytest.mark.slow
 def test_every_kind_of_negatives_is_timed_in_both_settings():
     steps = []
     rows = measure(

@@ -1,13 +1,14 @@
-"""Trains the tiny run on N logical CPU devices: `python -m tests.training.replicated N DATA OUT`.
+"""Trains tiny runs on N logical CPU devices: `python -m tests.training.replicated N DATA OUT RUN`.
 
-Three stages: in-batch softmax with both instance losses over cached features, mined negatives end
-to end, and, in a second run, the hardest negatives of the batch. Both first stages once more by
-AdamW.
+Of "both", in-batch softmax with both instance losses over cached features is the first stage, and
+mined negatives end to end the second; "hardest" takes the hardest negatives of the batch. Both
+first stages once more by AdamW.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 BATCH = 8
@@ -34,7 +35,7 @@ _RUNS = {
 }
 
 
-def main(replicas: int, data: Path, out: Path) -> int:
+def main(replicas: int, data: Path, out: Path, names: Sequence[str]) -> int:
     import tensorflow as tf
 
     from tests.training.tiny import run_tiny
@@ -43,8 +44,8 @@ def main(replicas: int, data: Path, out: Path) -> int:
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
     )
-    return max(run_tiny(data, out / name, **options) for name, options in _RUNS.items())
+    return max(run_tiny(data, out / name, **_RUNS[name]) for name in names)
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])))
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]))

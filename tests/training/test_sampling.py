@@ -248,30 +248,31 @@ def test_the_checkpoint_of_an_epoch_owes_its_rows_nothing(run: Path):
         assert done.dtype == np.int64 and set(done) == {2 * EPOCH}
 
 
-# Within an epoch, and after the last step of one, where only its end is left to do.
-@pytest.mark.parametrize("steps", [EPOCH + 5, EPOCH])
-def test_a_run_that_is_stopped_ends_as_if_nothing_had_happened(
-    run: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+def test_a_run_that_is_stopped_twice_ends_as_if_nothing_had_happened(
+    run: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     copy, calls = tmp_path / "stopped", []
+    # After the last step of an epoch, where only its end is left to do, and within the next.
+    stops = (EPOCH, EPOCH + 5)
 
     def count(self, batch: int, logs: dict | None = None) -> None:
         keep(self, batch, logs)
         calls.append(batch)
-        if len(calls) == steps:
+        if len(calls) in stops:
             raise KeyboardInterrupt
 
     keep = Checkpoints.on_train_batch_end
+    often = {**SAMPLED, "checkpoint_minutes": 0}
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "on_train_batch_end", count)
-        often = {"checkpoint_minutes": 0}
-        assert run_tiny(scenes, copy, **SAMPLED, **often) == 130
-    state = arrays(copy / "checkpoints" / "stage1-last.npz")
-    assert steps_done(copy, 1) == steps
-    (done,) = (value for name, value in state.items() if name.endswith(" done"))
-    assert done.min() < done.max() == steps, "some rows wait"
+        for steps, resume in zip(stops, ((), ("--resume",)), strict=True):
+            assert run_tiny(scenes, copy, *resume, **often) == 130
+            state = arrays(copy / "checkpoints" / "stage1-last.npz")
+            assert steps_done(copy, 1) == len(calls) == steps
+            (done,) = (value for name, value in state.items() if name.endswith(" done"))
+            assert done.min() < done.max() == steps, "some rows wait"
 
-    assert run_tiny(scenes, copy, "--resume", **SAMPLED, **often) == 0
+    assert run_tiny(scenes, copy, "--resume", **often) == 0
     assert differences(run, copy) == []
 
 
