@@ -18,6 +18,7 @@ from tests.training.kills import arrays, history
 from tests.training.tiny import BATCH, run_tiny
 from tf_dpce.config import LossConfig
 from tf_dpce.data.prepare import prepare
+from tf_dpce.data.waiting import Waiting
 from tf_dpce.errors import UserError
 from tf_dpce.preprocessing.text import CaptionEncoder
 from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
@@ -42,14 +43,18 @@ def lines_of(
     The first step waits for `first` of its 10 seconds. Each epoch lasts 10 more, of which its input
     takes `waited`; `others` are the shares of workers before this one.
     """
-    lines, waiting, clock = [], SimpleNamespace(seconds=0.0), SimpleNamespace(now=0.0)
+    lines, waiting, clock, steps = [], Waiting(), SimpleNamespace(now=0.0), itertools.count()
     found = Watch(2, loss, len(epochs), waiting, lines.append, lambda own: [*others, own])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "monotonic", lambda: clock.now)
+        found.on_train_begin()
         for epoch, logs in enumerate(epochs):
             found.on_epoch_begin(epoch)
             for seconds, without in [(10, first), (10, waited)] if epoch == 0 else [(10, waited)]:
-                clock.now, waiting.seconds = clock.now + seconds, waiting.seconds + without
+                found.on_train_batch_begin(0)
+                clock.now += without
+                waiting._note(next(steps))
+                clock.now += seconds - without
                 found.on_train_batch_end(0, {"loss": 1.0})
             found.on_epoch_end(epoch, logs)
     return lines
@@ -80,9 +85,10 @@ def test_a_stage_of_one_epoch_is_judged_by_it():
 
 
 def test_a_stage_that_is_resumed_does_not_count_its_first_step():
-    waiting, lines = SimpleNamespace(seconds=0.0), []
-    found = Watch(1, SOFTMAX, 5, waiting, lines.append)
+    lines = []
+    found = Watch(1, SOFTMAX, 5, Waiting(), lines.append)
     found.on_epoch_begin(3)
+    found.on_train_batch_begin(0)
     found._began = found._marks = (time.monotonic() - 10, -9.0)
     found.on_train_batch_end(0, {"loss": 1.0})
     found.on_epoch_end(3, {})
@@ -122,7 +128,7 @@ def test_the_share_without_input_is_logged():
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_ends_the_training(loss: float):
-    found = Watch(1, SOFTMAX, 3, SimpleNamespace(seconds=0.0), print)
+    found = Watch(1, SOFTMAX, 3, None, print)
     found.on_epoch_begin(2)
     found.on_train_batch_end(0, {"loss": 3.0})
     with pytest.raises(UserError, match=r"stage 1, epoch 3: .* lower --stage1.learning_rate"):
@@ -203,7 +209,7 @@ def test_a_run_that_waits_for_its_input_says_so(scenes: Path, tmp_path: Path, ca
     def slow(self: FeatureCache, *rows: np.ndarray) -> tuple:
         with one_at_a_time:
             # A step computes for milliseconds, on a busy machine for some hundreds of them.
-            time.sleep(1 if next(taken) >= before_last else 0)
+            time.sleep(0.5 if next(taken) >= before_last else 0)
             return take(self, *rows)
 
     monkeypatch.setattr(FeatureCache, "_take", slow)

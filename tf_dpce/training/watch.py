@@ -68,7 +68,17 @@ class Watch(keras.callbacks.Callback):
         self._judged = epoch > 0 or self.epochs == 1
         self._began = self._marks = (time.monotonic(), self._waiting_seconds())
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if self.waiting is not None:
+            self.waiting.begin()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.waiting is not None:
+            self.waiting.wanted()
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.waiting is not None:
+            self.waiting.taken()
         if not self._started:
             # The first step fills the buffers and is traced: what is judged begins behind it.
             self._started, self._marks = True, (time.monotonic(), self._waiting_seconds())
