@@ -295,3 +295,11 @@ def test_numbers_as_yaml_writes_them():
     values = yaml.safe_load("stage1: {learning_rate: 1e-4, weight_decay: 1}")
     stage = from_dict(values).stage1
     assert (stage.learning_rate, stage.weight_decay) == (1e-4, 1.0)
+
+
+def test_members_share_an_embedding_evenly():
+    with pytest.raises(UserError, match="members 3 does not divide model.output_dim 1024: give it"):
+        from_dict({"model": {"members": 3, "output_dim": 1024}})
+    with pytest.raises(UserError, match="needs the text tower convolutional, not recurrent"):
+        from_dict({"text": {"tower": "recurrent"}, "model": {"members": 2}})
+    assert from_dict({"model": {"members": 3, "output_dim": 1536}}).model.members == 3

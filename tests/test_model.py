@@ -18,15 +18,18 @@ WIDTH, CLASSES, WORDS, PLACES = 6, 9, 20, 8
 DEPRECATED = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-def build(dropout: float = 0.5, shared_bias: bool = True, rectify: bool = True) -> DualPath:
+def build(
+    dropout: float = 0.5, shared_bias: bool = True, rectify: bool = True, members: int = 1
+) -> DualPath:
     keras.utils.set_random_seed(0)
     model = DualPath(
-        image_tower("small", input_size=32, output_dim=WIDTH, head_dim=8),
-        text_tower(WORDS, PLACES, 4, (1,), WIDTH, widths=(8,)),
+        image_tower("small", input_size=32, output_dim=WIDTH, head_dim=8, members=members),
+        text_tower(WORDS, PLACES, 4, (1,), WIDTH, widths=(8,), members=members),
         CLASSES,
         dropout,
         shared_bias,
         rectify,
+        members=members,
     )
     # Both signs in every feature, and a bias to tell.
     draw = np.random.default_rng(0)
@@ -70,6 +73,21 @@ def test_embeddings_and_pairs_have_unit_length(model: DualPath):
     for name in ("image_embedding", "text_embedding", "pair"):
         lengths = np.linalg.norm(outputs[name], axis=-1)
         assert lengths == pytest.approx(np.ones_like(lengths), abs=1e-5), name
+
+
+def test_members_have_equal_parts_in_pairs_and_embeddings():
+    model, inputs = build(members=2), batch()
+    parts = [model, DualPath.sharing(model), DualPath.from_config(model.get_config())]
+    parts[2].set_weights(model.get_weights())
+    expected = call(model, inputs)
+    for part in parts:
+        assert part.members == 2
+        for name, vectors in call(part, inputs).items():
+            assert vectors == pytest.approx(expected[name], abs=1e-5), name
+            if not name.endswith("logits"):
+                halves = np.linalg.norm(np.split(vectors, 2, axis=-1), axis=-1)
+                assert halves == pytest.approx(np.full_like(halves, 0.5**0.5), abs=1e-5), name
+    assert model.over_features().members == 2
 
 
 def test_the_encoders_are_the_halves_of_the_model(model: DualPath):

@@ -102,6 +102,8 @@ class DualPath(keras.Model):
             the losses see the very vectors that are compared at test time.
         classifier: one to share with another model, or of another kind, instead of a new one.
         dropouts: those of "image" and "text", to share with another model.
+        members: M, how many the towers have side by side. Each has length 1 / sqrt(M) in vectors
+            of unit length; the classifier takes all as one.
 
     Example:
         >>> model = DualPath(image_tower("small", input_size=64), text_tower(100), 50, 0.5, True)
@@ -118,6 +120,7 @@ class DualPath(keras.Model):
         rectify: bool = True,
         classifier: InstanceClassifier | None = None,
         dropouts: Mapping[str, RowDropout] | None = None,
+        members: int = 1,
         **kwargs: Any,
     ) -> None:
         # === Layers ===
@@ -128,7 +131,7 @@ class DualPath(keras.Model):
             modality: RowDropout(dropout, name=f"{modality}_dropout")
             for modality in ("image", "text")
         }
-        unit = UnitLength(name="unit_length", dtype="float32")
+        unit = UnitLength(members, name="unit_length", dtype="float32")
         inputs = {
             "image": keras.Input(image_tower.input_shape[1:], name="image"),
             "text": keras.Input(text_tower.input_shape[1:], dtype="int32", name="text"),
@@ -154,6 +157,7 @@ class DualPath(keras.Model):
         self.rectify = rectify
         self.classifier = classifier
         self.dropouts = dropouts
+        self.members = members
 
     @classmethod
     def sharing(
@@ -181,6 +185,7 @@ class DualPath(keras.Model):
             model.rectify,
             classifier,
             model.dropouts,
+            model.members,
         )
 
     def over_features(self) -> DualPath:
@@ -207,6 +212,7 @@ class DualPath(keras.Model):
             "shared_bias": self.shared_bias,
             "rectify": self.rectify,
             "classifier": keras.saving.serialize_keras_object(self.classifier),
+            "members": self.members,
         }
 
     @classmethod

@@ -11,7 +11,7 @@ from tf_dpce.errors import UserError
 
 _COUNTS = (
     *("input_size", "max_length", "embedding_dim", "blocks", "output_dim"),
-    *("batch_size", "views", "validate_every", "candidates"),
+    *("batch_size", "views", "validate_every", "candidates", "members"),
 )
 _AMOUNTS = (
     *("checkpoint_minutes", "epochs", "decay_epochs", "warmup_epochs", "learning_rate", "margin"),
@@ -52,6 +52,7 @@ def check_values(config: Config, values: dict[str, Any]) -> None:
             f"configuration: text.blocks names {groups} groups and text.widths "
             f"{len(text.widths)}: give one width for each group of blocks"
         )
+    _check_members(config)
     for number in (1, 2):
         loss = config.stage(number).loss
         if not (loss.image_instance or loss.text_instance or loss.pair):
@@ -59,6 +60,20 @@ def check_values(config: Config, values: dict[str, Any]) -> None:
                 f"configuration: the weights in stage{number}.loss are all 0: give image_instance, "
                 "text_instance or pair one above 0"
             )
+
+
+def _check_members(config: Config) -> None:
+    members, width = config.model.members, config.model.output_dim
+    if members > 1 and config.text.tower != "convolutional":
+        raise UserError(
+            f"configuration: model.members {members} needs the text tower convolutional, not "
+            f"{config.text.tower}: give 1"
+        )
+    if width % members:
+        raise UserError(
+            f"configuration: model.members {members} does not divide model.output_dim {width}: "
+            f"give it {width - width % members or members}"
+        )
 
 
 def _check_numbers(values: dict[str, Any], prefix: str = "") -> None:

@@ -68,6 +68,9 @@ class ModelConfig:
         sampled_negatives: S, classes that a step draws for the instance loss beside those of its
             batch; 0 takes all classes, exactly. Where classes are sampled 8,192 is recommended; a
             rate S/C is given as that share of the C training instances.
+        members: M, heads over the trunk and text towers over the word vectors, side by side. Each
+            gives D / M of an embedding and meets the pair loss by itself: an ensemble that shares
+            what is dear. 1 in the recipe.
     """
 
     output_dim: int = 2048
@@ -76,6 +79,7 @@ class ModelConfig:
     shared_bias: bool = True
     rectify: bool = True
     sampled_negatives: int = 0
+    members: int = 1
 
 
 @dataclass(frozen=True)

@@ -83,9 +83,10 @@ class Question:
         Raises:
             UserError: there is no such preset.
         """
-        values = preset_values(self.preset or DEFAULT_PRESET)
+        values, study = preset_values(self.preset or DEFAULT_PRESET), _study(self.study)
         if self.preset is None:
-            values = merged(values, _study(self.study).get("base", {}))
+            values = merged(values, study.get("base", {}))
+        values = merged(values, study.get("every", {}))
         given = {"seed": self.seed} | ({"weights": self.weights} if self.weights else {})
         return merged(values, given)
 

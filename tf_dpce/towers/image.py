@@ -16,6 +16,9 @@ from tf_dpce.towers.layers import (
     RowDropout,
     batch_norm,
     fan_in_uniform,
+    member_names,
+    member_width,
+    side_by_side,
 )
 
 SMALL = "small"
@@ -37,6 +40,7 @@ def image_tower(
     *,
     head_dim: int = 2048,
     dropout: float = 0.0,
+    members: int = 1,
 ) -> keras.Model:
     """Builds the image tower: a trunk named `image_trunk` and a head named `image_head`.
 
@@ -51,6 +55,7 @@ def image_tower(
         name: name of the model.
         head_dim: width of the head's hidden layer; 0 leaves it out.
         dropout: share of the trunk's features zeroed in training (0 in the recipe).
+        members: M, heads side by side (1 in the recipe). Each gives D / M of the feature.
 
     Returns:
         A functional model from float32 RGB `[B, S, S, 3]` in 0..255 (the trunk's own scaling is
@@ -58,13 +63,14 @@ def image_tower(
 
     Raises:
         UserError: an unknown backbone, or weights of another network.
+        ValueError: M does not divide D.
 
     Example:
         >>> image_tower("MobileNetV2", output_dim=512).output_shape
         (None, 512)
     """
     trunk = image_trunk(backbone, weights, input_size)
-    head = image_head(trunk.output_shape[-1], output_dim, head_dim, dropout)
+    head = image_head(trunk.output_shape[-1], output_dim, head_dim, dropout, members)
     pixels = keras.Input((input_size, input_size, 3), name="image")
     return keras.Model(pixels, head(trunk(pixels)), name=name)
 
@@ -103,18 +109,24 @@ def freeze_before(trunk: keras.Model, first: str) -> None:
         layer.trainable = False
 
 
-def image_head(input_dim: int, output_dim: int, head_dim: int, dropout: float = 0.0) -> keras.Model:
+def image_head(
+    input_dim: int, output_dim: int, head_dim: int, dropout: float = 0.0, members: int = 1
+) -> keras.Model:
     """Builds the head of the recipe: dense, BatchNorm, ReLU, dense, BatchNorm; no biases.
 
     Without a hidden layer (`head_dim` 0) the second dense layer and its BatchNorm are all there is.
     """
-    features = keras.Input((input_dim,), name="features")
-    x = RowDropout(dropout, name="image_feature_dropout")(features) if dropout else features
-    if head_dim:
-        x = _dense(head_dim, "image_fc1")(x)
-        x = layers.ReLU(name="image_fc1_relu")(batch_norm("image_fc1_bn")(x))
-    x = batch_norm("image_fc2_bn")(_dense(output_dim, "image_fc2")(x))
-    return keras.Model(features, x, name="image_head")
+    width = member_width(output_dim, members)
+    features, ends = keras.Input((input_dim,), name="features"), []
+    for prefix in member_names("image", members):
+        x = features
+        if dropout:
+            x = RowDropout(dropout, name=f"{prefix}_feature_dropout")(x)
+        if head_dim:
+            x = batch_norm(f"{prefix}_fc1_bn")(_dense(head_dim, f"{prefix}_fc1")(x))
+            x = layers.ReLU(name=f"{prefix}_fc1_relu")(x)
+        ends.append(batch_norm(f"{prefix}_fc2_bn")(_dense(width, f"{prefix}_fc2")(x)))
+    return keras.Model(features, side_by_side(ends, "image_members"), name="image_head")
 
 
 def _dense(width: int, name: str) -> layers.Dense:

@@ -27,6 +27,27 @@ def batch_norm(name: str) -> keras.layers.BatchNormalization:
     return keras.layers.BatchNormalization(name=name, **BATCH_NORM)
 
 
+def member_width(width: int, members: int) -> int:
+    """Returns the share that each of M members side by side has of a width.
+
+    Raises:
+        ValueError: M does not divide it.
+    """
+    if width % members:
+        raise ValueError(f"Members share a width evenly. Received: {width=}, {members=}")
+    return width // members
+
+
+def member_names(tower: str, members: int) -> list[str]:
+    """Returns what the names of each member's layers begin with; one alone has the tower's name."""
+    return [tower] if members == 1 else [f"{tower}{number + 1}" for number in range(members)]
+
+
+def side_by_side(features: list[keras.KerasTensor], name: str) -> keras.KerasTensor:
+    """Returns `[B, D]` of the features of all members, `[B, D / M]` each."""
+    return features[0] if len(features) == 1 else keras.layers.Concatenate(name=name)(features)
+
+
 @keras.saving.register_keras_serializable("tf_dpce")
 class WordEmbedding(keras.layers.Layer):
     """Word ids -> vectors, with one bias for all places (the authors' first convolution).
@@ -180,15 +201,30 @@ class SumOverPlaces(keras.layers.Wrapper):
 
 @keras.saving.register_keras_serializable("tf_dpce")
 class UnitLength(keras.layers.Layer):
-    """Divides each vector `[B, D]` by its length: x / sqrt(1e-8 + sum x^2), the authors' code."""
+    """Divides each vector `[B, D]` by its length: x / sqrt(1e-8 + sum x^2), the authors' code.
+
+    Where it is made of members side by side, each is scaled to the length 1 / sqrt(M), so that the
+    cosine of two vectors is the mean of their members' cosines.
+
+    Args:
+        members: M, which divides D.
+    """
+
+    def __init__(self, members: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.members = members
 
     def call(self, vectors: Any) -> Any:
         """Returns `[B, D]`."""
-        squares = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
-        return vectors * ops.rsqrt(squares + 1e-8)
+        parts = ops.reshape(vectors, (-1, self.members, vectors.shape[-1] // self.members))
+        squares = ops.sum(ops.square(parts), axis=-1, keepdims=True)
+        return ops.reshape(parts * ops.rsqrt(self.members * (squares + 1e-8)), ops.shape(vectors))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "members": self.members}
 
 
 @keras.saving.register_keras_serializable("tf_dpce")

@@ -13,6 +13,9 @@ from tf_dpce.towers.layers import (
     WordEmbedding,
     batch_norm,
     fan_in_uniform,
+    member_names,
+    member_width,
+    side_by_side,
 )
 
 WIDTHS = (256, 512, 1024, 2048)
@@ -29,6 +32,7 @@ def text_tower(
     widths: Sequence[int] = WIDTHS,
     word_dropout: float = 0.0,
     dropout: float = 0.0,
+    members: int = 1,
 ) -> keras.Model:
     """Builds the convolutional text tower.
 
@@ -47,6 +51,8 @@ def text_tower(
         widths: width of each group, one for each entry of `blocks`.
         word_dropout: share of word vectors zeroed in training (0 in the recipe).
         dropout: share of the pooled features zeroed in training (0 in the recipe).
+        members: M, towers side by side over one table of word vectors (1 in the recipe). Each
+            gives D / M of the feature, by weights and dropout of its own.
 
     Returns:
         A functional model from int32 ids `[B, T]` to float32 features `[B, D]`, which are
@@ -54,7 +60,7 @@ def text_tower(
         word vectors and their bias left out.
 
     Raises:
-        ValueError: `blocks` and `widths` differ in length, or are empty.
+        ValueError: `blocks` and `widths` differ in length, or are empty; M does not divide D.
 
     Example:
         >>> text_tower(vocabulary_size=20_074).output_shape
@@ -63,25 +69,29 @@ def text_tower(
     if not blocks or len(blocks) != len(widths):
         raise ValueError(f"One width for each group of blocks. Received: {blocks=}, {widths=}")
 
+    width = member_width(output_dim, members)
+
     # === Layers ===
     ids = keras.Input((max_length,), dtype="int32", name="text")
     embedding = WordEmbedding(vocabulary_size, embedding_dim, name="text_embedding")
 
     # === Functional Model ===
-    x = embedding(ids)
-    if word_dropout:
-        x = RowDropout(word_dropout, noise_shape=(None, None, 1), name="text_word_dropout")(x)
-    x = batch_norm("text_embedding_bn")(x)
-    for group, (count, width) in enumerate(zip(blocks, widths, strict=True)):
-        for block in range(count):
-            x = _block(x, width, _middle(group, block, width), _stride(group, block), group, block)
-    x = layers.GlobalMaxPooling1D(name="text_pool")(x)
-    if dropout:
-        x = RowDropout(dropout, name="text_feature_dropout")(x)
-    x = layers.Dense(
-        output_dim, use_bias=False, kernel_initializer=fan_in_uniform(), name="text_fc"
-    )(x)
-    return keras.Model(ids, batch_norm("text_fc_bn")(x), name=name)
+    words, features = embedding(ids), []
+    for prefix in member_names("text", members):
+        x = words
+        if word_dropout:
+            noise_shape = (None, None, 1)
+            x = RowDropout(word_dropout, noise_shape=noise_shape, name=f"{prefix}_word_dropout")(x)
+        x = batch_norm(f"{prefix}_embedding_bn")(x)
+        x = _groups(x, blocks, widths, prefix)
+        x = layers.GlobalMaxPooling1D(name=f"{prefix}_pool")(x)
+        if dropout:
+            x = RowDropout(dropout, name=f"{prefix}_feature_dropout")(x)
+        x = layers.Dense(
+            width, use_bias=False, kernel_initializer=fan_in_uniform(), name=f"{prefix}_fc"
+        )(x)
+        features.append(batch_norm(f"{prefix}_fc_bn")(x))
+    return keras.Model(ids, side_by_side(features, "text_members"), name=name)
 
 
 def bag_of_words_tower(
@@ -143,16 +153,25 @@ def _middle(group: int, block: int, width: int) -> int:
     return width // 2 if group == 0 else width
 
 
-def _block(
-    x: keras.KerasTensor, width: int, middle: int, stride: int, group: int, block: int
+def _groups(
+    x: keras.KerasTensor, blocks: Sequence[int], widths: Sequence[int], prefix: str
 ) -> keras.KerasTensor:
-    name = f"text_{group + 1}_{block + 1}"
+    for group, (count, width) in enumerate(zip(blocks, widths, strict=True)):
+        for block in range(count):
+            sizes = (width, _middle(group, block, width), _stride(group, block))
+            x = _block(x, *sizes, block == 0, f"{prefix}_{group + 1}_{block + 1}")
+    return x
+
+
+def _block(
+    x: keras.KerasTensor, width: int, middle: int, stride: int, opens: bool, name: str
+) -> keras.KerasTensor:
     y = _convolution(x, middle, 1, 1, f"{name}_a")
     y = layers.ReLU(name=f"{name}_a_relu")(y)
     y = _convolution(y, middle, 2, stride, f"{name}_b")
     y = layers.ReLU(name=f"{name}_b_relu")(y)
     y = _convolution(y, width, 1, 1, f"{name}_c")
-    shortcut = x if block else _convolution(x, width, 1, stride, f"{name}_shortcut")
+    shortcut = _convolution(x, width, 1, stride, f"{name}_shortcut") if opens else x
     y = layers.Add(name=f"{name}_add")([y, shortcut])
     return layers.ReLU(name=f"{name}_relu")(y)
 

@@ -47,11 +47,12 @@ def trimming(tower: keras.Model) -> Callable[[Any], Any]:
 def needed_places(tower: keras.Model) -> tuple[int, ...]:
     """Returns how many places a text tower must see, by the place of the last word, 0 to T."""
     length = tower.input_shape[1]
-    pools = any(isinstance(layer, layers.GlobalMaxPooling1D) for layer in tower.layers)
+    pools = sum(isinstance(layer, layers.GlobalMaxPooling1D) for layer in tower.layers)
     convolutions = [layer for layer in tower.layers if isinstance(layer, CausalConvolution)]
     if not (pools and convolutions):
         return (length,) * (length + 1)
-    strides = [layer.strides[0] for layer in convolutions if layer.kernel_size[0] > 1]
+    # Members side by side are alike, and take turns among the layers of their tower.
+    strides = [layer.strides[0] for layer in convolutions if layer.kernel_size[0] > 1][::pools]
     return tuple(min(length, _needed(words, strides)) for words in range(length + 1))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from tf_dpce.config import Config, LossConfig, StageConfig
-from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
+from tf_dpce.losses import ContrastiveLoss, InstanceLoss, MemberLoss, RankingLoss
 from tf_dpce.losses.batch import Gather, alone
 from tf_dpce.model import DualPath, RowClassifier
 from tf_dpce.towers import bag_of_words_tower, image_tower, recurrent_tower, text_tower
@@ -38,9 +38,10 @@ def build_model(config: Config, vocabulary_size: int, num_instances: int) -> Dua
             config.image.backbone,
             None if config.weights == "none" else config.weights,
             config.image.input_size,
-            config.model.output_dim,
+            settings.output_dim,
             head_dim=config.image.head_dim,
-            dropout=config.model.tower_dropout,
+            dropout=settings.tower_dropout,
+            members=settings.members,
         ),
         text_tower_of(config, vocabulary_size),
         num_instances,
@@ -48,6 +49,7 @@ def build_model(config: Config, vocabulary_size: int, num_instances: int) -> Dua
         shared_bias=settings.shared_bias,
         rectify=settings.rectify,
         classifier=classifier,
+        members=settings.members,
     )
 
 
@@ -57,25 +59,30 @@ def text_tower_of(config: Config, vocabulary_size: int) -> keras.Model:
     common = (vocabulary_size, text.max_length, text.embedding_dim)
     dropouts = {"word_dropout": text.word_dropout, "dropout": config.model.tower_dropout}
     if text.tower == "convolutional":
-        return text_tower(*common, text.blocks, width, widths=text.widths, **dropouts)
+        members = config.model.members
+        return text_tower(
+            *(*common, text.blocks, width), widths=text.widths, **dropouts, members=members
+        )
     tower = recurrent_tower if text.tower == "recurrent" else bag_of_words_tower
     return tower(*common, text.widths, width, **dropouts)
 
 
 def stage_losses(
-    loss: LossConfig, gather: Gather = alone
+    loss: LossConfig, gather: Gather = alone, members: int = 1
 ) -> tuple[dict[str, keras.losses.Loss], dict[str, float]]:
     """Returns the losses of `DualPath`'s outputs and their weights, those of weight 0 left out.
 
     Args:
         loss: weights and settings.
         gather: brings the rows of the other replicas.
+        members: M, of the vectors that the pair loss compares.
     """
     pair = (
         ContrastiveLoss(loss.temperature, gather)
         if loss.pair_loss == "contrastive"
         else RankingLoss(loss.margin, "given" if loss.lends_negatives else "batch", gather)
     )
+    pair = pair if members == 1 else MemberLoss(pair, members)
     table = {
         "image_logits": (InstanceLoss(), loss.image_instance),
         "text_logits": (InstanceLoss(), loss.text_instance),
@@ -132,7 +139,7 @@ def compile_stage(
         gather: brings the rows of the other replicas.
         options: further ones of `compile`.
     """
-    losses, weights = stage_losses(settings.loss, gather)
+    losses, weights = stage_losses(settings.loss, gather, model.members)
     optimizer = stage_optimizer(settings, schedule, model)
     optimizer.build(network.trainable_variables)
     network.compile(optimizer, losses, loss_weights=weights, **options)
