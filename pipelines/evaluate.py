@@ -55,6 +55,13 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--float16", action="store_true", help="keep weights in float16, as `export --float16` does"
     )
+    parser.add_argument(
+        "--bank",
+        default="",
+        metavar="SPLIT",
+        help="discount hubs, items that are near to everything, as pictures and captions of "
+        "another split tell them (train)",
+    )
     return parser
 
 
@@ -79,7 +86,8 @@ def run(arguments: Namespace) -> None:
     split_named(data, split)
     trained = load_run(arguments.run, arguments.checkpoint, print)
     sizes = tuple(dict.fromkeys(arguments.sizes))
-    views = Views(*(arguments.flip, sizes, arguments.whole, arguments.shifts, arguments.float16))
+    looks = (arguments.flip, sizes, arguments.whole, arguments.shifts, arguments.float16)
+    views = Views(*looks, arguments.bank)
     # Before the long work: a training that still runs may put another best in its place.
     checkpoint_sha256 = sha256_file(trained.checkpoint)
     with progress("pictures and captions") as report, told_of_damage(data):

@@ -26,6 +26,12 @@ def build_parser() -> ArgumentParser:
         default=DEFAULT_FACTORY,
         help="FAISS's description: Flat is exact (default), IVF1024,Flat and HNSW32 are fast",
     )
+    parser.add_argument(
+        "--bank",
+        type=Path,
+        help="folder that embed wrote, of sentences (or pictures) like those that will be asked: "
+        "what is near to many of them is found less",
+    )
     return parser
 
 
@@ -38,9 +44,13 @@ def run(arguments: Namespace) -> None:
 
     out = Path(arguments.out)
     with progress("vectors") as report:
-        catalogue = build_index(arguments.embeddings, out, arguments.factory, report)
+        catalogue = build_index(
+            arguments.embeddings, out, arguments.factory, report, arguments.bank
+        )
     held = " and ".join(f"{count:,} {kind}" for kind, count in catalogue.counts.items())
     print(f"{catalogue.factory} index of {held}, {catalogue.dimension} numbers each")
+    for kind, queries in catalogue.banks.items():
+        print(f"hubs among the {kind} are discounted, as {queries:,} queries tell them")
     say_files([out])
 
 

@@ -13,8 +13,9 @@ from tests.export.tiny import WORDS, tiny_data
 from tf_dpce.config import ImageConfig
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation import retrieval_metrics
+from tf_dpce.evaluation.embed import Embedded
 from tf_dpce.evaluation.protocols import evaluate_split
-from tf_dpce.evaluation.views import PLAIN, Views, image_views, seen, text_view
+from tf_dpce.evaluation.views import PLAIN, Views, added, image_views, seen, text_view
 from tf_dpce.export.record import example_pictures
 from tf_dpce.export.signatures import Signatures
 from tf_dpce.model import DualPath
@@ -312,3 +313,11 @@ def test_views_have_names_and_know_their_measurements():
     assert Views(sizes=(256,)).were_taken({"sizes": [256], "flip": False})
     assert not PLAIN.were_taken({"sizes": [256]})
     assert not Views(flip=True).were_taken({"flip": True, "shifts": True})
+
+
+def test_members_are_scaled_each_by_itself_once_looks_are_added():
+    draw = np.random.default_rng(0)
+    looks = [Embedded(draw.normal(size=(3, WIDTH)).astype(np.float32), np.arange(3)) for _ in "12"]
+    halves = np.split(looks[0].vectors + looks[1].vectors, 2, axis=1)
+    expected = np.hstack([unit(half) / np.sqrt(2) for half in halves])
+    np.testing.assert_allclose(added(looks, members=2).vectors, expected, atol=1e-6)

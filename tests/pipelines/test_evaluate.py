@@ -93,6 +93,7 @@ def test_persons_are_found_in_data_that_the_run_was_not_trained_on(run, people, 
         (["--flip"], {"flip": True}),
         # 32 is the size of training: of a small backbone, the only one.
         (["--sizes", "32", "32", "--shifts"], {"sizes": [32], "shifts": True}),
+        (["--bank", "train"], {"bank": "train"}),
     ],
 )
 def test_a_measurement_of_other_views_stands_beside_the_plain_one(
@@ -100,13 +101,12 @@ def test_a_measurement_of_other_views_stands_beside_the_plain_one(
 ):
     arguments = ["--run", str(run), "--data", str(data[0]), *options]
     assert evaluate.main(arguments) == 0
-    name = "flip" if "flip" in views else "sizes-32-shifts"
-    path = run / f"metrics-drawn-test-all-{name}.json"
+    ending = " ".join(dict.fromkeys(options))
+    path = run / f"metrics-drawn-test-all-{ending.replace('--', '').replace(' ', '-')}.json"
     assert capsys.readouterr().out.splitlines()[-1] == str(path)
     metrics = json.loads(path.read_text())
-    plain = {"flip": False, "sizes": [], "whole": False, "shifts": False}
+    plain = {"flip": False, "sizes": [], "whole": False, "shifts": False, "bank": ""}
     assert {key: metrics[key] for key in plain} == {**plain, **views}
-    ending = "--flip" if "flip" in views else "--sizes 32 --shifts"
     assert metrics["command"].endswith(f"--checkpoint best {ending}")
 
 
@@ -137,6 +137,7 @@ def test_neither_the_last_checkpoint_nor_data_of_one_name_take_the_place_of_metr
         ({"--run": "nowhere"}, "nowhere is not a run"),
         ({"--data": "nowhere"}, "nowhere"),
         ({"--checkpoint": "last"}, "stage1-last"),
+        ({"--bank": "test"}, "--bank test is the split that is scored"),
         ({"--sizes": "48"}, "small takes only squares of the 32 pixels"),
     ],
 )

@@ -17,13 +17,14 @@ from tests.search.plain import (
     files_of,
     vector,
     write_pictures,
+    write_texts,
 )
 from tests.search.test_embedding import run_to_rename
 from tf_dpce.errors import UserError
 from tf_dpce.search.catalogue import Catalogue
 from tf_dpce.search.embedding import embed
 from tf_dpce.search.index import build_index
-from tf_dpce.search.inputs import find_pictures
+from tf_dpce.search.inputs import find_pictures, find_texts
 from tf_dpce.search.query import Searcher
 
 
@@ -103,6 +104,66 @@ def test_a_sample_is_of_all_shards_and_has_no_row_twice(tmp_path: Path):
     for start, end in ((0, 100), (100, 30_000), (30_000, 70_000)):
         share = np.mean((sample >= start) & (sample < end)) * 70_000 / (end - start)
         assert abs(share - 1) < 4 * (0.064 / (0.936 * (end - start))) ** 0.5
+
+
+# --- a bank of queries ------------------------------------------------------------------------
+
+
+def test_hubs_are_discounted_as_brute_force_does(tmp_path: Path):
+    out = embed_pictures(tmp_path / "photos", 60, tmp_path / "out", shard_size=25)
+    embed_texts(tmp_path / "captions.txt", [f"caption {n}" for n in range(20)], out)
+    asked = [f"a query {n}" for n in range(40)]
+    bank = embed_texts(tmp_path / "queries.txt", asked, tmp_path / "bank", shard_size=15)
+
+    catalogue = build_index([out], tmp_path / "index", bank=bank)
+
+    # There are no pictures in the bank to tell how near sentences are to such.
+    assert catalogue.banks == {"images": 40} and catalogue.dimension == 16
+    assert Catalogue.load(tmp_path / "index") == catalogue
+    vectors, texts = embedded(out, "images"), embedded(out, "texts")
+    halves = np.sort(vectors @ embedded(bank, "texts").T)[:, -10:].mean(axis=1) / 2
+    searcher = Searcher(tmp_path / "index", PlainEncoder())
+    changed = 0
+    for query in ("A dog.", "Two cats.", "Snow."):
+        scores = vectors @ vector(query) - halves
+        expected = np.argsort(-scores)[:10]
+        hits = searcher.by_text(query, 10)
+        assert [hit.id for hit in hits] == [f"{row:03d}.jpg" for row in expected]
+        np.testing.assert_allclose([hit.score for hit in hits], scores[expected], atol=1e-6)
+        changed += expected.tolist() != best(vectors, query, 10)
+        assert ranked(tmp_path / "index", query, 5, "texts") == [
+            str(row + 1) for row in best(texts, query, 5)
+        ]
+    assert changed
+    # Sentences said nothing about how near pictures are to pictures: those are plain cosines.
+    photo = tmp_path / "photos" / "007.jpg"
+    hits = searcher.by_image(photo, 10, "images")
+    cosines = vectors @ vector(photo.read_bytes())
+    assert [hit.id for hit in hits] == [f"{row:03d}.jpg" for row in np.argsort(-cosines)[:10]]
+    assert hits[0].score == pytest.approx(1.0)
+
+
+def test_a_large_bank_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tf_dpce.search.index._BANK", 12)
+    out = embed_pictures(tmp_path / "photos", 5, tmp_path / "out")
+    asked = [f"a query {n}" for n in range(40)]
+    bank = embed_texts(tmp_path / "queries.txt", asked, tmp_path / "bank", shard_size=15)
+    assert build_index([out], tmp_path / "index", "IVF1,Flat", bank=bank).banks == {"images": 12}
+
+
+def test_a_bank_without_queries_for_what_is_indexed_is_refused(tmp_path: Path):
+    out = embed_pictures(tmp_path / "photos", 5, tmp_path / "out")
+    with pytest.raises(UserError, match="out is no bank for this index: embed texts for images"):
+        build_index([out], tmp_path / "index", bank=out)
+    assert files_of(tmp_path / "index") == {}
+
+
+def test_a_bank_of_another_model_is_refused(tmp_path: Path):
+    out = embed_pictures(tmp_path / "photos", 5, tmp_path / "out")
+    queries = find_texts([write_texts(tmp_path / "queries.txt", ["A dog."])])
+    embed(PlainEncoder(), queries, tmp_path / "bank", "n" * 64)
+    with pytest.raises(UserError, match="hold vectors of two models"):
+        build_index([out], tmp_path / "index", bank=tmp_path / "bank")
 
 
 # --- mistakes -------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ _FEATURES = {
     "instance": tf.io.FixedLenFeature([], tf.int64),
 }
 _READ_BYTES = 64 * 1024
+# In place of the number of pictures to take, the first ones of a split: no end to them.
+ALL = -1
 
 Batches = tf.data.Dataset
 # Draws a caption for each row: (instances int64 `[R]`, draws in 0..1 `[R]`) -> int32 ids `[R, T]`.
@@ -107,8 +109,9 @@ def evaluation_images(
     batch_size: int,
     squash: bool = False,
     whole: bool = False,
+    first: int = ALL,
 ) -> Batches:
-    """Returns every picture of a split exactly once, in the order of the shards.
+    """Returns every picture of a split, or the `first` ones, once, in the order of the shards.
 
     Each batch is a dict: `image` float32 `[B, S, S, 3]`, squashed or cut to squares, `instance`
     int64 `[B]`, `image_id` and `path` strings `[B]`. The last batch may be smaller. Where pictures
@@ -122,17 +125,17 @@ def evaluation_images(
         kept = {key: record[key] for key in ("instance", "image_id", "path")}
         return {"image": pixels(record["image"], image_size, squash), **kept}
 
-    rows = records(folder, split).map(example, num_parallel_calls=tf.data.AUTOTUNE)
+    rows = records(folder, split, first).map(example, num_parallel_calls=tf.data.AUTOTUNE)
     return rows.batch(batch_size).prefetch(2)
 
 
 def evaluation_captions(
-    folder: Path, split: str, encoder: CaptionEncoder, batch_size: int
+    folder: Path, split: str, encoder: CaptionEncoder, batch_size: int, first: int = ALL
 ) -> Batches:
-    """Returns every caption of a split exactly once, picture by picture, left-aligned.
+    """Returns every caption of a split, or of its `first` pictures, once, left-aligned.
 
-    Each batch is a dict: `text` int32 `[B, T]`, `instance` int64 `[B]`. The last batch may be
-    smaller.
+    They come picture by picture. Each batch is a dict: `text` int32 `[B, T]`, `instance` int64
+    `[B]`. The last batch may be smaller.
     """
 
     def captions(serialized: tf.Tensor) -> tf.data.Dataset:
@@ -143,12 +146,12 @@ def evaluation_captions(
     def encode(sentences: tf.Tensor, instances: tf.Tensor) -> dict[str, Any]:
         return {"text": encoder(sentences), "instance": instances}
 
-    rows = records(folder, split).flat_map(captions)
+    rows = records(folder, split, first).flat_map(captions)
     return rows.batch(batch_size).map(encode).prefetch(2)
 
 
-def caption_groups(folder: Path, split: str, batch_size: int) -> Batches:
-    """Returns every picture's captions once, in the order of the shards.
+def caption_groups(folder: Path, split: str, batch_size: int, first: int = ALL) -> Batches:
+    """Returns the captions of every picture, or of the `first`, in the order of the shards.
 
     Each batch is a dict: `captions` ragged strings `[B, None]`, `instance` int64 `[B]`.
     """
@@ -157,7 +160,7 @@ def caption_groups(folder: Path, split: str, batch_size: int) -> Batches:
         kept = {key: _FEATURES[key] for key in ("captions", "instance")}
         return tf.io.parse_example(serialized, kept)
 
-    return records(folder, split).batch(batch_size).map(parse)
+    return records(folder, split, first).batch(batch_size).map(parse)
 
 
 def view_batches(
@@ -182,7 +185,7 @@ def view_batches(
     return rows.batch(batch_size).prefetch(2)
 
 
-def records(folder: Path, split: str) -> tf.data.Dataset:
-    """Returns every record of a split once, as it is stored, in the order of the shards."""
+def records(folder: Path, split: str, first: int = ALL) -> tf.data.Dataset:
+    """Returns every record of a split, or the `first`, as stored, in the order of the shards."""
     shards = Manifest.load(folder).splits[split].shards
-    return tf.data.TFRecordDataset([str(folder / shard.file) for shard in shards])
+    return tf.data.TFRecordDataset([str(folder / shard.file) for shard in shards]).take(first)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tf_dpce.data.pipeline import caption_groups
+from tf_dpce.data.pipeline import ALL, caption_groups
 from tf_dpce.preprocessing.text import CaptionEncoder
 
 _PICTURES = 64
@@ -53,14 +53,16 @@ class CaptionCounts:
         }
 
 
-def count_captions(folder: Path, split: str, encoder: CaptionEncoder) -> CaptionCounts:
-    """Counts the captions of one split of prepared data, and the words that an encoder knows."""
+def count_captions(
+    folder: Path, split: str, encoder: CaptionEncoder, first: int = ALL
+) -> CaptionCounts:
+    """Counts the captions of a split, or of its `first` pictures, and the words that are known."""
     count = tf.function(
         lambda captions: _count(encoder, captions),
         input_signature=[tf.TensorSpec([None], tf.string)],
     )
     per_picture, totals = [], np.zeros(5, np.int64)
-    for batch in caption_groups(folder, split, _PICTURES):
+    for batch in caption_groups(folder, split, _PICTURES, first):
         per_picture.append(batch["captions"].row_lengths().numpy())
         totals += count(batch["captions"].flat_values).numpy()
     return CaptionCounts(np.concatenate(per_picture), *totals.tolist())

@@ -12,14 +12,18 @@ import numpy as np
 
 from tf_dpce.config import ImageConfig
 from tf_dpce.data.manifest import Manifest, SplitInfo
-from tf_dpce.data.pipeline import evaluation_captions, evaluation_images
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.captions import count_captions
-from tf_dpce.evaluation.embed import Embedded, compiled, embed
+from tf_dpce.evaluation.embed import Embedded
+from tf_dpce.evaluation.encoding import SplitEncoder
+from tf_dpce.evaluation.hubs import discounted
 from tf_dpce.evaluation.metrics import identity_metrics, mean_metrics, retrieval_metrics
-from tf_dpce.evaluation.views import PLAIN, Views, added, image_views, text_view
+from tf_dpce.evaluation.views import PLAIN, Views
 from tf_dpce.model import DualPath
 from tf_dpce.preprocessing.text import CaptionEncoder
+
+# Pictures of a bank, with all their captions; more tell no more (docs/experiments.md).
+BANK = 1_000
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def evaluate_split(
         batch_size: B, of pictures and of sentences.
         progress: called with (looks at pictures and sentences done, all of them) after each
             batch.
-        views: how pictures and sentences are looked at.
+        views: how pictures and sentences are looked at, and the bank that hubs are told by.
 
     Returns:
         What `retrieval_metrics` or `identity_metrics` returns, averaged over the folds of the
@@ -141,24 +145,19 @@ def evaluate_split(
     info = split_named(folder, split)
     counts = count_captions(folder, split, caption_encoder)
     _check_takes(protocol, folder, split, counts.per_picture)
-    eyes = image_views(model.image_tower, image.backbone, views)
-    total = len(eyes) * info.pictures + info.captions
+    bank = _bank(folder, split, caption_encoder, views)
+    encoder = SplitEncoder(model, caption_encoder, image, views, batch_size)
+    own, lent = encoder.looks(info.pictures, info.captions), encoder.looks(*bank)
 
-    def report(before: int) -> Callable[[int, int], None] | None:
-        return None if progress is None else lambda done, _: progress(before + done, total)
+    def report(before: int) -> Callable[[int], None]:
+        return lambda done: progress and progress(before + done, own + lent)
 
-    width, rows = model.image_tower.output_shape[-1], 1 if views.whole else batch_size
-    looks = []
-    for number, (size, eye) in enumerate(eyes.items()):
-        pixels = evaluation_images(folder, split, size, rows, image.squash, views.whole)
-        before = number * info.pictures
-        found = embed(compiled(eye), width, "image", pixels, info.pictures, report(before))
-        looks.append(found)
-    ids = evaluation_captions(folder, split, caption_encoder, batch_size)
-    encode = text_view(model.text_tower, views, batch_size)
-    texts = embed(encode, width, "text", ids, info.captions, report(total - info.captions))
+    images, texts = encoder.embed(folder, split, info.pictures, info.captions, report(0))
+    if views.bank:
+        lenders = encoder.embed(folder, views.bank, *bank, report(own), bank[0])
+        images, texts = _discounted(images, texts, *lenders)
     return {
-        **chosen.score(added(looks), added([texts]), counts.pictures),
+        **chosen.score(images, texts, counts.pictures),
         "pictures": info.pictures,
         "vocabulary": counts.coverage(),
         "cut_off": {
@@ -167,6 +166,33 @@ def evaluate_split(
             "words": counts.lost_words,
         },
     }
+
+
+def _bank(
+    folder: Path, split: str, caption_encoder: CaptionEncoder, views: Views
+) -> tuple[int, int]:
+    """Returns how many pictures the bank of `views` has, the first of its split, and captions.
+
+    Raises:
+        UserError: it is the split that is scored, or one that does not exist or is empty.
+    """
+    if not views.bank:
+        return 0, 0
+    if views.bank == split:
+        raise UserError(
+            f"--bank {split} is the split that is scored, whose own queries nobody knows before "
+            "they are put: give another one, such as train"
+        )
+    pictures = min(BANK, split_named(folder, views.bank).pictures)
+    counts = count_captions(folder, views.bank, caption_encoder, pictures)
+    return pictures, int(counts.per_picture.sum())
+
+
+def _discounted(
+    images: Embedded, texts: Embedded, bank_images: Embedded, bank_texts: Embedded
+) -> tuple[Embedded, Embedded]:
+    vectors = discounted(images.vectors, texts.vectors, bank_images.vectors, bank_texts.vectors)
+    return Embedded(vectors[0], images.instances), Embedded(vectors[1], texts.instances)
 
 
 def _check_takes(protocol: str, folder: Path, split: str, per_picture: np.ndarray) -> None:

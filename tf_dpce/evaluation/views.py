@@ -1,4 +1,7 @@
-"""More than one look at a picture or a sentence: the features of all are added (paper's test)."""
+"""More than one look at a picture or a sentence: the features of all are added (paper's test).
+
+And what is known of each from a bank of other pictures and sentences.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,8 @@ class Views:
         whole: pictures uncut, their shorter side one of `sizes`, by a `convolutional_tower`.
         shifts: sentences at every place where they fit.
         float16: with weights that are kept in float16.
+        bank: a split whose pictures and captions tell which items are hubs, so that they are
+            discounted (see `hubs.discounted`); empty does without.
     """
 
     flip: bool = False
@@ -36,13 +41,15 @@ class Views:
     whole: bool = False
     shifts: bool = False
     float16: bool = False
+    bank: str = ""
 
     @property
     def options(self) -> str:
         """The options of the command line that ask for these views."""
         sizes = ("--sizes", *map(str, self.sizes)) if self.sizes else ()
         flags = ("flip", "whole", "shifts", "float16")
-        return " ".join((*sizes, *(f"--{name}" for name in flags if getattr(self, name))))
+        bank = ("--bank", self.bank) if self.bank else ()
+        return " ".join((*sizes, *(f"--{name}" for name in flags if getattr(self, name)), *bank))
 
     @property
     def name(self) -> str:
@@ -125,10 +132,10 @@ def text_view(tower: keras.Model, views: Views, batch_size: int) -> Encode:
     return encode_all if views.shifts else encode
 
 
-def added(looks: Sequence[Embedded]) -> Embedded:
+def added(looks: Sequence[Embedded], members: int = 1) -> Embedded:
     """Adds the features of several looks at the same items, and scales them to unit length."""
     features = sum(look.vectors for look in looks)
-    return Embedded(UnitLength()(features).numpy(), looks[0].instances)
+    return Embedded(UnitLength(members)(features).numpy(), looks[0].instances)
 
 
 def _both_sides(tower: keras.Model) -> keras.Model:

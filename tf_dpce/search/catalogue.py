@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tf_dpce.errors import UserError
@@ -23,6 +23,8 @@ class Catalogue:
         model: digest of the model whose vectors these are.
         dimension: D.
         counts: number of vectors by kind.
+        banks: by kind, how many queries told the hubs that are discounted. Such vectors have one
+            more number, which a query of the other kind meets with 1 and one of their own with 0.
     """
 
     version: int
@@ -30,6 +32,7 @@ class Catalogue:
     model: str
     dimension: int
     counts: dict[str, int]
+    banks: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path) -> Catalogue:

@@ -1,7 +1,8 @@
 """Embeddings to an index: one FAISS index a kind, with its metadata, published as a whole.
 
     INDEX/index.json               factory, model, dimension, counts, and the version in force
-    INDEX/VERSION/images.faiss     inner product over unit vectors, so scores are cosines
+    INDEX/VERSION/images.faiss     inner product over unit vectors, so scores are cosines; where a
+                                   bank told the hubs, less half of their hubness
     INDEX/VERSION/images.jsonl     id and path of each row, with a table of offsets
 
 A new build is a new version beside the old one. Replacing `index.json`, one rename, puts it in
@@ -19,15 +20,18 @@ from pathlib import Path
 import numpy as np
 
 from tf_dpce.errors import UserError
+from tf_dpce.evaluation.hubs import hubness
 from tf_dpce.files import publish_folder, remove_stale, sole_writer
 from tf_dpce.search.catalogue import CATALOGUE, DEFAULT_FACTORY, Catalogue
 from tf_dpce.search.metadata import write_table
-from tf_dpce.search.store import KINDS, Book
+from tf_dpce.search.store import IMAGES, KINDS, TEXTS, Book
 
 _SEED = 0
 # k-means in FAISS looks at no more than this many vectors a centroid.
 _SAMPLES_PER_CENTROID = 256
 _CODEBOOK = 256  # centroids of one sub-quantiser of a product quantiser
+_BANK = 5_000  # queries of a bank that are looked at, a sample of more
+_QUERIES = {IMAGES: TEXTS, TEXTS: IMAGES}  # what is asked for one kind by
 
 
 def build_index(
@@ -35,6 +39,7 @@ def build_index(
     out: Path,
     factory: str = DEFAULT_FACTORY,
     progress: Callable[[int, int], None] | None = None,
+    bank: Path | None = None,
 ) -> Catalogue:
     """Builds an index over finished embeddings, or replaces the one in `out`.
 
@@ -47,10 +52,14 @@ def build_index(
         factory: FAISS's description; "Flat" is exact, "IVF1024,Flat", "HNSW32" or
             "OPQ64,IVF1024,PQ64" trade exactness for speed and memory.
         progress: told (vectors added, vectors in all).
+        bank: a folder that `embed` finished with the same model, of sentences or pictures, or
+            both, like those that will be asked. What is near to many of them, a hub, has half of
+            its hubness taken off its cosine with each query (see `evaluation.hubs`).
 
     Raises:
-        UserError: embeddings are missing, unfinished or of different models; `factory` does not
-            parse, does not fit D, or needs more vectors to learn from; `out` is something else.
+        UserError: embeddings are missing, unfinished or of different models, the bank's too, or
+            the bank has no query for what is indexed; `factory` does not parse, does not fit D
+            (D + 1 with a bank), or needs more vectors to learn from; `out` is something else.
 
     Source: https://github.com/facebookresearch/faiss/wiki/The-index-factory
     """
@@ -58,11 +67,13 @@ def build_index(
         # FAISS would end the process over HNSW0 or PQ8x0.
         raise UserError(f"no index {factory!r}: a number in it is 0")
     books = {folder: Book.load(folder) for folder in embeddings}
-    model, dimension = _same_model(books)
+    banked = {} if bank is None else {bank: Book.load(bank)}
+    model, dimension = _same_model({**books, **banked})
     shards = {kind: [*_shards(books, kind)] for kind in KINDS}
     counts = {kind: sum(shard.rows for shard in shards[kind]) for kind in KINDS if shards[kind]}
     if not counts:
         raise UserError(f"there is no vector in {', '.join(map(str, embeddings))}: run embed first")
+    queries = _bank(banked, counts)
     _refuse_foreign(out)
     out.mkdir(parents=True, exist_ok=True)
     report = _Report(sum(counts.values()), progress)
@@ -71,8 +82,9 @@ def build_index(
         version = 1 + max((int(item.name) for item in _versions(out)), default=0)
         with publish_folder(out / str(version)) as folder:
             for kind in counts:
-                _build_kind(folder, kind, shards[kind], factory, dimension, report)
-        catalogue = Catalogue(version, factory, model, dimension, counts)
+                _build_kind(folder, kind, shards[kind], factory, queries.get(kind), report)
+        asked = {kind: len(rows) for kind, rows in queries.items()}
+        catalogue = Catalogue(version, factory, model, dimension, counts, asked)
         catalogue.save(out)
         for item in _versions(out):
             if item.name != str(version):
@@ -134,6 +146,20 @@ def _shards(books: dict[Path, Book], kind: str) -> Iterator[_Shard]:
                 yield _Shard(*paths, shard.embedded, book.dimension)
 
 
+def _bank(books: dict[Path, Book], counts: dict[str, int]) -> dict[str, np.ndarray]:
+    """Returns by the kinds that are indexed what will ask for them, float32 [Q, D]."""
+    found = {}
+    for kind in counts if books else ():
+        shards = [*_shards(books, _QUERIES[kind])]
+        rows = sum(shard.rows for shard in shards)
+        if rows:
+            found[kind] = _drawn(shards, rows, min(rows, _BANK))
+    if books and not found:
+        asked = " and ".join(f"{_QUERIES[kind]} for {kind}" for kind in counts)
+        raise UserError(f"{next(iter(books))} is no bank for this index: embed {asked} into one")
+    return found
+
+
 def _refuse_foreign(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: give the folder of an index")
@@ -147,20 +173,32 @@ def _versions(out: Path) -> list[Path]:
 
 
 def _build_kind(
-    folder: Path, kind: str, shards: list[_Shard], factory: str, dimension: int, report: _Report
+    folder: Path,
+    kind: str,
+    shards: list[_Shard],
+    factory: str,
+    bank: np.ndarray | None,
+    report: _Report,
 ) -> None:
     import faiss
 
     rows = sum(shard.rows for shard in shards)
+    dimension = shards[0].dimension + (bank is not None)
+
+    def ready(vectors: np.ndarray) -> np.ndarray:
+        if bank is not None:
+            vectors = np.column_stack([vectors, -hubness(vectors, bank) / 2])
+        return np.ascontiguousarray(vectors, np.float32)
+
     try:
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
         inverted = faiss.try_extract_index_ivf(index)
         if not index.is_trained:
-            index.train(_sample(shards, rows, inverted.nlist if inverted else 0))
+            index.train(ready(_sample(shards, rows, inverted.nlist if inverted else 0)))
         if inverted:
             inverted.nprobe = max(1, round(inverted.nlist**0.5))
         for shard in shards:
-            index.add(np.ascontiguousarray(shard.load()))
+            index.add(ready(shard.load()))
             report.add(shard.rows)
         faiss.write_index(index, str(folder / f"{kind}.faiss"))
     except RuntimeError as error:
@@ -172,7 +210,11 @@ def _build_kind(
 
 def _sample(shards: list[_Shard], rows: int, lists: int) -> np.ndarray:
     """Returns vectors to learn from, all or as many as FAISS would look at, float32 [M, D]."""
-    size = min(rows, _SAMPLES_PER_CENTROID * max(lists, _CODEBOOK))
+    return _drawn(shards, rows, min(rows, _SAMPLES_PER_CENTROID * max(lists, _CODEBOOK)))
+
+
+def _drawn(shards: list[_Shard], rows: int, size: int) -> np.ndarray:
+    """Returns `size` of all vectors, drawn with a fixed seed, in their order, float32 [size, D]."""
     chosen = np.sort(np.random.default_rng(_SEED).choice(rows, size, replace=False))
     ends = np.cumsum([shard.rows for shard in shards])
     parts = np.split(chosen, np.searchsorted(chosen, ends[:-1]))

@@ -15,7 +15,7 @@ from tf_dpce.search.digest import model_digest
 from tf_dpce.search.embedding import BatchEncoder
 from tf_dpce.search.metadata import Table
 from tf_dpce.search.reading import Refusal, read_picture
-from tf_dpce.search.store import IMAGES
+from tf_dpce.search.store import IMAGES, TEXTS
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Hit:
         rank: 1 is the best.
         id: as `embed` gave it.
         score: inner product of unit vectors, the cosine, in -1..1 (approximate where the
-            index is).
+            index is); less half of the item's hubness where the index was built with a bank.
         path: the picture's file, for a picture.
         text: the sentence, for a sentence.
     """
@@ -75,7 +75,7 @@ class Searcher:
         self.catalogue.check(kind, top)
         vectors, status = self.encoder.texts([sentence])
         _refuse(f"the text {sentence[:60]!r}", int(status[0]))
-        return self._nearest(vectors, top, kind)
+        return self._nearest(vectors, top, kind, TEXTS)
 
     def by_image(self, picture: str | Path | bytes, top: int = 10, kind: str = IMAGES) -> list[Hit]:
         """Returns the best `top` items of `kind` for a picture, all if there are fewer.
@@ -96,10 +96,14 @@ class Searcher:
             raise UserError(f"{name} cannot be used: {contents.reason}")
         vectors, status = self.encoder.images([contents])
         _refuse(name, int(status[0]))
-        return self._nearest(vectors, top, kind)
+        return self._nearest(vectors, top, kind, IMAGES)
 
-    def _nearest(self, vectors: np.ndarray, top: int, kind: str) -> list[Hit]:
+    def _nearest(self, vectors: np.ndarray, top: int, kind: str, asked_by: str) -> list[Hit]:
         index, records = self._open(kind)
+        if kind in self.catalogue.banks:
+            # The bank told how near an item is to queries of the other kind.
+            crosses = np.full((len(vectors), 1), asked_by != kind, np.float32)
+            vectors = np.hstack([vectors, crosses])
         scores, rows = _search(index, vectors, min(top, len(records)))
         # FAISS leaves the order of equal scores open, and marks what it did not find by -1.
         found = sorted((-score, row) for score, row in zip(scores, rows, strict=True) if row >= 0)

@@ -1,0 +1,84 @@
+"""Pictures and captions of prepared data as a model sees them, by all the looks of its views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tf_dpce.config import ImageConfig
+from tf_dpce.data.pipeline import ALL, evaluation_captions, evaluation_images
+from tf_dpce.evaluation.embed import Embedded, compiled, embed
+from tf_dpce.evaluation.views import Views, added, image_views, text_view
+from tf_dpce.model import DualPath
+from tf_dpce.preprocessing.text import CaptionEncoder
+
+
+class SplitEncoder:
+    """Embeds splits of prepared data.
+
+    Args:
+        model: the model.
+        caption_encoder: the one that the model was trained with.
+        image: the settings of pictures that it was trained with.
+        views: how pictures and sentences are looked at.
+        batch_size: B, of pictures and of sentences.
+
+    Raises:
+        UserError: views that the model cannot take.
+    """
+
+    def __init__(
+        self,
+        model: DualPath,
+        caption_encoder: CaptionEncoder,
+        image: ImageConfig,
+        views: Views,
+        batch_size: int,
+    ) -> None:
+        self._captions = caption_encoder
+        self._squash, self._whole = image.squash, views.whole
+        self._width = model.image_tower.output_shape[-1]
+        self._members, self._rows = model.members, batch_size
+        eyes = image_views(model.image_tower, image.backbone, views)
+        self._eyes = {size: compiled(eye) for size, eye in eyes.items()}
+        self._read = text_view(model.text_tower, views, batch_size)
+
+    def looks(self, pictures: int, captions: int) -> int:
+        """Returns how many looks it takes at so many pictures and captions."""
+        return len(self._eyes) * pictures + captions
+
+    def embed(
+        self,
+        folder: Path,
+        split: str,
+        pictures: int,
+        captions: int,
+        report: Callable[[int], None],
+        first: int = ALL,
+    ) -> tuple[Embedded, Embedded]:
+        """Returns the pictures and the captions of a split, in the order of the shards.
+
+        Args:
+            folder: of the prepared data.
+            split: its name.
+            pictures: N, how many there are.
+            captions: M, how many these have.
+            report: called with the looks done after each batch.
+            first: how many pictures to take, where not all.
+
+        Raises:
+            UserError: there are more or fewer than the manifest says.
+        """
+        looks, rows = [], 1 if self._whole else self._rows
+        for number, (size, eye) in enumerate(self._eyes.items()):
+            pixels = evaluation_images(folder, split, size, rows, self._squash, self._whole, first)
+            told = _after(report, number * pictures)
+            looks.append(embed(eye, self._width, "image", pixels, pictures, told))
+        ids = evaluation_captions(folder, split, self._captions, self._rows, first)
+        told = _after(report, len(self._eyes) * pictures)
+        read = embed(self._read, self._width, "text", ids, captions, told)
+        return added(looks, self._members), added([read], self._members)
+
+
+def _after(report: Callable[[int], None], before: int) -> Callable[[int, int], None]:
+    return lambda done, _: report(before + done)
