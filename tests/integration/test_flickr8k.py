@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def test_the_commands_lead_from_the_authors_folders_to_hits(tmp_path: Path):
     write_flickr8k(raw / "flickr8k", train=12, val=3, test=3)
     numbers = " ".join(["0.5"] * 300)
     (raw / "glove.42B.300d.txt").write_text(f"cat {numbers}\ndog {numbers}\n")
-    prepare, train, evaluate, export, verify, embed, index, search = verb_lines(TITLE)
+    prepare, train, evaluate, export, verify, embed, index, search, *bank = verb_lines(TITLE)
     run_line(prepare, tmp_path)
     shown = run_line(train, tmp_path, SHORT)
     # No caption has a cat. The words are a, the, dog, train, number and w1 to w12.
@@ -36,6 +37,10 @@ def test_the_commands_lead_from_the_authors_folders_to_hits(tmp_path: Path):
     for line in (export, verify, embed, index):
         run_line(line, tmp_path)
     # The drawn captions know no beach.
-    shown = run_line(search.replace("two dogs run on the beach", "a train dog"), tmp_path)
+    search = search.replace("two dogs run on the beach", "a train dog")
+    shown = run_line(search, tmp_path)
     assert len([line for line in shown.splitlines() if ".jpg" in line]) >= 3
     assert (tmp_path / "hits.png").stat().st_size > 5_000
+    said = "".join(run_line(line, tmp_path) for line in bank)
+    assert re.search(r"hubs among the images are discounted, as \d+ queries tell them", said)
+    assert ".jpg" in run_line(search, tmp_path)
