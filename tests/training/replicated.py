@@ -2,7 +2,7 @@
 
 Of "both", in-batch softmax with both instance losses over cached features is the first stage, and
 mined negatives end to end the second; "hardest" takes the hardest negatives of the batch. Both
-first stages once more by AdamW, the latter with two members.
+first stages once more by AdamW.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _RUNS = {
     "both": FIRST,
     "hardest": {**_HARDEST, "stage2__epochs": 0},
     "both_adamw": {**FIRST, **_ADAMW},
-    "hardest_adamw": {**_HARDEST, **_ADAMW, "model__members": 2},
+    "hardest_adamw": {**_HARDEST, **_ADAMW},
 }
 
 
