@@ -1,8 +1,8 @@
 """Trains tiny runs on N logical CPU devices: `python -m tests.training.replicated N DATA OUT RUN`.
 
 Of "both", in-batch softmax with both instance losses over cached features is the first stage, and
-mined negatives end to end the second; "hardest" takes the hardest negatives of the batch. Both
-first stages once more by AdamW.
+mined negatives end to end the second; "hardest" takes the hardest negatives of the batch,
+for each of two members. Both first stages once more by AdamW, of one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HARDEST = {**FIRST, "stage1__loss__pair_loss": "ranking", "stage1__loss__negati
 _ADAMW = {"stage1__optimizer": "adamw", "stage1__learning_rate": 0.001, "stage2__epochs": 0}
 _RUNS = {
     "both": FIRST,
-    "hardest": {**_HARDEST, "stage2__epochs": 0},
+    "hardest": {**_HARDEST, "stage2__epochs": 0, "model__members": 2},
     "both_adamw": {**FIRST, **_ADAMW},
     "hardest_adamw": {**_HARDEST, **_ADAMW},
 }
