@@ -1,7 +1,7 @@
 """Trains where TensorFlow is not: `python -m pipelines.offload`.
 
 pack      here: prepared data and a configuration become a bundle
-fit       there: both stages in pure Keras, under JAX or PyTorch
+fit       there: both stages in pure Keras, under JAX (PyTorch is untried)
 unpack    here: the bundle becomes a run
 """
 
@@ -33,7 +33,7 @@ def build_parser(argv: Sequence[str] | None = None) -> ArgumentParser:
     add_configuration(pack, argv)
     actions.add_subcommand("pack", pack, help="prepared data becomes a bundle (TensorFlow)")
 
-    fit = verb_parser(f"{_VERB} fit", "Trains both stages of a bundle, under JAX or PyTorch.")
+    fit = verb_parser(f"{_VERB} fit", "Trains a bundle under JAX (PyTorch is untried).")
     fit.add_argument("--bundle", type=Path, required=True, help="folder of the bundle")
     actions.add_subcommand("fit", fit, help="both stages, by KERAS_BACKEND (default: jax)")
 

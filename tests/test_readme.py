@@ -144,9 +144,9 @@ def test_the_requests_carry_a_picture_and_a_sentence(listener: HTTPServer, tmp_p
     (path, image), (_, text) = listener.received
     assert path == "/v1/models/flickr8k:predict"
     assert image["signature_name"] == "encode_image"
-    assert [base64.b64decode(row["b64"]) for row in image["inputs"]] == [picture]
+    assert [base64.b64decode(row["b64"]) for row in image["instances"]] == [picture]
     assert text["signature_name"] == "encode_text"
-    assert text["inputs"] == ["two dogs run on the beach"]
+    assert text["instances"] == ["two dogs run on the beach"]
 
 
 @pytest.mark.parametrize("source", blocks("python"))
