@@ -70,6 +70,16 @@ def test_a_hub_no_longer_stands_before_what_is_right():
     assert retrieval_metrics(*seen, ids, ids)["text_to_image"]["r1"] == 100.0
 
 
+@pytest.mark.parametrize("count", [40, 41])
+def test_a_collapsed_model_finds_nothing_by_its_bank_either(count: int, monkeypatch):
+    # Blocks of 8 rows, of which 41 leave one alone: a product of another kind, rounded otherwise.
+    draw, ids = np.random.default_rng(0), np.arange(count)
+    monkeypatch.setattr(hubs, "_BLOCK_SCORES", 8 * 30)
+    alike = np.repeat(unit(draw, 1, 64), count, axis=0)
+    seen = discounted(alike, alike, unit(draw, 30, 64), unit(draw, 30, 64))
+    assert retrieval_metrics(*seen, ids, ids)["rsum"] == 0.0
+
+
 # --- a split -----------------------------------------------------------------------------------
 
 

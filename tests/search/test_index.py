@@ -143,6 +143,29 @@ def test_hubs_are_discounted_as_brute_force_does(tmp_path: Path):
     assert hits[0].score == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("factory", ["OPQ8_16,PQ8", "OPQ8_16,IVF2,PQ8", "SQ8", "HNSW16"])
+def test_what_searches_in_part_takes_a_bank_as_well(tmp_path: Path, factory: str):
+    out = embed_pictures(tmp_path / "photos", 600, tmp_path / "out")
+    asked = ["Rain.", "Two dogs.", "A cat."]
+    bank = embed_texts(tmp_path / "queries.txt", asked, tmp_path / "bank")
+    build_index([out], tmp_path / "exact", bank=bank)
+    build_index([out], tmp_path / "index", factory, bank=bank)
+    exact, found = (ranked(tmp_path / name, "A dog.", 60) for name in ("exact", "index"))
+    # Sixty drawn at random would have six in common.
+    assert len(set(exact) & set(found)) >= 30
+
+
+@pytest.mark.parametrize("factory", ["PQ4x4fs", "OPQ4,PQ4x4"])
+def test_a_quantiser_that_the_banks_number_does_not_fit_is_told_what_does(
+    tmp_path: Path, factory: str
+):
+    out = embed_pictures(tmp_path / "photos", 300, tmp_path / "out")
+    bank = embed_texts(tmp_path / "queries.txt", ["Rain."], tmp_path / "bank")
+    with pytest.raises(UserError, match="of 17 numbers: .*: begin with OPQ4_16, which"):
+        build_index([out], tmp_path / "index", factory, bank=bank)
+    build_index([out], tmp_path / "index", f"OPQ4_16,{factory.split(',')[-1]}", bank=bank)
+
+
 def test_a_large_bank_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tf_dpce.search.index._BANK", 12)
     out = embed_pictures(tmp_path / "photos", 5, tmp_path / "out")
@@ -153,7 +176,7 @@ def test_a_large_bank_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_bank_without_queries_for_what_is_indexed_is_refused(tmp_path: Path):
     out = embed_pictures(tmp_path / "photos", 5, tmp_path / "out")
-    with pytest.raises(UserError, match="out is no bank for this index: embed texts for images"):
+    with pytest.raises(UserError, match="bank .*out holds no texts, by which images are found"):
         build_index([out], tmp_path / "index", bank=out)
     assert files_of(tmp_path / "index") == {}
 
@@ -162,7 +185,7 @@ def test_a_bank_of_another_model_is_refused(tmp_path: Path):
     out = embed_pictures(tmp_path / "photos", 5, tmp_path / "out")
     queries = find_texts([write_texts(tmp_path / "queries.txt", ["A dog."])])
     embed(PlainEncoder(), queries, tmp_path / "bank", "n" * 64)
-    with pytest.raises(UserError, match="hold vectors of two models"):
+    with pytest.raises(UserError, match="the bank .*bank is of another model than what is indexed"):
         build_index([out], tmp_path / "index", bank=tmp_path / "bank")
 
 

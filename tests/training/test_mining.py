@@ -36,11 +36,11 @@ def candidates(captions: CaptionTable, shift: bool = False, seed: int = 3) -> Ca
     return Candidates(captions, COUNT, shift, seed)
 
 
-def network(captions: CaptionTable, rectify: bool = True) -> MinedDualPath:
+def network(captions: CaptionTable, rectify: bool = True, members: int = 1) -> MinedDualPath:
     keras.utils.set_random_seed(0)
-    head = image_head(input_dim=5, output_dim=WIDTH, head_dim=0)
-    tower = text_tower(WORDS, PLACES, 4, (1,), WIDTH, widths=(8,))
-    plain = DualPath(head, tower, num_instances=200, rectify=rectify)
+    head = image_head(input_dim=5, output_dim=WIDTH, head_dim=0, members=members)
+    tower = text_tower(WORDS, PLACES, 4, (1,), WIDTH, widths=(8,), members=members)
+    plain = DualPath(head, tower, num_instances=200, rectify=rectify, members=members)
     mined = MinedDualPath.over(plain, candidates(captions))
     losses = {"text_logits": InstanceLoss(), "pair": RankingLoss(negatives="given")}
     mined.compile(keras.optimizers.SGD(0.1), losses, jit_compile=False)
@@ -88,11 +88,27 @@ def test_draws_are_a_function_of_seed_and_step(captions: CaptionTable):
 # --- what an anchor meets -------------------------------------------------------------------------
 
 
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    return one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+
+
+def lengthen(tower: keras.Model, batch_norm: str) -> None:
+    """Makes what a tower's BatchNorm gives ten times as long as it was."""
+    layer = tower.get_layer(batch_norm)
+    gamma, *rest = layer.get_weights()
+    layer.set_weights([10 * gamma, *rest])
+
+
+@pytest.mark.parametrize("members", [1, 2])
 @pytest.mark.parametrize("rectify", [False, True])
 def test_it_is_the_nearest_caption_of_an_instance_outside_the_batch(
-    captions: CaptionTable, rectify: bool
+    captions: CaptionTable, rectify: bool, members: int
 ):
-    mined = network(captions, rectify)
+    mined = network(captions, rectify, members)
+    if members > 1:
+        # So that it would decide alone, were the whole vectors compared.
+        lengthen(mined.image_tower, "image1_fc2_bn")
+        lengthen(mined.text_tower, "text1_fc_bn")
     anchors = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float32)
     batch_ids = np.array([100, 101, 102, 103, 104, 105])
     lent = (tf.zeros([3, PLACES], tf.int32), tf.zeros([3], tf.int64))
@@ -108,7 +124,8 @@ def test_it_is_the_nearest_caption_of_an_instance_outside_the_batch(
                 text = mined.text_tower(ids[place][None], training=False).numpy()[0]
                 if rectify:
                     image, text = np.maximum(image, 0), np.maximum(text, 0)
-                scores[place] = image @ text / np.linalg.norm(image) / np.linalg.norm(text)
+                parts = zip(np.split(image, members), np.split(text, members), strict=True)
+                scores[place] = np.mean([cosine(*part) for part in parts])
         best = max(scores, key=scores.__getitem__)
         assert texts[row].numpy().tolist() == ids[best].tolist()
         assert instances[row] == owners[best]

@@ -14,7 +14,7 @@ from tf_dpce.config import Config, LossConfig, from_dict
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.order import Order
 from tf_dpce.errors import UserError
-from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
+from tf_dpce.losses import ContrastiveLoss, InstanceLoss, MemberLoss, RankingLoss
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.assembly import build_model, stage_losses
 from tf_dpce.training.build import caption_encoder, load_vectors
@@ -105,6 +105,13 @@ def test_the_recipes_second_stage():
     assert weights == {"image_logits": 1.0, "text_logits": 0.1, "pair": 2.0}
     assert isinstance(losses["pair"], RankingLoss)
     assert (losses["pair"].margin, losses["pair"].negatives) == (0.5, "given")
+
+
+def test_each_member_meets_the_pair_loss_by_its_whole_weight():
+    # The loss of members is their mean, so that three times its weight is once each.
+    losses, weights = stage_losses(LossConfig(1.0, 0.1, 2.0), members=3)
+    assert isinstance(losses["pair"], MemberLoss) and losses["pair"].members == 3
+    assert weights == {"image_logits": 1.0, "text_logits": 0.1, "pair": 6.0}
 
 
 def test_the_contrastive_loss_alone():

@@ -67,12 +67,12 @@ def _check_members(config: Config) -> None:
     if members > 1 and config.text.tower != "convolutional":
         raise UserError(
             f"configuration: model.members {members} needs the text tower convolutional, not "
-            f"{config.text.tower}: give 1"
+            f"{config.text.tower}: give --model.members 1"
         )
     if width % members:
         raise UserError(
             f"configuration: model.members {members} does not divide model.output_dim {width}: "
-            f"give it {width - width % members or members}"
+            f"give --model.output_dim {width - width % members or members}"
         )
 
 

@@ -69,8 +69,8 @@ class ModelConfig:
             batch; 0 takes all classes, exactly. Where classes are sampled 8,192 is recommended; a
             rate S/C is given as that share of the C training instances.
         members: M, heads over the trunk and text towers over the word vectors, side by side. Each
-            gives D / M of an embedding and meets the pair loss by itself: an ensemble that shares
-            what is dear. 1 in the recipe.
+            gives D / M of an embedding and meets the pair loss by itself, by its whole weight: an
+            ensemble that shares what is dear. 1 in the recipe.
     """
 
     output_dim: int = 2048

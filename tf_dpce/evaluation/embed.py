@@ -22,7 +22,7 @@ class Embedded:
     """Vectors of pictures or sentences, and what they show.
 
     Attributes:
-        vectors: float32 `[N, D]`, of unit length.
+        vectors: float `[N, D]`, of unit length unless `hubs.discounted` made them.
         instances: int64 `[N]`, the picture, or the person, of each vector.
     """
 

@@ -102,7 +102,8 @@ def fit_callbacks(
     The speed comes before the validation, whose time is not training's. A loss that is no number
     ends the stage before its weights are kept.
     """
-    weights, number = stage_losses(settings.loss)[1], pairs.stage
+    members, number = bundle.config.model.members, pairs.stage
+    weights = stage_losses(settings.loss, members=members)[1]
     return [
         *(Epochs(pairs), speed, SoleLoss(weights)),
         Validation(validate, settings.validate_every, settings.epochs),

@@ -2,7 +2,8 @@
 
     INDEX/index.json               factory, model, dimension, counts, and the version in force
     INDEX/VERSION/images.faiss     inner product over unit vectors, so scores are cosines; where a
-                                   bank told the hubs, less half of their hubness
+                                   bank told the hubs, less half of their hubness for queries of
+                                   the other kind
     INDEX/VERSION/images.jsonl     id and path of each row, with a table of offsets
 
 A new build is a new version beside the old one. Replacing `index.json`, one rename, puts it in
@@ -53,8 +54,11 @@ def build_index(
             "OPQ64,IVF1024,PQ64" trade exactness for speed and memory.
         progress: told (vectors added, vectors in all).
         bank: a folder that `embed` finished with the same model, of sentences or pictures, or
-            both, like those that will be asked. What is near to many of them, a hub, has half of
-            its hubness taken off its cosine with each query (see `evaluation.hubs`).
+            both, like those that will be asked. A picture that is near to many of its sentences,
+            a hub, has half of its hubness taken off its cosine with each sentence that asks (see
+            `evaluation.hubs`), and a sentence with each picture. Queries of the own kind meet
+            plain cosines, and so does a kind that the bank has no queries for. A product
+            quantiser must divide D + 1 numbers then, or D again behind "OPQ64_D,".
 
     Raises:
         UserError: embeddings are missing, unfinished or of different models, the bank's too, or
@@ -68,7 +72,8 @@ def build_index(
         raise UserError(f"no index {factory!r}: a number in it is 0")
     books = {folder: Book.load(folder) for folder in embeddings}
     banked = {} if bank is None else {bank: Book.load(bank)}
-    model, dimension = _same_model({**books, **banked})
+    model, dimension = _same_model(books)
+    _check_bank(banked, model, dimension)
     shards = {kind: [*_shards(books, kind)] for kind in KINDS}
     counts = {kind: sum(shard.rows for shard in shards[kind]) for kind in KINDS if shards[kind]}
     if not counts:
@@ -132,6 +137,15 @@ def _same_model(books: dict[Path, Book]) -> tuple[str, int]:
     return book.model, book.dimension
 
 
+def _check_bank(books: dict[Path, Book], model: str, dimension: int) -> None:
+    for folder, book in books.items():
+        if (book.model, book.dimension) != (model, dimension):
+            raise UserError(
+                f"the bank {folder} is of another model than what is indexed: embed its queries "
+                "with that model"
+            )
+
+
 def _shards(books: dict[Path, Book], kind: str) -> Iterator[_Shard]:
     for folder, book in books.items():
         done = book.kinds.get(kind)
@@ -155,8 +169,8 @@ def _bank(books: dict[Path, Book], counts: dict[str, int]) -> dict[str, np.ndarr
         if rows:
             found[kind] = _drawn(shards, rows, min(rows, _BANK))
     if books and not found:
-        asked = " and ".join(f"{_QUERIES[kind]} for {kind}" for kind in counts)
-        raise UserError(f"{next(iter(books))} is no bank for this index: embed {asked} into one")
+        lacking = " and no ".join(f"{_QUERIES[kind]}, by which {kind} are found" for kind in counts)
+        raise UserError(f"the bank {next(iter(books))} holds no {lacking}: embed some into it")
     return found
 
 
@@ -203,7 +217,8 @@ def _build_kind(
         faiss.write_index(index, str(folder / f"{kind}.faiss"))
     except RuntimeError as error:
         what = f"{rows} {kind} of {dimension} numbers"
-        raise UserError(f"no index {factory!r} over {what}: {_reason(error)}") from None
+        remedy = "" if bank is None else _turned(factory, dimension - 1)
+        raise UserError(f"no index {factory!r} over {what}: {_reason(error)}{remedy}") from None
     if write_table(folder / f"{kind}.jsonl", [shard.records for shard in shards]) != rows:
         raise UserError(f"the ids of the {kind} are incomplete: embed into another folder")
 
@@ -225,6 +240,15 @@ def _drawn(shards: list[_Shard], rows: int, size: int) -> np.ndarray:
             for shard, part, start in zip(shards, parts, starts, strict=True)
         ]
     )
+
+
+def _turned(factory: str, dimension: int) -> str:
+    """Returns how a product quantiser takes D numbers and that of a bank, where it does not."""
+    parts = re.search(r"\bPQ(\d+)", factory)
+    if not parts or (dimension + 1) % int(parts[1]) == 0 or re.search(r"_\d", factory):
+        return ""
+    first = f"OPQ{parts[1]}_{dimension}"
+    return f"; one number is the bank's: begin with {first}, which makes {dimension} of them again"
 
 
 def _reason(error: RuntimeError) -> str:

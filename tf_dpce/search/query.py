@@ -25,8 +25,9 @@ class Hit:
     Args:
         rank: 1 is the best.
         id: as `embed` gave it.
-        score: inner product of unit vectors, the cosine, in -1..1 (approximate where the
-            index is); less half of the item's hubness where the index was built with a bank.
+        score: inner product of unit vectors, the cosine (approximate where the index is). Where
+            the index was built with a bank and the query is of the other kind, less half of the
+            item's hubness.
         path: the picture's file, for a picture.
         text: the sentence, for a sentence.
     """

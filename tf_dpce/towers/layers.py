@@ -216,7 +216,8 @@ class UnitLength(keras.layers.Layer):
 
     def call(self, vectors: Any) -> Any:
         """Returns `[B, D]`."""
-        parts = ops.reshape(vectors, (-1, self.members, vectors.shape[-1] // self.members))
+        width = member_width(vectors.shape[-1], self.members)
+        parts = ops.reshape(vectors, (-1, self.members, width))
         squares = ops.sum(ops.square(parts), axis=-1, keepdims=True)
         return ops.reshape(parts * ops.rsqrt(self.members * (squares + 1e-8)), ops.shape(vectors))
 

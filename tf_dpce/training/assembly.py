@@ -75,7 +75,8 @@ def stage_losses(
     Args:
         loss: weights and settings.
         gather: brings the rows of the other replicas.
-        members: M, of the vectors that the pair loss compares.
+        members: M, of the vectors that the pair loss compares. Their mean is reported, and weighs
+            M times as much: each meets the loss by its whole weight.
     """
     pair = (
         ContrastiveLoss(loss.temperature, gather)
@@ -86,7 +87,7 @@ def stage_losses(
     table = {
         "image_logits": (InstanceLoss(), loss.image_instance),
         "text_logits": (InstanceLoss(), loss.text_instance),
-        "pair": (pair, loss.pair),
+        "pair": (pair, loss.pair * members),
     }
     used = {name: entry for name, entry in table.items() if entry[1]}
     return {k: v[0] for k, v in used.items()}, {k: v[1] for k, v in used.items()}

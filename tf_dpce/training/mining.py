@@ -102,7 +102,7 @@ class MinedDualPath(DualPath):
     def _compared(self, tower: keras.Model, inputs: tf.Tensor) -> tf.Tensor:
         """Returns what the ranking loss compares, in test mode and without a gradient."""
         feature = tf.cast(tf.stop_gradient(tower(inputs, training=False)), tf.float32)
-        return ops.normalize(ops.relu(feature) if self.rectify else feature, axis=-1)
+        return self.get_layer("unit_length")(ops.relu(feature) if self.rectify else feature)
 
 
 def _interleave(even: tf.Tensor, odd: tf.Tensor) -> tf.Tensor:

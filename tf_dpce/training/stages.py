@@ -103,8 +103,9 @@ class Stage:
             *(self.number, self.settings.loss, self.settings.epochs),
             *(self._waiting, self.say, self.workers.each),
         )
+        weights = stage_losses(self.settings.loss, members=self.model.members)[1]
         callbacks = stage_callbacks(
-            *(self.run, self.number, stage_losses(self.settings.loss)[1]),
+            *(self.run, self.number, weights),
             *(self._validation(network), watch, checkpoints),
             writes=self.workers.is_chief,
         )
