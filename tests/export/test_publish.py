@@ -138,8 +138,9 @@ def test_weights_may_be_kept_in_float16(model, caption_encoder, exported, tmp_pa
     kinds = [
         reader.get_variable_to_dtype_map()[name] for name in reader.get_variable_to_shape_map()
     ]
-    # Every BatchNorm is within a matrix, or within the table of words.
-    assert kinds.count(tf.float16) > 0 == kinds.count(tf.float32)
+    # Every BatchNorm is within a matrix, but for the four vectors of each member's own behind the
+    # table of words, which both share.
+    assert kinds.count(tf.float16) > 8 == kinds.count(tf.float32)
     sizes = [
         (folder / "variables/variables.data-00000-of-00001").stat().st_size
         for folder in (version, exported)
@@ -202,7 +203,7 @@ def test_card_shows_metrics_of_several_protocols(model, caption_encoder):
 def test_failed_verification_publishes_nothing(caption_encoder, tmp_path):
     # A diverged model: what it answers is not even equal to itself.
     model = tiny_model()
-    kernel = model.image_tower.get_layer("image_head").get_layer("image_fc2").kernel
+    kernel = model.image_tower.get_layer("image_head").get_layer("image1_fc2").kernel
     kernel.assign(np.full(kernel.shape, np.nan))
     with pytest.raises(UserError, match="failed its verification: encode_image: .* differ"):
         export_model(model, caption_encoder, tmp_path / "tiny")

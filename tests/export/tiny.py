@@ -29,7 +29,8 @@ CONFIG = from_dict(
         "weights": "none",
         "image": {"backbone": "small", "input_size": SIZE, "head_dim": 16},
         "text": {"max_length": 6, "embedding_dim": 8, "blocks": [1, 1], "widths": [8, 16]},
-        "model": {"output_dim": WIDTH},
+        # Two members, as the preset `flickr8k` has; one is a case of them.
+        "model": {"output_dim": WIDTH, "members": 2},
     }
 )
 
