@@ -221,6 +221,15 @@ def test_a_zero_at_which_faiss_would_end_the_process_is_refused(tmp_path: Path, 
         build_index([out], tmp_path / "index", factory)
 
 
+@pytest.mark.parametrize("factory", ["OPQ4,PQ4x4", "OPQ4_12,IVF2,PQ4x4"])
+def test_a_rotation_that_would_overrun_faisss_memory_is_refused(tmp_path: Path, factory: str):
+    out = embed_pictures(tmp_path / "photos", 11, tmp_path / "out")
+    least = 12 if "_" in factory else 16
+    with pytest.raises(UserError, match=f"11 images of 16 numbers: OPQ learns from {least} at"):
+        build_index([out], tmp_path / "index", factory)
+    assert files_of(tmp_path / "index") == {}
+
+
 def test_a_failed_rebuild_keeps_the_index(tmp_path: Path):
     out = embed_pictures(tmp_path / "photos", 5, tmp_path / "out")
     build_index([out], tmp_path / "index")

@@ -198,6 +198,11 @@ def _build_kind(
 
     rows = sum(shard.rows for shard in shards)
     dimension = shards[0].dimension + (bank is not None)
+    what = f"{rows} {kind} of {dimension} numbers"
+    turned = re.search(r"OPQ\d+(?:_(\d+))?", factory)
+    if turned and rows < (least := int(turned[1] or dimension)):
+        # FAISS would write past the end of its memory.
+        raise UserError(f"no index {factory!r} over {what}: OPQ learns from {least} at least")
 
     def ready(vectors: np.ndarray) -> np.ndarray:
         if bank is not None:
@@ -216,7 +221,6 @@ def _build_kind(
             report.add(shard.rows)
         faiss.write_index(index, str(folder / f"{kind}.faiss"))
     except RuntimeError as error:
-        what = f"{rows} {kind} of {dimension} numbers"
         remedy = "" if bank is None else _turned(factory, dimension - 1)
         raise UserError(f"no index {factory!r} over {what}: {_reason(error)}{remedy}") from None
     if write_table(folder / f"{kind}.jsonl", [shard.records for shard in shards]) != rows:
