@@ -131,9 +131,9 @@ def test_a_stage_gets_a_rate_for_each_part_of_the_model(name: str, kind):
     assert scales["text_embedding/embeddings"] == scales["text_embedding/bias"] == 0.001
     assert scales["instance_classifier/kernel"] == 0.01
     assert scales["instance_classifier/bias"] == 0.02
-    assert scales["text_embedding_bn/gamma"] == scales["image_fc1_bn/gamma"] == 2.0
+    assert scales["text1_embedding_bn/gamma"] == scales["image2_fc1_bn/gamma"] == 2.0
     rest = {path for path, scale in scales.items() if scale == 1.0}
-    assert {"image_fc1/kernel", "text_fc/kernel", "text_embedding_bn/beta"} <= rest
+    assert {"image1_fc1/kernel", "text2_fc/kernel", "text1_embedding_bn/beta"} <= rest
     assert not any("conv" in path or "classifier" in path for path in rest)
 
 
@@ -150,7 +150,7 @@ def test_the_trunk_has_a_rate_for_each_kind_of_variable():
     assert scales["image_conv1/kernel"] == 0.001 and scales["image_conv2/kernel"] == 0.2
     assert scales["image_conv1_bn/gamma"] == scales["image_conv4_bn/gamma"] == 0.01
     assert scales["image_conv1_bn/beta"] == 0.3
-    assert scales["image_fc1_bn/gamma"] == 2.0, "the head's are not the trunk's"
+    assert scales["image1_fc1_bn/gamma"] == 2.0, "the head's are not the trunk's"
 
 
 @pytest.mark.parametrize(("backbone", "first"), [("ResNet50", "conv1_conv"), ("VGG16", "block1_")])

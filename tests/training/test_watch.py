@@ -237,9 +237,15 @@ def test_a_run_whose_only_loss_stays_at_its_margin_says_so(
         assert row["image_logits_loss"] == row["text_logits_loss"] == ""
 
 
-def test_a_run_that_embeds_all_alike_says_so(scenes: Path, tmp_path: Path, capsys):
-    # Steps so long that the averages of BatchNorm stay far behind them.
-    assert run_tiny(scenes, tmp_path / "run", stage1__learning_rate=10.0, stage2__epochs=0) == 0
+def test_a_run_that_embeds_all_alike_says_so(tmp_path: Path, capsys):
+    # One picture and one sentence, 72 times: whatever is learnt, all are embedded alike.
+    data, pairs = tmp_path / "data", []
+    drawn = draw_scenes(tmp_path / "drawn", 0, scene_numbers(48, 12, 12), SIZE)
+    for pair in drawn:
+        one = pairs[0] if pairs else pair
+        pairs.append(replace(pair, path=one.path, caption=one.caption))
+    prepare(pairs, data, source="scenes", lowercase=True)
+    assert run_tiny(data, tmp_path / "run", stage2__epochs=0) == 0
     told = warnings(capsys)
     for side in ("pictures", "sentences"):
         assert [line for line in told if f"all {side} are embedded alike (mean cosine " in line]
