@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 import tf_dpce
-from tests.export.tiny import SIZE, WORDS, tiny_model
+from tests.export.tiny import CONFIG, SIZE, WORDS, tiny_model
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.views import Views, seen
 from tf_dpce.export import ENDPOINTS, examples, replay, versions
@@ -130,14 +131,18 @@ def test_an_export_squashes_pictures_as_its_model_was_trained(model, caption_enc
     assert "All of the picture is squashed to 32 x 32" in (version / "model_card.md").read_text()
 
 
+def kept_types(version: Path) -> list[tf.DType]:
+    """The types of the variables of an export."""
+    reader = tf.train.load_checkpoint(str(version / "variables/variables"))
+    types = reader.get_variable_to_dtype_map()
+    return [types[name] for name in reader.get_variable_to_shape_map()]
+
+
 def test_weights_may_be_kept_in_float16(model, caption_encoder, exported, tmp_path):
     half = seen(model, "small", Views(float16=True))
     # Published at all, it has answered in a Session as the model with rounded weights does.
     version = export_model(half, caption_encoder, tmp_path / "half")
-    reader = tf.train.load_checkpoint(str(version / "variables/variables"))
-    kinds = [
-        reader.get_variable_to_dtype_map()[name] for name in reader.get_variable_to_shape_map()
-    ]
+    kinds = kept_types(version)
     # Every BatchNorm is within a matrix, but for the four vectors of each member's own behind the
     # table of words, which both share.
     assert kinds.count(tf.float16) > 8 == kinds.count(tf.float32)
@@ -146,6 +151,14 @@ def test_weights_may_be_kept_in_float16(model, caption_encoder, exported, tmp_pa
         for folder in (version, exported)
     ]
     assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_one_member_keeps_no_weight_in_float32(caption_encoder, tmp_path):
+    alone = tiny_model(config=replace(CONFIG, model=replace(CONFIG.model, members=1)))
+    half = seen(alone, "small", Views(float16=True))
+    kinds = kept_types(export_model(half, caption_encoder, tmp_path / "half"))
+    # Every BatchNorm is within a matrix, or within the table of words.
+    assert kinds.count(tf.float16) > 0 == kinds.count(tf.float32)
 
 
 def test_limits_of_pictures_are_chosen_at_export(model, caption_encoder, tmp_path):

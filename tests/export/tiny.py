@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tf_dpce.config import from_dict, to_dict
+from tf_dpce.config import Config, from_dict, to_dict
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.prepare import prepare
 from tf_dpce.files import sha256_lines, write_json
@@ -29,15 +29,15 @@ CONFIG = from_dict(
         "weights": "none",
         "image": {"backbone": "small", "input_size": SIZE, "head_dim": 16},
         "text": {"max_length": 6, "embedding_dim": 8, "blocks": [1, 1], "widths": [8, 16]},
-        # Two members, as the preset `flickr8k` has; one is a case of them.
+        # Two members, as the preset `flickr8k` has.
         "model": {"output_dim": WIDTH, "members": 2},
     }
 )
 
 
-def tiny_model(seed: int = 0) -> DualPath:
+def tiny_model(seed: int = 0, config: Config = CONFIG) -> DualPath:
     keras.utils.set_random_seed(seed)
-    model = build_model(CONFIG, len(WORDS), num_instances=5)
+    model = build_model(config, len(WORDS), num_instances=5)
     # BatchNorm averages as training leaves them; at their start nearly all rows look alike.
     draw = np.random.default_rng(seed)
     step = tf.function(lambda batch: model(batch, training=True))

@@ -123,24 +123,22 @@ add()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 before = faults()
 for _ in range(20): add()
-import os
-print(faults() - before, os.environ["TF_CPU_ALLOCATOR_USE_BFC"])
+print(faults() - before)
 """
 
 
-@pytest.mark.parametrize(("said", "used"), [({}, "true"), ({REUSE: "false"}, "false")])
+@pytest.mark.parametrize(("said", "reused"), [({}, True), ({REUSE: "false"}, False)])
 def test_tensors_take_the_memory_of_earlier_ones_unless_the_user_said_otherwise(
-    project_root: Path, said: dict, used: str
+    project_root: Path, said: dict, reused: bool
 ):
+    # 20 sums of 64 MiB: in fresh memory 16,384 pages of 4 KiB each, 327,680 in all. Where oneDNN is
+    # on, as by default on some processors, it keeps memory by itself.
     unsaid = {name: value for name, value in os.environ.items() if name != REUSE}
+    unsaid["TF_ENABLE_ONEDNN_OPTS"] = "0"
     process = started(project_root, ADDING, unsaid | said)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    faults, value = output.split()
-    assert value.decode() == used
-    # 20 sums of 64 MiB: in fresh memory 16,384 pages of 4 KiB each, 327,680 in all. Without reuse
-    # it is the system that decides whether a sum meets fresh memory.
-    assert said or int(faults) < 16_384
+    assert (int(output) < 16_384) == reused
 
 
 def test_ctrl_c_is_status_130_without_a_traceback(project_root: Path):

@@ -85,6 +85,8 @@ def test_a_width_that_members_cannot_share_is_refused():
         text_tower(WORDS, PLACES, 6, (1,), 9, widths=(8,), members=2)
     with pytest.raises(ValueError, match="share a width evenly"):
         image_head(7, 9, 0, members=2)
+    with pytest.raises(ValueError, match="share a width evenly"):
+        UnitLength(2)(np.ones((1, 9), np.float32))
 
 
 def test_members_need_the_places_that_one_needs():

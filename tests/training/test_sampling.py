@@ -272,7 +272,7 @@ def test_a_run_that_is_stopped_twice_ends_as_if_nothing_had_happened(
             (done,) = (value for name, value in state.items() if name.endswith(" done"))
             assert done.min() < done.max() == steps, "some rows wait"
 
-    assert run_tiny(scenes, copy, "--resume", **SAMPLED) == 0
+    assert run_tiny(scenes, copy, "--resume", **often) == 0
     assert differences(run, copy) == []
 
 
