@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 VERBS = {
-    "prepare": "check pictures and captions once and write them as shards",
+    "prepare": "check images and captions once and write them as shards",
     "train": "train both towers in the two stages of a preset",
     "offload": "train on a machine without TensorFlow, and bring the run back",
     "evaluate": "measure recall in both directions on one split",
@@ -15,9 +15,9 @@ VERBS = {
     "export": "publish a trained run as a SavedModel that takes raw bytes and strings",
     "verify": "check an exported version in a fresh process, as TF Serving would run it",
     "serve": "run a model server over exports, or write what one needs",
-    "embed": "turn pictures or sentences into vectors",
+    "embed": "turn images or sentences into vectors",
     "index": "build a search index over vectors",
-    "search": "find pictures by a sentence, or sentences and pictures by a picture",
+    "search": "find images by a sentence, or sentences and images by an image",
     "benchmark": "measure what training and serving cost on this machine",
     "demo": "run the whole line on drawn scenes",
 }

@@ -3,14 +3,14 @@
 A verb is one module, `pipelines/VERB.py`, with three public functions:
 
     def build_parser() -> ArgumentParser:           # parsing alone: imports nothing heavy
-        parser = verb_parser("prepare", "Turns pictures and captions into shards.")
+        parser = verb_parser("prepare", "Turns images and captions into shards.")
         parser.add_argument("--out", type=Path, required=True, help="folder to write")
         return parser
 
     def run(arguments: Namespace) -> None:          # imports TensorFlow here, if at all
         from tf_dpce.data.shards import write_shards
 
-        with progress("pictures") as report:
+        with progress("images") as report:
             paths = write_shards(..., progress=report)
         say_files(paths)
 
@@ -48,6 +48,14 @@ from rich.progress import (
 )
 
 from tf_dpce.errors import Stopped, UserError
+from tf_dpce.logging import (
+    LogFormat,
+    configure,
+    logged_display,
+    logger,
+    run_context,
+    terminal_display,
+)
 from tf_dpce.machine import memory_bytes
 
 SUCCESS = 0
@@ -93,9 +101,13 @@ def verb_parser(verb: str, description: str) -> ArgumentParser:
 
     Abbreviated options are refused: otherwise `--stage1.epoch` would pass for `--stage1.epochs`.
     """
-    return ArgumentParser(
+    parser = ArgumentParser(
         prog=f"python -m pipelines.{verb}", description=description, allow_abbrev=False
     )
+    parser.add_argument(
+        "--log-format", type=LogFormat, default="text", help="of stderr: lines for people, or JSON"
+    )
+    return parser
 
 
 def run_verb(
@@ -121,8 +133,11 @@ def run_verb(
     for name, value in TENSORFLOW.items():
         os.environ.setdefault(name, value)
     arguments = build_parser().parse_args(argv)
+    configure(arguments.log_format)
+    display = logged_display if arguments.log_format == "json" else terminal_display
     try:
-        run(arguments)
+        with run_context(display=display):
+            run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
@@ -133,10 +148,15 @@ def run_verb(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SUCCESS
     except Exception as error:
-        message = _explain(error)
-        if message is None:
+        known = _explain(error)
+        if known is None:
             raise
-        return _fail(f"error: {message}", FAILURE)
+        fields = {"code": known.code, "path": known.path and str(known.path), "line": known.line}
+        line = " ".join(str(known).split())
+        if arguments.log_format == "text":
+            line = f"error: {line} [{known.code}]"
+        logger.error(line, extra={"fields": fields})
+        return FAILURE
     return SUCCESS
 
 
@@ -163,7 +183,7 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
     Where stderr is no terminal nothing is drawn, and one line at the end says what was done.
 
     Example:
-        >>> with progress("pictures") as report:
+        >>> with progress("images") as report:
         ...     audit(pairs, progress=report)
     """
     console = Console(stderr=True)
@@ -189,25 +209,26 @@ def say_files(paths: Iterable[Path | str]) -> None:
         print(path)
 
 
-def _explain(error: Exception) -> str | None:
-    """Returns one line about what the user can mend, or None for a bug."""
+def _explain(error: Exception) -> UserError | None:
+    """Returns what the user can mend, or None if the error is a bug."""
     if isinstance(error, UserError):
-        return " ".join(str(error).split())
+        return error
     if isinstance(error, OSError) and error.errno in _ENVIRONMENT_ERRORS:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        line = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return UserError("system.file", line, error.filename)
     return _explain_tensorflow(error)
 
 
-def _explain_tensorflow(error: Exception) -> str | None:
-    """Tells a full disk or a read-only folder, which TensorFlow reports in its own classes."""
+def _explain_tensorflow(error: Exception) -> UserError | None:
+    """Recognises a full disk or a read-only folder, for which TensorFlow has its own classes."""
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
         return None
     line = _GRAPH_NOTES.sub("", " ".join(error.message.split()))
     known = any(os.strerror(number) in line for number in _ENVIRONMENT_ERRORS)
-    return line if known else None
+    return UserError("system.file", line) if known else None
 
 
 def _fail(line: str, status: int) -> int:
-    print(line, file=sys.stderr)
+    logger.warning(line)
     return status

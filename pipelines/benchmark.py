@@ -8,14 +8,14 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pipelines._verb import progress, run_verb, say_files, verb_parser
-from tf_dpce.benchmarks.report import (
+from benchmarks.report import (
     BENCHMARKS,
     check_names,
     figures_table,
     measure,
     save_figures,
 )
+from pipelines._verb import progress, run_verb, say_files, verb_parser
 from tf_dpce.config import from_dict, preset_values
 
 PRESET = "flickr8k_paper"

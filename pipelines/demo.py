@@ -71,7 +71,7 @@ def run_line(
 
     Returns:
         What `retrieval_metrics` returns for the test scenes; `told_apart`, percent of their
-        captions told from a swapped one; and `pictures` and `captions`, how many there are.
+        captions told from a swapped one; and `images` and `captions`, how many there are.
 
     Raises:
         UserError: a step failed; it said why.
@@ -91,7 +91,7 @@ def run_line(
     from tf_dpce.files import read_json
 
     metrics = read_json(metrics_path(trained, data, "test", "all"))
-    share = _search_and_compare(exported, out / "index", out / "hits.png", metrics["pictures"])
+    share = _search_and_compare(exported, out / "index", out / "hits.png", metrics["images"])
     return {**metrics, "told_apart": share}
 
 
@@ -115,18 +115,18 @@ def _step(verb: Any, *options: Any) -> None:
         raise UserError(f"the demo ended at {name}, for the reason above")
 
 
-def _search_and_compare(exported: Path, indexed: Path, sheet: Path, pictures: int) -> float:
+def _search_and_compare(exported: Path, indexed: Path, sheet: Path, count: int) -> float:
     """Draws the hits of a few captions; returns the share of captions told from swapped ones."""
     import numpy as np
 
-    from tf_dpce.evaluation.order import told_apart
-    from tf_dpce.search.query import open_searcher
-    from tf_dpce.search.sheet import SheetRow, contact_sheet
-    from tf_dpce.sources.scenes.drawing import draw_png
-    from tf_dpce.sources.scenes.scene import make_scene
+    from tf_dpce.datasets.shapes.drawing import draw_png
+    from tf_dpce.datasets.shapes.scene import make_scene
+    from tf_dpce.drawing.contact_sheet import SheetRow, contact_sheet
+    from tf_dpce.evaluation.word_order import told_apart
+    from tf_dpce.search.searcher import open_searcher
 
     # The test scenes are the first of the series.
-    scenes = [make_scene(_SEED, number) for number in range(pictures)]
+    scenes = [make_scene(_SEED, number) for number in range(count)]
     searcher = open_searcher(indexed, exported)
     queries = [scene.captions[n] for n, scene in enumerate(scenes[:_ROWS_IN_SHEET])]
     rows = [SheetRow(query, searcher.by_text(query, _HITS_IN_ROW)) for query in queries]
@@ -136,21 +136,21 @@ def _search_and_compare(exported: Path, indexed: Path, sheet: Path, pictures: in
     images = encoder.encode_images([draw_png(scene, 64) for scene in scenes])
     captions = encoder.encode_texts([text for scene in scenes for text in scene.captions])
     swapped = encoder.encode_texts([text for scene in scenes for text in scene.swapped_captions])
-    return told_apart(np.repeat(images, len(captions) // pictures, axis=0), captions, swapped)
+    return told_apart(np.repeat(images, len(captions) // count, axis=0), captions, swapped)
 
 
 def _show(reached: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    pictures, captions = reached["pictures"], reached["captions"]
-    table = Table(title=f"{pictures} unseen scenes, {captions} captions: percent found")
+    images, captions = reached["images"], reached["captions"]
+    table = Table(title=f"{images} unseen scenes, {captions} captions: percent found")
     table.add_column("")
     for heading in ("R@1", "R@5", "R@10", "chance R@1"):
         table.add_column(heading, justify="right")
     for direction in ("image_to_text", "text_to_image"):
         recalls = [f"{reached[direction][key]:.1f}" for key in ("r1", "r5", "r10")]
-        table.add_row(direction.replace("_", " "), *recalls, f"{100 / pictures:.1f}")
+        table.add_row(direction.replace("_", " "), *recalls, f"{100 / images:.1f}")
     Console().print(table)
     print(f"a caption told from the same words with two swapped: {reached['told_apart']:.1f} %")
 

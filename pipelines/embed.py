@@ -1,4 +1,4 @@
-"""Turns pictures or sentences into vectors: `python -m pipelines.embed`."""
+"""Turns images or sentences into vectors: `python -m pipelines.embed`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from pipelines._verb import progress, run_verb, say_files, verb_parser
-from tf_dpce.search.store import SHARD_SIZE
+from tf_dpce.search.embedding_store import SHARD_SIZE
 
 
 def build_parser() -> ArgumentParser:
     """Returns the verb's parser."""
-    parser = verb_parser("embed", "Turns pictures or sentences into vectors.")
+    parser = verb_parser("embed", "Turns images or sentences into vectors.")
     parser.add_argument("--model", type=Path, required=True, help="exported model, or run folder")
     inputs = parser.add_mutually_exclusive_group(required=True)
     inputs.add_argument(
@@ -23,7 +23,7 @@ def build_parser() -> ArgumentParser:
         nargs="+",
         type=str,
         metavar="GLOB_OR_SHARDS",
-        help="pictures, such as 'photos/**/*.jpg'; or a prepared folder, or its *.tfrecord",
+        help="images, such as 'photos/**/*.jpg'; or a prepared folder, or its *.tfrecord",
     )
     inputs.add_argument(
         "--texts",
@@ -44,16 +44,16 @@ def build_parser() -> ArgumentParser:
 
 def run(arguments: Namespace) -> None:
     """Embeds, and says what was done before, now, and not at all."""
-    from tf_dpce.search.digest import model_digest
-    from tf_dpce.search.inputs import find_pictures, find_texts
-    from tf_dpce.search.store import BOOK, rejected_file
+    from tf_dpce.search.embedding_store import BOOK, rejected_file
+    from tf_dpce.search.fingerprint import model_digest
+    from tf_dpce.search.inputs import find_images, find_texts
 
     digest = model_digest(arguments.model)
     images = arguments.images is not None
-    inputs = find_pictures(arguments.images) if images else find_texts(arguments.texts)
+    inputs = find_images(arguments.images) if images else find_texts(arguments.texts)
 
     from tf_dpce.export.encoder import load
-    from tf_dpce.search.embedding import embed
+    from tf_dpce.search.embed import embed
 
     encoder, out = load(arguments.model), arguments.out
     with progress(inputs.kind) as report:

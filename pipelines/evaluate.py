@@ -15,12 +15,12 @@ from jsonargparse.typing import PositiveInt
 from pipelines._verb import progress, run_verb, say_files, verb_parser
 
 if TYPE_CHECKING:
-    from tf_dpce.evaluation.views import Views
+    from tf_dpce.evaluation.tta import Views
 
 PROTOCOL_HELP = (
-    "all: every picture against every caption (default); coco1k: the mean of five blocks of 1,000 "
-    "pictures; coco5k: 5,000 pictures, the first five captions of each; cuhk_pedes: sentences "
-    "look for every picture of a person"
+    "all: every image against every caption (default); coco1k: the mean of five blocks of 1,000 "
+    "images; coco5k: 5,000 images, the first five captions of each; cuhk_pedes: sentences "
+    "look for every image of a person"
 )
 
 
@@ -33,19 +33,19 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--protocol", default="all", help=PROTOCOL_HELP)
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
     parser.add_argument(
-        "--flip", action="store_true", help="see pictures from both sides, as the paper's test does"
+        "--flip", action="store_true", help="see images from both sides, as the paper's test does"
     )
     parser.add_argument(
         "--sizes",
         nargs="+",
         type=PositiveInt,
         default=[],
-        help="sides in pixels at which to see pictures (default: the one of training)",
+        help="sides in pixels at which to see images (default: the one of training)",
     )
     parser.add_argument(
         "--whole",
         action="store_true",
-        help="see whole pictures, but for the ends of very long ones",
+        help="see whole images, but for the ends of very long ones",
     )
     parser.add_argument(
         "--shifts",
@@ -59,7 +59,7 @@ def build_parser() -> ArgumentParser:
         "--bank",
         default="",
         metavar="SPLIT",
-        help="discount hubs, items that are near to everything, as pictures and captions of "
+        help="discount hubs, items that are near to everything, as images and captions of "
         "another split tell them (train)",
     )
     return parser
@@ -69,7 +69,7 @@ def run(arguments: Namespace) -> None:
     """Scores, shows the table and saves it in the run's folder."""
     from rich.console import Console
 
-    from tf_dpce.data.damage import told_of_damage
+    from tf_dpce.data.checksums import told_of_damage
     from tf_dpce.evaluation.protocols import evaluate_split, protocol_named, split_named
     from tf_dpce.evaluation.report import (
         metrics_path,
@@ -77,9 +77,9 @@ def run(arguments: Namespace) -> None:
         save_metrics,
         unshared_path,
     )
-    from tf_dpce.evaluation.views import Views
+    from tf_dpce.evaluation.tta import Views
     from tf_dpce.files import sha256_file
-    from tf_dpce.training.run import load_run
+    from tf_dpce.training.run_folder import load_run
 
     data, split, protocol = arguments.data, arguments.split, arguments.protocol
     protocol_named(protocol)
@@ -90,7 +90,7 @@ def run(arguments: Namespace) -> None:
     views = Views(*looks, arguments.bank)
     # Before the long work: a training that still runs may put another best in its place.
     checkpoint_sha256 = sha256_file(trained.checkpoint)
-    with progress("pictures and captions") as report, told_of_damage(data):
+    with progress("images and captions") as report, told_of_damage(data):
         metrics = evaluate_split(
             trained.model,
             trained.caption_encoder,

@@ -22,12 +22,12 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--to", type=Path, required=True, help="saved_models/NAME")
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
     parser.add_argument(
-        "--flip", action="store_true", help="see pictures from both sides: twice the work"
+        "--flip", action="store_true", help="see images from both sides: twice the work"
     )
     parser.add_argument(
         "--size",
         type=PositiveInt,
-        help="side in pixels at which to see pictures (default: the one of training)",
+        help="side in pixels at which to see images (default: the one of training)",
     )
     parser.add_argument(
         "--float16", action="store_true", help="keep weights in float16, half the size on disk"
@@ -36,18 +36,18 @@ def build_parser() -> ArgumentParser:
         "--max-bytes", type=PositiveInt, default=MAX_BYTES, help="refuse files beyond"
     )
     parser.add_argument(
-        "--max-pixels", type=PositiveInt, default=MAX_PIXELS, help="refuse pictures beyond"
+        "--max-pixels", type=PositiveInt, default=MAX_PIXELS, help="refuse images beyond"
     )
     return parser
 
 
 def run(arguments: Namespace) -> None:
     """Exports, verifies, publishes and names what is there."""
-    from tf_dpce.evaluation.views import Views, seen
+    from tf_dpce.evaluation.tta import Views, seen
     from tf_dpce.export.origin import run_metrics, run_origin
     from tf_dpce.export.publish import export_model
     from tf_dpce.export.versions import check_name
-    from tf_dpce.training.run import load_run
+    from tf_dpce.training.run_folder import load_run
 
     check_name(arguments.to)
     trained = load_run(arguments.run, arguments.checkpoint, print)

@@ -29,7 +29,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--bank",
         type=Path,
-        help="folder that embed wrote, of sentences (or pictures) like those that will be asked: "
+        help="folder that embed wrote, of sentences (or images) like those that will be asked: "
         "what is near to many of them is found less",
     )
     return parser

@@ -15,21 +15,21 @@ from jsonargparse.typing import PositiveInt
 
 from pipelines._verb import progress, run_verb, say_files, verb_parser
 from tf_dpce.data.manifest import REJECTED_FILE, discard, refuse_foreign
-from tf_dpce.sources.cuhk_pedes import read_cuhk_pedes
-from tf_dpce.sources.flickr8k import read_flickr8k
-from tf_dpce.sources.flickr30k import read_flickr30k
-from tf_dpce.sources.karpathy import karpathy_dataset, load_karpathy, read_karpathy
-from tf_dpce.sources.mscoco import read_mscoco
-from tf_dpce.sources.pair import Pair, Rejected
-from tf_dpce.sources.published import differences
-from tf_dpce.sources.table import read_table
+from tf_dpce.datasets.cuhk_pedes import read_cuhk_pedes
+from tf_dpce.datasets.expected_sizes import differences
+from tf_dpce.datasets.flickr8k import read_flickr8k
+from tf_dpce.datasets.flickr30k import read_flickr30k
+from tf_dpce.datasets.karpathy import karpathy_dataset, load_karpathy, read_karpathy
+from tf_dpce.datasets.mscoco import read_mscoco
+from tf_dpce.datasets.pair import Pair, Rejected
+from tf_dpce.datasets.table import read_table
 
 if TYPE_CHECKING:
     from tf_dpce.data.manifest import Manifest
     from tf_dpce.data.prepare import Prepared
 
 # What only scenes take, with what is drawn unless told.
-_SCENES = {"pictures": 16_000, "val_pictures": 500, "test_pictures": 500, "picture_size": 64}
+_SCENES = {"images": 16_000, "val_images": 500, "test_images": 500, "image_size": 64}
 # What each source needs, and what else it takes.
 _OPTIONS = {
     "scenes": ((), tuple(_SCENES)),
@@ -46,11 +46,11 @@ _UNSPLIT = ("flickr30k", "mscoco")
 
 def build_parser() -> ArgumentParser:
     """Returns the parser of this verb."""
-    parser = verb_parser("prepare", "Decodes every picture once and writes shards for training.")
+    parser = verb_parser("prepare", "Decodes every image once and writes shards for training.")
     parser.add_argument("--source", choices=list(_OPTIONS), required=True, help="what to read")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--root", type=Path, help="folder of the data set; karpathy: of pictures")
-    parser.add_argument("--images", type=Path, help="folder of pictures, where it is another")
+    parser.add_argument("--root", type=Path, help="folder of the data set; karpathy: of images")
+    parser.add_argument("--images", type=Path, help="folder of images, where it is another")
     parser.add_argument(
         "--annotations", type=Path, help="file of captions; flickr8k, mscoco: folder of such files"
     )
@@ -73,7 +73,7 @@ def run(arguments: Namespace) -> None:
     items, published = _read(arguments)
     from tf_dpce.data.prepare import prepare
 
-    with _late_progress("pictures") as report:
+    with _late_progress("images") as report:
         prepared = prepare(
             items,
             arguments.out,
@@ -100,10 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _add_scenes(parser: ArgumentParser) -> None:
     """Adds what only drawn scenes take; a default would hide whether it was given."""
     for option, meaning in (
-        ("pictures", "scenes to train on"),
-        ("val_pictures", "to validate on"),
-        ("test_pictures", "to test on"),
-        ("picture_size", "side of a scene in pixels"),
+        ("images", "scenes to train on"),
+        ("val_images", "to validate on"),
+        ("test_images", "to test on"),
+        ("image_size", "side of a scene in pixels"),
     ):
         name, usual = f"--{option.replace('_', '-')}", _SCENES[option]
         parser.add_argument(name, type=PositiveInt, help=f"scenes: {meaning} (default: {usual})")
@@ -151,7 +151,7 @@ def _items(arguments: Namespace) -> Iterable[Pair | Rejected]:
 
 def _draw(arguments: Namespace) -> Iterator[Pair]:
     """Draws, but not before `prepare` asks: it then keeps other processes from the folder."""
-    from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
+    from tf_dpce.datasets.shapes.source import draw_scenes, scene_numbers
 
     out, folder = arguments.out, (arguments.out / "scenes").resolve()
     train, val, test, size = (arguments[name] or usual for name, usual in _SCENES.items())
@@ -178,20 +178,20 @@ def _late_progress(description: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _say(prepared: Prepared) -> None:
-    from tf_dpce.data.lengths import describe_lengths
+    from tf_dpce.data.caption_lengths import describe_lengths
 
     manifest = prepared.manifest
     for name, split in manifest.splits.items():
-        print(f"{name:<6}{split.pictures:>8,} pictures{split.captions:>10,} captions", end="")
+        print(f"{name:<6}{split.images:>8,} images{split.captions:>10,} captions", end="")
         print(f"{split.instances:>8,} instances{len(split.shards):>4} shards")
-    kept = sum(split.pictures for split in manifest.splits.values())
+    kept = sum(split.images for split in manifest.splits.values())
     captions = sum(split.captions for split in manifest.splits.values())
     reasons = Counter(item.reason for item in prepared.rejected).most_common()
     why = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
-    print(f"kept {kept:,} pictures with {captions:,} captions")
+    print(f"kept {kept:,} images with {captions:,} captions")
     print(f"rejected {len(prepared.rejected):,}" + (f": {why}" if why else ""))
     if manifest.bitmaps:
-        print(f"{manifest.bitmaps:,} BMP pictures stored as PNG")
+        print(f"{manifest.bitmaps:,} BMP images stored as PNG")
     _say_lone_instances(manifest)
     print(
         f"vocabulary of {manifest.vocabulary_size:,} words, "
@@ -203,19 +203,19 @@ def _say(prepared: Prepared) -> None:
 
 
 def _say_lone_instances(manifest: Manifest) -> None:
-    """Says of how many persons there is one picture, where pictures are not all alone."""
+    """Says of how many persons there is one image, where images are not all alone."""
     splits = manifest.splits
-    if any(split.lone_instances or split.instances < split.pictures for split in splits.values()):
+    if any(split.lone_instances or split.instances < split.images for split in splits.values()):
         counts = (f"{name} {split.lone_instances:,}" for name, split in splits.items())
-        print(f"instances with one picture: {', '.join(counts)}")
+        print(f"instances with one image: {', '.join(counts)}")
 
 
 def _say_differences(prepared: Prepared, published: str, given: bool) -> None:
     """Says where the size is not the published one; a difference is no failure."""
     splits = prepared.manifest.splits
-    pictures = {name: split.pictures for name, split in splits.items()}
+    images = {name: split.images for name, split in splits.items()}
     see = REJECTED_FILE if prepared.rejected else ""
-    for line in differences(published, pictures, splits["train"].instances, see, given):
+    for line in differences(published, images, splits["train"].instances, see, given):
         print(line)
 
 

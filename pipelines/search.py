@@ -1,4 +1,4 @@
-"""Finds pictures or sentences by a sentence or a picture: `python -m pipelines.search`."""
+"""Finds images or sentences by a sentence or an image: `python -m pipelines.search`."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from pipelines._verb import run_verb, say_files, verb_parser
-from tf_dpce.search.store import KINDS
+from tf_dpce.search.embedding_store import KINDS
 
 if TYPE_CHECKING:
-    from tf_dpce.search.query import Hit
+    from tf_dpce.search.searcher import Hit
 
 
 def build_parser() -> ArgumentParser:
     """Returns the verb's parser."""
-    parser = verb_parser("search", "Finds pictures or sentences by a sentence or a picture.")
+    parser = verb_parser("search", "Finds images or sentences by a sentence or an image.")
     parser.add_argument("--index", type=Path, required=True, help="folder of an index")
     parser.add_argument(
         "--model", type=Path, required=True, help="model that the index was built with"
     )
     query = parser.add_mutually_exclusive_group(required=True)
     query.add_argument("--text", type=str, help="sentence to search with")
-    query.add_argument("--image", type=Path, help="picture to search with")
+    query.add_argument("--image", type=Path, help="image to search with")
     parser.add_argument(
         "--for",
         dest="kind",
         choices=KINDS,
-        help="what to find (default: images for a sentence, texts for a picture if there are any)",
+        help="what to find (default: images for a sentence, texts for an image if there are any)",
     )
     parser.add_argument("--top", type=int, default=10, help="number of results (default: 10)")
     parser.add_argument("--json", action="store_true", help="results as JSON on stdout")
@@ -48,11 +48,11 @@ def run(arguments: Namespace) -> None:
     kind = arguments.kind or _usual_kind(arguments, catalogue.counts)
     catalogue.check(kind, arguments.top)
     if arguments.sheet is not None:
-        from tf_dpce.search.sheet import check_sheet
+        from tf_dpce.drawing.contact_sheet import check_sheet
 
         check_sheet(arguments.sheet)
 
-    from tf_dpce.search.query import open_searcher
+    from tf_dpce.search.searcher import open_searcher
 
     searcher = open_searcher(arguments.index, arguments.model)
     if arguments.image is None:
@@ -104,7 +104,7 @@ def _present(hit: Hit) -> dict[str, object]:
 
 
 def _draw(query: str | Path, hits: list[Hit], sheet: Path, as_json: bool) -> None:
-    from tf_dpce.search.sheet import SheetRow, contact_sheet
+    from tf_dpce.drawing.contact_sheet import SheetRow, contact_sheet
 
     contact_sheet([SheetRow(query, hits)], sheet)
     if as_json:

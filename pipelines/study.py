@@ -14,7 +14,7 @@ from tf_dpce.errors import UserError
 
 NAME_HELP = (
     "text_tower: convolutions, a GRU and a bag of words; objective: the losses, alone and one "
-    "after the other; parts: frozen or trained trunk, word vectors, position shift; transfer: "
+    "after the other; parts: frozen or trained backbone, word vectors, position shift; transfer: "
     "trained on one source, scored on another"
 )
 
@@ -32,7 +32,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--minutes", type=float, default=5.0, help="of training an arm, validation not counted"
     )
-    parser.add_argument("--weights", type=str, help="of the trunk: imagenet, none or a file")
+    parser.add_argument("--weights", type=str, help="of the backbone: imagenet, none or a file")
     parser.add_argument("--vectors", type=Path, help="file of word vectors")
     parser.add_argument("--seed", type=int, default=0, help="of every arm")
     parser.add_argument("--resume", action="store_true", help="go on where the study was broken")
@@ -44,9 +44,9 @@ def run(arguments: Namespace) -> None:
     if arguments.minutes <= 0:
         raise UserError(f"--minutes {arguments.minutes} leaves no time to train: give more than 0")
 
-    from tf_dpce.studies.arms import Question
-    from tf_dpce.studies.report import draw_curves, write_table
-    from tf_dpce.studies.study import STUDY_FILE, Study
+    from tf_dpce.ablations.arms import Question
+    from tf_dpce.ablations.report import draw_curves, write_table
+    from tf_dpce.ablations.study import STUDY_FILE, Study
 
     vectors = arguments.vectors and str(arguments.vectors)
     question = Question(
@@ -63,7 +63,7 @@ def run(arguments: Namespace) -> None:
     results = study.run(
         arguments.resume,
         say=lambda line: print(line, flush=True),
-        progress=lambda: progress("pictures through the trunk"),
+        progress=lambda: progress("images through the backbone"),
     )
     table, curves = write_table(results, arguments.out), draw_curves(results, arguments.out)
     print(table.read_text())

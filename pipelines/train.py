@@ -53,7 +53,7 @@ def run(arguments: Namespace) -> None:
             init_from=arguments.init_from,
             resume=arguments.resume,
             say=lambda line: print(line, flush=True),
-            progress=lambda: progress("pictures through the trunk"),
+            progress=lambda: progress("images through the backbone"),
             verbose=arguments.verbose,
             stop=stop,
         )

@@ -1,4 +1,4 @@
-"""Pictures that are small as files and large as pixels, and what a process held at its peak."""
+"""Images that are small as files and large as pixels, and what a process held at its peak."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def blank_png(width: int, height: int, grey: bool = False, interlaced: bool = Fa
     """Returns a black PNG, of one bit a pixel or of 8 bits a colour, in a thousandth of that."""
     kind = (8, 2) if not grey else (1, 0)
     bits = width * (24 if not grey else 1)
-    # Each line begins with its filter. An interlaced picture has some lines more, each shorter.
+    # Each line begins with its filter. An interlaced image has some lines more, each shorter.
     rows = bytes(((bits + 7) // 8 + 1) * height * (5 if interlaced else 4) // 4)
     header = struct.pack(">IIBBBBB", width, height, *kind, 0, 0, interlaced)
     chunks = {b"IHDR": header, b"IDAT": zlib.compress(rows, 9), b"IEND": b""}
@@ -24,8 +24,8 @@ def blank_png(width: int, height: int, grey: bool = False, interlaced: bool = Fa
 def blank_jpeg(width: int, height: int, mode: str = "RGB", progressive: bool = False) -> bytes:
     """Returns a JPEG of one colour, without chroma subsampling."""
     stream = io.BytesIO()
-    picture = Image.new(mode, (width, height))
-    picture.save(stream, "JPEG", progressive=progressive, subsampling=0)
+    image = Image.new(mode, (width, height))
+    image.save(stream, "JPEG", progressive=progressive, subsampling=0)
     return stream.getvalue()
 
 

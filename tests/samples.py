@@ -1,4 +1,4 @@
-"""Small pictures and data sets that several tests use."""
+"""Small images and data sets that several tests use."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from PIL import Image
 TRUNCATED = 0.6
 
 
-def picture(kind: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (9, 7), **how) -> bytes:
-    """Returns a picture of noise-like stripes, encoded."""
+def image(kind: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (9, 7), **how) -> bytes:
+    """Returns an image of noise-like stripes, encoded."""
     width, height = size
     bands = len(Image.new(mode, (1, 1)).getbands())
     depth = 2 if mode.startswith("I;16") else 1
@@ -35,8 +35,8 @@ def animated_png() -> bytes:
 
 def bitmap_of_size(width: int, height: int, compression: int = 0) -> bytes:
     """Returns the header of a BMP of this size, 24 bits a pixel, and one pixel."""
-    picture = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, compression, 0, 0, 0, 0, 0)
-    return b"BM" + struct.pack("<III", 57, 0, 54) + picture + b"\x01\x02\x03"
+    image = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, compression, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<III", 57, 0, 54) + image + b"\x01\x02\x03"
 
 
 def truncated(contents: bytes) -> bytes:
@@ -44,7 +44,7 @@ def truncated(contents: bytes) -> bytes:
 
 
 def write_flickr8k(root: Path, train: int = 6, val: int = 2, test: int = 2) -> Path:
-    """Writes a clean Flickr8k of tiny pictures, two captions each, in the authors' layout."""
+    """Writes a clean Flickr8k of tiny images, two captions each, in the authors' layout."""
     images, texts = root / "Flicker8k_Dataset", root / "Flickr8k_text"
     images.mkdir(parents=True)
     texts.mkdir()
@@ -54,18 +54,18 @@ def write_flickr8k(root: Path, train: int = 6, val: int = 2, test: int = 2) -> P
         (texts / f"Flickr_8k.{split}Images.txt").write_text("".join(f"{n}\n" for n in names))
         for name in names:
             number += 1
-            (images / name).write_bytes(picture(size=(8 + number, 8)))
+            (images / name).write_bytes(image(size=(8 + number, 8)))
             captions += [f"{name}#0\tA {split} dog .", f"{name}#1\tThe dog number w{number} ."]
     (texts / "Flickr8k.token.txt").write_text("".join(f"{line}\n" for line in captions))
     return root
 
 
-def write_pictures(folder: Path, names: Iterable[str]) -> Path:
-    """Writes a tiny picture for each name, in subfolders where names have them."""
+def write_images(folder: Path, names: Iterable[str]) -> Path:
+    """Writes a tiny image for each name, in subfolders where names have them."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         kind = {".png": "PNG", ".bmp": "BMP"}.get(Path(name).suffix, "JPEG")
-        (folder / name).write_bytes(picture(kind, size=(8 + len(name), 8)))
+        (folder / name).write_bytes(image(kind, size=(8 + len(name), 8)))
     return folder
 
 
@@ -76,34 +76,34 @@ def write_json(path: Path, value: Any) -> Path:
 
 
 def write_flickr30k(root: Path, names: Iterable[str]) -> Path:
-    """Writes a clean Flickr30k of tiny pictures, two captions each, in the authors' layout."""
+    """Writes a clean Flickr30k of tiny images, two captions each, in the authors' layout."""
     names = list(names)
-    write_pictures(root / "flickr30k-images", names)
+    write_images(root / "flickr30k-images", names)
     lines = [f"{name}#{n}\tA dog , number {n} .\n" for name in names for n in range(2)]
     (root / "results_20130124.token").write_text("".join(lines))
     return root
 
 
-# Four pictures of MSCOCO, two from either half, with their number, and one split of them.
-COCO_PICTURES = {
+# Four images of MSCOCO, two from either half, with their number, and one split of them.
+COCO_IMAGES = {
     "train2014/COCO_train2014_000000000009.jpg": 9,
     "train2014/COCO_train2014_000000000025.jpg": 25,
     "val2014/COCO_val2014_000000000042.jpg": 42,
     "val2014/COCO_val2014_000000000073.jpg": 73,
 }
-COCO_SPLITS = dict(zip(COCO_PICTURES, ("train", "val", "test", "train"), strict=True))
+COCO_SPLITS = dict(zip(COCO_IMAGES, ("train", "val", "test", "train"), strict=True))
 
 
 def write_mscoco(root: Path) -> Path:
-    """Writes a clean MSCOCO of four tiny pictures, two captions each, in the official layout."""
-    write_pictures(root, COCO_PICTURES)
+    """Writes a clean MSCOCO of four tiny images, two captions each, in the official layout."""
+    write_images(root, COCO_IMAGES)
     for half in ("train2014", "val2014"):
-        inside = {name: id for name, id in COCO_PICTURES.items() if name.startswith(half)}
+        inside = {name: id for name, id in COCO_IMAGES.items() if name.startswith(half)}
         images = [
             {"license": 3, "file_name": name.split("/")[1], "height": 8, "width": 8, "id": id}
             for name, id in inside.items()
         ]
-        # The official file does not keep the captions of a picture together.
+        # The official file does not keep the captions of an image together.
         annotations = [
             {"image_id": id, "id": 10 * id + n, "caption": f"A dog, number {n}.\n"}
             for n in range(2)
@@ -115,10 +115,10 @@ def write_mscoco(root: Path) -> Path:
     return root
 
 
-def karpathy_picture(
+def karpathy_image(
     name: str, split: str, captions: Iterable[str] = ("A dog, number 0.", "A dog, number 1.")
 ) -> dict[str, Any]:
-    """Returns a picture as Karpathy's files list it; `filepath` is there for MSCOCO alone."""
+    """Returns an image as Karpathy's files list it; `filepath` is there for MSCOCO alone."""
     folder, _, file = name.rpartition("/")
     sentences = [
         {"tokens": raw.lower().replace(",", "").strip(" .").split(), "raw": raw, "imgid": 0}
@@ -129,13 +129,13 @@ def karpathy_picture(
 
 
 def karpathy_coco() -> list[dict[str, Any]]:
-    """Returns the pictures of `COCO_SPLITS` as Karpathy lists them, the last one in `restval`."""
+    """Returns the images of `COCO_SPLITS` as Karpathy lists them, the last one in `restval`."""
     splits = [*COCO_SPLITS.values()][:-1] + ["restval"]
-    return [karpathy_picture(name, split) for name, split in zip(COCO_SPLITS, splits, strict=True)]
+    return [karpathy_image(name, split) for name, split in zip(COCO_SPLITS, splits, strict=True)]
 
 
-def person_picture(name: str, person: int, split: str) -> dict[str, Any]:
-    """Returns a picture as CUHK-PEDES lists it."""
+def person_image(name: str, person: int, split: str) -> dict[str, Any]:
+    """Returns an image as CUHK-PEDES lists it."""
     captions = ["The man wears a red coat.", f"A man in a coat, number {person}."]
     tokens = [["the", "man"], ["a", "man"]]
     told = {"split": split, "captions": captions, "file_path": name, "processed_tokens": tokens}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.prepare import prepare
-from tf_dpce.sources.scenes.source import draw_scenes, scene_numbers
+from tf_dpce.datasets.shapes.source import draw_scenes, scene_numbers
 
 SIZE = 32
 

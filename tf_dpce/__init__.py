@@ -15,10 +15,10 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "DualPath": "tf_dpce.model",
-    "image_tower": "tf_dpce.towers.image",
+    "DualPath": "tf_dpce.models.dual_path",
+    "image_tower": "tf_dpce.models.image_tower",
     "load": "tf_dpce.export.encoder",
-    "text_tower": "tf_dpce.towers.text",
+    "text_tower": "tf_dpce.models.text_tower",
 }
 _ROOMS = ("evaluation", "losses")
 

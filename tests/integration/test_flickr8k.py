@@ -1,4 +1,4 @@
-"""The README's line for Flickr8k, on a folder of the authors' layout with drawn pictures."""
+"""The README's line for Flickr8k, on a folder of the authors' layout with drawn images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_commands_lead_from_the_authors_folders_to_hits(tmp_path: Path):
     assert f"1 of 17 words start from {raw / 'glove.42B.300d.txt'}: " in shown
     run_line(evaluate, tmp_path)
     (metrics,) = (tmp_path / "runs" / "flickr8k").glob("metrics-*.json")
-    assert json.loads(metrics.read_text())["pictures"] == 3
+    assert json.loads(metrics.read_text())["images"] == 3
     for line in (export, verify, embed, index):
         run_line(line, tmp_path)
     # The drawn captions know no beach.

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.scenes import prepare_scenes
-from tests.training.kills import differences, kill_often, start
-from tests.training.tiny import STEPS
+from tests.unit.training.kills import differences, kill_often, start
+from tests.unit.training.tiny import STEPS
 
 # Negatives are mined from here on, so that stage 2 has layers of its own; epochs to be killed in.
 OPTIONS = {

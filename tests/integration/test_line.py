@@ -14,7 +14,7 @@ from pipelines.demo import run_line
 from tf_dpce.config import from_dict, preset_values
 from tf_dpce.training.assembly import build_model
 
-TINY_DATA = ["--pictures", "64", "--val-pictures", "16", "--test-pictures", "16"]
+TINY_DATA = ["--images", "64", "--val-images", "16", "--test-images", "16"]
 TINY_RUN = [
     *("--stage1.epochs", "1", "--stage1.batch_size", "16"),
     *("--text.blocks", "[1]", "--text.widths", "[16]", "--model.output_dim", "16"),
@@ -24,7 +24,7 @@ WORDS = 50
 
 def test_tiny_scenes_go_all_the_way(tmp_path: Path):
     reached = run_line(tmp_path / "demo", TINY_DATA, TINY_RUN)
-    assert (reached["pictures"], reached["captions"]) == (16, 80)
+    assert (reached["images"], reached["captions"]) == (16, 80)
     assert 0 <= reached["told_apart"] <= 100
     for left in ("data/manifest.json", "run/history.csv", "saved_models/scenes/1", "hits.png"):
         assert (tmp_path / "demo" / left).exists()
@@ -72,7 +72,7 @@ def reached(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("direction", ["image_to_text", "text_to_image"])
 def test_mark_one_r1_of_90_percent_on_500_unseen_scenes(reached: dict[str, Any], direction: str):
-    assert reached["pictures"] == 500
+    assert reached["images"] == 500
     assert reached[direction]["r1"] >= 90
 
 

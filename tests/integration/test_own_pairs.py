@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from tests.integration.readme import blocks, run_line, run_script, section, verb_lines
-from tf_dpce.sources.scenes.drawing import draw_png
-from tf_dpce.sources.scenes.scene import make_scene
+from tf_dpce.datasets.shapes.drawing import draw_png
+from tf_dpce.datasets.shapes.scene import make_scene
 
 TITLE = "Your own pairs in five commands"
-PICTURES = 40
+IMAGES = 40
 # The commands of the README are for a photographer with ImageNet weights and an hour.
 SMALL = (
     "--weights none --image.backbone small --image.input_size 64 --image.head_dim 32 "
@@ -32,13 +32,13 @@ SMALL = (
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     with (folder / "pairs.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["image", "caption"])
-        for number in range(PICTURES):
+        for number in range(IMAGES):
             scene = make_scene(1, number)
-            (folder / "pictures" / f"{number}.png").write_bytes(draw_png(scene, 64))
+            (folder / "images" / f"{number}.png").write_bytes(draw_png(scene, 64))
             writer.writerows([f"{number}.png", f"{text}."] for text in scene.captions[:2])
     return folder
 

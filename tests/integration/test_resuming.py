@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.scenes import prepare_scenes
-from tests.training.kills import reached, signal_when, start
+from tests.unit.training.kills import reached, signal_when, start
 
-PICTURES, BATCH, KILLED_AT = 960, 4, 160
+IMAGES, BATCH, KILLED_AT = 960, 4, 160
 # Seconds of computing from the start of the process to its first step, over those of a fresh run.
 COST = 1.3
 # Records of the first step, and those that are read ahead while it is traced.
@@ -22,7 +22,7 @@ READ_AHEAD = 60 * BATCH
 _TOLD = """
 import json, sys, time
 import tensorflow as tf
-from tf_dpce.data.pipeline import RecordReader
+from tf_dpce.data.input_pipeline import RecordReader
 from tf_dpce.training.callbacks import Checkpoints
 from pipelines.train import main
 read, told = [], []
@@ -60,7 +60,7 @@ def first_step(data: Path, run: Path, *more: str) -> tuple[dict, subprocess.Pope
 @pytest.mark.slow
 def test_a_killed_run_is_back_as_soon_as_a_fresh_one_starts(tmp_path: Path):
     data, run = tmp_path / "data", tmp_path / "run"
-    prepare_scenes(data, train=PICTURES)
+    prepare_scenes(data, train=IMAGES)
     fresh, process = first_step(data, run)
     signal_when(process, reached(run, 2, KILLED_AT))
     resumed, process = first_step(data, run, "--resume")

@@ -15,10 +15,16 @@ _COUNTS = (
 )
 _AMOUNTS = (
     *("checkpoint_minutes", "epochs", "decay_epochs", "warmup_epochs", "learning_rate", "margin"),
-    *("weight_decay", "trunk_multiplier", "word_multiplier", "classifier_multiplier", "head_dim"),
+    *(
+        "weight_decay",
+        "backbone_multiplier",
+        "word_multiplier",
+        "classifier_multiplier",
+        "head_dim",
+    ),
     *("classifier_bias_multiplier", "gamma_multiplier", "image_instance", "text_instance", "pair"),
-    *("sampled_negatives", "trunk_bias_multiplier", "trunk_gamma_multiplier"),
-    "trunk_first_multiplier",
+    *("sampled_negatives", "backbone_bias_multiplier", "backbone_gamma_multiplier"),
+    "backbone_first_multiplier",
 )
 # What a number may be, in words and as a test, by its own name, which no two sections share.
 ALLOWED: dict[str, tuple[str, Callable[[float], bool]]] = {

@@ -8,16 +8,16 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """The image tower and what pictures go through before it.
+    """The image tower and what images go through before it.
 
     Attributes:
         backbone: a `keras.applications` model, or "small".
-        input_size: side of the square pictures, in pixels.
+        input_size: side of the square images, in pixels.
         head_dim: width of the head's hidden layer; 0 leaves it out.
-        squash: whether pictures are squashed to squares instead of cut, for tall ones of persons.
+        squash: whether images are squashed to squares instead of cut, for tall ones of persons.
             Of one longer than 16 times its shorter side the ends are cut off before.
         crop: whether training takes random rectangles.
-        flip: whether training mirrors half of the pictures.
+        flip: whether training mirrors half of the images.
     """
 
     backbone: str = "ResNet50"
@@ -40,7 +40,7 @@ class TextConfig:
         blocks: residual blocks in each group.
         widths: width of each group (of each GRU, or hidden layer of a bag of words).
         shift: whether training moves captions to random places.
-        captions_of: whose captions training pairs with a picture: its own, or those of all pictures
+        captions_of: whose captions training pairs with an image: its own, or those of all images
             of its "instance", such as a person.
         word_dropout: share of words hidden in training.
     """
@@ -51,7 +51,7 @@ class TextConfig:
     blocks: tuple[int, ...] = (3, 4, 6, 1)
     widths: tuple[int, ...] = (256, 512, 1024, 2048)
     shift: bool = True
-    captions_of: Literal["picture", "instance"] = "picture"
+    captions_of: Literal["image", "instance"] = "image"
     word_dropout: float = 0.0
 
 
@@ -62,13 +62,13 @@ class ModelConfig:
     Attributes:
         output_dim: D, width of an embedding.
         dropout: rate on the classifier's path.
-        tower_dropout: rate on what the trunk and the text tower's pooling give (0 in the recipe).
+        tower_dropout: dropout rate after the backbone and the text tower's pooling (0 in the recipe).
         shared_bias: whether the classifier has a bias.
         rectify: whether a ReLU stands before the classifier and the pair losses.
         sampled_negatives: S, classes that a step draws for the instance loss beside those of its
             batch; 0 takes all classes, exactly. Where classes are sampled 8,192 is recommended; a
             rate S/C is given as that share of the C training instances.
-        members: M, heads over the trunk and text towers over the word vectors, side by side. Each
+        members: M, heads over the backbone and text towers over the word vectors. Each
             gives D / M of an embedding and meets the pair loss by itself, by its whole weight: an
             ensemble that shares what is dear. 1 in the recipe.
     """
@@ -87,9 +87,9 @@ class LossConfig:
     """Weights and settings of the losses; a weight of 0 turns a loss off.
 
     Attributes:
-        image_instance: weight of the instance loss of pictures.
+        image_instance: weight of the instance loss of images.
         text_instance: weight of the instance loss of captions.
-        pair: weight of the loss between pictures and captions.
+        pair: weight of the loss between images and captions.
         pair_loss: which one that is.
         negatives: of the ranking loss: "given" (half of the batch lends them), "mined" (so too,
             but captions are the hardest of `candidates`) or "batch" (the hardest there). The
@@ -124,27 +124,27 @@ class StageConfig:
     """One stage of training.
 
     Attributes:
-        epochs: passes over the training pictures; 0 leaves the stage out.
+        epochs: passes over the training images; 0 leaves the stage out.
         batch_size: B, over all replicas.
-        trunk: "cached" (frozen, its features computed once), "frozen" or "trained".
-        trunk_from: first layer of the trunk that is trained, where it is; those before stay as they
-            are, which saves most of the time that the large early maps cost. None trains all.
-        views: augmented views of each picture in the feature cache, the plain one included.
+        backbone: "cached" (frozen, its features computed once), "frozen" or "trained".
+        backbone_from: first layer of the backbone that is trained; those before stay as they are,
+            which saves most of the time that the large early maps cost. None trains all.
+        views: augmented views of each image in the feature cache, the plain one included.
         optimizer: the recipe's "sgd" (Nesterov, decay coupled) or "adamw" (decay decoupled).
         learning_rate: at its highest.
         schedule: "steps" (a tenth at each of `decay_epochs`) or "cosine" (down to 0).
         decay_epochs: epochs at whose start the rate falls to a tenth.
         warmup_epochs: epochs of linear rise from 0.
         weight_decay: on matrices and filters, and under sgd on BatchNorm too (the recipe).
-        trunk_multiplier: learning rate of the trunk, relative to `learning_rate`.
-        trunk_bias_multiplier: the same for its biases, the shifts of BatchNorm among them; like the
-            next two, `trunk_multiplier` where it is None.
-        trunk_gamma_multiplier: the same for its scales of BatchNorm.
-        trunk_first_multiplier: the same for the filters of its first convolution.
+        backbone_multiplier: learning rate of the backbone, relative to `learning_rate`.
+        backbone_bias_multiplier: the same for its biases and shifts of BatchNorm; like the
+            next two, `backbone_multiplier` where it is None.
+        backbone_gamma_multiplier: the same for its scales of BatchNorm.
+        backbone_first_multiplier: the same for the filters of its first convolution.
         word_multiplier: the same for word vectors.
         classifier_multiplier: the same for the instance classifier's matrix.
         classifier_bias_multiplier: the same for its bias.
-        gamma_multiplier: the same for the scales of BatchNorm outside the trunk.
+        gamma_multiplier: the same for the scales of BatchNorm outside the backbone.
         average: share of a running average of the weights that a step keeps; the average is what is
             validated and kept. 0 does without.
         validate_every: epochs from one validation to the next.
@@ -153,8 +153,8 @@ class StageConfig:
 
     epochs: int = 0
     batch_size: int = 32
-    trunk: Literal["cached", "frozen", "trained"] = "trained"
-    trunk_from: str | None = None
+    backbone: Literal["cached", "frozen", "trained"] = "trained"
+    backbone_from: str | None = None
     views: int = 4
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.01
@@ -162,10 +162,10 @@ class StageConfig:
     decay_epochs: tuple[int, ...] = ()
     warmup_epochs: float = 0.0
     weight_decay: float = 1e-4
-    trunk_multiplier: float = 1.0
-    trunk_bias_multiplier: float | None = None
-    trunk_gamma_multiplier: float | None = None
-    trunk_first_multiplier: float | None = None
+    backbone_multiplier: float = 1.0
+    backbone_bias_multiplier: float | None = None
+    backbone_gamma_multiplier: float | None = None
+    backbone_first_multiplier: float | None = None
     word_multiplier: float = 1.0
     classifier_multiplier: float = 1.0
     classifier_bias_multiplier: float = 1.0
@@ -181,7 +181,7 @@ class Config:
 
     Attributes:
         seed: of initial weights, data order, augmentation and dropout.
-        weights: of the trunk: "imagenet", "none" or a file.
+        weights: of the backbone: "imagenet", "none" or a file.
         vectors: file of word vectors to start from (GloVe, word2vec or .npz), or None (random).
         precision: of the layers' arithmetic; weights, unit vectors and losses stay float32.
         checkpoint_minutes: minutes from one checkpoint to the next within an epoch.

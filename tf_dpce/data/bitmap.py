@@ -1,4 +1,4 @@
-"""BMP pictures, which CUHK-PEDES holds: `prepare` stores them as PNG, so that all else reads none.
+"""BMP images, which CUHK-PEDES holds: `prepare` stores them as PNG, so that all else reads none.
 
 Shards, training, exports and serving know JPEG and PNG alone.
 """
@@ -13,7 +13,7 @@ from PIL import Image
 from tf_dpce.preprocessing import status
 
 _MARK = b"BM"
-# Little-endian, behind the file's own header of 14 bytes: the length of the picture's header, then
+# Little-endian, behind the file's own header of 14 bytes: the length of the image's header, then
 # width, height, planes, bits and, but in the oldest, shortest kind, the compression.
 _HEADER = 14
 _OLDEST = 12
@@ -33,7 +33,7 @@ def png_of_bitmap(contents: bytes) -> tuple[bytes, int]:
 
     Args:
         contents: the bytes of a file, for which `is_bitmap` holds. Nothing is decoded before its
-            header was judged by the limits of every picture.
+            header was judged by the limits of every image.
 
     Returns:
         The PNG and `status.OK`, or nothing and `TOO_MANY_BYTES`, `TOO_MANY_PIXELS` or
@@ -44,8 +44,8 @@ def png_of_bitmap(contents: bytes) -> tuple[bytes, int]:
         return b"", code
     stream = io.BytesIO()
     try:
-        with Image.open(io.BytesIO(contents), formats=("BMP",)) as picture:
-            picture.convert("RGB").save(stream, "PNG")
+        with Image.open(io.BytesIO(contents), formats=("BMP",)) as image:
+            image.convert("RGB").save(stream, "PNG")
     except (OSError, ValueError, IndexError, struct.error):
         # Of a damaged header or palette, or pixels that are not there.
         return b"", status.UNDECODABLE
@@ -62,7 +62,7 @@ def _judge(contents: bytes) -> int:
     width, height = struct.unpack_from(form, contents, _HEADER + 4)
     (compression,) = struct.unpack_from("<I", contents, _HEADER + 16)
     if height >> 24 == 0xFF:
-        # Negative, of a picture whose rows are stored from the top.
+        # Negative, of an image whose rows are stored from the top.
         height = 2**32 - height
     if width * height > status.MAX_PIXELS:
         return status.TOO_MANY_PIXELS

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from tf_dpce.datasets.pair import SPLITS
 from tf_dpce.errors import UserError
 from tf_dpce.files import read_json, write_json
-from tf_dpce.sources.pair import SPLITS
 
 FORMAT = 1
 MANIFEST_FILE = "manifest.json"
@@ -53,15 +53,15 @@ class SplitInfo:
     """One split.
 
     Attributes:
-        pictures: their number.
+        images: their number.
         captions: their number.
         instances: the classes 0 to `instances - 1` of the instance loss.
         shards: the files.
-        lone_instances: how many of these, persons mostly, have one picture alone; pictures that are
+        lone_instances: how many of these, persons mostly, have one image alone; images that are
             instances of their own do not count. None in a manifest of an earlier version.
     """
 
-    pictures: int
+    images: int
     captions: int
     instances: int
     shards: tuple[ShardInfo, ...]
@@ -74,17 +74,17 @@ class Manifest:
 
     Attributes:
         source: the reader it came from.
-        seed: orders the training pictures, and makes the split or the scenes where they are drawn.
+        seed: orders the training images, and makes the split or the scenes where they are drawn.
         lowercase: whether captions are lower-cased before words are looked up.
         vocabulary_size: number of words in `vocabulary.txt`.
         vocabulary_sha256: digest of that file.
         vocabulary_coverage: share of the words of the training captions that it holds, in 0..1.
-        split_digest: digest of which picture is in which split, whatever their order.
+        split_digest: digest of which image is in which split, whatever their order.
         splits: by name.
         rejected: number of lines of `rejected.jsonl`.
         caption_lengths: number of training captions by how many words of the vocabulary they have.
             None in a manifest of an earlier version.
-        bitmaps: number of BMP pictures, which are stored as PNG. None in a manifest of an earlier
+        bitmaps: number of BMP images, which are stored as PNG. None in a manifest of an earlier
             version, which took none.
         format: version of this layout.
     """
@@ -155,12 +155,12 @@ def written_shards(folder: Path) -> set[str] | None:
     return None if names is None else {name for name in names if _SHARD.fullmatch(str(name))}
 
 
-def refuse_foreign(folder: Path, pictures: Iterable[Path]) -> None:
+def refuse_foreign(folder: Path, images: Iterable[Path]) -> None:
     """Makes sure that only what `prepare` wrote is replaced.
 
     Args:
         folder: to prepare into; it may hold other files only beside a manifest.
-        pictures: what is read; these, and folders of them, may lie there too.
+        images: what is read; these, and folders of them, may lie there too.
 
     Raises:
         UserError: there are files that `prepare` did not write.
@@ -171,7 +171,7 @@ def refuse_foreign(folder: Path, pictures: Iterable[Path]) -> None:
         names = {name for name in names if _SHARD.fullmatch(name)} - written
     if names:
         root = os.path.join(folder.resolve(), "")
-        inside = (str(path) for path in pictures if str(path).startswith(root))
+        inside = (str(path) for path in images if str(path).startswith(root))
         names -= {path[len(root) :].split(os.sep)[0] for path in inside}
     if names:
         found = f"{min(names)}, which prepare did not write"
@@ -214,8 +214,8 @@ def _parse_split(value: dict[str, Any]) -> SplitInfo:
     shards = tuple(map(_parse_shard, value["shards"]))
     info = SplitInfo(**(value | {"shards": shards}))
     _check_types(info)
-    # Prepared pictures have a caption each, or more.
-    if sum(shard.records for shard in shards) != info.pictures or info.captions < info.pictures:
+    # Prepared images have a caption each, or more.
+    if sum(shard.records for shard in shards) != info.images or info.captions < info.images:
         raise ValueError
     return info
 

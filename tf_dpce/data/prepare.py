@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tf_dpce.data.lengths import count_lengths
+from tf_dpce.data.caption_lengths import count_lengths
 from tf_dpce.data.manifest import (
     MANIFEST_FILE,
     REJECTED_FILE,
@@ -22,6 +22,7 @@ from tf_dpce.data.manifest import (
 )
 from tf_dpce.data.shards import SHARD_BYTES
 from tf_dpce.data.split_writer import SplitWriter
+from tf_dpce.datasets.pair import SPLITS, Image, Pair, Rejected, group_pairs
 from tf_dpce.errors import UserError
 from tf_dpce.files import (
     folder_aside,
@@ -31,7 +32,6 @@ from tf_dpce.files import (
     sha256_lines,
     sole_writer,
 )
-from tf_dpce.preprocessing.vectors import open_vectors
 from tf_dpce.preprocessing.vocabulary import (
     count_words,
     known_words,
@@ -39,7 +39,7 @@ from tf_dpce.preprocessing.vocabulary import (
     without_words,
     write_vocabulary,
 )
-from tf_dpce.sources.pair import SPLITS, Pair, Picture, Rejected, group_pairs
+from tf_dpce.preprocessing.word_vectors import open_vectors
 
 
 @dataclass(frozen=True)
@@ -69,22 +69,22 @@ def prepare(
 ) -> Prepared:
     """Writes the shards, vocabulary, rejected list and manifest of a data set.
 
-    Every picture is decoded once, with the decoder of training; what cannot be used is listed. A
+    Every image is decoded once, with the decoder of training; what cannot be used is listed. A
     BMP is stored as a PNG of the same pixels.
     The manifest goes last: until it is there the folder counts as not prepared. What `out` held
     before stays whole until everything new is ready beside it. The bytes written are a function
-    of the pictures, captions and options, not of `workers`.
+    of the images, captions and options, not of `workers`.
 
     Args:
         items: what a reader yields; asked for while no other process may write to `out`.
         out: folder to write, made where it is missing.
         source: name of the reader, for the manifest.
-        seed: orders the training pictures; validation and test keep the reader's order.
+        seed: orders the training images; validation and test keep the reader's order.
         lowercase: whether words are lower-cased, here and whenever captions are encoded.
         vectors: keeps only the words that have a vector in this file, as `look_up` finds them.
         workers: number of threads that decode.
         shard_bytes: a new shard is begun once one has this many bytes.
-        progress: called with the pictures done and their total.
+        progress: called with the images done and their total.
 
     Raises:
         UserError: there is nothing to use in a split, an input is wrong, `out` holds what
@@ -92,14 +92,14 @@ def prepare(
     """
     file = open_vectors(vectors) if vectors else None
     with _staging(out) as folder:
-        pictures, rejected = _drop_empty_captions(*group_pairs(items))
-        refuse_foreign(out, (picture.path for picture in pictures))
-        # Before the pictures: a damaged file is found out before they are decoded.
-        known = known_words(file, _training_captions(pictures), lowercase) if file else None
-        pictures = _order(pictures, seed)
-        writer = SplitWriter(folder, rejected, workers, shard_bytes, len(pictures), progress)
+        images, rejected = _drop_empty_captions(*group_pairs(items))
+        refuse_foreign(out, (image.path for image in images))
+        # Before the images: a damaged file is found out before they are decoded.
+        known = known_words(file, _training_captions(images), lowercase) if file else None
+        images = _order(images, seed)
+        writer = SplitWriter(folder, rejected, workers, shard_bytes, len(images), progress)
         splits = {
-            split: writer.write(split, [item for item in pictures if item.split == split])
+            split: writer.write(split, [item for item in images if item.split == split])
             for split in SPLITS
         }
         counts = count_words(writer.training_captions, lowercase)
@@ -124,36 +124,36 @@ def prepare(
 
 
 def _drop_empty_captions(
-    pictures: Sequence[Picture], rejected: list[Rejected]
-) -> tuple[list[Picture], list[Rejected]]:
-    """Leaves out captions without a word, and pictures that are left without a caption."""
-    flags = iter(without_words([text for picture in pictures for text in picture.captions]))
-    kept: list[Picture] = []
+    images: Sequence[Image], rejected: list[Rejected]
+) -> tuple[list[Image], list[Rejected]]:
+    """Leaves out captions without a word, and images that are left without a caption."""
+    flags = iter(without_words([text for image in images for text in image.captions]))
+    kept: list[Image] = []
     rejected = list(rejected)
-    for picture in pictures:
-        captions = tuple(text for text in picture.captions if not next(flags))
-        dropped = len(picture.captions) - len(captions)
+    for image in images:
+        captions = tuple(text for text in image.captions if not next(flags))
+        dropped = len(image.captions) - len(captions)
         if captions:
-            rejected += [Rejected(str(picture.path), "empty caption")] * dropped
-            kept.append(replace(picture, captions=captions))
+            rejected += [Rejected(str(image.path), "empty caption")] * dropped
+            kept.append(replace(image, captions=captions))
         else:
-            rejected.append(Rejected(str(picture.path), "no caption but empty ones"))
+            rejected.append(Rejected(str(image.path), "no caption but empty ones"))
     return kept, rejected
 
 
-def _order(pictures: Sequence[Picture], seed: int) -> list[Picture]:
-    """Mixes the training pictures, so that sequential reads are mixed; the others stay."""
+def _order(images: Sequence[Image], seed: int) -> list[Image]:
+    """Mixes the training images, so that sequential reads are mixed; the others stay."""
 
-    def rank(picture: Picture) -> bytes:
-        if picture.split != "train":
+    def rank(image: Image) -> bytes:
+        if image.split != "train":
             return b""
-        return hashlib.sha256(f"{seed}\t{picture.image_id}".encode()).digest()
+        return hashlib.sha256(f"{seed}\t{image.image_id}".encode()).digest()
 
-    return sorted(pictures, key=rank)
+    return sorted(images, key=rank)
 
 
-def _training_captions(pictures: Sequence[Picture]) -> list[str]:
-    return [text for item in pictures if item.split == "train" for text in item.captions]
+def _training_captions(images: Sequence[Image]) -> list[str]:
+    return [text for item in images if item.split == "train" for text in item.captions]
 
 
 def _vocabulary(counts: Counter[str], known: set[str] | None, vectors: Path | None) -> list[str]:

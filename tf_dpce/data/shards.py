@@ -1,4 +1,4 @@
-"""TFRecord shards: one record a picture, with all its captions."""
+"""TFRecord shards: one record an image, with all its captions."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from pathlib import Path
 import tensorflow as tf
 
 from tf_dpce.data.manifest import ShardInfo
+from tf_dpce.datasets.pair import Image
 from tf_dpce.files import sha256_file
-from tf_dpce.sources.pair import Picture
 
 SHARD_BYTES = 100 * 2**20
 # TFRecord frames a record by its length (8 bytes), that length's checksum (4) and its own (4).
 _FRAME_BYTES = 16
 
 
-def encode_record(picture: Picture, contents: bytes, instance: int) -> bytes:
-    """Returns a picture as a serialised `tf.train.Example`, the same bytes every time.
+def encode_record(image: Image, contents: bytes, instance: int) -> bytes:
+    """Returns an image as a serialised `tf.train.Example`, the same bytes every time.
 
     Features: `image` (the file's bytes), `image_id`, `path` (bytes), `captions` (bytes, one or
     more), `instance` (int64).
     """
     features = {
         "image": _bytes_feature(contents),
-        "image_id": _bytes_feature(picture.image_id.encode()),
-        "path": _bytes_feature(os.fsencode(picture.path)),
-        "captions": _bytes_feature(*(caption.encode() for caption in picture.captions)),
+        "image_id": _bytes_feature(image.image_id.encode()),
+        "path": _bytes_feature(os.fsencode(image.path)),
+        "captions": _bytes_feature(*(caption.encode() for caption in image.captions)),
         "instance": tf.train.Feature(int64_list=tf.train.Int64List(value=[instance])),
     }
     example = tf.train.Example(features=tf.train.Features(feature=features))

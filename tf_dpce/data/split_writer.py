@@ -1,4 +1,4 @@
-"""Pictures of a split -> shards, leaving out what training could not decode."""
+"""Images of a split -> shards, leaving out what training could not decode."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import tensorflow as tf
 from tf_dpce.data.bitmap import is_bitmap, png_of_bitmap
 from tf_dpce.data.manifest import MAX_INSTANCES, SplitInfo
 from tf_dpce.data.shards import encode_record, write_shards
+from tf_dpce.datasets.pair import NO_FILE, Image, Rejected
+from tf_dpce.datasets.validate_images import audit
 from tf_dpce.errors import UserError
 from tf_dpce.preprocessing import status
-from tf_dpce.preprocessing.header import check
 from tf_dpce.preprocessing.image import decode
-from tf_dpce.sources.audit import audit
-from tf_dpce.sources.pair import NO_FILE, Picture, Rejected
+from tf_dpce.preprocessing.image_header import check
 
 
 @dataclass
@@ -26,15 +26,15 @@ class SplitWriter:
 
     Attributes:
         folder: where the shards go; no reader looks into it yet.
-        rejected: what was refused so far; unusable pictures are added.
+        rejected: what was refused so far; unusable images are added.
         workers: number of threads that decode.
         shard_bytes: a new shard is begun once one has this many bytes.
-        total: number of pictures of all splits.
-        progress: called with the pictures done and their total.
-        done: number of pictures seen so far.
-        bitmaps: number of BMP pictures kept so far, as PNG.
-        members: a line of split and picture for each that was kept.
-        training_captions: those of the pictures kept for training.
+        total: number of images of all splits.
+        progress: called with the images done and their total.
+        done: number of images seen so far.
+        bitmaps: number of BMP images kept so far, as PNG.
+        members: a line of split and image for each that was kept.
+        training_captions: those of the images kept for training.
     """
 
     folder: Path
@@ -48,60 +48,60 @@ class SplitWriter:
     members: list[str] = field(default_factory=list)
     training_captions: list[str] = field(default_factory=list)
 
-    def write(self, split: str, pictures: Sequence[Picture]) -> SplitInfo:
-        """Writes the shards of a split, in the order of `pictures`.
+    def write(self, split: str, images: Sequence[Image]) -> SplitInfo:
+        """Writes the shards of a split, in the order of `images`.
 
         Raises:
             UserError: none of them can be used, or they are of too many instances.
         """
-        kept: list[Picture] = []
+        kept: list[Image] = []
         instances: dict[str, int] = {}
-        records = self._records(pictures, kept, instances)
+        records = self._records(images, kept, instances)
         shards = write_shards(self.folder, split, records, self.shard_bytes)
         if not kept:
-            raise UserError(self._empty_split(split, len(pictures)))
-        captions = [caption for picture in kept for caption in picture.captions]
+            raise UserError(self._empty_split(split, len(images)))
+        captions = [caption for image in kept for caption in image.captions]
         if split == "train":
             self.training_captions = captions
-        self.members += [f"{split}\t{picture.image_id}" for picture in kept]
+        self.members += [f"{split}\t{image.image_id}" for image in kept]
         lone = _lone_instances(kept)
         return SplitInfo(len(kept), len(captions), len(instances), tuple(shards), lone)
 
     def _records(
-        self, pictures: Sequence[Picture], kept: list[Picture], instances: dict[str, int]
+        self, images: Sequence[Image], kept: list[Image], instances: dict[str, int]
     ) -> Iterator[bytes]:
-        for item in audit(pictures, storable, status.MAX_BYTES, self.workers):
+        for item in audit(images, storable, status.MAX_BYTES, self.workers):
             self.done += 1
             if self.progress:
                 self.progress(self.done, self.total)
             if item.reason:
-                self.rejected.append(Rejected(str(item.picture.path), item.reason))
+                self.rejected.append(Rejected(str(item.image.path), item.reason))
                 continue
-            kept.append(item.picture)
+            kept.append(item.image)
             self.bitmaps += item.rewritten
-            instance = instances.setdefault(item.picture.instance, len(instances))
+            instance = instances.setdefault(item.image.instance, len(instances))
             if instance >= MAX_INSTANCES:
                 raise UserError(f"there are more than {MAX_INSTANCES} instances: use fewer")
-            yield encode_record(item.picture, item.contents, instance)
+            yield encode_record(item.image, item.contents, instance)
 
-    def _empty_split(self, split: str, pictures: int) -> str:
-        if not pictures:
+    def _empty_split(self, split: str, images: int) -> str:
+        if not images:
             return (
-                f"no picture is in the split {split!r}: train, val and test each need one; look at "
+                f"no image is in the split {split!r}: train, val and test each need one; look at "
                 "the data set's splits, or give others as --split-file"
             )
         last = self.rejected[-1]
-        reasons = {item.reason for item in self.rejected[-pictures:]}
+        reasons = {item.reason for item in self.rejected[-images:]}
         wrong = "; --root or --images is probably wrong" if reasons == {NO_FILE} else ""
         return (
-            f"none of the {pictures} pictures of the split {split!r} can be used, "
+            f"none of the {images} images of the split {split!r} can be used, "
             f"the last of them {last.path}: {last.reason}{wrong}"
         )
 
 
-def _lone_instances(pictures: Sequence[Picture]) -> int:
-    """Counts instances with one picture, but for pictures that are instances of their own."""
-    shown = Counter(item.instance for item in pictures if item.instance != item.image_id)
+def _lone_instances(images: Sequence[Image]) -> int:
+    """Counts instances with one image, but for images that are instances of their own."""
+    shown = Counter(item.instance for item in images if item.instance != item.image_id)
     return sum(count == 1 for count in shown.values())
 
 

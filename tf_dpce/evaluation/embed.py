@@ -10,20 +10,20 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.errors import UserError
-from tf_dpce.model import DualPath
-from tf_dpce.towers.folding import folded, refold
-from tf_dpce.towers.trimming import trimming
+from tf_dpce.models.dual_path import DualPath
+from tf_dpce.models.fuse_batch_norm import folded, refold
+from tf_dpce.models.trimming import trimming
 
 Encode = Callable[[tf.Tensor], tf.Tensor]
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Vectors of pictures or sentences, and what they show.
+    """Vectors of images or sentences, and what they show.
 
     Attributes:
         vectors: float `[N, D]`, of unit length unless `hubs.discounted` made them.
-        instances: int64 `[N]`, the picture, or the person, of each vector.
+        instances: int64 `[N]`, the image, or the person, of each vector.
     """
 
     vectors: np.ndarray
@@ -40,9 +40,9 @@ class Encoders:
 
     Example:
         >>> encoders = Encoders(model)
-        >>> before = encoders.images(pictures, 100)
+        >>> before = encoders.images(images, 100)
         >>> model.fit(batches)
-        >>> after = encoders.images(pictures, 100)
+        >>> after = encoders.images(images, 100)
     """
 
     def __init__(self, model: DualPath) -> None:
@@ -57,16 +57,16 @@ class Encoders:
         count: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> Embedded:
-        """Embeds every picture of a dataset.
+        """Embeds every image of a dataset.
 
         Args:
             dataset: batches of dicts with `image`, float32 `[B, S, S, 3]`, and `instance`, int64
                 `[B]`.
-            count: N, the number of pictures that the dataset holds.
-            progress: called with (pictures done, N) after each batch.
+            count: N, the number of images that the dataset holds.
+            progress: called with (images done, N) after each batch.
 
         Raises:
-            UserError: the dataset held more or fewer pictures than `count`.
+            UserError: the dataset held more or fewer images than `count`.
         """
         refold(self._images, self._model.image_encoder)
         width = self._images.output_shape[-1]

@@ -1,4 +1,4 @@
-"""Pictures and captions of prepared data as a model sees them, by all the looks of its views."""
+"""Images and captions of prepared data as a model sees them, by all the looks of its views."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tf_dpce.config import ImageConfig
-from tf_dpce.data.pipeline import ALL, evaluation_captions, evaluation_images
+from tf_dpce.data.input_pipeline import ALL, evaluation_captions, evaluation_images
 from tf_dpce.evaluation.embed import Embedded, compiled, embed
-from tf_dpce.evaluation.views import Views, added, image_views, text_view
-from tf_dpce.model import DualPath
-from tf_dpce.preprocessing.text import CaptionEncoder
+from tf_dpce.evaluation.tta import Views, added, image_views, text_view
+from tf_dpce.models.dual_path import DualPath
+from tf_dpce.preprocessing.tokenizer import CaptionEncoder
 
 
 class SplitEncoder:
@@ -19,9 +19,9 @@ class SplitEncoder:
     Args:
         model: the model.
         caption_encoder: the one that the model was trained with.
-        image: the settings of pictures that it was trained with.
-        views: how pictures and sentences are looked at.
-        batch_size: B, of pictures and of sentences.
+        image: the settings of images that it was trained with.
+        views: how images and sentences are looked at.
+        batch_size: B, of images and of sentences.
 
     Raises:
         UserError: views that the model cannot take.
@@ -43,28 +43,28 @@ class SplitEncoder:
         self._eyes = {size: compiled(eye) for size, eye in eyes.items()}
         self._read = text_view(model.text_tower, views, batch_size)
 
-    def looks(self, pictures: int, captions: int) -> int:
-        """Returns how many looks it takes at so many pictures and captions."""
-        return len(self._eyes) * pictures + captions
+    def looks(self, images: int, captions: int) -> int:
+        """Returns how many looks it takes at so many images and captions."""
+        return len(self._eyes) * images + captions
 
     def embed(
         self,
         folder: Path,
         split: str,
-        pictures: int,
+        images: int,
         captions: int,
         report: Callable[[int], None],
         first: int = ALL,
     ) -> tuple[Embedded, Embedded]:
-        """Returns the pictures and the captions of a split, in the order of the shards.
+        """Returns the images and the captions of a split, in the order of the shards.
 
         Args:
             folder: of the prepared data.
             split: its name.
-            pictures: N, how many there are.
+            images: N, how many there are.
             captions: M, how many these have.
             report: called with the looks done after each batch.
-            first: how many pictures to take, where not all.
+            first: how many images to take, where not all.
 
         Raises:
             UserError: there are more or fewer than the manifest says.
@@ -72,10 +72,10 @@ class SplitEncoder:
         looks, rows = [], 1 if self._whole else self._rows
         for number, (size, eye) in enumerate(self._eyes.items()):
             pixels = evaluation_images(folder, split, size, rows, self._squash, self._whole, first)
-            told = _after(report, number * pictures)
-            looks.append(embed(eye, self._width, "image", pixels, pictures, told))
+            told = _after(report, number * images)
+            looks.append(embed(eye, self._width, "image", pixels, images, told))
         ids = evaluation_captions(folder, split, self._captions, self._rows, first)
-        told = _after(report, len(self._eyes) * pictures)
+        told = _after(report, len(self._eyes) * images)
         read = embed(self._read, self._width, "text", ids, captions, told)
         return added(looks, self._members), added([read], self._members)
 

@@ -19,15 +19,15 @@ def retrieval_metrics(
     image_ids: np.ndarray,
     text_ids: np.ndarray,
 ) -> dict[str, Any]:
-    """Scores retrieval of sentences by pictures and of pictures by sentences.
+    """Scores retrieval of sentences by images and of images by sentences.
 
-    A hit is an equal id: the picture's, or the person's where several pictures show one person.
+    A hit is an equal id: the image's, or the person's where several images show one person.
     The rank of a query is that of its best hit among all items of the other kind, by falling
     inner product. A wrong item with an equal score ranks before the right one, so that a model
     whose vectors all collapsed into one scores 0.
 
-    With two pictures and four sentences, `text_ids = [0, 0, 1, 1]` says that the first two
-    sentences describe the first picture.
+    With two images and four sentences, `text_ids = [0, 0, 1, 1]` says that the first two
+    sentences describe the first image.
 
     Args:
         image_embeddings: float `[N, D]`, of unit length for cosine similarity.
@@ -53,8 +53,8 @@ def retrieval_metrics(
     images, texts, image_keys, text_keys = _checked(
         image_embeddings, text_embeddings, image_ids, text_ids
     )
-    _check_answerable("pictures have no sentence", image_keys, text_keys)
-    _check_answerable("sentences have no picture", text_keys, image_keys)
+    _check_answerable("images have no sentence", image_keys, text_keys)
+    _check_answerable("sentences have no image", text_keys, image_keys)
     directions = {
         "image_to_text": _summary(best_ranks(images, texts, image_keys, text_keys)),
         "text_to_image": _summary(best_ranks(texts, images, text_keys, image_keys)),
@@ -68,9 +68,9 @@ def identity_metrics(
     image_ids: np.ndarray,
     text_ids: np.ndarray,
 ) -> dict[str, Any]:
-    """Scores retrieval of all pictures of a person by a sentence.
+    """Scores retrieval of all images of a person by a sentence.
 
-    Hits and equal scores are those of `retrieval_metrics`, arguments and errors too; but a picture
+    Hits and equal scores are those of `retrieval_metrics`, arguments and errors too; but an image
     without a sentence is one more that is wrong.
 
     Returns:
@@ -90,7 +90,7 @@ def identity_metrics(
     images, texts, image_keys, text_keys = _checked(
         image_embeddings, text_embeddings, image_ids, text_ids
     )
-    _check_answerable("sentences have no picture", text_keys, image_keys)
+    _check_answerable("sentences have no image", text_keys, image_keys)
     ranks = hit_ranks(texts, images, text_keys, image_keys)
     direction = {
         **_summary(ranks.best),
@@ -126,7 +126,7 @@ def _rsum(*directions: Mapping[str, float]) -> float:
 def _checked(
     images: np.ndarray, texts: np.ndarray, image_ids: np.ndarray, text_ids: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns pictures, sentences and their ids as small integers, once all belong together."""
+    """Returns images, sentences and their ids as small integers, once all belong together."""
     images, texts = np.asarray(images), np.asarray(texts)
     image_ids, text_ids = np.asarray(image_ids), np.asarray(text_ids)
     _check_shapes(images, texts, image_ids, text_ids)
@@ -147,7 +147,7 @@ def _check_shapes(
     if image_ids.shape != images.shape[:1] or text_ids.shape != texts.shape[:1]:
         raise ValueError(f"There is one id for each embedding. {received}")
     if not len(images) or not len(texts):
-        raise ValueError(f"There is at least one picture and one sentence. {received}")
+        raise ValueError(f"There is at least one image and one sentence. {received}")
 
 
 def _check_finite(vectors: np.ndarray, name: str) -> None:

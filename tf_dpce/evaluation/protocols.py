@@ -13,16 +13,16 @@ import numpy as np
 from tf_dpce.config import ImageConfig
 from tf_dpce.data.manifest import Manifest, SplitInfo
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.captions import count_captions
 from tf_dpce.evaluation.embed import Embedded
 from tf_dpce.evaluation.encoding import SplitEncoder
-from tf_dpce.evaluation.hubs import discounted
 from tf_dpce.evaluation.metrics import identity_metrics, mean_metrics, retrieval_metrics
-from tf_dpce.evaluation.views import PLAIN, Views
-from tf_dpce.model import DualPath
-from tf_dpce.preprocessing.text import CaptionEncoder
+from tf_dpce.evaluation.querybank import discounted
+from tf_dpce.evaluation.tta import PLAIN, Views
+from tf_dpce.evaluation.vocabulary_coverage import count_captions
+from tf_dpce.models.dual_path import DualPath
+from tf_dpce.preprocessing.tokenizer import CaptionEncoder
 
-# Pictures of a bank, with all their captions; more tell no more (docs/experiments.md).
+# Images of a bank, with all their captions; more tell no more (docs/experiments.md).
 BANK = 1_000
 
 
@@ -31,52 +31,60 @@ class Protocol:
     """What of a split is compared with what.
 
     Attributes:
-        measure: the metrics of vectors of pictures and sentences and their ids, in the manner of
+        measure: the metrics of vectors of images and sentences and their ids, in the manner of
             `retrieval_metrics`.
-        pictures: how many the split has to hold, no more and no fewer; None takes any number.
-        captions: how many of each picture count, the first ones; None takes all.
-        folds: into how many blocks the pictures are cut, in their order. Each is scored by itself,
+        images: how many the split has to hold, no more and no fewer; None takes any number.
+        captions: how many of each image count, the first ones; None takes all.
+        folds: into how many blocks the images are cut, in their order. Each is scored by itself,
             with its own captions, and every metric is the mean over them.
     """
 
     measure: Callable[..., dict[str, Any]]
-    pictures: int | None = None
+    images: int | None = None
     captions: int | None = None
     folds: int = 1
 
-    def score(self, images: Embedded, texts: Embedded, pictures: np.ndarray) -> dict[str, Any]:
+    def score(self, images: Embedded, texts: Embedded, owners: np.ndarray) -> dict[str, Any]:
         """Scores a split.
 
         Args:
-            images: N pictures, in their order.
-            texts: M captions, picture by picture.
-            pictures: int `[M]`, the place of each caption's picture. Their instances do not tell
-                it: several pictures may show one person.
+            images: N images, in their order.
+            texts: M captions, image by image.
+            owners: int `[M]`, the position of each caption's image. Instances cannot replace it:
+                several images may show one person.
 
         Returns:
-            What `measure` does, and `captions`, the number of those that counted.
+            What `measure` returns, and `captions`, the number of captions that counted.
         """
         if self.captions is not None:
-            kept = np.arange(len(pictures)) - np.searchsorted(pictures, pictures) < self.captions
-            texts, pictures = Embedded(texts.vectors[kept], texts.instances[kept]), pictures[kept]
+            counted = np.arange(len(owners)) - np.searchsorted(owners, owners) < self.captions
+            texts, owners = (
+                Embedded(texts.vectors[counted], texts.instances[counted]),
+                owners[counted],
+            )
         borders = np.linspace(0, len(images.vectors), self.folds + 1).astype(int)
         results = []
         for start, stop in itertools.pairwise(borders):
-            own = slice(*np.searchsorted(pictures, [start, stop]))
-            vectors = images.vectors[start:stop], texts.vectors[own]
-            instances = images.instances[start:stop], texts.instances[own]
-            results.append(self.measure(*vectors, *instances))
-        return {**mean_metrics(results), "captions": len(pictures)}
+            own = slice(*np.searchsorted(owners, [start, stop]))
+            results.append(
+                self.measure(
+                    images.vectors[start:stop],
+                    texts.vectors[own],
+                    images.instances[start:stop],
+                    texts.instances[own],
+                )
+            )
+        return {**mean_metrics(results), "captions": len(owners)}
 
 
 PROTOCOLS = {
     # As for Flickr8k and Flickr30k, and as the paper's MSCOCO 5K.
     "all": Protocol(retrieval_metrics),
     # As the paper's MSCOCO 1K.
-    "coco1k": Protocol(retrieval_metrics, pictures=5_000, folds=5),
+    "coco1k": Protocol(retrieval_metrics, images=5_000, folds=5),
     # As MSCOCO 5K in Karpathy's split.
-    "coco5k": Protocol(retrieval_metrics, pictures=5_000, captions=5),
-    # A sentence looks for every picture of a person.
+    "coco5k": Protocol(retrieval_metrics, images=5_000, captions=5),
+    # A sentence looks for every image of a person.
     "cuhk_pedes": Protocol(identity_metrics),
 }
 
@@ -122,18 +130,18 @@ def evaluate_split(
     Args:
         model: the model to score.
         caption_encoder: the one that the model was trained with.
-        image: the settings of pictures that it was trained with.
+        image: the settings of images that it was trained with.
         folder: of the prepared data.
         split: "train", "val" or "test".
         protocol: a name in `PROTOCOLS`.
-        batch_size: B, of pictures and of sentences.
-        progress: called with (looks at pictures and sentences done, all of them) after each
+        batch_size: B, of images and of sentences.
+        progress: called with (looks at images and sentences done, all of them) after each
             batch.
-        views: how pictures and sentences are looked at, and the bank that hubs are told by.
+        views: how images and sentences are looked at, and the bank that hubs are told by.
 
     Returns:
         What `retrieval_metrics` or `identity_metrics` returns, averaged over the folds of the
-        protocol; `pictures` and `captions`, how many were scored; and of all captions of the
+        protocol; `images` and `captions`, how many were scored; and of all captions of the
         split, `vocabulary`, how much of them the model knows, as in `CaptionCounts.coverage`, and
         `cut_off`: the model's places, the captions that have more known words, and these words.
 
@@ -144,21 +152,21 @@ def evaluate_split(
     chosen = protocol_named(protocol)
     info = split_named(folder, split)
     counts = count_captions(folder, split, caption_encoder)
-    _check_takes(protocol, folder, split, counts.per_picture)
+    _check_takes(protocol, folder, split, counts.per_image)
     bank = _bank(folder, split, caption_encoder, views)
     encoder = SplitEncoder(model, caption_encoder, image, views, batch_size)
-    own, lent = encoder.looks(info.pictures, info.captions), encoder.looks(*bank)
+    own, lent = encoder.looks(info.images, info.captions), encoder.looks(*bank)
 
     def report(before: int) -> Callable[[int], None]:
         return lambda done: progress and progress(before + done, own + lent)
 
-    images, texts = encoder.embed(folder, split, info.pictures, info.captions, report(0))
+    images, texts = encoder.embed(folder, split, info.images, info.captions, report(0))
     if views.bank:
         lenders = encoder.embed(folder, views.bank, *bank, report(own), bank[0])
         images, texts = _discounted(images, texts, *lenders)
     return {
-        **chosen.score(images, texts, counts.pictures),
-        "pictures": info.pictures,
+        **chosen.score(images, texts, counts.images),
+        "images": info.images,
         "vocabulary": counts.coverage(),
         "cut_off": {
             "places": caption_encoder.max_length,
@@ -171,7 +179,7 @@ def evaluate_split(
 def _bank(
     folder: Path, split: str, caption_encoder: CaptionEncoder, views: Views
 ) -> tuple[int, int]:
-    """Returns how many pictures the bank of `views` has, the first of its split, and captions.
+    """Returns how many images the bank of `views` has, the first of its split, and captions.
 
     Raises:
         UserError: it is the split that is scored, or one that does not exist or is empty.
@@ -183,9 +191,9 @@ def _bank(
             f"--bank {split} is the split that is scored, whose own queries nobody knows before "
             "they are put: give another one, such as train"
         )
-    pictures = min(BANK, split_named(folder, views.bank).pictures)
-    counts = count_captions(folder, views.bank, caption_encoder, pictures)
-    return pictures, int(counts.per_picture.sum())
+    images = min(BANK, split_named(folder, views.bank).images)
+    counts = count_captions(folder, views.bank, caption_encoder, images)
+    return images, int(counts.per_image.sum())
 
 
 def _discounted(
@@ -195,21 +203,21 @@ def _discounted(
     return Embedded(vectors[0], images.instances), Embedded(vectors[1], texts.instances)
 
 
-def _check_takes(protocol: str, folder: Path, split: str, per_picture: np.ndarray) -> None:
+def _check_takes(protocol: str, folder: Path, split: str, per_image: np.ndarray) -> None:
     """Makes sure that nothing of a split would be missing or left out unsaid.
 
     Raises:
-        UserError: it has another number of pictures than the protocol takes, or too few captions.
+        UserError: it has another number of images than the protocol takes, or too few captions.
     """
-    takes, has = PROTOCOLS[protocol], len(per_picture)
-    if takes.pictures not in (None, has):
+    takes, has = PROTOCOLS[protocol], len(per_image)
+    if takes.images not in (None, has):
         raise UserError(
-            f"{folder} holds {has:,} pictures in its split {split}, and {protocol} is defined on "
-            f"exactly {takes.pictures:,}: prepare these, or use the protocol all"
+            f"{folder} holds {has:,} images in its split {split}, and {protocol} is defined on "
+            f"exactly {takes.images:,}: prepare these, or use the protocol all"
         )
-    short = int(np.sum(per_picture < (takes.captions or 0)))
+    short = int(np.sum(per_image < (takes.captions or 0)))
     if short:
         raise UserError(
-            f"{short:,} of the {has:,} pictures of {folder}, split {split}, have fewer than the "
+            f"{short:,} of the {has:,} images of {folder}, split {split}, have fewer than the "
             f"{takes.captions} captions that {protocol} takes of each: use the protocol all"
         )

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.views import PLAIN, Views
+from tf_dpce.evaluation.tta import PLAIN, Views
 from tf_dpce.files import read_json, write_json
 
 _TITLES = {"image_to_text": "image to text", "text_to_image": "text to image"}

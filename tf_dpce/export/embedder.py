@@ -1,4 +1,4 @@
-"""Pictures and sentences in, vectors out: what a model in this process and one far off share."""
+"""Images and sentences in, vectors out: what a model in this process and one far off share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Answer = tuple[np.ndarray, np.ndarray]
 
 
 class Embedder(ABC):
-    """Embeds pictures and sentences in batches.
+    """Embeds images and sentences in batches.
 
     Args:
         batch_items: the most items of a batch.
@@ -44,7 +44,7 @@ class Embedder(ABC):
         """Returns vectors `[B, D]` and statuses `[B]` of B byte strings, by an endpoint's name."""
 
     def encode_images(self, items: Sequence[str | Path | bytes]) -> np.ndarray:
-        """Embeds pictures.
+        """Embeds images.
 
         Args:
             items: N files, or the bytes of JPEG or PNG files.
@@ -53,10 +53,10 @@ class Embedder(ABC):
             Float32 `[N, D]`, of unit length.
 
         Raises:
-            UserError: a file that cannot be read, or is no picture.
+            UserError: a file that cannot be read, or is no image.
         """
         vectors, codes = self.images(items)
-        _refuse(codes, lambda row: _name_picture(items[row], row))
+        _refuse(codes, lambda row: _name_image(items[row], row))
         return vectors
 
     def encode_texts(self, sentences: Sequence[str]) -> np.ndarray:
@@ -76,7 +76,7 @@ class Embedder(ABC):
         return vectors
 
     def images(self, items: Sequence[str | Path | bytes]) -> Answer:
-        """Embeds pictures, and says which could not be.
+        """Embeds images, and says which could not be.
 
         Args:
             items: N files, or the bytes of JPEG or PNG files.
@@ -147,8 +147,8 @@ def _content(item: str | Path | bytes) -> bytes:
         raise UserError(f"{item} cannot be read: {error.strerror}") from None
 
 
-def _name_picture(item: str | Path | bytes, row: int) -> str:
-    return f"picture {row + 1}" if isinstance(item, bytes) else str(item)
+def _name_image(item: str | Path | bytes, row: int) -> str:
+    return f"image {row + 1}" if isinstance(item, bytes) else str(item)
 
 
 def _refuse(codes: np.ndarray, name: Callable[[int], str]) -> None:

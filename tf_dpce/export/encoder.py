@@ -14,7 +14,7 @@ from tf_dpce.export.answering import one_line
 from tf_dpce.export.embedder import Answer, Embedder
 from tf_dpce.export.signatures import Signatures, input_signature
 from tf_dpce.export.versions import find_version
-from tf_dpce.training.run import CONFIG_FILE, Run, load_run
+from tf_dpce.training.run_folder import CONFIG_FILE, Run, load_run
 
 _BATCH = 64
 # TensorFlow's own, and what its bindings make of some of them: a file cut short is an IndexError.
@@ -24,10 +24,10 @@ Endpoint = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
 class Encoder(Embedder):
-    """Embeds pictures and sentences in this process.
+    """Embeds images and sentences in this process.
 
     Args:
-        encode_image: the endpoint for pictures, of an export or of `Signatures`.
+        encode_image: the endpoint for images, of an export or of `Signatures`.
         encode_text: the endpoint for sentences.
         owner: what must live as long as the endpoints, which hold their variables by weak
             references only.
@@ -53,7 +53,7 @@ class Encoder(Embedder):
 
 
 def load(path: str | Path, checkpoint: str = "best") -> Encoder:
-    """Loads a model, to embed pictures and sentences.
+    """Loads a model, to embed images and sentences.
 
     Args:
         path: the folder of a run, of an exported version (NAME/INTEGER), or of an exported

@@ -8,10 +8,10 @@ from typing import Any
 
 from tf_dpce.evaluation.report import metrics_rows, short_digest
 from tf_dpce.files import sha256_lines
-from tf_dpce.model import DualPath
+from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing import status
-from tf_dpce.preprocessing.header import DEFAULT_LIMITS
-from tf_dpce.preprocessing.text import CaptionEncoder
+from tf_dpce.preprocessing.image_header import DEFAULT_LIMITS
+from tf_dpce.preprocessing.tokenizer import CaptionEncoder
 
 
 def model_card(
@@ -32,12 +32,12 @@ def model_card(
         origin: what is known of data, seed and settings.
         metrics: by a name of the measurement, what `evaluate_split` returned, and the digest of
             the split that it was measured on, under `split_digest`.
-        squash: whether pictures are squashed to squares.
-        limits: of pictures.
+        squash: whether images are squashed to squares.
+        limits: of images.
     """
     sections = [
         f"# {name}",
-        "Embeds pictures and sentences as unit vectors of one space, so that a picture and what "
+        "Embeds images and sentences as unit vectors of one space, so that an image and what "
         "describes it have a large inner product (Dual-Path Convolutional Image-Text Embeddings "
         "with Instance Loss, Zheng et al., 2020).",
         "## Model",
@@ -58,7 +58,7 @@ def model_card(
 def _model_rows(model: DualPath, caption_encoder: CaptionEncoder) -> Iterable[tuple[str, object]]:
     size = model.image_encoder.input_shape[1]
     yield "embedding", f"{model.image_encoder.output_shape[-1]} numbers"
-    yield "picture", f"{size} x {size} pixels"
+    yield "image", f"{size} x {size} pixels"
     yield "parameters of the image tower", f"{model.image_tower.count_params():,}"
     yield "parameters of the text tower", f"{model.text_tower.count_params():,}"
     yield "sentence", f"{caption_encoder.max_length} known words at most"
@@ -76,11 +76,11 @@ def _results(metrics: Mapping[str, Any]) -> str:
 
 def _endpoints(model: DualPath, caption_encoder: CaptionEncoder, squash: bool) -> str:
     size, width = model.image_encoder.input_shape[1], model.image_encoder.output_shape[-1]
-    part = "All of the picture is squashed" if squash else "The largest centred square is resized"
+    part = "All of the image is squashed" if squash else "The largest centred square is resized"
     case = "lower-cased, then " if caption_encoder.lowercase else ""
     return (
         f"`encode_image` takes `image`, strings `[B]`: JPEG or PNG bytes. "
-        f"{part} to {size} x {size} pixels (bicubic, antialiased). Grey pictures are "
+        f"{part} to {size} x {size} pixels (bicubic, antialiased). Grey images are "
         "repeated over three channels, CMYK is converted, alpha is dropped, 16 bits become 8, and "
         "an animated PNG gives its first frame.\n\n"
         f"`encode_text` takes `text`, strings `[B]`: UTF-8 sentences, which are {case}split at "
@@ -92,7 +92,7 @@ def _endpoints(model: DualPath, caption_encoder: CaptionEncoder, squash: bool) -
 
 def _limits(caption_encoder: CaptionEncoder, limits: status.Limits) -> str:
     return (
-        f"- Files up to {limits.max_bytes:,} bytes, pictures up to {limits.max_pixels:,} pixels, "
+        f"- Files up to {limits.max_bytes:,} bytes, images up to {limits.max_pixels:,} pixels, "
         f"sentences up to {status.MAX_SENTENCE_BYTES:,} bytes.\n"
         f"- Words of a sentence beyond the {caption_encoder.max_length}th known one are ignored.\n"
         "- A JPEG with damaged bytes often decodes, to other pixels: no status tells that.\n"

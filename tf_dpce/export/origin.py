@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tf_dpce.evaluation.views import PLAIN, Views
+from tf_dpce.evaluation.tta import PLAIN, Views
 from tf_dpce.files import read_json, sha256_file
-from tf_dpce.training.run import Run
+from tf_dpce.training.run_folder import Run
 
 
 def run_origin(run: Run, checkpoint: str, views: Views = PLAIN) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def run_origin(run: Run, checkpoint: str, views: Views = PLAIN) -> dict[str, Any
         "checkpoint": checkpoint,
         "image tower": f"{config.image.backbone}, weights {_name(config.weights)}",
         "trained on": f"{config.image.input_size} x {config.image.input_size} pixels",
-        "pictures are seen": "from both sides" if views.flip else "from one side",
+        "images are seen": "from both sides" if views.flip else "from one side",
         "weights are kept": "in float16" if views.float16 else "in float32",
         "text tower": f"{config.text.tower}, blocks {list(config.text.blocks)}",
         "word vectors": _name(config.vectors or "from random"),

@@ -16,10 +16,10 @@ from tf_dpce.export.seal import write_seal
 from tf_dpce.export.signatures import Signatures, input_signature
 from tf_dpce.export.verify import verify_version
 from tf_dpce.export.versions import check_name, publish_version
-from tf_dpce.model import DualPath
+from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing import status
-from tf_dpce.preprocessing.header import DEFAULT_LIMITS
-from tf_dpce.preprocessing.text import CaptionEncoder
+from tf_dpce.preprocessing.image_header import DEFAULT_LIMITS
+from tf_dpce.preprocessing.tokenizer import CaptionEncoder
 
 CARD = "model_card.md"
 
@@ -53,8 +53,8 @@ def export_model(
         metrics: what the card shall say of results: by a name of the measurement, what
             `evaluate_split` returned.
         progress: called with (steps done, steps in all).
-        squash: whether pictures are squashed to squares, as the model was trained.
-        limits: of pictures; what is beyond gets a status, and is not decoded.
+        squash: whether images are squashed to squares, as the model was trained.
+        limits: of images; what is beyond gets a status, and is not decoded.
 
     Returns:
         The folder of the version.

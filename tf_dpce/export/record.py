@@ -12,15 +12,15 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.export.examples import Examples
-from tf_dpce.model import DualPath
+from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing import status
-from tf_dpce.preprocessing.header import DEFAULT_LIMITS, check
 from tf_dpce.preprocessing.image import evaluation_pixels
-from tf_dpce.preprocessing.text import CaptionEncoder
+from tf_dpce.preprocessing.image_header import DEFAULT_LIMITS, check
+from tf_dpce.preprocessing.tokenizer import CaptionEncoder
 
 
-def example_pictures() -> list[bytes]:
-    """Draws pictures of every kind that is accepted, and some that are not."""
+def example_images() -> list[bytes]:
+    """Draws images of every kind that is accepted, and some that are not."""
     colour, grey = _waves(3), _waves(1)
     alpha, deep = _waves(4), _waves(3).astype(np.uint16) * 257
     jpeg, png = tf.io.encode_jpeg(colour).numpy(), tf.io.encode_png(colour).numpy()
@@ -28,7 +28,7 @@ def example_pictures() -> list[bytes]:
     accepted += [tf.io.encode_png(pixels).numpy() for pixels in (grey, alpha, deep, colour[:1, :1])]
     # The declared sides of a PNG stand in its bytes 16 to 23.
     vast = png[:16] + b"\x7f\xff\xff\xff" * 2 + png[24:]
-    refused = [b"", b"no picture", b"GIF89a" + bytes(20), vast, png[:20], jpeg[:-200], jpeg[:4]]
+    refused = [b"", b"no image", b"GIF89a" + bytes(20), vast, png[:20], jpeg[:-200], jpeg[:4]]
     return [jpeg, png, jpeg + b"trailing", *accepted, *refused]
 
 
@@ -65,20 +65,20 @@ def record_examples(
     Args:
         model: the trained model.
         caption_encoder: the one that it was trained with.
-        squash: whether pictures are squashed to squares, as it was trained.
-        limits: of pictures.
+        squash: whether images are squashed to squares, as it was trained.
+        limits: of images.
     """
     # On the CPU, where they are verified: a GPU rounds its products to fewer digits.
     with tf.device("CPU:0"):
         return {
-            "encode_image": _record_pictures(model, example_pictures(), squash, limits),
+            "encode_image": _record_images(model, example_images(), squash, limits),
             "encode_text": _record_sentences(
                 model, caption_encoder, example_sentences(caption_encoder.words)
             ),
         }
 
 
-def _record_pictures(
+def _record_images(
     model: DualPath, contents: Sequence[bytes], squash: bool, limits: status.Limits
 ) -> Examples:
     encoder = model.image_encoder
@@ -91,7 +91,7 @@ def _record_pictures(
 def _evaluated(
     content: bytes, size: int, squash: bool, limits: status.Limits
 ) -> tuple[int, tf.Tensor | None]:
-    """Returns the status of a picture, and its pixels where that is `OK`."""
+    """Returns the status of an image, and its pixels where that is `OK`."""
     rows = tf.data.Dataset.from_tensors(content)
     try:
         code = int(rows.map(lambda c: check(c, limits)).get_single_element())

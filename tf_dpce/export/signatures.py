@@ -8,17 +8,17 @@ import keras
 import tensorflow as tf
 
 from tf_dpce.export import ENDPOINTS
-from tf_dpce.model import DualPath
+from tf_dpce.models.dual_path import DualPath
+from tf_dpce.models.fuse_batch_norm import folded
+from tf_dpce.models.trimming import trimming
 from tf_dpce.preprocessing import status
-from tf_dpce.preprocessing.header import DEFAULT_LIMITS, check
 from tf_dpce.preprocessing.image import evaluation_pixels
-from tf_dpce.preprocessing.text import CaptionEncoder
-from tf_dpce.towers.folding import folded
-from tf_dpce.towers.trimming import trimming
+from tf_dpce.preprocessing.image_header import DEFAULT_LIMITS, check
+from tf_dpce.preprocessing.tokenizer import CaptionEncoder
 
-# Pictures of one request that are decoded at a time. Each may take half a gigabyte, if it is as
-# large as `status.MAX_PIXELS` allows (tests/export/test_largest.py).
-_PARALLEL_PICTURES = 4
+# Images of one request that are decoded at a time. Each may take half a gigabyte, if it is as
+# large as `status.MAX_PIXELS` allows (tests/unit/export/test_largest.py).
+_PARALLEL_IMAGES = 4
 _WHITE = r"[\s\p{Z}]*"
 
 
@@ -31,8 +31,8 @@ class Signatures:
     Args:
         model: the trained model.
         caption_encoder: the one that it was trained with.
-        squash: whether pictures are squashed to squares, as it was trained.
-        limits: of pictures.
+        squash: whether images are squashed to squares, as it was trained.
+        limits: of images.
 
     Example:
         >>> signatures = Signatures(model, CaptionEncoder(words, 32, lowercase=True))
@@ -56,9 +56,9 @@ class Signatures:
         self._limits = limits
 
     def encode_image(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Embeds pictures, JPEG or PNG bytes `[B]`."""
+        """Embeds images, JPEG or PNG bytes `[B]`."""
         with _on_host():
-            pixels, codes = decode_pictures(image, self._image_size, self._squash, self._limits)
+            pixels, codes = decode_images(image, self._image_size, self._squash, self._limits)
         return _answer(self._image_encoder, pixels, codes)
 
     def encode_text(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -76,19 +76,19 @@ def input_signature(endpoint: str) -> list[tf.TensorSpec]:
     return [tf.TensorSpec([None], tf.string, name=ENDPOINTS[endpoint])]
 
 
-def decode_pictures(
+def decode_images(
     contents: tf.Tensor,
     size: int,
     squash: bool = False,
     limits: status.Limits = DEFAULT_LIMITS,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes pictures so that what cannot be decoded costs its own row alone.
+    """Decodes images so that what cannot be decoded costs its own row alone.
 
     Args:
         contents: strings `[B]`, JPEG or PNG bytes; B may be 0.
         size: S, the side of the pixels that the model takes.
-        squash: whether pictures are squashed to squares, not cut.
-        limits: of pictures.
+        squash: whether images are squashed to squares, not cut.
+        limits: of images.
 
     Returns:
         Pixels float32 `[B, S, S, 3]`, black where the status int32 `[B]` is not `OK`.
@@ -106,7 +106,7 @@ def decode_pictures(
     # judged by its length alone and so always survives; it is cut off at the end.
     count = tf.size(contents) + 1
     rows = tf.data.Dataset.from_tensor_slices((tf.range(count), tf.concat([contents, [""]], 0)))
-    decoded = rows.map(decode, num_parallel_calls=_PARALLEL_PICTURES).ignore_errors()
+    decoded = rows.map(decode, num_parallel_calls=_PARALLEL_IMAGES).ignore_errors()
     survivors, codes, pixels = decoded.batch(tf.cast(count, tf.int64)).get_single_element()
     places = survivors[:, tf.newaxis]
     lost = tf.fill([count], status.UNDECODABLE)

@@ -1,4 +1,4 @@
-"""The instance loss: every picture with its captions is a class of its own (paper section 4)."""
+"""The instance loss: every image with its captions is a class of its own (paper section 4)."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ def ranking_loss(
     Args:
         image: x, unit vectors `[B, D]`.
         text: y, unit vectors `[B, D]`.
-        image_negative: a wrong picture for each text, unit vectors `[B, D]`.
-        text_negative: a wrong text for each picture, unit vectors `[B, D]`.
+        image_negative: a wrong image for each text, unit vectors `[B, D]`.
+        text_negative: a wrong text for each image, unit vectors `[B, D]`.
         margin: the gap to reach.
 
     Returns:
@@ -40,7 +40,7 @@ def ranking_loss(
 def batch_ranking_loss(
     instance_ids: Any, image: Any, text: Any, margin: float = 1.0, gather: Gather = alone
 ) -> Any:
-    """`ranking_loss` against the hardest picture and text of the global batch.
+    """`ranking_loss` against the hardest image and text of the global batch.
 
     Rows of the same instance are never negatives of one another; a row without any negative
     costs nothing.
@@ -64,13 +64,13 @@ def batch_ranking_loss(
 
 @keras.saving.register_keras_serializable("tf_dpce")
 class RankingLoss(keras.losses.Loss):
-    """The ranking loss for `compile`, over `pair` `[B, 2, D]` (picture first).
+    """The ranking loss for `compile`, over `pair` `[B, 2, D]` (image first).
 
     With `negatives="batch"`, `y_true` is instance ids `[B]`, and each row meets the hardest
-    picture and text of another instance.
+    image and text of another instance.
 
     With `negatives="given"` (the recipe), `y_true` is `[B, 2]`: instance id and role. Role `2k`
-    is the anchor pair k, role `2k + 1` its negative; a negative lends its picture and its text
+    is the anchor pair k, role `2k + 1` its negative; a negative lends its image and its text
     to its anchor and costs nothing itself, so that the mean over the batch is the authors' sum
     over anchors divided by the full batch. Being a field of the batch, roles survive slicing
     over replicas as long as an anchor and its negative stay together. An anchor without a

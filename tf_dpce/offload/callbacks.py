@@ -11,14 +11,14 @@ import keras
 
 from tf_dpce.config import StageConfig
 from tf_dpce.files import sha256_file
-from tf_dpce.model import DualPath
+from tf_dpce.models.dual_path import DualPath
 from tf_dpce.offload.batches import Epochs, Pairs
 from tf_dpce.offload.bundle import Bundle, Say, save_weights
 from tf_dpce.training.assembly import stage_losses
-from tf_dpce.training.averages import averaged
 from tf_dpce.training.callbacks import SoleLoss, Validation
+from tf_dpce.training.diagnostics import Watch
+from tf_dpce.training.ema import averaged
 from tf_dpce.training.history import History
-from tf_dpce.training.watch import Watch
 
 
 class Speed(keras.callbacks.Callback):

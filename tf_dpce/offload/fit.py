@@ -13,7 +13,7 @@ import numpy as np
 
 from tf_dpce.config import Config, StageConfig
 from tf_dpce.files import remove_stale, sole_writer, write_json
-from tf_dpce.model import DualPath
+from tf_dpce.models.dual_path import DualPath
 from tf_dpce.offload.batches import Pairs
 from tf_dpce.offload.bundle import (
     FITTED_FILE,

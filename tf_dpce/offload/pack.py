@@ -11,13 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.config import Config, to_dict
-from tf_dpce.data.damage import told_of_damage
-from tf_dpce.data.lengths import tell_cut_captions
+from tf_dpce.data.caption_lengths import tell_cut_captions
+from tf_dpce.data.checksums import told_of_damage
+from tf_dpce.data.input_pipeline import parse_record, records
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
-from tf_dpce.data.pipeline import parse_record, records
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_folder, remove_stale, sha256_file, write_json
-from tf_dpce.model import DualPath
+from tf_dpce.models.dual_path import DualPath
 from tf_dpce.offload.bundle import (
     CONFIG_FILE,
     FORMAT,
@@ -28,17 +28,17 @@ from tf_dpce.offload.bundle import (
     save_weights,
     told_of_writing,
 )
-from tf_dpce.preprocessing.header import declared_shape
 from tf_dpce.preprocessing.image import evaluation_pixels
-from tf_dpce.preprocessing.text import CaptionEncoder
+from tf_dpce.preprocessing.image_header import declared_shape
+from tf_dpce.preprocessing.tokenizer import CaptionEncoder
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.archive import write_arrays
 from tf_dpce.training.assembly import mark_trained
 from tf_dpce.training.build import caption_encoder, starting_model, with_absolute_paths
-from tf_dpce.training.captions import encode_captions, tell_unknown_words
+from tf_dpce.training.caption_table import encode_captions, tell_unknown_words
 from tf_dpce.training.checks import check_stages, check_vocabulary
 from tf_dpce.training.features import Bar, silent_bar
-from tf_dpce.training.run import provenance
+from tf_dpce.training.run_folder import provenance
 
 # Side of the pictures that crops are cut from, over that of the network's. The smallest crop has
 # 0.6 of a side, so that most are not enlarged.

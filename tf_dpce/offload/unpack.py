@@ -13,7 +13,7 @@ from tf_dpce.offload.bundle import Bundle, load_weights, told_of_writing
 from tf_dpce.offload.fit import bare_model
 from tf_dpce.training.checkpoint import Progress, checkpoint_path, save_checkpoint
 from tf_dpce.training.history import HISTORY_FILE
-from tf_dpce.training.run import CONFIG_FILE, run_digest
+from tf_dpce.training.run_folder import CONFIG_FILE, run_digest
 
 
 def unpack(bundle: Bundle, run: Path) -> None:

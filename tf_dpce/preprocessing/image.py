@@ -7,12 +7,12 @@ from functools import partial
 
 import tensorflow as tf
 
-from tf_dpce.preprocessing.header import is_jpeg
+from tf_dpce.preprocessing.image_header import is_jpeg
 from tf_dpce.preprocessing.plain import MAX_LOG_ASPECT, MIN_SIDE_SCALE_SQUARED
 
-# Of a whole picture, long side by short side: no banner may fill the memory.
+# Of a whole image, long side by short side: no banner may fill the memory.
 _MAX_WHOLE_ASPECT = 4
-# Of a picture to be squashed. Resizing holds the size of the result times the picture's width as
+# Of an image to be squashed. Resizing holds the size of the result times the image's width as
 # floats: a PNG of a few kilobytes and a million columns would take gigabytes.
 _MAX_SQUASHED_ASPECT = 16
 # How often a JPEG can be halved while it is decoded.
@@ -22,7 +22,7 @@ _HALVINGS = 3
 def decode(contents: tf.Tensor) -> tf.Tensor:
     """Decodes JPEG or PNG bytes (scalar string) into uint8 RGB `[H, W, 3]`.
 
-    Grey pictures are repeated over three channels, CMYK is converted, alpha is dropped, 16 bits
+    Grey images are repeated over three channels, CMYK is converted, alpha is dropped, 16 bits
     become 8, and an animated PNG gives its first frame.
 
     Raises:
@@ -44,7 +44,7 @@ def evaluation_pixels(contents: tf.Tensor, size: int, squash: bool = False) -> t
     Args:
         contents: scalar string, the bytes of a file that `check` accepts.
         size: the side of the result, in pixels.
-        squash: whether to return all of the picture, squashed to a square, instead. Only of one
+        squash: whether to return all of the image, squashed to a square, instead. Only of one
             longer than 16 times its shorter side the ends are cut off.
     """
     pixels = _decode_reduced(contents, size)
@@ -53,9 +53,9 @@ def evaluation_pixels(contents: tf.Tensor, size: int, squash: bool = False) -> t
 
 
 def whole_pixels(contents: tf.Tensor, size: int, squash: bool = False) -> tf.Tensor:
-    """Returns the picture uncut as float32 RGB `[H, W, 3]` in 0..255, the shorter side `size`.
+    """Returns the image uncut as float32 RGB `[H, W, 3]` in 0..255, the shorter side `size`.
 
-    Only of a picture longer than four times its shorter side the ends are cut off.
+    Only of an image longer than four times its shorter side the ends are cut off.
 
     Args:
         contents: scalar string, the bytes of a file that `check` accepts.
@@ -86,10 +86,10 @@ def training_pixels(
         size: the side of the result, in pixels.
         draws: float32 `[5]`, uniform in 0..1: all the chance there is.
         crop: whether to take a random rectangle (aspect 3/4 to 4/3, side 0.8 to 1) instead of
-            the centred square. Only the rectangle is decoded where the picture is a JPEG, and
+            the centred square. Only the rectangle is decoded where the image is a JPEG, and
             reduced like a whole one.
-        flip: whether to mirror half of the pictures.
-        squash: whether to squash the picture to a square before either, as `evaluation_pixels`.
+        flip: whether to mirror half of the images.
+        squash: whether to squash the image to a square before either, as `evaluation_pixels`.
     """
     pixels = (
         _resize(_decode_window(contents, size, draws, squash), size)
@@ -105,17 +105,17 @@ def crop_window(
     """Draws the recipe's crop.
 
     The aspect (width by height) is log-uniform between 3/4 and 4/3; the largest such rectangle
-    inside the picture is shrunk on both sides by the root of a uniform draw from 0.64 to 1; its
+    inside the image is shrunk on both sides by the root of a uniform draw from 0.64 to 1; its
     place is uniform over all places where it fits.
 
     Args:
-        height: int32 scalar, of the picture.
-        width: int32 scalar, of the picture.
+        height: int32 scalar, of the image.
+        width: int32 scalar, of the image.
         draws: float32 `[4]` or longer, uniform in 0..1.
-        squash: whether the aspect is that within the picture squashed to a square.
+        squash: whether the aspect is that within the image squashed to a square.
 
     Returns:
-        int32 `[4]`: top, left, height and width of the crop, all inside the picture.
+        int32 `[4]`: top, left, height and width of the crop, all inside the image.
     """
     aspect = tf.exp((2 * draws[0] - 1) * MAX_LOG_ASPECT)
     full_height, full_width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
@@ -160,7 +160,7 @@ def _decode_window(contents: tf.Tensor, size: int, draws: tf.Tensor, squash: boo
         window = _drawn_window(shape[:2], draws, squash)
 
         def decode_at(ratio: int) -> tf.Tensor:
-            # Of the reduced picture, all that shows a part of the window.
+            # Of the reduced image, all that shows a part of the window.
             first, last = window[:2] // ratio, -(-(window[:2] + window[2:]) // ratio)
             reduced = tf.concat([first, last - first], axis=0)
             return tf.io.decode_and_crop_jpeg(contents, reduced, 3, ratio)
@@ -177,7 +177,7 @@ def _decode_window(contents: tf.Tensor, size: int, draws: tf.Tensor, squash: boo
 
 
 def _drawn_window(sides: tf.Tensor, draws: tf.Tensor, squash: bool) -> tf.Tensor:
-    """Draws a crop of a picture of sides int32 `[2]`; of one to be squashed, within its part."""
+    """Draws a crop of an image of sides int32 `[2]`; of one to be squashed, within its part."""
     if not squash:
         return crop_window(sides[0], sides[1], draws)
     part = tf.minimum(sides, _MAX_SQUASHED_ASPECT * tf.reduce_min(sides))
@@ -209,7 +209,7 @@ def _resize_to(pixels: tf.Tensor, sides: tf.Tensor) -> tf.Tensor:
         # Bicubic weights are negative in places and overshoot at edges.
         return tf.clip_by_value(bicubic, 0.0, 255.0)
 
-    # To its own size a picture would be resized into itself, at the same cost.
+    # To its own size an image would be resized into itself, at the same cost.
     same = tf.reduce_all(tf.shape(pixels)[:2] == sides)
     return tf.cond(same, lambda: tf.cast(pixels, tf.float32), resized)
 

@@ -1,4 +1,4 @@
-"""What training draws for pictures and captions, in NumPy alone: no TensorFlow is needed.
+"""What training draws for images and captions, in NumPy alone: no TensorFlow is needed.
 
 `image.crop_window` and `text.position_shift` do the same in the graph, a row at a time; a test
 holds both against one another.
@@ -15,15 +15,15 @@ MIN_SIDE_SCALE_SQUARED = 0.8**2
 
 
 def crop_windows(shapes: np.ndarray, draws: np.ndarray, squash: bool = False) -> np.ndarray:
-    """Draws the recipe's crop of each picture, as `image.crop_window` does.
+    """Draws the recipe's crop of each image, as `image.crop_window` does.
 
     Args:
-        shapes: integers `[B, 2]`: height and width of the pictures.
+        shapes: integers `[B, 2]`: height and width of the images.
         draws: float32 `[B, 4]` or wider, uniform in 0..1.
-        squash: whether the aspect is that within the picture squashed to a square.
+        squash: whether the aspect is that within the image squashed to a square.
 
     Returns:
-        int64 `[B, 4]`: top, left, height and width, all inside the picture.
+        int64 `[B, 4]`: top, left, height and width, all inside the image.
     """
     height, width = shapes.astype(np.float32).T
     aspect = np.exp((2 * draws[:, 0] - 1) * np.float32(MAX_LOG_ASPECT))

@@ -1,4 +1,4 @@
-"""Status codes of an encoded picture or sentence: the table that exports promise to keep."""
+"""Status codes of an encoded image or sentence: the table that exports promise to keep."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAX_PARTS = 64
 
 @dataclass(frozen=True)
 class Limits:
-    """What an encoded picture may have at most.
+    """What an encoded image may have at most.
 
     Attributes:
         max_bytes: of the file.

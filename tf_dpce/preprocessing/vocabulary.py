@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_file
-from tf_dpce.preprocessing.text import split_words
+from tf_dpce.preprocessing.tokenizer import split_words
 from tf_dpce.preprocessing.vector_files import VectorFile
-from tf_dpce.preprocessing.vectors import look_up
+from tf_dpce.preprocessing.word_vectors import look_up
 
 _BATCH = 4096
 

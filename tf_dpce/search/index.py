@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.hubs import hubness
+from tf_dpce.evaluation.querybank import hubness
 from tf_dpce.files import publish_folder, remove_stale, sole_writer
 from tf_dpce.search.catalogue import CATALOGUE, DEFAULT_FACTORY, Catalogue
+from tf_dpce.search.embedding_store import IMAGES, KINDS, TEXTS, Book
 from tf_dpce.search.metadata import write_table
-from tf_dpce.search.store import IMAGES, KINDS, TEXTS, Book
 
 _SEED = 0
 # k-means in FAISS looks at no more than this many vectors a centroid.
@@ -53,10 +53,10 @@ def build_index(
         factory: FAISS's description; "Flat" is exact, "IVF1024,Flat", "HNSW32" or
             "OPQ64,IVF1024,PQ64" trade exactness for speed and memory.
         progress: told (vectors added, vectors in all).
-        bank: a folder that `embed` finished with the same model, of sentences or pictures, or
-            both, like those that will be asked. A picture that is near to many of its sentences,
+        bank: a folder that `embed` finished with the same model, of sentences or images, or
+            both, like those that will be asked. An image that is near to many of its sentences,
             a hub, has half of its hubness taken off its cosine with each sentence that asks (see
-            `evaluation.hubs`), and a sentence with each picture. Queries of the own kind meet
+            `evaluation.hubs`), and a sentence with each image. Queries of the own kind meet
             plain cosines, and so does a kind that the bank has no queries for. A product
             quantiser must divide D + 1 numbers then, or D again behind "OPQ64_D,".
 

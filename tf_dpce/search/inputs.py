@@ -1,4 +1,4 @@
-"""What is to be embedded: pictures by glob, sentences from a file, or either from shards."""
+"""What is to be embedded: images by glob, sentences from a file, or either from shards."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 from tf_dpce.data.manifest import MANIFEST_FILE, Manifest
 from tf_dpce.errors import UserError
+from tf_dpce.search.embedding_store import IMAGES, TEXTS
 from tf_dpce.search.records import read_records
-from tf_dpce.search.store import IMAGES, TEXTS
 
 _RECORDS = ".tfrecord"
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -23,13 +23,13 @@ _JSON_LINES = (".jsonl", ".ndjson")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One picture or sentence.
+    """One image or sentence.
 
     Args:
         id: how results name it.
-        path: the picture's file.
+        path: the image's file.
         text: the sentence.
-        contents: the picture's bytes where a shard holds them; else they are in the file.
+        contents: the image's bytes where a shard holds them; else they are in the file.
     """
 
     id: str
@@ -55,8 +55,8 @@ class Inputs:
     items: Callable[[], Iterator[Item]]
 
 
-def find_pictures(patterns: Sequence[str]) -> Inputs:
-    """Finds the pictures that are to be embedded.
+def find_images(patterns: Sequence[str]) -> Inputs:
+    """Finds the images that are to be embedded.
 
     A file's id is its path below the folder where its pattern's wildcards begin; a record's
     is its `image_id`. Files are told apart by path, size and time of change, records by content.
@@ -65,19 +65,19 @@ def find_pictures(patterns: Sequence[str]) -> Inputs:
         patterns: globs (`**` crosses folders), folders that `prepare` wrote, or `*.tfrecord`.
 
     Raises:
-        UserError: a pattern matches nothing, or shards are mixed with pictures.
+        UserError: a pattern matches nothing, or shards are mixed with images.
 
     Example:
-        >>> find_pictures(["photos/**/*.jpg"]).total
+        >>> find_images(["photos/**/*.jpg"]).total
         8000
     """
     found = _found(patterns)
     shards = [file for file, _ in found if file.endswith(_RECORDS)]
     if not shards:
-        return _picture_files(found)
+        return _image_files(found)
     if len(shards) < len(found):
-        raise UserError(f"--images names shards and pictures together ({shards[0]}): run twice")
-    return _survey(IMAGES, partial(_record_pictures, shards))
+        raise UserError(f"--images names shards and images together ({shards[0]}): run twice")
+    return _survey(IMAGES, partial(_record_images, shards))
 
 
 def find_texts(patterns: Sequence[str]) -> Inputs:
@@ -133,7 +133,7 @@ def _fixed_part(pattern: str) -> str:
     return pattern
 
 
-def _picture_files(found: list[tuple[str, str]]) -> Inputs:
+def _image_files(found: list[tuple[str, str]]) -> Inputs:
     digest = hashlib.sha256()
     for file, _ in found:
         status = os.stat(file)
@@ -202,7 +202,7 @@ def _parse(line: str) -> Any:
         return None
 
 
-def _record_pictures(shards: Sequence[str]) -> Iterator[Item]:
+def _record_images(shards: Sequence[str]) -> Iterator[Item]:
     for shard in shards:
         for record in read_records(shard):
             yield Item(record.image_id, path=_clean(record.path), contents=record.image)

@@ -1,4 +1,4 @@
-"""Pictures' bytes from disk, a chunk ahead of the encoder."""
+"""Images' bytes from disk, a chunk ahead of the encoder."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Refusal:
     reason: str
 
 
-def read_picture(path: str) -> bytes | Refusal:
-    """Returns a picture's bytes; a file over the limit is refused without being read whole."""
+def read_image(path: str) -> bytes | Refusal:
+    """Returns an image's bytes; a file over the limit is refused without being read whole."""
     try:
         with open(path, "rb") as stream:
             contents = stream.read(MAX_BYTES + 1)
@@ -35,7 +35,7 @@ def read_picture(path: str) -> bytes | Refusal:
 
 
 def read_ahead(items: Iterable[Item]) -> Iterator[tuple[list[Item], list[str | bytes | Refusal]]]:
-    """Yields chunks of items with their sentences or pictures, reading the next meanwhile."""
+    """Yields chunks of items with their sentences or images, reading the next meanwhile."""
     remaining = iter(items)
     with ThreadPoolExecutor(_THREADS) as pool:
         chunk = list(islice(remaining, _CHUNK))
@@ -50,4 +50,4 @@ def read_ahead(items: Iterable[Item]) -> Iterator[tuple[list[Item], list[str | b
 def _contents(item: Item) -> str | bytes | Refusal:
     if item.text is not None:
         return item.text
-    return read_picture(item.path) if item.contents is None else item.contents
+    return read_image(item.path) if item.contents is None else item.contents

@@ -1,4 +1,4 @@
-"""Pictures and captions as `prepare` left them in TFRecord shards."""
+"""Images and captions as `prepare` left them in TFRecord shards."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _FEATURES = ("image", "image_id", "path", "captions")
 
 @dataclass(frozen=True)
 class Record:
-    """One picture of a shard.
+    """One image of a shard.
 
     Args:
-        image_id: names the picture.
+        image_id: names the image.
         path: the file that it came from, made absolute.
         image: that file's bytes.
         captions: one or more.
@@ -30,7 +30,7 @@ class Record:
 
 
 def read_records(shard: str) -> Iterator[Record]:
-    """Yields the pictures of one shard, one of them in memory at a time.
+    """Yields the images of one shard, one of them in memory at a time.
 
     Raises:
         UserError: the shard is damaged, or `prepare` did not write it.

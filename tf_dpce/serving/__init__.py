@@ -1,6 +1,6 @@
 """Serving: TF Serving set up and asked; a development server where it is not installed.
 
-client          pictures and sentences to a server, vectors back         `Client`, `AsyncClient`
+client          images and sentences to a server, vectors back         `Client`, `AsyncClient`
 deployment      the folder from which TF Serving is run                  `write_deployment`
 labels          which version is stable and which is tried               `promote`, `rollback`
 launch          which server this machine has, and its command

@@ -1,6 +1,6 @@
 """A model on a server, used like one in this process.
 
-REST needs numpy and the standard library. gRPC is faster with pictures, but its protocol code
+REST needs numpy and the standard library. gRPC is faster with images, but its protocol code
 comes with TensorFlow, which takes seconds to import.
 """
 
@@ -52,7 +52,7 @@ class Transport(Protocol):
 
 
 class Client(Embedder):
-    """Embeds pictures and sentences by a model server, TF Serving or the development server.
+    """Embeds images and sentences by a model server, TF Serving or the development server.
 
     Threads may share a client.
 

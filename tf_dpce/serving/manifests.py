@@ -23,7 +23,7 @@ from tf_dpce.serving.settings import (
 MODELS = "/models"
 DEPLOYMENT = "/deployment"
 
-# A batch decodes 4 pictures at a time, each of half a gigabyte if it is as large as is allowed.
+# A batch decodes 4 images at a time, each of half a gigabyte if it is as large as is allowed.
 MEMORY = "8Gi"
 
 # Not every patch of TensorFlow has a TF Serving: this variable names another one.

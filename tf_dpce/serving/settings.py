@@ -25,7 +25,7 @@ batch_timeout_micros { value: 1000 }
 max_enqueued_batches { value: 256 }
 """
 # On a GPU few sizes are computed, or each new one would be tuned for anew. What is missing to the
-# next size is filled with pictures that are decoded as well, so no step is larger than half. A
+# next size is filled with images that are decoded as well, so no step is larger than half. A
 # batch waits longer, since it gains more.
 _GPU_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _GPU_SIZE_LINES = "".join(f"allowed_batch_sizes: {size}\n" for size in _GPU_SIZES)

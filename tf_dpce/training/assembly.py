@@ -12,15 +12,15 @@ import keras
 from tf_dpce.config import Config, LossConfig, StageConfig
 from tf_dpce.losses import ContrastiveLoss, InstanceLoss, MemberLoss, RankingLoss
 from tf_dpce.losses.batch import Gather, alone
-from tf_dpce.model import DualPath, RowClassifier
-from tf_dpce.towers import bag_of_words_tower, image_tower, recurrent_tower, text_tower
-from tf_dpce.towers.image import freeze_before
+from tf_dpce.models import bag_of_words_tower, image_tower, recurrent_tower, text_tower
+from tf_dpce.models.dual_path import DualPath, RowClassifier
+from tf_dpce.models.image_tower import freeze_before
 from tf_dpce.training.optimizers import stage_optimizer
 from tf_dpce.training.schedule import StageSchedule
 
 
 def build_model(config: Config, vocabulary_size: int, num_instances: int) -> DualPath:
-    """Builds the model of a configuration, with the trunk's weights but random word vectors.
+    """Builds the model of a configuration, with the backbone's weights but random word vectors.
 
     Args:
         config: of the run.
@@ -112,12 +112,12 @@ def mark_trained(settings: StageConfig, model: DualPath) -> None:
     """Marks which layers of a model a stage trains.
 
     Raises:
-        UserError: the trunk has no layer `trunk_from`.
+        UserError: the backbone has no layer `backbone_from`.
     """
-    trunk = model.image_tower.get_layer("image_trunk")
-    trunk.trainable = settings.trunk == "trained"
-    if trunk.trainable and settings.trunk_from is not None:
-        freeze_before(trunk, settings.trunk_from)
+    backbone = model.image_tower.get_layer("image_backbone")
+    backbone.trainable = settings.backbone == "trained"
+    if backbone.trainable and settings.backbone_from is not None:
+        freeze_before(backbone, settings.backbone_from)
     losses, _ = stage_losses(settings.loss)
     model.classifier.trainable = "image_logits" in losses or "text_logits" in losses
 

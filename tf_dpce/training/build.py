@@ -13,10 +13,10 @@ import numpy as np
 from tf_dpce.config import Config
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.captions import count_captions
-from tf_dpce.model import DualPath
-from tf_dpce.preprocessing.text import CaptionEncoder
-from tf_dpce.preprocessing.vectors import look_up, open_vectors
+from tf_dpce.evaluation.vocabulary_coverage import count_captions
+from tf_dpce.models.dual_path import DualPath
+from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.word_vectors import look_up, open_vectors
 from tf_dpce.training.assembly import build_model
 
 
@@ -37,7 +37,7 @@ def starting_model(
     say: Callable[[str], None],
     data: Path | None = None,
 ) -> DualPath:
-    """Returns the model that training starts from: the trunk's weights, word vectors, the seed's.
+    """Returns the model that training starts from.
 
     Args:
         config: of the run.

@@ -12,10 +12,10 @@ import keras
 import numpy as np
 
 from tf_dpce.evaluation.metrics import retrieval_metrics
-from tf_dpce.training.averages import averaged
 from tf_dpce.training.checkpoint import Progress, check_values, checkpoint_path, save_checkpoint
+from tf_dpce.training.diagnostics import mean_cosine
+from tf_dpce.training.ema import averaged
 from tf_dpce.training.history import RANKS, History
-from tf_dpce.training.watch import mean_cosine
 
 if TYPE_CHECKING:
     from tf_dpce.training.workers import Workers
@@ -26,11 +26,11 @@ def validation_metrics(
 ) -> dict[str, Any]:
     """Returns what `retrieval_metrics` does, and the mean cosine of any two of a kind.
 
-    That of pictures is `pictures_alike`, that of sentences `sentences_alike`. Arguments and errors
+    That of images is `images_alike`, that of sentences `sentences_alike`. Arguments and errors
     are those of `retrieval_metrics`.
     """
     metrics = retrieval_metrics(images, texts, image_ids, text_ids)
-    alike = {"pictures_alike": images, "sentences_alike": texts}
+    alike = {"images_alike": images, "sentences_alike": texts}
     return metrics | {name: mean_cosine(vectors) for name, vectors in alike.items()}
 
 
@@ -61,7 +61,7 @@ class Validation(keras.callbacks.Callback):
         logs["val_rsum"] = metrics["rsum"]
         for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image")):
             logs.update({f"val_{short}_{rank}": metrics[direction][rank] for rank in RANKS})
-        for side in ("pictures", "sentences"):
+        for side in ("images", "sentences"):
             logs[f"val_{side}_alike"] = metrics[f"{side}_alike"]
 
 

@@ -12,7 +12,7 @@ from tf_dpce.errors import UserError
 from tf_dpce.files import is_aside, sha256_file
 from tf_dpce.training.history import HISTORY_FILE, read_history
 from tf_dpce.training.optimizers import MAX_DECAY
-from tf_dpce.training.run import CONFIG_FILE, TRAIN_DIGEST, read_config, run_config
+from tf_dpce.training.run_folder import CONFIG_FILE, TRAIN_DIGEST, read_config, run_config
 from tf_dpce.training.writing import check_writable
 
 # Keys that a run may go on with others of: always, and where a checkpoint holds its weights.
@@ -20,13 +20,13 @@ _FREE = {"checkpoint_minutes"}
 _FIRST_WEIGHTS = {"weights", "vectors"}
 
 
-def check_stages(config: Config, numbers: Sequence[int], pictures: int, replicas: int) -> None:
+def check_stages(config: Config, numbers: Sequence[int], images: int, replicas: int) -> None:
     """Refuses stages without an epoch, and batches that the data or the losses cannot fill.
 
     Args:
         config: of the run.
         numbers: of the stages that are asked for.
-        pictures: of the training split.
+        images: of the training split.
         replicas: over which a batch is sliced.
 
     Raises:
@@ -39,7 +39,7 @@ def check_stages(config: Config, numbers: Sequence[int], pictures: int, replicas
             f"nothing to train with {options}: give --preset, or --stage{numbers[0]}.epochs"
         )
     for number in trained:
-        _check_batch(config, number, pictures, replicas)
+        _check_batch(config, number, images, replicas)
 
 
 def check_sampling(config: Config, numbers: Sequence[int], instances: int) -> None:
@@ -123,7 +123,7 @@ def check_folder(
 def check_origin(folder: Path | None, data: Mapping[str, Any], needed: bool = False) -> None:
     """Refuses to start from a run of other data, or from none where one is needed.
 
-    Its word vectors and its classifier know words and pictures by their numbers.
+    Its word vectors and its classifier know words and images by their numbers.
 
     Args:
         folder: of the run to start from, if there is one.
@@ -131,7 +131,7 @@ def check_origin(folder: Path | None, data: Mapping[str, Any], needed: bool = Fa
         needed: whether there must be one.
 
     Raises:
-        UserError: it is no run, or words or pictures have other numbers there.
+        UserError: it is no run, or words or images have other numbers there.
     """
     if folder is None:
         if needed:
@@ -143,7 +143,7 @@ def check_origin(folder: Path | None, data: Mapping[str, Any], needed: bool = Fa
     before = _read_known(folder)["data"]
     for key, what in (
         ("vocabulary_sha256", "another vocabulary"),
-        (TRAIN_DIGEST, "other training pictures, or in another order,"),
+        (TRAIN_DIGEST, "other training images, or in another order,"),
     ):
         if before.get(key) != data[key]:
             raise UserError(
@@ -151,11 +151,11 @@ def check_origin(folder: Path | None, data: Mapping[str, Any], needed: bool = Fa
             )
 
 
-def _check_batch(config: Config, number: int, pictures: int, replicas: int) -> None:
+def _check_batch(config: Config, number: int, images: int, replicas: int) -> None:
     stage, option = config.stage(number), f"--stage{number}.batch_size"
-    if stage.batch_size > pictures:
+    if stage.batch_size > images:
         raise UserError(
-            f"there are {pictures} training pictures, fewer than one batch of "
+            f"there are {images} training images, fewer than one batch of "
             f"{stage.batch_size}: lower {option}"
         )
     if stage.loss.lends_negatives and stage.batch_size % (2 * replicas):
@@ -168,9 +168,9 @@ def _check_batch(config: Config, number: int, pictures: int, replicas: int) -> N
             f"{option} {stage.batch_size} cannot be cut into {replicas} slices of one size, one "
             f"for each replica: give a multiple of {replicas}"
         )
-    if stage.loss.mines_negatives and stage.batch_size == pictures:
+    if stage.loss.mines_negatives and stage.batch_size == images:
         raise UserError(
-            f"{option} {stage.batch_size} takes every training picture, which leaves none to mine "
+            f"{option} {stage.batch_size} takes every training image, which leaves none to mine "
             f"negatives from: lower it, or give --stage{number}.loss.negatives batch"
         )
 

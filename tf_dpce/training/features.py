@@ -1,4 +1,4 @@
-"""The feature cache: the frozen trunk sees each picture a few times, not once an epoch."""
+"""The feature cache: the frozen backbone sees each image a few times, not once an epoch."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.config import ImageConfig, TextConfig
+from tf_dpce.data.index_shuffle import CAPTION, SHIFT, VIEW, Order
+from tf_dpce.data.input_pipeline import Batches, Captions, view_batches
 from tf_dpce.data.manifest import Manifest
-from tf_dpce.data.order import CAPTION, SHIFT, VIEW, Order
-from tf_dpce.data.pipeline import Batches, Captions, view_batches
 from tf_dpce.evaluation.embed import compiled
 from tf_dpce.files import publish_file, remove_stale, sha256_lines
 from tf_dpce.preprocessing.plain import picked
-from tf_dpce.preprocessing.text import CaptionEncoder, position_shift
-from tf_dpce.training.captions import CaptionTable, encode_captions
+from tf_dpce.preprocessing.tokenizer import CaptionEncoder, position_shift
+from tf_dpce.training.caption_table import CaptionTable, encode_captions
 
 _BATCH = 64
 
@@ -38,11 +38,11 @@ def silent_bar() -> AbstractContextManager[Report]:
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Trunk features and captions of a split.
+    """Backbone features and captions of a split.
 
     Attributes:
-        features: float16 `[N, views, F]`, mapped from disk; view 0 is the plain picture.
-        captions: of the same pictures in the same order.
+        features: float16 `[N, views, F]`, mapped from disk; view 0 is the plain image.
+        captions: of the same images in the same order.
     """
 
     features: np.ndarray
@@ -71,7 +71,7 @@ class FeatureCache:
         return order.steps(start, stop).map(batch, num_parallel_calls=2).prefetch(4)
 
     def evaluation_images(self, batch_size: int) -> Batches:
-        """Returns the plain view of every picture once, as `pipeline.evaluation_images` does."""
+        """Returns the plain view of every image once, as `pipeline.evaluation_images` does."""
         plain = np.ascontiguousarray(self.features[:, 0]).astype(np.float32)
         rows = {"image": plain, "instance": self.captions.instances}
         return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size)
@@ -88,7 +88,7 @@ class FeatureCache:
 
 
 def cached_features(
-    trunk: keras.Model,
+    backbone: keras.Model,
     data: Path,
     split: str,
     image: ImageConfig,
@@ -98,25 +98,25 @@ def cached_features(
 ) -> FeatureCache:
     """Returns the features of a split, from `DATA/features/` or computed and left there.
 
-    The file is keyed by all that it depends on: the split's shards, the trunk, its weights and its
-    precision, the pictures' size, squash, crop and flip, and the number of views. Captions are
+    The file is keyed by all that it depends on: the split's shards, the backbone, its weights and
+    precision, the images' size, squash, crop and flip, and the number of views. Captions are
     cheap, and encoded anew.
 
     Args:
-        trunk: model of pixels to features `[B, F]`.
+        backbone: model of pixels to features `[B, F]`.
         data: folder of prepared data.
         split: its name.
         image: size and augmentation.
         encoder: of captions.
-        views: views of each picture: the plain one, then augmented ones.
-        progress: makes the bar of pictures, over all views.
+        views: views of each image: the plain one, then augmented ones.
+        progress: makes the bar of images, over all views.
     """
-    path = data / "features" / f"{split}-{_key(trunk, data, split, image, views)}.npy"
+    path = data / "features" / f"{split}-{_key(backbone, data, split, image, views)}.npy"
     features = _mapped(path)
     if features is None:
         remove_stale(path.parent)
         with publish_file(path) as temporary, progress() as report:
-            _write_features(temporary, trunk, data, split, image, views, report)
+            _write_features(temporary, backbone, data, split, image, views, report)
         features = np.load(path, mmap_mode="r")
     return FeatureCache(features, encode_captions(data, split, encoder))
 
@@ -129,35 +129,35 @@ def _mapped(path: Path) -> np.ndarray | None:
         return None
 
 
-def _key(trunk: keras.Model, data: Path, split: str, image: ImageConfig, views: int) -> str:
+def _key(backbone: keras.Model, data: Path, split: str, image: ImageConfig, views: int) -> str:
     shards = [shard.sha256 for shard in Manifest.load(data).splits[split].shards]
-    weights = [sha256(v.numpy().tobytes()).hexdigest() for v in trunk.weights]
+    weights = [sha256(v.numpy().tobytes()).hexdigest() for v in backbone.weights]
     augmentation = (image.squash, image.crop, image.flip)
     pixels = [image.backbone, image.input_size, *augmentation, views]
-    computed = json.dumps([*pixels, trunk.output.dtype])
+    computed = json.dumps([*pixels, backbone.output.dtype])
     return sha256_lines([*shards, *weights, computed])[:16]
 
 
 def _write_features(
     path: Path,
-    trunk: keras.Model,
+    backbone: keras.Model,
     data: Path,
     split: str,
     image: ImageConfig,
     views: int,
     report: Report,
 ) -> None:
-    pictures = Manifest.load(data).splits[split].pictures
-    shape = (pictures, views, trunk.output_shape[-1])
+    images = Manifest.load(data).splits[split].images
+    shape = (images, views, backbone.output_shape[-1])
     features = np.lib.format.open_memmap(path, "w+", np.float16, shape)
     # Writing to a map of a full disk kills the process; reserving the disk is a plain OSError.
     with path.open("r+b") as stream:
         os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-    forward = compiled(trunk)
+    forward = compiled(backbone)
     for view in range(views):
         done = 0
         for pixels in view_batches(data, split, image, view, _BATCH):
             features[done : done + len(pixels), view] = forward(pixels).numpy()
             done += len(pixels)
-            report(view * pictures + done, views * pictures)
+            report(view * images + done, views * images)
     features.flush()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tf_dpce.config import LossConfig, StageConfig
-from tf_dpce.model import DualPath
+from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.assembly import compile_stage, mark_trained, stage_targets
-from tf_dpce.training.mining import Candidates, MinedDualPath
+from tf_dpce.training.hard_negative_mining import Candidates, MinedDualPath
+from tf_dpce.training.partial_fc import MinedSampledDualPath, SampledDualPath, Sampler
 from tf_dpce.training.replicas import gather_rows, share_over_replicas
-from tf_dpce.training.sampling import MinedSampledDualPath, SampledDualPath, Sampler
 from tf_dpce.training.schedule import stage_schedule
 
 
@@ -20,7 +20,7 @@ def stage_network(
     candidates: Candidates | None = None,
     sampler: Sampler | None = None,
 ) -> DualPath:
-    """Returns the network that is trained, compiled: the model, or all of it behind the trunk.
+    """Returns the network that is trained, compiled: the model, or all of it behind the backbone.
 
     Args:
         settings: of the stage.
@@ -30,7 +30,7 @@ def stage_network(
         sampler: of classes, where the instance loss takes some of them.
     """
     mark_trained(settings, model)
-    network = model.over_features() if settings.trunk == "cached" else model
+    network = model.over_features() if settings.backbone == "cached" else model
     if sampler is not None:
         network = SampledDualPath.placing(network, sampler.places)
     if candidates is not None:

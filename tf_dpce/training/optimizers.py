@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from tf_dpce.config import StageConfig
-from tf_dpce.model import DualPath
+from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.schedule import StageSchedule
 
 # Decay times rate up to which a weight without a gradient falls without a swing. Under sgd it
@@ -164,7 +164,7 @@ def stage_optimizer(
 
 def _multipliers(stage: StageConfig, model: DualPath) -> dict[str, float]:
     found = {v.path: stage.gamma_multiplier for v in model.variables if v.name == "gamma"}
-    found |= _trunk_multipliers(stage, model.image_tower.get_layer("image_trunk"))
+    found |= _backbone_multipliers(stage, model.image_tower.get_layer("image_backbone"))
     groups = (
         (model.text_tower.get_layer("text_embedding"), stage.word_multiplier),
         (model.classifier, stage.classifier_multiplier),
@@ -175,16 +175,16 @@ def _multipliers(stage: StageConfig, model: DualPath) -> dict[str, float]:
     return found
 
 
-def _trunk_multipliers(stage: StageConfig, trunk: keras.Model) -> dict[str, float]:
+def _backbone_multipliers(stage: StageConfig, backbone: keras.Model) -> dict[str, float]:
     kinds = {
-        "bias": stage.trunk_bias_multiplier,
-        "beta": stage.trunk_bias_multiplier,
-        "gamma": stage.trunk_gamma_multiplier,
+        "bias": stage.backbone_bias_multiplier,
+        "beta": stage.backbone_bias_multiplier,
+        "gamma": stage.backbone_gamma_multiplier,
     }
-    # Of all of it: which one is first must not depend on what `trunk_from` leaves frozen.
-    first = next(v for v in trunk.weights if "kernel" in v.name)
+    # Of all of it: which one is first must not depend on what `backbone_from` leaves frozen.
+    first = next(v for v in backbone.weights if "kernel" in v.name)
     chosen = {
-        v.path: stage.trunk_first_multiplier if v is first else kinds.get(v.name)
-        for v in trunk.trainable_variables
+        v.path: stage.backbone_first_multiplier if v is first else kinds.get(v.name)
+        for v in backbone.trainable_variables
     }
-    return {p: stage.trunk_multiplier if m is None else m for p, m in chosen.items()}
+    return {p: stage.backbone_multiplier if m is None else m for p, m in chosen.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_dpce.model import DualPath
+from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.checkpoint import (
     Progress,
     check_own,
@@ -16,7 +16,7 @@ from tf_dpce.training.checkpoint import (
     with_remedy,
 )
 from tf_dpce.training.kept import LOST_BEST, find_checkpoint, restore_best, restore_last
-from tf_dpce.training.run import run_digest
+from tf_dpce.training.run_folder import run_digest
 from tf_dpce.training.workers import Workers
 
 

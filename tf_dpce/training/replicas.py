@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from tf_dpce.towers.layers import RowDropout
+from tf_dpce.models.layers import RowDropout
 
 
 def share_over_replicas(model: keras.Model) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tf_dpce.model import RowClassifier
+from tf_dpce.models.dual_path import RowClassifier
 from tf_dpce.training.idle import IdleSteps
 from tf_dpce.training.optimizers import LayerwiseAdamW, LayerwiseSGD
 

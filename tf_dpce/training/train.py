@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.config import Config, to_dict
-from tf_dpce.data.damage import told_of_damage
-from tf_dpce.data.lengths import tell_cut_captions
+from tf_dpce.data.caption_lengths import tell_cut_captions
+from tf_dpce.data.checksums import told_of_damage
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import Stopped, UserError
 from tf_dpce.files import (
@@ -25,10 +25,10 @@ from tf_dpce.files import (
     sole_writer,
     write_json,
 )
-from tf_dpce.model import DualPath
+from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.build import caption_encoder, starting_model, with_absolute_paths
-from tf_dpce.training.captions import tell_unknown_words
+from tf_dpce.training.caption_table import tell_unknown_words
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
 from tf_dpce.training.checks import (
     check_folder,
@@ -42,8 +42,8 @@ from tf_dpce.training.joining import joined
 from tf_dpce.training.kept import latest_stage
 from tf_dpce.training.precision import in_own_precision
 from tf_dpce.training.recalling import recall_best, recall_last, start_from
-from tf_dpce.training.run import CONFIG_FILE, provenance
-from tf_dpce.training.stages import Stage
+from tf_dpce.training.run_folder import CONFIG_FILE, provenance
+from tf_dpce.training.stage import Stage
 from tf_dpce.training.strategy import describe, make_strategy
 from tf_dpce.training.workers import Workers
 from tf_dpce.training.writing import told_to_resume
@@ -78,13 +78,13 @@ def train(
         run: folder to make, or to go on with where `resume`.
         stages: numbers of the stages.
         init_from: folder of a run whose best weights to start from. It must have been trained
-            on the same training pictures in the same order, because its classifier knows them
+            on the same training images in the same order, because its classifier knows them
             by their numbers.
         resume: whether to go on from the last checkpoint.
         say: called with a line now and then: devices, word vectors, stages.
-        progress: makes the bar of pictures while features are cached.
+        progress: makes the bar of images while features are cached.
         verbose: Keras's.
-        stop: asked after each step, and between batches of pictures and captions elsewhere,
+        stop: asked after each step, and between batches of images and captions elsewhere,
             whether to stop there.
 
     Raises:
@@ -129,8 +129,8 @@ def train(
                 # Only the worker that caches features could ask the others meanwhile.
                 bar = _heeding_bar(progress, _heeding(stop, number))
                 stage = Stage(number, config, data, run, model, encoder, workers, bar, say, heed)
-                epochs, trunk = stage.settings.epochs, stage.settings.trunk
-                say(f"stage {number}: {epochs} epochs, trunk {trunk}")
+                epochs, backbone = stage.settings.epochs, stage.settings.backbone
+                say(f"stage {number}: {epochs} epochs, backbone {backbone}")
                 with told_to_resume(run):
                     stage.fit(resume, verbose)
                 recall_best(workers, model, run, number)
@@ -143,7 +143,7 @@ def seconds_per_step(config: Config, data: Path, progress: Bar = silent_bar) -> 
     Args:
         config: of a run.
         data: folder of prepared data.
-        progress: makes the bar of pictures while features are cached.
+        progress: makes the bar of images while features are cached.
 
     Returns:
         Seconds, by the number of each stage that has an epoch.
@@ -171,7 +171,7 @@ def _checked_data(
 ) -> Manifest:
     manifest = Manifest.load(data)
     train = manifest.splits["train"]
-    check_stages(config, stages, train.pictures, strategy.num_replicas_in_sync)
+    check_stages(config, stages, train.images, strategy.num_replicas_in_sync)
     check_sampling(config, stages, train.instances)
     check_vocabulary(data, manifest)
     return manifest
@@ -213,7 +213,7 @@ def _left(
     """
     if not held:
         return stages
-    # Before the stage, which knows its cached features by the weights of the trunk.
+    # Before the stage, which knows its cached features by the weights of the backbone.
     if recall_last(workers, model, run, stages, held, say) < config.stage(held).epochs:
         return [number for number in stages if number >= held]
     say(f"stage {held} is done")

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_dpce.data.pipeline import Batches
+from tf_dpce.data.input_pipeline import Batches
 from tf_dpce.errors import Stopped, UserError
 from tf_dpce.training.cluster import Cluster
-from tf_dpce.training.private import fit_over_workers
+from tf_dpce.training.keras_compat import fit_over_workers
 
 # What a worker's end, or a broken connection to it, comes as.
 LOST = (

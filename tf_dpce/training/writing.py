@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_dpce.errors import UserError
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
-from tf_dpce.training.run import CONFIG_FILE
+from tf_dpce.training.run_folder import CONFIG_FILE
 
 _ROOM, _RIGHT = "make room there", "make the folder writable"
 _REMEDIES = {

@@ -1,0 +1,47 @@
+"""The load on a server: figures of every kind of request, and none that fails."""
+
+from __future__ import annotations
+
+from benchmarks.load import Item, put_load
+from benchmarks.serving import measure
+from tests.unit.benchmarks.rows import check_rows
+from tests.unit.benchmarks.test_mining import TOWERS
+from tf_dpce.config import from_dict
+from tf_dpce.serving import Client
+
+
+def test_both_endpoints_are_loaded_and_nothing_fails():
+    steps = []
+    rows = measure(
+        from_dict(TOWERS),
+        lambda done, total: steps.append((done, total)),
+        words=30,
+        clients=(1, 3),
+        seconds=0.3,
+        rounds=1,
+    )
+    timed, failed = rows[:-4], rows[-4:]
+    check_rows(timed)
+    assert [row.name for row in timed[::3]] == [
+        f"{endpoint}, {clients} at a time{way}"
+        for way in ("", ", REST")
+        for clients in (1, 3)
+        for endpoint in ("encode_image", "encode_text")
+    ]
+    assert [row.unit for row in timed[:3]] == ["requests a second", "ms, median", "ms, 99 of 100"]
+    assert [row.name for row in failed] == [
+        f"failed while {when}{way}"
+        for way in ("", ", REST")
+        for when in ("5 % of the inputs are corrupt", "a version is published")
+    ]
+    assert [row.high for row in failed] == [0] * 4
+    assert steps == [(1, 2), (2, 2)]
+
+
+def test_requests_that_fail_are_counted():
+    # Nobody listens at this port.
+    answers, elapsed = put_load(
+        lambda: Client("http://127.0.0.1:9", "tiny", retries=0), [Item("a dog")], 2, 0.1
+    )
+    assert answers and not any(answer.right for answer in answers)
+    assert elapsed >= 0.1

@@ -1,0 +1,257 @@
+"""From prepared shards to batches: what training and evaluation get to see."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.scenes import SIZE
+from tests.unit.export.tiny import WORDS, tiny_data
+from tf_dpce.config import ImageConfig, TextConfig
+from tf_dpce.data.index_shuffle import Order
+from tf_dpce.data.input_pipeline import (
+    RecordReader,
+    caption_groups,
+    evaluation_captions,
+    evaluation_images,
+    parse_record,
+    training_batches,
+    view_batches,
+)
+from tf_dpce.data.manifest import Manifest
+from tf_dpce.preprocessing.image import evaluation_pixels
+from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.vocabulary import read_vocabulary
+
+PLACES = 40
+IMAGE = ImageConfig("small", SIZE, 8)
+TEXT = TextConfig(max_length=PLACES)
+PLAIN_IMAGE = ImageConfig("small", SIZE, 8, crop=False, flip=False)
+PLAIN_TEXT = TextConfig(max_length=PLACES, shift=False)
+
+
+@pytest.fixture(scope="module")
+def encoder(scenes: Path) -> CaptionEncoder:
+    return CaptionEncoder(read_vocabulary(scenes / "vocabulary.txt"), PLACES, lowercase=True)
+
+
+@pytest.fixture(scope="module")
+def order(scenes: Path) -> Order:
+    return Order(0, Manifest.load(scenes).splits["train"].images, 8)
+
+
+@pytest.fixture(scope="module")
+def plain(scenes: Path, encoder: CaptionEncoder, order: Order) -> list[dict[str, np.ndarray]]:
+    """The first epoch (6 steps), without augmentation."""
+    return batches(training_batches(scenes, encoder, PLAIN_IMAGE, PLAIN_TEXT, order, 0, 6))
+
+
+@pytest.fixture(scope="module")
+def augmented(scenes: Path, encoder: CaptionEncoder, order: Order) -> list[dict[str, np.ndarray]]:
+    """Two epochs (12 steps), with crop, flip and shift."""
+    return batches(training_batches(scenes, encoder, IMAGE, TEXT, order, 0, 12))
+
+
+def records(folder: Path, split: str) -> list[dict]:
+    """All records of a split, read the plain way."""
+    found = []
+    for shard in Manifest.load(folder).splits[split].shards:
+        for line in tf.data.TFRecordDataset(str(folder / shard.file)):
+            record = parse_record(line)
+            found.append({key: value.numpy() for key, value in record.items()})
+    return found
+
+
+def batches(dataset: tf.data.Dataset) -> list[dict[str, np.ndarray]]:
+    return list(dataset.as_numpy_iterator())
+
+
+def assert_same(first: list[dict], second: list[dict]) -> None:
+    for one, other in zip(first, second, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+
+
+def test_the_scenes_lie_in_several_shards(scenes: Path):
+    """Or reading across the border of a shard would not be tested."""
+    splits = Manifest.load(scenes).splits
+    assert len(splits["train"].shards) >= 3 and len(splits["val"].shards) >= 2
+    assert (splits["train"].images, splits["val"].images) == (48, 12)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_record_is_read_by_its_place(scenes: Path, split: str):
+    expected, reader = records(scenes, split), RecordReader(scenes, split)
+    # Backwards, so that no reader could get there by going on.
+    for place in reversed(range(len(expected))):
+        record = {key: value.numpy() for key, value in reader(tf.constant(place, tf.int64)).items()}
+        assert record["image"] == expected[place]["image"]
+        assert record["image_id"] == expected[place]["image_id"]
+        assert record["captions"].tolist() == expected[place]["captions"].tolist()
+
+
+def test_training_meets_each_image_once_an_epoch_with_one_of_its_captions(
+    scenes: Path, encoder: CaptionEncoder, plain: list[dict]
+):
+    by_instance = {int(r["instance"]): r for r in records(scenes, "train")}
+    assert len(by_instance) == 48
+    seen, captions = [], set()
+    for batch in plain:
+        assert batch["image"].shape == (8, SIZE, SIZE, 3) and batch["image"].dtype == np.float32
+        assert batch["text"].shape == (8, PLACES) and batch["text"].dtype == np.int32
+        assert batch["instance"].dtype == np.int64
+        rows = zip(batch["image"], batch["text"], batch["instance"], strict=True)
+        for pixels, ids, instance in rows:
+            record = by_instance[int(instance)]
+            np.testing.assert_array_equal(
+                pixels, evaluation_pixels(tf.constant(record["image"]), SIZE)
+            )
+            own = encoder(tf.constant(record["captions"])).numpy().tolist()
+            assert ids.tolist() in own
+            seen.append(int(instance))
+            captions.add(own.index(ids.tolist()))
+    assert sorted(seen) == list(range(48))
+    assert len(captions) > 1, "the caption is drawn, not always the first"
+
+
+def test_shift_moves_the_words_and_keeps_them(plain: list[dict], augmented: list[dict]):
+    starts = []
+    for before, after in zip(plain, augmented[:6], strict=True):
+        for row, shifted in zip(before["text"], after["text"], strict=True):
+            words = row[row > 0]
+            start = int((shifted > 0).argmax())
+            assert shifted[start : start + len(words)].tolist() == words.tolist()
+            assert (shifted > 0).sum() == len(words)
+            starts.append(start)
+    assert len(set(starts)) > 5
+
+
+@pytest.mark.parametrize("start", [4, 6, 9])
+def test_training_that_starts_at_a_step_equals_training_that_came_there(
+    scenes: Path, encoder: CaptionEncoder, order: Order, augmented: list[dict], start: int
+):
+    # 6 steps an epoch: within the first, at the border, within the second.
+    resumed = batches(training_batches(scenes, encoder, IMAGE, TEXT, order, start, 12))
+    assert_same(resumed, augmented[start:])
+
+
+def test_another_epoch_shows_a_image_in_another_way(augmented: list[dict]):
+    views = [
+        {int(i): p for b in part for i, p in zip(b["instance"], b["image"], strict=True)}
+        for part in (augmented[:6], augmented[6:])
+    ]
+    different = [np.abs(views[0][i] - views[1][i]).max() > 1 for i in range(48)]
+    assert np.mean(different) > 0.9
+
+
+def test_a_batch_of_images_is_left_over_never_cut(scenes: Path, encoder: CaptionEncoder):
+    order = Order(0, 48, 20)
+    sizes = [
+        len(batch["instance"])
+        for batch in batches(training_batches(scenes, encoder, IMAGE, TEXT, order, 0, 4))
+    ]
+    assert sizes == [20] * 4
+
+
+def test_images_are_squashed_where_that_is_asked(tmp_path: Path):
+    # Of 20 x 30 pixels: drawn scenes are squares.
+    tiny_data(tmp_path)
+    image = replace(PLAIN_IMAGE, squash=True)
+    words = CaptionEncoder(WORDS, PLACES, lowercase=True)
+    order = Order(0, 3, 3)
+    found = {
+        "val": batches(evaluation_images(tmp_path, "val", SIZE, 3, squash=True))[0]["image"],
+        "test": batches(view_batches(tmp_path, "test", image, 0, 3))[0],
+        "train": batches(training_batches(tmp_path, words, image, PLAIN_TEXT, order, 0, 1))[0][
+            "image"
+        ],
+    }
+    for split, pixels in found.items():
+        expected = [
+            evaluation_pixels(tf.constant(record["image"]), SIZE, squash=True).numpy()
+            for record in records(tmp_path, split)
+        ]
+        # Training shuffles.
+        kept = {row.tobytes() for row in pixels}
+        assert kept == {row.tobytes() for row in expected}
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
+def test_evaluation_shows_each_image_once(scenes: Path, batch_size: int):
+    expected = records(scenes, "val")
+    found = batches(evaluation_images(scenes, "val", SIZE, batch_size))
+    sizes = [len(batch["instance"]) for batch in found]
+    assert sum(sizes) == 12 and set(sizes[:-1]) <= {batch_size}
+    for key in ("instance", "image_id", "path"):
+        rows = np.concatenate([batch[key] for batch in found]).tolist()
+        assert rows == [record[key] for record in expected]
+    pixels = np.concatenate([batch["image"] for batch in found])
+    for row, record in zip(pixels, expected, strict=True):
+        np.testing.assert_array_equal(row, evaluation_pixels(tf.constant(record["image"]), SIZE))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+def test_evaluation_shows_each_caption_once(scenes: Path, encoder: CaptionEncoder, batch_size: int):
+    expected = [
+        (int(record["instance"]), encoder(tf.constant([caption])).numpy()[0].tolist())
+        for record in records(scenes, "val")
+        for caption in record["captions"]
+    ]
+    found = batches(evaluation_captions(scenes, "val", encoder, batch_size))
+    rows = [
+        (int(instance), ids.tolist())
+        for batch in found
+        for instance, ids in zip(batch["instance"], batch["text"], strict=True)
+    ]
+    assert rows == expected
+    assert len(rows) == Manifest.load(scenes).splits["val"].captions
+
+
+def test_captions_come_in_groups_of_a_image(scenes: Path):
+    found = [
+        (int(instance), group.numpy().tolist())
+        for batch in caption_groups(scenes, "val", 5)
+        for instance, group in zip(batch["instance"], batch["captions"], strict=True)
+    ]
+    assert found == [(int(r["instance"]), r["captions"].tolist()) for r in records(scenes, "val")]
+
+
+def test_view_0_is_the_plain_image_and_the_others_are_augmented(scenes: Path):
+    def view(number: int, batch_size: int = 5) -> np.ndarray:
+        parts = view_batches(scenes, "val", IMAGE, number, batch_size).as_numpy_iterator()
+        return np.concatenate(list(parts))
+
+    plain = np.concatenate([b["image"] for b in batches(evaluation_images(scenes, "val", SIZE, 5))])
+    np.testing.assert_array_equal(view(0), plain)
+    # A function of view and image, whatever the batches.
+    np.testing.assert_array_equal(view(1), view(1, batch_size=12))
+    for first, second in ((0, 1), (1, 2)):
+        gaps = np.abs(view(first) - view(second)).max(axis=(1, 2, 3))
+        assert (gaps > 1).all()
+
+
+def test_a_worker_reads_the_records_of_its_rows_alone(
+    scenes: Path, encoder: CaptionEncoder, order: Order, augmented: list[dict], tmp_path: Path
+):
+    share = replace(order, part=1, parts=2)
+    taken = {int(i) for indices, _ in share.steps(0, 3).as_numpy_iterator() for i in indices}
+    # 3 steps of 4 of the 8 rows; the records of the 36 other images are made unreadable.
+    assert len(taken) == 12
+    shutil.copytree(scenes, tmp_path / "data")
+    places = [(s.file, o) for s in Manifest.load(scenes).splits["train"].shards for o in s.offsets]
+    for place, (file, offset) in enumerate(places):
+        if place not in taken:
+            with (tmp_path / "data" / file).open("r+b") as stream:
+                stream.seek(offset)
+                stream.write(bytes(8))
+    found = training_batches(tmp_path / "data", encoder, IMAGE, TEXT, share, 0, 3)
+    second_half = [{key: value[4:] for key, value in batch.items()} for batch in augmented[:3]]
+    assert_same(batches(found), second_half)
+    with pytest.raises(tf.errors.DataLossError):
+        batches(training_batches(tmp_path / "data", encoder, IMAGE, TEXT, order, 0, 1))

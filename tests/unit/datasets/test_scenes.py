@@ -1,0 +1,335 @@
+"""Drawn scenes: what they hold, that what is said of them is true, and what is swapped is false.
+
+Truth is judged by a reader of its own here, which knows the words but not how they were put.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.samples import digests
+from tf_dpce.datasets.shapes import grammar
+from tf_dpce.datasets.shapes.captions import Group
+from tf_dpce.datasets.shapes.drawing import draw_png
+from tf_dpce.datasets.shapes.scene import Scene, make_scene
+from tf_dpce.datasets.shapes.source import draw_scenes, scene_numbers
+from tf_dpce.datasets.shapes.workers import drawing_pool
+from tf_dpce.errors import UserError
+
+SCENES = [make_scene(seed, index) for seed in (0, 7) for index in range(100)]
+
+NUMBERS = {"a": 1, "one": 1, "two": 2, "three": 3}
+SIZES = {"small": "small", "little": "small", "large": "large", "big": "large"}
+SHAPES = {word: one for one in grammar.SHAPES for word in (one, grammar.SHAPES[one])}
+GROUP = re.compile(rf"\b({'|'.join(NUMBERS)}) ({'|'.join(SIZES)}) (\w+) ({'|'.join(SHAPES)})\b")
+RELATIONS = {
+    "left": r"(?:to the left of|left of)",
+    "right": r"(?:to the right of|right of)",
+    "above": r"(?:above|over)",
+    "below": r"(?:below|under)",
+}
+# Who is meant by the first and second relation: (one, other) as places of groups in the sentence.
+SENTENCES = {
+    r"in this image G (?:is|are) R G and also R G": ((0, 1), (0, 2)),
+    r"in the image there (?:is|are) G R G which (?:is|are) R G": ((0, 1), (1, 2)),
+    r"somewhere R G and also R G there (?:is|are) G": ((2, 0), (2, 1)),
+    r"you can see G with G R (?:it|them) and with G R (?:it|them)": ((1, 0), (2, 0)),
+    r"R G which (?:is|are) R G you can see G": ((2, 0), (0, 1)),
+}
+
+Said = tuple[list[tuple[int, str, str, str]], list[tuple[int, str, int]]]
+
+
+def understand(caption: str) -> Said:
+    groups = [
+        (NUMBERS[number], SIZES[size], colour, SHAPES[shape])
+        for number, size, colour, shape in GROUP.findall(caption)
+    ]
+    skeleton = GROUP.sub("G", caption)
+    pattern = re.compile("|".join(f"({words})" for words in RELATIONS.values()))
+    names = [list(RELATIONS)[match.lastindex - 1] for match in pattern.finditer(skeleton)]
+    skeleton = pattern.sub("R", skeleton)
+    [roles] = [roles for form, roles in SENTENCES.items() if re.fullmatch(form, skeleton)]
+    return groups, [(one, name, other) for name, (one, other) in zip(names, roles, strict=True)]
+
+
+def lies(one: Group, name: str, other: Group, lenient: bool) -> bool:
+    right, down = one.x - other.x, one.y - other.y
+    ahead = {"left": -right, "right": right, "above": -down, "below": down}[name]
+    aside = abs(down) if name in ("left", "right") else abs(right)
+    return ahead > 0 if lenient else ahead > 1.2 * aside and ahead > 15
+
+
+def holds(said: Said, scene: Scene, lenient: bool) -> bool:
+    """Whether the groups of the scene can be put to the words in any way so that all is true."""
+    groups, relations = said
+    for order in itertools.permutations(scene.groups):
+        looks = [(group.count, group.size, group.colour, group.shape) for group in order]
+        if looks == groups and all(
+            lies(order[one], name, order[other], lenient) for one, name, other in relations
+        ):
+            return True
+    return False
+
+
+# --- what is said ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_every_caption_is_true_and_names_every_group_and_two_relations(scene: Scene):
+    for caption in scene.captions:
+        said = understand(caption)
+        assert len(said[0]) == len(scene.groups) and len(said[1]) == 2
+        assert holds(said, scene, lenient=False), caption
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_every_swapped_caption_is_false_with_the_same_words_but_two_exchanged(scene: Scene):
+    for caption, swapped in zip(scene.captions, scene.swapped_captions, strict=True):
+        assert not holds(understand(swapped), scene, lenient=True), (caption, swapped)
+        pairs = list(zip(caption.split(), swapped.split(), strict=True))
+        differing = [(before, after) for before, after in pairs if before != after]
+        assert len(differing) == 2
+        assert differing[0] == differing[1][::-1]
+
+
+def test_the_reader_of_these_tests_can_tell_true_from_false():
+    square = Group(1, "small", "red", "square", x=10, y=30)
+    circle = Group(2, "large", "blue", "circle", x=40, y=30)
+    cross = Group(1, "small", "red", "cross", x=25, y=50)
+    scene = Scene((square, circle, cross), (), (), ((0, 0, 0), (0, 0, 0)), (), ())
+    true = (
+        "in this image a small red square is left of two large blue circles"
+        " and also above one little red cross"
+    )
+    assert holds(understand(true), scene, lenient=False)
+    for before, after in [("left", "right"), ("red square", "blue square"), ("two", "three")]:
+        assert not holds(understand(true.replace(before, after)), scene, lenient=True)
+
+
+def test_five_paraphrases_use_five_sentences_and_fit_the_text_tower():
+    lengths = set()
+    for scene in SCENES:
+        assert len(set(scene.captions)) == 5
+        assert len({GROUP.sub("G", caption).split()[0] for caption in scene.captions}) >= 3
+        lengths |= {len(caption.split()) for caption in scene.captions}
+    assert 18 <= min(lengths) and max(lengths) <= 32
+
+
+def test_swaps_exchange_every_kind_of_word():
+    exchanged = Counter()
+    for scene in SCENES:
+        for caption, swapped in zip(scene.captions, scene.swapped_captions, strict=True):
+            pairs = zip(caption.split(), swapped.split(), strict=True)
+            exchanged[frozenset(next(pair for pair in pairs if pair[0] != pair[1]))] += 1
+    words = set().union(*exchanged)
+    assert {"small", "left", "above", "two", "three", "red", "squares", "circle"} <= words
+    assert max(exchanged.values()) < 0.5 * exchanged.total()
+
+
+# --- what is drawn --------------------------------------------------------------------------------
+
+
+def test_scenes_have_three_groups_several_counts_and_some_overlap():
+    counts = Counter(group.count for scene in SCENES for group in scene.groups)
+    assert set(counts) == {1, 2, 3} and counts[1] > counts[2] > counts[3]
+    overlapping = 0
+    for scene in SCENES:
+        assert len(scene.groups) >= 3
+        assert len(scene.objects) == sum(group.count for group in scene.groups)
+        assert len(scene.specks) >= grammar.SPECKS[0]
+        overlapping += any(
+            math.dist((one.x, one.y), (other.x, other.y)) < one.half_side + other.half_side
+            for one, other in itertools.combinations(scene.objects, 2)
+        )
+    assert overlapping > 0.2 * len(SCENES)
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_the_image_shows_the_objects_where_they_are(size: int):
+    for scene in SCENES[:40]:
+        image = Image.open(io.BytesIO(draw_png(scene, size)))
+        assert image.format == "PNG" and image.mode == "RGB" and image.size == (size, size)
+        front = scene.objects[-1]
+        place = tuple(int(value * size / grammar.SIDE) for value in (front.x, front.y))
+        assert image.getpixel(place) == front.rgb
+
+
+def test_every_group_shows_as_many_spots_of_its_colour_as_it_has_objects():
+    # Where neither colours repeat nor neighbours touch, connected areas can be counted.
+    checked = 0
+    for scene in SCENES:
+        distances = [
+            math.dist((one.x, one.y), (other.x, other.y)) - 1.5 * (one.half_side + other.half_side)
+            for one, other in itertools.combinations(scene.objects, 2)
+        ]
+        colours = {group.colour for group in scene.groups}
+        if len(colours) < 3 or min(distances) < 0:
+            continue
+        checked += 1
+        image = Image.open(io.BytesIO(draw_png(scene, 64)))
+        for group in scene.groups:
+            assert _spots(image, grammar.COLOURS[group.colour]) == group.count
+    assert checked >= 5
+
+
+def _spots(image: Image.Image, colour: tuple[int, int, int]) -> int:
+    width, height = image.size
+    near = {
+        (x, y)
+        for x in range(width)
+        for y in range(height)
+        if math.dist(image.getpixel((x, y)), colour) < 30
+    }
+    spots = 0
+    while near:
+        stack, area = [near.pop()], 1
+        while stack:
+            x, y = stack.pop()
+            around = {(x + i, y + j) for i in (-1, 0, 1) for j in (-1, 0, 1)} & near
+            near -= around
+            stack += around
+            area += len(around)
+        spots += area > 4
+    return spots
+
+
+# --- where it comes from --------------------------------------------------------------------------
+
+
+def test_a_scene_is_a_function_of_seed_and_index_in_every_process(tmp_path: Path):
+    code = (
+        "import hashlib; from tf_dpce.datasets.shapes.scene import make_scene\n"
+        "from tf_dpce.datasets.shapes.drawing import draw_png\n"
+        "for index in range(3):\n"
+        "    scene = make_scene(5, index)\n"
+        "    print(hashlib.sha256(repr(scene).encode() + draw_png(scene, 64)).hexdigest())\n"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert len(outputs) == 1 and len(set(outputs.pop().split())) == 3
+
+
+def test_seeds_and_indices_give_different_scenes():
+    scenes = [make_scene(seed, index) for seed in range(3) for index in range(30)]
+    assert len({scene.captions for scene in scenes}) == len(scenes)
+
+
+def test_test_scenes_stay_the_same_however_many_train():
+    few, many = scene_numbers(train=10, val=4, test=5), scene_numbers(train=99, val=4, test=5)
+    assert few["test"] == many["test"] and few["val"] == many["val"]
+    for numbers in (few, many):
+        indices = [index for span in numbers.values() for index in span]
+        assert sorted(indices) == list(range(len(indices))), "no scene is in two splits"
+
+
+def test_drawing_replaces_what_was_drawn_and_yields_pairs_that_can_be_made_again(tmp_path: Path):
+    folder = tmp_path / "scenes"
+    list(draw_scenes(folder, 4, scene_numbers(train=5, val=1, test=1), 64))
+    steps: list[tuple[int, int]] = []
+    numbers = scene_numbers(train=2, val=1, test=1)
+    pairs = list(draw_scenes(folder, 5, numbers, 64, lambda *step: steps.append(step)))
+    names = [".drawn", *(f"{i:06d}.png" for i in range(4))]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert Counter(pair.split for pair in pairs) == {"train": 10, "val": 5, "test": 5}
+    for pair in pairs:
+        scene = make_scene(5, int(pair.image_id))
+        assert pair.caption in scene.captions and pair.instance == pair.image_id
+        assert pair.path == folder / f"{pair.image_id}.png"
+        assert pair.path.read_bytes() == draw_png(scene, 64)
+
+
+def test_a_folder_of_somebody_elses_images_is_refused_at_once_and_left_as_it_is(tmp_path: Path):
+    (tmp_path / "000001.png").write_bytes(b"a holiday")
+    with pytest.raises(UserError, match="holds files that were not drawn"):
+        draw_scenes(tmp_path, 5, scene_numbers(train=2, val=1, test=1), 64)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"a holiday"]
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def always_processes(monkeypatch):
+    """Else they start at so many scenes that a test would wait for them."""
+    monkeypatch.setattr("tf_dpce.datasets.shapes.source._FEWEST_FOR_PROCESSES", 1)
+
+
+def test_images_and_pairs_do_not_depend_on_the_workers(tmp_path: Path, always_processes):
+    folder, numbers = tmp_path / "scenes", scene_numbers(train=140, val=10, test=20)
+
+    def draw(workers: int) -> tuple[list, dict, list]:
+        steps: list[tuple[int, int]] = []
+        drawn = draw_scenes(folder, 2, numbers, 32, lambda *step: steps.append(step), workers)
+        return list(drawn), digests(folder), steps
+
+    alone = draw(workers=1)
+    assert alone == draw(workers=3)
+    assert alone[2] == [(done, 170) for done in range(1, 171)]
+
+
+def test_drawing_that_is_left_half_way_leaves_no_process(tmp_path: Path, always_processes):
+    scenes = draw_scenes(tmp_path / "scenes", 2, scene_numbers(300, 50, 50), 32, workers=2)
+    next(scenes)
+    assert len(multiprocessing.active_children()) == 2
+    scenes.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_a_drawing_process_loads_no_tensorflow(tmp_path: Path):
+    with drawing_pool(1) as pool:
+        list(pool.map(make_scene, [0], [0]))
+        loaded = pool.submit(eval, "sorted(__import__('sys').modules)").result()
+    assert "tf_dpce.datasets.shapes.scene" in loaded
+    assert not {"tensorflow", "keras", "numpy"} & set(loaded)
+
+
+def test_drawing_processes_end_with_a_killed_parent():
+    code = (
+        "import os, time; from tf_dpce.datasets.shapes.workers import drawing_pool\n"
+        "with drawing_pool(1) as pool:\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    os.kill(worker, 0)
+    parent.kill()
+    assert parent.wait() == -signal.SIGKILL
+    parent.stdout.close()
+    deadline = time.monotonic() + 30
+    while _runs(worker):
+        assert time.monotonic() < deadline, "it outlives its parent"
+        time.sleep(0.01)
+
+
+def _runs(process: int) -> bool:
+    """A process that has ended may stay listed until somebody asks how."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"

@@ -1,0 +1,117 @@
+"""Drawn splits: stable, balanced, and never empty where that can be helped."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tf_dpce.datasets.pair import Pair
+from tf_dpce.datasets.splits import drawn_splits, given_or_drawn_splits, read_split_file
+from tf_dpce.datasets.table import read_table
+from tf_dpce.errors import UserError
+
+SEEDS = range(40)
+
+
+def plain(name: str, seed: int) -> str:
+    """The draw itself: the first 64 bits of a hash, as a share of all."""
+    share = int(hashlib.sha256(f"{seed}\t{name}".encode()).hexdigest()[:16], 16) / 2**64
+    return "train" if share < 0.8 else "val" if share < 0.9 else "test"
+
+
+def names(count: int) -> list[str]:
+    return [f"{place}.jpg" for place in range(count)]
+
+
+@pytest.mark.parametrize("count", [3, 4, 7, 20, 40])
+def test_three_names_or_more_leave_no_split_empty(count: int):
+    rescued = 0
+    for seed in SEEDS:
+        splits = drawn_splits(names(count), seed)
+        counts = Counter(splits.values())
+        assert set(counts) == {"train", "val", "test"} and counts.total() == count
+        moved = [name for name in names(count) if splits[name] != plain(name, seed)]
+        missing = 3 - len({plain(name, seed) for name in names(count)})
+        assert len(moved) == missing, "one name moves for each empty split, and no other"
+        rescued += missing
+    # Of 40 names none is in val by chance 0.9^40 = 1.5 % of the time, and of 3 names 73 %.
+    assert rescued > 0 or count >= 20
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_order_of_names_and_their_repetition_do_not_matter(seed: int):
+    assert drawn_splits(names(5)[::-1] + names(2), seed) == drawn_splits(names(5), seed)
+
+
+def test_one_or_two_names_cannot_fill_three_splits():
+    for seed in SEEDS:
+        assert len(drawn_splits(names(1), seed)) == 1
+        assert len(set(drawn_splits(names(2), seed).values())) == 2
+    assert drawn_splits([], 0) == {}
+
+
+@pytest.mark.parametrize("count", [3, 40])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_small_table_has_all_three_splits(tmp_path: Path, count: int, seed: int):
+    path = tmp_path / "pairs.csv"
+    with path.open("w", newline="") as stream:
+        rows = [(name, caption) for name in names(count) for caption in ("a dog", "it sleeps")]
+        csv.writer(stream).writerows([("image", "caption"), *rows, ("silent.jpg", "")])
+    pairs = [item for item in read_table(path, seed=seed) if isinstance(item, Pair)]
+    # An image without a caption will be refused: it must not be the only one of a split.
+    counts = Counter(pair.split for pair in pairs if pair.caption)
+    assert set(counts) == {"train", "val", "test"}
+    assert all(number % 2 == 0 for number in counts.values()), "captions of an image stay together"
+
+
+def test_drawn_and_explicit_splits_of_one_table_live_side_by_side(tmp_path: Path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(
+        '{"image": "a.jpg", "caption": "a dog", "split": "test"}\n'
+        '{"image": "b.jpg", "caption": "a cat"}\n'
+    )
+    splits = {pair.image_id: pair.split for pair in read_table(path, seed=2)}
+    assert splits == {"a.jpg": "test", "b.jpg": plain("b.jpg", 2)}
+
+
+def test_a_split_file_is_read_line_by_line(tmp_path: Path):
+    path = tmp_path / "splits.tsv"
+    path.write_bytes("\ufeffa b.jpg\ttrain\r\n\r\nc.jpg\t val \na b.jpg\ttrain\n".encode())
+    assert read_split_file(path) == {"a b.jpg": "train", "c.jpg": "val"}
+
+
+def test_a_missing_split_file_names_its_option(tmp_path: Path):
+    with pytest.raises(UserError, match="splits.tsv is not a file: give .* as --split-file"):
+        read_split_file(tmp_path / "splits.tsv")
+
+
+def test_a_image_spelt_in_two_ways_is_one_image(tmp_path: Path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("image,caption\na/b.jpg,one\n./a//b.jpg,two\na/c/../b.jpg,three\n")
+    pairs = list(read_table(path))
+    assert {pair.image_id for pair in pairs} == {"a/b.jpg"} and len(pairs) == 3
+    assert len({pair.split for pair in pairs}) == 1, "else it could be trained on and tested"
+    (tmp_path / "splits.tsv").write_text("./a/b.jpg\tval\n")
+    given = list(read_table(path, split_file=tmp_path / "splits.tsv"))
+    assert {(pair.image_id, pair.split) for pair in given} == {("a/b.jpg", "val")}
+
+
+def test_so_many_are_held_out_but_never_more_than_a_tenth():
+    for count, held_out, expected in ((5000, 100, 100), (5000, 900, 500), (12, 100, 1), (3, 9, 1)):
+        counts = Counter(given_or_drawn_splits(None, names(count), 0, held_out).values())
+        assert counts == {"train": count - 2 * expected, "val": expected, "test": expected}
+
+
+def test_what_is_held_out_depends_on_the_names_and_the_seed_alone():
+    splits = given_or_drawn_splits(None, names(200), 3, 20)
+    assert given_or_drawn_splits(None, names(200)[::-1] + names(9), 3, 20) == splits
+    assert given_or_drawn_splits(None, names(200), 4, 20) != splits
+
+
+def test_a_given_file_goes_before_the_draw(tmp_path: Path):
+    (tmp_path / "splits.tsv").write_text("0.jpg\ttest\n")
+    assert given_or_drawn_splits(tmp_path / "splits.tsv", names(9), 0, 2) == {"0.jpg": "test"}

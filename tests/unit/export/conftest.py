@@ -1,0 +1,37 @@
+"""One tiny exported model for all tests of this folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.export.tiny import WORDS, tiny_model
+from tf_dpce.export.publish import export_model
+from tf_dpce.models.dual_path import DualPath
+from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+
+
+@pytest.fixture(scope="session")
+def model() -> DualPath:
+    return tiny_model()
+
+
+@pytest.fixture(scope="session")
+def caption_encoder() -> CaptionEncoder:
+    return CaptionEncoder(WORDS, max_length=6, lowercase=True)
+
+
+@pytest.fixture(scope="session")
+def exported(model, caption_encoder, tmp_path_factory) -> Path:
+    """The folder of a version. Tests that change it work on a copy."""
+    origin = {"data": "drawn", "seed": 0}
+    folder = tmp_path_factory.mktemp("saved_models") / "tiny"
+    return export_model(model, caption_encoder, folder, origin)
+
+
+@pytest.fixture(scope="session")
+def squashing(model, caption_encoder, tmp_path_factory) -> Path:
+    """The same of a model that squashes images."""
+    folder = tmp_path_factory.mktemp("saved_models") / "tall"
+    return export_model(model, caption_encoder, folder, squash=True)

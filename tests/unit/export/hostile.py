@@ -1,0 +1,208 @@
+"""Damaged images of many kinds, and what an exported version makes of them."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from tests.heavy import blank_png
+from tf_dpce.export.process import ModelError, ModelProcess
+from tf_dpce.preprocessing import status
+
+TOLERANCE = 1e-5
+# Sides that a header is made to declare: none, the limit, beyond it, beyond what fits in 32 bits.
+_SIDES = (0, 1, 40, 1_000, 8_000, 8_001, 65_535, 65_536, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
+
+# The longer sides of banners.
+_LONGEST = (300, 5_000, 65_535, 65_536, 1_000_000)
+
+Draw = np.random.Generator
+
+
+@dataclass
+class Findings:
+    """What calls with damaged images did.
+
+    Attributes:
+        images: how many were sent.
+        calls: how many calls.
+        failed: what the calls said that failed.
+        wrong_good: rows of sound images that were not as they are alone.
+        wrong_bad: rows of damaged images that are neither zero nor of unit length.
+        statuses: how many damaged images got each.
+    """
+
+    images: int = 0
+    calls: int = 0
+    failed: list[str] = field(default_factory=list)
+    wrong_good: int = 0
+    wrong_bad: int = 0
+    statuses: Counter = field(default_factory=Counter)
+
+
+def originals() -> list[bytes]:
+    """Small images of every kind, none of them damaged."""
+    draw = np.random.default_rng(0)
+    coarse = Image.fromarray(draw.integers(0, 256, (5, 7, 3), np.uint8))
+    colour = coarse.resize((70, 50), Image.Resampling.BICUBIC)
+    deep = Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257)
+    kinds = [
+        *((colour.convert(mode), "JPEG", {}) for mode in ("RGB", "L", "CMYK")),
+        *((colour, "JPEG", options) for options in ({"progressive": True}, {"quality": 100})),
+        *((colour.convert(mode), "PNG", {}) for mode in ("RGB", "RGBA", "L", "LA", "P", "1")),
+        (deep, "PNG", {}),
+        (colour, "PNG", {"save_all": True, "append_images": [colour.rotate(90)]}),
+        *((colour, kind, {}) for kind in ("GIF", "BMP", "WEBP", "TIFF")),
+    ]
+    return [_encoded(*kind) for kind in kinds]
+
+
+def damaged(count: int, seed: int) -> Iterator[bytes]:
+    """Yields damaged images; some take more than one blow."""
+    draw = np.random.default_rng(seed)
+    sound = originals()
+    for _ in range(count):
+        content = sound[draw.integers(len(sound))]
+        for _ in range(draw.integers(1, 4)):
+            blow = _BLOWS[draw.integers(len(_BLOWS))]
+            content = blow(content, sound[draw.integers(len(sound))], draw)
+        yield content
+
+
+def attack(served: ModelProcess, count: int, seed: int) -> Findings:
+    """Sends damaged images: nine tenths among sound ones, the others alone or among their like.
+
+    Every batch of 16 has 4 sound images, at places drawn from the seed.
+    """
+    draw = np.random.default_rng(seed)
+    sound = originals()[:4]
+    expected, _ = served.encode("encode_image", sound)
+    findings, bad = Findings(), damaged(count, seed)
+    for _ in range(count * 9 // 10 // 12):
+        batch = [next(bad) for _ in range(12)]
+        places = np.sort(draw.choice(16, 4, replace=False))
+        for place, content in zip(places, sound, strict=True):
+            batch.insert(place, content)
+        _send(served, batch, places, expected, findings)
+    rest, alone = list(bad), count // 20
+    batches = [[content] for content in rest[:alone]]
+    batches += [rest[start : start + 16] for start in range(alone, len(rest), 16)]
+    for batch in [*batches, []]:
+        _send(served, batch, np.array([], int), expected[:0], findings)
+    return findings
+
+
+def _send(
+    served: ModelProcess,
+    batch: list[bytes],
+    places: np.ndarray,
+    expected: np.ndarray,
+    findings: Findings,
+) -> None:
+    others = np.setdiff1d(np.arange(len(batch)), places)
+    findings.calls += 1
+    findings.images += len(others)
+    try:
+        embeddings, statuses = served.encode("encode_image", batch)
+    except ModelError as error:
+        findings.failed.append(str(error))
+        return
+    near = np.abs(embeddings[places] - expected).max(axis=1, initial=0) <= TOLERANCE
+    findings.wrong_good += int(np.sum(~near | (statuses[places] != status.OK)))
+    lengths = np.linalg.norm(embeddings[others], axis=1)
+    wanted = statuses[others] == status.OK
+    findings.wrong_bad += int(np.sum(~(np.abs(lengths - wanted) <= TOLERANCE)))
+    findings.statuses.update(statuses[others].tolist())
+
+
+# --- blows: (content, another image, draw) -> content -------------------------------------------
+
+
+def _flip_bits(content: bytes, other: bytes, draw: Draw) -> bytes:
+    changed = bytearray(content)
+    for place in draw.integers(len(changed), size=draw.integers(1, 9)) if changed else ():
+        changed[place] ^= 1 << draw.integers(8)
+    return bytes(changed)
+
+
+def _damage_head(content: bytes, other: bytes, draw: Draw) -> bytes:
+    return _flip_bits(content[:64], other, draw) + content[64:]
+
+
+def _overwrite(content: bytes, other: bytes, draw: Draw) -> bytes:
+    start, noise = draw.integers(len(content) + 1), draw.bytes(draw.integers(1, 65))
+    return content[:start] + noise + content[start + len(noise) :]
+
+
+def _truncate(content: bytes, other: bytes, draw: Draw) -> bytes:
+    return content[: draw.integers(len(content) + 1)]
+
+
+def _drop(content: bytes, other: bytes, draw: Draw) -> bytes:
+    start, end = np.sort(draw.integers(len(content) + 1, size=2))
+    return content[:start] + content[end:]
+
+
+def _repeat(content: bytes, other: bytes, draw: Draw) -> bytes:
+    start, end = np.sort(draw.integers(len(content) + 1, size=2))
+    return content[:end] + content[start:]
+
+
+def _splice(content: bytes, other: bytes, draw: Draw) -> bytes:
+    return content[: draw.integers(len(content) + 1)] + other[draw.integers(len(other) + 1) :]
+
+
+def _noise(content: bytes, other: bytes, draw: Draw) -> bytes:
+    return content[: draw.integers(0, 12)] + draw.bytes(draw.integers(0, 2_000))
+
+
+def _declare_sides(content: bytes, other: bytes, draw: Draw) -> bytes:
+    """Changes the sides in the header, with the checksum that goes with them."""
+    sides = [int(_SIDES[draw.integers(len(_SIDES))]) for _ in range(2)]
+    if content.startswith(b"\x89PNG") and len(content) >= 33:
+        header = b"IHDR" + struct.pack(">II", *sides) + content[24:29]
+        return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+    # A frame of a JPEG: its mark, length and precision stand before height and width.
+    for mark in (b"\xff\xc0", b"\xff\xc2"):
+        place = content.find(mark)
+        if place >= 0:
+            packed = struct.pack(">HH", *(side % 2**16 for side in sides))
+            return content[: place + 5] + packed + content[place + 9 :]
+    return content
+
+
+def _stretch(content: bytes, other: bytes, draw: Draw) -> bytes:
+    """Puts a banner in its place, lying or standing."""
+    length, breadth = int(_LONGEST[draw.integers(len(_LONGEST))]), int(draw.integers(1, 5))
+    sides = (length, breadth) if draw.integers(2) else (breadth, length)
+    return blank_png(*sides, grey=True)
+
+
+def _damage_packed(content: bytes, other: bytes, draw: Draw) -> bytes:
+    """Changes the first pixels of a PNG within their checksums."""
+    place = content.find(b"IDAT")
+    if not content.startswith(b"\x89PNG") or place < 4:
+        return _overwrite(content, other, draw)
+    (length,) = struct.unpack(">I", content[place - 4 : place])
+    chunk = b"IDAT" + _flip_bits(content[place + 4 : place + 4 + length], other, draw)
+    rest = content[place + 8 + length :]
+    return content[:place] + chunk + struct.pack(">I", zlib.crc32(chunk)) + rest
+
+
+_BLOWS: tuple[Callable[[bytes, bytes, Draw], bytes], ...] = (
+    *(_flip_bits, _damage_head, _overwrite, _truncate, _drop, _repeat, _splice, _noise),
+    *(_declare_sides, _damage_packed, _stretch),
+)
+
+
+def _encoded(image: Image.Image, kind: str, options: dict) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()

@@ -1,0 +1,62 @@
+"""What the largest images that are accepted cost in memory.
+
+A process tells the most that it ever held, which hides what comes after, so each kind of image
+has one of its own. It decodes a batch of 16 by the graph of an export.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+from tests.heavy import blank_jpeg, blank_png, peak_mebibytes
+
+BATCH = 16
+SIZE = 224
+SIDE = 8_000  # of a square of 64 million pixels
+
+KINDS: dict[str, Callable[[], bytes]] = {
+    "PNG": lambda: blank_png(SIDE, SIDE),
+    "PNG, interlaced": lambda: blank_png(SIDE, SIDE, interlaced=True),
+    "PNG, lying banner": lambda: blank_png(1_000_000, 64),
+    "PNG, standing banner": lambda: blank_png(64, 1_000_000),
+    "JPEG": lambda: blank_jpeg(SIDE, SIDE),
+    "JPEG, lying banner": lambda: blank_jpeg(65_500, 447),
+    "JPEG, progressive": lambda: blank_jpeg(SIDE, SIDE, progressive=True),
+    "JPEG, progressive CMYK": lambda: blank_jpeg(SIDE, SIDE, "CMYK", progressive=True),
+}
+
+
+def added_mebibytes(kind: str, squash: bool) -> int:
+    """Returns what a batch of the largest images of a kind adds to a process of its own."""
+    command = [sys.executable, "-m", "tests.unit.export.largest", *["squash"] * squash]
+    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    # Made here: it costs as much there.
+    content = KINDS[kind]()
+    done = subprocess.run(command, env=quiet, input=content, capture_output=True, check=True)
+    return int(done.stdout)
+
+
+def _measure(content: bytes, squash: bool) -> int:
+    import tensorflow as tf
+
+    from tf_dpce.export.signatures import decode_images, input_signature
+
+    # As many at a time as on a server with more cores.
+    tf.config.threading.set_inter_op_parallelism_threads(8)
+    graph = tf.function(
+        lambda contents: decode_images(contents, SIZE, squash),
+        input_signature=input_signature("encode_image"),
+    )
+    graph(tf.constant([blank_png(300, 200), blank_jpeg(300, 200)]))
+    before = peak_mebibytes()
+    _, codes = graph(tf.constant([content] * BATCH))
+    if codes.numpy().any():
+        raise ValueError(f"it has the statuses {codes.numpy().tolist()}")
+    return peak_mebibytes() - before
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{_measure(sys.stdin.buffer.read(), len(sys.argv) > 1)}\n")

@@ -1,0 +1,207 @@
+"""The ranking loss: hinges on cosine gaps, with given negatives or those of the batch."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from tf_dpce.losses import RankingLoss, batch_ranking_loss, ranking_loss
+
+EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]
+
+
+def unit(*vectors: list[float]) -> np.ndarray:
+    return np.array(vectors, np.float32)
+
+
+def random_units(draw: np.random.Generator, rows: int, width: int = 5) -> np.ndarray:
+    vectors = draw.normal(size=(rows, width))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def value(loss: object) -> np.ndarray:
+    return keras.ops.convert_to_numpy(loss)
+
+
+def hinge(margin: float, right: float, wrong: float) -> float:
+    return max(0.0, margin - (right - wrong))
+
+
+def plain_in_batch(
+    ids: np.ndarray, image: np.ndarray, text: np.ndarray, margin: float
+) -> list[float]:
+    """Each row against the hardest row of another instance, by two loops."""
+    losses = []
+    for k in range(len(ids)):
+        others = [j for j in range(len(ids)) if ids[j] != ids[k]]
+        right, loss = image[k] @ text[k], 0.0
+        if others:
+            loss += hinge(margin, right, max(image[k] @ text[j] for j in others))
+            loss += hinge(margin, right, max(image[j] @ text[k] for j in others))
+        losses.append(loss)
+    return losses
+
+
+# --- the pure function, with given negatives ------------------------------------------------------
+
+
+def test_hand_derived_values():
+    # x.y = 1; x.y_negative = 0.6, a gap of 0.4; y.x_negative = 0, a gap of 1.
+    # Margin 1: (1 - 0.4) + (1 - 1) = 0.6. Margin 0.5: 0.1 + 0.
+    vectors = unit(EAST), unit(EAST), unit(NORTH), unit([0.6, 0.8])
+    assert value(ranking_loss(*vectors)) == pytest.approx([0.6])
+    assert value(ranking_loss(*vectors, margin=0.5)) == pytest.approx([0.1])
+
+
+def test_each_direction_meets_its_own_negative():
+    # As above with the two negatives' parts changed: x.y_negative = 0, y.x_negative = 0.6.
+    # Here x and y differ, so that x.x_negative or y.y_negative in their place would show:
+    # x = east, y = north: x.y = 0; y.x_negative = 0.8; x.y_negative = -1.
+    # Margin 1: (1 - (0 + 1)) + (1 - (0 - 0.8)) = 0 + 1.8.
+    loss = ranking_loss(unit(EAST), unit(NORTH), unit([0.6, 0.8]), unit(WEST))
+    assert value(loss) == pytest.approx([1.8])
+
+
+def test_best_and_worst_case():
+    best = ranking_loss(unit(EAST), unit(EAST), unit(WEST), unit(WEST))
+    assert value(best) == pytest.approx([0.0])
+    # Right pair opposite (-1), wrong pairs equal (1): gaps of -2, twice margin + 2.
+    worst = ranking_loss(unit(EAST), unit(WEST), unit(WEST), unit(EAST))
+    assert value(worst) == pytest.approx([6.0])
+
+
+# --- in-batch negatives ---------------------------------------------------------------------------
+
+
+def test_a_perfect_batch_costs_nothing_and_the_worst_six_a_row():
+    ids, image = np.array([7, 9]), unit(EAST, WEST)
+    assert value(batch_ranking_loss(ids, image, image)) == pytest.approx([0.0, 0.0])
+    # As the worst case above, in both rows.
+    assert value(batch_ranking_loss(ids, image, image[::-1])) == pytest.approx([6.0, 6.0])
+
+
+def test_a_collapsed_batch_costs_the_margin_twice():
+    same = unit(EAST, EAST, EAST)
+    loss = batch_ranking_loss(np.arange(3), same, same, margin=0.3)
+    assert value(loss) == pytest.approx(np.full(3, 0.6))
+
+
+def test_rows_of_one_instance_are_no_negatives_of_one_another():
+    # Rows 0 and 1 are one image with two captions. Against row 2 alone: x.y = 1 and a wrong
+    # cosine of 0, so a gap of 1 and no loss, though rows 0 and 1 are equal.
+    image = unit(EAST, EAST, NORTH)
+    assert value(batch_ranking_loss(np.array([4, 4, 5]), image, image)) == pytest.approx(
+        np.zeros(3)
+    )
+    # Of three instances they would be: rows 0 and 1 then have a gap of 0 in both directions.
+    loss = batch_ranking_loss(np.array([4, 6, 5]), image, image)
+    assert value(loss) == pytest.approx([2.0, 2.0, 0.0])
+
+
+def test_a_row_without_a_negative_costs_nothing():
+    image, text = unit(EAST, NORTH), unit(WEST, WEST)
+    assert value(batch_ranking_loss(np.array([3, 3]), image, text)) == pytest.approx([0.0, 0.0])
+    assert value(batch_ranking_loss(np.array([3]), image[:1], text[:1])) == pytest.approx([0.0])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_in_batch_equals_the_plain_reference(seed: int):
+    draw = np.random.default_rng(seed)
+    rows = int(draw.integers(1, 12))
+    ids = draw.integers(0, rows, rows)
+    image, text = random_units(draw, rows), random_units(draw, rows)
+    margin = float(draw.uniform(0, 1.5))
+    losses = value(batch_ranking_loss(ids, image, text, margin))
+    assert losses.shape == (rows,)
+    assert losses == pytest.approx(plain_in_batch(ids, image, text, margin), abs=1e-5)
+
+
+# --- roles: given negatives as a field of the batch -----------------------------------------------
+
+
+def given_batch(draw: np.random.Generator, anchors: int) -> tuple[np.ndarray, np.ndarray]:
+    """Targets (instance, role) and pairs of a batch of anchors with their negatives."""
+    roles = np.arange(2 * anchors)
+    ids = draw.permutation(50)[: 2 * anchors]
+    pairs = np.stack([random_units(draw, len(roles)), random_units(draw, len(roles))], axis=1)
+    return np.stack([ids, roles], axis=1), pairs
+
+
+def test_a_negative_lends_its_vectors_to_its_anchor_and_costs_nothing_itself():
+    # Row 0 is the anchor of the first hand-derived case (0.6), row 1 its negative.
+    pairs = np.stack([unit(EAST, NORTH), unit(EAST, [0.6, 0.8])], axis=1)
+    rows = value(RankingLoss(negatives="given").call(np.array([[3, 0], [8, 1]]), pairs))
+    assert rows == pytest.approx([0.6, 0.0])
+
+
+def test_an_anchor_whose_negative_is_of_its_own_instance_costs_nothing():
+    # The vectors of the case above, but both captions speak of instance 3.
+    pairs = np.stack([unit(EAST, NORTH), unit(EAST, [0.6, 0.8])], axis=1)
+    rows = value(RankingLoss(negatives="given").call(np.array([[3, 0], [3, 1]]), pairs))
+    assert rows == pytest.approx([0.0, 0.0])
+
+
+def test_an_anchor_without_a_negative_costs_nothing():
+    # A third row, whose negative fell off the end of the batch.
+    pairs = np.stack([unit(EAST, NORTH, EAST), unit(EAST, [0.6, 0.8], WEST)], axis=1)
+    targets = np.array([[3, 0], [8, 1], [5, 2]])
+    assert value(RankingLoss(negatives="given").call(targets, pairs)) == pytest.approx([0.6, 0, 0])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_mean_is_the_authors_sum_over_anchors_by_the_full_batch(seed: int):
+    draw = np.random.default_rng(seed)
+    anchors, margin = 16, 1.0
+    targets, pairs = given_batch(draw, anchors)
+    total = 0.0
+    for k in range(anchors):
+        (x, y), (x_negative, y_negative) = pairs[2 * k], pairs[2 * k + 1]
+        total += hinge(margin, x @ y, x @ y_negative) + hinge(margin, x @ y, y @ x_negative)
+    # Section 4 of the recipe: sums over 16 anchors, divided by the full batch of 32.
+    loss = float(RankingLoss(margin, "given")(targets, pairs))
+    assert loss == pytest.approx(total / (2 * anchors), rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_roles_survive_a_permutation_of_the_rows(seed: int):
+    draw = np.random.default_rng(seed)
+    targets, pairs = given_batch(draw, 6)
+    rows = value(RankingLoss(negatives="given").call(targets, pairs))
+    order = draw.permutation(len(rows))
+    moved = value(RankingLoss(negatives="given").call(targets[order], pairs[order]))
+    assert moved == pytest.approx(rows[order], abs=1e-6)
+
+
+def test_roles_survive_slicing_that_keeps_anchor_and_negative_together():
+    targets, pairs = given_batch(np.random.default_rng(0), 6)
+    loss = RankingLoss(negatives="given")
+    rows = value(loss.call(targets, pairs))
+    halves = [value(loss.call(targets[part], pairs[part])) for part in (slice(6), slice(6, 12))]
+    assert np.concatenate(halves) == pytest.approx(rows, abs=1e-6)
+    assert np.count_nonzero(rows) == 6
+
+
+# --- the class ------------------------------------------------------------------------------------
+
+
+def test_the_class_returns_rows_and_reduces_to_their_mean():
+    draw = np.random.default_rng(0)
+    ids, image, text = np.arange(4), random_units(draw, 4), random_units(draw, 4)
+    pairs = np.stack([image, text], axis=1)
+    expected = plain_in_batch(ids, image, text, 0.2)
+    assert value(RankingLoss(0.2).call(ids, pairs)) == pytest.approx(expected, abs=1e-5)
+    assert float(RankingLoss(0.2)(ids, pairs)) == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+def test_the_configuration_makes_the_same_loss_again():
+    loss = RankingLoss(0.25, "given", reduction="sum", name="rank")
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert isinstance(again, RankingLoss)
+    assert (again.margin, again.negatives, again.reduction) == (0.25, "given", "sum")
+    assert again.get_config() == loss.get_config()
+
+
+def test_other_negatives_are_refused():
+    with pytest.raises(ValueError, match="'batch' or 'given'"):
+        RankingLoss(negatives="hardest")

@@ -1,0 +1,178 @@
+"""The image tower: any backbone of keras.applications under the head of the recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tf_dpce.errors import UserError
+from tf_dpce.models import image_tower
+from tf_dpce.models.image_tower import application, image_backbone, image_head
+
+# Keras's own saving converts variables in a way that NumPy 2 deprecates.
+DEPRECATED = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def images(count: int, size: int, seed: int = 0) -> np.ndarray:
+    draw = np.random.default_rng(seed)
+    return draw.uniform(0, 255, (count, size, size, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def small() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return image_tower("small", input_size=32, output_dim=6, head_dim=8)
+
+
+def test_the_head_on_resnet50_has_the_parameters_of_the_recipe():
+    tower = image_tower("ResNet50")
+    assert tower.input_shape == (None, 224, 224, 3)
+    assert tower.get_layer("image_backbone").output_shape == (None, 2048)
+    head = tower.get_layer("image_head")
+    # Two matrices of 2048 x 2048 without bias, and gamma and beta of two BatchNorms.
+    trainable = sum(int(np.prod(v.shape)) for v in head.trainable_variables)
+    assert trainable == 2 * 2048 * 2048 + 2 * 2 * 2048 == 8_396_800
+    assert tower.output_shape == (None, 2048)
+
+
+def test_a_head_without_a_hidden_layer_is_one_matrix_and_its_batch_norm():
+    head = image_head(input_dim=5, output_dim=3, head_dim=0)
+    # 5 x 3 without bias, and gamma and beta of one BatchNorm.
+    assert sum(int(np.prod(v.shape)) for v in head.trainable_variables) == 5 * 3 + 2 * 3
+    # In inference a fresh BatchNorm only divides by the root of 1 + epsilon.
+    features = np.arange(10, dtype=np.float32).reshape(2, 5)
+    [kernel] = head.get_layer("image_fc2").get_weights()
+    expected = features @ kernel / np.sqrt(1 + head.get_layer("image_fc2_bn").epsilon)
+    np.testing.assert_allclose(head(features, training=False), expected, rtol=1e-5)
+
+
+def test_layers_of_the_head():
+    head = image_head(12, 6, 8)
+    kinds = [type(layer).__name__ for layer in head.layers[1:]]
+    # It ends in BatchNorm: the ReLU belongs to the classifier's path, not to the feature.
+    assert kinds == ["Dense", "BatchNormalization", "ReLU", "Dense", "BatchNormalization"]
+    shapes = [tuple(v.shape) for v in head.trainable_variables if v.name == "kernel"]
+    assert shapes == [(12, 8), (8, 6)]
+
+
+@pytest.mark.parametrize("name", ["VGG16", "VGG19"])
+def test_a_vgg_ends_at_its_second_dense_layer_before_the_relu(name: str):
+    backbone = image_backbone(name, None, 32)
+    assert backbone.output_shape == (None, 4096)
+    features = backbone.predict(images(2, 32), verbose=0)
+    # Behind a ReLU nothing would be below 0.
+    assert features.min() < 0 < features.max()
+
+
+@DEPRECATED
+def test_a_vgg_takes_the_dense_layers_of_its_weights(tmp_path: Path):
+    keras.utils.set_random_seed(1)
+    whole = keras.applications.VGG16(weights=None, input_shape=(32, 32, 3))
+    whole.save_weights(tmp_path / "vgg.weights.h5")
+    backbone = image_backbone("VGG16", str(tmp_path / "vgg.weights.h5"), 32)
+    pixels = images(2, 32)
+    until_fc2 = keras.Model(whole.input, whole.get_layer("fc2").output)
+    expected = until_fc2.predict(
+        keras.applications.vgg16.preprocess_input(pixels.copy()), verbose=0
+    )
+    features = backbone.predict(pixels, verbose=0)
+    np.testing.assert_allclose(np.maximum(features, 0), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_unknown_backbone_is_the_users_mistake():
+    with pytest.raises(UserError, match="unknown backbone ResNet51: one of small, .*ResNet50"):
+        image_tower("ResNet51")
+
+
+def test_every_network_of_kerasapplications_has_its_own_scaling():
+    names = [name for name in vars(keras.applications) if name[0].isupper()]
+    assert {"ResNet50", "MobileNetV2", "MobileNetV3Small", "VGG19"} < set(names)
+    for name in names:
+        constructor, preprocess = application(name)
+        assert constructor is getattr(keras.applications, name)
+        assert preprocess.__module__ == constructor.__module__
+
+
+@pytest.mark.parametrize("name", ["resnet50", "preprocess_input", "Model", ""])
+def test_what_is_no_network_is_no_backbone(name: str):
+    with pytest.raises(UserError, match="unknown backbone"):
+        image_tower(name)
+
+
+def test_a_missing_weights_file_is_the_users_mistake(tmp_path: Path):
+    with pytest.raises(UserError, match="backbone.h5 does not exist"):
+        image_tower("MobileNetV2", str(tmp_path / "backbone.h5"))
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "notes.h5", "notes.weights.h5", "notes.keras"])
+def test_a_file_that_holds_no_weights_is_the_users_mistake(tmp_path: Path, name: str):
+    path = tmp_path / name
+    path.write_text("these are no weights\n")
+    with pytest.raises(UserError, match=f"{name} do not fit MobileNetV2"):
+        image_tower("MobileNetV2", str(path), input_size=32)
+
+
+@DEPRECATED
+@pytest.mark.filterwarnings("ignore:Skipping nested container:UserWarning")
+def test_weights_of_another_network_are_the_users_mistake(tmp_path: Path):
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    path = tmp_path / "other.weights.h5"
+    other.save_weights(path)
+    with pytest.raises(UserError, match="do not fit MobileNetV2"):
+        image_tower("MobileNetV2", str(path), input_size=32)
+
+
+def test_real_weights_of_another_network_are_the_users_mistake(mobilenet_weights: Path):
+    with pytest.raises(UserError, match="do not fit MobileNet:"):
+        image_tower("MobileNet", str(mobilenet_weights), input_size=32)
+
+
+def test_real_weights_give_the_features_of_the_plain_network(mobilenet_weights: Path):
+    tower = image_tower("MobileNetV2", str(mobilenet_weights), output_dim=8, head_dim=8)
+    plain = keras.applications.MobileNetV2(
+        weights=str(mobilenet_weights), include_top=False, pooling="avg"
+    )
+    pixels = images(2, 224)
+    backbone = tower.get_layer("image_backbone")
+    # The backbone's own scaling is inside: x / 127.5 - 1 for this network.
+    expected = plain.predict(pixels / 127.5 - 1, verbose=0)
+    features = backbone.predict(pixels, verbose=0)
+    assert features.shape == (2, 1280) and np.abs(features).max() > 0.1
+    np.testing.assert_allclose(features, expected, atol=1e-4)
+
+
+def test_a_backbone_of_kerasapplications_keeps_its_averages_in_training():
+    """Its BatchNorm runs in inference mode, also when it is fine-tuned; the head's does not."""
+    tower = image_tower("MobileNetV2", input_size=32, output_dim=4, head_dim=4)
+    before = [v.numpy() for v in tower.variables]
+    tower.trainable = True
+    tower(images(4, 32), training=True)
+    moved = {
+        v.path for v, old in zip(tower.variables, before, strict=True) if (v.numpy() != old).any()
+    }
+    names = [f"image_fc{n}_bn/moving_{kind}" for n in (1, 2) for kind in ("mean", "variance")]
+    assert moved == set(names)
+
+
+def test_the_small_backbone_tells_left_from_right(small: keras.Model):
+    backbone = small.get_layer("image_backbone")
+    left = np.zeros((1, 32, 32, 3), np.float32)
+    left[:, 8:16, 4:12] = 255
+    right = left[:, :, ::-1]
+    # Mean-pooled, the two would be alike but for the padding; flattened they are not.
+    gap = np.abs(backbone.predict(left, verbose=0) - backbone.predict(right, verbose=0)).max()
+    assert gap > 0.05
+    assert backbone.output_shape == (None, 2 * 2 * 128)
+
+
+@DEPRECATED
+def test_saved_and_loaded_it_gives_the_same_features(small: keras.Model, tmp_path: Path):
+    small.save(tmp_path / "tower.keras")
+    again = keras.saving.load_model(tmp_path / "tower.keras")
+    pixels = images(3, 32)
+    np.testing.assert_array_equal(
+        again.predict(pixels, verbose=0), small.predict(pixels, verbose=0)
+    )

@@ -1,0 +1,149 @@
+"""`evaluate`: a run and prepared data in, a table and a metrics file out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipelines import evaluate
+from tests.unit.export.tiny import tiny_data
+from tf_dpce.data.manifest import VOCABULARY_FILE
+from tf_dpce.data.prepare import prepare
+from tf_dpce.datasets.pair import SPLITS, Pair
+from tf_dpce.files import sha256_file
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work") / "drawn"
+    return folder, tiny_data(folder)
+
+
+def test_evaluate_leaves_the_metrics_in_the_run(run, data, capsys):
+    folder, manifest = data
+    arguments = ["--run", str(run), "--data", str(folder), "--split", "test", "--protocol", "all"]
+    assert evaluate.main([*arguments, "--checkpoint", "best"]) == 0
+
+    path = run / "metrics-drawn-test-all.json"
+    shown = capsys.readouterr().out
+    assert "R@1" in shown
+    assert shown.splitlines()[-1] == str(path)
+    metrics = json.loads(path.read_text())
+    for direction in ("image_to_text", "text_to_image"):
+        assert list(metrics[direction]) == ["r1", "r5", "r10", "medr", "meanr"]
+        # 3 images: any of them is among the first 5.
+        assert metrics["text_to_image"]["r5"] == 100
+    assert metrics["split_digest"] == manifest.split_digest
+    assert (metrics["images"], metrics["captions"]) == (3, 6)
+    assert (metrics["split"], metrics["checkpoint"]) == ("test", "best")
+    weights = run / "checkpoints" / "stage1-best.npz"
+    assert metrics["checkpoint_sha256"] == sha256_file(weights)
+    assert metrics["command"].endswith("--protocol all --checkpoint best")
+    # Its captions are drawn from the run's own words.
+    assert metrics["vocabulary"] == {"known_words": 100, "captions_without_known_word": 0}
+    assert "words known 100.0 %, captions without one 0.0 %" in shown
+    assert metrics["cut_off"]["captions"] == metrics["cut_off"]["words"] == 0
+    assert f"split {manifest.split_digest[:12]}" in shown
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory) -> Path:
+    """Another data set: in each split two images of one person, one of another."""
+    folder = tmp_path_factory.mktemp("work") / "people"
+    folder.mkdir()
+    # Of the run's words: a, dog, sleep; 3 of 9. The second caption has none.
+    captions = ("A man walks his dog", "ein Mann", "they sleep")
+    pairs = []
+    for split in SPLITS:
+        for number, caption in enumerate(captions):
+            path = folder / f"{split}{number}.png"
+            Image.new("RGB", (40, 40), (80 * number, 255 - 90 * number, 60)).save(path)
+            pairs.append(Pair(path.name, path, caption, split, f"{split} person {number // 2}"))
+    prepare(pairs, folder, source="table")
+    return folder
+
+
+def test_persons_are_found_in_data_that_the_run_was_not_trained_on(run, people, capsys):
+    assert sha256_file(people / VOCABULARY_FILE) != sha256_file(run / VOCABULARY_FILE)
+    arguments = ["--run", str(run), "--data", str(people), "--protocol", "cuhk_pedes"]
+    assert evaluate.main(arguments) == 0
+
+    path = run / "metrics-people-test-cuhk_pedes.json"
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[-1] == str(path)
+    assert "mINP" in shown and "image to text" not in shown
+    assert "words known 33.3 %, captions without one 33.3 %" in " ".join(shown.split())
+    metrics = json.loads(path.read_text())
+    assert metrics["image_to_text"] is None
+    found = metrics["text_to_image"]
+    assert list(found) == ["r1", "r5", "r10", "medr", "meanr", "map", "minp"]
+    assert metrics["rsum"] == pytest.approx(found["r1"] + 200)
+    # Two hits among three images are at ranks 2 and 3 at worst, one alone at rank 3.
+    assert found["map"] >= 100 * (2 * (1 / 2 + 2 / 3) / 2 + 1 / 3) / 3
+    assert metrics["vocabulary"]["captions_without_known_word"] == pytest.approx(100 / 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "views"),
+    [
+        (["--flip"], {"flip": True}),
+        # 32 is the size of training: of a small backbone, the only one.
+        (["--sizes", "32", "32", "--shifts"], {"sizes": [32], "shifts": True}),
+        (["--bank", "train"], {"bank": "train"}),
+    ],
+)
+def test_a_measurement_of_other_views_stands_beside_the_plain_one(
+    run, data, capsys, options, views
+):
+    arguments = ["--run", str(run), "--data", str(data[0]), *options]
+    assert evaluate.main(arguments) == 0
+    ending = " ".join(dict.fromkeys(options))
+    path = run / f"metrics-drawn-test-all-{ending.replace('--', '').replace(' ', '-')}.json"
+    assert capsys.readouterr().out.splitlines()[-1] == str(path)
+    metrics = json.loads(path.read_text())
+    plain = {"flip": False, "sizes": [], "whole": False, "shifts": False, "bank": ""}
+    assert {key: metrics[key] for key in plain} == {**plain, **views}
+    assert metrics["command"].endswith(f"--checkpoint best {ending}")
+
+
+def test_neither_the_last_checkpoint_nor_data_of_one_name_take_the_place_of_metrics(
+    run, data, tmp_path
+):
+    path, options = run / "metrics-drawn-test-all.json", ["--run", str(run), "--data"]
+    assert evaluate.main([*options, str(data[0])]) == 0
+    best = path.read_text()
+    shutil.copy(run / "checkpoints/stage1-best.npz", run / "checkpoints/stage1-last.npz")
+    assert evaluate.main([*options, str(data[0]), "--checkpoint", "last"]) == 0
+    digest = tiny_data(tmp_path / "other" / "drawn", images=2).split_digest
+    assert digest != data[1].split_digest
+    assert evaluate.main([*options, str(tmp_path / "other" / "drawn")]) == 0
+    assert path.read_text() == best
+    last = json.loads((run / "metrics-drawn-test-all-last.json").read_text())
+    assert last["checkpoint"] == "last"
+    other = json.loads((run / f"metrics-drawn-test-all-{digest[:8]}.json").read_text())
+    assert other["split_digest"] == digest
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"--split": "dev"}, "has no split dev"),
+        ({"--protocol": "5k"}, "unknown protocol 5k"),
+        ({"--protocol": "coco1k"}, "coco1k is defined on exactly 5,000: prepare these"),
+        ({"--run": "nowhere"}, "nowhere is not a run"),
+        ({"--data": "nowhere"}, "nowhere"),
+        ({"--checkpoint": "last"}, "stage1-last"),
+        ({"--bank": "test"}, "--bank test is the split that is scored"),
+        ({"--sizes": "48"}, "small takes only squares of the 32 pixels"),
+    ],
+)
+def test_mistakes_are_one_line(run, data, capsys, change, complaint):
+    options = {"--run": str(run), "--data": str(data[0]), **change}
+    assert evaluate.main([part for option in options.items() for part in option]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert complaint in line
+    assert not list(run.glob("metrics-*"))

@@ -1,0 +1,171 @@
+"""`search` with a real exported model: the last step from a sentence to images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tf_dpce
+from pipelines import embed, index
+from pipelines.search import main
+from tests.unit.pipelines.test_embed import draw_images
+from tests.unit.search.plain import embedded
+
+SENTENCES = ["A dog on the grass.", "Two cats sleep.", "A [bold]cats[/bold] dog."]
+
+
+@pytest.fixture(scope="module")
+def line(tiny_export: Path, tmp_path_factory) -> Path:
+    """Holds `photos`, `captions.txt`, `vectors`, `index` of both and `images-only`."""
+    root = tmp_path_factory.mktemp("line")
+    pattern = draw_images(root / "photos", 12)
+    (root / "captions.txt").write_text("\n".join(SENTENCES))
+    model = ["--model", str(tiny_export)]
+    for name, kind in (("vectors", "texts"), ("vectors", "images"), ("images", "images")):
+        source = pattern if kind == "images" else str(root / "captions.txt")
+        assert embed.main([*model, f"--{kind}", source, "--out", str(root / name)]) == 0
+    for name, out in (("vectors", "index"), ("images", "images-only")):
+        assert index.main(["--embeddings", str(root / name), "--out", str(root / out)]) == 0
+    return root
+
+
+@pytest.fixture
+def search(line: Path, tiny_export: Path, capsys):
+    """Runs the verb and returns its status, stdout and stderr."""
+    capsys.readouterr()
+
+    def run(*options: str, folder: str = "index") -> tuple[int, str, str]:
+        argv = ["--index", str(line / folder), "--model", str(tiny_export), *options]
+        status = main(argv)
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return run
+
+
+def test_json_ranks_as_the_vectors_do(line: Path, tiny_export: Path, search):
+    status, out, err = search("--text", "A dog on the grass.", "--top", "5", "--json")
+    answer = json.loads(out)
+    assert (status, err) == (0, "")
+    assert answer["query"] == {"text": "A dog on the grass."}
+    assert answer["for"] == "images"
+    query = tf_dpce.load(tiny_export).encode_texts(["A dog on the grass."])[0]
+    scores = embedded(line / "vectors", "images") @ query
+    rows = np.argsort(-scores)[:5]
+    files = sorted((line / "photos").iterdir())
+    assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3, 4, 5]
+    assert [hit["path"] for hit in answer["hits"]] == [str(files[row]) for row in rows]
+    assert [hit["id"] for hit in answer["hits"]] == [files[row].name for row in rows]
+    np.testing.assert_allclose([hit["score"] for hit in answer["hits"]], scores[rows], atol=1e-5)
+
+
+def test_the_table_holds_ranks_scores_and_texts_as_they_are(search):
+    status, out, _ = search("--text", "a cats dog", "--for", "texts", "--top", "3")
+    assert status == 0
+    assert all(sentence in out for sentence in SENTENCES), "square brackets are no markup"
+    assert all(f" {rank} │" in out for rank in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("folder", "options", "kind"),
+    [
+        ("index", ["--text", "a dog"], "images"),
+        ("index", ["--text", "a dog", "--for", "texts"], "texts"),
+        ("index", ["--image", "{photo}"], "texts"),
+        ("index", ["--image", "{photo}", "--for", "images"], "images"),
+        ("images-only", ["--image", "{photo}"], "images"),
+    ],
+)
+def test_what_is_found_unless_it_is_said(line: Path, search, folder, options, kind):
+    photo = str(line / "photos" / "0004.png")
+    options = [option.format(photo=photo) for option in options]
+    status, out, _ = search(*options, "--top", "2", "--json", folder=folder)
+    answer = json.loads(out)
+    assert (status, answer["for"]) == (0, kind)
+    assert all(("path" in hit) == (kind == "images") for hit in answer["hits"])
+    if "--image" in options and kind == "images":
+        assert answer["query"] == {"image": photo}
+        assert answer["hits"][0]["path"] == photo, "an image is most like itself"
+
+
+def test_asking_for_more_than_there_is_gives_all_and_says_so(search):
+    status, out, err = search("--text", "a dog", "--top", "99", "--json")
+    assert status == 0
+    assert len(json.loads(out)["hits"]) == 12
+    assert err == "asked for 99, found 12 of the 12 images in the index\n"
+
+
+def test_a_sheet_is_drawn_and_named(tmp_path: Path, search):
+    sheet = tmp_path / "sheet.png"
+    status, out, _ = search("--text", "a dog", "--sheet", str(sheet))
+    assert (status, out.splitlines()[-1]) == (0, str(sheet))
+    with Image.open(sheet) as image:
+        assert image.format == "PNG"
+    status, out, err = search("--text", "a dog", "--sheet", str(sheet), "--json")
+    assert (status, err) == (0, f"{sheet}\n")
+    json.loads(out)  # nothing but JSON
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--text", ""], "the text '' cannot be used: empty"),
+        (["--text", "xyzzy"], "the text 'xyzzy' cannot be used: no word of the vocabulary"),
+        (["--text", "a dog", "--top", "0"], "at least 1, not 0"),
+        (["--text", "a dog", "--index", "{tmp}/none"], "{tmp}/none is not an index"),
+        (["--text", "a dog", "--model", "{tmp}/none"], "{tmp}/none"),
+        (["--text", "a dog", "--sheet", "{tmp}/sheet.jpg"], "does not end in .png"),
+        (["--image", "{tmp}/none.jpg"], "{tmp}/none.jpg cannot be used: cannot be read: No such"),
+        (["--image", "{tmp}/text.jpg"], "{tmp}/text.jpg cannot be used: neither JPEG nor PNG"),
+        (["--image", "{tmp}/cut.jpg"], "{tmp}/cut.jpg cannot be used: cannot be decoded"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path: Path, search, options: list[str], reason: str):
+    (tmp_path / "text.jpg").write_text("no image")
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    status, out, err = search(*(option.format(tmp=tmp_path) for option in options))
+    assert (status, out) == (1, ""), "it is told before anything is shown"
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert reason.format(tmp=tmp_path) in err
+    assert not (tmp_path / "sheet.jpg").exists()
+
+
+def test_a_kind_that_the_index_lacks_is_one_line(search):
+    status, _, err = search("--text", "a dog", "--for", "texts", folder="images-only")
+    assert (status, err) == (1, "error: the index holds no texts, only images\n")
+
+
+def test_an_index_of_another_model_is_one_line(line: Path, tmp_path: Path, capsys):
+    from tests.unit.export.tiny import tiny_run
+
+    (tmp_path / "run").mkdir()
+    run = tiny_run(tmp_path / "run", seed=1)
+    capsys.readouterr()
+    assert main(["--index", str(line / "index"), "--model", str(run), "--text", "a dog"]) == 1
+    err = capsys.readouterr().err
+    assert "was built with another model than" in err and err.count("\n") == 1
+
+
+def test_a_run_folder_serves_as_the_model(tmp_path: Path, capsys):
+    from tests.unit.export.tiny import tiny_run
+
+    (tmp_path / "run").mkdir()
+    model = ["--model", str(tiny_run(tmp_path / "run"))]
+    pattern, out = draw_images(tmp_path / "photos", 3), str(tmp_path / "vectors")
+    assert embed.main([*model, "--images", pattern, "--out", out]) == 0
+    assert index.main(["--embeddings", out, "--out", str(tmp_path / "index")]) == 0
+    capsys.readouterr()
+    argv = ["--index", str(tmp_path / "index"), *model, "--text", "two cats", "--json"]
+    assert main(argv) == 0
+    assert len(json.loads(capsys.readouterr().out)["hits"]) == 3
+
+
+@pytest.mark.parametrize("options", [[], ["--text", "a", "--image", "b"], ["--top", "few"]])
+def test_bad_usage_is_status_2(options: list[str]):
+    with pytest.raises(SystemExit) as exit:
+        main(["--index", "i", "--model", "m", *options])
+    assert exit.value.code == 2

@@ -1,0 +1,217 @@
+"""How a verb ends: with its status, and with one line where the user can mend something."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from jsonargparse import ArgumentParser, Namespace
+
+from pipelines._verb import progress, run_verb, say_files, verb_parser
+from tf_dpce.errors import Stopped, UserError
+
+REUSE = "TF_CPU_ALLOCATOR_USE_BFC"
+
+
+def build_parser() -> ArgumentParser:
+    parser = verb_parser("count", "Counts to a number.")
+    parser.add_argument("--number", type=int, default=1)
+    return parser
+
+
+def raising(error: BaseException):
+    def run(arguments: Namespace) -> None:
+        raise error
+
+    return run
+
+
+def started(root: Path, body: str, environment: Mapping[str, str] = os.environ) -> subprocess.Popen:
+    """A process of its own whose verb runs `body`."""
+    code = "\n".join(
+        [
+            "import sys, time",
+            "from pipelines._verb import progress, run_verb, verb_parser",
+            "def run(arguments):",
+            *(f"    {line}" for line in body.splitlines()),
+            "sys.exit(run_verb(lambda: verb_parser('count', ''), run, []))",
+        ]
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", code], cwd=root, env=environment, **pipes)
+
+
+def test_success_hands_the_parsed_arguments_over():
+    seen = []
+    for argv in ([], ["--number", "7"]):
+        assert run_verb(build_parser, lambda arguments: seen.append(arguments.number), argv) == 0
+    assert seen == [1, 7]
+
+
+@pytest.mark.parametrize(
+    "argv", [["--numbers", "1"], ["--num", "1"], ["--number", "many"], ["more"]]
+)
+def test_bad_usage_is_status_2_and_runs_nothing(argv: list[str], capsys):
+    with pytest.raises(SystemExit) as exit:
+        run_verb(build_parser, raising(AssertionError("ran")), argv)
+    assert exit.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("captions.csv, line 3:\n  no image"), "captions.csv, line 3: no image"),
+        (OSError(errno.ENOSPC, "No space left", "a.tfrecord"), "a.tfrecord: No space left"),
+        (OSError(errno.ENOSPC, "No space left"), "No space left"),
+        (PermissionError(errno.EACCES, "Permission denied", "/out"), "/out: Permission denied"),
+        (OSError(errno.EROFS, "Read-only file system", "/out"), "/out: Read-only file system"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(error: Exception, line: str, capsys):
+    assert run_verb(build_parser, raising(error), []) == 1
+    output = capsys.readouterr()
+    assert output.err == f"error: {line}\n"
+    assert output.out == ""
+
+
+def test_tensorflow_names_the_file_it_cannot_write(tmp_path: Path, capsys):
+    import tensorflow as tf
+
+    blocker = tmp_path / "file"
+    blocker.write_text("a file where a folder is wanted")
+    path = str(blocker / "checkpoint")
+    assert run_verb(build_parser, lambda _: tf.io.write_file(path, "bytes"), []) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: {blocker}") and "{{" not in lines[0]
+
+
+@pytest.mark.parametrize("error", [ValueError("shape"), OSError("not an HDF5 file")])
+def test_a_bug_keeps_its_traceback(error: Exception):
+    with pytest.raises(type(error)):
+        run_verb(build_parser, raising(error), [])
+
+
+def test_a_bug_of_tensorflow_keeps_its_traceback():
+    import tensorflow as tf
+
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        run_verb(build_parser, lambda _: tf.reshape(tf.zeros(3), [2]), [])
+
+
+def test_gpu_memory_is_asked_for_as_needed_unless_the_user_said_otherwise(monkeypatch):
+    name, seen = "TF_FORCE_GPU_ALLOW_GROWTH", []
+    monkeypatch.delenv(name, raising=False)
+    run_verb(build_parser, lambda _: seen.append(os.environ[name]), [])
+    monkeypatch.setenv(name, "false")
+    run_verb(build_parser, lambda _: seen.append(os.environ[name]), [])
+    assert seen == ["true", "false"]
+
+
+ADDING = """
+import resource, tensorflow as tf
+large = tf.ones([2**24])
+add = tf.function(lambda: tf.reduce_max(large + 1.0))
+add()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = faults()
+for _ in range(20): add()
+print(faults() - before)
+"""
+
+
+@pytest.mark.parametrize(("said", "reused"), [({}, True), ({REUSE: "false"}, False)])
+def test_tensors_take_the_memory_of_earlier_ones_unless_the_user_said_otherwise(
+    project_root: Path, said: dict, reused: bool
+):
+    # 20 sums of 64 MiB: in fresh memory 16,384 pages of 4 KiB each, 327,680 in all. Where oneDNN is
+    # on, as by default on some processors, it keeps memory by itself.
+    unsaid = {name: value for name, value in os.environ.items() if name != REUSE}
+    unsaid["TF_ENABLE_ONEDNN_OPTS"] = "0"
+    process = started(project_root, ADDING, unsaid | said)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert (int(output) < 16_384) == reused
+
+
+def test_ctrl_c_is_status_130_without_a_traceback(project_root: Path):
+    # What starts the tests in the background may have told them to ignore it.
+    heed = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    process = started(project_root, f"{heed}print('ready', flush=True)\ntime.sleep(60)")
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, b"interrupted\n")
+
+
+def test_work_that_stopped_as_asked_has_a_status_of_its_own(capsys):
+    # EX_TEMPFAIL: a scheduler may start the same command again.
+    assert run_verb(build_parser, raising(Stopped("go on with --resume")), []) == 75
+    assert capsys.readouterr().err == "go on with --resume\n"
+
+
+def test_sigterm_is_told_once_and_then_ends_the_process(project_root: Path):
+    body = (
+        "from pipelines._verb import terminations\n"
+        "with terminations() as stop:\n"
+        "    print('ready', stop(), flush=True)\n"
+        "    while not stop(): time.sleep(0.01)\n"
+        "    print('asked', flush=True)\n"
+        "    time.sleep(60)"
+    )
+    process = started(project_root, body)
+    for line in (b"ready False\n", b"asked\n"):
+        assert process.stdout.readline() == line
+        process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_a_reader_that_leaves_early_is_no_failure(project_root: Path):
+    process = started(project_root, "for row in range(100_000): print(row)")
+    assert process.stdout.readline() == b"0\n"
+    process.stdout.close()
+    assert (process.wait(timeout=30), process.stderr.read()) == (0, b"")
+    process.stderr.close()
+
+
+def test_without_a_terminal_progress_is_one_line_at_the_end(project_root: Path):
+    body = "with progress('images') as report:\n    for n in range(1001): report(n, 1000)"
+    out, errors = started(project_root, body).communicate(timeout=30)
+    assert out == b""
+    assert errors.startswith(b"images: 1000 in ") and errors.count(b"\n") == 1
+
+
+def test_on_a_terminal_progress_is_a_bar(project_root: Path):
+    terminal, inner = os.openpty()
+    code = (
+        "from pipelines._verb import progress\n"
+        "with progress('images') as report: report(1000, 1000)"
+    )
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=project_root, stderr=inner, env=environment, check=True
+    )
+    os.close(inner)
+    drawn = os.read(terminal, 65536).decode()
+    os.close(terminal)
+    assert "images" in drawn and "1000/1000" in drawn
+
+
+def test_progress_that_fails_says_nothing_of_an_end(capsys):
+    with pytest.raises(UserError), progress("images") as report:
+        report(1, 2)
+        raise UserError("unreadable")
+    assert capsys.readouterr().err == ""
+
+
+def test_files_are_named_one_a_line(capsys):
+    say_files([Path("a/manifest.json"), "a/vocabulary.txt"])
+    assert capsys.readouterr().out == "a/manifest.json\na/vocabulary.txt\n"

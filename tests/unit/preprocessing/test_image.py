@@ -1,0 +1,536 @@
+"""JPEG or PNG bytes -> pixels: checks, decoding, the centred square, and augmentation."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tf_dpce.preprocessing import status
+from tf_dpce.preprocessing.image import (
+    _decode_reduced,
+    crop_window,
+    decode,
+    evaluation_pixels,
+    training_pixels,
+    whole_pixels,
+)
+from tf_dpce.preprocessing.image_header import check
+
+
+def encoded(pixels: np.ndarray | Image.Image, kind: str, **options: object) -> bytes:
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """Slopes, which survive JPEG nearly unchanged."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = [255 * x / max(1, width - 1), 255 * y / max(1, height - 1), np.full(x.shape, 99)]
+    return np.stack(channels, axis=-1).astype(np.uint8)
+
+
+def code(contents: bytes, **limits: int) -> int:
+    result = check(tf.constant(contents), status.Limits(**limits))
+    assert result.dtype == tf.int32 and result.shape == ()
+    return int(result)
+
+
+def draws(seed: int, count: int = 5) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(size=count).astype(np.float32)
+
+
+# --- check ----------------------------------------------------------------------------------------
+
+
+def png_header(width: int, height: int) -> bytes:
+    """The first 33 bytes of a PNG that declares a size, with a right checksum, and no pixels."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_image_is_ok_up_to_the_limits(kind: str):
+    contents = encoded(noise(20, 30), kind)
+    assert code(contents) == status.OK
+    assert code(contents, max_bytes=len(contents), max_pixels=600) == status.OK
+    assert code(contents, max_bytes=len(contents) - 1) == status.TOO_MANY_BYTES
+    assert code(contents, max_pixels=599) == status.TOO_MANY_PIXELS
+
+
+def test_a_bomb_is_refused_by_its_header():
+    # 33 bytes that declare 10 gigapixels; nothing behind them could be decoded.
+    assert code(png_header(100_000, 100_000)) == status.TOO_MANY_PIXELS
+    # The product of the largest sides does not fit into 63 bits unless they are refused or signed.
+    assert code(png_header(2**31 - 1, 2**31 - 1)) == status.TOO_MANY_PIXELS
+    bomb = encoded(Image.new("1", (9000, 8000)), "PNG")
+    assert len(bomb) < 20_000 and code(bomb) == status.TOO_MANY_PIXELS
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 5), (5, 0), (0, 0)])
+def test_a_png_without_area_cannot_be_decoded(width: int, height: int):
+    assert code(png_header(width, height)) == status.UNDECODABLE
+
+
+@pytest.mark.parametrize("length", [8, 16, 24, 32])
+def test_a_png_header_cut_short_cannot_be_decoded(length: int):
+    assert code(png_header(5, 5)[:length]) == status.UNDECODABLE
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        b"x",
+        b"\xff",
+        b"\xff\xd8",
+        b"\x89PNG",
+        b"GIF89a" + bytes(50),
+        b"BM" + bytes(60),
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        bytes(100),
+    ],
+)
+def test_what_is_neither_jpeg_nor_png(contents: bytes):
+    assert code(contents) == status.WRONG_TYPE
+
+
+def test_real_gif_and_bmp_are_refused():
+    assert code(encoded(noise(5, 5), "GIF")) == status.WRONG_TYPE
+    assert code(encoded(noise(5, 5), "BMP")) == status.WRONG_TYPE
+
+
+def test_no_bytes():
+    assert code(b"") == status.EMPTY
+
+
+def test_parts_that_cost_time_and_hardly_a_byte_are_counted_beforehand():
+    # A grey progressive JPEG of Pillow's has 6 scans; the last one may follow again and again.
+    jpeg = encoded(noise(5, 5)[..., 0], "JPEG", progressive=True)
+    scan = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    for scans, expected in ((6, status.OK), (64, status.OK), (65, status.UNDECODABLE)):
+        assert code(jpeg[:-2] + (scans - 6) * scan + jpeg[-2:]) == expected
+    # After the 33 bytes of its header, a PNG may hold any number of texts, a kilobyte a megabyte.
+    png = encoded(noise(5, 5), "PNG")
+    text = b"zTXt" + b"name\0\0" + zlib.compress(b"a" * 1000)
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    for texts, expected in ((64, status.OK), (65, status.UNDECODABLE)):
+        assert code(png[:33] + texts * chunk + png[33:]) == expected
+    # What follows an image may look like anything: 100 marks of a scan without its length.
+    assert code(jpeg + b"\xff\xda??" * 100) == status.OK
+
+
+def test_a_jpeg_header_that_cannot_be_parsed_raises_as_decode_does():
+    contents = tf.constant(b"\xff\xd8\xff" + bytes(40))
+    for operation in (check, decode):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            operation(contents)
+
+
+# --- decode ---------------------------------------------------------------------------------------
+
+
+def images_of_all_kinds() -> dict[str, tuple[bytes, np.ndarray]]:
+    """Encoded images of one colour, and that colour as RGB."""
+    red = np.array([250, 10, 20], np.uint8)
+    rgb = Image.new("RGB", (7, 5), tuple(red.tolist()))
+    grey = np.full(3, 90, np.uint8)
+    frames = {"save_all": True, "append_images": [Image.new("RGB", (7, 5), (0, 0, 255))]}
+    return {
+        "jpeg": (encoded(rgb, "JPEG", quality=95), red),
+        "progressive jpeg": (encoded(rgb, "JPEG", quality=95, progressive=True), red),
+        "grey jpeg": (encoded(Image.new("L", (7, 5), 90), "JPEG"), grey),
+        "cmyk jpeg": (encoded(Image.new("CMYK", (7, 5), (0, 255, 255, 0)), "JPEG"), [255, 0, 0]),
+        "png": (encoded(rgb, "PNG"), red),
+        "palette png": (encoded(rgb.convert("P", palette=Image.Palette.ADAPTIVE), "PNG"), red),
+        "grey png": (encoded(Image.new("L", (7, 5), 90), "PNG"), grey),
+        "alpha png": (encoded(Image.new("RGBA", (7, 5), (250, 10, 20, 30)), "PNG"), red),
+        "grey alpha png": (encoded(Image.new("LA", (7, 5), (90, 40)), "PNG"), grey),
+        "16 bit png": (encoded(Image.new("I;16", (7, 5), 90 * 257), "PNG"), grey),
+        "black and white png": (encoded(Image.new("1", (7, 5), 1), "PNG"), [255] * 3),
+        "animated png": (encoded(rgb, "PNG", **frames), red),
+    }
+
+
+@pytest.mark.parametrize("kind", images_of_all_kinds())
+def test_every_kind_of_image_becomes_rgb(kind: str):
+    contents, colour = images_of_all_kinds()[kind]
+    assert code(contents) == status.OK
+    pixels = decode(tf.constant(contents)).numpy()
+    assert pixels.dtype == np.uint8 and pixels.shape == (5, 7, 3)
+    assert np.abs(pixels.astype(int) - np.asarray(colour, int)).max() <= 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_bytes_cut_off_in_the_middle_raise(kind: str):
+    contents = encoded(noise(40, 40), kind)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(tf.constant(contents[: len(contents) // 2]))
+
+
+# --- evaluation -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 13), (13, 8)])
+def test_evaluation_takes_the_largest_centred_square(height: int, width: int):
+    pixels = noise(height, width)
+    top, left = (height - 8) // 2, (width - 8) // 2
+    # 8 pixels to 8 pixels: resizing changes nothing.
+    result = evaluation_pixels(tf.constant(encoded(pixels, "PNG")), 8).numpy()
+    assert result.dtype == np.float32
+    assert result == pytest.approx(pixels[top : top + 8, left : left + 8], abs=1e-3)
+
+
+@pytest.mark.parametrize("size", [5, 16, 50])
+def test_a_plain_colour_stays_plain_at_every_size(size: int):
+    contents = encoded(Image.new("RGB", (23, 31), (250, 10, 20)), "PNG")
+    result = evaluation_pixels(tf.constant(contents), size).numpy()
+    assert result == pytest.approx(np.tile([250.0, 10.0, 20.0], (size, size, 1)), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        # The shorter side stays 20 long, or as long as it is; a side that is odd is rounded up.
+        (39, 400, (39, 400)),
+        (40, 41, (20, 21)),
+        (79, 80, (40, 40)),
+        (400, 80, (100, 20)),
+        (160, 161, (20, 21)),
+        (400, 400, (50, 50)),
+        (15, 90, (15, 90)),
+    ],
+)
+def test_a_jpeg_is_halved_while_it_is_decoded(height: int, width: int, expected: tuple[int, int]):
+    contents = tf.constant(encoded(smooth(height, width), "JPEG"))
+    assert _decode_reduced(contents, 20).shape == (*expected, 3)
+    assert _decode_reduced(tf.constant(encoded(smooth(height, width), "PNG")), 20).shape[:2] == (
+        height,
+        width,
+    )
+
+
+@pytest.mark.parametrize("squash", [False, True])
+def test_a_halved_jpeg_shows_what_a_whole_one_does(squash: bool):
+    pixels = smooth(300, 500)
+    jpeg, png = (tf.constant(encoded(pixels, kind)) for kind in ("JPEG", "PNG"))
+    halved, whole = (evaluation_pixels(contents, 32, squash) for contents in (jpeg, png))
+    # The slopes rise by 8 a pixel of the result: it lies within half a pixel of where it was.
+    np.testing.assert_allclose(halved, whole, atol=8)
+    assert np.abs(halved - whole).mean() < 2
+
+
+def test_resizing_is_antialiased_and_stays_in_range():
+    # A fine chequerboard shrunk to a tenth is grey; picking single pixels would leave 0 or 255.
+    board = (255 * (np.indices((80, 80)).sum(0) % 2)).astype(np.uint8)
+    small = evaluation_pixels(tf.constant(encoded(Image.fromarray(board), "PNG")), 8).numpy()
+    assert np.abs(small - 127.5).max() < 10
+    # Bicubic overshoots at an edge; the result must not.
+    edge = np.zeros((8, 8, 3), np.uint8)
+    edge[:, 4:] = 255
+    large = evaluation_pixels(tf.constant(encoded(edge, "PNG")), 32).numpy()
+    assert large.min() == 0 and large.max() == 255
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (8, 8, (16, 16)),
+        (8, 13, (16, 26)),
+        (13, 8, (26, 16)),
+        # 16 / 12 x 17 = 22.7.
+        (17, 12, (23, 16)),
+        # Longer than four times its shorter side.
+        (5, 90, (16, 64)),
+    ],
+)
+def test_a_whole_image_keeps_its_aspect(height: int, width: int, expected: tuple[int, int]):
+    contents = tf.constant(encoded(noise(height, width), "PNG"))
+    result = whole_pixels(contents, 16).numpy()
+    assert result.dtype == np.float32 and result.shape == (*expected, 3)
+    if height == width:
+        np.testing.assert_array_equal(result, evaluation_pixels(contents, 16))
+
+
+def test_a_whole_image_of_its_own_size_is_untouched_but_for_the_ends_of_a_banner():
+    pixels = noise(8, 38)
+    assert (whole_pixels(tf.constant(encoded(pixels, "PNG")), 8) == pixels[:, 3:35]).numpy().all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 8), (8, 16), (8, 8), (21, 9)])
+def test_squashed_images_keep_all_of_themselves(height: int, width: int):
+    pixels = noise(height, width)
+    contents = tf.constant(encoded(pixels, "PNG"))
+    result = evaluation_pixels(contents, 8, squash=True).numpy()
+    np.testing.assert_array_equal(result, squashed(pixels, 8))
+    np.testing.assert_array_equal(whole_pixels(contents, 8, squash=True), result)
+
+
+def squashed(pixels: np.ndarray, size: int) -> np.ndarray:
+    if pixels.shape[0] == pixels.shape[1] == size:
+        return pixels.astype(np.float32)
+    resized = tf.image.resize(pixels, [size, size], method="bicubic", antialias=True)
+    return np.clip(resized, 0, 255)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_a_squashed_banner_only_what_is_beyond_16_to_1_is_cut_off(turned: bool):
+    for length, kept in ((80, slice(0, 80)), (91, slice(5, 85))):
+        banner = noise(5, length)
+        part = banner[:, kept]
+        if turned:
+            banner, part = banner.transpose(1, 0, 2), part.transpose(1, 0, 2)
+        whole, cut = (
+            tf.constant(encoded(np.ascontiguousarray(pixels), "PNG")) for pixels in (banner, part)
+        )
+        result = evaluation_pixels(whole, 8, squash=True).numpy()
+        np.testing.assert_array_equal(result, squashed(part, 8))
+        # Training draws its crop within the same part.
+        for values in np.random.default_rng(5).uniform(size=(5, 5)).astype(np.float32):
+            found, expected = (
+                training_pixels(contents, 8, values, crop=True, flip=False, squash=True)
+                for contents in (whole, cut)
+            )
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_a_jpeg_is_cropped_within_the_same_part_of_a_banner():
+    pixels = smooth(40, 1000)
+    whole, cut = (
+        tf.constant(encoded(part, "JPEG", quality=95, subsampling=0))
+        for part in (pixels, pixels[:, 180:820])
+    )
+    for values in np.random.default_rng(6).uniform(size=(5, 5)).astype(np.float32):
+        found, expected = (
+            training_pixels(contents, 30, values, crop=True, flip=False, squash=True)
+            for contents in (whole, cut)
+        )
+        # Its blocks of 8 pixels begin elsewhere.
+        np.testing.assert_allclose(found, expected, atol=4)
+
+
+# 64 million pixels a file, the limit, in some 8 kilobytes: every way to a square, in both places.
+BANNERS = """
+import time
+import tensorflow as tf
+from tests.heavy import blank_png, peak_mebibytes
+from tf_dpce.preprocessing.image_header import check
+from tf_dpce.preprocessing.image import evaluation_pixels, training_pixels, whole_pixels
+draws = tf.fill([5], 0.5)
+def run(content):
+    for squash in (True, False):
+        evaluation_pixels(content, 224, squash)
+        whole_pixels(content, 224, squash)
+        training_pixels(content, 224, draws, True, False, squash)
+run(tf.constant(blank_png(300, 200)))
+before, start = peak_mebibytes(), time.process_time()
+for sides in ((1_000_000, 64), (64, 1_000_000)):
+    content = tf.constant(blank_png(*sides, grey=True))
+    assert check(content) == 0
+    run(content)
+added, seconds = peak_mebibytes() - before, time.process_time() - start
+assert added < 600, f"{added} MiB"
+assert seconds < 15, f"{seconds} seconds"
+"""
+
+
+def test_a_banner_costs_no_more_than_any_image_of_as_many_pixels(run_program):
+    # Decoded, it takes 183 MiB, and for some formats twice. Resized whole, it took 2.9 GB and, on
+    # every core there is, 5 seconds a time or more; all twelve together take 3.
+    run_program(BANNERS)
+
+
+# --- the crop -------------------------------------------------------------------------------------
+
+
+def plain_window(height: int, width: int, values: np.ndarray) -> list[int]:
+    """The recipe's crop step by step, in Python."""
+    aspect = (3 / 4) ** (1 - values[0]) * (4 / 3) ** values[0]
+    crop_width = min(width, height * aspect)
+    crop_height = crop_width / aspect
+    side = np.sqrt(0.64 + 0.36 * values[1])
+    rows = min(max(1, round(crop_height * side)), height)
+    columns = min(max(1, round(crop_width * side)), width)
+    top = min(int(values[2] * (height - rows + 1)), height - rows)
+    left = min(int(values[3] * (width - columns + 1)), width - columns)
+    return [top, left, rows, columns]
+
+
+@pytest.fixture(scope="module")
+def windows():
+    """Windows of many rows of draws at once: (height, width, draws [N, 4]) -> [N, 4]."""
+
+    @tf.function
+    def many(height: tf.Tensor, width: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        return tf.map_fn(
+            lambda row: crop_window(height, width, row), values, fn_output_signature=tf.int32
+        )
+
+    return lambda height, width, values: many(
+        tf.constant(height), tf.constant(width), tf.constant(values, tf.float32)
+    ).numpy()
+
+
+def sizes() -> list[tuple[int, int]]:
+    return [(1, 1), (1, 50), (50, 1), (2, 3), (64, 64), (300, 200), (200, 300), (37, 1000)]
+
+
+@pytest.mark.parametrize(("height", "width"), sizes())
+def test_the_window_is_always_inside(windows, height: int, width: int):
+    corners = np.array(np.meshgrid(*[[0, 0.5, 1]] * 4)).reshape(4, -1).T
+    values = np.concatenate([corners, np.random.default_rng(0).uniform(size=(300, 4))])
+    top, left, rows, columns = windows(height, width, values).T
+    assert (top >= 0).all() and (left >= 0).all()
+    assert (rows >= 1).all() and (columns >= 1).all()
+    assert (top + rows <= height).all() and (left + columns <= width).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1000, 1000), (1200, 800), (800, 1200)])
+def test_aspect_and_size_lie_in_the_recipes_ranges(windows, height: int, width: int):
+    values = np.random.default_rng(1).uniform(size=(2000, 4))
+    _, _, rows, columns = windows(height, width, values).T.astype(float)
+    aspect = columns / rows
+    # Sides are whole pixels of at least 500, so that rounding moves the aspect by 0.3 % at most.
+    assert 0.75 * 0.997 <= aspect.min() < 0.76 and 1.31 < aspect.max() <= 4 / 3 * 1.003
+    # Log-uniform: as many wide ones as high ones (2000 draws, 4 sigma = 90).
+    assert abs((aspect > 1).sum() - 1000) < 90
+    # Of the largest rectangle of that aspect, 0.64 to 1 of the area, uniformly: 0.82 on average.
+    largest = np.minimum(width, height * aspect) ** 2 / aspect
+    share = rows * columns / largest
+    assert 0.63 < share.min() < 0.65 and 0.99 < share.max() < 1.01
+    assert share.mean() == pytest.approx(0.82, abs=0.01)
+
+
+@pytest.mark.parametrize(("height", "width"), sizes())
+def test_the_window_equals_the_plain_reference(windows, height: int, width: int):
+    values = np.random.default_rng(2).uniform(size=(200, 4)).astype(np.float32)
+    expected = np.array([plain_window(height, width, row) for row in values.astype(float)])
+    # float32 against float64: a side next to a half may round the other way, and its place with it.
+    found = windows(height, width, values)
+    assert np.abs(found - expected).max() <= 1
+    assert (found == expected).all(axis=1).mean() > 0.98
+
+
+@pytest.mark.parametrize(("height", "width"), [(1200, 400), (300, 1200), (600, 600)])
+def test_the_window_of_a_squashed_image_is_that_of_a_square_squashed_back(height, width):
+    for values in np.random.default_rng(4).uniform(size=(20, 4)).astype(np.float32):
+        square = np.array(plain_window(1200, 1200, values.astype(float)))
+        found = crop_window(tf.constant(height), tf.constant(width), values, squash=True).numpy()
+        # Of the 1200 places of the square, the image has fewer: its sides are rounded to them.
+        expected = square * [height, width, height, width] / 1200
+        assert np.abs(found - expected).max() <= 1.5
+
+
+def test_training_squashes_where_evaluation_does():
+    contents, values = tf.constant(encoded(noise(40, 15), "PNG")), np.full(5, 0.9, np.float32)
+    plain = training_pixels(contents, 12, values, crop=False, flip=False, squash=True)
+    np.testing.assert_array_equal(plain, evaluation_pixels(contents, 12, squash=True))
+    cropped = training_pixels(contents, 12, values, crop=True, flip=False, squash=True)
+    unsquashed = training_pixels(contents, 12, values, crop=True, flip=False)
+    assert np.abs(cropped - unsquashed).max() > 1
+
+
+def test_every_place_is_drawn_equally_often(windows):
+    # Aspect 1 and side 0.8 of 10 pixels: 8x8 windows, with 3 places each way.
+    places = (np.arange(30) + 0.5) / 30
+    values = [[0.5, 0.0, y, x] for y in places for x in places]
+    top, left, rows, columns = windows(10, 10, values).T
+    assert set(rows) == set(columns) == {8}
+    assert np.bincount(top * 3 + left).tolist() == [100] * 9
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def augmented(contents: bytes, values: np.ndarray, crop: bool, flip: bool, size: int = 12):
+    return training_pixels(tf.constant(contents), size, tf.constant(values), crop, flip).numpy()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_jpeg_and_png_of_the_same_pixels_give_the_same(seed: int):
+    """A JPEG is decoded inside the window alone; a PNG is decoded whole, then cut."""
+    # Without chroma subsampling no pixel depends on neighbours outside the window.
+    jpeg = encoded(smooth(60, 90), "JPEG", quality=95, subsampling=0)
+    png = encoded(decode(tf.constant(jpeg)).numpy(), "PNG")
+    values = draws(seed)
+    # So large that no window could be halved.
+    np.testing.assert_array_equal(
+        augmented(jpeg, values, True, True, 40), augmented(png, values, True, True, 40)
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_the_crop_shows_its_window(seed: int, kind: str):
+    pixels, values = smooth(300, 300), draws(seed)
+    top, left, rows, columns = crop_window(300, 300, values).numpy()
+    # Sides of 0.8 * 300 * sqrt(3 / 4) = 207 at least: the JPEG is decoded at half its size.
+    assert min(rows, columns) >= 2 * 60
+    result = augmented(encoded(pixels, kind), values, crop=True, flip=False, size=60)
+    # Slopes: red tells the column, green the row; corners show the corners of the window.
+    red = pixels[0, [left, left + columns - 1], 0]
+    green = pixels[[top, top + rows - 1], 0, 1]
+    assert result[0, [0, -1], 0] == pytest.approx(red, abs=5)
+    assert result[[0, -1], 0, 1] == pytest.approx(green, abs=5)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_training_is_a_function_of_the_draws(kind: str):
+    contents = encoded(noise(30, 40), kind)
+    first = augmented(contents, draws(0), True, True)
+    assert first.shape == (12, 12, 3) and first.dtype == np.float32
+    np.testing.assert_array_equal(first, augmented(contents, draws(0), True, True))
+    assert np.abs(first - augmented(contents, draws(1), True, True)).max() > 1
+
+
+@pytest.mark.parametrize("crop", [True, False])
+def test_the_flip_mirrors_the_lower_half_of_the_draws(crop: bool):
+    contents = encoded(noise(20, 30), "PNG")
+    plain = augmented(contents, np.array([0.2, 0.4, 0.6, 0.8, 0.0], np.float32), crop, flip=False)
+    for value, expected in ((0.0, plain[:, ::-1]), (0.49, plain[:, ::-1]), (0.5, plain)):
+        values = np.array([0.2, 0.4, 0.6, 0.8, value], np.float32)
+        np.testing.assert_array_equal(augmented(contents, values, crop, flip=True), expected)
+
+
+def test_without_crop_and_flip_training_sees_what_evaluation_sees():
+    contents = encoded(noise(20, 30), "JPEG")
+    expected = evaluation_pixels(tf.constant(contents), 12).numpy()
+    np.testing.assert_array_equal(augmented(contents, draws(0), False, False), expected)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (40, 1)])
+def test_the_smallest_images(kind: str, height: int, width: int):
+    contents = encoded(np.full((height, width, 3), 77, np.uint8), kind)
+    for seed in range(3):
+        result = augmented(contents, draws(seed), True, True)
+        assert result == pytest.approx(np.full((12, 12, 3), 77.0), abs=2)
+    assert evaluation_pixels(tf.constant(contents), 12).shape == (12, 12, 3)
+
+
+def test_the_same_eagerly_and_in_a_dataset():
+    images = [
+        *(encoded(noise(30 + i, 40 - i, seed=i), "JPEG") for i in range(4)),
+        *(encoded(noise(30 + i, 40 - i, seed=i), "PNG") for i in range(4)),
+        encoded(noise(1, 1), "PNG"),
+    ]
+    values = np.stack([draws(seed) for seed in range(len(images))])
+    dataset = tf.data.Dataset.from_tensor_slices((images, values)).map(
+        lambda contents, row: (
+            evaluation_pixels(contents, 12),
+            training_pixels(contents, 12, row, crop=True, flip=True),
+        )
+    )
+    for contents, row, (plain, training) in zip(images, values, dataset, strict=True):
+        np.testing.assert_array_equal(plain, evaluation_pixels(tf.constant(contents), 12))
+        np.testing.assert_array_equal(training, augmented(contents, row, True, True))

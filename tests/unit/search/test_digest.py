@@ -1,0 +1,86 @@
+"""The digest tells models apart by what decides their answers, and by nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tf_dpce.errors import UserError
+from tf_dpce.search.fingerprint import model_digest
+from tf_dpce.training.checkpoint import Progress, checkpoint_path, save_checkpoint
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    return folder
+
+
+EXPORT = {
+    "saved_model.pb": "graph",
+    "variables/variables.index": "index",
+    "variables/variables.data-00000-of-00001": "weights",
+    "assets/words.txt": "a dog",
+    "assets.extra/examples.npz": "examples",
+    "model_card.md": "card",
+    "fingerprint.pb": "fingerprint",
+}
+RUN = {
+    "config.json": "{}",
+    "vocabulary.txt": "a dog",
+    "checkpoints/stage1-best.npz": "first",
+    "checkpoints/stage1-last.npz": "last",
+    "history.csv": "epoch",
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "name", "counts"),
+    [
+        (EXPORT, "saved_model.pb", True),
+        (EXPORT, "variables/variables.data-00000-of-00001", True),
+        (EXPORT, "assets/words.txt", True),
+        (EXPORT, "assets.extra/examples.npz", False),
+        (EXPORT, "model_card.md", False),
+        (RUN, "config.json", True),
+        (RUN, "vocabulary.txt", True),
+        (RUN, "checkpoints/stage1-best.npz", True),
+        (RUN, "checkpoints/stage1-last.npz", False),
+        (RUN, "history.csv", False),
+    ],
+)
+def test_a_changed_file_changes_the_digest_if_it_changes_vectors(tmp_path, files, name, counts):
+    before = model_digest(write(tmp_path / "before", files))
+    after = model_digest(write(tmp_path / "after", files | {name: "changed"}))
+    assert (after != before) == counts
+
+
+def test_the_same_model_elsewhere_has_the_same_digest(tmp_path: Path):
+    assert model_digest(write(tmp_path / "a/1", EXPORT)) == model_digest(
+        write(tmp_path / "7", EXPORT)
+    )
+
+
+def test_of_a_folder_of_versions_the_newest_by_number_counts(tmp_path: Path):
+    newest = model_digest(write(tmp_path / "model/10", EXPORT | {"saved_model.pb": "newest"}))
+    write(tmp_path / "model/9", EXPORT)
+    assert model_digest(tmp_path / "model") == newest != model_digest(tmp_path / "model/9")
+
+
+def test_of_a_run_the_better_stage_counts(tmp_path: Path):
+    first = model_digest(write(tmp_path, RUN))
+    save_checkpoint(checkpoint_path(tmp_path, 1, "best"), [], Progress(1, 1, 0, best_rsum=310.5))
+    better = model_digest(tmp_path)
+    assert better != first
+    save_checkpoint(checkpoint_path(tmp_path, 2, "best"), [], Progress(2, 1, 0, best_rsum=290.0))
+    assert model_digest(tmp_path) == better
+    save_checkpoint(checkpoint_path(tmp_path, 2, "best"), [], Progress(2, 2, 0, best_rsum=320.0))
+    assert model_digest(tmp_path) != better
+
+
+@pytest.mark.parametrize("files", [{}, {"notes.txt": "none"}, {"config.json": "{}"}])
+def test_what_is_no_model_is_told(tmp_path: Path, files: dict[str, str]):
+    with pytest.raises(UserError, match=str(tmp_path)):
+        model_digest(write(tmp_path, files))

@@ -1,0 +1,234 @@
+"""What `embed` is asked to embed: found whole, in order, and told from anything else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.unit.search.plain import write_images, write_texts
+from tf_dpce.errors import UserError
+from tf_dpce.search.inputs import Inputs, find_images, find_texts
+
+
+def ids(inputs: Inputs) -> list[str]:
+    return [item.id for item in inputs.items()]
+
+
+def sentences(inputs: Inputs) -> list[tuple[str, str]]:
+    return [(item.id, item.text) for item in inputs.items()]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for name in ("b.jpg", "a.jpg", "c.png", "trip/d.jpg", "trip/far/e.jpg", "trip/notes.txt"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.jpg", ["a.jpg", "b.jpg"]),
+        ("**/*.jpg", ["a.jpg", "b.jpg", "trip/d.jpg", "trip/far/e.jpg"]),
+        ("trip/*", ["d.jpg", "notes.txt"]),  # the folder `far` is no image
+        ("*/*.jpg", ["trip/d.jpg"]),
+        ("c.png", ["c.png"]),
+    ],
+)
+def test_a_glob_gives_sorted_files_named_from_its_first_wildcard(photos, pattern, expected):
+    inputs = find_images([str(photos / pattern)])
+    assert ids(inputs) == expected
+    assert inputs.total == len(expected)
+    paths = [Path(item.path) for item in inputs.items()]
+    assert all(path.is_absolute() and path.is_file() for path in paths)
+
+
+def test_several_patterns_follow_one_another(photos):
+    assert ids(find_images([str(photos / "c.png"), str(photos / "*.jpg")])) == [
+        *("c.png", "a.jpg", "b.jpg")
+    ]
+
+
+def test_patterns_that_overlap_give_each_image_once(photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    patterns = ["**/*.jpg", "b.jpg", "./a.jpg", str(photos / "*.jpg")]
+    assert ids(find_images(patterns)) == ids(find_images(["**/*.jpg"]))
+
+
+def test_a_relative_pattern_finds_the_same_images(photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    near, far = find_images(["**/*.jpg"]), find_images([str(photos / "**/*.jpg")])
+    assert list(near.items()) == list(far.items())
+    assert near.digest == far.digest
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(photos):
+    (photos / "[1]*.jpg").write_bytes(b"brackets")
+    (photos / "1.jpg").write_bytes(b"one")
+    assert ids(find_images([str(photos / "[1]*.jpg")])) == ["[1]*.jpg"]
+
+
+def test_a_name_that_is_not_utf8_stays_in_the_list(photos):
+    with open(os.fsencode(photos) + b"/\xff.jpg", "wb") as stream:
+        stream.write(b"image")
+    items = [item for item in find_images([str(photos / "*.jpg")]).items() if "udcff" in item.id]
+    assert [item.id for item in items] == ["\\udcff.jpg"]
+    assert items[0].path.encode("utf-8"), "it can be written down"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda photos: (photos / "a.jpg").write_bytes(b"longer than before"),
+        lambda photos: os.utime(photos / "a.jpg", (1, 1)),
+        lambda photos: (photos / "a.jpg").rename(photos / "0.jpg"),
+        lambda photos: (photos / "a.jpg").unlink(),
+        lambda photos: (photos / "f.jpg").write_bytes(b"one more"),
+    ],
+    ids=["content", "time", "name", "fewer", "more"],
+)
+def test_the_digest_tells_changed_files_apart(photos, change):
+    pattern = str(photos / "*.jpg")
+    before = find_images([pattern]).digest
+    assert find_images([pattern]).digest == before
+    change(photos)
+    assert find_images([pattern]).digest != before
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [("*.gif", "matches no file"), ("", "without a manifest.json"), ("none/*.jpg", "matches no")],
+)
+def test_a_pattern_without_images_is_told(photos, pattern, reason):
+    with pytest.raises(UserError, match=reason) as error:
+        find_images([str(photos / pattern)])
+    assert str(photos) in str(error.value)
+
+
+def test_lines_are_sentences_numbered_as_an_editor_does(tmp_path: Path):
+    path = tmp_path / "captions.txt"
+    path.write_bytes(
+        b"\xef\xbb\xbfA dog.\r\n"  # a byte-order mark and a line end of Windows
+        b"\n"  # kept: embedding refuses it by its number
+        b"Gr\xff\xfcn\n"  # Latin-1 in a UTF-8 file
+        b"one\xe2\x80\xa8line\n"  # U+2028 ends no line
+        b"last"
+    )
+    inputs = find_texts([str(path)])
+    assert sentences(inputs) == [
+        ("1", "A dog."),
+        ("2", ""),
+        ("3", "Gr\ufffd\ufffdn"),
+        ("4", "one\u2028line"),
+        ("5", "last"),
+    ]
+    assert inputs.total == 5
+
+
+def test_json_lines_bring_their_ids_or_get_their_numbers(tmp_path: Path):
+    path = tmp_path / "captions.jsonl"
+    path.write_text('{"text": "A dog.", "id": "d7"}\n{"text": "\\ud800", "id": 9}\n{"text": ""}\n')
+    assert sentences(find_texts([str(path)])) == [("d7", "A dog."), ("9", "\\ud800"), ("3", "")]
+
+
+def test_lines_of_several_files_are_told_apart(tmp_path: Path):
+    (tmp_path / "more").mkdir()
+    files = [
+        write_texts(tmp_path / "a.txt", ["A dog.", "A cat."]),
+        write_texts(tmp_path / "more" / "a.txt", ["A bird."]),
+        write_texts(tmp_path / "b.jsonl", ['{"text": "A cow.", "id": "c7"}', '{"text": "A pig."}']),
+    ]
+    expected = ["a.txt:1", "a.txt:2", "more/a.txt:1", "c7", "b.jsonl:2"]
+    assert ids(find_texts(files)) == expected
+    assert ids(find_texts([*files, files[0]])) == expected, "a file is read once"
+    assert ids(find_texts([files[0], files[0]])) == ["1", "2"]
+
+
+@pytest.mark.parametrize("line", ["A dog.", "", '["A dog."]', '{"caption": "A"}', '{"text": 1}'])
+def test_a_line_that_is_no_such_object_is_named(tmp_path: Path, line: str):
+    path = tmp_path / "captions.jsonl"
+    path.write_text(f'{{"text": "A dog."}}\n{line}\n')
+    with pytest.raises(UserError, match="captions.jsonl line 2"):
+        find_texts([str(path)])
+
+
+def test_an_empty_file_is_told(tmp_path: Path):
+    with pytest.raises(UserError, match="empty"):
+        find_texts([write_texts(tmp_path / "captions.txt", [])])
+
+
+def test_the_digest_of_texts_is_of_their_content(tmp_path: Path):
+    one = find_texts([write_texts(tmp_path / "one.txt", ["A dog.", "A cat."])])
+    same = find_texts([write_texts(tmp_path / "same.txt", ["A dog.", "A cat."])])
+    other = find_texts([write_texts(tmp_path / "other.txt", ["A dog.", "A bat."])])
+    assert one.digest == same.digest != other.digest
+
+
+# --- shards ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    from tests.unit.export.tiny import tiny_data
+
+    folder = tmp_path_factory.mktemp("prepared")
+    tiny_data(folder)
+    return folder
+
+
+def test_a_prepared_folder_gives_the_images_of_all_splits(prepared: Path):
+    inputs = find_images([str(prepared)])
+    items = list(inputs.items())
+    assert inputs.total == len(items) == 9
+    assert {item.id for item in items} == {
+        f"{s}{n}.png" for s in ("train", "val", "test") for n in range(3)
+    }
+    assert all(item.contents == Path(item.path).read_bytes() for item in items)
+
+
+def test_a_glob_of_shards_gives_those_alone(prepared: Path):
+    assert ids(find_images([str(prepared / "test-*.tfrecord")])) == [
+        *("test0.png", "test1.png", "test2.png")
+    ]
+
+
+def test_shards_give_their_captions_too(prepared: Path):
+    # By design the image of number k has k + 1 captions.
+    assert ids(find_texts([str(prepared / "test-*.tfrecord")])) == [
+        *("test0.png#0", "test1.png#0", "test1.png#1"),
+        *("test2.png#0", "test2.png#1", "test2.png#2"),
+    ]
+
+
+def test_shards_and_images_do_not_mix(prepared: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="run twice"):
+        find_images([str(prepared), write_images(tmp_path / "photos", 2)])
+
+
+def test_a_damaged_shard_is_named_before_anything_is_embedded(prepared: Path, tmp_path: Path):
+    contents = bytearray(next(prepared.glob("test-*.tfrecord")).read_bytes())
+    contents[len(contents) // 2] ^= 1
+    path = tmp_path / "test-00000.tfrecord"
+    path.write_bytes(contents)
+    with pytest.raises(UserError, match="test-00000.tfrecord is damaged"):
+        find_images([str(path)])
+
+
+def test_somebody_elses_shard_is_named(tmp_path: Path):
+    import tensorflow as tf
+
+    path = tmp_path / "other.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(tf.train.Example().SerializeToString())
+    with pytest.raises(UserError, match="other.tfrecord has a record without image"):
+        find_images([str(path)])
+
+
+def test_a_folder_that_was_not_prepared_to_its_end_is_told(tmp_path: Path):
+    (tmp_path / "train-00000-of-00001.tfrecord").write_bytes(b"")
+    with pytest.raises(UserError, match="manifest.json"):
+        find_images([str(tmp_path)])

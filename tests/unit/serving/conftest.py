@@ -1,0 +1,50 @@
+"""A served tiny model: by the development server, or by another one that a variable names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.unit.serving.servers import NAME, Served, export_tiny, running
+
+# "binary" for an installed tensorflow_model_server, "docker" for its image, or HOST:GRPC:REST for
+# one that runs.
+KIND = "TF_DPCE_SERVER"
+# What that one serves: the folder that `python -m tests.unit.serving.servers` made.
+MODELS = "TF_DPCE_MODELS"
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> Path:
+    """The folder of a version. Nobody changes it."""
+    if MODELS in os.environ:
+        return Path(os.environ[MODELS], NAME, "1")
+    return export_tiny(tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture(scope="module")
+def served(exported, tmp_path_factory) -> Iterator[Served]:
+    models = tmp_path_factory.mktemp("models")
+    shutil.copytree(exported.parent, models / NAME)
+    kind = os.environ.get(KIND, "development")
+    with running(kind, models, tmp_path_factory.mktemp("deployment")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def channel(served) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(f"{served.host}:{served.grpc_port}") as opened:
+        yield opened
+
+
+@pytest.fixture
+def publishing(served) -> Served:
+    """The same server, for tests that publish a version: not for one that is elsewhere."""
+    if served.models is None:
+        pytest.skip("the models of a server elsewhere are out of reach")
+    return served

@@ -1,0 +1,133 @@
+"""Models for servers to serve, and plain ways to ask them.
+
+`python -m tests.unit.serving.servers FOLDER` exports the model that the tests expect of a server.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from tests.unit.export.tiny import WORDS, tiny_model
+from tf_dpce.export.publish import export_model
+from tf_dpce.export.versions import publish_version
+from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.serving.deployment import (
+    HOST_CONFIG_FILE,
+    deployed_labels,
+    server_version,
+    write_deployment,
+)
+from tf_dpce.serving.development import development_server
+from tf_dpce.serving.launch import binary_command, docker_command
+
+NAME = "tiny"
+PATIENCE = 60
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server, by its ports, the models that it serves and the deployment that it reads.
+
+    Of one elsewhere, models and deployment are out of reach: None.
+    """
+
+    grpc_port: int
+    rest_port: int
+    models: Path | None = None
+    deployment: Path | None = None
+    host: str = "127.0.0.1"
+
+
+def export_tiny(models: Path) -> Path:
+    """Exports version 1 of a tiny model into a folder of models."""
+    return export_model(tiny_model(), CaptionEncoder(WORDS, 6, lowercase=True), models / NAME)
+
+
+def publish_again(models: Path) -> Path:
+    """Publishes the newest version once more, under the next number."""
+    newest = max((models / NAME).glob("[0-9]*"), key=lambda folder: int(folder.name))
+    return publish_version(
+        models / NAME, lambda aside: shutil.copytree(newest, aside, dirs_exist_ok=True)
+    )
+
+
+def ask(port: int, path: str, body: Any = None, host: str = "127.0.0.1") -> tuple[int, Any]:
+    """Returns the status and the JSON that a REST server answers; `body` makes it a POST."""
+    content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://{host}:{port}{path}", data=content)
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def ask_served(served: Served, path: str, body: Any = None) -> tuple[int, Any]:
+    """The same of a server, wherever it is."""
+    return ask(served.rest_port, path, body, served.host)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Waits for something that must become true."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, "it did not become true in time"
+        time.sleep(0.05)
+
+
+@contextmanager
+def running(kind: str, models: Path, deployment: Path) -> Iterator[Served]:
+    """Runs a server of a kind, "development", "binary" or "docker", on a deployment it writes.
+
+    One that runs elsewhere, HOST:GRPC:REST, is left as it is.
+    """
+    if ":" in kind:
+        host, grpc_port, rest_port = kind.rsplit(":", 2)
+        yield Served(int(grpc_port), int(rest_port), host=host)
+        return
+    write_deployment(models, deployment)
+    if kind == "development":
+        config = deployment / HOST_CONFIG_FILE
+        with development_server(config, poll_seconds=0.1) as ports:
+            yield Served(*ports, models, deployment)
+        return
+    grpc_port, rest_port = free_port(), free_port()
+    version = server_version(models, deployed_labels(deployment))
+    command = {
+        "binary": lambda: binary_command(deployment, grpc_port, rest_port),
+        "docker": lambda: docker_command(models, deployment, version, grpc_port, rest_port),
+    }[kind]()
+    assert command, f"there is no server of the kind {kind}"
+    process = subprocess.Popen(command)
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+            grpc.channel_ready_future(channel).result(timeout=PATIENCE)
+        yield Served(grpc_port, rest_port, models, deployment)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def free_port() -> int:
+    """Returns a port that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+if __name__ == "__main__":
+    export_tiny(Path(sys.argv[1]))

@@ -1,0 +1,239 @@
+"""What a client does where connections fail: what it sends again, and when its time is up."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import grpc
+import pytest
+
+from tests.unit.serving.servers import NAME, free_port
+from tf_dpce.serving import Client
+from tf_dpce.serving.errors import ServingError
+
+BODY = b'{"outputs": {"embedding": [[1.0, 0.0]], "status": [0]}}'
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+
+
+def request(connection: socket.socket) -> bytes:
+    """Reads a request to its end, lest closing resets; of what is no HTTP, the first piece."""
+    content = connection.recv(2**16)
+    while content.startswith(b"POST ") and not content.endswith(b"]}"):
+        content += connection.recv(2**16)
+    return content
+
+
+@contextmanager
+def server(
+    behave: Callable[[socket.socket], None],
+    port: int = 0,
+    read: Callable[[socket.socket], bytes] = request,
+) -> Iterator[tuple[int, list[bytes]]]:
+    """Does something with each connection, and closes it; yields the port and what came in."""
+    received = []
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            with connection:
+                received.append(read(connection))
+                try:
+                    behave(connection)
+                except OSError:
+                    pass
+
+    with socket.create_server(("127.0.0.1", port)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listening.getsockname()[1], received
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def drip(content: bytes, seconds: float) -> Callable[[socket.socket], None]:
+    def behave(connection: socket.socket) -> None:
+        for byte in content:
+            connection.sendall(bytes([byte]))
+            time.sleep(seconds)
+
+    return behave
+
+
+# --- what it sends again --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", [b"", ANSWER[:20], ANSWER[:-5]])
+def test_what_a_server_received_is_not_sent_again_where_it_breaks_off(part):
+    with server(lambda connection: connection.sendall(part)) as (port, received):
+        with Client(f"http://127.0.0.1:{port}", NAME) as client:
+            # A head that is cut off reads like an answer of none.
+            with pytest.raises(ServingError, match="^UNAVAILABLE: http://127.0.0.1|^INTERNAL: no"):
+                client.texts(["a dog"])
+    assert len(received) == 1
+
+
+@pytest.mark.parametrize("scheme", ["https", "grpcs"])
+def test_tls_that_fails_once_fails_always(scheme):
+    with server(lambda connection: connection.sendall(b"no TLS here")) as (port, received):
+        with Client(f"{scheme}://127.0.0.1:{port}", NAME) as client:
+            with pytest.raises(ServingError, match="^UNAVAILABLE: .*WRONG_VERSION_NUMBER"):
+                client.texts(["a dog"])
+    assert len(received) == 1
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b"])
+def test_a_host_that_nobody_knows_is_not_asked_for_again(host):
+    began = time.monotonic()
+    with Client(f"http://{host}:8501", NAME, retries=9, timeout=60) as client:
+        with pytest.raises(ServingError, match="^UNAVAILABLE: "):
+            client.texts(["a dog"])
+    # Nine waits that double come to more than 25 seconds.
+    assert time.monotonic() - began < 20
+
+
+def test_a_server_that_comes_back_in_time_is_found_over_rest():
+    port = free_port()
+    with ThreadPoolExecutor(1) as threads, Client(f"http://127.0.0.1:{port}", NAME) as client:
+        vectors = threads.submit(client.encode_texts, ["a dog"])
+        time.sleep(0.15)
+        with server(lambda connection: connection.sendall(ANSWER), port) as (_, received):
+            assert vectors.result().tolist() == [[1.0, 0.0]]
+    assert len(received) == 1
+
+
+class Declining(grpc.GenericRpcHandler):
+    """Counts requests, and answers UNAVAILABLE."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        def answer(request: bytes, context: grpc.ServicerContext) -> None:
+            self.asked += 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "it broke off")
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def test_over_grpc_a_server_that_comes_back_is_found_and_asked_once():
+    # What answers UNAVAILABLE may be a gateway whose server died of the request.
+    port, handler = free_port(), Declining()
+    with ThreadPoolExecutor(4) as threads, Client(f"grpc://127.0.0.1:{port}", NAME) as client:
+        answer = threads.submit(client.texts, ["a dog"])
+        time.sleep(0.15)
+        away = grpc.server(threads, handlers=[handler])
+        away.add_insecure_port(f"127.0.0.1:{port}")
+        away.start()
+        with pytest.raises(ServingError, match="^UNAVAILABLE: it broke off$"):
+            answer.result()
+        away.stop(None).wait()
+    assert handler.asked == 1
+
+
+# --- when its time is up --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [0, len(ANSWER) - 20], ids=["head", "body"])
+def test_an_answer_that_comes_in_drops_ends_with_the_time(start):
+    def behave(connection: socket.socket) -> None:
+        connection.sendall(ANSWER[:start])
+        drip(ANSWER[start:], 0.2)(connection)
+
+    # 20 bytes at least, 0.2 seconds each: 4 seconds.
+    with server(behave) as (port, received):
+        began = time.monotonic()
+        with Client(f"http://127.0.0.1:{port}", NAME, timeout=0.5) as client:
+            with pytest.raises(ServingError, match="DEADLINE_EXCEEDED"):
+                client.texts(["a dog"])
+        assert 0.4 < time.monotonic() - began < 1.5
+    assert len(received) == 1
+
+
+def test_a_request_that_is_taken_in_drops_ends_with_the_time():
+    def behave(connection: socket.socket) -> None:
+        # 32 KiB each 0.1 seconds: 8 MiB would take half a minute.
+        for _ in range(20):
+            connection.recv(2**15)
+            time.sleep(0.1)
+
+    with server(behave, read=lambda connection: connection.recv(1)) as (port, _):
+        began = time.monotonic()
+        with Client(f"http://127.0.0.1:{port}", NAME, timeout=0.5) as client:
+            with pytest.raises(ServingError, match="DEADLINE_EXCEEDED"):
+                client.images([bytes(6 * 2**20)])
+        assert 0.4 < time.monotonic() - began < 3
+
+
+def test_time_left_is_shared_with_a_host_s_further_addresses(monkeypatch):
+    # A listener whose queue is full does not answer: as an address does behind a firewall.
+    with socket.socket() as silent, server(lambda c: c.sendall(ANSWER)) as (port, received):
+        silent.bind(("127.0.0.2", port))
+        silent.listen(0)
+        filling = [socket.socket() for _ in range(3)]
+        for one in filling:
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.2", port))
+        both = [
+            (socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, port))
+            for host in ("127.0.0.2", "127.0.0.1")
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+        with Client(f"http://two-addresses:{port}", NAME, timeout=1) as client:
+            assert client.texts(["a dog"])[1].tolist() == [0]
+        for one in filling:
+            one.close()
+    assert len(received) == 1
+
+
+# --- TLS ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("the certificate is made by openssl")
+    names = "-subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 {names} -keyout key -out cert"
+    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    return tmp_path
+
+
+def test_tls_checks_the_server_s_certificate(certificate, monkeypatch):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate / "cert", certificate / "key")
+    asked = []
+
+    def serve() -> None:
+        for _ in range(2):
+            connection, _ = listening.accept()
+            try:
+                with context.wrap_socket(connection, server_side=True) as secured:
+                    asked.append(request(secured))
+                    secured.sendall(ANSWER)
+            except ssl.SSLError:
+                connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as threads:
+        served = threads.submit(serve)
+        port = listening.getsockname()[1]
+        with Client(f"https://localhost:{port}", NAME) as client:
+            with pytest.raises(ServingError, match="CERTIFICATE_VERIFY_FAILED"):
+                client.texts(["a dog"])
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert"))
+        with Client(f"https://localhost:{port}", NAME) as client:
+            assert client.texts(["a dog"])[1].tolist() == [0]
+        served.result()
+    assert f"Host: localhost:{port}\r\n".encode() in asked[0]

@@ -1,0 +1,313 @@
+"""What a server of TF Serving's surface answers, to the stock stubs and over plain REST."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.framework import types_pb2
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from tests.unit.export.tiny import WIDTH
+from tests.unit.serving.servers import (
+    NAME,
+    ask_served,
+    publish_again,
+    running,
+    wait_until,
+)
+from tf_dpce.export import ENDPOINTS
+from tf_dpce.export.examples import FILE, load_examples
+from tf_dpce.preprocessing import status
+
+PREDICT = f"/v1/models/{NAME}:predict"
+AVAILABLE = get_model_status_pb2.ModelVersionStatus.AVAILABLE
+
+
+@pytest.fixture(scope="module")
+def recorded(exported):
+    return load_examples(exported / FILE, ENDPOINTS)
+
+
+@pytest.fixture(scope="module")
+def predictions(channel):
+    return prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def model_service(channel):
+    return model_service_pb2_grpc.ModelServiceStub(channel)
+
+
+def predict_request(endpoint="encode_text", values=(b"a dog",), **spec):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = spec.pop("name", NAME)
+    request.model_spec.signature_name = endpoint
+    if "version" in spec:
+        request.model_spec.version.value = spec["version"]
+    if "label" in spec:
+        request.model_spec.version_label = spec["label"]
+    key = ENDPOINTS.get(endpoint, "text")
+    request.inputs[key].CopyFrom(tf.make_tensor_proto(list(values), tf.string, [len(values)]))
+    return request
+
+
+def b64(content: bytes) -> dict[str, str]:
+    return {"b64": base64.b64encode(content).decode()}
+
+
+def code_of(call, request) -> grpc.StatusCode:
+    with pytest.raises(grpc.RpcError) as raised:
+        call(request, timeout=30)
+    return raised.value.code()
+
+
+# --- gRPC -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_grpc_answers_what_was_recorded(predictions, recorded, endpoint):
+    example = recorded[endpoint]
+    answer = predictions.Predict(predict_request(endpoint, example.inputs), timeout=30)
+    vectors = tf.make_ndarray(answer.outputs["embedding"])
+    np.testing.assert_allclose(vectors, example.embeddings, atol=1e-5)
+    codes = tf.make_ndarray(answer.outputs["status"])
+    np.testing.assert_array_equal(codes, example.statuses)
+    assert (answer.model_spec.name, answer.model_spec.signature_name) == (NAME, endpoint)
+
+
+def test_grpc_answers_by_version_and_label(predictions):
+    for spec in ({}, {"version": 1}, {"label": "stable"}):
+        answer = predictions.Predict(predict_request(**spec), timeout=30)
+        assert answer.model_spec.version.value >= 1
+    assert answer.model_spec.version.value == 1
+
+
+def test_grpc_answers_only_the_outputs_that_are_asked_for(predictions):
+    request = predict_request()
+    request.output_filter.append("status")
+    assert list(predictions.Predict(request, timeout=30).outputs) == ["status"]
+
+
+def test_grpc_tells_the_signatures(predictions):
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = NAME
+    answer = predictions.GetModelMetadata(request, timeout=30)
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    assert answer.metadata["signature_def"].Unpack(signatures)
+    assert set(ENDPOINTS) <= set(signatures.signature_def)
+    shape = signatures.signature_def["encode_text"].outputs["embedding"].tensor_shape
+    assert [side.size for side in shape.dim] == [-1, WIDTH]
+
+
+def test_grpc_tells_the_state(model_service):
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = NAME
+    request.model_spec.version.value = 1
+    (state,) = model_service.GetModelStatus(request, timeout=30).model_version_status
+    assert (state.version, state.state, state.status.error_code) == (1, AVAILABLE, 0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "code"),
+    [
+        ({"name": "nobody"}, "NOT_FOUND"),
+        ({"name": ""}, "INVALID_ARGUMENT"),
+        ({"version": 77}, "NOT_FOUND"),
+        ({"label": "nowhere"}, "INVALID_ARGUMENT"),
+        ({"endpoint": "encode_sound"}, "FAILED_PRECONDITION"),
+    ],
+)
+def test_grpc_errors_have_their_code(predictions, spec, code):
+    assert code_of(predictions.Predict, predict_request(**spec)) == grpc.StatusCode[code]
+
+
+def test_grpc_refuses_inputs_that_do_not_fit(predictions):
+    missing = predict_request()
+    missing.inputs.clear()
+    other = predict_request()
+    other.inputs["image"].CopyFrom(other.inputs["text"])
+    numbers = predict_request()
+    numbers.inputs["text"].CopyFrom(tf.make_tensor_proto([1.0]))
+    resource, vast, negative = predict_request(), predict_request(), predict_request()
+    resource.inputs["text"].dtype = types_pb2.DT_RESOURCE
+    vast.inputs["text"].tensor_shape.dim[0].size = 10**12
+    negative.inputs["text"].tensor_shape.dim[0].size = -5
+    for request in (missing, other, numbers, resource, vast, negative):
+        assert code_of(predictions.Predict, request) == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_grpc_does_not_know_a_model_that_is_not_there(predictions, model_service):
+    state = get_model_status_pb2.GetModelStatusRequest()
+    state.model_spec.name = "nobody"
+    assert code_of(model_service.GetModelStatus, state) == grpc.StatusCode.NOT_FOUND
+    metadata = get_model_metadata_pb2.GetModelMetadataRequest()
+    metadata.model_spec.name = NAME
+    assert code_of(predictions.GetModelMetadata, metadata) == grpc.StatusCode.INVALID_ARGUMENT
+
+
+# --- REST -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_rest_answers_in_columns(served, recorded, endpoint):
+    example = recorded[endpoint]
+    body = {"signature_name": endpoint, "inputs": [b64(content) for content in example.inputs]}
+    code, answer = ask_served(served, PREDICT, body)
+    assert (code, set(answer["outputs"])) == (200, {"embedding", "status"})
+    np.testing.assert_allclose(answer["outputs"]["embedding"], example.embeddings, atol=1e-5)
+    np.testing.assert_array_equal(answer["outputs"]["status"], example.statuses)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_rest_answers_in_rows_named_or_not(served, recorded, endpoint):
+    example = recorded[endpoint]
+    contents = [b64(content) for content in example.inputs]
+    named = [{ENDPOINTS[endpoint]: content} for content in contents]
+    for rows in (contents, named):
+        body = {"signature_name": endpoint, "instances": rows}
+        code, answer = ask_served(served, PREDICT, body)
+        assert code == 200
+        found = [row["embedding"] for row in answer["predictions"]]
+        np.testing.assert_allclose(found, example.embeddings, atol=1e-5)
+        assert [row["status"] for row in answer["predictions"]] == example.statuses.tolist()
+
+
+def test_rest_takes_sentences_as_they_are(served):
+    body = {"signature_name": "encode_text", "inputs": {"text": ["A naïve dog.", "狗", ""]}}
+    code, answer = ask_served(served, PREDICT, body)
+    assert (code, answer["outputs"]["status"]) == (200, [status.OK, status.OK, status.EMPTY])
+    # The same as base64 of their UTF-8, and with characters escaped or not.
+    body["inputs"]["text"] = [b64("A naïve dog.".encode()), b64("狗".encode()), ""]
+    assert ask_served(served, PREDICT, body)[1] == answer
+    plain = json.dumps(body, ensure_ascii=False).encode()
+    assert ask_served(served, PREDICT, plain)[1] == answer
+
+
+def test_rest_takes_images_where_no_signature_is_named(served):
+    # The first endpoint of an export is its default.
+    code, answer = ask_served(served, PREDICT, {"instances": ["no image"]})
+    assert (code, answer["predictions"][0]["status"]) == (200, status.WRONG_TYPE)
+
+
+def test_rest_answers_by_version_and_label(served):
+    body = {"signature_name": "encode_text", "inputs": ["a dog"]}
+    answers = [
+        ask_served(served, f"/v1/models/{NAME}{which}:predict", body)
+        for which in ("", "/versions/1", "/labels/stable")
+    ]
+    assert [code for code, _ in answers] == [200] * 3
+
+
+def test_rest_tells_state_and_signatures(served):
+    code, state = ask_served(served, f"/v1/models/{NAME}/versions/1")
+    assert code == 200
+    (only,) = state["model_version_status"]
+    assert (only["version"], only["state"]) == ("1", "AVAILABLE")
+    assert only["status"] == {"error_code": "OK", "error_message": ""}
+    code, metadata = ask_served(served, f"/v1/models/{NAME}/labels/stable/metadata")
+    assert code == 200
+    assert metadata["model_spec"]["name"] == NAME and metadata["model_spec"]["version"] == "1"
+    signature = metadata["metadata"]["signature_def"]["signature_def"]["encode_image"]
+    assert signature["inputs"]["image"]["dtype"] == "DT_STRING"
+
+
+GOOD = {"signature_name": "encode_text", "inputs": ["a dog"]}
+LONG = f"/v1/models/{NAME}/versions/{'7' * 5000}"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code"),
+    [
+        ("/v1/models/nobody:predict", GOOD, 404),
+        ("/v1/models/nobody", None, 404),
+        (f"/v1/models/{NAME}/versions/77:predict", GOOD, 404),
+        (f"/v1/models/{NAME}/versions/77", None, 404),
+        (f"/v1/models/{NAME}/versions/{2**63 - 1}:predict", GOOD, 404),
+        (f"/v1/models/{NAME}/versions/{2**63}:predict", GOOD, 400),
+        pytest.param(f"{LONG}:predict", GOOD, 400, id="5,000 digits, asked"),
+        pytest.param(LONG, None, 400, id="5,000 digits, looked at"),
+        (f"/v1/models/{NAME}/labels/nowhere:predict", GOOD, 400),
+        (f"/v1/models/{NAME}:guess", GOOD, 400),
+        (f"/v1/models/{NAME}/else", None, 400),
+        (PREDICT, {**GOOD, "signature_name": "encode_sound"}, 400),
+        (PREDICT, {**GOOD, "signature_name": 7}, 400),
+        (PREDICT, {"signature_name": "encode_text"}, 400),
+        (PREDICT, {**GOOD, "instances": ["a dog"]}, 400),
+        (PREDICT, {"signature_name": "encode_text", "instances": []}, 400),
+        (PREDICT, {"signature_name": "encode_text", "instances": "a dog"}, 400),
+        (PREDICT, {"signature_name": "encode_text", "instances": [{"image": "a"}]}, 400),
+        (PREDICT, {"signature_name": "encode_text", "instances": ["a", {"text": "b"}]}, 400),
+        (PREDICT, {**GOOD, "inputs": {"image": ["a dog"]}}, 400),
+        (PREDICT, {**GOOD, "inputs": [1]}, 400),
+        (PREDICT, {**GOOD, "inputs": [None]}, 400),
+        (PREDICT, {**GOOD, "inputs": ["a", ["b"]]}, 400),
+        (PREDICT, {**GOOD, "inputs": [["a"], "b"]}, 400),
+        (PREDICT, {**GOOD, "inputs": [{"b64": "*"}]}, 400),
+        (PREDICT, {**GOOD, "inputs": [{"b64": "YQ==", "text": "a"}]}, 400),
+        (PREDICT, b"", 400),
+        (PREDICT, b"{", 400),
+        (PREDICT, b"[]", 400),
+        (PREDICT, b'{"inputs": ["\\ud800"], "signature_name": "encode_text"}', 400),
+    ],
+)
+def test_rest_errors_have_their_status_and_say_what_is_wrong(served, path, body, code):
+    found, answer = ask_served(served, path, body)
+    assert found == code, answer
+    assert set(answer) == {"error"} and answer["error"]
+
+
+# --- a server elsewhere ---------------------------------------------------------------------------
+
+
+def test_a_server_elsewhere_is_asked_and_not_touched(served, tmp_path):
+    kind = f"localhost:{served.grpc_port}:{served.rest_port}"
+    with running(kind, tmp_path / "models", tmp_path / "deployment") as elsewhere:
+        assert (elsewhere.host, elsewhere.models, elsewhere.deployment) == ("localhost", None, None)
+        assert ask_served(elsewhere, PREDICT, GOOD)[0] == 200
+    assert not list(tmp_path.iterdir())
+    assert ask_served(served, PREDICT, GOOD)[0] == 200
+
+
+# --- new versions ---------------------------------------------------------------------------------
+
+
+def test_a_new_version_takes_over_without_a_failed_request(publishing, predictions):
+    answered, stop = ([], []), threading.Event()
+
+    def keep_asking(answers: list[tuple[int, int]]) -> None:
+        while not stop.is_set():
+            answer = predictions.Predict(predict_request(), timeout=30)
+            code, _ = ask_served(publishing, PREDICT, GOOD)
+            answers.append((answer.model_spec.version.value, code))
+
+    threads = [threading.Thread(target=keep_asking, args=[answers]) for answers in answered]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: min(map(len, answered)) > 5)
+        number = int(publish_again(publishing.models).name)
+        wait_until(lambda: all(answers[-1][0] == number for answers in answered))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    # Nothing but answers, to each who asks first of the old version, then of the new one.
+    for answers in answered:
+        assert {code for _, code in answers} == {200}
+        found = [version for version, _ in answers]
+        assert found == sorted(found) and set(found) == {number - 1, number}
+    # The label stays where it was.
+    answer = predictions.Predict(predict_request(label="stable"), timeout=30)
+    assert answer.model_spec.version.value == 1

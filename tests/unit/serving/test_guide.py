@@ -1,0 +1,95 @@
+"""docs/serving.md keeps its word: its commands are understood, its requests answered."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tests.unit.export.tiny import WIDTH
+from tests.unit.serving.servers import NAME, Served
+from tf_dpce.export import ENDPOINTS
+from tf_dpce.export.examples import FILE, load_examples
+from tf_dpce.serving.deployment import write_deployment
+from tf_dpce.serving.errors import CODES, TOO_LARGE
+from tf_dpce.serving.target import MAX_REQUEST_BYTES
+
+GUIDE = (Path(__file__).resolve().parents[3] / "docs" / "serving.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
+VERBS = [line for line in COMMANDS if line.startswith("python -m pipelines.")]
+
+
+REQUESTS = [line for line in COMMANDS if "curl" in line]
+
+
+def here(text: str, served: Served) -> str:
+    """The same request to the server of the tests."""
+    address = f"{served.host}:{served.rest_port}"
+    return text.replace("localhost:8501", address).replace("flickr8k", NAME)
+
+
+@pytest.mark.parametrize("line", VERBS)
+def test_a_verb_understands_its_command(line):
+    verb, *argv = shlex.split(line)[2:]
+    assert import_module(verb).build_parser().parse_args(argv)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the request is sent by curl")
+@pytest.mark.parametrize("line", REQUESTS)
+def test_a_request_by_curl_is_answered(served, exported, tmp_path, line):
+    assert [item for item in COMMANDS if item not in VERBS] == REQUESTS
+    image, *_ = load_examples(exported / FILE, ENDPOINTS)["encode_image"].inputs
+    (tmp_path / "photo.jpg").write_bytes(image)
+    command = ["bash", "-c", here(line, served).replace("two dogs run on the beach", "a dog")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    (row,) = json.loads(done.stdout)["predictions"]
+    assert (row["status"], len(row["embedding"])) == (0, WIDTH)
+
+
+def test_the_error_codes_are_those_of_the_client():
+    rows = re.findall(r"^\| .* \| `([A-Z_]+)` \| (\d+) \|$", GUIDE, re.MULTILINE)
+    assert len(rows) > 5
+    for name, number in rows:
+        # An unknown signature has one code over gRPC and another over REST, with one status.
+        # Of requests that are too large the status has no name.
+        assert int(number) == (TOO_LARGE if name == "RESOURCE_EXHAUSTED" else CODES[name][1])
+
+
+def test_the_script_runs(served, exported, tmp_path, monkeypatch):
+    images = load_examples(exported / FILE, ENDPOINTS)["encode_image"].inputs[:3]
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(images):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(image)
+    monkeypatch.chdir(tmp_path)
+    (script,) = blocks("python")
+    # The vocabulary of the tests' model is small.
+    script = here(script, served).replace("two dogs run on the beach", "a dog")
+    names = {}
+    exec(compile(script, "docs/serving.md", "exec"), names)
+    assert sorted(names["best"]) == names["images"]
+    # A folder without images is no mistake.
+    shutil.rmtree(tmp_path / "photos")
+    exec(compile(script, "docs/serving.md", "exec"), names)
+    assert names["best"] == []
+
+
+def test_every_file_of_a_deployment_has_its_row(exported, tmp_path):
+    named = re.findall(r"`([\w./-]+)`", "".join(re.findall(r"^\| (`.*?) \|", GUIDE, re.MULTILINE)))
+    files = write_deployment(exported.parents[1], tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in files} <= set(named)
+
+
+def test_the_limit_is_that_of_the_code():
+    assert f"requests above {MAX_REQUEST_BYTES // 2**20} MiB" in GUIDE

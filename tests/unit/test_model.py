@@ -1,0 +1,214 @@
+"""The model that joins the towers, and the one classifier that both share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tf_dpce import DualPath, image_tower, text_tower
+from tf_dpce.losses import InstanceLoss
+from tf_dpce.models.dual_path import InstanceClassifier, RowClassifier
+
+WIDTH, CLASSES, WORDS, PLACES = 6, 9, 20, 8
+
+# Keras's own saving converts variables in a way that NumPy 2 deprecates.
+DEPRECATED = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def build(
+    dropout: float = 0.5, shared_bias: bool = True, rectify: bool = True, members: int = 1
+) -> DualPath:
+    keras.utils.set_random_seed(0)
+    model = DualPath(
+        image_tower("small", input_size=32, output_dim=WIDTH, head_dim=8, members=members),
+        text_tower(WORDS, PLACES, 4, (1,), WIDTH, widths=(8,), members=members),
+        CLASSES,
+        dropout,
+        shared_bias,
+        rectify,
+        members=members,
+    )
+    # Both signs in every feature, and a bias to tell.
+    draw = np.random.default_rng(0)
+    for variable in model.variables:
+        if variable.path.endswith(("fc2_bn/beta", "text_fc_bn/beta", "instance_classifier/bias")):
+            variable.assign(draw.normal(size=variable.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def model() -> DualPath:
+    return build()
+
+
+def batch(rows: int = 5, seed: int = 0) -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    return {
+        "image": draw.uniform(0, 255, (rows, 32, 32, 3)).astype(np.float32),
+        "text": draw.integers(0, WORDS + 1, (rows, PLACES)),
+    }
+
+
+def call(model: keras.Model, inputs: object, training: bool = False) -> dict[str, np.ndarray]:
+    outputs = model(inputs, training=training)
+    return {name: keras.ops.convert_to_numpy(value) for name, value in outputs.items()}
+
+
+def test_outputs(model: DualPath):
+    shapes = {name: value.shape for name, value in call(model, batch(5)).items()}
+    assert shapes == {
+        "image_logits": (5, CLASSES),
+        "text_logits": (5, CLASSES),
+        "pair": (5, 2, WIDTH),
+        "image_embedding": (5, WIDTH),
+        "text_embedding": (5, WIDTH),
+    }
+
+
+def test_embeddings_and_pairs_have_unit_length(model: DualPath):
+    outputs = call(model, batch())
+    for name in ("image_embedding", "text_embedding", "pair"):
+        lengths = np.linalg.norm(outputs[name], axis=-1)
+        assert lengths == pytest.approx(np.ones_like(lengths), abs=1e-5), name
+
+
+def test_members_have_equal_parts_in_pairs_and_embeddings():
+    model, inputs = build(members=2), batch()
+    parts = [model, DualPath.sharing(model), DualPath.from_config(model.get_config())]
+    parts[2].set_weights(model.get_weights())
+    expected = call(model, inputs)
+    for part in parts:
+        assert part.members == 2
+        for name, vectors in call(part, inputs).items():
+            assert vectors == pytest.approx(expected[name], abs=1e-5), name
+            if not name.endswith("logits"):
+                halves = np.linalg.norm(np.split(vectors, 2, axis=-1), axis=-1)
+                assert halves == pytest.approx(np.full_like(halves, 0.5**0.5), abs=1e-5), name
+    assert model.over_features().members == 2
+
+
+def test_the_encoders_are_the_halves_of_the_model(model: DualPath):
+    inputs, outputs = batch(), call(model, batch())
+    for modality in ("image", "text"):
+        encoder = getattr(model, f"{modality}_encoder")
+        vectors = encoder.predict(inputs[modality], verbose=0)
+        assert vectors == pytest.approx(outputs[f"{modality}_embedding"], abs=1e-6)
+
+
+@pytest.mark.parametrize("rectify", [True, False])
+def test_every_output_is_what_its_definition_says(rectify: bool):
+    model, inputs = build(rectify=rectify), batch()
+    outputs = call(model, inputs)
+    kernel, bias = model.classifier.kernel.numpy(), model.classifier.bias.numpy()
+    for place, modality in enumerate(("image", "text")):
+        feature = getattr(model, f"{modality}_tower").predict(inputs[modality], verbose=0)
+        assert (feature < 0).any(), "or the ReLU would not show"
+        active = np.maximum(feature, 0) if rectify else feature
+        # Before the ReLU: what is compared at test time. After it: what the losses see.
+        embedding = feature / np.sqrt(1e-8 + (feature**2).sum(1, keepdims=True))
+        pair = active / np.sqrt(1e-8 + (active**2).sum(1, keepdims=True))
+        assert outputs[f"{modality}_embedding"] == pytest.approx(embedding, abs=1e-5)
+        assert outputs["pair"][:, place] == pytest.approx(pair, abs=1e-5)
+        # One and the same matrix and bias for both modalities.
+        assert outputs[f"{modality}_logits"] == pytest.approx(active @ kernel + bias, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shared_bias", "names"), [(True, ["bias", "kernel"]), (False, ["kernel"])]
+)
+def test_there_is_one_classifier(shared_bias: bool, names: list[str]):
+    model = build(shared_bias=shared_bias)
+    assert sorted(v.name for v in model.classifier.variables) == names
+    layers = [layer for layer in model.layers if isinstance(layer, InstanceClassifier)]
+    assert layers == [model.classifier]
+    assert tuple(model.classifier.kernel.shape) == (WIDTH, CLASSES)
+
+
+def test_the_classifier_starts_in_a_tenth_of_the_range():
+    classifier = InstanceClassifier(400, use_bias=True)
+    classifier.build((None, 300))
+    # Section 2 of the recipe: uniform in +-sqrt(3 / fan_in), times 0.1; the bias at zero.
+    limit = 0.1 * np.sqrt(3 / 300)
+    assert np.abs(classifier.kernel.numpy()).max() == pytest.approx(limit, rel=1e-2)
+    assert classifier.kernel.numpy().std() == pytest.approx(limit / np.sqrt(3), rel=1e-2)
+    assert not classifier.bias.numpy().any()
+
+
+def test_a_classifier_by_rows_is_the_same_one_stored_the_other_way():
+    classifier, by_rows = InstanceClassifier(400, True), RowClassifier(400, True)
+    for layer in (classifier, by_rows):
+        layer.build((None, 300))
+    assert tuple(by_rows.rows.shape) == (400, 300)
+    # The same range, whichever way it lies.
+    assert by_rows.rows.numpy().std() == pytest.approx(0.1 / np.sqrt(300), rel=1e-2)
+    by_rows.rows.assign(np.transpose(classifier.kernel))
+    for layer in (classifier, by_rows):
+        layer.bias.assign(np.arange(400))
+    features = np.random.default_rng(0).normal(size=(2, 300)).astype(np.float32)
+    assert by_rows(features).numpy() == pytest.approx(classifier(features).numpy(), abs=1e-4)
+
+
+def test_dropout_acts_on_the_classifiers_path_alone(model: DualPath):
+    first, second = (call(model, batch(), training=True) for _ in range(2))
+    for name in ("pair", "image_embedding", "text_embedding"):
+        np.testing.assert_array_equal(first[name], second[name])
+    for name in ("image_logits", "text_logits"):
+        assert np.abs(first[name] - second[name]).max() > 1e-3
+
+
+def test_without_dropout_training_is_a_function_of_the_batch():
+    model = build(dropout=0.0)
+    first, second = (call(model, batch(), training=True) for _ in range(2))
+    np.testing.assert_array_equal(first["image_logits"], second["image_logits"])
+
+
+def test_over_features_is_the_same_model_behind_the_backbone(model: DualPath):
+    inputs = batch()
+    head = model.over_features()
+    backbone = model.image_tower.get_layer("image_backbone")
+    features = backbone.predict(inputs["image"], verbose=0)
+    expected = call(model, inputs)
+    for name, value in call(head, {**inputs, "image": features}).items():
+        assert value == pytest.approx(expected[name], abs=1e-5), name
+    own = {id(v) for v in model.weights}
+    assert {id(v) for v in head.weights} == own - {id(v) for v in backbone.weights}
+
+
+def test_training_over_features_trains_the_model():
+    model = build()
+    head = model.over_features()
+    before = call(model, batch())["image_embedding"]
+    head.compile("sgd", {"image_logits": InstanceLoss(), "text_logits": InstanceLoss()})
+    features = {"image": np.ones((4, 2 * 2 * 128)), "text": batch(4)["text"]}
+    ids = np.arange(4)
+    head.fit(features, {"image_logits": ids, "text_logits": ids}, verbose=0)
+    assert np.abs(call(model, batch())["image_embedding"] - before).max() > 1e-4
+
+
+@DEPRECATED
+def test_saved_and_loaded_it_gives_the_same_outputs(model: DualPath, tmp_path: Path):
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(again, DualPath)
+    expected = call(model, batch())
+    for name, value in call(again, batch()).items():
+        np.testing.assert_array_equal(value, expected[name])
+    # And it goes on being one: with encoders, and the shared classifier.
+    vectors = again.text_encoder.predict(batch()["text"], verbose=0)
+    assert vectors == pytest.approx(expected["text_embedding"], abs=1e-6)
+    assert again.get_config().keys() == model.get_config().keys()
+    assert (again.dropout, again.shared_bias, again.rectify) == (0.5, True, True)
+
+
+def test_another_kind_of_classifier_survives_a_round_trip():
+    towers = (
+        image_tower("small", 32, output_dim=WIDTH),
+        text_tower(WORDS, PLACES, 4, (1,), WIDTH, widths=(8,)),
+    )
+    model = DualPath(*towers, CLASSES, classifier=RowClassifier(CLASSES, False))
+    again = DualPath.from_config(model.get_config())
+    assert type(again.classifier) is RowClassifier and not again.classifier.use_bias
+    assert tuple(again.classifier.rows.shape) == (CLASSES, WIDTH)

@@ -1,0 +1,42 @@
+"""docs/recipe.md keeps its word: its commands are understood and its keys exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tf_dpce.config import Config, ImageConfig, LossConfig, ModelConfig, StageConfig, TextConfig
+
+RECIPE = (Path(__file__).resolve().parents[2] / "docs" / "recipe.md").read_text()
+COMMANDS = re.findall(r"^python -m (pipelines\.\w+) (.*)$", RECIPE, re.MULTILINE)
+SECTIONS = {"image": ImageConfig, "text": TextConfig, "model": ModelConfig}
+
+
+@pytest.mark.parametrize(("verb", "options"), COMMANDS)
+def test_the_verb_understands_its_command(verb: str, options: str):
+    assert import_module(verb).build_parser().parse_args(shlex.split(options))
+
+
+@pytest.mark.parametrize("name", ["flickr30k", "mscoco", "cuhk_pedes"])
+def test_each_benchmark_has_its_chain_from_images_to_the_papers_test(name: str):
+    chain = [f"{verb} {rest}" for verb, rest in COMMANDS if f"data/{name} " in f"{rest} "]
+    verbs = [line.split()[0].removeprefix("pipelines.") for line in chain]
+    assert list(dict.fromkeys(verbs)) == ["prepare", "train", "evaluate"]
+    assert all("--vectors GoogleNews" in line for line in chain[:2])
+    assert all("--whole --sizes 256 --flip --shifts" in line for line in chain[2:])
+
+
+def test_every_key_of_a_section_exists():
+    named = re.findall(r"`(\w+)\.(\w+)`", RECIPE)
+    keys = [
+        (SECTIONS[section], key) for section, key in named if section in SECTIONS and key != "py"
+    ]
+    assert keys and all(hasattr(kind(), key) for kind, key in keys)
+    multipliers = re.findall(r"`(\w+_multiplier)`", RECIPE)
+    assert multipliers and all(hasattr(StageConfig(), key) for key in multipliers)
+    assert all(hasattr(LossConfig(), key) for key in re.findall(r"`stage2\.loss\.(\w+)`", RECIPE))
+    assert hasattr(Config(), "stage2")

@@ -1,0 +1,77 @@
+"""Tiny runs over several machines, which are processes that meet on the loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.unit.training.kills import TRAIN
+from tests.unit.training.replicated import FIRST
+from tests.unit.training.tiny import arguments
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, all different."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def tf_config(ports: Sequence[int], index: int) -> str:
+    """What the environment of a worker says."""
+    workers = [f"127.0.0.1:{port}" for port in ports]
+    task = {"type": "worker", "index": index}
+    return json.dumps({"cluster": {"worker": workers}, "task": task})
+
+
+def start_alone(data: Path, run: Path, *more: str, **options: object) -> subprocess.Popen[str]:
+    """Starts the run of `replicated` in one process on one CPU."""
+    return _start({}, data, run, *more, **options)
+
+
+def start_workers(
+    data: Path,
+    runs: Sequence[Path],
+    *more: str,
+    programs: Sequence[Sequence[str]] | None = None,
+    **options: object,
+) -> list[subprocess.Popen[str]]:
+    """Starts the same run in as many processes as there are folders, each of which gets one.
+
+    In `more`, `{index}` stands for the worker's own. `programs` are theirs, if not `train`.
+    """
+    ports = free_ports(len(runs))
+    workers = []
+    for index, run in enumerate(runs):
+        own = [part.format(index=index) for part in more]
+        environment = {"TF_CONFIG": tf_config(ports, index)}
+        program = programs[index] if programs else TRAIN
+        workers.append(_start(environment, data, run, *own, program=program, **options))
+    return workers
+
+
+def _start(
+    environment: dict[str, str],
+    data: Path,
+    run: Path,
+    *more: str,
+    program: Sequence[str] = TRAIN,
+    **options: object,
+) -> subprocess.Popen[str]:
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    return subprocess.Popen(
+        [sys.executable, *program, *arguments(data, run, *more, **FIRST | options)],
+        env=os.environ | quiet | environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -1,0 +1,243 @@
+"""The feature cache: the frozen backbone sees each image a few times, then no more."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tests.scenes import SIZE
+from tf_dpce.config import ImageConfig, TextConfig
+from tf_dpce.data.index_shuffle import Order
+from tf_dpce.data.input_pipeline import (
+    evaluation_captions,
+    evaluation_images,
+    training_batches,
+    view_batches,
+)
+from tf_dpce.models.image_tower import image_backbone
+from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.vocabulary import read_vocabulary
+from tf_dpce.training.features import FeatureCache, _key, cached_features
+
+PLACES, VIEWS = 40, 3
+IMAGE = ImageConfig("small", SIZE)
+TEXT = TextConfig(max_length=PLACES)
+
+
+@pytest.fixture(scope="module")
+def data(scenes: Path, tmp_path_factory) -> Path:
+    """A copy without the caches of other tests."""
+    folder = tmp_path_factory.mktemp("features") / "data"
+    return shutil.copytree(scenes, folder, ignore=shutil.ignore_patterns("features", "scenes"))
+
+
+@pytest.fixture(scope="module")
+def backbone() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return image_backbone("small", None, SIZE)
+
+
+@pytest.fixture(scope="module")
+def encoder(data: Path) -> CaptionEncoder:
+    return CaptionEncoder(read_vocabulary(data / "vocabulary.txt"), PLACES, lowercase=True)
+
+
+@pytest.fixture(scope="module")
+def cache(backbone: keras.Model, data: Path, encoder: CaptionEncoder) -> FeatureCache:
+    return cached_features(backbone, data, "train", IMAGE, encoder, VIEWS)
+
+
+def files(data: Path) -> set[str]:
+    return {item.name for item in (data / "features").iterdir()}
+
+
+def test_it_holds_what_the_backbone_says_of_each_view(
+    cache: FeatureCache, backbone: keras.Model, data: Path
+):
+    assert cache.features.shape == (48, VIEWS, 2 * 2 * 128)
+    assert cache.features.dtype == np.float16
+    for view in range(VIEWS):
+        pixels = np.concatenate(
+            list(view_batches(data, "train", IMAGE, view, 10).as_numpy_iterator())
+        )
+        expected = backbone.predict(pixels, verbose=0)
+        # Half precision keeps 11 bits.
+        np.testing.assert_allclose(cache.features[:, view], expected, rtol=2e-3, atol=1e-3)
+    assert np.abs(cache.features[:, 0] - cache.features[:, 1]).max() > 0.01
+
+
+def test_it_holds_every_caption(cache: FeatureCache, data: Path, encoder: CaptionEncoder):
+    batches = list(evaluation_captions(data, "train", encoder, 100).as_numpy_iterator())
+    ids = np.concatenate([batch["text"] for batch in batches])
+    np.testing.assert_array_equal(cache.captions.ids, ids)
+    owners = np.repeat(cache.captions.instances, np.diff(cache.captions.first))
+    np.testing.assert_array_equal(owners, np.concatenate([b["instance"] for b in batches]))
+
+
+def test_the_second_time_the_backbone_rests(
+    cache: FeatureCache, backbone: keras.Model, data: Path, encoder: CaptionEncoder
+):
+    before, calls = files(data), []
+
+    @contextmanager
+    def bar() -> Iterator[Callable[[int, int], None]]:
+        yield lambda done, total: calls.append((done, total))
+
+    again = cached_features(backbone, data, "train", IMAGE, encoder, VIEWS, bar)
+    assert calls == [] and files(data) == before
+    np.testing.assert_array_equal(again.features, cache.features)
+    # A missing one is computed, and says how far it is: one view of 12 images.
+    cached_features(backbone, data, "val", IMAGE, encoder, 1, bar)
+    assert calls == [(12, 12)] and len(files(data)) == len(before) + 1
+
+
+def test_another_backbone_flip_or_number_of_views_is_another_cache(
+    cache: FeatureCache, backbone: keras.Model, data: Path, encoder: CaptionEncoder
+):
+    keras.utils.set_random_seed(1)
+    other = image_backbone("small", None, SIZE)
+    before = files(data)
+    for network, image, views in (
+        (backbone, IMAGE, 1),
+        (other, IMAGE, 1),
+        (backbone, replace(IMAGE, flip=False), 1),
+        (backbone, replace(IMAGE, squash=True), 1),
+        (backbone, IMAGE, 2),
+    ):
+        cached_features(network, data, "test", image, encoder, views)
+    assert len(files(data) - before) == 5
+
+
+def test_another_head_needs_no_other_features(
+    cache: FeatureCache, backbone: keras.Model, data: Path, encoder: CaptionEncoder
+):
+    before = files(data)
+    cached_features(backbone, data, "train", replace(IMAGE, head_dim=7), encoder, VIEWS)
+    assert files(data) == before
+
+
+def test_another_vocabulary_needs_no_other_features(
+    cache: FeatureCache, backbone: keras.Model, data: Path, encoder: CaptionEncoder
+):
+    before = files(data)
+    words = CaptionEncoder(encoder.words[::-1], PLACES - 1, lowercase=True)
+    other = cached_features(backbone, data, "train", IMAGE, words, VIEWS)
+    assert files(data) == before
+    assert other.captions.ids.shape == (len(cache.captions.ids), PLACES - 1)
+    first = [[encoder.words[i - 1] for i in row if i] for row in cache.captions.ids]
+    second = [[words.words[i - 1] for i in row if i] for row in other.captions.ids]
+    assert second == [row[: PLACES - 1] for row in first]
+
+
+def test_training_from_it_is_training_through_the_backbone(
+    cache: FeatureCache, backbone: keras.Model, data: Path, encoder: CaptionEncoder
+):
+    order = Order(0, 48, 8)
+    plain = replace(IMAGE, crop=False, flip=False)
+    only_plain = cached_features(backbone, data, "train", plain, encoder, 1)
+    from_cache = only_plain.training_batches(TEXT, order, 2, 5).as_numpy_iterator()
+    from_pixels = training_batches(data, encoder, plain, TEXT, order, 2, 5).as_numpy_iterator()
+    for cached, direct in zip(from_cache, from_pixels, strict=True):
+        np.testing.assert_array_equal(cached["instance"], direct["instance"])
+        np.testing.assert_array_equal(cached["text"], direct["text"])
+        features = backbone.predict(direct["image"], verbose=0)
+        np.testing.assert_allclose(cached["image"], features, rtol=2e-3, atol=1e-3)
+        assert cached["image"].dtype == np.float32
+
+
+def test_training_takes_every_view_and_only_the_images_own(cache: FeatureCache):
+    order, views = Order(0, 48, 8), []
+    place = {int(instance): row for row, instance in enumerate(cache.captions.instances)}
+    for batch in cache.training_batches(TEXT, order, 0, 12).as_numpy_iterator():
+        for features, instance in zip(batch["image"], batch["instance"], strict=True):
+            own = cache.features[place[int(instance)]].astype(np.float32)
+            views.append(int((own == features).all(axis=1).argmax()))
+            assert (own[views[-1]] == features).all()
+    # 96 draws of 3 views: 32 each on average, 4 standard deviations are 18.
+    assert all(14 <= n <= 50 for n in np.bincount(views, minlength=VIEWS))
+
+
+def test_starting_at_a_step_equals_skipping_to_it(cache: FeatureCache):
+    order = Order(0, 48, 8)
+    whole = list(cache.training_batches(TEXT, order, 0, 9).as_numpy_iterator())
+    resumed = list(cache.training_batches(TEXT, order, 4, 9).as_numpy_iterator())
+    for batch, expected in zip(resumed, whole[4:], strict=True):
+        for key in expected:
+            np.testing.assert_array_equal(batch[key], expected[key])
+
+
+def test_a_worker_takes_its_rows_of_each_batch(cache: FeatureCache):
+    order = Order(0, 48, 8)
+    whole = list(cache.training_batches(TEXT, order, 0, 2).as_numpy_iterator())
+    for part in (0, 1):
+        own = cache.training_batches(TEXT, replace(order, part=part, parts=2), 0, 2)
+        for batch, expected in zip(own.as_numpy_iterator(), whole, strict=True):
+            for key in expected:
+                np.testing.assert_array_equal(batch[key], np.split(expected[key], 2)[part])
+
+
+def test_evaluation_from_it_is_evaluation_through_the_backbone(
+    backbone: keras.Model, data: Path, encoder: CaptionEncoder
+):
+    cache = cached_features(backbone, data, "val", IMAGE, encoder, 1)
+    found = list(cache.evaluation_images(5).as_numpy_iterator())
+    direct = list(evaluation_images(data, "val", SIZE, 5).as_numpy_iterator())
+    assert [len(batch["image"]) for batch in found] == [5, 5, 2]
+    for batch, expected in zip(found, direct, strict=True):
+        np.testing.assert_array_equal(batch["instance"], expected["instance"])
+        features = backbone(expected["image"], training=False)
+        np.testing.assert_allclose(batch["image"], features, rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.001, 0.5])
+def test_a_file_that_was_cut_is_made_anew(
+    cache: FeatureCache, backbone: keras.Model, data: Path, encoder: CaptionEncoder, kept: float
+):
+    (path,) = (data / "features").glob(f"train-{_key(backbone, data, 'train', IMAGE, VIEWS)}.npy")
+    contents = path.read_bytes()
+    path.write_bytes(contents[: int(kept * len(contents))])
+    again = cached_features(backbone, data, "train", IMAGE, encoder, VIEWS)
+    assert path.read_bytes() == contents
+    np.testing.assert_array_equal(again.features, np.load(path))
+
+
+def test_a_full_disk_is_met_before_the_work(
+    backbone: keras.Model, data: Path, encoder: CaptionEncoder, monkeypatch: pytest.MonkeyPatch
+):
+    asked, calls, before = [], [], files(data)
+
+    def full(descriptor: int, start: int, length: int) -> None:
+        asked.append((start, length))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    bar = lambda: nullcontext(lambda done, total: calls.append(done))  # noqa: E731
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        cached_features(backbone, data, "test", IMAGE, encoder, 5, bar)
+    assert "features" in caught.value.filename
+    assert calls == [] and files(data) == before
+    # 12 images, 5 views, 512 features of 2 bytes, and NumPy's header.
+    ((start, length),) = asked
+    assert start == 0 and 0 < length - 12 * 5 * 512 * 2 <= 256
+
+
+def test_a_failure_half_way_leaves_no_cache(
+    data: Path, backbone: keras.Model, encoder: CaptionEncoder
+):
+    def fail(done: int, total: int) -> None:
+        assert 0 < done < total
+        raise RuntimeError("out of memory")
+
+    before = files(data)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        cached_features(backbone, data, "train", IMAGE, encoder, 6, lambda: nullcontext(fail))
+    assert files(data) == before

@@ -1,0 +1,230 @@
+"""Workers on several machines train the model that one process would: real processes that meet."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.unit.training.alike import assert_same_history, assert_same_stage
+from tests.unit.training.kills import (
+    PATIENCE,
+    STOPPED_WITHIN,
+    TRAIN,
+    await_held,
+    differences,
+    held,
+    progress,
+)
+from tests.unit.training.machines import start_alone, start_workers
+from tf_dpce.config import Config
+
+# Heartbeats are missed after 10 seconds by the chief, and after 30 by the others.
+MINUTE = 60
+
+
+def ended(processes: Sequence[subprocess.Popen[str]], within: float) -> list[tuple[int, str, str]]:
+    """Exit status, stdout and stderr of each."""
+    deadline = time.monotonic() + within
+    try:
+        answers = [p.communicate(timeout=deadline - time.monotonic()) for p in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(p.returncode, *answer) for p, answer in zip(processes, answers, strict=True)]
+
+
+def trained(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
+    """What processes that must end well said."""
+    answers = ended(processes, PATIENCE)
+    assert [status for status, _, _ in answers] == [0] * len(answers), answers
+    return [out for _, out, _ in answers]
+
+
+def assert_same_training(found: Path, expected: Path, stages: Sequence[int]) -> None:
+    for stage in stages:
+        assert_same_stage(found, expected, stage)
+    assert_same_history(found, expected)
+
+
+def test_two_workers_train_as_one_process_does_and_the_chief_alone_writes(
+    scenes: Path, tmp_path: Path
+):
+    # 48 images in batches of 8: 12 steps, with dropout and the negatives of both workers.
+    one, two, none = (tmp_path / name for name in ("one", "two", "none"))
+    alone = start_alone(scenes, one, stage2__epochs=0)
+    workers = start_workers(scenes, [two, none], stage2__epochs=0)
+    _, chief, other = trained([alone, *workers])
+    assert "2 replica(s) on CPU" in chief and str(two / "history.csv") in chief
+    assert re.fullmatch(r"worker 1 of 2 \(.*\): waiting until all are there\n", other)
+    assert not none.exists()
+    assert_same_training(two, one, stages=[1])
+
+
+@pytest.mark.slow
+def test_a_mistake_of_the_chief_ends_all(scenes: Path, tmp_path: Path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    workers = start_workers(scenes, [tmp_path / "full", tmp_path / "none"])
+    (chief, _, told), (other, _, passed_on) = ended(workers, PATIENCE)
+    assert (chief, other) == (1, 1)
+    assert "full is not empty: go on with --resume" in told.splitlines()[-1]
+    assert "error: another worker has failed" in passed_on.splitlines()[-1]
+
+
+# --- death and resumption -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both stages by two workers."""
+    folder = tmp_path_factory.mktemp("machines")
+    trained(start_workers(scenes, [folder / "run", folder / "none"]))
+    return folder / "run"
+
+
+@pytest.fixture
+def disturbed(scenes: Path, tmp_path: Path) -> Iterator[Callable[..., list]]:
+    """Starts two workers, waits until a stage has done so many steps of 12, and returns them."""
+    started = []
+
+    def start(stage: int, steps: int, *more: str) -> list[subprocess.Popen[str]]:
+        runs = [tmp_path / "run", tmp_path / "none"]
+        workers = start_workers(scenes, runs, "--checkpoint_minutes", "0", *more)
+        started.extend(workers)
+        deadline = time.monotonic() + PATIENCE
+        while done(tmp_path / "run", stage) < steps:
+            assert all(worker.poll() is None for worker in workers), ended(workers, 0)
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return workers
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def done(run: Path, stage: int) -> int:
+    where = progress(run, stage)
+    return 6 * where["epoch"] + where["step"] if where else 0
+
+
+@pytest.mark.slow
+def test_mined_negatives_and_all_are_those_of_one_process(
+    undisturbed: Path, scenes: Path, tmp_path: Path
+):
+    trained([start_alone(scenes, tmp_path / "one")])
+    assert_same_training(undisturbed, tmp_path / "one", stages=[1, 2])
+
+
+@pytest.mark.slow
+def test_the_rows_of_a_sampled_classifier_are_those_of_one_process(scenes: Path, tmp_path: Path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    options = {"model__sampled_negatives": 7}
+    alone = start_alone(scenes, one, **options)
+    trained([alone, *start_workers(scenes, [two, tmp_path / "none"], **options)])
+    assert_same_training(two, one, stages=[1, 2])
+
+
+@pytest.mark.slow
+def test_killed_workers_resume_to_the_last_bit(
+    undisturbed: Path, disturbed: Callable[..., list], scenes: Path, tmp_path: Path
+):
+    chief, other = disturbed(1, 4)
+    other.kill()
+    [(status, _, told)] = ended([chief], MINUTE)
+    assert status == 1
+    assert re.search(r"error: worker 1 of 2 \(.*\) has ended or does not answer.*--resume\n$", told)
+
+    chief, other = disturbed(1, 9, "--resume")
+    chief.kill()
+    [(status, _, told)] = ended([other], MINUTE)
+    assert status == 1 and "error: worker 0 of 2" in told.splitlines()[-1]
+
+    again = ("--checkpoint_minutes", "0", "--resume")
+    trained(start_workers(scenes, [tmp_path / "run", tmp_path / "none"], *again))
+    # Sums of the losses are cut into parts, one for each replica, where they are restored.
+    assert differences(undisturbed, tmp_path / "run", metrics_rtol=1e-6) == []
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+def test_any_worker_may_be_asked_to_stop_and_the_step_in_flight_is_written(
+    undisturbed: Path, scenes: Path, tmp_path: Path
+):
+    runs, minutes = [tmp_path / "run", tmp_path / "none"], Config().checkpoint_minutes
+    programs = [TRAIN, held(1, 4)]
+    workers = start_workers(scenes, runs, programs=programs, checkpoint_minutes=minutes)
+    await_held(workers[1])
+    assert not (tmp_path / "run/checkpoints").exists(), "three steps are done, and none is written"
+    workers[1].send_signal(signal.SIGTERM)
+    workers[1].stdin.write("go on\n")
+    workers[1].stdin.flush()
+    answers = ended(workers, STOPPED_WITHIN)
+    assert [status for status, _, _ in answers] == [75, 75]
+    assert all("stopped in stage 1" in told.splitlines()[-1] for _, _, told in answers)
+    assert done(tmp_path / "run", 1) == 4
+    trained(start_workers(scenes, runs, "--resume", checkpoint_minutes=minutes))
+    assert differences(undisturbed, tmp_path / "run", metrics_rtol=1e-6) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_worker_that_freezes_ends_the_other(disturbed: Callable[..., list], frozen: int):
+    workers = disturbed(1, 2)
+    workers[frozen].send_signal(signal.SIGSTOP)
+    [(status, _, told)] = ended([workers[1 - frozen]], MINUTE)
+    assert status == 1 and f"error: worker {frozen} of 2" in told.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_workers_of_other_options_are_refused(scenes: Path, tmp_path: Path):
+    runs = [tmp_path / "run", tmp_path / "none"]
+    workers = start_workers(scenes, runs, "--seed", "{index}")
+    (_, _, passed_on), (_, _, told) = ended(workers, PATIENCE)
+    assert "this worker was given other options" in told.splitlines()[-1]
+    assert "another worker has failed" in passed_on.splitlines()[-1]
+    assert not any(run.exists() for run in runs)
+
+
+# TensorFlow gives a worker one CPU, however many logical ones there are.
+_DEVICES = """
+import sys
+import tensorflow as tf
+from tensorflow.python.distribute import collective_all_reduce_strategy
+count = int(sys.argv[1])
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+def devices(self, resolver, worker):
+    return tuple(f"{worker}/device:CPU:{place}" for place in range(count)), "CPU"
+collective_all_reduce_strategy.CollectiveAllReduceExtended._initialize_local_devices = devices
+from pipelines.train import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+# Where one worker has one device and another has several, TensorFlow's own sums wait for ever.
+@pytest.mark.slow
+@pytest.mark.parametrize("counts", [(2, 1), (1, 2), (2, 4)])
+def test_workers_of_other_devices_are_refused(
+    scenes: Path, tmp_path: Path, counts: tuple[int, int]
+):
+    runs = [tmp_path / "run", tmp_path / "none"]
+    programs = [("-c", _DEVICES, str(count)) for count in counts]
+    answers = ended(start_workers(scenes, runs, programs=programs), PATIENCE)
+    for status, _, told in answers:
+        line = told.splitlines()[-1]
+        assert status == 1 and re.search(
+            r"error: worker 0 of 2 \(.*\) trains on {} CPU\(s\), "
+            r"worker 1 of 2 \(.*\) on {} CPU\(s\): give all workers the same number".format(
+                *counts
+            ),
+            line,
+        )
+    assert not any(run.exists() for run in runs)

@@ -1,0 +1,100 @@
+"""bfloat16: the layers' arithmetic alone, and a loss that stays where float32 has it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tests.unit.export.tiny import CONFIG
+from tests.unit.training.kills import arrays
+from tests.unit.training.tiny import run_tiny
+from tf_dpce.config import Config, from_dict, to_dict
+from tf_dpce.errors import UserError
+from tf_dpce.training.assembly import build_model
+from tf_dpce.training.features import _key
+from tf_dpce.training.precision import in_own_precision
+from tf_dpce.training.run_folder import load_run
+
+HALF = from_dict({**to_dict(CONFIG), "precision": "bfloat16"})
+
+
+@in_own_precision
+def built(config: Config) -> keras.Model:
+    return build_model(config, vocabulary_size=20, num_instances=6)
+
+
+@pytest.fixture(scope="module")
+def runs(scenes: Path, tmp_path_factory) -> Callable[[str], Path]:
+    """The same run of two stages in either precision."""
+
+    @cache
+    def run(precision: str) -> Path:
+        folder = tmp_path_factory.mktemp(precision) / "run"
+        assert run_tiny(scenes, folder, precision=precision, stage2__loss__negatives="mined") == 0
+        return folder
+
+    return run
+
+
+def losses(run: Path) -> np.ndarray:
+    with (run / "history.csv").open(newline="") as stream:
+        return np.array([float(row["loss"]) for row in csv.DictReader(stream)])
+
+
+def test_the_loss_stays_finite_and_close(runs: Callable[[str], Path]):
+    whole, half = losses(runs("float32")), losses(runs("bfloat16"))
+    assert len(half) == 4 and np.isfinite(half).all()
+    # bfloat16 has 8 bits: steps of 0.4 percent, of which a loss averages many.
+    np.testing.assert_allclose(half[:2], whole[:2], rtol=0.005)
+    # Captions that are nearly as hard as one another are mined in its place.
+    np.testing.assert_allclose(half[2:], whole[2:], rtol=0.1)
+    assert not np.array_equal(half, whole)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_weights_and_slots_stay_float32(runs: Callable[[str], Path], stage: int):
+    name = f"checkpoints/stage{stage}-last.npz"
+    whole, half = arrays(runs("float32") / name), arrays(runs("bfloat16") / name)
+    kinds = [
+        {k: (v.dtype, v.shape) for k, v in found.items() if k != "progress"}
+        for found in (whole, half)
+    ]
+    assert kinds[0] == kinds[1] and len(kinds[0]) > 20
+
+
+def test_it_is_loaded_as_float32(runs: Callable[[str], Path]):
+    model = load_run(runs("bfloat16")).model
+    assert {layer.compute_dtype for layer in model.text_tower.layers} == {"float32"}
+
+
+def test_layers_compute_in_it_and_unit_vectors_do_not():
+    model = built(HALF)
+    assert model.image_tower.compute_dtype == model.classifier.compute_dtype == "bfloat16"
+    assert {v.dtype for v in model.weights} == {"float32"}
+    unit = ("pair", "image_embedding", "text_embedding")
+    assert [model.output[name].dtype for name in unit] == ["float32"] * 3
+
+
+def test_each_precision_has_a_feature_cache_of_its_own(scenes: Path):
+    backbones = [built(config).image_tower.get_layer("image_backbone") for config in (CONFIG, HALF)]
+    for backbone in backbones:
+        backbone.set_weights([np.ones_like(w) for w in backbone.get_weights()])
+    keys = [_key(backbone, scenes, "train", CONFIG.image, views=2) for backbone in backbones]
+    assert keys[0] != keys[1]
+
+
+def test_the_policy_of_the_process_is_left_as_it_was():
+    @in_own_precision
+    def failing(config: Config) -> None:
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+        raise UserError("stop")
+
+    with pytest.raises(UserError):
+        failing(HALF)
+    assert keras.config.dtype_policy().name == "float32"

@@ -1,0 +1,247 @@
+"""What a stage trains, compares with, and where it goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.unit.training.tiny import BATCH, OPTIONS, STEPS
+from tf_dpce.config import Config, LossConfig, from_dict
+from tf_dpce.data.index_shuffle import Order
+from tf_dpce.data.manifest import Manifest
+from tf_dpce.errors import UserError
+from tf_dpce.losses import ContrastiveLoss, InstanceLoss, MemberLoss, RankingLoss
+from tf_dpce.preprocessing.vocabulary import read_vocabulary
+from tf_dpce.training.assembly import build_model, stage_losses
+from tf_dpce.training.build import caption_encoder, load_vectors
+from tf_dpce.training.checkpoint import Progress
+from tf_dpce.training.features import silent_bar
+from tf_dpce.training.resume import Part, parts_left
+from tf_dpce.training.stage import Stage
+from tf_dpce.training.strategy import describe, make_strategy
+from tf_dpce.training.workers import Workers
+
+
+def config(**changes: object) -> Config:
+    """The tiny run's configuration, from its options with dots."""
+    values: dict = {}
+    for key, value in (OPTIONS | {k.replace("__", "."): v for k, v in changes.items()}).items():
+        section = values
+        *path, last = key.split(".")
+        for part in path:
+            section = section.setdefault(part, {})
+        is_list = isinstance(value, str) and value.startswith("[")
+        section[last] = [int(part) for part in value[1:-1].split(",")] if is_list else value
+    return from_dict(values)
+
+
+def stage(number: int, scenes: Path, run: Path, **changes: object) -> Stage:
+    settings = config(**changes)
+    words = read_vocabulary(scenes / "vocabulary.txt")
+    instances = Manifest.load(scenes).splits["train"].instances
+    keras.utils.set_random_seed(0)
+    workers = Workers(make_strategy())
+    with workers.strategy.scope():
+        model = build_model(settings, len(words), instances)
+    encoder = caption_encoder(settings, words, lowercase=True)
+    return Stage(
+        *(number, settings, scenes, run, model, encoder, workers, silent_bar),
+        say=lambda line: None,
+        heed=lambda *done: None,
+    )
+
+
+# --- where it goes on -----------------------------------------------------------------------------
+
+
+def steps_of(start: Progress, epochs: int, steps: int) -> list[tuple[int, int]]:
+    """(epoch, step of the whole stage) of everything that `fit` will run."""
+    found = []
+    for part in parts_left(start, epochs, steps):
+        step = part.first_step
+        for epoch in range(part.first_epoch, part.stop_epoch):
+            for _ in range(part.steps):
+                found.append((epoch, step))
+                step += 1
+        assert step == part.stop_step
+    return found
+
+
+@pytest.mark.parametrize("done", range(13))
+def test_what_is_left_is_what_was_not_done(done: int):
+    # Three epochs of four steps; a step k belongs to epoch k // 4.
+    whole = [(step // 4, step) for step in range(12)]
+    start = Progress(1, done // 4, done % 4, -1.0)
+    assert steps_of(start, 3, 4) == whole[done:]
+
+
+@pytest.mark.parametrize("epoch", range(3))
+def test_an_epoch_that_lacks_its_end_alone_has_no_step_left(epoch: int):
+    end, *rest = parts_left(Progress(1, epoch, 4, -1.0), 3, 4)
+    # A batch that was met already shows Keras what the metrics are of.
+    last = 4 * epoch + 3
+    assert end == Part(epoch, epoch + 1, steps=0, first_step=last, stop_step=last + 1)
+    assert rest == parts_left(Progress(1, epoch + 1, 0, -1.0), 3, 4)
+
+
+# --- losses ---------------------------------------------------------------------------------------
+
+
+def test_losses_of_weight_zero_are_left_out():
+    losses, weights = stage_losses(LossConfig(image_instance=1.0, text_instance=0.1, pair=0.0))
+    assert {name: type(loss) for name, loss in losses.items()} == {
+        "image_logits": InstanceLoss,
+        "text_logits": InstanceLoss,
+    }
+    assert weights == {"image_logits": 1.0, "text_logits": 0.1}
+
+
+def test_the_recipes_second_stage():
+    losses, weights = stage_losses(LossConfig(1.0, 0.1, 2.0, "ranking", "given", margin=0.5))
+    assert weights == {"image_logits": 1.0, "text_logits": 0.1, "pair": 2.0}
+    assert isinstance(losses["pair"], RankingLoss)
+    assert (losses["pair"].margin, losses["pair"].negatives) == (0.5, "given")
+
+
+def test_each_member_meets_the_pair_loss_by_its_whole_weight():
+    # The loss of members is their mean, so that three times its weight is once each.
+    losses, weights = stage_losses(LossConfig(1.0, 0.1, 2.0), members=3)
+    assert isinstance(losses["pair"], MemberLoss) and losses["pair"].members == 3
+    assert weights == {"image_logits": 1.0, "text_logits": 0.1, "pair": 6.0}
+
+
+def test_the_contrastive_loss_alone():
+    losses, weights = stage_losses(LossConfig(0, 0, 1.0, "contrastive", temperature=0.07))
+    assert weights == {"pair": 1.0} and isinstance(losses["pair"], ContrastiveLoss)
+    assert losses["pair"].temperature == 0.07
+
+
+# --- what is trained ------------------------------------------------------------------------------
+
+
+def trained(found: Stage) -> set[str]:
+    network = found._compile(Order(0, 48, BATCH))
+    return {v.path.split("/")[0] for v in network.trainable_variables}
+
+
+@pytest.mark.parametrize("backbone", ["cached", "frozen", "trained"])
+def test_only_a_trained_backbone_is_trained(scenes: Path, tmp_path: Path, backbone: str):
+    found = trained(stage(1, scenes, tmp_path, stage1__backbone=backbone))
+    assert ("image_conv1" in found) == (backbone == "trained")
+    assert {"image_fc1", "text_embedding", "text_1_1_b", "instance_classifier"} <= found
+
+
+def test_a_backbone_can_be_trained_from_one_of_its_layers_on(scenes: Path, tmp_path: Path):
+    found = trained(stage(2, scenes, tmp_path, stage2__backbone_from="image_conv3"))
+    assert {name for name in found if name.startswith("image_conv")} == {
+        *("image_conv3", "image_conv4", "image_conv5"),
+        *("image_conv3_bn", "image_conv4_bn", "image_conv5_bn"),
+    }
+
+
+def test_a_layer_that_the_backbone_lacks_is_the_users_mistake(scenes: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="no layer block_3 to train from: give one of pixels, "):
+        stage(2, scenes, tmp_path, stage2__backbone_from="block_3")._compile(Order(0, 48, BATCH))
+
+
+def test_a_classifier_without_a_loss_is_not_trained(scenes: Path, tmp_path: Path):
+    contrastive = {
+        "stage2__loss__image_instance": 0.0,
+        "stage2__loss__text_instance": 0.0,
+        "stage2__loss__pair_loss": "contrastive",
+    }
+    found = trained(stage(2, scenes, tmp_path, **contrastive))
+    assert "instance_classifier" not in found and "text_fc" in found
+
+
+@pytest.mark.parametrize(("number", "width"), [(1, 2 * 2 * 128), (2, None)])
+def test_batches_hold_what_the_losses_compare_with(
+    scenes: Path, tmp_path: Path, number: int, width: int | None
+):
+    found = stage(number, scenes, tmp_path)
+    batches = list(found._batches(Order(0, 48, BATCH), 0, STEPS))
+    assert len(batches) == STEPS
+    inputs, targets = batches[0]
+    assert set(inputs) == {"image", "text"}
+    assert inputs["image"].shape == ((BATCH, width) if width else (BATCH, 32, 32, 3))
+    ids = np.concatenate([y["image_logits"] for _, y in batches])
+    assert sorted(ids) == list(range(48))
+    np.testing.assert_array_equal(targets["image_logits"], targets["text_logits"])
+    assert ("pair" in targets) == (number == 2)
+    if number == 2:
+        # Given negatives: instance and role, two rows to an anchor.
+        assert targets["pair"].numpy()[:, 1].tolist() == list(range(BATCH))
+        np.testing.assert_array_equal(targets["pair"][:, 0], targets["image_logits"])
+
+
+def test_in_batch_negatives_need_no_roles(scenes: Path, tmp_path: Path):
+    found = stage(2, scenes, tmp_path, stage2__loss__negatives="batch")
+    _, targets = next(iter(found._batches(Order(0, 48, BATCH), 0, 1)))
+    np.testing.assert_array_equal(targets["pair"], targets["image_logits"])
+
+
+def test_dropout_is_seeded_by_the_stage_whatever_was_drawn_before(scenes: Path, tmp_path: Path):
+    # A network that mines is built anew, over the layers that there are.
+    found = stage(2, scenes, tmp_path, stage2__loss__negatives="mined")
+    seeds = []
+    for drawn in (1, 2):
+        keras.utils.set_random_seed(drawn)
+        network = found._compile(Order(7, 48, BATCH))
+        states = [v for v in found._state(network) if "seed_generator" in v.path]
+        seeds.append([v.numpy().tolist() for v in states])
+    assert len(seeds[0]) == 3 and seeds[0] == seeds[1]
+
+
+# --- what the model starts from -------------------------------------------------------------------
+
+
+def test_known_words_start_from_their_vectors(scenes: Path, tmp_path: Path):
+    found = stage(1, scenes, tmp_path)
+    words = found.encoder.words
+    embedding = found.model.text_tower.get_layer("text_embedding").embeddings
+    before = embedding.numpy()
+    vectors = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
+    path = tmp_path / "vectors.npz"
+    np.savez(path, words=np.array([words[3], "zebra"]), vectors=vectors)
+    assert load_vectors(found.model, path, words, lowercase=False) == [words[3]]
+    expected = before.copy()
+    expected[3] = vectors[0]
+    np.testing.assert_array_equal(embedding.numpy(), expected)
+
+
+def test_vectors_that_may_be_cut_short_are_told(scenes: Path, tmp_path: Path):
+    found, lines = stage(1, scenes, tmp_path), []
+    path = tmp_path / "glove.txt"
+    path.write_text(found.encoder.words[0] + " 0.5" * 8)
+    load_vectors(found.model, path, found.encoder.words, lowercase=False, say=lines.append)
+    (line,) = lines
+    assert line.startswith(f"warning: {path} has no line end behind its last line")
+
+
+def test_vectors_of_another_width_are_the_users_mistake(scenes: Path, tmp_path: Path):
+    found = stage(1, scenes, tmp_path)
+    path = tmp_path / "vectors.npz"
+    np.savez(path, words=np.array(["a"]), vectors=np.zeros((1, 5), np.float32))
+    with pytest.raises(UserError, match="vectors of 5 numbers, .* have 8: set --text.embed"):
+        load_vectors(found.model, path, found.encoder.words, lowercase=False)
+
+
+def test_vectors_of_other_words_alone_are_the_users_mistake(scenes: Path, tmp_path: Path):
+    found = stage(1, scenes, tmp_path)
+    path = tmp_path / "glove.txt"
+    path.write_text("zebra 1 2 3 4 5 6 7 8\n" + found.encoder.words[0].upper() + " 0" * 8)
+    with pytest.raises(UserError, match="glove.txt has no vector for any word of the vocabulary"):
+        load_vectors(found.model, path, found.encoder.words, lowercase=False)
+    words = found.encoder.words
+    assert load_vectors(found.model, path, words, lowercase=True) == [words[0]]
+
+
+def test_the_devices_are_said_in_a_line():
+    strategy = make_strategy()
+    assert isinstance(strategy, tf.distribute.MirroredStrategy)
+    assert describe(strategy).startswith(f"{strategy.num_replicas_in_sync} replica(s) on ")
+    assert describe(strategy).endswith(", float32")

@@ -1,0 +1,191 @@
+"""tf.data from prepared shards to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tf_dpce.config import ImageConfig, TextConfig
+from tf_dpce.data.index_shuffle import CAPTION, IMAGE, SHIFT, Order, pick
+from tf_dpce.data.manifest import Manifest
+from tf_dpce.preprocessing.image import evaluation_pixels, training_pixels, whole_pixels
+from tf_dpce.preprocessing.tokenizer import CaptionEncoder, position_shift
+
+_FEATURES = {
+    "image": tf.io.FixedLenFeature([], tf.string),
+    "image_id": tf.io.FixedLenFeature([], tf.string),
+    "path": tf.io.FixedLenFeature([], tf.string),
+    "captions": tf.io.RaggedFeature(tf.string),
+    "instance": tf.io.FixedLenFeature([], tf.int64),
+}
+_READ_BYTES = 64 * 1024
+# In place of the number of images to take, the first ones of a split: no end to them.
+ALL = -1
+
+Batches = tf.data.Dataset
+# Draws a caption for each row: (instances int64 `[R]`, draws in 0..1 `[R]`) -> int32 ids `[R, T]`.
+Captions = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+class RecordReader:
+    """Reads any record of a split by its place, from the offsets in the manifest.
+
+    Args:
+        folder: of prepared data.
+        split: its name.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        shards = Manifest.load(folder).splits[split].shards
+        self._files = tf.constant([str(folder / shard.file) for shard in shards])
+        counts = [shard.records for shard in shards]
+        self._file_of = tf.repeat(tf.range(len(shards)), counts)
+        self._offset_of = tf.constant([o for shard in shards for o in shard.offsets], tf.int64)
+
+    def __call__(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the record at an int64 scalar place, parsed."""
+        variant = tf.raw_ops.TFRecordDatasetV2(
+            filenames=[self._files[self._file_of[index]]],
+            compression_type="",
+            buffer_size=_READ_BYTES,
+            byte_offsets=[self._offset_of[index]],
+        )
+        spec = tf.TensorSpec([], tf.string)
+        records = tf.data.experimental.from_variant(variant, spec).take(1)
+        return parse_record(records.get_single_element())
+
+
+def parse_record(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Parses one record (scalar string) of a shard."""
+    return tf.io.parse_single_example(serialized, _FEATURES)
+
+
+def training_batches(
+    folder: Path,
+    encoder: CaptionEncoder,
+    image: ImageConfig,
+    text: TextConfig,
+    order: Order,
+    start: int,
+    stop: int,
+    captions: Captions | None = None,
+) -> Batches:
+    """Returns the batches of training steps `start` to `stop` - 1.
+
+    Each is a dict: `image` float32 `[R, S, S, 3]`, `text` int32 `[R, T]` of one caption,
+    `instance` int64 `[R]`: the rows of the batch that `order` takes. The caption is one of the
+    image's own, or what `captions` draws.
+    """
+    reader = RecordReader(folder, "train")
+
+    def example(index: tf.Tensor, draws: tf.Tensor) -> dict[str, tf.Tensor]:
+        record = reader(index)
+        pixels = training_pixels(
+            *(record["image"], image.input_size, draws[IMAGE:]),
+            *(image.crop, image.flip, image.squash),
+        )
+        own = record["captions"]
+        caption = own[pick(draws[CAPTION], tf.size(own))]
+        rest = {"instance": record["instance"], "draws": draws}
+        return {"image": pixels, "caption": caption, **rest}
+
+    def encode(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        own, draws = batch.pop("caption"), batch.pop("draws")
+        ids = captions(batch["instance"], draws[:, CAPTION]) if captions else encoder(own)
+        return {**batch, "text": position_shift(ids, draws[:, SHIFT]) if text.shift else ids}
+
+    rows = order.steps(start, stop).unbatch().map(example, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = rows.batch(order.rows, drop_remainder=True)
+    return batches.map(encode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+
+
+def evaluation_images(
+    folder: Path,
+    split: str,
+    image_size: int,
+    batch_size: int,
+    squash: bool = False,
+    whole: bool = False,
+    first: int = ALL,
+) -> Batches:
+    """Returns every image of a split, or the `first` ones, once, in the order of the shards.
+
+    Each batch is a dict: `image` float32 `[B, S, S, 3]`, squashed or cut to squares, `instance`
+    int64 `[B]`, `image_id` and `path` strings `[B]`. The last batch may be smaller. Where images
+    stay whole, `image` is `[1, H, W, 3]` with a shorter side S: as no two need be alike,
+    `batch_size` has to be 1.
+    """
+    pixels = whole_pixels if whole else evaluation_pixels
+
+    def example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        record = parse_record(serialized)
+        kept = {key: record[key] for key in ("instance", "image_id", "path")}
+        return {"image": pixels(record["image"], image_size, squash), **kept}
+
+    rows = records(folder, split, first).map(example, num_parallel_calls=tf.data.AUTOTUNE)
+    return rows.batch(batch_size).prefetch(2)
+
+
+def evaluation_captions(
+    folder: Path, split: str, encoder: CaptionEncoder, batch_size: int, first: int = ALL
+) -> Batches:
+    """Returns every caption of a split, or of its `first` images, once, left-aligned.
+
+    They come image by image. Each batch is a dict: `text` int32 `[B, T]`, `instance` int64
+    `[B]`. The last batch may be smaller.
+    """
+
+    def captions(serialized: tf.Tensor) -> tf.data.Dataset:
+        record = parse_record(serialized)
+        instances = tf.repeat(record["instance"], tf.size(record["captions"]))
+        return tf.data.Dataset.from_tensor_slices((record["captions"], instances))
+
+    def encode(sentences: tf.Tensor, instances: tf.Tensor) -> dict[str, Any]:
+        return {"text": encoder(sentences), "instance": instances}
+
+    rows = records(folder, split, first).flat_map(captions)
+    return rows.batch(batch_size).map(encode).prefetch(2)
+
+
+def caption_groups(folder: Path, split: str, batch_size: int, first: int = ALL) -> Batches:
+    """Returns the captions of every image, or of the `first`, in the order of the shards.
+
+    Each batch is a dict: `captions` ragged strings `[B, None]`, `instance` int64 `[B]`.
+    """
+
+    def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        kept = {key: _FEATURES[key] for key in ("captions", "instance")}
+        return tf.io.parse_example(serialized, kept)
+
+    return records(folder, split, first).batch(batch_size).map(parse)
+
+
+def view_batches(
+    folder: Path, split: str, image: ImageConfig, view: int, batch_size: int
+) -> Batches:
+    """Returns one view of every image once, in the order of the shards.
+
+    Each batch is float32 `[B, S, S, 3]`. View 0 is the plain image; the others are augmented
+    with draws that are a function of view and image.
+    """
+
+    def example(index: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
+        contents = parse_record(serialized)["image"]
+        if view == 0:
+            return evaluation_pixels(contents, image.input_size, image.squash)
+        draws = tf.random.stateless_uniform([5], tf.stack([tf.constant(view, tf.int64), index]))
+        return training_pixels(
+            contents, image.input_size, draws, image.crop, image.flip, image.squash
+        )
+
+    rows = records(folder, split).enumerate().map(example, num_parallel_calls=tf.data.AUTOTUNE)
+    return rows.batch(batch_size).prefetch(2)
+
+
+def records(folder: Path, split: str, first: int = ALL) -> tf.data.Dataset:
+    """Returns every record of a split, or the `first`, as stored, in the order of the shards."""
+    shards = Manifest.load(folder).splits[split].shards
+    return tf.data.TFRecordDataset([str(folder / shard.file) for shard in shards]).take(first)

@@ -1,0 +1,172 @@
+"""True sentences about a scene, and the same words with two exchanged, which are false."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, permutations
+
+from tf_dpce.datasets.shapes import grammar
+
+_NAMES = "ABC"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Like objects around a centre; x grows to the right, y downwards."""
+
+    count: int
+    size: str
+    colour: str
+    shape: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class _Mention:
+    """What a caption says of one group."""
+
+    count: int
+    size: str
+    colour: str
+    shape: str
+
+
+@dataclass(frozen=True)
+class _Relation:
+    """That mention number `one` lies somewhere as seen from mention number `other`."""
+
+    one: int
+    name: str
+    other: int
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """All that a caption says."""
+
+    mentions: tuple[_Mention, ...]
+    relations: tuple[_Relation, ...]
+
+
+@dataclass(frozen=True)
+class _Wording:
+    """The words that a caption keeps to."""
+
+    template: str
+    numbers: dict[int, str]
+    sizes: dict[str, str]
+    relations: dict[str, str]
+
+
+def say_all(groups: Sequence[Group], draws: random.Random) -> list[tuple[str, str]]:
+    """Returns a true caption by each template, each with its false twin of two exchanged words."""
+    return [_say(groups, template, draws) for template in grammar.TEMPLATES]
+
+
+def relation(one: Group, other: Group) -> str:
+    """Returns where `one` lies as seen from `other`, along the axis of their larger distance."""
+    right, down = one.x - other.x, one.y - other.y
+    if abs(right) > abs(down):
+        return "right" if right > 0 else "left"
+    return "below" if down > 0 else "above"
+
+
+def _say(groups: Sequence[Group], template: str, draws: random.Random) -> tuple[str, str]:
+    horizontal, vertical = (draws.choice(ways) for ways in grammar.RELATIONS)
+    wording = _Wording(
+        template,
+        draws.choice(grammar.NUMBERS),
+        draws.choice(grammar.SIZE_WORDS),
+        horizontal | vertical,
+    )
+    orders = list(permutations(groups))
+    draws.shuffle(orders)
+    for order in orders:
+        claim = _true_claim(order, template)
+        twins = [twin for twin in _exchanges(claim) if not _may_hold(twin, groups)]
+        if twins:
+            return _render(claim, wording), _render(draws.choice(twins), wording)
+    raise AssertionError("every template states how two exchangeable groups lie")
+
+
+def _true_claim(order: Sequence[Group], template: str) -> _Claim:
+    relations = tuple(
+        _Relation(one, relation(order[one], order[other]), other)
+        for one, other in permutations(range(len(order)), 2)
+        if _field(one, other) in template
+    )
+    return _Claim(tuple(_mention(group) for group in order), relations)
+
+
+def _exchanges(claim: _Claim) -> Iterator[_Claim]:
+    """Yields every claim whose sentence differs by the exchange of two words and is grammatical."""
+    for one, other in combinations(range(len(claim.mentions)), 2):
+        for attribute in ("count", "size", "colour", "shape"):
+            if _exchangeable(attribute, claim.mentions[one], claim.mentions[other]):
+                yield _exchange(claim, attribute, one, other)
+    first, second = claim.relations
+    if grammar.OPPOSITES[first.name] == second.name:
+        relations = (replace(first, name=second.name), replace(second, name=first.name))
+        yield replace(claim, relations=relations)
+
+
+def _exchangeable(attribute: str, one: _Mention, other: _Mention) -> bool:
+    if getattr(one, attribute) == getattr(other, attribute):
+        return False
+    # One object and several take other nouns and verbs, which are more than two words.
+    same_number = (one.count == 1) == (other.count == 1)
+    return same_number or attribute in ("size", "colour")
+
+
+def _exchange(claim: _Claim, attribute: str, one: int, other: int) -> _Claim:
+    mentions = list(claim.mentions)
+    values = [getattr(mentions[place], attribute) for place in (other, one)]
+    for place, value in zip((one, other), values, strict=True):
+        mentions[place] = replace(mentions[place], **{attribute: value})
+    return replace(claim, mentions=tuple(mentions))
+
+
+def _may_hold(claim: _Claim, groups: Sequence[Group]) -> bool:
+    """Tells whether a lenient reader could find the groups that a claim speaks of.
+
+    Lenient: what is a little to the left may pass for left, even where it is rather above.
+    """
+    of = {_mention(group): group for group in groups}
+    return all(mention in of for mention in claim.mentions) and all(
+        _lies(of[claim.mentions[item.one]], item.name, of[claim.mentions[item.other]])
+        for item in claim.relations
+    )
+
+
+def _lies(one: Group, name: str, other: Group) -> bool:
+    return {
+        "left": one.x < other.x,
+        "right": one.x > other.x,
+        "above": one.y < other.y,
+        "below": one.y > other.y,
+    }[name]
+
+
+def _render(claim: _Claim, wording: _Wording) -> str:
+    fields = {}
+    for name, mention in zip(_NAMES, claim.mentions, strict=True):
+        several = mention.count > 1
+        noun = grammar.SHAPES[mention.shape] if several else mention.shape
+        number, size = wording.numbers[mention.count], wording.sizes[mention.size]
+        fields[name] = f"{number} {size} {mention.colour} {noun}"
+        fields[f"{name} is"] = "are" if several else "is"
+        fields[f"{name} it"] = "them" if several else "it"
+    for item in claim.relations:
+        fields[_field(item.one, item.other)[1:-1]] = wording.relations[item.name]
+    return wording.template.format_map(fields)
+
+
+def _field(one: int, other: int) -> str:
+    return f"{{{_NAMES[one]}>{_NAMES[other]}}}"
+
+
+def _mention(group: Group) -> _Mention:
+    return _Mention(group.count, group.size, group.colour, group.shape)

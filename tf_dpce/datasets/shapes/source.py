@@ -1,0 +1,120 @@
+"""Draws scenes into a folder and yields their pairs, as other readers do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tf_dpce.datasets.pair import SPLITS, Pair
+from tf_dpce.datasets.shapes.drawing import draw_png
+from tf_dpce.datasets.shapes.scene import make_scene
+from tf_dpce.datasets.shapes.workers import drawing_pool
+from tf_dpce.errors import UserError
+
+MARK = ".drawn"
+
+_MARK_TEXT = "prepare drew these images, and will replace them when it draws here again.\n"
+_CHUNK = 50  # scenes that a process draws at a time
+# Fewer are drawn sooner than a second process has started.
+_FEWEST_FOR_PROCESSES = 1000
+
+
+def scene_numbers(train: int, val: int, test: int) -> dict[str, range]:
+    """Returns the indices of each split.
+
+    The test scenes come first, so that they stay the same however many train.
+
+    Example:
+        >>> scene_numbers(8, 2, 3)
+        {'train': range(5, 13), 'val': range(3, 5), 'test': range(0, 3)}
+    """
+    return {
+        "train": range(test + val, test + val + train),
+        "val": range(test, test + val),
+        "test": range(test),
+    }
+
+
+def draw_scenes(
+    folder: Path,
+    seed: int,
+    numbers: dict[str, range],
+    size: int,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int = 1,
+) -> Iterator[Pair]:
+    """Draws scenes as `NNNNNN.png`, in place of those that were drawn into the folder before.
+
+    The folder is checked at once; drawing begins with the first pair that is asked for.
+
+    Args:
+        folder: where to draw.
+        seed: of the series of scenes.
+        numbers: the indices of each split, as from `scene_numbers`.
+        size: side of the images, in pixels.
+        progress: called with the scenes drawn and their total.
+        workers: number of processes; images and pairs are the same whatever it is. A script
+            that asks for several needs the `if __name__ == "__main__":` of `multiprocessing`.
+
+    Returns:
+        The pairs of each scene, whose `image_id` is its index, so that
+        `make_scene(seed, int(image_id))` gives it again.
+
+    Raises:
+        UserError: the folder holds something that was not drawn.
+    """
+    folder = folder.resolve()
+    if folder.exists() and not (folder / MARK).exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} holds files that were not drawn: move it, or write elsewhere")
+    return _pairs(folder, seed, numbers, size, progress or (lambda done, total: None), workers)
+
+
+def _pairs(
+    folder: Path,
+    seed: int,
+    numbers: dict[str, range],
+    size: int,
+    progress: Callable[[int, int], None],
+    workers: int,
+) -> Iterator[Pair]:
+    _clear(folder)
+    scenes = [(split, index) for split in SPLITS for index in numbers[split]]
+    indices = [index for _, index in scenes]
+    chunks = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
+    with _mapping(workers if len(scenes) >= _FEWEST_FOR_PROCESSES else 1) as run:
+        drawn = chain.from_iterable(run(partial(_draw, folder, seed, size), chunks))
+        for done, ((split, index), captions) in enumerate(zip(scenes, drawn, strict=True), 1):
+            name = f"{index:06d}"
+            path = folder / f"{name}.png"
+            yield from (Pair(name, path, caption, split, name) for caption in captions)
+            progress(done, len(scenes))
+
+
+def _clear(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    # The mark goes first: whenever this process ends, the next one knows whose images these are.
+    (folder / MARK).write_text(_MARK_TEXT)
+    for image in folder.glob("*.png"):
+        image.unlink()
+
+
+@contextmanager
+def _mapping(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """Yields `map`, or one that keeps its order too but works in several processes."""
+    if workers == 1:
+        yield map
+        return
+    with drawing_pool(workers) as pool:
+        yield pool.map
+
+
+def _draw(folder: Path, seed: int, size: int, indices: list[int]) -> list[tuple[str, ...]]:
+    """Draws some scenes and returns the captions of each."""
+    scenes = {index: make_scene(seed, index) for index in indices}
+    for index, scene in scenes.items():
+        (folder / f"{index:06d}.png").write_bytes(draw_png(scene, size))
+    return [scene.captions for scene in scenes.values()]

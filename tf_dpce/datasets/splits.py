@@ -1,0 +1,117 @@
+"""Splits that a user gives in a file, or that are drawn by hash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from tf_dpce.datasets.lines import read_lines
+from tf_dpce.datasets.pair import SPLITS
+from tf_dpce.datasets.paths import existing_file
+from tf_dpce.errors import UserError
+
+TRAIN_SHARE = 0.8
+VAL_SHARE = 0.1
+
+
+def image_name(text: str) -> str:
+    """Returns one spelling of an image's path, so that `./a.jpg` is `a.jpg` and no second image.
+
+    It is empty where the path is, or names the folder itself.
+
+    Example:
+        >>> image_name(" ./photos//a.jpg "), image_name(""), image_name("./")
+        ('photos/a.jpg', '', '')
+    """
+    path = os.path.normpath(text.strip())
+    return "" if path == os.curdir else path
+
+
+def read_split_file(path: Path) -> dict[str, str]:
+    """Returns the split of each image from lines of `image<TAB>split`.
+
+    Raises:
+        UserError: the file is missing; a line is malformed, or puts an image into a second split;
+            or there is none.
+    """
+    splits: dict[str, str] = {}
+    file = existing_file(path, "give one with lines of image<TAB>split as --split-file")
+    for number, line in read_lines(file):
+        image, tab, split = line.partition("\t")
+        where = f"{path} line {number}"
+        image = image_name(image)
+        if not tab or not image:
+            raise UserError(f"{where} is not image<TAB>split but {line!r}: mend the line")
+        split = check_split(split.strip(), where)
+        if splits.setdefault(image, split) != split:
+            raise UserError(
+                f"{where}: {image} is already in the split {splits[image]!r}: keep it in one"
+            )
+    if not splits:
+        raise UserError(f"{path} has no line: it needs lines of image<TAB>split")
+    return splits
+
+
+def check_split(split: str, where: str) -> str:
+    """Returns the name of a split, or raises a `UserError` that says `where` it stands."""
+    if split not in SPLITS:
+        raise UserError(f"{where}: split is {split!r}: it must be one of {', '.join(SPLITS)}")
+    # The constant, not one string a row.
+    return SPLITS[SPLITS.index(split)]
+
+
+def drawn_splits(names: Iterable[str], seed: int) -> dict[str, str]:
+    """Draws train, val or test for about eight, one and one of ten names.
+
+    The draw is a hash, so that a name stays in its split whatever other names there are; only
+    where a split is left empty does one name of the largest split move there.
+
+    Example:
+        >>> sorted(drawn_splits(["a.jpg", "b.jpg", "c.jpg"], seed=0).values())
+        ['test', 'train', 'val']
+    """
+    draws = {name: _draw(name, seed) for name in names}
+    splits = {name: _split(draw) for name, draw in draws.items()}
+    for empty in SPLITS:
+        members = {split: [name for name in splits if splits[name] == split] for split in SPLITS}
+        largest = max(members.values(), key=len)
+        if not members[empty] and len(largest) > 1:
+            splits[max(largest, key=draws.__getitem__)] = empty
+    return splits
+
+
+def given_or_drawn_splits(
+    split_file: Path | None, names: Iterable[str], seed: int, held_out: int
+) -> dict[str, str]:
+    """Returns the splits of a split file, or draws `held_out` names each for val and test.
+
+    The draw is a hash, so that the order of names does not matter. Where `held_out` is more than a
+    tenth of the names, a tenth is drawn.
+
+    Raises:
+        UserError: the split file is missing or malformed.
+
+    Example:
+        >>> splits = given_or_drawn_splits(None, map(str, range(50)), seed=0, held_out=3)
+        >>> [list(splits.values()).count(split) for split in SPLITS]
+        [44, 3, 3]
+    """
+    if split_file:
+        return read_split_file(split_file)
+    ranked = sorted(set(names), key=lambda name: (_draw(name, seed), name))
+    count = min(held_out, max(1, len(ranked) // 10))
+    held = {"test": ranked[:count], "val": ranked[count : 2 * count], "train": ranked[2 * count :]}
+    return {name: split for split, members in held.items() for name in members}
+
+
+def _draw(name: str, seed: int) -> float:
+    digest = hashlib.sha256(f"{seed}\t{name}".encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64
+
+
+def _split(draw: float) -> str:
+    if draw < TRAIN_SHARE:
+        return "train"
+    return "val" if draw < TRAIN_SHARE + VAL_SHARE else "test"

@@ -1,0 +1,199 @@
+"""One logger, one progress display and one stop signal for the whole library.
+
+The library logs to `logger`, reports long work through `progress` and asks `check_stop` whether it
+shall end early. None of the three does anything until a program sets them up: the verbs do, with
+`configure`; a script of one's own may leave them alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from tf_dpce.errors import Stopped
+
+LogFormat = Literal["text", "json"]
+
+logger = logging.getLogger("tf_dpce")
+logger.addHandler(logging.NullHandler())
+
+
+class Progress(Protocol):
+    """The display of one piece of long work."""
+
+    def update(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Shows that `done` units of `total` are finished; `note` stands behind the bar."""
+
+
+class _NoProgress:
+    def update(self, done: int, total: int | None = None, note: str = "") -> None:
+        pass
+
+
+@contextmanager
+def _no_display(description: str) -> Iterator[Progress]:
+    yield _NoProgress()
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a program sets up for the work that runs in it.
+
+    Attributes:
+        stop_requested: whether the work shall stop as soon as it can be resumed later.
+        display: context manager that opens the display of one piece of work, by its description.
+    """
+
+    stop_requested: Callable[[], bool] = lambda: False
+    display: Callable[[str], object] = _no_display
+
+
+_context = RunContext()
+
+
+@contextmanager
+def run_context(**changes: object) -> Iterator[None]:
+    """Replaces parts of the current `RunContext` within the block, in all threads.
+
+    Example:
+        >>> with run_context(stop_requested=lambda: True):
+        ...     stop_requested()
+        True
+    """
+    global _context
+    before = _context
+    _context = replace(before, **changes)
+    try:
+        yield
+    finally:
+        _context = before
+
+
+def stop_requested() -> bool:
+    """Returns whether the running program was asked to stop."""
+    return _context.stop_requested()
+
+
+def check_stop(message: str) -> None:
+    """Ends work that was asked to stop.
+
+    Args:
+        message: where the work stands and how to resume it.
+
+    Raises:
+        Stopped: a stop was requested.
+    """
+    if stop_requested():
+        raise Stopped(message)
+
+
+@contextmanager
+def progress(description: str) -> Iterator[Progress]:
+    """Opens the display of a piece of long work.
+
+    Args:
+        description: what is counted, in the plural.
+
+    Example:
+        >>> with progress("images") as display:
+        ...     display.update(3, total=10)
+    """
+    with _context.display(description) as display:
+        yield display
+
+
+def configure(log_format: LogFormat = "text") -> None:
+    """Sends the log of the library to stderr.
+
+    Args:
+        log_format: "text", one message a line; or "json", one object a line with `time` (seconds
+            since 1970), `level`, `message` and whatever the record carries as `fields`.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else logging.Formatter())
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+@contextmanager
+def terminal_display(description: str) -> Iterator[Progress]:
+    """Draws a bar on stderr; if stderr is no terminal, logs one line at the end."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+        bar = _Bar(bars, bars.add_task(description, total=None, note=""))
+        yield bar
+    if not console.is_terminal:
+        bar.log(description)
+
+
+@contextmanager
+def logged_display(description: str) -> Iterator[Progress]:
+    """Logs one line at the end of a piece of work; for logs that machines read."""
+    display = _Counted()
+    yield display
+    display.log(description)
+
+
+class _Counted:
+    """Counts what is done and for how long."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.start = time.monotonic()
+
+    def update(self, done: int, total: int | None = None, note: str = "") -> None:
+        self.done = done
+
+    def log(self, description: str) -> None:
+        seconds = time.monotonic() - self.start
+        fields = {"done": self.done, "seconds": round(seconds, 1)}
+        logger.info(f"{description}: {self.done} in {seconds:.1f} s", extra={"fields": fields})
+
+
+class _Bar(_Counted):
+    """The same, drawn."""
+
+    def __init__(self, bars: object, task: int) -> None:
+        super().__init__()
+        self._bars = bars
+        self._task = task
+
+    def update(self, done: int, total: int | None = None, note: str = "") -> None:
+        super().update(done)
+        self._bars.update(self._task, completed=done, total=total, note=note)
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        event = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        return json.dumps(event, ensure_ascii=False)
