@@ -62,7 +62,7 @@ class ModelConfig:
     Attributes:
         output_dim: D, width of an embedding.
         dropout: rate on the classifier's path.
-        tower_dropout: dropout rate after the backbone and the text tower's pooling (0 in the recipe).
+        tower_dropout: dropout rate after backbone and the text tower's pooling (0 in the recipe).
         shared_bias: whether the classifier has a bias.
         rectify: whether a ReLU stands before the classifier and the pair losses.
         sampled_negatives: S, classes that a step draws for the instance loss beside those of its
