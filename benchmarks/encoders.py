@@ -27,7 +27,7 @@ from tf_dpce.evaluation.embed import compiled, inference
 from tf_dpce.export.publish import write_archive
 from tf_dpce.export.signatures import Signatures
 from tf_dpce.models.trimming import trimming
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 EXPORT = "export, from raw input"
 ENCODER = "its encoder alone"
@@ -122,9 +122,9 @@ def runtimes(encoder: keras.Model, text_tower: keras.Model | None = None) -> dic
 
 def _cases(config: Config, words: int, count: int) -> list[Case]:
     model, vocabulary = random_model(config, words, classes=2), random_vocabulary(words)
-    encoder = CaptionEncoder(vocabulary, config.text.max_length, lowercase=True)
+    tokenizer = CaptionTokenizer(vocabulary, config.text.max_length, lowercase=True)
     with tempfile.TemporaryDirectory() as folder:
-        write_archive(Signatures(model, encoder, config.image.squash), encoder, Path(folder))
+        write_archive(Signatures(model, tokenizer, config.image.squash), tokenizer, Path(folder))
         exports = {name: Served(folder, name) for name in ("encode_image", "encode_text")}
     draw, size = np.random.default_rng(config.seed), config.image.input_size
     sentences = random_sentences(count, vocabulary)
@@ -141,7 +141,7 @@ def _cases(config: Config, words: int, count: int) -> list[Case]:
             exports["encode_text"],
             np.array([sentence.encode() for sentence in sentences], object),
             runtimes(model.text_encoder, model.text_tower),
-            encoder(tf.constant(sentences)).numpy(),
+            tokenizer(tf.constant(sentences)).numpy(),
         ),
     ]
 

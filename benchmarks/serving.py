@@ -29,7 +29,7 @@ from tf_dpce.config import Config
 from tf_dpce.errors import UserError
 from tf_dpce.export.publish import export_model
 from tf_dpce.export.versions import publish_version, version_numbers
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.serving import Client
 from tf_dpce.serving.deployment import HOST_CONFIG_FILE, write_deployment
 from tf_dpce.serving.errors import ServingError
@@ -88,9 +88,9 @@ def measure(
 
 def _export(config: Config, words: int, models: Path) -> list[str]:
     vocabulary = random_vocabulary(words)
-    encoder = CaptionEncoder(vocabulary, config.text.max_length, lowercase=True)
+    tokenizer = CaptionTokenizer(vocabulary, config.text.max_length, lowercase=True)
     model = random_model(config, words, classes=2)
-    export_model(model, encoder, models / _NAME, squash=config.image.squash)
+    export_model(model, tokenizer, models / _NAME, squash=config.image.squash)
     return vocabulary
 
 

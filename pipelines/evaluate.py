@@ -93,7 +93,7 @@ def run(arguments: Namespace) -> None:
     with progress("images and captions") as report, told_of_damage(data):
         metrics = evaluate_split(
             trained.model,
-            trained.caption_encoder,
+            trained.tokenizer,
             trained.config.image,
             data,
             split,

@@ -60,7 +60,7 @@ def run(arguments: Namespace) -> None:
     limits = Limits(arguments.max_bytes, arguments.max_pixels)
     with progress("steps") as report:
         version = export_model(
-            *(model, trained.caption_encoder, arguments.to, origin, metrics),
+            *(model, trained.tokenizer, arguments.to, origin, metrics),
             *(report, squash, limits),
         )
     say_files(sorted(path for path in version.rglob("*") if path.is_file()))

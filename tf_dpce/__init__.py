@@ -4,6 +4,7 @@ The public names are imported when they are first used, so that `import tf_dpce`
 
     text_tower, image_tower, DualPath    the model, in pure Keras
     losses, evaluation                   the objectives and the retrieval metrics
+    CaptionTokenizer                     captions to word ids
     load                                 a run folder or an exported model, ready to encode
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CaptionTokenizer": "tf_dpce.preprocessing.tokenizer",
     "DualPath": "tf_dpce.models.dual_path",
     "image_tower": "tf_dpce.models.image_tower",
     "load": "tf_dpce.export.encoder",

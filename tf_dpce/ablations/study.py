@@ -200,7 +200,7 @@ class Study:
         images that score, and of two stages they might be the first's.
         """
         run = load_run(self.out / arm.name, "last")
-        known = run.model, run.caption_encoder, run.config.image
+        known = run.model, run.tokenizer, run.config.image
         metrics = {t.resolve().name: evaluate_split(*known, t, SPLIT) for t in targets}
         return {
             "epochs": [run.config.stage(number).epochs for number in trained_stages(run.config)],

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import tensorflow as tf
 
 from tf_dpce.data.manifest import Manifest
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 _BATCH = 4096
 _NEARLY_ALL = 0.99
@@ -26,9 +26,9 @@ def count_lengths(captions: Sequence[str], words: Sequence[str], lowercase: bool
         >>> count_lengths(["a dog", "a big dog", "two dogs"], ["a", "dog"], lowercase=False)
         {0: 1, 2: 2}
     """
-    encoder, lengths = CaptionEncoder(words, 1, lowercase), Counter()
+    tokenizer, lengths = CaptionTokenizer(words, 1, lowercase), Counter()
     for start in range(0, len(captions), _BATCH):
-        ids = encoder.look_up(tf.constant(captions[start : start + _BATCH]))
+        ids = tokenizer.look_up(tf.constant(captions[start : start + _BATCH]))
         lengths.update(tf.reduce_sum(tf.cast(ids > 0, tf.int32), axis=1).numpy().tolist())
     return dict(sorted(lengths.items()))
 

@@ -12,7 +12,7 @@ from tf_dpce.config import ImageConfig, TextConfig
 from tf_dpce.data.index_shuffle import CAPTION, IMAGE, SHIFT, Order, pick
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.preprocessing.image import evaluation_pixels, training_pixels, whole_pixels
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder, position_shift
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer, position_shift
 
 _FEATURES = {
     "image": tf.io.FixedLenFeature([], tf.string),
@@ -65,7 +65,7 @@ def parse_record(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
 
 def training_batches(
     folder: Path,
-    encoder: CaptionEncoder,
+    tokenizer: CaptionTokenizer,
     image: ImageConfig,
     text: TextConfig,
     order: Order,
@@ -94,7 +94,7 @@ def training_batches(
 
     def encode(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         own, draws = batch.pop("caption"), batch.pop("draws")
-        ids = captions(batch["instance"], draws[:, CAPTION]) if captions else encoder(own)
+        ids = captions(batch["instance"], draws[:, CAPTION]) if captions else tokenizer(own)
         return {**batch, "text": position_shift(ids, draws[:, SHIFT]) if text.shift else ids}
 
     rows = order.steps(start, stop).unbatch().map(example, num_parallel_calls=tf.data.AUTOTUNE)
@@ -130,7 +130,7 @@ def evaluation_images(
 
 
 def evaluation_captions(
-    folder: Path, split: str, encoder: CaptionEncoder, batch_size: int, first: int = ALL
+    folder: Path, split: str, tokenizer: CaptionTokenizer, batch_size: int, first: int = ALL
 ) -> Batches:
     """Returns every caption of a split, or of its `first` images, once, left-aligned.
 
@@ -144,7 +144,7 @@ def evaluation_captions(
         return tf.data.Dataset.from_tensor_slices((record["captions"], instances))
 
     def encode(sentences: tf.Tensor, instances: tf.Tensor) -> dict[str, Any]:
-        return {"text": encoder(sentences), "instance": instances}
+        return {"text": tokenizer(sentences), "instance": instances}
 
     rows = records(folder, split, first).flat_map(captions)
     return rows.batch(batch_size).map(encode).prefetch(2)

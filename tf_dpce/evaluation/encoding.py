@@ -10,7 +10,7 @@ from tf_dpce.data.input_pipeline import ALL, evaluation_captions, evaluation_ima
 from tf_dpce.evaluation.embed import Embedded, compiled, embed
 from tf_dpce.evaluation.tta import Views, added, image_views, text_view
 from tf_dpce.models.dual_path import DualPath
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 
 class SplitEncoder:
@@ -18,7 +18,7 @@ class SplitEncoder:
 
     Args:
         model: the model.
-        caption_encoder: the one that the model was trained with.
+        tokenizer: the one that the model was trained with.
         image: the settings of images that it was trained with.
         views: how images and sentences are looked at.
         batch_size: B, of images and of sentences.
@@ -30,12 +30,12 @@ class SplitEncoder:
     def __init__(
         self,
         model: DualPath,
-        caption_encoder: CaptionEncoder,
+        tokenizer: CaptionTokenizer,
         image: ImageConfig,
         views: Views,
         batch_size: int,
     ) -> None:
-        self._captions = caption_encoder
+        self._tokenizer = tokenizer
         self._squash, self._whole = image.squash, views.whole
         self._width = model.image_tower.output_shape[-1]
         self._members, self._rows = model.members, batch_size
@@ -74,7 +74,7 @@ class SplitEncoder:
             pixels = evaluation_images(folder, split, size, rows, self._squash, self._whole, first)
             told = _after(report, number * images)
             looks.append(embed(eye, self._width, "image", pixels, images, told))
-        ids = evaluation_captions(folder, split, self._captions, self._rows, first)
+        ids = evaluation_captions(folder, split, self._tokenizer, self._rows, first)
         told = _after(report, len(self._eyes) * images)
         read = embed(self._read, self._width, "text", ids, captions, told)
         return added(looks, self._members), added([read], self._members)

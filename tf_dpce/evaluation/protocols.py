@@ -20,7 +20,7 @@ from tf_dpce.evaluation.querybank import discounted
 from tf_dpce.evaluation.tta import PLAIN, Views
 from tf_dpce.evaluation.vocabulary_coverage import count_captions
 from tf_dpce.models.dual_path import DualPath
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 # Images of a bank, with all their captions; more tell no more (docs/experiments.md).
 BANK = 1_000
@@ -116,7 +116,7 @@ def split_named(folder: Path, name: str) -> SplitInfo:
 
 def evaluate_split(
     model: DualPath,
-    caption_encoder: CaptionEncoder,
+    tokenizer: CaptionTokenizer,
     image: ImageConfig,
     folder: Path,
     split: str,
@@ -129,7 +129,7 @@ def evaluate_split(
 
     Args:
         model: the model to score.
-        caption_encoder: the one that the model was trained with.
+        tokenizer: the one that the model was trained with.
         image: the settings of images that it was trained with.
         folder: of the prepared data.
         split: "train", "val" or "test".
@@ -151,10 +151,10 @@ def evaluate_split(
     """
     chosen = protocol_named(protocol)
     info = split_named(folder, split)
-    counts = count_captions(folder, split, caption_encoder)
+    counts = count_captions(folder, split, tokenizer)
     _check_takes(protocol, folder, split, counts.per_image)
-    bank = _bank(folder, split, caption_encoder, views)
-    encoder = SplitEncoder(model, caption_encoder, image, views, batch_size)
+    bank = _bank(folder, split, tokenizer, views)
+    encoder = SplitEncoder(model, tokenizer, image, views, batch_size)
     own, lent = encoder.looks(info.images, info.captions), encoder.looks(*bank)
 
     def report(before: int) -> Callable[[int], None]:
@@ -169,16 +169,14 @@ def evaluate_split(
         "images": info.images,
         "vocabulary": counts.coverage(),
         "cut_off": {
-            "places": caption_encoder.max_length,
+            "places": tokenizer.max_length,
             "captions": counts.cut,
             "words": counts.lost_words,
         },
     }
 
 
-def _bank(
-    folder: Path, split: str, caption_encoder: CaptionEncoder, views: Views
-) -> tuple[int, int]:
+def _bank(folder: Path, split: str, tokenizer: CaptionTokenizer, views: Views) -> tuple[int, int]:
     """Returns how many images the bank of `views` has, the first of its split, and captions.
 
     Raises:
@@ -192,7 +190,7 @@ def _bank(
             "they are put: give another one, such as train"
         )
     images = min(BANK, split_named(folder, views.bank).images)
-    counts = count_captions(folder, views.bank, caption_encoder, images)
+    counts = count_captions(folder, views.bank, tokenizer, images)
     return images, int(counts.per_image.sum())
 
 

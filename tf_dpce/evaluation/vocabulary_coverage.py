@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.data.input_pipeline import ALL, caption_groups
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 _IMAGES = 64
 
@@ -23,7 +23,7 @@ class CaptionCounts:
         words: of all captions; prepared data has none without a word.
         known_words: those that the vocabulary holds.
         without_known_word: captions that have none of them.
-        cut: captions with more known words than an encoder has places.
+        cut: captions with more known words than the tokenizer has positions.
         lost_words: known words beyond the last place.
     """
 
@@ -54,11 +54,11 @@ class CaptionCounts:
 
 
 def count_captions(
-    folder: Path, split: str, encoder: CaptionEncoder, first: int = ALL
+    folder: Path, split: str, tokenizer: CaptionTokenizer, first: int = ALL
 ) -> CaptionCounts:
     """Counts the captions of a split, or of its `first` images, and the words that are known."""
     count = tf.function(
-        lambda captions: _count(encoder, captions),
+        lambda captions: _count(tokenizer, captions),
         input_signature=[tf.TensorSpec([None], tf.string)],
     )
     per_image, totals = [], np.zeros(5, np.int64)
@@ -68,11 +68,11 @@ def count_captions(
     return CaptionCounts(np.concatenate(per_image), *totals.tolist())
 
 
-def _count(encoder: CaptionEncoder, captions: tf.Tensor) -> tf.Tensor:
+def _count(tokenizer: CaptionTokenizer, captions: tf.Tensor) -> tf.Tensor:
     """Returns the last five of `CaptionCounts`, int64 `[5]`."""
-    ids = encoder.look_up(captions)
+    ids = tokenizer.look_up(captions)
     known = tf.reduce_sum(tf.cast(ids > 0, tf.int64), axis=1)
     words = tf.size(ids.flat_values, tf.int64)
-    beyond = tf.maximum(known - encoder.max_length, 0)
+    beyond = tf.maximum(known - tokenizer.max_length, 0)
     counts = [tf.math.count_nonzero(known == 0), tf.math.count_nonzero(beyond)]
     return tf.stack([words, tf.reduce_sum(known), *counts, tf.reduce_sum(beyond)])

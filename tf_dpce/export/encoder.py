@@ -75,7 +75,7 @@ def load(path: str | Path, checkpoint: str = "best") -> Encoder:
 
 
 def _of_run(run: Run) -> Encoder:
-    signatures = Signatures(run.model, run.caption_encoder, run.config.image.squash)
+    signatures = Signatures(run.model, run.tokenizer, run.config.image.squash)
     endpoints = [
         tf.function(
             getattr(signatures, name), input_signature=input_signature(name), autograph=False

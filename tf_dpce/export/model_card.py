@@ -11,13 +11,13 @@ from tf_dpce.files import sha256_lines
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.image_header import DEFAULT_LIMITS
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 
 def model_card(
     name: str,
     model: DualPath,
-    caption_encoder: CaptionEncoder,
+    tokenizer: CaptionTokenizer,
     origin: Mapping[str, Any],
     metrics: Mapping[str, Any],
     squash: bool = False,
@@ -28,7 +28,7 @@ def model_card(
     Args:
         name: of the model.
         model: the trained model.
-        caption_encoder: the one that it was trained with.
+        tokenizer: the one that it was trained with.
         origin: what is known of data, seed and settings.
         metrics: by a name of the measurement, what `evaluate_split` returned, and the digest of
             the split that it was measured on, under `split_digest`.
@@ -41,29 +41,29 @@ def model_card(
         "describes it have a large inner product (Dual-Path Convolutional Image-Text Embeddings "
         "with Instance Loss, Zheng et al., 2020).",
         "## Model",
-        _table(("", ""), _model_rows(model, caption_encoder)),
+        _table(("", ""), _model_rows(model, tokenizer)),
         "## Origin",
         _table(("", ""), origin.items()) if origin else "Not recorded.",
         "## Results",
         _results(metrics) if metrics else "Not measured.",
         "## Endpoints",
-        _endpoints(model, caption_encoder, squash),
+        _endpoints(model, tokenizer, squash),
         _table(("status", "meaning"), status.REASONS.items()),
         "## Limits",
-        _limits(caption_encoder, limits),
+        _limits(tokenizer, limits),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _model_rows(model: DualPath, caption_encoder: CaptionEncoder) -> Iterable[tuple[str, object]]:
+def _model_rows(model: DualPath, tokenizer: CaptionTokenizer) -> Iterable[tuple[str, object]]:
     size = model.image_encoder.input_shape[1]
     yield "embedding", f"{model.image_encoder.output_shape[-1]} numbers"
     yield "image", f"{size} x {size} pixels"
     yield "parameters of the image tower", f"{model.image_tower.count_params():,}"
     yield "parameters of the text tower", f"{model.text_tower.count_params():,}"
-    yield "sentence", f"{caption_encoder.max_length} known words at most"
-    yield "vocabulary", f"{len(caption_encoder.words):,} words"
-    yield "vocabulary SHA-256", sha256_lines(caption_encoder.words)
+    yield "sentence", f"{tokenizer.max_length} known words at most"
+    yield "vocabulary", f"{len(tokenizer.words):,} words"
+    yield "vocabulary SHA-256", sha256_lines(tokenizer.words)
     yield "made with", ", ".join(f"{p} {version(p)}" for p in ("tensorflow", "keras"))
 
 
@@ -74,10 +74,10 @@ def _results(metrics: Mapping[str, Any]) -> str:
     return _table(("measured on", "direction", *headings, "split digest"), marked)
 
 
-def _endpoints(model: DualPath, caption_encoder: CaptionEncoder, squash: bool) -> str:
+def _endpoints(model: DualPath, tokenizer: CaptionTokenizer, squash: bool) -> str:
     size, width = model.image_encoder.input_shape[1], model.image_encoder.output_shape[-1]
     part = "All of the image is squashed" if squash else "The largest centred square is resized"
-    case = "lower-cased, then " if caption_encoder.lowercase else ""
+    case = "lower-cased, then " if tokenizer.lowercase else ""
     return (
         f"`encode_image` takes `image`, strings `[B]`: JPEG or PNG bytes. "
         f"{part} to {size} x {size} pixels (bicubic, antialiased). Grey images are "
@@ -90,11 +90,11 @@ def _endpoints(model: DualPath, caption_encoder: CaptionEncoder, squash: bool) -
     )
 
 
-def _limits(caption_encoder: CaptionEncoder, limits: status.Limits) -> str:
+def _limits(tokenizer: CaptionTokenizer, limits: status.Limits) -> str:
     return (
         f"- Files up to {limits.max_bytes:,} bytes, images up to {limits.max_pixels:,} pixels, "
         f"sentences up to {status.MAX_SENTENCE_BYTES:,} bytes.\n"
-        f"- Words of a sentence beyond the {caption_encoder.max_length}th known one are ignored.\n"
+        f"- Words of a sentence beyond the {tokenizer.max_length}th known one are ignored.\n"
         "- A JPEG with damaged bytes often decodes, to other pixels: no status tells that.\n"
         "- It knows what its training captions speak of, in their language, with their biases."
     )

@@ -19,7 +19,7 @@ from tf_dpce.export.versions import check_name, publish_version
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.image_header import DEFAULT_LIMITS
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 CARD = "model_card.md"
 
@@ -30,7 +30,7 @@ _LARGEST_LIMIT = 2**31 - 1
 
 def export_model(
     model: DualPath,
-    caption_encoder: CaptionEncoder,
+    tokenizer: CaptionTokenizer,
     folder: Path,
     origin: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
@@ -47,7 +47,7 @@ def export_model(
 
     Args:
         model: the trained model.
-        caption_encoder: the one that it was trained with.
+        tokenizer: the one that it was trained with.
         folder: of the model, NAME; versions are NAME/1, NAME/2, ...
         origin: what the card shall say of data, seed and settings.
         metrics: what the card shall say of results: by a name of the measurement, what
@@ -64,8 +64,8 @@ def export_model(
             or a limit is out of reach, or the folder's name. Nothing is published then.
 
     Example:
-        >>> caption_encoder = CaptionEncoder(words, max_length=32, lowercase=True)
-        >>> export_model(model, caption_encoder, Path("saved_models/mine"))
+        >>> tokenizer = CaptionTokenizer(words, max_length=32, lowercase=True)
+        >>> export_model(model, tokenizer, Path("saved_models/mine"))
         PosixPath('saved_models/mine/1')
     """
     check_name(folder)
@@ -73,14 +73,14 @@ def export_model(
 
     def write(aside: Path) -> None:
         progress(0, 3)
-        signatures = Signatures(model, caption_encoder, squash, limits)
-        write_archive(signatures, caption_encoder, aside)
+        signatures = Signatures(model, tokenizer, squash, limits)
+        write_archive(signatures, tokenizer, aside)
         progress(1, 3)
-        recorded = record_examples(model, caption_encoder, squash, limits)
+        recorded = record_examples(model, tokenizer, squash, limits)
         examples.save_examples(aside / examples.FILE, recorded)
         warmup.write_warmup(aside / replay.FILE, folder.name, ENDPOINTS, recorded)
         known = origin or {}, metrics or {}
-        card = model_card(folder.name, model, caption_encoder, *known, squash, limits)
+        card = model_card(folder.name, model, tokenizer, *known, squash, limits)
         (aside / CARD).write_text(card)
         write_seal(aside)
         progress(2, 3)
@@ -100,12 +100,12 @@ def _check_limits(limits: status.Limits) -> None:
             )
 
 
-def write_archive(signatures: Signatures, caption_encoder: CaptionEncoder, folder: Path) -> None:
+def write_archive(signatures: Signatures, tokenizer: CaptionTokenizer, folder: Path) -> None:
     """Writes the SavedModel of both endpoints, and nothing else that a version has."""
     # Not `tf.saved_model.save` of the model: its variables are not found in a Session.
     # Only what the endpoints use goes in: neither classifier nor optimizer.
     archive = keras.export.ExportArchive()
-    archive.track(caption_encoder.table)
+    archive.track(tokenizer.table)
     for endpoint in ENDPOINTS:
         archive.add_endpoint(endpoint, getattr(signatures, endpoint), input_signature(endpoint))
     archive.write_out(str(folder), verbose=False)

@@ -16,7 +16,7 @@ from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.image import evaluation_pixels
 from tf_dpce.preprocessing.image_header import DEFAULT_LIMITS, check
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 
 def example_images() -> list[bytes]:
@@ -56,7 +56,7 @@ def example_sentences(words: Sequence[str]) -> list[bytes]:
 
 def record_examples(
     model: DualPath,
-    caption_encoder: CaptionEncoder,
+    tokenizer: CaptionTokenizer,
     squash: bool = False,
     limits: status.Limits = DEFAULT_LIMITS,
 ) -> dict[str, Examples]:
@@ -64,7 +64,7 @@ def record_examples(
 
     Args:
         model: the trained model.
-        caption_encoder: the one that it was trained with.
+        tokenizer: the one that it was trained with.
         squash: whether images are squashed to squares, as it was trained.
         limits: of images.
     """
@@ -72,9 +72,7 @@ def record_examples(
     with tf.device("CPU:0"):
         return {
             "encode_image": _record_images(model, example_images(), squash, limits),
-            "encode_text": _record_sentences(
-                model, caption_encoder, example_sentences(caption_encoder.words)
-            ),
+            "encode_text": _record_sentences(model, tokenizer, example_sentences(tokenizer.words)),
         }
 
 
@@ -103,10 +101,10 @@ def _evaluated(
 
 
 def _record_sentences(
-    model: DualPath, caption_encoder: CaptionEncoder, sentences: Sequence[bytes]
+    model: DualPath, tokenizer: CaptionTokenizer, sentences: Sequence[bytes]
 ) -> Examples:
     rows = tf.data.Dataset.from_tensor_slices(list(sentences)).batch(len(sentences))
-    ids = rows.map(caption_encoder).get_single_element()
+    ids = rows.map(tokenizer).get_single_element()
     codes = [_sentence_status(s, row) for s, row in zip(sentences, ids.numpy(), strict=True)]
     usable = ids[tf.constant(codes) == status.OK]
     vectors = model.text_encoder(usable, training=False)

@@ -14,7 +14,7 @@ from tf_dpce.models.trimming import trimming
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.image import evaluation_pixels
 from tf_dpce.preprocessing.image_header import DEFAULT_LIMITS, check
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 # Images of one request that are decoded at a time. Each may take half a gigabyte, if it is as
 # large as `status.MAX_PIXELS` allows (tests/unit/export/test_largest.py).
@@ -30,12 +30,12 @@ class Signatures:
 
     Args:
         model: the trained model.
-        caption_encoder: the one that it was trained with.
+        tokenizer: the one that it was trained with.
         squash: whether images are squashed to squares, as it was trained.
         limits: of images.
 
     Example:
-        >>> signatures = Signatures(model, CaptionEncoder(words, 32, lowercase=True))
+        >>> signatures = Signatures(model, CaptionTokenizer(words, 32, lowercase=True))
         >>> signatures.encode_text(tf.constant(["A dog.", ""]))["status"].numpy()
         array([0, 1], dtype=int32)
     """
@@ -43,11 +43,11 @@ class Signatures:
     def __init__(
         self,
         model: DualPath,
-        caption_encoder: CaptionEncoder,
+        tokenizer: CaptionTokenizer,
         squash: bool = False,
         limits: status.Limits = DEFAULT_LIMITS,
     ) -> None:
-        self._caption_encoder = caption_encoder
+        self._tokenizer = tokenizer
         self._image_encoder = folded(model.image_encoder)
         self._text_encoder = folded(model.text_encoder)
         self._trim = trimming(model.text_tower)
@@ -66,7 +66,7 @@ class Signatures:
         with _on_host():
             # What is too long is not even split: that would keep the sentences beside it waiting.
             too_long = tf.strings.length(text) > status.MAX_SENTENCE_BYTES
-            ids = self._caption_encoder(tf.where(too_long, "", text))
+            ids = self._tokenizer(tf.where(too_long, "", text))
             codes = tf.where(too_long, status.TOO_MANY_BYTES, text_status(text, ids))
         return _answer(self._text_encoder, self._trim(ids), codes)
 

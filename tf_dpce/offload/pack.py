@@ -30,11 +30,11 @@ from tf_dpce.offload.bundle import (
 )
 from tf_dpce.preprocessing.image import evaluation_pixels
 from tf_dpce.preprocessing.image_header import declared_shape
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.archive import write_arrays
 from tf_dpce.training.assembly import mark_trained
-from tf_dpce.training.build import caption_encoder, starting_model, with_absolute_paths
+from tf_dpce.training.build import starting_model, with_absolute_paths
 from tf_dpce.training.caption_table import encode_captions, tell_unknown_words
 from tf_dpce.training.checks import check_stages, check_vocabulary
 from tf_dpce.training.features import Bar, silent_bar
@@ -70,7 +70,7 @@ def pack(
     config = _without_cache(with_absolute_paths(config), say)
     manifest = _checked_data(config, data)
     words = tuple(read_vocabulary(data / VOCABULARY_FILE))
-    encoder = caption_encoder(config, words, manifest.lowercase)
+    encoder = CaptionTokenizer(words, config.text.max_length, manifest.lowercase)
     model = _checked_model(config, starting_model(config, words, manifest, say, data))
     tell_cut_captions(manifest, encoder.max_length, say)
     tell_unknown_words(data, manifest, encoder, say)
@@ -127,7 +127,7 @@ def _write_splits(
     config: Config,
     data: Path,
     manifest: Manifest,
-    encoder: CaptionEncoder,
+    encoder: CaptionTokenizer,
     progress: Bar,
 ) -> None:
     image = config.image

@@ -1,53 +1,37 @@
-"""Sentence -> word ids, in the graph: the same operations in training, evaluation and serving."""
+"""Turns captions into word ids, in the graph: the same operations in training and serving."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
-import tensorflow_text as tf_text
 
-# The authors' code splits on these and the space; runs of them count as one. White space is
-# Unicode's: RE2's own class knows ASCII alone.
-_DELIMITERS = r"[-\s\x0b\p{Z}\x{85}.,()?]+"
+from tf_dpce.errors import UserError
+from tf_dpce.preprocessing.vocabulary import build_vocabulary, split_words
 
 _HOST = "/device:CPU:0"
 
 
-def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
-    """Splits captions into words on `- . , ( ) ?` and white space (the authors' code).
+class CaptionTokenizer(tf.Module):
+    """Turns captions into left-aligned word ids.
+
+    Words outside the vocabulary are dropped and take no token position (the authors' code). Known
+    words beyond the first `max_length` are cut off.
 
     Args:
-        captions: string `[B]`; bytes that are not UTF-8 become replacement characters.
+        words: the vocabulary; the id of a word is its position in it, counted from 1.
+        max_length: T, the number of token positions.
+        lowercase: whether captions are lower-cased before the look-up.
 
-    Returns:
-        Ragged strings `[B, None]`, without empty words.
-
-    Example:
-        >>> split_words(tf.constant(["A dog (brown), asleep."])).to_list()
-        [[b'A', b'dog', b'brown', b'asleep']]
-    """
-    readable = tf.strings.unicode_transcode(captions, "UTF-8", "UTF-8", errors="replace")
-    # The splitter takes a NUL for the end of the string.
-    readable = tf.strings.regex_replace(readable, r"\x00", " ")
-    words = tf_text.regex_split(readable, delim_regex_pattern=_DELIMITERS)
-    return tf.ragged.boolean_mask(words, words != "")
-
-
-class CaptionEncoder(tf.Module):
-    """Turns sentences into left-aligned word ids.
-
-    Words outside the vocabulary are dropped and take no place (the authors' code); what is
-    beyond `max_length` known words is cut off.
-
-    Args:
-        words: the vocabulary; the id of a word is its place, counted from 1.
-        max_length: T, the number of places.
-        lowercase: whether sentences are lower-cased before the look-up.
+    Attributes:
+        words: the vocabulary, a tuple.
+        max_length: T.
+        lowercase: whether captions are lower-cased.
+        vocabulary_size: V, the number of words; ids run from 1 to V.
 
     Example:
-        >>> encoder = CaptionEncoder(["dog", "cat"], max_length=3, lowercase=True)
-        >>> encoder(tf.constant(["A cat, a DOG"])).numpy()
+        >>> tokenizer = CaptionTokenizer(["dog", "cat"], max_length=3, lowercase=True)
+        >>> tokenizer(tf.constant(["A cat, a DOG"])).numpy()
         array([[2, 1, 0]], dtype=int32)
     """
 
@@ -60,8 +44,36 @@ class CaptionEncoder(tf.Module):
         pairs = tf.lookup.KeyValueTensorInitializer(tf.constant(self.words), ids)
         self.table = _HostTable(pairs, default_value=0)
 
+    @classmethod
+    def adapt(
+        cls, captions: Iterable[str], max_length: int = 32, lowercase: bool = True
+    ) -> CaptionTokenizer:
+        """Returns a tokenizer whose vocabulary is every word of these captions.
+
+        Args:
+            captions: the training captions, and no others.
+            max_length: T, the number of token positions.
+            lowercase: whether captions are lower-cased, here and whenever the tokenizer is called.
+
+        Raises:
+            UserError: the captions hold no word.
+
+        Example:
+            >>> CaptionTokenizer.adapt(["A dog.", "a cat"], max_length=8).words
+            ('a', 'cat', 'dog')
+        """
+        words = build_vocabulary(list(captions), lowercase)
+        if not words:
+            raise UserError("vocabulary.empty", "the captions hold no word: check their column")
+        return cls(words, max_length, lowercase)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V, the number of words."""
+        return len(self.words)
+
     def __call__(self, captions: tf.Tensor) -> tf.Tensor:
-        """Returns int32 ids `[B, T]` of string captions `[B]`; 0 is an empty place."""
+        """Returns int32 ids `[B, T]` of string captions `[B]`; 0 is an empty token position."""
         ids = self.look_up(captions)
         known = tf.ragged.boolean_mask(ids, ids > 0)
         return known.to_tensor(0, shape=[None, self.max_length])
@@ -78,9 +90,9 @@ class CaptionEncoder(tf.Module):
 
 
 class _HostTable(tf.lookup.StaticHashTable):
-    """A table that is made and filled in the memory of the host, in exports as well.
+    """A table that is created and filled in the memory of the host, in exports as well.
 
-    Its words are strings, which a server with a GPU must leave there.
+    Its keys are strings, which a GPU cannot hold.
     """
 
     def _create_resource(self) -> tf.Tensor:
@@ -95,7 +107,7 @@ class _HostTable(tf.lookup.StaticHashTable):
 def position_shift(ids: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Moves each caption to a uniformly drawn start (paper section 3.3; the authors' code).
 
-    A caption of n words starts anywhere from 0 to T - n; the places around it are empty.
+    A caption of n words starts at any token position from 0 to T - n; those around it are empty.
 
     Args:
         ids: left-aligned int32 ids `[B, T]`.
@@ -106,7 +118,7 @@ def position_shift(ids: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """
     free = _free_places(ids)
     starts = tf.cast(draws * tf.cast(free + 1, tf.float32), tf.int32)
-    # A draw next to 1 may round up to the number of starts itself.
+    # A draw close to 1 may round up to the number of starts itself.
     return _moved(ids, tf.minimum(starts, free))
 
 

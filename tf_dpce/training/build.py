@@ -1,4 +1,4 @@
-"""What belongs to a model besides: its word vectors from a file, and its encoder of captions."""
+"""What belongs to a model besides: its word vectors from a file, and where its weights start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.vocabulary_coverage import count_captions
 from tf_dpce.models.dual_path import DualPath
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.word_vectors import look_up, open_vectors
 from tf_dpce.training.assembly import build_model
 
@@ -60,7 +60,7 @@ def starting_model(
 
 def _covered(data: Path, words: Sequence[str], lowercase: bool) -> str:
     # A fifth of the words may be nine tenths of what is said, or the rare ones.
-    share = count_captions(data, "train", CaptionEncoder(words, 1, lowercase)).coverage()
+    share = count_captions(data, "train", CaptionTokenizer(words, 1, lowercase)).coverage()
     return f": {share['known_words']:.1f} % of all words in the training captions"
 
 
@@ -96,8 +96,3 @@ def load_vectors(
         raise UserError(f"{path} has no vector for any word of the vocabulary: give another file")
     embedding.embeddings.assign(np.where(found[:, None], rows, embedding.embeddings.numpy()))
     return list(compress(words, found))
-
-
-def caption_encoder(config: Config, words: Sequence[str], lowercase: bool) -> CaptionEncoder:
-    """Returns the encoder of sentences that belongs to a model."""
-    return CaptionEncoder(words, config.text.max_length, lowercase)

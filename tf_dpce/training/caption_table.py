@@ -14,7 +14,7 @@ from tf_dpce.data.input_pipeline import caption_groups
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.evaluation.vocabulary_coverage import count_captions
 from tf_dpce.preprocessing.plain import grouped
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 _BATCH = 1024
 # Percent of the words of captions.
@@ -36,11 +36,11 @@ class CaptionTable:
     instances: np.ndarray
 
 
-def encode_captions(data: Path, split: str, encoder: CaptionEncoder) -> CaptionTable:
+def encode_captions(data: Path, split: str, tokenizer: CaptionTokenizer) -> CaptionTable:
     """Encodes every caption of a split of prepared data."""
     ids, counts, instances = [], [], []
     for batch in caption_groups(data, split, _BATCH):
-        ids.append(encoder(batch["captions"].flat_values).numpy())
+        ids.append(tokenizer(batch["captions"].flat_values).numpy())
         counts.append(batch["captions"].row_lengths().numpy())
         instances.append(batch["instance"].numpy())
     first = np.cumsum(np.concatenate([[0], *counts]))
@@ -72,7 +72,7 @@ class InstanceCaptions:
 
 
 def tell_unknown_words(
-    data: Path, manifest: Manifest, encoder: CaptionEncoder, say: Callable[[str], None]
+    data: Path, manifest: Manifest, tokenizer: CaptionTokenizer, say: Callable[[str], None]
 ) -> None:
     """Tells where a vocabulary knows few of the words of the captions, in training or validation.
 
@@ -82,13 +82,13 @@ def tell_unknown_words(
     Args:
         data: folder of prepared data.
         manifest: of that folder.
-        encoder: of captions.
+        tokenizer: of captions.
         say: called with a line.
     """
     remedy = "prepare anew, with --lowercase, without --vectors, or with vectors of this language"
     known, split = 100 * manifest.vocabulary_coverage, "train"
     if known >= _KNOWN_WORDS and manifest.splits["val"].captions:
-        known, split = count_captions(data, "val", encoder).coverage()["known_words"], "val"
+        known, split = count_captions(data, "val", tokenizer).coverage()["known_words"], "val"
     if known < _KNOWN_WORDS:
         say(
             f"warning: only {known:.0f} % of the words in the captions of {split} are in the "

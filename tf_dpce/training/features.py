@@ -21,7 +21,7 @@ from tf_dpce.data.manifest import Manifest
 from tf_dpce.evaluation.embed import compiled
 from tf_dpce.files import publish_file, remove_stale, sha256_lines
 from tf_dpce.preprocessing.plain import picked
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder, position_shift
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer, position_shift
 from tf_dpce.training.caption_table import CaptionTable, encode_captions
 
 _BATCH = 64
@@ -92,7 +92,7 @@ def cached_features(
     data: Path,
     split: str,
     image: ImageConfig,
-    encoder: CaptionEncoder,
+    tokenizer: CaptionTokenizer,
     views: int,
     progress: Bar = silent_bar,
 ) -> FeatureCache:
@@ -107,7 +107,7 @@ def cached_features(
         data: folder of prepared data.
         split: its name.
         image: size and augmentation.
-        encoder: of captions.
+        tokenizer: of captions.
         views: views of each image: the plain one, then augmented ones.
         progress: makes the bar of images, over all views.
     """
@@ -118,7 +118,7 @@ def cached_features(
         with publish_file(path) as temporary, progress() as report:
             _write_features(temporary, backbone, data, split, image, views, report)
         features = np.load(path, mmap_mode="r")
-    return FeatureCache(features, encode_captions(data, split, encoder))
+    return FeatureCache(features, encode_captions(data, split, tokenizer))
 
 
 def _mapped(path: Path) -> np.ndarray | None:

@@ -13,10 +13,9 @@ from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.files import read_json, sha256_file, sha256_lines
 from tf_dpce.models.dual_path import DualPath
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.assembly import build_model
-from tf_dpce.training.build import caption_encoder
 from tf_dpce.training.checkpoint import restore_checkpoint, with_remedy
 from tf_dpce.training.kept import LOST_BEST, find_checkpoint
 
@@ -36,7 +35,7 @@ class Run:
         folder: of the run.
         config: it was trained with.
         model: with the weights of a checkpoint.
-        caption_encoder: sentences -> ids.
+        tokenizer: sentences -> ids.
         provenance: the data it was trained on: source, digests of split and vocabulary.
         checkpoint: the file whose weights `model` has.
     """
@@ -44,7 +43,7 @@ class Run:
     folder: Path
     config: Config
     model: DualPath
-    caption_encoder: CaptionEncoder
+    tokenizer: CaptionTokenizer
     provenance: dict[str, object]
     checkpoint: Path
 
@@ -69,8 +68,8 @@ def load_run(
     model = build_model(replace(config, weights="none"), len(words), provenance["num_instances"])
     with with_remedy(LOST_BEST):
         restore_checkpoint(path, model.variables)
-    encoder = caption_encoder(config, words, provenance["lowercase"])
-    return Run(folder, config, model, encoder, provenance, path)
+    tokenizer = CaptionTokenizer(words, config.text.max_length, provenance["lowercase"])
+    return Run(folder, config, model, tokenizer, provenance, path)
 
 
 def run_config(folder: Path) -> Config:

@@ -24,7 +24,7 @@ from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import Stopped
 from tf_dpce.evaluation.embed import Encoders
 from tf_dpce.models.dual_path import DualPath
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.training.assembly import stage_losses
 from tf_dpce.training.callbacks import (
     Checkpoints,
@@ -59,7 +59,7 @@ class Stage:
         data: folder of prepared data.
         run: folder of the run.
         model: the whole model.
-        encoder: of captions.
+        tokenizer: of captions.
         workers: that train it together.
         progress: makes the bar of images while features are cached.
         say: called with a line now and then.
@@ -71,7 +71,7 @@ class Stage:
     data: Path
     run: Path
     model: DualPath
-    encoder: CaptionEncoder
+    tokenizer: CaptionTokenizer
     workers: Workers
     progress: Bar
     say: Callable[[str], None] = lambda line: None
@@ -224,7 +224,7 @@ class Stage:
             batches = self._features.training_batches(text, order, start, stop, self._captions)
         else:
             batches = training_batches(
-                *(self.data, self.encoder, self.config.image, text, order, start, stop),
+                *(self.data, self.tokenizer, self.config.image, text, order, start, stop),
                 captions=self._captions,
             )
         return self._waiting.within(batches).map(partial(supervised, self.settings.loss))
@@ -238,7 +238,7 @@ class Stage:
             images = evaluation_images(
                 self.data, "val", image.input_size, _EVALUATION_BATCH, image.squash
             )
-        captions = evaluation_captions(self.data, "val", self.encoder, _EVALUATION_BATCH)
+        captions = evaluation_captions(self.data, "val", self.tokenizer, _EVALUATION_BATCH)
 
         encoders = cache(lambda: Encoders(network))
 
@@ -259,7 +259,7 @@ class Stage:
     def _table(self) -> CaptionTable:
         if self.settings.backbone == "cached":
             return self._features.captions
-        return encode_captions(self.data, "train", self.encoder)
+        return encode_captions(self.data, "train", self.tokenizer)
 
     @cached_property
     def _captions(self) -> InstanceCaptions | None:
@@ -273,6 +273,6 @@ class Stage:
 
     def _cache(self, split: str, views: int) -> FeatureCache:
         backbone = self.model.image_tower.get_layer("image_backbone")
-        place = (self.data, split, self.config.image, self.encoder)
+        place = (self.data, split, self.config.image, self.tokenizer)
         with self.workers.chief_first():
             return cached_features(backbone, *place, views, self.progress)

@@ -26,8 +26,9 @@ from tf_dpce.files import (
     write_json,
 )
 from tf_dpce.models.dual_path import DualPath
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
-from tf_dpce.training.build import caption_encoder, starting_model, with_absolute_paths
+from tf_dpce.training.build import starting_model, with_absolute_paths
 from tf_dpce.training.caption_table import tell_unknown_words
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
 from tf_dpce.training.checks import (
@@ -118,17 +119,17 @@ def train(
         files = replace(config, weights="none", vectors=None) if held else config
         model = _build(files, words, manifest, workers, say, data)
         start_from(workers, model, origin)
-        encoder = caption_encoder(config, words, manifest.lowercase)
-        tell_cut_captions(manifest, encoder.max_length, say)
+        tokenizer = CaptionTokenizer(words, config.text.max_length, manifest.lowercase)
+        tell_cut_captions(manifest, tokenizer.max_length, say)
         with _folder(workers, run, saved, data / VOCABULARY_FILE, resume, held > 0, say):
             left = _left(workers, model, config, run, trained, held, say)
             if left and workers.is_chief:
-                tell_unknown_words(data, manifest, encoder, say)
+                tell_unknown_words(data, manifest, tokenizer, say)
             for number in left:
                 heed = _heeding(lambda: workers.any(stop()), number)
                 # Only the worker that caches features could ask the others meanwhile.
                 bar = _heeding_bar(progress, _heeding(stop, number))
-                stage = Stage(number, config, data, run, model, encoder, workers, bar, say, heed)
+                stage = Stage(number, config, data, run, model, tokenizer, workers, bar, say, heed)
                 epochs, backbone = stage.settings.epochs, stage.settings.backbone
                 say(f"stage {number}: {epochs} epochs, backbone {backbone}")
                 with told_to_resume(run):
@@ -156,8 +157,8 @@ def seconds_per_step(config: Config, data: Path, progress: Bar = silent_bar) -> 
     manifest = _checked_data(config, data, stages, workers.strategy)
     words = tuple(read_vocabulary(data / VOCABULARY_FILE))
     model = _build(config, words, manifest, workers, _silent)
-    encoder = caption_encoder(config, words, manifest.lowercase)
-    parts = [Stage(n, config, data, data, model, encoder, workers, progress) for n in stages]
+    tokenizer = CaptionTokenizer(words, config.text.max_length, manifest.lowercase)
+    parts = [Stage(n, config, data, data, model, tokenizer, workers, progress) for n in stages]
     with told_of_damage(data):
         return {stage.number: stage.seconds_per_step(_WARM, _TIMED) for stage in parts}
 

@@ -25,7 +25,7 @@ from tf_dpce.data.input_pipeline import (
 )
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.preprocessing.image import evaluation_pixels
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 
 PLACES = 40
@@ -36,8 +36,8 @@ PLAIN_TEXT = TextConfig(max_length=PLACES, shift=False)
 
 
 @pytest.fixture(scope="module")
-def encoder(scenes: Path) -> CaptionEncoder:
-    return CaptionEncoder(read_vocabulary(scenes / "vocabulary.txt"), PLACES, lowercase=True)
+def tokenizer(scenes: Path) -> CaptionTokenizer:
+    return CaptionTokenizer(read_vocabulary(scenes / "vocabulary.txt"), PLACES, lowercase=True)
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +46,17 @@ def order(scenes: Path) -> Order:
 
 
 @pytest.fixture(scope="module")
-def plain(scenes: Path, encoder: CaptionEncoder, order: Order) -> list[dict[str, np.ndarray]]:
+def plain(scenes: Path, tokenizer: CaptionTokenizer, order: Order) -> list[dict[str, np.ndarray]]:
     """The first epoch (6 steps), without augmentation."""
-    return batches(training_batches(scenes, encoder, PLAIN_IMAGE, PLAIN_TEXT, order, 0, 6))
+    return batches(training_batches(scenes, tokenizer, PLAIN_IMAGE, PLAIN_TEXT, order, 0, 6))
 
 
 @pytest.fixture(scope="module")
-def augmented(scenes: Path, encoder: CaptionEncoder, order: Order) -> list[dict[str, np.ndarray]]:
+def augmented(
+    scenes: Path, tokenizer: CaptionTokenizer, order: Order
+) -> list[dict[str, np.ndarray]]:
     """Two epochs (12 steps), with crop, flip and shift."""
-    return batches(training_batches(scenes, encoder, IMAGE, TEXT, order, 0, 12))
+    return batches(training_batches(scenes, tokenizer, IMAGE, TEXT, order, 0, 12))
 
 
 def records(folder: Path, split: str) -> list[dict]:
@@ -97,7 +99,7 @@ def test_a_record_is_read_by_its_place(scenes: Path, split: str):
 
 
 def test_training_meets_each_image_once_an_epoch_with_one_of_its_captions(
-    scenes: Path, encoder: CaptionEncoder, plain: list[dict]
+    scenes: Path, tokenizer: CaptionTokenizer, plain: list[dict]
 ):
     by_instance = {int(r["instance"]): r for r in records(scenes, "train")}
     assert len(by_instance) == 48
@@ -112,7 +114,7 @@ def test_training_meets_each_image_once_an_epoch_with_one_of_its_captions(
             np.testing.assert_array_equal(
                 pixels, evaluation_pixels(tf.constant(record["image"]), SIZE)
             )
-            own = encoder(tf.constant(record["captions"])).numpy().tolist()
+            own = tokenizer(tf.constant(record["captions"])).numpy().tolist()
             assert ids.tolist() in own
             seen.append(int(instance))
             captions.add(own.index(ids.tolist()))
@@ -134,10 +136,10 @@ def test_shift_moves_the_words_and_keeps_them(plain: list[dict], augmented: list
 
 @pytest.mark.parametrize("start", [4, 6, 9])
 def test_training_that_starts_at_a_step_equals_training_that_came_there(
-    scenes: Path, encoder: CaptionEncoder, order: Order, augmented: list[dict], start: int
+    scenes: Path, tokenizer: CaptionTokenizer, order: Order, augmented: list[dict], start: int
 ):
     # 6 steps an epoch: within the first, at the border, within the second.
-    resumed = batches(training_batches(scenes, encoder, IMAGE, TEXT, order, start, 12))
+    resumed = batches(training_batches(scenes, tokenizer, IMAGE, TEXT, order, start, 12))
     assert_same(resumed, augmented[start:])
 
 
@@ -150,11 +152,11 @@ def test_another_epoch_shows_a_image_in_another_way(augmented: list[dict]):
     assert np.mean(different) > 0.9
 
 
-def test_a_batch_of_images_is_left_over_never_cut(scenes: Path, encoder: CaptionEncoder):
+def test_a_batch_of_images_is_left_over_never_cut(scenes: Path, tokenizer: CaptionTokenizer):
     order = Order(0, 48, 20)
     sizes = [
         len(batch["instance"])
-        for batch in batches(training_batches(scenes, encoder, IMAGE, TEXT, order, 0, 4))
+        for batch in batches(training_batches(scenes, tokenizer, IMAGE, TEXT, order, 0, 4))
     ]
     assert sizes == [20] * 4
 
@@ -163,7 +165,7 @@ def test_images_are_squashed_where_that_is_asked(tmp_path: Path):
     # Of 20 x 30 pixels: drawn scenes are squares.
     tiny_data(tmp_path)
     image = replace(PLAIN_IMAGE, squash=True)
-    words = CaptionEncoder(WORDS, PLACES, lowercase=True)
+    words = CaptionTokenizer(WORDS, PLACES, lowercase=True)
     order = Order(0, 3, 3)
     found = {
         "val": batches(evaluation_images(tmp_path, "val", SIZE, 3, squash=True))[0]["image"],
@@ -197,13 +199,15 @@ def test_evaluation_shows_each_image_once(scenes: Path, batch_size: int):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
-def test_evaluation_shows_each_caption_once(scenes: Path, encoder: CaptionEncoder, batch_size: int):
+def test_evaluation_shows_each_caption_once(
+    scenes: Path, tokenizer: CaptionTokenizer, batch_size: int
+):
     expected = [
-        (int(record["instance"]), encoder(tf.constant([caption])).numpy()[0].tolist())
+        (int(record["instance"]), tokenizer(tf.constant([caption])).numpy()[0].tolist())
         for record in records(scenes, "val")
         for caption in record["captions"]
     ]
-    found = batches(evaluation_captions(scenes, "val", encoder, batch_size))
+    found = batches(evaluation_captions(scenes, "val", tokenizer, batch_size))
     rows = [
         (int(instance), ids.tolist())
         for batch in found
@@ -237,7 +241,7 @@ def test_view_0_is_the_plain_image_and_the_others_are_augmented(scenes: Path):
 
 
 def test_a_worker_reads_the_records_of_its_rows_alone(
-    scenes: Path, encoder: CaptionEncoder, order: Order, augmented: list[dict], tmp_path: Path
+    scenes: Path, tokenizer: CaptionTokenizer, order: Order, augmented: list[dict], tmp_path: Path
 ):
     share = replace(order, part=1, parts=2)
     taken = {int(i) for indices, _ in share.steps(0, 3).as_numpy_iterator() for i in indices}
@@ -250,8 +254,8 @@ def test_a_worker_reads_the_records_of_its_rows_alone(
             with (tmp_path / "data" / file).open("r+b") as stream:
                 stream.seek(offset)
                 stream.write(bytes(8))
-    found = training_batches(tmp_path / "data", encoder, IMAGE, TEXT, share, 0, 3)
+    found = training_batches(tmp_path / "data", tokenizer, IMAGE, TEXT, share, 0, 3)
     second_half = [{key: value[4:] for key, value in batch.items()} for batch in augmented[:3]]
     assert_same(batches(found), second_half)
     with pytest.raises(tf.errors.DataLossError):
-        batches(training_batches(tmp_path / "data", encoder, IMAGE, TEXT, order, 0, 1))
+        batches(training_batches(tmp_path / "data", tokenizer, IMAGE, TEXT, order, 0, 1))

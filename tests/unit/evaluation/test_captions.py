@@ -12,7 +12,7 @@ from PIL import Image
 from tf_dpce.data.prepare import prepare
 from tf_dpce.datasets.pair import SPLITS, Pair
 from tf_dpce.evaluation.vocabulary_coverage import CaptionCounts, count_captions
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 CAPTIONS = {
     "one.png": ["A dog-sled (brown).", "two DOGS"],
@@ -40,8 +40,8 @@ def test_words_are_counted_as_they_are_encoded(data):
     # Lower-cased, words that are known in brackets:
     #   [a] [dog] sled brown; two dogs; ein hund zwei hunde; [a] [a] [a] [dog]; zebra; [dog]
     # 16 words, of which 7 are known; three captions have none.
-    encoder = CaptionEncoder(["a", "dog"], max_length=8, lowercase=True)
-    found = count_captions(data, "test", encoder)
+    tokenizer = CaptionTokenizer(["a", "dog"], max_length=8, lowercase=True)
+    found = count_captions(data, "test", tokenizer)
     assert found.per_image.tolist() == [2, 1, 3]
     assert found.images.tolist() == [0, 0, 1, 2, 2, 2]
     assert (found.words, found.known_words, found.without_known_word) == (16, 7, 3)
@@ -53,13 +53,13 @@ def test_words_are_counted_as_they_are_encoded(data):
 
 def test_case_counts_unless_lowered(data):
     # "A" and "Dog" are other words now.
-    encoder = CaptionEncoder(["a", "dog"], max_length=8, lowercase=False)
-    assert count_captions(data, "val", encoder).known_words == 5
+    tokenizer = CaptionTokenizer(["a", "dog"], max_length=8, lowercase=False)
+    assert count_captions(data, "val", tokenizer).known_words == 5
 
 
 def test_known_words_beyond_the_last_place_are_known_too(data):
-    encoder = CaptionEncoder(["a", "dog"], max_length=1, lowercase=True)
-    assert count_captions(data, "test", encoder).known_words == 7
+    tokenizer = CaptionTokenizer(["a", "dog"], max_length=1, lowercase=True)
+    assert count_captions(data, "test", tokenizer).known_words == 7
 
 
 @pytest.mark.parametrize(
@@ -68,22 +68,22 @@ def test_known_words_beyond_the_last_place_are_known_too(data):
     [(1, 2, 1 + 3), (2, 1, 2), (3, 1, 1), (4, 0, 0)],
 )
 def test_captions_with_more_known_words_than_places_are_counted(data, places, cut, lost):
-    found = count_captions(data, "test", CaptionEncoder(["a", "dog"], places, lowercase=True))
+    found = count_captions(data, "test", CaptionTokenizer(["a", "dog"], places, lowercase=True))
     assert (found.cut, found.lost_words) == (cut, lost)
 
 
 def test_own_vocabulary_covers_everything(data):
     words = (data / "vocabulary.txt").read_text().split()
-    found = count_captions(data, "train", CaptionEncoder(words, 8, lowercase=False))
+    found = count_captions(data, "train", CaptionTokenizer(words, 8, lowercase=False))
     assert found.coverage() == {"known_words": 100, "captions_without_known_word": 0}
 
 
 @pytest.mark.parametrize("vocabulary", [["a", "dog"], ["hund"], ["nothing"]])
 def test_a_caption_without_a_known_word_is_one_that_encodes_to_nothing(data, vocabulary):
-    encoder = CaptionEncoder(vocabulary, max_length=8, lowercase=True)
-    ids = encoder(tf.constant([caption for group in CAPTIONS.values() for caption in group]))
+    tokenizer = CaptionTokenizer(vocabulary, max_length=8, lowercase=True)
+    ids = tokenizer(tf.constant([caption for group in CAPTIONS.values() for caption in group]))
     empty = int(np.sum(~ids.numpy().any(axis=1)))
-    assert count_captions(data, "test", encoder).without_known_word == empty
+    assert count_captions(data, "test", tokenizer).without_known_word == empty
 
 
 def test_images_are_told_apart_by_their_place():

@@ -16,7 +16,7 @@ from tf_dpce.evaluation.protocols import evaluate_split
 from tf_dpce.evaluation.querybank import discounted, hubness
 from tf_dpce.evaluation.tta import PLAIN, Views
 from tf_dpce.evaluation.vocabulary_coverage import count_captions
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 
 def unit(draw: np.random.Generator, count: int, width: int = 5) -> np.ndarray:
@@ -97,21 +97,21 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def caption_encoder() -> CaptionEncoder:
-    return CaptionEncoder(WORDS, max_length=6, lowercase=True)
+def tokenizer() -> CaptionTokenizer:
+    return CaptionTokenizer(WORDS, max_length=6, lowercase=True)
 
 
-def test_a_split_is_scored_by_the_hubs_that_another_one_tells(model, data, caption_encoder):
-    encoder = SplitEncoder(model, caption_encoder, CONFIG.image, PLAIN, 2)
+def test_a_split_is_scored_by_the_hubs_that_another_one_tells(model, data, tokenizer):
+    encoder = SplitEncoder(model, tokenizer, CONFIG.image, PLAIN, 2)
     # The tiny data have 3 images and 6 captions a split.
     own, bank = (encoder.embed(data, split, 3, 6, lambda _: None) for split in ("test", "train"))
     vectors = discounted(*(part.vectors for part in (*own, *bank)))
-    ids = count_captions(data, "test", caption_encoder).images
+    ids = count_captions(data, "test", tokenizer).images
     expected = retrieval_metrics(*vectors, np.arange(3), ids)
     seen = []
 
     found = evaluate_split(
-        *(model, caption_encoder, CONFIG.image, data, "test"),
+        *(model, tokenizer, CONFIG.image, data, "test"),
         batch_size=2,
         progress=lambda *step: seen.append(step),
         views=Views(bank="train"),
@@ -123,9 +123,9 @@ def test_a_split_is_scored_by_the_hubs_that_another_one_tells(model, data, capti
     assert seen == [(done, 18) for done in (*steps, *(9 + step for step in steps))]
 
 
-def test_a_bank_is_the_first_images_of_its_split(model, data, caption_encoder, monkeypatch):
+def test_a_bank_is_the_first_images_of_its_split(model, data, tokenizer, monkeypatch):
     monkeypatch.setattr("tf_dpce.evaluation.protocols.BANK", 2)
-    encoder = SplitEncoder(model, caption_encoder, CONFIG.image, PLAIN, 2)
+    encoder = SplitEncoder(model, tokenizer, CONFIG.image, PLAIN, 2)
     whole = encoder.embed(data, "train", 3, 6, lambda _: None)
     seen: list[np.ndarray] = []
 
@@ -135,14 +135,14 @@ def test_a_bank_is_the_first_images_of_its_split(model, data, caption_encoder, m
 
     monkeypatch.setattr("tf_dpce.evaluation.protocols.discounted", keep)
     views = Views(bank="train")
-    evaluate_split(model, caption_encoder, CONFIG.image, data, "test", views=views)
-    captions = count_captions(data, "train", caption_encoder).per_image[:2].sum()
+    evaluate_split(model, tokenizer, CONFIG.image, data, "test", views=views)
+    captions = count_captions(data, "train", tokenizer).per_image[:2].sum()
     np.testing.assert_allclose(seen[0], whole[0].vectors[:2], atol=1e-6)
     np.testing.assert_allclose(seen[1], whole[1].vectors[:captions], atol=1e-6)
 
 
-def test_a_split_is_no_bank_for_itself(model, data, caption_encoder):
-    given = (model, caption_encoder, CONFIG.image, data, "test")
+def test_a_split_is_no_bank_for_itself(model, data, tokenizer):
+    given = (model, tokenizer, CONFIG.image, data, "test")
     with pytest.raises(
         UserError, match="--bank test is the split that is scored, .* such as train"
     ):

@@ -21,7 +21,7 @@ from tf_dpce.evaluation.protocols import PROTOCOLS, Protocol, evaluate_split
 from tf_dpce.evaluation.report import metrics_path, metrics_table, save_metrics, unshared_path
 from tf_dpce.evaluation.tta import Views
 from tf_dpce.preprocessing.image import evaluation_pixels
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +37,11 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def caption_encoder():
-    return CaptionEncoder(WORDS, max_length=6, lowercase=True)
+def tokenizer():
+    return CaptionTokenizer(WORDS, max_length=6, lowercase=True)
 
 
-def test_split_is_scored_as_its_images_and_captions_are_one_by_one(model, data, caption_encoder):
+def test_split_is_scored_as_its_images_and_captions_are_one_by_one(model, data, tokenizer):
     images, image_ids, texts, text_ids = [], [], [], []
     for shard in sorted(data.glob("test-*.tfrecord")):
         for record in tf.data.TFRecordDataset(str(shard)):
@@ -52,23 +52,23 @@ def test_split_is_scored_as_its_images_and_captions_are_one_by_one(model, data, 
             images.append(model.image_encoder(pixels[tf.newaxis], training=False)[0])
             for caption in features["captions"].bytes_list.value:
                 text_ids.append(image_ids[-1])
-                ids = caption_encoder(tf.constant([caption]))
+                ids = tokenizer(tf.constant([caption]))
                 texts.append(model.text_encoder(ids, training=False)[0])
     assert (len(images), len(texts)) == (3, 6)
     expected = retrieval_metrics(np.array(images), np.array(texts), image_ids, text_ids)
 
-    found = evaluate_split(model, caption_encoder, CONFIG.image, data, "test", batch_size=2)
+    found = evaluate_split(model, tokenizer, CONFIG.image, data, "test", batch_size=2)
 
     assert found["rsum"] == pytest.approx(expected["rsum"])
     assert found["image_to_text"] == pytest.approx(expected["image_to_text"])
     assert found["text_to_image"] == pytest.approx(expected["text_to_image"])
 
 
-def test_progress_counts_images_and_captions(model, data, caption_encoder):
+def test_progress_counts_images_and_captions(model, data, tokenizer):
     seen = []
     evaluate_split(
         model,
-        caption_encoder,
+        tokenizer,
         CONFIG.image,
         data,
         "val",
@@ -79,11 +79,11 @@ def test_progress_counts_images_and_captions(model, data, caption_encoder):
     assert seen == [(2, 9), (3, 9), (5, 9), (7, 9), (9, 9)]
 
 
-def test_unknown_names_are_users_mistakes(model, data, caption_encoder):
+def test_unknown_names_are_users_mistakes(model, data, tokenizer):
     with pytest.raises(UserError, match="has no split dev: one of train, val, test"):
-        evaluate_split(model, caption_encoder, CONFIG.image, data, "dev")
+        evaluate_split(model, tokenizer, CONFIG.image, data, "dev")
     with pytest.raises(UserError, match="unknown protocol 5k: one of all, coco1k,"):
-        evaluate_split(model, caption_encoder, CONFIG.image, data, "test", "5k")
+        evaluate_split(model, tokenizer, CONFIG.image, data, "test", "5k")
 
 
 DIRECTIONS = ("image_to_text", "text_to_image")
@@ -184,14 +184,14 @@ def test_folds_may_lack_a_direction():
     ],
 )
 def test_split_that_is_not_the_protocols_is_refused_before_the_work(
-    model, data, caption_encoder, monkeypatch, protocol, complaint
+    model, data, tokenizer, monkeypatch, protocol, complaint
 ):
     monkeypatch.setitem(PROTOCOLS, "two", Protocol(retrieval_metrics, captions=3))
     seen = []
     with pytest.raises(UserError, match=complaint):
         evaluate_split(
             model,
-            caption_encoder,
+            tokenizer,
             CONFIG.image,
             data,
             "test",
@@ -213,8 +213,8 @@ def test_what_was_scored_and_how_much_of_it_is_known_is_told(model, data, monkey
     ]
     # The captions are four words each; of all six, whatever the protocol takes.
     known = [sum(word in ("dog", "cats") for word in caption) for caption in captions]
-    encoder = CaptionEncoder(["dog", "cats"], 6, True)
-    found = evaluate_split(model, encoder, CONFIG.image, data, "test", "first")
+    tokenizer = CaptionTokenizer(["dog", "cats"], 6, True)
+    found = evaluate_split(model, tokenizer, CONFIG.image, data, "test", "first")
     # All of them fit.
     assert found["cut_off"] == {"places": 6, "captions": 0, "words": 0}
     assert (found["images"], found["captions"]) == (3, 3)

@@ -21,7 +21,7 @@ from tf_dpce.export.signatures import Signatures
 from tf_dpce.models import image_tower, text_tower
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.image import evaluation_pixels, whole_pixels
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 SIZE = 64
 BACKBONE = "MobileNet"
@@ -206,12 +206,12 @@ def stored(folder: Path) -> tuple[list[tf.Tensor], list[bytes], list[int]]:
 
 def test_a_split_is_scored_by_the_sum_of_all_looks(model: DualPath, tmp_path):
     tiny_data(tmp_path)
-    encoder = CaptionEncoder(WORDS, max_length=6, lowercase=True)
+    tokenizer = CaptionTokenizer(WORDS, max_length=6, lowercase=True)
     views = Views(sizes=(SIZE, 96), shifts=True)
     eyes = image_views(model.image_tower, BACKBONE, views)
     read = text_view(model.text_tower, Views(shifts=True), batch_size=8)
     contents, captions, owners = stored(tmp_path)
-    texts = unit(read(encoder(tf.constant(captions))).numpy())
+    texts = unit(read(tokenizer(tf.constant(captions))).numpy())
     looks = [
         eye(tf.stack([evaluation_pixels(content, size) for content in contents])).numpy()
         for size, eye in eyes.items()
@@ -222,7 +222,7 @@ def test_a_split_is_scored_by_the_sum_of_all_looks(model: DualPath, tmp_path):
     seen_steps = []
     found = evaluate_split(
         model,
-        encoder,
+        tokenizer,
         ImageConfig(backbone=BACKBONE, input_size=SIZE),
         tmp_path,
         "val",
@@ -244,8 +244,8 @@ def test_a_split_is_seen_whole_or_squashed_where_that_is_asked_for(
     # Images of 20 x 30, of which the plain view cuts a third off.
     tiny_data(tmp_path, images=8)
     contents, captions, owners = stored(tmp_path)
-    encoder = CaptionEncoder(WORDS, max_length=6, lowercase=True)
-    texts = unit(model.text_tower(encoder(tf.constant(captions)), training=False).numpy())
+    tokenizer = CaptionTokenizer(WORDS, max_length=6, lowercase=True)
+    texts = unit(model.text_tower(tokenizer(tf.constant(captions)), training=False).numpy())
     whole, squash = look == "whole", look == "squashed"
     (uncut,) = image_views(model.image_tower, BACKBONE, Views(whole=True)).values()
 
@@ -262,7 +262,7 @@ def test_a_split_is_seen_whole_or_squashed_where_that_is_asked_for(
     assert expected["rsum"] != plain["rsum"], "else it would prove nothing"
 
     image = ImageConfig(backbone=BACKBONE, input_size=SIZE, squash=squash)
-    found = evaluate_split(model, encoder, image, tmp_path, "val", views=Views(whole=whole))
+    found = evaluate_split(model, tokenizer, image, tmp_path, "val", views=Views(whole=whole))
 
     assert found["rsum"] == pytest.approx(expected["rsum"])
     for direction in ("image_to_text", "text_to_image"):
@@ -271,16 +271,16 @@ def test_a_split_is_seen_whole_or_squashed_where_that_is_asked_for(
 
 def test_whole_images_of_a_split_need_not_be_alike(model: DualPath, tmp_path):
     tiny_data(tmp_path)
-    encoder = CaptionEncoder(WORDS, max_length=6, lowercase=True)
+    tokenizer = CaptionTokenizer(WORDS, max_length=6, lowercase=True)
     image = ImageConfig(backbone=BACKBONE, input_size=SIZE)
-    found = evaluate_split(model, encoder, image, tmp_path, "val", views=Views(whole=True))
+    found = evaluate_split(model, tokenizer, image, tmp_path, "val", views=Views(whole=True))
     assert (found["images"], found["captions"]) == (3, 6)
 
 
 def test_a_served_model_may_see_other_sizes_and_both_sides(model: DualPath):
     views, image = Views(flip=True, sizes=(96,)), example_images()[0]
-    encoder = CaptionEncoder(WORDS, max_length=6, lowercase=True)
-    served = Signatures(seen(model, BACKBONE, views), encoder)
+    tokenizer = CaptionTokenizer(WORDS, max_length=6, lowercase=True)
+    served = Signatures(seen(model, BACKBONE, views), tokenizer)
     answer = served.encode_image(tf.constant([image, b""]))
     (eye,) = image_views(model.image_tower, BACKBONE, views).values()
     expected = unit(eye(evaluation_pixels(tf.constant(image), 96)[None]).numpy())
@@ -290,11 +290,11 @@ def test_a_served_model_may_see_other_sizes_and_both_sides(model: DualPath):
 
 def test_a_served_model_may_keep_its_weights_in_float16(model: DualPath):
     views, image = Views(flip=True, float16=True), example_images()[0]
-    encoder = CaptionEncoder(WORDS, max_length=6, lowercase=True)
+    tokenizer = CaptionTokenizer(WORDS, max_length=6, lowercase=True)
     half = seen(model, BACKBONE, views)
     kinds = {str(weight.dtype) for weight in half.image_encoder.weights}
     assert kinds == {"float16"}
-    served = Signatures(half, encoder)
+    served = Signatures(half, tokenizer)
     found = served.encode_image(tf.constant([image]))["embedding"].numpy()
     pixels = evaluation_pixels(tf.constant(image), SIZE)[None]
     np.testing.assert_allclose(found, half.image_encoder(pixels, training=False), atol=1e-5)

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.export.tiny import WORDS, tiny_model
 from tf_dpce.export.publish import export_model
 from tf_dpce.models.dual_path import DualPath
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 
 @pytest.fixture(scope="session")
@@ -18,20 +18,20 @@ def model() -> DualPath:
 
 
 @pytest.fixture(scope="session")
-def caption_encoder() -> CaptionEncoder:
-    return CaptionEncoder(WORDS, max_length=6, lowercase=True)
+def tokenizer() -> CaptionTokenizer:
+    return CaptionTokenizer(WORDS, max_length=6, lowercase=True)
 
 
 @pytest.fixture(scope="session")
-def exported(model, caption_encoder, tmp_path_factory) -> Path:
+def exported(model, tokenizer, tmp_path_factory) -> Path:
     """The folder of a version. Tests that change it work on a copy."""
     origin = {"data": "drawn", "seed": 0}
     folder = tmp_path_factory.mktemp("saved_models") / "tiny"
-    return export_model(model, caption_encoder, folder, origin)
+    return export_model(model, tokenizer, folder, origin)
 
 
 @pytest.fixture(scope="session")
-def squashing(model, caption_encoder, tmp_path_factory) -> Path:
+def squashing(model, tokenizer, tmp_path_factory) -> Path:
     """The same of a model that squashes images."""
     folder = tmp_path_factory.mktemp("saved_models") / "tall"
-    return export_model(model, caption_encoder, folder, squash=True)
+    return export_model(model, tokenizer, folder, squash=True)

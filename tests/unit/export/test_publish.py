@@ -35,8 +35,8 @@ from pathlib import Path
 from tests.unit.export.tiny import WORDS, tiny_model
 from tf_dpce.export.model_card import model_card
 from tf_dpce.export.publish import export_model
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
-export_model(tiny_model(), CaptionEncoder(WORDS, 6, True), Path(sys.argv[1]))
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
+export_model(tiny_model(), CaptionTokenizer(WORDS, 6, True), Path(sys.argv[1]))
 """
 
 PUBLISH = """
@@ -71,7 +71,7 @@ def test_export_holds_only_the_variables_of_the_encoders(exported, model):
     assert numbers == sum(encoder.count_params() for encoder in encoders)
 
 
-def test_examples_are_what_the_model_answers(exported, model, caption_encoder):
+def test_examples_are_what_the_model_answers(exported, model, tokenizer):
     recorded = examples.load_examples(exported / examples.FILE, ENDPOINTS)
     images, sentences = recorded["encode_image"], recorded["encode_text"]
     for example in (images, sentences):
@@ -84,7 +84,7 @@ def test_examples_are_what_the_model_answers(exported, model, caption_encoder):
         vector = model.image_encoder(pixels[tf.newaxis], training=False)[0]
         np.testing.assert_allclose(images.embeddings[row], vector, atol=1e-6)
     for row in np.flatnonzero(sentences.statuses == status.OK):
-        ids = caption_encoder(tf.constant([sentences.inputs[row]]))
+        ids = tokenizer(tf.constant([sentences.inputs[row]]))
         vector = model.text_encoder(ids, training=False)[0]
         np.testing.assert_allclose(sentences.embeddings[row], vector, atol=1e-6)
 
@@ -122,8 +122,8 @@ def test_card_says_what_the_model_is(exported):
         assert fact in card
 
 
-def test_an_export_squashes_images_as_its_model_was_trained(model, caption_encoder, tmp_path):
-    version = export_model(model, caption_encoder, tmp_path / "tall", squash=True)
+def test_an_export_squashes_images_as_its_model_was_trained(model, tokenizer, tmp_path):
+    version = export_model(model, tokenizer, tmp_path / "tall", squash=True)
     recorded = examples.load_examples(version / examples.FILE, ENDPOINTS)["encode_image"]
     pixels = evaluation_pixels(tf.constant(recorded.inputs[0]), SIZE, squash=True)
     expected = model.image_encoder(pixels[tf.newaxis], training=False)[0]
@@ -138,10 +138,10 @@ def kept_types(version: Path) -> list[tf.DType]:
     return [types[name] for name in reader.get_variable_to_shape_map()]
 
 
-def test_weights_may_be_kept_in_float16(model, caption_encoder, exported, tmp_path):
+def test_weights_may_be_kept_in_float16(model, tokenizer, exported, tmp_path):
     half = seen(model, "small", Views(float16=True))
     # Published at all, it has answered in a Session as the model with rounded weights does.
-    version = export_model(half, caption_encoder, tmp_path / "half")
+    version = export_model(half, tokenizer, tmp_path / "half")
     kinds = kept_types(version)
     # Every BatchNorm is within a matrix, but for the four vectors of each member's own behind the
     # table of words, which both share.
@@ -153,17 +153,17 @@ def test_weights_may_be_kept_in_float16(model, caption_encoder, exported, tmp_pa
     assert sizes[0] < 0.6 * sizes[1]
 
 
-def test_one_member_keeps_no_weight_in_float32(caption_encoder, tmp_path):
+def test_one_member_keeps_no_weight_in_float32(tokenizer, tmp_path):
     alone = tiny_model(config=replace(CONFIG, model=replace(CONFIG.model, members=1)))
     half = seen(alone, "small", Views(float16=True))
-    kinds = kept_types(export_model(half, caption_encoder, tmp_path / "half"))
+    kinds = kept_types(export_model(half, tokenizer, tmp_path / "half"))
     # Every BatchNorm is within a matrix, or within the table of words.
     assert kinds.count(tf.float16) > 0 == kinds.count(tf.float32)
 
 
-def test_limits_of_images_are_chosen_at_export(model, caption_encoder, tmp_path):
+def test_limits_of_images_are_chosen_at_export(model, tokenizer, tmp_path):
     limits = status.Limits(max_bytes=30_000, max_pixels=20_000)
-    version = export_model(model, caption_encoder, tmp_path / "small", limits=limits)
+    version = export_model(model, tokenizer, tmp_path / "small", limits=limits)
     colour = tf.zeros([100, 200, 3], tf.uint8)
     image = tf.io.encode_png(colour).numpy()
     # 200 x 100 pixels are as many as may be; a file may be lengthened by what follows its end.
@@ -180,22 +180,22 @@ def test_limits_of_images_are_chosen_at_export(model, caption_encoder, tmp_path)
 @pytest.mark.parametrize(
     ("limits", "name"), [({"max_bytes": 1_000}, "max_bytes"), ({"max_pixels": 2**31}, "max_pixels")]
 )
-def test_limits_out_of_reach_are_a_users_mistake(model, caption_encoder, tmp_path, limits, name):
+def test_limits_out_of_reach_are_a_users_mistake(model, tokenizer, tmp_path, limits, name):
     with pytest.raises(UserError, match=f"{name} is .*: choose it from 20,000 to 2,147,483,647"):
-        export_model(model, caption_encoder, tmp_path / "no", limits=status.Limits(**limits))
+        export_model(model, tokenizer, tmp_path / "no", limits=status.Limits(**limits))
     assert not (tmp_path / "no").exists()
 
 
-def test_card_shows_metrics(model, caption_encoder):
+def test_card_shows_metrics(model, tokenizer):
     row = {"r1": 12.34, "r5": 30.0, "r10": 50.0, "medr": 9.0, "meanr": 20.5}
     metrics = {"flickr8k-test-all": {"image_to_text": None, "text_to_image": row, "rsum": 92.34}}
-    card = model_card("tiny", model, caption_encoder, {}, metrics)
+    card = model_card("tiny", model, tokenizer, {}, metrics)
     assert "| flickr8k-test-all | text to image | 12.3 | 30.0 | 50.0 | 9.0 | 20.5 |" in card
     assert "image to text" not in card and "mAP" not in card
     assert "Not recorded." in card
 
 
-def test_card_shows_metrics_of_several_protocols(model, caption_encoder):
+def test_card_shows_metrics_of_several_protocols(model, tokenizer):
     row = {"r1": 12.34, "r5": 30.0, "r10": 50.0, "medr": 9.0, "meanr": 20.5}
     metrics = {
         "people-test-all": {"image_to_text": row, "text_to_image": row, "rsum": 184.68},
@@ -205,7 +205,7 @@ def test_card_shows_metrics_of_several_protocols(model, caption_encoder):
             "rsum": None,
         },
     }
-    card = model_card("tiny", model, caption_encoder, {}, metrics)
+    card = model_card("tiny", model, tokenizer, {}, metrics)
     numbers = "12.3 | 30.0 | 50.0 | 9.0 | 20.5"
     assert "| measured on | direction | R@1 | R@5 | R@10 | MedR | MeanR | mAP | mINP |" in card
     assert f"| people-test-all | image to text | {numbers} |  |  |" in card
@@ -213,13 +213,13 @@ def test_card_shows_metrics_of_several_protocols(model, caption_encoder):
     assert "| people-test-cuhk_pedes | image to text" not in card
 
 
-def test_failed_verification_publishes_nothing(caption_encoder, tmp_path):
+def test_failed_verification_publishes_nothing(tokenizer, tmp_path):
     # A diverged model: what it answers is not even equal to itself.
     model = tiny_model()
     kernel = model.image_tower.get_layer("image_head").get_layer("image1_fc2").kernel
     kernel.assign(np.full(kernel.shape, np.nan))
     with pytest.raises(UserError, match="failed its verification: encode_image: .* differ"):
-        export_model(model, caption_encoder, tmp_path / "tiny")
+        export_model(model, tokenizer, tmp_path / "tiny")
     assert names(tmp_path / "tiny") == []
 
 
@@ -247,10 +247,10 @@ def test_what_is_no_version_is_passed_over_but_keeps_its_number(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["bad name", "it's", "naïve", ".."])
-def test_a_name_that_no_request_could_have_is_refused_before_the_work(caption_encoder, name):
+def test_a_name_that_no_request_could_have_is_refused_before_the_work(tokenizer, name):
     # Without a model: it is not looked at.
     with pytest.raises(UserError, match="name a model by letters, digits and - _ . alone"):
-        export_model(None, caption_encoder, Path("saved_models") / name)
+        export_model(None, tokenizer, Path("saved_models") / name)
 
 
 def test_newest_version_is_found(tmp_path):

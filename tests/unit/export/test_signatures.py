@@ -179,8 +179,8 @@ def test_bomb_is_refused_by_its_header(served):
     assert statuses.tolist() == [status.TOO_MANY_PIXELS, status.TOO_MANY_BYTES, status.OK]
 
 
-def test_largest_batch_needs_no_new_trace(model, caption_encoder):
-    signatures = Signatures(model, caption_encoder)
+def test_largest_batch_needs_no_new_trace(model, tokenizer):
+    signatures = Signatures(model, tokenizer)
     for endpoint, row in (("encode_image", PNG), ("encode_text", b"a dog")):
         function = tf.function(
             getattr(signatures, endpoint), input_signature=input_signature(endpoint)
@@ -239,9 +239,9 @@ def test_sentence_that_is_not_utf8_does_not_fail(served):
     assert statuses.tolist() == [status.NO_KNOWN_WORD, status.OK, status.NO_KNOWN_WORD]
 
 
-def test_sentences_get_the_vectors_of_the_model(served, model, caption_encoder):
+def test_sentences_get_the_vectors_of_the_model(served, model, tokenizer):
     sentences = ["A dog on the grass", "two cats", "Sleep, dog.", "naïve 狗 sleep on two cats"]
-    ids = caption_encoder(tf.constant(sentences))
+    ids = tokenizer(tf.constant(sentences))
     expected = model.text_encoder(ids, training=False)
     embeddings, _ = served.encode("encode_text", [s.encode() for s in sentences])
     np.testing.assert_allclose(embeddings, expected, atol=1e-5)
@@ -249,11 +249,11 @@ def test_sentences_get_the_vectors_of_the_model(served, model, caption_encoder):
     assert len(np.unique(embeddings.round(4), axis=0)) == len(sentences)
 
 
-def test_ids_are_equal_eagerly_in_tf_data_and_in_a_graph(caption_encoder):
+def test_ids_are_equal_eagerly_in_tf_data_and_in_a_graph(tokenizer):
     sentences = ["A dog, the 狗!", "", "cats (two) naïve-grass", "zebra", "a " * 20]
-    eager = caption_encoder(tf.constant(sentences)).numpy()
-    rows = tf.data.Dataset.from_tensors(sentences).map(caption_encoder)
-    graph = tf.function(caption_encoder, input_signature=input_signature("encode_text"))
+    eager = tokenizer(tf.constant(sentences)).numpy()
+    rows = tf.data.Dataset.from_tensors(sentences).map(tokenizer)
+    graph = tf.function(tokenizer, input_signature=input_signature("encode_text"))
     np.testing.assert_array_equal(rows.get_single_element(), eager)
     np.testing.assert_array_equal(graph(tf.constant(sentences)), eager)
 

@@ -318,13 +318,13 @@ def test_a_graph_that_never_ends_is_not_waited_for(tmp_path, monkeypatch):
                 served.run("encode_text", {"text": [b"a dog"]})
 
 
-def test_export_that_only_python_can_run_is_found(version, model, caption_encoder):
+def test_export_that_only_python_can_run_is_found(version, model, tokenizer):
     # `tf.saved_model.save` of a Keras model loads and answers in Python, and loads in a Session,
     # but finds no variables there: the trap for which exports are verified in a Session.
-    signatures = Signatures(model, caption_encoder)
+    signatures = Signatures(model, tokenizer)
     module = tf.Module()
     module.encoders = [signatures._image_encoder, signatures._text_encoder]
-    module.table = caption_encoder.table
+    module.table = tokenizer.table
     functions = {
         name: tf.function(getattr(signatures, name)).get_concrete_function(
             tf.TensorSpec([None], tf.string, name=key)

@@ -13,10 +13,10 @@ def tiny_export(tmp_path_factory) -> Path:
     """The folder NAME of a model with one version; nobody writes to it."""
     from tests.unit.export.tiny import WORDS, tiny_model
     from tf_dpce.export.publish import export_model
-    from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+    from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
     folder = tmp_path_factory.mktemp("saved_models") / "tiny"
-    words = CaptionEncoder(WORDS, max_length=6, lowercase=True)
+    words = CaptionTokenizer(WORDS, max_length=6, lowercase=True)
     export_model(tiny_model(), words, folder, {"data": "drawn", "seed": 0})
     return folder
 

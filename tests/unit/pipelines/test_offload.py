@@ -227,7 +227,7 @@ def test_the_run_that_comes_back_is_like_any_other(
 
 def test_dense_captions_of_the_bundle_are_those_of_the_run(packed: Path, run: Path, data: Path):
     trained = load_run(run)
-    texts = evaluation_captions(data, "val", trained.caption_encoder, 100)
+    texts = evaluation_captions(data, "val", trained.tokenizer, 100)
     ids = np.concatenate([batch["text"] for batch in texts.as_numpy_iterator()])
     np.testing.assert_array_equal(open_bundle(packed).split("val").ids, ids)
     assert Encoders(trained.model).texts(texts, len(ids)).vectors.shape == (len(ids), 8)

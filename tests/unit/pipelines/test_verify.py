@@ -15,13 +15,13 @@ from tests.unit.export.tiny import WORDS, tiny_model
 from tf_dpce.export import ENDPOINTS, examples
 from tf_dpce.export.publish import export_model
 from tf_dpce.export.seal import write_seal
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved_models") / "tiny"
-    export_model(tiny_model(), CaptionEncoder(WORDS, 6, lowercase=True), folder)
+    export_model(tiny_model(), CaptionTokenizer(WORDS, 6, lowercase=True), folder)
     return folder
 
 

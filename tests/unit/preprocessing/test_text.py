@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder, all_shifts, position_shift, split_words
+from tests.errors import raises
+from tf_dpce.preprocessing.tokenizer import (
+    CaptionTokenizer,
+    all_shifts,
+    position_shift,
+    split_words,
+)
 
 WORDS = ("a", "dog", "cat", "Dog", "naïve", "狗")
 
@@ -16,8 +22,8 @@ def split(caption: str | bytes) -> list[bytes]:
 
 
 def encode(*captions: str | bytes, length: int = 4, lowercase: bool = False) -> list[list[int]]:
-    encoder = CaptionEncoder(WORDS, length, lowercase)
-    return encoder(tf.constant(list(captions))).numpy().tolist()
+    tokenizer = CaptionTokenizer(WORDS, length, lowercase)
+    return tokenizer(tf.constant(list(captions))).numpy().tolist()
 
 
 @pytest.mark.parametrize(
@@ -45,7 +51,7 @@ def test_bytes_that_are_not_utf8_become_replacement_characters():
 
 def test_a_batch_of_none():
     assert split_words(tf.constant([], tf.string)).to_list() == []
-    assert CaptionEncoder(WORDS, 4, False)(tf.constant([], tf.string)).shape == (0, 4)
+    assert CaptionTokenizer(WORDS, 4, False)(tf.constant([], tf.string)).shape == (0, 4)
 
 
 def test_an_id_is_the_place_of_the_word_counted_from_one():
@@ -75,23 +81,33 @@ def test_case_counts_unless_lowered():
 
 
 def test_every_word_is_looked_up_the_unknown_ones_too():
-    encoder = CaptionEncoder(WORDS, max_length=1, lowercase=True)
-    ids = encoder.look_up(tf.constant(["zebra a (CAT)", " .?", "zebra"]))
+    tokenizer = CaptionTokenizer(WORDS, max_length=1, lowercase=True)
+    ids = tokenizer.look_up(tf.constant(["zebra a (CAT)", " .?", "zebra"]))
     assert ids.to_list() == [[0, 1, 3], [], [0]]
 
 
+def test_a_vocabulary_is_adapted_to_the_captions():
+    tokenizer = CaptionTokenizer.adapt(["A dog.", "a cat"], max_length=3)
+    assert (tokenizer.words, tokenizer.vocabulary_size) == (("a", "cat", "dog"), 3)
+    assert (tokenizer.max_length, tokenizer.lowercase) == (3, True)
+    assert tokenizer(["A cat, a DOG"]).numpy().tolist() == [[1, 2, 1]]
+    assert CaptionTokenizer.adapt(["A dog"], lowercase=False).words == ("A", "dog")
+    with raises("vocabulary.empty"):
+        CaptionTokenizer.adapt([" .", ""])
+
+
 def test_ids_are_int32_of_a_fixed_width():
-    ids = CaptionEncoder(WORDS, 4, True)(tf.constant(["a", "dog"]))
+    ids = CaptionTokenizer(WORDS, 4, True)(tf.constant(["a", "dog"]))
     assert ids.dtype == tf.int32 and ids.shape == (2, 4)
 
 
 @pytest.mark.parametrize("lowercase", [False, True])
 def test_the_same_eagerly_and_in_a_dataset(lowercase: bool):
     captions = [b"A dog", b"", b"cat \xff Dog - a, a. a; a", "NAÏVE 狗".encode()]
-    encoder = CaptionEncoder(WORDS, 4, lowercase)
-    dataset = tf.data.Dataset.from_tensor_slices(captions).batch(3).map(encoder)
+    tokenizer = CaptionTokenizer(WORDS, 4, lowercase)
+    dataset = tf.data.Dataset.from_tensor_slices(captions).batch(3).map(tokenizer)
     mapped = np.concatenate([batch.numpy() for batch in dataset])
-    np.testing.assert_array_equal(mapped, encoder(tf.constant(captions)).numpy())
+    np.testing.assert_array_equal(mapped, tokenizer(tf.constant(captions)).numpy())
 
 
 # --- position shift -------------------------------------------------------------------------------

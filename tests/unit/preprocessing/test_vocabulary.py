@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tf_dpce.errors import UserError
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import (
     build_vocabulary,
     count_words,
@@ -91,7 +91,7 @@ def test_a_file_gives_the_words_back_and_their_ids_are_their_lines(tmp_path: Pat
     write_vocabulary(path, words)
     assert path.read_bytes() == "".join(f"{word}\n" for word in words).encode()
     assert read_vocabulary(path) == words
-    ids = CaptionEncoder(read_vocabulary(path), 8, lowercase=True)(tf.constant(["🐕 犬"]))
+    ids = CaptionTokenizer(read_vocabulary(path), 8, lowercase=True)(tf.constant(["🐕 犬"]))
     assert ids.numpy().tolist() == [[words.index("🐕") + 1, words.index("犬") + 1] + [0] * 6]
 
 

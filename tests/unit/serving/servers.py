@@ -24,7 +24,7 @@ import grpc
 from tests.unit.export.tiny import WORDS, tiny_model
 from tf_dpce.export.publish import export_model
 from tf_dpce.export.versions import publish_version
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.serving.deployment import (
     HOST_CONFIG_FILE,
     deployed_labels,
@@ -54,7 +54,7 @@ class Served:
 
 def export_tiny(models: Path) -> Path:
     """Exports version 1 of a tiny model into a folder of models."""
-    return export_model(tiny_model(), CaptionEncoder(WORDS, 6, lowercase=True), models / NAME)
+    return export_model(tiny_model(), CaptionTokenizer(WORDS, 6, lowercase=True), models / NAME)
 
 
 def publish_again(models: Path) -> Path:

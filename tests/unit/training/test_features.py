@@ -24,7 +24,7 @@ from tf_dpce.data.input_pipeline import (
     view_batches,
 )
 from tf_dpce.models.image_tower import image_backbone
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.features import FeatureCache, _key, cached_features
 
@@ -47,13 +47,13 @@ def backbone() -> keras.Model:
 
 
 @pytest.fixture(scope="module")
-def encoder(data: Path) -> CaptionEncoder:
-    return CaptionEncoder(read_vocabulary(data / "vocabulary.txt"), PLACES, lowercase=True)
+def tokenizer(data: Path) -> CaptionTokenizer:
+    return CaptionTokenizer(read_vocabulary(data / "vocabulary.txt"), PLACES, lowercase=True)
 
 
 @pytest.fixture(scope="module")
-def cache(backbone: keras.Model, data: Path, encoder: CaptionEncoder) -> FeatureCache:
-    return cached_features(backbone, data, "train", IMAGE, encoder, VIEWS)
+def cache(backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer) -> FeatureCache:
+    return cached_features(backbone, data, "train", IMAGE, tokenizer, VIEWS)
 
 
 def files(data: Path) -> set[str]:
@@ -75,8 +75,8 @@ def test_it_holds_what_the_backbone_says_of_each_view(
     assert np.abs(cache.features[:, 0] - cache.features[:, 1]).max() > 0.01
 
 
-def test_it_holds_every_caption(cache: FeatureCache, data: Path, encoder: CaptionEncoder):
-    batches = list(evaluation_captions(data, "train", encoder, 100).as_numpy_iterator())
+def test_it_holds_every_caption(cache: FeatureCache, data: Path, tokenizer: CaptionTokenizer):
+    batches = list(evaluation_captions(data, "train", tokenizer, 100).as_numpy_iterator())
     ids = np.concatenate([batch["text"] for batch in batches])
     np.testing.assert_array_equal(cache.captions.ids, ids)
     owners = np.repeat(cache.captions.instances, np.diff(cache.captions.first))
@@ -84,7 +84,7 @@ def test_it_holds_every_caption(cache: FeatureCache, data: Path, encoder: Captio
 
 
 def test_the_second_time_the_backbone_rests(
-    cache: FeatureCache, backbone: keras.Model, data: Path, encoder: CaptionEncoder
+    cache: FeatureCache, backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer
 ):
     before, calls = files(data), []
 
@@ -92,16 +92,16 @@ def test_the_second_time_the_backbone_rests(
     def bar() -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: calls.append((done, total))
 
-    again = cached_features(backbone, data, "train", IMAGE, encoder, VIEWS, bar)
+    again = cached_features(backbone, data, "train", IMAGE, tokenizer, VIEWS, bar)
     assert calls == [] and files(data) == before
     np.testing.assert_array_equal(again.features, cache.features)
     # A missing one is computed, and says how far it is: one view of 12 images.
-    cached_features(backbone, data, "val", IMAGE, encoder, 1, bar)
+    cached_features(backbone, data, "val", IMAGE, tokenizer, 1, bar)
     assert calls == [(12, 12)] and len(files(data)) == len(before) + 1
 
 
 def test_another_backbone_flip_or_number_of_views_is_another_cache(
-    cache: FeatureCache, backbone: keras.Model, data: Path, encoder: CaptionEncoder
+    cache: FeatureCache, backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer
 ):
     keras.utils.set_random_seed(1)
     other = image_backbone("small", None, SIZE)
@@ -113,39 +113,39 @@ def test_another_backbone_flip_or_number_of_views_is_another_cache(
         (backbone, replace(IMAGE, squash=True), 1),
         (backbone, IMAGE, 2),
     ):
-        cached_features(network, data, "test", image, encoder, views)
+        cached_features(network, data, "test", image, tokenizer, views)
     assert len(files(data) - before) == 5
 
 
 def test_another_head_needs_no_other_features(
-    cache: FeatureCache, backbone: keras.Model, data: Path, encoder: CaptionEncoder
+    cache: FeatureCache, backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer
 ):
     before = files(data)
-    cached_features(backbone, data, "train", replace(IMAGE, head_dim=7), encoder, VIEWS)
+    cached_features(backbone, data, "train", replace(IMAGE, head_dim=7), tokenizer, VIEWS)
     assert files(data) == before
 
 
 def test_another_vocabulary_needs_no_other_features(
-    cache: FeatureCache, backbone: keras.Model, data: Path, encoder: CaptionEncoder
+    cache: FeatureCache, backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer
 ):
     before = files(data)
-    words = CaptionEncoder(encoder.words[::-1], PLACES - 1, lowercase=True)
+    words = CaptionTokenizer(tokenizer.words[::-1], PLACES - 1, lowercase=True)
     other = cached_features(backbone, data, "train", IMAGE, words, VIEWS)
     assert files(data) == before
     assert other.captions.ids.shape == (len(cache.captions.ids), PLACES - 1)
-    first = [[encoder.words[i - 1] for i in row if i] for row in cache.captions.ids]
+    first = [[tokenizer.words[i - 1] for i in row if i] for row in cache.captions.ids]
     second = [[words.words[i - 1] for i in row if i] for row in other.captions.ids]
     assert second == [row[: PLACES - 1] for row in first]
 
 
 def test_training_from_it_is_training_through_the_backbone(
-    cache: FeatureCache, backbone: keras.Model, data: Path, encoder: CaptionEncoder
+    cache: FeatureCache, backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer
 ):
     order = Order(0, 48, 8)
     plain = replace(IMAGE, crop=False, flip=False)
-    only_plain = cached_features(backbone, data, "train", plain, encoder, 1)
+    only_plain = cached_features(backbone, data, "train", plain, tokenizer, 1)
     from_cache = only_plain.training_batches(TEXT, order, 2, 5).as_numpy_iterator()
-    from_pixels = training_batches(data, encoder, plain, TEXT, order, 2, 5).as_numpy_iterator()
+    from_pixels = training_batches(data, tokenizer, plain, TEXT, order, 2, 5).as_numpy_iterator()
     for cached, direct in zip(from_cache, from_pixels, strict=True):
         np.testing.assert_array_equal(cached["instance"], direct["instance"])
         np.testing.assert_array_equal(cached["text"], direct["text"])
@@ -186,9 +186,9 @@ def test_a_worker_takes_its_rows_of_each_batch(cache: FeatureCache):
 
 
 def test_evaluation_from_it_is_evaluation_through_the_backbone(
-    backbone: keras.Model, data: Path, encoder: CaptionEncoder
+    backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer
 ):
-    cache = cached_features(backbone, data, "val", IMAGE, encoder, 1)
+    cache = cached_features(backbone, data, "val", IMAGE, tokenizer, 1)
     found = list(cache.evaluation_images(5).as_numpy_iterator())
     direct = list(evaluation_images(data, "val", SIZE, 5).as_numpy_iterator())
     assert [len(batch["image"]) for batch in found] == [5, 5, 2]
@@ -200,18 +200,18 @@ def test_evaluation_from_it_is_evaluation_through_the_backbone(
 
 @pytest.mark.parametrize("kept", [0.0, 0.001, 0.5])
 def test_a_file_that_was_cut_is_made_anew(
-    cache: FeatureCache, backbone: keras.Model, data: Path, encoder: CaptionEncoder, kept: float
+    cache: FeatureCache, backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer, kept: float
 ):
     (path,) = (data / "features").glob(f"train-{_key(backbone, data, 'train', IMAGE, VIEWS)}.npy")
     contents = path.read_bytes()
     path.write_bytes(contents[: int(kept * len(contents))])
-    again = cached_features(backbone, data, "train", IMAGE, encoder, VIEWS)
+    again = cached_features(backbone, data, "train", IMAGE, tokenizer, VIEWS)
     assert path.read_bytes() == contents
     np.testing.assert_array_equal(again.features, np.load(path))
 
 
 def test_a_full_disk_is_met_before_the_work(
-    backbone: keras.Model, data: Path, encoder: CaptionEncoder, monkeypatch: pytest.MonkeyPatch
+    backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer, monkeypatch: pytest.MonkeyPatch
 ):
     asked, calls, before = [], [], files(data)
 
@@ -222,7 +222,7 @@ def test_a_full_disk_is_met_before_the_work(
     monkeypatch.setattr(os, "posix_fallocate", full)
     bar = lambda: nullcontext(lambda done, total: calls.append(done))  # noqa: E731
     with pytest.raises(OSError, match="No space left on device") as caught:
-        cached_features(backbone, data, "test", IMAGE, encoder, 5, bar)
+        cached_features(backbone, data, "test", IMAGE, tokenizer, 5, bar)
     assert "features" in caught.value.filename
     assert calls == [] and files(data) == before
     # 12 images, 5 views, 512 features of 2 bytes, and NumPy's header.
@@ -231,7 +231,7 @@ def test_a_full_disk_is_met_before_the_work(
 
 
 def test_a_failure_half_way_leaves_no_cache(
-    data: Path, backbone: keras.Model, encoder: CaptionEncoder
+    data: Path, backbone: keras.Model, tokenizer: CaptionTokenizer
 ):
     def fail(done: int, total: int) -> None:
         assert 0 < done < total
@@ -239,5 +239,5 @@ def test_a_failure_half_way_leaves_no_cache(
 
     before = files(data)
     with pytest.raises(RuntimeError, match="out of memory"):
-        cached_features(backbone, data, "train", IMAGE, encoder, 6, lambda: nullcontext(fail))
+        cached_features(backbone, data, "train", IMAGE, tokenizer, 6, lambda: nullcontext(fail))
     assert files(data) == before

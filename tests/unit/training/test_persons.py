@@ -21,7 +21,7 @@ from tf_dpce.data.input_pipeline import caption_groups, training_batches
 from tf_dpce.data.prepare import prepare
 from tf_dpce.datasets.cuhk_pedes import read_cuhk_pedes
 from tf_dpce.losses import RankingLoss
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.caption_table import CaptionTable, InstanceCaptions, encode_captions
 from tf_dpce.training.features import FeatureCache
@@ -54,20 +54,20 @@ def people(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def encoder(people: Path) -> CaptionEncoder:
-    return CaptionEncoder(read_vocabulary(people / "vocabulary.txt"), PLACES, lowercase=True)
+def tokenizer(people: Path) -> CaptionTokenizer:
+    return CaptionTokenizer(read_vocabulary(people / "vocabulary.txt"), PLACES, lowercase=True)
 
 
 @pytest.fixture(scope="module")
-def table(people: Path, encoder: CaptionEncoder) -> CaptionTable:
-    return encode_captions(people, "train", encoder)
+def table(people: Path, tokenizer: CaptionTokenizer) -> CaptionTable:
+    return encode_captions(people, "train", tokenizer)
 
 
-def captions_of(people: Path, encoder: CaptionEncoder) -> dict[int, set[bytes]]:
+def captions_of(people: Path, tokenizer: CaptionTokenizer) -> dict[int, set[bytes]]:
     """The captions of each person, as ids."""
     found: dict[int, set[bytes]] = {}
     for batch in caption_groups(people, "train", 1):
-        ids = encoder(batch["captions"].flat_values).numpy()
+        ids = tokenizer(batch["captions"].flat_values).numpy()
         found.setdefault(int(batch["instance"][0]), set()).update(row.tobytes() for row in ids)
     return found
 
@@ -81,19 +81,19 @@ def rows(batches: Iterator[dict]) -> list[tuple[int, bytes]]:
 
 
 def test_any_caption_of_the_person_goes_with_a_image(
-    people: Path, encoder: CaptionEncoder, table: CaptionTable
+    people: Path, tokenizer: CaptionTokenizer, table: CaptionTable
 ):
     captions = InstanceCaptions(table)
 
     def drawn(start: int, stop: int, order: Order = ORDER) -> list[tuple[int, bytes]]:
         batches = training_batches(
-            people, encoder, IMAGE, TEXT, order, start, stop, captions=captions
+            people, tokenizer, IMAGE, TEXT, order, start, stop, captions=captions
         )
         return rows(batches.as_numpy_iterator())
 
     steps = 90
     found = drawn(0, steps)
-    expected = captions_of(people, encoder)
+    expected = captions_of(people, tokenizer)
     assert all(len(texts) == 2 * IMAGES for texts in expected.values())
     for person, texts in expected.items():
         # 120 draws from 8 captions: that one is missing has a chance of one in a million.
@@ -106,12 +106,12 @@ def test_any_caption_of_the_person_goes_with_a_image(
 
 
 def test_cached_features_come_with_the_same_captions(
-    people: Path, encoder: CaptionEncoder, table: CaptionTable
+    people: Path, tokenizer: CaptionTokenizer, table: CaptionTable
 ):
     captions = InstanceCaptions(table)
     cache = FeatureCache(np.zeros((len(table.instances), 1, 2), np.float16), table)
     from_cache = cache.training_batches(TEXT, ORDER, 0, 6, captions).as_numpy_iterator()
-    from_pixels = training_batches(people, encoder, IMAGE, TEXT, ORDER, 0, 6, captions=captions)
+    from_pixels = training_batches(people, tokenizer, IMAGE, TEXT, ORDER, 0, 6, captions=captions)
     assert rows(from_cache) == rows(from_pixels.as_numpy_iterator())
 
 
@@ -128,7 +128,7 @@ def test_a_stage_reads_the_captions_of_what_its_configuration_names(
     (groups,) = caption_groups(people, "train", PERSONS * IMAGES)
     persons = groups["instance"].numpy()
     own = [
-        {row.tobytes() for row in training.encoder(captions).numpy()}
+        {row.tobytes() for row in training.tokenizer(captions).numpy()}
         for captions in groups["captions"]
     ]
     others = alien = 0

@@ -140,8 +140,8 @@ def test_the_best_checkpoint_is_that_of_the_best_epoch(finished: Path):
 def test_a_loaded_run_is_ready_to_embed(finished: Path):
     run = load_run(finished)
     assert run.config.model.output_dim == 8 and run.config.image.input_size == 32
-    assert run.caption_encoder.lowercase
-    ids = run.caption_encoder([" ".join(run.caption_encoder.words[:5])])
+    assert run.tokenizer.lowercase
+    ids = run.tokenizer([" ".join(run.tokenizer.words[:5])])
     assert ids.numpy()[0, :6].tolist() == [1, 2, 3, 4, 5, 0]
     vector = run.model.text_encoder.predict(ids, verbose=0)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
@@ -481,7 +481,7 @@ def test_a_run_of_an_earlier_version_can_be_loaded(finished: Path, tmp_path: Pat
     saved = json.loads((run / "config.json").read_text())
     del saved["data"]["train_digest"]
     (run / "config.json").write_text(json.dumps(saved))
-    assert load_run(run).caption_encoder.words
+    assert load_run(run).tokenizer.words
 
 
 @pytest.mark.parametrize("content", ['{"model_type": "clip"}', '{"config": {}, "data": 3}', "[1]"])

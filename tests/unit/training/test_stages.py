@@ -15,9 +15,10 @@ from tf_dpce.data.index_shuffle import Order
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.losses import ContrastiveLoss, InstanceLoss, MemberLoss, RankingLoss
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.assembly import build_model, stage_losses
-from tf_dpce.training.build import caption_encoder, load_vectors
+from tf_dpce.training.build import load_vectors
 from tf_dpce.training.checkpoint import Progress
 from tf_dpce.training.features import silent_bar
 from tf_dpce.training.resume import Part, parts_left
@@ -47,9 +48,9 @@ def stage(number: int, scenes: Path, run: Path, **changes: object) -> Stage:
     workers = Workers(make_strategy())
     with workers.strategy.scope():
         model = build_model(settings, len(words), instances)
-    encoder = caption_encoder(settings, words, lowercase=True)
+    tokenizer = CaptionTokenizer(words, settings.text.max_length, lowercase=True)
     return Stage(
-        *(number, settings, scenes, run, model, encoder, workers, silent_bar),
+        *(number, settings, scenes, run, model, tokenizer, workers, silent_bar),
         say=lambda line: None,
         heed=lambda *done: None,
     )
@@ -201,7 +202,7 @@ def test_dropout_is_seeded_by_the_stage_whatever_was_drawn_before(scenes: Path, 
 
 def test_known_words_start_from_their_vectors(scenes: Path, tmp_path: Path):
     found = stage(1, scenes, tmp_path)
-    words = found.encoder.words
+    words = found.tokenizer.words
     embedding = found.model.text_tower.get_layer("text_embedding").embeddings
     before = embedding.numpy()
     vectors = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
@@ -216,8 +217,8 @@ def test_known_words_start_from_their_vectors(scenes: Path, tmp_path: Path):
 def test_vectors_that_may_be_cut_short_are_told(scenes: Path, tmp_path: Path):
     found, lines = stage(1, scenes, tmp_path), []
     path = tmp_path / "glove.txt"
-    path.write_text(found.encoder.words[0] + " 0.5" * 8)
-    load_vectors(found.model, path, found.encoder.words, lowercase=False, say=lines.append)
+    path.write_text(found.tokenizer.words[0] + " 0.5" * 8)
+    load_vectors(found.model, path, found.tokenizer.words, lowercase=False, say=lines.append)
     (line,) = lines
     assert line.startswith(f"warning: {path} has no line end behind its last line")
 
@@ -227,16 +228,16 @@ def test_vectors_of_another_width_are_the_users_mistake(scenes: Path, tmp_path: 
     path = tmp_path / "vectors.npz"
     np.savez(path, words=np.array(["a"]), vectors=np.zeros((1, 5), np.float32))
     with pytest.raises(UserError, match="vectors of 5 numbers, .* have 8: set --text.embed"):
-        load_vectors(found.model, path, found.encoder.words, lowercase=False)
+        load_vectors(found.model, path, found.tokenizer.words, lowercase=False)
 
 
 def test_vectors_of_other_words_alone_are_the_users_mistake(scenes: Path, tmp_path: Path):
     found = stage(1, scenes, tmp_path)
     path = tmp_path / "glove.txt"
-    path.write_text("zebra 1 2 3 4 5 6 7 8\n" + found.encoder.words[0].upper() + " 0" * 8)
+    path.write_text("zebra 1 2 3 4 5 6 7 8\n" + found.tokenizer.words[0].upper() + " 0" * 8)
     with pytest.raises(UserError, match="glove.txt has no vector for any word of the vocabulary"):
-        load_vectors(found.model, path, found.encoder.words, lowercase=False)
-    words = found.encoder.words
+        load_vectors(found.model, path, found.tokenizer.words, lowercase=False)
+    words = found.tokenizer.words
     assert load_vectors(found.model, path, words, lowercase=True) == [words[0]]
 
 

@@ -21,7 +21,7 @@ from tf_dpce.data.input_timer import Waiting
 from tf_dpce.data.prepare import prepare
 from tf_dpce.datasets.shapes.source import draw_scenes, scene_numbers
 from tf_dpce.errors import UserError
-from tf_dpce.preprocessing.tokenizer import CaptionEncoder
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.training.caption_table import tell_unknown_words
 from tf_dpce.training.diagnostics import Watch, mean_cosine
 from tf_dpce.training.features import FeatureCache
@@ -298,5 +298,5 @@ def test_captions_of_another_language_are_told_of_training_and_validation(
         empty = replace(manifest.splits["val"], captions=0)
         manifest = replace(manifest, splits={**manifest.splits, "val": empty})
         told = [split for split in told if split != "val"]
-    tell_unknown_words(data, manifest, CaptionEncoder(["red"], 4, False), lines.append)
+    tell_unknown_words(data, manifest, CaptionTokenizer(["red"], 4, False), lines.append)
     assert [line.split(" are in the")[0].rsplit(" ", 1)[1] for line in lines] == told
