@@ -15,7 +15,7 @@ from tf_dpce.errors import UserError
 _DESCRIPTION = (
     "Trains a model in two stages. Any configuration key can be set. On SIGTERM the step in "
     f"flight ends, a checkpoint is written and the exit status is {STOPPED}; --resume goes on. "
-    "Where TF_CONFIG names several machines, this is one of them: docs/machines.md."
+    "Where TF_CONFIG names several machines, this is one of them: docs/distributed.md."
 )
 
 

@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
 from tests.integration.readme import blocks, run_script, section
+
 from tests.samples import write_flickr8k, write_flickr30k
 from tf_dpce.datasets.flickr30k import read_flickr30k
 from tf_dpce.datasets.pair import Pair, Rejected

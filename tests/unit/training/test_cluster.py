@@ -95,7 +95,7 @@ def test_a_message_of_tensorflow_names_the_other_workers():
 
 @pytest.fixture(scope="module")
 def page(project_root: Path) -> str:
-    return (project_root / "docs" / "machines.md").read_text()
+    return (project_root / "docs" / "distributed.md").read_text()
 
 
 def said_by(script: str, folder: Path, **environment: str) -> tuple[Cluster | None, list[str]]:
