@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.integration.readme import blocks, run_script, section
 
+from tests.pages import blocks, run_script
 from tests.samples import write_flickr8k, write_flickr30k
 from tf_dpce.datasets.flickr30k import read_flickr30k
 from tf_dpce.datasets.pair import Pair, Rejected
@@ -97,7 +97,7 @@ def test_the_script_of_the_readme_takes_the_held_out_images_of_flickr8k(tmp_path
     write_flickr8k(tmp_path / "data" / "raw" / "flickr8k", train=1, val=1, test=1)
     names = ["30.jpg", "train0.jpg", "dev0.jpg", "test0.jpg"]
     root = write_flickr30k(tmp_path / "data" / "raw" / "flickr30k", names)
-    (script,) = blocks(section("Flickr30k, MSCOCO and CUHK-PEDES"), "python")
+    (script,) = blocks("docs/datasets.md", "python")
     run_script(script, tmp_path)
     given = splits(root, split_file=tmp_path / "splits.tsv")
     assert given == dict(zip(names, ("train", "train", "val", "test"), strict=True))
