@@ -9,7 +9,6 @@ from importlib import import_module
 VERBS = {
     "prepare": "check images and captions once and write them as shards",
     "train": "train both towers in the two stages of a preset",
-    "offload": "train on a machine without TensorFlow, and bring the run back",
     "evaluate": "measure recall in both directions on one split",
     "study": "ask one of the paper's questions by a few short runs",
     "export": "publish a trained run as a SavedModel that takes raw bytes and strings",

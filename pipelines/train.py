@@ -26,6 +26,12 @@ def build_parser(argv: Sequence[str] | None = None) -> ArgumentParser:
     parser.add_argument(
         "--init-from", type=Path, help="run of the same --data whose best weights to start from"
     )
+    parser.add_argument(
+        "--from-weights",
+        type=Path,
+        metavar="FILE",
+        help="make the run of these .weights.h5 (see examples/jax_fit.py) instead of training",
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of prepared data")
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
@@ -41,6 +47,12 @@ def run(arguments: Namespace) -> None:
         raise UserError("--stage 2 needs --init-from RUN, the run of stage 1")
 
     config = configuration(arguments)
+    if arguments.from_weights:
+        from tf_dpce.training.from_weights import run_from_weights
+
+        run_from_weights(config, arguments.data, arguments.run, arguments.from_weights)
+        say_files([arguments.run])
+        return
 
     with terminations() as stop:
         from tf_dpce.training.train import train

@@ -1,4 +1,8 @@
-"""What all tests share: a quiet TensorFlow and the real data, where it is there."""
+"""What all tests share: a quiet TensorFlow, what is expensive to make, and the real data.
+
+Fixtures that take seconds are built once for all workers of pytest-xdist: `build_once` keeps them
+in a folder that the workers share. Nobody writes to what they return; tests that must, copy it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from pipelines._verb import TENSORFLOW
 
@@ -35,6 +40,74 @@ def project_root() -> Path:
     return PROJECT
 
 
+# === Built once ===
+
+
+@pytest.fixture(scope="session")
+def build_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns `build(name, make)`: the folder `name`, filled by `make(folder)` in one worker."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Of all workers; without them the parent belongs to other runs of pytest as well.
+        folder = folder.parent
+
+    def build(name: str, make: Callable[[Path], object]) -> Path:
+        # A folder around it, so that it has no neighbours.
+        around, done = folder / f"built-{name}", folder / f"{name}.done"
+        with FileLock(folder / f"{name}.lock"):
+            if not done.exists():
+                around.mkdir(exist_ok=True)
+                make(around / name)
+                done.touch()
+        return around / name
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def scenes(build_once: Callable[..., Path]) -> Path:
+    """A few drawn scenes, prepared; runs leave their feature caches in the folder."""
+    from tests.scenes import prepare_scenes
+
+    return build_once("scenes", prepare_scenes)
+
+
+@pytest.fixture(scope="session")
+def finished(scenes: Path, build_once: Callable[..., Path]) -> Path:
+    """A tiny run of both stages on the scenes, as `train` leaves it."""
+    from tests.unit.training.tiny import run_tiny
+
+    def train(folder: Path) -> None:
+        assert run_tiny(scenes, folder) == 0
+
+    return build_once("finished", train)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(build_once: Callable[..., Path]) -> Path:
+    """A run of a tiny model of ten words; its weights come from no training."""
+    from tests.unit.export import tiny
+
+    return build_once("drawn", tiny.tiny_run)
+
+
+@pytest.fixture(scope="session")
+def tiny_export(build_once: Callable[..., Path]) -> Path:
+    """The folder NAME of the export of that model, with version 1."""
+    from tests.unit.export.tiny import WORDS, tiny_model
+    from tf_dpce.export.publish import export_model
+    from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
+
+    def export(folder: Path) -> None:
+        tokenizer = CaptionTokenizer(WORDS, max_length=6, lowercase=True)
+        export_model(tiny_model(), tokenizer, folder, {"data": "drawn", "seed": 0})
+
+    return build_once("tiny", export)
+
+
+# === Processes ===
+
+
 @pytest.fixture
 def run_program(project_root: Path) -> Callable[..., None]:
     """Runs the text of a program in a process of its own, which must end well."""
@@ -51,6 +124,9 @@ def run_program(project_root: Path) -> Callable[..., None]:
         assert answer.returncode == 0, answer.stderr[-3000:]
 
     return run
+
+
+# === Real data ===
 
 
 @pytest.fixture(scope="session")

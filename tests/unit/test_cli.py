@@ -76,7 +76,6 @@ def test_a_verb_answers_as_a_module_and_as_a_word(project_root: Path):
 MISTAKES = {
     "prepare": ["--source", "flickr8k", "--root", "{missing}", "--out", "{out}"],
     "train": ["--preset", "flickr8k", "--data", "{missing}", "--run", "{out}"],
-    "offload": ["pack", "--preset", "flickr8k", "--data", "{missing}", "--out", "{out}"],
     "evaluate": ["--run", "{missing}", "--data", "{missing}"],
     "study": ["objective", "--data", "{missing}", "--out", "{out}"],
     "export": ["--run", "{missing}", "--to", "{out}"],

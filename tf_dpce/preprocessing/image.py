@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
 import tensorflow as tf
 
 from tf_dpce.preprocessing.image_header import is_jpeg
-from tf_dpce.preprocessing.plain import MAX_LOG_ASPECT, MIN_SIDE_SCALE_SQUARED
 
+# The recipe's crop: its aspect is 3/4 to 4/3, its longer side 0.8 to 1 of the largest that fits.
+_MAX_LOG_ASPECT = math.log(4 / 3)
+_MIN_SIDE_SCALE_SQUARED = 0.8**2
 # Of a whole image, long side by short side: no banner may fill the memory.
 _MAX_WHOLE_ASPECT = 4
 # Of an image to be squashed. Resizing holds the size of the result times the image's width as
@@ -117,12 +120,12 @@ def crop_window(
     Returns:
         int32 `[4]`: top, left, height and width of the crop, all inside the image.
     """
-    aspect = tf.exp((2 * draws[0] - 1) * MAX_LOG_ASPECT)
+    aspect = tf.exp((2 * draws[0] - 1) * _MAX_LOG_ASPECT)
     full_height, full_width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
     if squash:
         aspect *= full_width / full_height
     largest_width = tf.minimum(full_width, full_height * aspect)
-    shrink = tf.sqrt(MIN_SIDE_SCALE_SQUARED + (1 - MIN_SIDE_SCALE_SQUARED) * draws[1])
+    shrink = tf.sqrt(_MIN_SIDE_SCALE_SQUARED + (1 - _MIN_SIDE_SCALE_SQUARED) * draws[1])
     crop_width = tf.clip_by_value(tf.cast(tf.round(largest_width * shrink), tf.int32), 1, width)
     crop_height = tf.clip_by_value(
         tf.cast(tf.round(largest_width / aspect * shrink), tf.int32), 1, height

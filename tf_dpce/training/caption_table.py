@@ -13,7 +13,6 @@ from tf_dpce.data.index_shuffle import pick
 from tf_dpce.data.input_pipeline import caption_groups
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.evaluation.vocabulary_coverage import count_captions
-from tf_dpce.preprocessing.plain import grouped
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 _BATCH = 1024
@@ -59,7 +58,9 @@ class InstanceCaptions:
 
     def __init__(self, table: CaptionTable) -> None:
         of_caption = np.repeat(table.instances, np.diff(table.first))
-        by_instance, first = grouped(of_caption)
+        by_instance = np.argsort(of_caption, kind="stable")
+        # Where the captions of each instance begin, and the last ones end.
+        first = np.searchsorted(of_caption[by_instance], np.arange(of_caption.max() + 2))
         self._first = tf.constant(first)
         self._ids = tf.constant(table.ids[by_instance])
 

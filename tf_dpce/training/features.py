@@ -20,7 +20,6 @@ from tf_dpce.data.input_pipeline import Batches, Captions, view_batches
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.evaluation.embed import compiled
 from tf_dpce.files import publish_file, remove_stale, sha256_lines
-from tf_dpce.preprocessing.plain import picked
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer, position_shift
 from tf_dpce.training.caption_table import CaptionTable, encode_captions
 
@@ -79,10 +78,10 @@ class FeatureCache:
     def _take(
         self, indices: np.ndarray, draws: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        views = picked(draws[:, VIEW], self.features.shape[1])
+        views = _pick(draws[:, VIEW], self.features.shape[1])
         table = self.captions
         first = table.first[indices]
-        chosen = first + picked(draws[:, CAPTION], table.first[indices + 1] - first)
+        chosen = first + _pick(draws[:, CAPTION], table.first[indices + 1] - first)
         features = self.features[indices, views].astype(np.float32)
         return features, table.ids[chosen], table.instances[indices]
 
@@ -161,3 +160,9 @@ def _write_features(
             done += len(pixels)
             report(view * images + done, views * images)
     features.flush()
+
+
+def _pick(draws: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
+    """Turns uniform draws in 0..1 into integers from 0 to `counts` - 1, as `index_shuffle.pick`."""
+    # A draw next to 1 may round up to the count itself.
+    return np.minimum((draws * counts).astype(np.int64), np.asarray(counts) - 1)

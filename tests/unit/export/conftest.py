@@ -1,4 +1,4 @@
-"""One tiny exported model for all tests of this folder."""
+"""The tiny model and its export, for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -23,11 +23,9 @@ def tokenizer() -> CaptionTokenizer:
 
 
 @pytest.fixture(scope="session")
-def exported(model, tokenizer, tmp_path_factory) -> Path:
-    """The folder of a version. Tests that change it work on a copy."""
-    origin = {"data": "drawn", "seed": 0}
-    folder = tmp_path_factory.mktemp("saved_models") / "tiny"
-    return export_model(model, tokenizer, folder, origin)
+def exported(tiny_export: Path) -> Path:
+    """The folder of a version of `model`. Tests that change it work on a copy."""
+    return tiny_export / "1"
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.unit.serving.servers import NAME, Served, export_tiny, running
-from tf_dpce.export import ENDPOINTS
-from tf_dpce.export.examples import FILE, load_examples
+from tests.unit.serving.servers import NAME, Served, running
 
 # "binary" for an installed tensorflow_model_server, "docker" for its image, or HOST:GRPC:REST for
 # one that runs.
@@ -22,20 +20,14 @@ MODELS = "TF_DPCE_MODELS"
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory) -> Path:
+def exported(request: pytest.FixtureRequest) -> Path:
     """The folder of a version. Nobody changes it."""
     if MODELS in os.environ:
         return Path(os.environ[MODELS], NAME, "1")
-    return export_tiny(tmp_path_factory.mktemp("exported"))
+    return request.getfixturevalue("tiny_export") / "1"
 
 
-@pytest.fixture(scope="session")
-def recorded(exported) -> dict:
-    """The golden examples of the export, by signature."""
-    return load_examples(exported / FILE, ENDPOINTS)
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(exported, tmp_path_factory) -> Iterator[Served]:
     models = tmp_path_factory.mktemp("models")
     shutil.copytree(exported.parent, models / NAME)
@@ -44,7 +36,7 @@ def served(exported, tmp_path_factory) -> Iterator[Served]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def channel(served) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(f"{served.host}:{served.grpc_port}") as opened:
         yield opened

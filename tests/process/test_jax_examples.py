@@ -1,0 +1,104 @@
+"""The examples for a machine without TensorFlow: arrays there, weights back, a run as any other."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from examples import jax_arrays
+from pipelines import evaluate, export, train
+from tests.blocked import WITHOUT_TENSORFLOW
+from tests.errors import printed_code
+from tests.unit.training.tiny import OPTIONS
+from tf_dpce.data.manifest import Manifest
+
+FIT = """
+import runpy
+sys.argv = ["jax_fit", sys.argv[1]]
+runpy.run_module("examples.jax_fit", run_name="__main__")
+assert not [name for name in sys.modules if name.split(".")[0] == "tensorflow"]
+"""
+EPOCHS = (12, 8)
+CHANGES = {
+    "model.dropout": 0.0,
+    "stage1.epochs": EPOCHS[0],
+    "stage2.epochs": EPOCHS[1],
+    "stage2.decay_epochs": "[6]",
+}
+FLAGS = [
+    part for name, value in {**OPTIONS, **CHANGES}.items() for part in (f"--{name}", str(value))
+]
+
+
+@pytest.fixture(scope="module")
+def arrays(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("jax") / "arrays"
+    jax_arrays.main(["--data", str(scenes), "--out", str(folder), *FLAGS])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def said(arrays: Path, project_root: Path) -> str:
+    """What `jax_fit` printed; it left its weights beside the arrays."""
+    answer = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TENSORFLOW + FIT, str(arrays)],
+        cwd=project_root,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(project_root),
+            "KERAS_BACKEND": "jax",
+            "JAX_PLATFORMS": "cpu",
+        },
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    return answer.stdout
+
+
+def test_the_arrays_are_the_training_split(arrays: Path, scenes: Path):
+    split = Manifest.load(scenes).splits["train"]
+    images, captions, instances = (
+        np.load(arrays / f"{name}.npy") for name in ("images", "captions", "instances")
+    )
+    assert images.dtype == np.uint8 and images.shape == (split.images, 32, 32, 3)
+    assert captions.dtype == instances.dtype == np.int32
+    assert captions.shape == (split.images, 5, 40) and captions.any(axis=2).all()
+    assert sorted(set(instances)) == list(range(split.instances))
+
+
+def test_both_stages_are_trained_and_the_device_is_named(said: str):
+    lines = said.splitlines()
+    assert lines[0].startswith("backend jax, device cpu")
+    for stage, epochs in enumerate(EPOCHS, start=1):
+        rows = [line for line in lines if line.startswith(f"stage {stage}, epoch ")]
+        losses = [float(row.split("loss ")[1].split(",")[0]) for row in rows]
+        assert len(rows) == epochs and losses[-1] < losses[0]
+        assert all(float(row.split()[-2]) > 0 and row.endswith(" images/s") for row in rows)
+
+
+def test_the_weights_make_a_run_that_is_evaluated_and_exported(
+    said: str, arrays: Path, scenes: Path, tmp_path: Path, capsys
+):
+    run, weights = tmp_path / "run", arrays / "model.weights.h5"
+    command = ["--from-weights", str(weights), "--data", str(scenes), "--run", str(run)]
+    assert train.main([*command, *FLAGS, "--model.output_dim", "16"]) == 1
+    assert printed_code(capsys.readouterr().err) == "run.weights" and not run.exists()
+    assert train.main([*command, *FLAGS]) == 0
+    assert train.main([*command, *FLAGS]) == 1
+    assert printed_code(capsys.readouterr().err) == "run.exists"
+
+    assert evaluate.main(["--run", str(run), "--data", str(scenes), "--split", "train"]) == 0
+    (metrics,) = run.glob("metrics-*.json")
+    # 48 images with 5 captions each: by chance one of 48 captions would find its image.
+    assert json.loads(metrics.read_text())["text_to_image"]["r10"] > 1.5 * 100 * 10 / 48
+    models = tmp_path / "models" / "jax"
+    assert export.main(["--run", str(run), "--to", str(models)]) == 0
+    assert (models / "1" / "saved_model.pb").exists()
