@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tf_dpce.data.prepare import Prepared
 
 # What only scenes take, with what is drawn unless told.
-_SCENES = {"images": 16_000, "val_images": 500, "test_images": 500, "image_size": 64}
+_SCENES = {"train_images": 16_000, "val_images": 500, "test_images": 500, "image_size": 64}
 # What each source needs, and what else it takes.
 _OPTIONS = {
     "scenes": ((), tuple(_SCENES)),
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _add_scenes(parser: ArgumentParser) -> None:
     """Adds what only drawn scenes take; a default would hide whether it was given."""
     for option, meaning in (
-        ("images", "scenes to train on"),
+        ("train_images", "scenes to train on"),
         ("val_images", "to validate on"),
         ("test_images", "to test on"),
         ("image_size", "side of a scene in pixels"),

@@ -14,7 +14,7 @@ from pipelines.demo import run_line
 from tf_dpce.config import from_dict, preset_values
 from tf_dpce.training.assembly import build_model
 
-TINY_DATA = ["--images", "64", "--val-images", "16", "--test-images", "16"]
+TINY_DATA = ["--train-images", "64", "--val-images", "16", "--test-images", "16"]
 TINY_RUN = [
     *("--stage1.epochs", "1", "--stage1.batch_size", "16"),
     *("--text.blocks", "[1]", "--text.widths", "[16]", "--model.output_dim", "16"),

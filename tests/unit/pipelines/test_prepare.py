@@ -33,7 +33,7 @@ from tf_dpce.datasets.pair import SPLITS
 from tf_dpce.errors import UserError
 from tf_dpce.files import sha256_lines, sole_writer
 
-SCENES = ["--source", "scenes", "--images", "40", "--val-images", "5", "--test-images", "5"]
+SCENES = ["--source", "scenes", "--train-images", "40", "--val-images", "5", "--test-images", "5"]
 USAGE = 2
 
 
@@ -252,7 +252,7 @@ def test_people_are_the_classes_of_cuhk_pedes(tmp_path: Path, capsys):
         ["--source", "table", "--images", "."],
         ["--source", "scenes", "--root", "."],
         ["--source", "scenes", "--split-file", "splits.tsv"],
-        ["--source", "flickr8k", "--root", ".", "--images", "9"],
+        ["--source", "flickr8k", "--root", ".", "--train-images", "9"],
         ["--source", "flickr8k", "--root", ".", "--image-size", "64"],
         ["--source", "table", "--annotations", "a.csv", "--val-images", "9"],
         ["--source", "table", "--annotations", "a.csv", "--test-images", "500"],
@@ -263,7 +263,7 @@ def test_people_are_the_classes_of_cuhk_pedes(tmp_path: Path, capsys):
         ["--source", "karpathy", "--root", ".", "--split-file", "splits.tsv"],
         ["--source", "flickr", "--root", "."],
         ["--source", "scenes", "--workers", "0"],
-        ["--source", "scenes", "--images", "none"],
+        ["--source", "scenes", "--train-images", "none"],
     ],
     ids=" ".join,
 )
