@@ -1,4 +1,4 @@
-"""What a classifier alone is asked to do: a step, its rows moved and settled, a checkpoint."""
+"""What a classifier alone is asked to do: a step, its rows moved, a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from benchmarks.timing import forget_peak, peak_mib
 from tf_dpce.losses import InstanceLoss
 from tf_dpce.models.dual_path import DualPath, RowClassifier
 from tf_dpce.training.checkpoint import Progress, save_checkpoint
+from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.optimizers import LayerwiseSGD
-from tf_dpce.training.partial_fc import SampledDualPath, Sampler
+from tf_dpce.training.partial_fc import ClassSampler, PartialFC
 from tf_dpce.training.schedule import StageSchedule
 from tf_dpce.training.strategy import make_strategy
 
@@ -27,7 +28,7 @@ def classifier_acts(
 ) -> dict[str, Callable[[], object]]:
     """Returns what can be done with a classifier: `step`, and with a sampled one all the others.
 
-    These are `move`, `settle` and `save`, which returns the four figures of `_saving`.
+    These are `move` and `save`, which returns the four figures of `_saving`.
 
     Features are drawn numbers that no tower has made; the optimizer is the recipe's.
 
@@ -45,41 +46,34 @@ def classifier_acts(
         if sampled:
             classifier = RowClassifier(instances, True, name="instance_classifier")
         network = DualPath(*_towers(dim), instances, dropout=0.0, classifier=classifier)
-        sampler = Sampler(instances, sampled, batch, seed)
+        partial_fc = None
         if sampled:
-            network = SampledDualPath.placing(network, sampler.places)
+            sampler = ClassSampler(instances, sampled, batch, seed)
+            partial_fc = PartialFC(classifier, sampler)
+        network = DualPathTrainer(network, partial_fc=partial_fc)
         optimizer = LayerwiseSGD(schedule, {}, 1e-4)
         optimizer.build(network.trainable_variables)
         losses = {"image_logits": InstanceLoss(), "text_logits": InstanceLoss()}
         network.compile(optimizer, losses, jit_compile=False)
-        if sampled:
-            network.sample_from(classifier, sampler, schedule.rates())
     batches = _batches(instances, dim, batch)
     network.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)
     iterator = iter(strategy.experimental_distribute_dataset(batches))
     acts = {"step": lambda: float(network.train_function(iterator)["loss"])}
-    if sampled:
-        acts["move"] = _moving(network, classifier, sampled + batch, strategy)
-        acts["settle"] = network.settle
-        acts["save"] = _saving([*classifier.weights, *network.store.variables])
+    if partial_fc:
+        tables = [*classifier.weights, *partial_fc.slots]
+        acts["move"] = _moving(tables, sampler.max_classes, strategy)
+        acts["save"] = _saving(tables)
     return acts
 
 
 def _moving(
-    network: SampledDualPath,
-    classifier: RowClassifier,
-    places: int,
-    strategy: tf.distribute.Strategy,
+    tables: Sequence[keras.Variable], count: int, strategy: tf.distribute.Strategy
 ) -> Callable[[], None]:
     """Returns a call that reads the rows and slots of some classes and writes them as they were."""
-    _, *slots = network.store.variables
     # The copy of this replica, without what keeps several the same.
-    copies = [
-        strategy.experimental_local_results(variable.value)[0]
-        for variable in (classifier.rows, classifier.bias, *slots)
-    ]
+    copies = [strategy.experimental_local_results(variable.value)[0] for variable in tables]
     draw = np.random.default_rng(0)
-    drawn = (draw.choice(classifier.num_instances, places, replace=False) for _ in range(8))
+    drawn = (draw.choice(tables[0].shape[0], count, replace=False) for _ in range(8))
     ids = cycle([tf.constant(each, tf.int64) for each in drawn])
 
     @tf.function

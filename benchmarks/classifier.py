@@ -23,7 +23,7 @@ _SAVES = 3
 # its gradient, the same with decay and what the update makes of them.
 _HELD = 6
 # What a sampled classifier is asked for, and what that is called behind its name.
-_ACTS = {"step": "", "move": ": rows and slots moved", "settle": ": all rows settled"}
+_ACTS = {"step": "", "move": ": rows and slots moved"}
 
 
 def measure(
@@ -38,8 +38,8 @@ def measure(
 ) -> list[Row]:
     """Times a step of the sampled classifier at each size, then beside the exact one.
 
-    Beside the step of each size stand the mere moving of the rows and slots of one, the sweep over
-    all rows at the end of an epoch, and a checkpoint of all rows and slots.
+    Beside the step of each size stand the mere moving of the rows and slots of one, and a
+    checkpoint of all rows and slots.
 
     Every classifier has a process of its own, so that its memory can be told. The exact one is
     left out where it does not fit into what is free.
@@ -77,11 +77,10 @@ def _step_rows(seconds: dict[str, np.ndarray], names: Sequence[str]) -> list[Row
     rows = []
     for name in names:
         step, base = 1000 * seconds[name], 1000 * seconds[names[0]]
-        moving, settling = f"{name}{_ACTS['move']}", f"{name}{_ACTS['settle']}"
+        moving = f"{name}{_ACTS['move']}"
         rows += [
             row(name, "ms a step", step, names[0], base),
             row(moving, "ms a step", 1000 * seconds[moving], name, step),
-            row(settling, "ms an epoch", 1000 * seconds[settling], name, step),
         ]
     return rows
 
@@ -158,11 +157,11 @@ class _Worker:
 
 def _serve(connection: Connection, *case: int) -> None:
     before = peak_mib()
-    calls, settled = classifier_acts(*case), False
+    calls, saved = classifier_acts(*case), False
     while (act := connection.recv()) != "end":
-        settled = settled or act == "settle"
+        saved = saved or act == "save"
         connection.send(calls[act]())
-        if not settled:
+        if not saved:
             held = peak_mib()
     connection.send(held - before)
 

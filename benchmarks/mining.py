@@ -12,8 +12,8 @@ from benchmarks.timing import Report, Row, interleave, peak_memory, row, silent
 from tf_dpce.config import Config, LossConfig, StageConfig
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.features import FeatureCache
-from tf_dpce.training.hard_negative_mining import Candidates
-from tf_dpce.training.network import stage_network
+from tf_dpce.training.hard_negative_mining import HardNegatives
+from tf_dpce.training.network import stage_trainer
 from tf_dpce.training.strategy import make_strategy
 
 _NEGATIVES = ("given", "mined", "batch")
@@ -74,11 +74,9 @@ def _step(
 ) -> Callable[[], None]:
     mined = None
     if stage.loss.mines_negatives:
-        mined = Candidates(cache.captions, stage.loss.candidates, config.text.shift, config.seed)
+        mined = HardNegatives(cache.captions, stage.loss.candidates, config.text.shift, config.seed)
     with strategy.scope():
-        # Each arm compiles a model of its own; the weights are the same.
-        own = DualPath.sharing(model)
-        network = stage_network(stage, own, steps_per_epoch=1, candidates=mined)
+        network = stage_trainer(stage, model, steps_per_epoch=1, hard_negatives=mined)
     return fit_step(network, random_batches(cache, config, stage), strategy)
 
 

@@ -18,7 +18,7 @@ from tf_dpce.data.input_pipeline import Batches
 from tf_dpce.losses import InstanceLoss
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.assembly import stage_losses
-from tf_dpce.training.network import stage_network
+from tf_dpce.training.network import stage_trainer
 from tf_dpce.training.optimizers import stage_optimizer
 from tf_dpce.training.schedule import stage_schedule
 from tf_dpce.training.strategy import make_strategy
@@ -60,7 +60,7 @@ def measure(
     stage = replace(config.stage1, batch_size=batch_size, backbone="cached")
     with strategy.scope():
         model = random_model(config, words, classes)
-        network = stage_network(stage, model, steps_per_epoch=1)
+        network = stage_trainer(stage, model, steps_per_epoch=1)
     width = network.image_tower.input_shape[-1]
     cache = random_cache(config, width, words, classes)
     own = step_products(network, set(stage_losses(stage.loss)[0]), batch_size)

@@ -106,7 +106,7 @@ def seen(model: DualPath, backbone: str, views: Views) -> DualPath:
     """
     (image_tower,) = image_views(model.image_tower, backbone, views).values()
     text_tower = folded(model.text_tower, float16=True) if views.float16 else model.text_tower
-    return DualPath.sharing(model, image_tower, text_tower)
+    return DualPath.sharing(model, image_tower=image_tower, text_tower=text_tower)
 
 
 def text_view(tower: keras.Model, views: Views, batch_size: int) -> Encode:

@@ -159,38 +159,33 @@ class DualPath(keras.Model):
         self.dropouts = dropouts
         self.members = members
 
-    @classmethod
-    def sharing(
-        cls,
-        model: DualPath,
-        image_tower: keras.Model | None = None,
-        text_tower: keras.Model | None = None,
-        classifier: InstanceClassifier | None = None,
-    ) -> Self:
-        """Returns a model of this class with all weights of another one.
+    def shared_parts(self, **changes: Any) -> dict[str, Any]:
+        """Returns the constructor's arguments for a model that shares all layers of this one.
 
         Args:
-            model: whose towers, classifier and settings it takes.
-            image_tower: to take in place of the other's own.
-            text_tower: the same.
-            classifier: the same.
+            changes: arguments to replace; a new `classifier` brings its own `num_instances`.
         """
-        classifier = classifier or model.classifier
-        return cls(
-            image_tower or model.image_tower,
-            text_tower or model.text_tower,
-            classifier.num_instances,
-            model.dropout,
-            model.shared_bias,
-            model.rectify,
-            classifier,
-            model.dropouts,
-            model.members,
-        )
+        parts = {
+            "image_tower": self.image_tower,
+            "text_tower": self.text_tower,
+            "dropout": self.dropout,
+            "shared_bias": self.shared_bias,
+            "rectify": self.rectify,
+            "classifier": self.classifier,
+            "dropouts": self.dropouts,
+            "members": self.members,
+            **changes,
+        }
+        return {**parts, "num_instances": parts["classifier"].num_instances}
+
+    @classmethod
+    def sharing(cls, model: DualPath, **changes: Any) -> Self:
+        """Returns a model that shares all layers of another one, but for `changes`."""
+        return cls(**model.shared_parts(**changes))
 
     def over_features(self) -> DualPath:
         """Returns the same model from backbone features `[B, F]` on: it shares all its weights."""
-        return DualPath.sharing(self, self.image_tower.get_layer("image_head"))
+        return DualPath.sharing(self, image_tower=self.image_tower.get_layer("image_head"))
 
     @cached_property
     def image_encoder(self) -> keras.Model:

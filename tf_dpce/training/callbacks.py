@@ -98,7 +98,6 @@ class Checkpoints(keras.callbacks.Callback):
         start: where the run stands when `fit` begins.
         minutes: from one checkpoint to the next within an epoch.
         heed: called after each step; raises where the run shall stop.
-        settle: makes up, before the checkpoint of a whole epoch, for what was put off.
     """
 
     def __init__(
@@ -110,7 +109,6 @@ class Checkpoints(keras.callbacks.Callback):
         start: Progress,
         minutes: float,
         heed: Callable[[], None],
-        settle: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
         self.run = run
@@ -120,7 +118,6 @@ class Checkpoints(keras.callbacks.Callback):
         self.progress = start
         self.seconds = 60 * minutes
         self.heed = heed
-        self.settle = settle
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._saved = time.monotonic()
@@ -137,8 +134,6 @@ class Checkpoints(keras.callbacks.Callback):
             self.save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.settle is not None:
-            self.settle()
         best = self.progress.best_rsum
         rsum = logs.get("val_rsum", -1.0)
         self.progress = replace(self.progress, epoch=epoch + 1, step=0, best_rsum=max(best, rsum))

@@ -11,7 +11,6 @@ from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.files import is_aside, sha256_file
 from tf_dpce.training.history import HISTORY_FILE, read_history
-from tf_dpce.training.optimizers import MAX_DECAY
 from tf_dpce.training.run_folder import CONFIG_FILE, TRAIN_DIGEST, read_config, run_config
 from tf_dpce.training.writing import check_writable
 
@@ -42,33 +41,23 @@ def check_stages(config: Config, numbers: Sequence[int], images: int, replicas: 
         _check_batch(config, number, images, replicas)
 
 
-def check_sampling(config: Config, numbers: Sequence[int], instances: int) -> None:
-    """Refuses to draw more classes than there are, or decay that cannot be made up for.
+def check_sampling(config: Config, instances: int) -> None:
+    """Refuses to sample as many classes as there are, or more.
 
     Args:
-        config: of the run.
-        numbers: of the stages that are asked for.
+        config: configuration of the run.
         instances: C, the number of classes.
 
     Raises:
-        UserError: one of these.
+        UserError: `model.sampled_negatives` is not smaller than C.
     """
     negatives = config.model.sampled_negatives
     if negatives >= instances:
         raise UserError(
+            "training.sampled_negatives",
             f"--model.sampled_negatives {negatives} is not smaller than the {instances} training "
-            "instances: lower it, or give 0 for the exact classifier"
+            "instances: lower it, or give 0 for the exact classifier",
         )
-    for number in numbers if negatives else ():
-        stage = config.stage(number)
-        multiplier = max(stage.classifier_multiplier, stage.classifier_bias_multiplier)
-        decay = stage.learning_rate * stage.weight_decay * multiplier
-        if stage.epochs and decay > MAX_DECAY[stage.optimizer]:
-            raise UserError(
-                f"--stage{number}.learning_rate times weight_decay is {decay:g} for the "
-                f"classifier, and a sampled one makes up for {MAX_DECAY[stage.optimizer]} a step "
-                "at most: lower one of them"
-            )
 
 
 def check_vocabulary(data: Path, manifest: Manifest) -> None:

@@ -1,8 +1,6 @@
-"""Hard text negatives: the nearest wrong captions of a few hundred (the authors' code)."""
+"""Hard-negative mining of captions: the nearest wrong captions of a few hundred (authors' code)."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -13,20 +11,28 @@ from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import position_shift
 from tf_dpce.training.caption_table import CaptionTable
 
-# `Order` uses 0 and 1 of the same seed.
+# The data order folds 0 and 1 into the same seed.
 _STREAM = 2
 
 
-class Candidates:
-    """Captions drawn anew for each step, with replacement: a function of (seed, step).
+class HardNegatives:
+    """Replaces the paired negative captions of a batch by mined ones.
 
-    Every replica draws the same ones, so that what is mined does not depend on their number.
+    Of a batch, rows `2k` are anchors and row `2k + 1` is the paired negative of the row before it.
+    Its caption is replaced by the candidate whose embedding, computed in test mode, is nearest to
+    the anchor's image. The mined caption keeps the label of its own image in the instance loss.
+
+    A candidate of an instance that occurs anywhere in the global batch is left out, as in the
+    authors' code for Flickr30k. If none is left, the paired captions stay.
+
+    The candidates of a step are drawn with replacement, as a function of (seed, step). Every
+    replica draws the same, so that what is mined does not depend on the number of replicas.
 
     Args:
-        captions: of the training split.
-        count: C, captions a step.
-        shift: whether they are moved to random places.
-        seed: of the draws.
+        captions: captions of the training split.
+        count: number of candidates that each step draws.
+        shift: whether candidates are moved to random token positions.
+        seed: seed of the draws.
     """
 
     def __init__(self, captions: CaptionTable, count: int, shift: bool, seed: int) -> None:
@@ -37,8 +43,8 @@ class Candidates:
         self._first = tf.constant(captions.first)
         self._instances = tf.constant(captions.instances)
 
-    def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns int32 ids `[C, T]` and int64 instances `[C]` of the captions of a step."""
+    def draw(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the candidates of a step: ids int32 `[C, T]` and instances int64 `[C]`."""
         key = tf.random.experimental.stateless_fold_in([self.seed, _STREAM], step)
         draws = tf.random.stateless_uniform([3, self.count], key)
         images = tf.size(self._instances, tf.int64)
@@ -49,62 +55,54 @@ class Candidates:
         ids = position_shift(ids, draws[2]) if self.shift else ids
         return ids, tf.gather(self._instances, rows)
 
+    def replace_paired(
+        self, model: DualPath, step: tf.Tensor, inputs: dict, targets: dict
+    ) -> tuple[dict, dict]:
+        """Returns a batch with mined captions, and their labels, in its odd rows.
 
-class MinedDualPath(DualPath):
-    """`DualPath` whose `fit` replaces the captions that are lent as negatives by mined ones.
-
-    Of a batch, rows `2k` are anchors and rows `2k + 1` lend them an image and a caption. That
-    caption becomes the candidate nearest to the anchor's image by the model in test mode; it
-    keeps the label of its own image in the instance loss. Candidates of an instance that is
-    anywhere in the batch are passed over, as in the authors' code for Flickr30k; where that leaves
-    none, the captions that the batch lends stay.
-    """
-
-    candidates: Candidates
-
-    @classmethod
-    def over(cls, network: DualPath, candidates: Candidates) -> MinedDualPath:
-        """Returns a network with all weights of another one."""
-        mined = cls.sharing(network)
-        mined.candidates = candidates
-        return mined
-
-    def train_step(self, data: tuple[dict, dict]) -> dict[str, Any]:
-        return super().train_step(self.with_mined_texts(*data))
-
-    def with_mined_texts(self, inputs: dict, targets: dict) -> tuple[dict, dict]:
-        """Returns a batch whose lent captions, and their labels, are mined ones."""
+        Args:
+            model: model whose embeddings decide.
+            step: int64 scalar.
+            inputs: `image` `[B, ...]` and `text` int32 `[B, T]` of this replica.
+            targets: targets of this replica, with `pair` int64 `[B, 2]`, instance and role.
+        """
         ids = targets["pair"][:, 0]
-        lent = (inputs["text"][1::2], ids[1::2])
-        texts, instances = self._mine(inputs["image"][0::2], ids, lent)
-        inputs = {**inputs, "text": _interleave(inputs["text"][0::2], texts)}
+        paired = (inputs["text"][1::2], ids[1::2])
+        captions, instances = self._mine(model, step, inputs["image"][0::2], ids, paired)
+        inputs = {**inputs, "text": _interleave(inputs["text"][0::2], captions)}
         if "text_logits" in targets:
             targets = {**targets, "text_logits": _interleave(ids[0::2], instances)}
         return inputs, targets
 
     def _mine(
-        self, anchors: tf.Tensor, batch_ids: tf.Tensor, lent: tuple[tf.Tensor, tf.Tensor]
+        self,
+        model: DualPath,
+        step: tf.Tensor,
+        images: tf.Tensor,
+        batch_ids: tf.Tensor,
+        paired: tuple[tf.Tensor, tf.Tensor],
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns ids `[A, T]` and instances `[A]` of the nearest wrong caption of each anchor.
-
-        They are those of `lent` where no candidate is of an instance outside the batch.
-        """
-        texts, instances = self.candidates(tf.cast(self.optimizer.iterations, tf.int64))
+        """Returns ids `[A, T]` and instances `[A]` of a wrong caption for each of A anchors."""
+        captions, instances = self.draw(step)
         all_ids = tf.distribute.get_replica_context().all_gather(batch_ids, axis=0)
         banned = tf.reduce_any(instances[tf.newaxis, :] == all_ids[:, tf.newaxis], axis=0)
-        images = self._compared(self.image_tower, anchors)
-        scores = ops.matmul(images, ops.transpose(self._compared(self.text_tower, texts)))
+        scores = ops.matmul(
+            _embed(model, model.image_tower, images),
+            ops.transpose(_embed(model, model.text_tower, captions)),
+        )
+        # A cosine is never below -1.
         nearest = tf.argmax(tf.where(banned[tf.newaxis, :], -2.0, scores), axis=1)
-        mined = (tf.gather(texts, nearest), tf.gather(instances, nearest))
-        none = tf.reduce_all(banned)
-        return tf.where(none, lent[0], mined[0]), tf.where(none, lent[1], mined[1])
+        mined = (tf.gather(captions, nearest), tf.gather(instances, nearest))
+        none_left = tf.reduce_all(banned)
+        return tuple(tf.where(none_left, a, b) for a, b in zip(paired, mined, strict=True))
 
-    def _compared(self, tower: keras.Model, inputs: tf.Tensor) -> tf.Tensor:
-        """Returns what the ranking loss compares, in test mode and without a gradient."""
-        feature = tf.cast(tf.stop_gradient(tower(inputs, training=False)), tf.float32)
-        return self.get_layer("unit_length")(ops.relu(feature) if self.rectify else feature)
+
+def _embed(model: DualPath, tower: keras.Model, inputs: tf.Tensor) -> tf.Tensor:
+    """Returns the embeddings that the ranking loss compares, in test mode, without a gradient."""
+    feature = tf.cast(tf.stop_gradient(tower(inputs, training=False)), tf.float32)
+    return model.get_layer("unit_length")(ops.relu(feature) if model.rectify else feature)
 
 
 def _interleave(even: tf.Tensor, odd: tf.Tensor) -> tf.Tensor:
-    """Returns rows of two tensors `[A, ...]` in turn, `[2A, ...]`."""
+    """Returns the rows of two tensors `[A, ...]` alternately, `[2A, ...]`."""
     return tf.reshape(tf.stack([even, odd], axis=1), [-1, *even.shape[1:]])

@@ -7,42 +7,41 @@ import tensorflow as tf
 from tf_dpce.config import LossConfig, StageConfig
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.assembly import compile_stage, mark_trained, stage_targets
-from tf_dpce.training.hard_negative_mining import Candidates, MinedDualPath
-from tf_dpce.training.partial_fc import MinedSampledDualPath, SampledDualPath, Sampler
+from tf_dpce.training.dual_path_trainer import DualPathTrainer
+from tf_dpce.training.hard_negative_mining import HardNegatives
+from tf_dpce.training.partial_fc import ClassSampler, PartialFC
 from tf_dpce.training.replicas import gather_rows, share_over_replicas
 from tf_dpce.training.schedule import stage_schedule
 
 
-def stage_network(
+def stage_trainer(
     settings: StageConfig,
     model: DualPath,
     steps_per_epoch: int,
-    candidates: Candidates | None = None,
-    sampler: Sampler | None = None,
-) -> DualPath:
-    """Returns the network that is trained, compiled: the model, or all of it behind the backbone.
+    hard_negatives: HardNegatives | None = None,
+    sampler: ClassSampler | None = None,
+) -> DualPathTrainer:
+    """Returns the compiled model that a stage fits.
+
+    It is the whole model, or, over cached features, the model behind the backbone. Call it in the
+    scope of the strategy.
 
     Args:
-        settings: of the stage.
-        model: the whole model, whose weights the network shares.
-        steps_per_epoch: for the learning rate's schedule.
-        candidates: captions to mine from, where the stage does.
-        sampler: of classes, where the instance loss takes some of them.
+        settings: settings of the stage.
+        model: the whole model, whose layers the trainer shares.
+        steps_per_epoch: number of steps, for the schedule of the learning rate.
+        hard_negatives: where mined captions come from, if the stage mines.
+        sampler: draws classes, if the instance loss samples.
     """
     mark_trained(settings, model)
-    network = model.over_features() if settings.backbone == "cached" else model
-    if sampler is not None:
-        network = SampledDualPath.placing(network, sampler.places)
-    if candidates is not None:
-        kind = MinedDualPath if sampler is None else MinedSampledDualPath
-        network = kind.over(network, candidates)
-    share_over_replicas(network)
+    trained = model.over_features() if settings.backbone == "cached" else model
+    partial_fc = PartialFC(model.classifier, sampler) if sampler else None
+    trainer = DualPathTrainer(trained, hard_negatives, partial_fc)
+    share_over_replicas(trainer)
     schedule = stage_schedule(settings, steps_per_epoch)
     # XLA makes depthwise convolutions ten times slower on a CPU.
-    compile_stage(settings, model, network, schedule, gather_rows, jit_compile=False)
-    if sampler is not None:
-        network.sample_from(model.classifier, sampler, schedule.rates())
-    return network
+    compile_stage(settings, model, trainer, schedule, gather_rows, jit_compile=False)
+    return trainer
 
 
 def supervised(loss: LossConfig, batch: dict[str, tf.Tensor]) -> tuple[dict, dict]:

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from tf_dpce.config import StageConfig
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.schedule import StageSchedule
 
-# Decay times rate up to which a weight without a gradient falls without a swing. Under sgd it
-# is what leaves the matrix of `LayerwiseSGD.idle_steps` real eigenvalues: 1 / 361, rounded down.
-MAX_DECAY = {"sgd": 0.0027, "adamw": 0.99}
-
 
 class _ByLayer(keras.optimizers.Optimizer):
-    """Scales the step of each variable by a multiplier that its path selects.
-
-    What steps without a gradient do to a weight and its slots is linear in (weight, motion), where
-    motion is made from the slots. `idle_steps` says what one step does, `idle` applies several.
-    """
+    """Scales the step of each variable by a multiplier that its path selects."""
 
     def build(self, variables: list[Any]) -> None:
         super().build(variables)
@@ -67,28 +58,6 @@ class LayerwiseSGD(_ByLayer, keras.optimizers.SGD):
         """Returns what is kept for a variable: its momentum."""
         return [self.momentums[self._get_variable_index(variable)]]
 
-    def idle_steps(self, variable: Any, rates: np.ndarray) -> np.ndarray:
-        """Returns matrices float64 `[T, 2, 2]` on (weight, momentum), for rates float64 `[T]`."""
-        shrink = rates * self._scales[self._get_variable_index(variable)] * self.decay
-        kept = np.full_like(shrink, self.momentum)
-        return np.stack([1 - (1 + kept) * shrink, kept**2, -shrink, kept], axis=-1).reshape(
-            -1, 2, 2
-        )
-
-    def idle(
-        self, weight: Any, slots: Sequence[Any], product: Sequence[Any], steps: Any
-    ) -> tuple[Any, list[Any]]:
-        """Returns weight and slots after steps without a gradient.
-
-        Args:
-            weight: float32 of any shape.
-            slots: of the same shape.
-            product: the four entries of the product of matrices, each of a shape that fits.
-            steps: how many, floats of a shape that fits.
-        """
-        a, b, c, d = product
-        return a * weight + b * slots[0], [c * weight + d * slots[0]]
-
 
 @keras.saving.register_keras_serializable("tf_dpce")
 class LayerwiseAdamW(_ByLayer, keras.optimizers.Adam):
@@ -118,31 +87,6 @@ class LayerwiseAdamW(_ByLayer, keras.optimizers.Adam):
         """Returns what is kept for a variable: the averages of its gradient and of the square."""
         index = self._get_variable_index(variable)
         return [self._momentums[index], self._velocities[index]]
-
-    def idle_steps(self, variable: Any, rates: np.ndarray) -> np.ndarray:
-        """Returns matrices float64 `[T, 2, 2]` on (weight, motion), for rates float64 `[T]`.
-
-        Motion is `m / (sqrt(v) + epsilon)`. It fades by `beta_1 / sqrt(beta_2)` a step where
-        epsilon fades like `sqrt(v)`; in truth epsilon stays, which is the one departure from
-        the dense optimizer: of the way that a row still goes by its momentum, at most
-        0.9 / (sqrt(0.999) - 0.9) / 9 - 1, half a percent.
-        """
-        index = self._get_variable_index(variable)
-        scaled, fading = rates * self._scales[index], self.beta_1 / np.sqrt(self.beta_2)
-        done = np.arange(1, len(rates) + 1)
-        corrected = scaled * np.sqrt(1 - self.beta_2**done) / (1 - self.beta_1**done)
-        kept = 1 - scaled * (self.decay if self._is_matrix[index] else 0)
-        entries = [kept, -corrected * fading, np.zeros_like(kept), np.full_like(kept, fading)]
-        return np.stack(entries, axis=-1).reshape(-1, 2, 2)
-
-    def idle(
-        self, weight: Any, slots: Sequence[Any], product: Sequence[Any], steps: Any
-    ) -> tuple[Any, list[Any]]:
-        """Returns weight and slots after steps without a gradient, as `LayerwiseSGD.idle` does."""
-        mean, square = slots
-        motion = mean / (ops.sqrt(square) + self.epsilon)
-        faded = [mean * ops.power(self.beta_1, steps), square * ops.power(self.beta_2, steps)]
-        return product[0] * weight + product[1] * motion, faded
 
 
 def stage_optimizer(

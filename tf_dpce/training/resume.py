@@ -52,7 +52,7 @@ def fit_part(
 ) -> None:
     """Trains a part of a stage on the batches of its steps."""
     if not part.steps:
-        _end_epoch(network, part.first_epoch, batches, callbacks)
+        _end_epoch(network, part.first_epoch, callbacks)
         return
     network.fit(
         batches,
@@ -68,11 +68,8 @@ def fit_part(
 def _end_epoch(
     network: keras.Model,
     epoch: int,
-    batches: tf.data.Dataset,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
-    # Keras makes the variables of its metrics when it first meets a batch; a callback fills them.
-    network.evaluate(batches, steps=1, verbose=0)
     everyone = keras.callbacks.CallbackList(list(callbacks), model=network)
     everyone.on_train_begin()
     everyone.on_epoch_begin(epoch)

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from tf_dpce.config import StageConfig
@@ -40,11 +39,6 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
         step = ops.cast(step, "float32")
         rise = ops.minimum(1.0, (step + 1) / (self.warmup_steps + 1))
         return self.learning_rate * rise * self._fall(step)
-
-    def rates(self) -> np.ndarray:
-        """Returns the rates of all steps, float64 `[total_steps]`."""
-        rates = self(np.arange(self.total_steps))
-        return ops.convert_to_numpy(rates).astype(np.float64)
 
     def _fall(self, step: Any) -> Any:
         if self.decay_steps is None:

@@ -37,11 +37,12 @@ from tf_dpce.training.callbacks import (
 from tf_dpce.training.caption_table import CaptionTable, InstanceCaptions, encode_captions
 from tf_dpce.training.checkpoint import Progress, check_own, checkpoint_path
 from tf_dpce.training.diagnostics import Watch
+from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.features import Bar, FeatureCache, cached_features
-from tf_dpce.training.hard_negative_mining import Candidates
+from tf_dpce.training.hard_negative_mining import HardNegatives
 from tf_dpce.training.kept import restore_last
-from tf_dpce.training.network import stage_network, supervised
-from tf_dpce.training.partial_fc import SampledDualPath, Sampler
+from tf_dpce.training.network import stage_trainer, supervised
+from tf_dpce.training.partial_fc import ClassSampler
 from tf_dpce.training.resume import fit_part, parts_left
 from tf_dpce.training.run_folder import run_digest
 from tf_dpce.training.workers import Workers
@@ -95,7 +96,7 @@ class Stage:
         """
         order = self._order()
         network = self._compile(order)
-        self.workers.make_fit(network, lambda: self._rows(order, 0, 1))
+        network.build_metrics(self._rows(order, 0, 1).element_spec)
         start, metrics = self._start(network, resume)
         self.heed()
         checkpoints = self._checkpoints(network, start)
@@ -143,33 +144,35 @@ class Stage:
             *(self.workers.index, self.workers.count),
         )
 
-    def _compile(self, order: Order) -> DualPath:
+    def _compile(self, order: Order) -> DualPathTrainer:
         settings = self.settings
-        candidates = self._candidates(order.seed) if settings.loss.mines_negatives else None
+        hard_negatives = self._hard_negatives(order.seed) if settings.loss.mines_negatives else None
         with self.workers.strategy.scope():
             sampler = self._sampler(order.seed)
-            return stage_network(settings, self.model, order.steps_per_epoch, candidates, sampler)
+            return stage_trainer(
+                settings, self.model, order.steps_per_epoch, hard_negatives, sampler
+            )
 
-    def _sampler(self, seed: int) -> Sampler | None:
+    def _sampler(self, seed: int) -> ClassSampler | None:
         loss, negatives = self.settings.loss, self.config.model.sampled_negatives
         if not negatives or not (loss.image_instance or loss.text_instance):
             return None
         # A mined caption brings a class of its own.
         labels = self.settings.batch_size * (2 if loss.mines_negatives else 1)
-        return Sampler(self.model.num_instances, negatives, labels, seed)
+        return ClassSampler(self.model.num_instances, negatives, labels, seed)
 
-    def _candidates(self, seed: int) -> Candidates:
+    def _hard_negatives(self, seed: int) -> HardNegatives:
         count, shift = self.settings.loss.candidates, self.config.text.shift
-        return Candidates(self._table, count, shift, seed)
+        return HardNegatives(self._table, count, shift, seed)
 
-    def _state(self, network: DualPath) -> list[keras.Variable]:
+    def _state(self, network: DualPathTrainer) -> list[keras.Variable]:
         """Returns the variables that a run resumes from, each once, the model's own first."""
         known = {id(v) for v in self.model.variables}
         rest = [v for v in network.variables if id(v) not in known]
-        rows = network.store.variables if isinstance(network, SampledDualPath) else []
-        return [*self.model.variables, *rest, *network.optimizer.variables, *rows]
+        slots = network.partial_fc.slots if network.partial_fc else []
+        return [*self.model.variables, *rest, *network.optimizer.variables, *slots]
 
-    def _start(self, network: DualPath, resume: bool) -> tuple[Progress, list[np.ndarray]]:
+    def _start(self, network: DualPathTrainer, resume: bool) -> tuple[Progress, list[np.ndarray]]:
         """Returns where the stage begins, and the metrics of an epoch that it is within."""
         own = run_digest(self.run) if self.workers.is_chief else ""
         start, metrics = Progress(self.number, 0, 0, -1.0, own), []
@@ -187,7 +190,7 @@ class Stage:
         return Progress(self.number, int(epoch), int(step), best, own), metrics
 
     def _restore(
-        self, network: DualPath, start: Progress
+        self, network: DualPathTrainer, start: Progress
     ) -> tuple[Progress, list[np.ndarray]] | None:
         """Returns where the stage goes on, and the metrics of an epoch that it is within."""
         restored = restore_last(self.run, start, self._state(network), self.say)
@@ -199,7 +202,7 @@ class Stage:
             check_own(checkpoint_path(self.run, self.number, "best"), start)
         return stands, metrics if stands.step else []
 
-    def _checkpoints(self, network: DualPath, start: Progress) -> Checkpoints:
+    def _checkpoints(self, network: DualPathTrainer, start: Progress) -> Checkpoints:
         return Checkpoints(
             self.run,
             self.workers,
@@ -208,10 +211,9 @@ class Stage:
             start,
             self.config.checkpoint_minutes,
             self.heed,
-            network.settle if isinstance(network, SampledDualPath) else None,
         )
 
-    def _validation(self, network: DualPath) -> Validation:
+    def _validation(self, network: DualPathTrainer) -> Validation:
         settings = self.settings
         return Validation(self._validator(network), settings.validate_every, settings.epochs)
 
@@ -229,7 +231,7 @@ class Stage:
             )
         return self._waiting.within(batches).map(partial(supervised, self.settings.loss))
 
-    def _validator(self, network: DualPath) -> Callable[[], dict[str, Any]]:
+    def _validator(self, network: DualPathTrainer) -> Callable[[], dict[str, Any]]:
         info = Manifest.load(self.data).splits["val"]
         if self.settings.backbone == "cached":
             images = self._cache("val", views=1).evaluation_images(_EVALUATION_BATCH)

@@ -173,7 +173,7 @@ def _checked_data(
     manifest = Manifest.load(data)
     train = manifest.splits["train"]
     check_stages(config, stages, train.images, strategy.num_replicas_in_sync)
-    check_sampling(config, stages, train.instances)
+    check_sampling(config, train.instances)
     check_vocabulary(data, manifest)
     return manifest
 

@@ -6,7 +6,7 @@ what it has read reaches the others over the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import keras
@@ -16,7 +16,6 @@ import tensorflow as tf
 from tf_dpce.data.input_pipeline import Batches
 from tf_dpce.errors import Stopped, UserError
 from tf_dpce.training.cluster import Cluster
-from tf_dpce.training.keras_compat import fit_over_workers
 
 # What a worker's end, or a broken connection to it, comes as.
 LOST = (
@@ -125,16 +124,6 @@ class Workers:
         replicas = self.strategy.num_replicas_in_sync // self.count
         cut = batches.rebatch(rows // replicas, drop_remainder=True)
         return self.strategy.distribute_datasets_from_function(lambda context: cut)
-
-    def make_fit(self, network: keras.Model, batches: Callable[[], Batches]) -> None:
-        """Makes `fit` of a compiled network work on several workers.
-
-        Args:
-            network: whose `fit` it is.
-            batches: returns some like those that it will be given, before `batches` cuts them.
-        """
-        if self.count > 1:
-            fit_over_workers(network, batches().element_spec)
 
     def _count(self, flags: Sequence[bool]) -> list[int]:
         """Returns how many workers say so, of each."""

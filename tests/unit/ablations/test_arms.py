@@ -18,8 +18,8 @@ from tf_dpce.errors import UserError
 from tf_dpce.losses import ContrastiveLoss
 from tf_dpce.training.assembly import build_model, stage_losses, text_tower_of
 from tf_dpce.training.caption_table import CaptionTable
-from tf_dpce.training.hard_negative_mining import Candidates, MinedDualPath
-from tf_dpce.training.network import stage_network, supervised
+from tf_dpce.training.hard_negative_mining import HardNegatives
+from tf_dpce.training.network import stage_trainer, supervised
 
 
 @cache
@@ -137,8 +137,8 @@ def test_the_network_of_a_stage_mines_and_moves_its_classifier_only_where_it_say
     captions = CaptionTable(np.ones((12, 6), np.int32), np.arange(13), np.arange(12))
     for number, part in zip((1, 2), name.split("_then_"), strict=True):
         loss = config.stage(number).loss
-        candidates = Candidates(captions, 4, False, 0) if loss.mines_negatives else None
-        network = stage_network(config.stage(number), model, 3, candidates)
+        negatives = HardNegatives(captions, 4, False, 0) if loss.mines_negatives else None
+        network = stage_trainer(config.stage(number), model, 3, negatives)
         batch = {
             "image": np.zeros((4, 32, 32, 3), np.uint8),
             "text": np.ones((4, 6), np.int32),
@@ -151,7 +151,7 @@ def test_the_network_of_a_stage_mines_and_moves_its_classifier_only_where_it_say
         after = [variable.numpy() for variable in model.classifier.variables]
         moved = any(not np.array_equal(*pair) for pair in zip(before, after, strict=True))
         assert set(targets) == set(OBJECTIVES[part][0])
-        assert isinstance(network, MinedDualPath) == (part == "recipe")
+        assert (network.hard_negatives is not None) == (part == "recipe")
         assert moved == model.classifier.trainable == (part in ("instance", "recipe"))
 
 

@@ -9,8 +9,7 @@ from benchmarks import classifier
 from benchmarks.timing import Row
 from tests.unit.benchmarks.rows import check_rows
 from tf_dpce.config import Config
-from tf_dpce.models.dual_path import RowClassifier
-from tf_dpce.training.partial_fc import SampledDualPath
+from tf_dpce.training.partial_fc import PartialFC
 
 
 def measured(*sizes: int) -> dict[str, Row]:
@@ -27,15 +26,13 @@ def test_each_size_is_compared_with_the_smallest_and_with_the_exact_classifier_a
     assert rows["exact, 400"].ratio.to == "sampled, 400"
     for name in ("sampled, 200", "sampled, 400"):
         assert rows[f"{name}: rows and slots moved"].ratio.to == name
-        assert rows[f"{name}: all rows settled"].ratio.to == name
-        assert rows[f"{name}: all rows settled"].unit == "ms an epoch"
     # Rows and momentum there and back, and 4 + 4 logits a class there and back, of 4 bytes each:
     # of the drawn ones and the batch's, or of all.
     for name, classes in (("sampled, 200", 24), ("sampled, 400", 24), ("exact, 200", 200)):
         moved = classes * (4 * 16 + 4 * 4) * 4 / 2**20
         assert rows[f"{name}: must move"].median == pytest.approx(moved)
-    # Rows and bias with their momenta in float32, and the steps done in int64, of each class.
-    size = 400 * (2 * (16 + 1) * 4 + 8) / 2**20
+    # Rows and bias with their momenta in float32.
+    size = 400 * 2 * (16 + 1) * 4 / 2**20
     assert size < rows["sampled, 400: checkpoint, on disk"].median < size + 0.01
     most = rows["sampled, 400: checkpoint, held at most"].ratio
     assert most.to == "sampled, 400: checkpoint, held before" and most.low >= 1
@@ -43,25 +40,21 @@ def test_each_size_is_compared_with_the_smallest_and_with_the_exact_classifier_a
     assert not [name for name in rows if name.startswith("exact") and "checkpoint" in name]
 
 
-def test_what_is_moved_and_settled_stays_as_it_is(monkeypatch: pytest.MonkeyPatch):
-    kept = {}
-    sample_from = SampledDualPath.sample_from
+def test_what_is_moved_stays_as_it_is(monkeypatch: pytest.MonkeyPatch):
+    built = []
+    build = PartialFC.build
 
-    def keep(network: SampledDualPath, classifier: RowClassifier, *more: object) -> None:
-        sample_from(network, classifier, *more)
-        kept.update(rows=classifier.rows, store=network.store)
+    def keep(partial_fc: PartialFC, optimizer: object) -> None:
+        build(partial_fc, optimizer)
+        built.extend([partial_fc.classifier.rows, *partial_fc.slots])
 
-    monkeypatch.setattr(SampledDualPath, "sample_from", keep)
+    monkeypatch.setattr(PartialFC, "build", keep)
     acts = classifier.classifier_acts(200, 20, 16, 4, 0)
     acts["step"]()
-    acts["settle"]()
-    before = [v.numpy() for v in (kept["rows"], *kept["store"].variables)]
-    for act in ("move", "settle"):
-        acts[act]()
-        after = [v.numpy() for v in (kept["rows"], *kept["store"].variables)]
-        for one, two in zip(before, after, strict=True):
-            np.testing.assert_array_equal(one, two)
-    # Then a step finds all rows up to date.
+    before = [v.numpy() for v in built]
+    acts["move"]()
+    for variable, value in zip(built, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
     assert np.isfinite(acts["step"]())
 
 

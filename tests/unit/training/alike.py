@@ -17,7 +17,7 @@ NOISE = 1e-5
 FAR = {1: 1e-2, 2: 1e-3}
 # By how much weights may differ, of the way that they came in twelve steps. In stage 2 they come
 # less far, and BatchNorm over 8 rows in each layer of the backbone makes more of rounding errors:
-# `test_gradients` holds that stage's gradients themselves to 1e-5.
+# `test_replicas` holds that stage's gradients themselves to 1e-5.
 # Of stage 1 the furthest that was seen is 1.1e-5, in a bias of a way of 0.002.
 OF_WAY = {1: 3e-5, 2: 5e-2}
 # A shift before BatchNorm. It goes through products of one place each into the two BatchNorms of

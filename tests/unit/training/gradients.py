@@ -1,14 +1,7 @@
-"""Loss and gradients of a step on N logical CPU devices and on one: `python -m ... N`.
-
-Prints, as JSON, for each kind of step its losses on one device and on N, and for each trained
-variable by how much the two gradients differ at most, and how large the one of one device is; the
-same of how far the variable went.
-"""
+"""Loss and gradients of a step on N logical CPU devices and on one."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,13 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.config import Config, LossConfig, StageConfig, from_dict
-from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.build import build_model
 from tf_dpce.training.caption_table import CaptionTable
-from tf_dpce.training.hard_negative_mining import Candidates
-from tf_dpce.training.network import stage_network, supervised
+from tf_dpce.training.dual_path_trainer import DualPathTrainer
+from tf_dpce.training.hard_negative_mining import HardNegatives
+from tf_dpce.training.network import stage_trainer, supervised
 from tf_dpce.training.optimizers import LayerwiseSGD
-from tf_dpce.training.partial_fc import SampledDualPath, Sampler
+from tf_dpce.training.partial_fc import ClassSampler
 from tf_dpce.training.strategy import make_strategy
 
 WORDS, PLACES, INSTANCES, BATCH, SIZE = 30, 8, 40, 16, 32
@@ -59,15 +52,12 @@ CASES: dict[str, tuple[StageConfig, int]] = {
 }
 
 
-def main(replicas: int) -> None:
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    devices = [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)]
-    tf.config.set_logical_device_configuration(cpu, devices)
-    print(json.dumps({name: compared(*case, replicas) for name, case in CASES.items()}))
-
-
 def compared(settings: StageConfig, negatives: int, replicas: int) -> dict[str, object]:
-    """Takes the same step on one device and on several."""
+    """Takes the same step on one device and on several.
+
+    Returns `losses` on both; and `gradients`, for each trained variable the largest difference
+    and the largest value on one device; and `ways`, the same of how far the variable went.
+    """
     one, several = (step(settings, negatives, count) for count in (1, replicas))
     return {
         "losses": [one.loss, several.loss],
@@ -96,7 +86,7 @@ class Step:
 
 def step(settings: StageConfig, negatives: int, replicas: int) -> Step:
     """Takes the first step, and reads its gradients from the slots of the optimizer."""
-    strategy = _alone() if replicas == 1 else make_strategy()
+    strategy = one_replica() if replicas == 1 else make_strategy()
     assert strategy.num_replicas_in_sync == replicas
     keras.utils.set_random_seed(3)
     with strategy.scope():
@@ -110,32 +100,33 @@ def step(settings: StageConfig, negatives: int, replicas: int) -> Step:
     return Step(loss, _gradients(network), ways)
 
 
-def _gradients(network: DualPath) -> dict[str, np.ndarray]:
+def _gradients(network: DualPathTrainer) -> dict[str, np.ndarray]:
     optimizer = network.optimizer
     # At rate 1 and without decay, sgd's momentum is the gradient with its sign turned; Adam's is
     # a tenth of it.
     scale = -1.0 if isinstance(optimizer, LayerwiseSGD) else 1 / (1 - optimizer.beta_1)
     slots = {v.path: optimizer.slots(v)[0] for v in network.trainable_variables}
-    if isinstance(network, SampledDualPath):
-        # Of all classes, not of the places that they took for this step.
-        slots |= {v.path: v for v in network.store.variables[1:]}
+    if network.partial_fc:
+        # Of all classes, not of the rows that they took for this step.
+        slots |= {v.path: v for v in network.partial_fc.slots}
     return {path: scale * slot.numpy() for path, slot in slots.items()}
 
 
 @cache
-def _alone() -> tf.distribute.MirroredStrategy:
+def one_replica() -> tf.distribute.MirroredStrategy:
+    """The strategy of one replica, in a process that has several devices."""
     return tf.distribute.MirroredStrategy(["CPU:0"])
 
 
-def _network(settings: StageConfig, negatives: int) -> DualPath:
+def _network(settings: StageConfig, negatives: int) -> DualPathTrainer:
     config = _with_negatives(CONFIG, negatives)
     model = build_model(config, WORDS, INSTANCES)
-    candidates, sampler = None, None
+    mined, sampler = None, None
     if settings.loss.mines_negatives:
-        candidates = Candidates(_captions(), settings.loss.candidates, shift=True, seed=5)
+        mined = HardNegatives(_captions(), settings.loss.candidates, shift=True, seed=5)
     if negatives:
-        sampler = Sampler(INSTANCES, negatives, BATCH, seed=5)
-    return stage_network(settings, model, 1, candidates, sampler)
+        sampler = ClassSampler(INSTANCES, negatives, BATCH, seed=5)
+    return stage_trainer(settings, model, 1, mined, sampler)
 
 
 def _with_negatives(config: Config, negatives: int) -> Config:
@@ -148,7 +139,7 @@ def _captions() -> CaptionTable:
     return CaptionTable(ids.astype(np.int32), 2 * np.arange(INSTANCES + 1), np.arange(INSTANCES))
 
 
-def _batch(network: DualPath) -> Mapping[str, tf.Tensor]:
+def _batch(network: DualPathTrainer) -> Mapping[str, tf.Tensor]:
     draw = np.random.default_rng(4)
     shape = (BATCH, *network.image_tower.input_shape[1:])
     images = draw.uniform(0, 255, shape) if len(shape) == 4 else draw.normal(size=shape)
@@ -160,7 +151,3 @@ def _batch(network: DualPath) -> Mapping[str, tf.Tensor]:
         "text": tf.constant(draw.integers(1, WORDS + 1, (BATCH, PLACES)), tf.int32),
         "instance": tf.constant(ids, tf.int64),
     }
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -17,7 +17,8 @@ from tf_dpce.models import text_tower
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.models.image_tower import image_head
 from tf_dpce.training.caption_table import CaptionTable
-from tf_dpce.training.hard_negative_mining import Candidates, MinedDualPath
+from tf_dpce.training.dual_path_trainer import DualPathTrainer
+from tf_dpce.training.hard_negative_mining import HardNegatives
 
 IMAGES, PLACES, WORDS, WIDTH, COUNT = 12, 6, 40, 8, 20
 
@@ -32,16 +33,21 @@ def captions() -> CaptionTable:
     return CaptionTable(ids, first, 100 + np.arange(IMAGES))
 
 
-def candidates(captions: CaptionTable, shift: bool = False, seed: int = 3) -> Candidates:
-    return Candidates(captions, COUNT, shift, seed)
+def negatives(captions: CaptionTable, shift: bool = False, seed: int = 3) -> HardNegatives:
+    return HardNegatives(captions, COUNT, shift, seed)
 
 
-def network(captions: CaptionTable, rectify: bool = True, members: int = 1) -> MinedDualPath:
+def mined_batch(trainer: DualPathTrainer, inputs: dict, targets: dict) -> tuple[dict, dict]:
+    step = tf.constant(0, tf.int64)
+    return trainer.hard_negatives.replace_paired(trainer, step, inputs, targets)
+
+
+def network(captions: CaptionTable, rectify: bool = True, members: int = 1) -> DualPathTrainer:
     keras.utils.set_random_seed(0)
     head = image_head(input_dim=5, output_dim=WIDTH, head_dim=0, members=members)
     tower = text_tower(WORDS, PLACES, 4, (1,), WIDTH, widths=(8,), members=members)
     plain = DualPath(head, tower, num_instances=200, rectify=rectify, members=members)
-    mined = MinedDualPath.over(plain, candidates(captions))
+    mined = DualPathTrainer(plain, negatives(captions))
     losses = {"text_logits": InstanceLoss(), "pair": RankingLoss(negatives="given")}
     mined.compile(keras.optimizers.SGD(0.1), losses, jit_compile=False)
     return mined
@@ -58,7 +64,7 @@ def words_of(row: np.ndarray) -> tuple[int, ...]:
 def test_a_candidate_is_a_caption_of_the_instance_it_names(captions: CaptionTable, shift: bool):
     owners = np.repeat(captions.instances, np.diff(captions.first))
     known = {(owner, words_of(row)) for owner, row in zip(owners, captions.ids, strict=True)}
-    draw = candidates(captions, shift)
+    draw = negatives(captions, shift).draw
     starts = set()
     for step in range(20):
         ids, instances = (value.numpy() for value in draw(tf.constant(step, tf.int64)))
@@ -69,7 +75,7 @@ def test_a_candidate_is_a_caption_of_the_instance_it_names(captions: CaptionTabl
 
 
 def test_every_image_is_as_likely_however_many_captions_it_has(captions: CaptionTable):
-    draw = candidates(captions)
+    draw = negatives(captions).draw
     drawn = np.concatenate([draw(tf.constant(step, tf.int64))[1] for step in range(300)])
     # 6,000 draws of 12 images: 500 each, and the root of 500 is 22.
     counts = np.bincount(drawn - 100, minlength=IMAGES)
@@ -78,7 +84,7 @@ def test_every_image_is_as_likely_however_many_captions_it_has(captions: Caption
 
 def test_draws_are_a_function_of_seed_and_step(captions: CaptionTable):
     def drawn(seed: int, step: int) -> list:
-        return candidates(captions, True, seed)(tf.constant(step, tf.int64))[0].numpy().tolist()
+        return negatives(captions, True, seed).draw(tf.constant(step, tf.int64))[0].numpy().tolist()
 
     assert drawn(3, 7) == drawn(3, 7)
     assert drawn(3, 7) != drawn(3, 8)
@@ -109,13 +115,16 @@ def test_it_is_the_nearest_caption_of_an_instance_outside_the_batch(
         # So that it would decide alone, were the whole vectors compared.
         lengthen(mined.image_tower, "image1_fc2_bn")
         lengthen(mined.text_tower, "text1_fc_bn")
-    anchors = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float32)
+    images = np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32)
     batch_ids = np.array([100, 101, 102, 103, 104, 105])
-    lent = (tf.zeros([3, PLACES], tf.int32), tf.zeros([3], tf.int64))
-    texts, instances = mined._mine(tf.constant(anchors), tf.constant(batch_ids), lent)
+    inputs = {"image": tf.constant(images), "text": tf.zeros([6, PLACES], tf.int32)}
+    ids = tf.constant(batch_ids)
+    targets = {"text_logits": ids, "pair": tf.stack([ids, tf.range(6, dtype=tf.int64)], axis=1)}
+    inputs, targets = mined_batch(mined, inputs, targets)
+    anchors, texts, instances = images[0::2], inputs["text"][1::2], targets["text_logits"][1::2]
 
     # The plain way: one anchor and one candidate at a time.
-    ids, owners = (value.numpy() for value in candidates(captions)(tf.constant(0, tf.int64)))
+    ids, owners = (value.numpy() for value in negatives(captions).draw(tf.constant(0, tf.int64)))
     for row, anchor in enumerate(anchors):
         scores = {}
         for place in range(COUNT):
@@ -131,7 +140,7 @@ def test_it_is_the_nearest_caption_of_an_instance_outside_the_batch(
         assert instances[row] == owners[best]
 
 
-def test_what_the_batch_lends_stays_where_every_candidate_is_of_the_batch(captions: CaptionTable):
+def test_paired_captions_stay_if_every_candidate_is_of_the_batch(captions: CaptionTable):
     mined, draw = network(captions), np.random.default_rng(2)
     # All twelve instances, as where the images of a few people make a batch.
     ids = tf.range(100, 112, dtype=tf.int64)
@@ -140,7 +149,7 @@ def test_what_the_batch_lends_stays_where_every_candidate_is_of_the_batch(captio
         "text": tf.constant(draw.integers(1, WORDS, (12, PLACES)).astype(np.int32)),
     }
     targets = {"text_logits": ids, "pair": tf.stack([ids, tf.range(12, dtype=tf.int64)], axis=1)}
-    new_inputs, new_targets = mined.with_mined_texts(inputs, targets)
+    new_inputs, new_targets = mined_batch(mined, inputs, targets)
     np.testing.assert_array_equal(new_inputs["text"], inputs["text"])
     np.testing.assert_array_equal(new_targets["text_logits"], ids)
 
@@ -155,7 +164,7 @@ def test_mining_leaves_anchors_and_moves_no_statistic(captions: CaptionTable):
     }
     ids = tf.constant([100, 101, 102, 103], tf.int64)
     targets = {"text_logits": ids, "pair": tf.stack([ids, tf.range(4, dtype=tf.int64)], axis=1)}
-    new_inputs, new_targets = mined.with_mined_texts(inputs, targets)
+    new_inputs, new_targets = mined_batch(mined, inputs, targets)
 
     np.testing.assert_array_equal(new_inputs["image"], inputs["image"])
     np.testing.assert_array_equal(new_inputs["text"][0::2], inputs["text"][0::2])
@@ -168,18 +177,18 @@ def test_mining_leaves_anchors_and_moves_no_statistic(captions: CaptionTable):
         np.testing.assert_array_equal(variable, value)
 
 
-def test_a_step_of_fit_trains_the_words_of_what_is_mined_and_none_of_what_is_lent():
-    # Caption k is word k, everywhere: candidates 1 to 10, two anchors, and what is lent to them.
+def test_a_step_of_fit_trains_the_words_of_mined_captions_and_none_of_the_replaced():
+    # Caption k is word k, everywhere: candidates 1 to 10, two anchors and their paired captions.
     words = np.repeat(np.arange(1, 11, dtype=np.int32)[:, None], PLACES, axis=1)
     mined = network(CaptionTable(words, np.arange(11), 100 + np.arange(10)))
-    anchors, lent = {21, 22}, {31, 32}
+    anchors, paired = {21, 22}, {31, 32}
     inputs = {
         "image": tf.constant(np.random.default_rng(3).normal(size=(4, 5)).astype(np.float32)),
         "text": tf.repeat([[21], [31], [22], [32]], PLACES, axis=1),
     }
     ids = tf.range(110, 114, dtype=tf.int64)
     targets = {"text_logits": ids, "pair": tf.stack([ids, tf.range(4, dtype=tf.int64)], axis=1)}
-    chosen = set(mined.with_mined_texts(inputs, targets)[0]["text"].numpy()[1::2].flat)
+    chosen = set(mined_batch(mined, inputs, targets)[0]["text"].numpy()[1::2].flat)
     assert chosen <= set(range(1, 11))
     vectors = mined.text_tower.get_layer("text_embedding").get_weights()[0]
 
@@ -188,7 +197,7 @@ def test_a_step_of_fit_trains_the_words_of_what_is_mined_and_none_of_what_is_len
     # Plain SGD moves what has a gradient, and words that nobody read have none.
     after = mined.text_tower.get_layer("text_embedding").get_weights()[0]
     moved = {row + 1 for row in np.flatnonzero((after != vectors).any(axis=1))}
-    assert moved == anchors | chosen and not moved & lent
+    assert moved == anchors | chosen and not moved & paired
 
 
 # --- in a run -------------------------------------------------------------------------------------
