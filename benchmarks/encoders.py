@@ -23,9 +23,10 @@ from benchmarks.material import (
 from benchmarks.served import Served, saved
 from benchmarks.timing import Report, Row, interleave, row, silent
 from tf_dpce.config import Config
-from tf_dpce.evaluation.embed import compiled, inference
+from tf_dpce.evaluation.embed import inference
 from tf_dpce.export.publish import write_archive
 from tf_dpce.export.signatures import Signatures
+from tf_dpce.models.fuse_batch_norm import folded
 from tf_dpce.models.trimming import trimming
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
@@ -110,8 +111,8 @@ def runtimes(encoder: keras.Model, text_tower: keras.Model | None = None) -> dic
         encoder: of a trained model.
         text_tower: within it, where it takes sentences: an export leaves empty places out.
     """
-    fast = compiled(encoder)
-    own = fast if text_tower is None else compiled(encoder, trimming(text_tower))
+    fast = inference(folded(encoder))
+    own = fast if text_tower is None else inference(folded(encoder), trimming(text_tower))
     found = {ENCODER: _served(own), UNFOLDED: _served(inference(encoder))}
     if find_spec("openvino"):
         found["OpenVINO"] = _openvino(fast)

@@ -70,8 +70,8 @@ def run_line(
         train_options: further options of `train`.
 
     Returns:
-        What `retrieval_metrics` returns for the test scenes; `told_apart`, percent of their
-        captions told from a swapped one; and `images` and `captions`, how many there are.
+        What `retrieval_metrics` returns for the test scenes; `word_order_accuracy`, in percent, of
+        their captions against swapped ones; and `images` and `captions`, how many there are.
 
     Raises:
         UserError: a step failed; it said why.
@@ -92,7 +92,7 @@ def run_line(
 
     metrics = read_json(metrics_path(trained, data, "test", "all"))
     share = _search_and_compare(exported, out / "index", out / "hits.png", metrics["images"])
-    return {**metrics, "told_apart": share}
+    return {**metrics, "word_order_accuracy": share}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,7 +122,7 @@ def _search_and_compare(exported: Path, indexed: Path, sheet: Path, count: int) 
     from tf_dpce.datasets.shapes.drawing import draw_png
     from tf_dpce.datasets.shapes.scene import make_scene
     from tf_dpce.drawing.contact_sheet import SheetRow, contact_sheet
-    from tf_dpce.evaluation.word_order import told_apart
+    from tf_dpce.evaluation.word_order import word_order_accuracy
     from tf_dpce.search.searcher import open_searcher
 
     # The test scenes are the first of the series.
@@ -136,7 +136,7 @@ def _search_and_compare(exported: Path, indexed: Path, sheet: Path, count: int) 
     images = encoder.encode_images([draw_png(scene, 64) for scene in scenes])
     captions = encoder.encode_texts([text for scene in scenes for text in scene.captions])
     swapped = encoder.encode_texts([text for scene in scenes for text in scene.swapped_captions])
-    return told_apart(np.repeat(images, len(captions) // count, axis=0), captions, swapped)
+    return word_order_accuracy(np.repeat(images, len(captions) // count, axis=0), captions, swapped)
 
 
 def _show(reached: dict[str, Any]) -> None:
@@ -152,7 +152,7 @@ def _show(reached: dict[str, Any]) -> None:
         recalls = [f"{reached[direction][key]:.1f}" for key in ("r1", "r5", "r10")]
         table.add_row(direction.replace("_", " "), *recalls, f"{100 / images:.1f}")
     Console().print(table)
-    print(f"a caption told from the same words with two swapped: {reached['told_apart']:.1f} %")
+    print(f"word-order accuracy, against two swapped words: {reached['word_order_accuracy']:.1f} %")
 
 
 if __name__ == "__main__":

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
-from pipelines._verb import progress, run_verb, say_files, verb_parser
+from pipelines._verb import run_verb, say_files, verb_parser
 
 if TYPE_CHECKING:
-    from tf_dpce.evaluation.tta import Views
+    from tf_dpce.evaluation.tta import TestTimeAugmentation
 
 PROTOCOL_HELP = (
     "all: every image against every caption (default); coco1k: the mean of five blocks of 1,000 "
-    "images; coco5k: 5,000 images, the first five captions of each; cuhk_pedes: sentences "
-    "look for every image of a person"
+    "images; coco5k: 5,000 images, the first five captions of each; cuhk_pedes: captions "
+    "are queries for every image of a person"
 )
 
 
@@ -33,7 +33,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--protocol", default="all", help=PROTOCOL_HELP)
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
     parser.add_argument(
-        "--flip", action="store_true", help="see images from both sides, as the paper's test does"
+        "--flip", action="store_true", help="see images mirrored too, as the paper's test does"
     )
     parser.add_argument(
         "--sizes",
@@ -43,24 +43,14 @@ def build_parser() -> ArgumentParser:
         help="sides in pixels at which to see images (default: the one of training)",
     )
     parser.add_argument(
-        "--whole",
-        action="store_true",
-        help="see whole images, but for the ends of very long ones",
+        "--float16", action="store_true", help="store weights in float16, as `export --float16`"
     )
     parser.add_argument(
-        "--shifts",
-        action="store_true",
-        help="read captions at every place where they fit, as the paper's test does",
-    )
-    parser.add_argument(
-        "--float16", action="store_true", help="keep weights in float16, as `export --float16` does"
-    )
-    parser.add_argument(
-        "--bank",
+        "--querybank",
         default="",
         metavar="SPLIT",
-        help="discount hubs, items that are near to everything, as images and captions of "
-        "another split tell them (train)",
+        help="correct for hubs by querybank normalisation (CSLS) with the images and captions of "
+        "another split, such as train",
     )
     return parser
 
@@ -77,7 +67,7 @@ def run(arguments: Namespace) -> None:
         save_metrics,
         unshared_path,
     )
-    from tf_dpce.evaluation.tta import Views
+    from tf_dpce.evaluation.tta import TestTimeAugmentation
     from tf_dpce.files import sha256_file
     from tf_dpce.training.run_folder import load_run
 
@@ -85,12 +75,15 @@ def run(arguments: Namespace) -> None:
     protocol_named(protocol)
     split_named(data, split)
     trained = load_run(arguments.run, arguments.checkpoint, print)
-    sizes = tuple(dict.fromkeys(arguments.sizes))
-    looks = (arguments.flip, sizes, arguments.whole, arguments.shifts, arguments.float16)
-    views = Views(*looks, arguments.bank)
-    # Before the long work: a training that still runs may put another best in its place.
+    augmentation = TestTimeAugmentation(
+        flip=arguments.flip,
+        sizes=tuple(dict.fromkeys(arguments.sizes)),
+        float16=arguments.float16,
+        querybank=arguments.querybank,
+    )
+    # Before the long work, because a training that still runs may replace the best checkpoint.
     checkpoint_sha256 = sha256_file(trained.checkpoint)
-    with progress("images and captions") as report, told_of_damage(data):
+    with told_of_damage(data):
         metrics = evaluate_split(
             trained.model,
             trained.tokenizer,
@@ -98,11 +91,10 @@ def run(arguments: Namespace) -> None:
             data,
             split,
             protocol,
-            progress=report,
-            views=views,
+            augmentation=augmentation,
         )
-    origin = _origin(arguments, views, checkpoint_sha256)
-    path = metrics_path(arguments.run, data, split, protocol, views, arguments.checkpoint)
+    origin = _origin(arguments, augmentation, checkpoint_sha256)
+    path = metrics_path(arguments.run, data, split, protocol, augmentation, arguments.checkpoint)
     path = unshared_path(path, origin["split_digest"])
     save_metrics(path, metrics, origin)
     title = f"{arguments.run} on {data}, {split}, {protocol}"
@@ -115,7 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_verb(build_parser, run, argv)
 
 
-def _origin(arguments: Namespace, views: Views, checkpoint_sha256: str) -> dict[str, Any]:
+def _origin(
+    arguments: Namespace, augmentation: TestTimeAugmentation, checkpoint_sha256: str
+) -> dict[str, Any]:
     from tf_dpce.data.manifest import Manifest
 
     options = ("run", "data", "split", "protocol", "checkpoint")
@@ -125,10 +119,10 @@ def _origin(arguments: Namespace, views: Views, checkpoint_sha256: str) -> dict[
         "split": arguments.split,
         "split_digest": Manifest.load(arguments.data).split_digest,
         "protocol": arguments.protocol,
-        **asdict(views),
+        **asdict(augmentation),
         "checkpoint": arguments.checkpoint,
         "checkpoint_sha256": checkpoint_sha256,
-        "command": f"python -m pipelines.evaluate {command} {views.options}".rstrip(),
+        "command": f"python -m pipelines.evaluate {command} {augmentation.options}".rstrip(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -43,7 +43,7 @@ def build_parser() -> ArgumentParser:
 
 def run(arguments: Namespace) -> None:
     """Exports, verifies, publishes and names what is there."""
-    from tf_dpce.evaluation.tta import Views, seen
+    from tf_dpce.evaluation.tta import TestTimeAugmentation, augmented_model
     from tf_dpce.export.origin import run_metrics, run_origin
     from tf_dpce.export.publish import export_model
     from tf_dpce.export.versions import check_name
@@ -53,10 +53,10 @@ def run(arguments: Namespace) -> None:
     trained = load_run(arguments.run, arguments.checkpoint, print)
     squash = trained.config.image.squash
     sizes = (arguments.size,) if arguments.size else ()
-    views = Views(arguments.flip, sizes, float16=arguments.float16)
-    model = seen(trained.model, trained.config.image.backbone, views)
-    origin = run_origin(trained, arguments.checkpoint, views)
-    metrics = run_metrics(trained, arguments.checkpoint, views)
+    augmentation = TestTimeAugmentation(arguments.flip, sizes, arguments.float16)
+    model = augmented_model(trained.model, trained.config.image.backbone, augmentation)
+    origin = run_origin(trained, arguments.checkpoint, augmentation)
+    metrics = run_metrics(trained, arguments.checkpoint, augmentation)
     limits = Limits(arguments.max_bytes, arguments.max_pixels)
     with progress("steps") as report:
         version = export_model(

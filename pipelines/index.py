@@ -27,10 +27,10 @@ def build_parser() -> ArgumentParser:
         help="FAISS's description: Flat is exact (default), IVF1024,Flat and HNSW32 are fast",
     )
     parser.add_argument(
-        "--bank",
+        "--querybank",
         type=Path,
-        help="folder that embed wrote, of sentences (or images) like those that will be asked: "
-        "what is near to many of them is found less",
+        help="folder that embed wrote, of queries like those to come: corrects for hubs by "
+        "querybank normalisation (CSLS)",
     )
     return parser
 
@@ -45,12 +45,12 @@ def run(arguments: Namespace) -> None:
     out = Path(arguments.out)
     with progress("vectors") as report:
         catalogue = build_index(
-            arguments.embeddings, out, arguments.factory, report, arguments.bank
+            arguments.embeddings, out, arguments.factory, report, arguments.querybank
         )
     held = " and ".join(f"{count:,} {kind}" for kind, count in catalogue.counts.items())
     print(f"{catalogue.factory} index of {held}, {catalogue.dimension} numbers each")
-    for kind, queries in catalogue.banks.items():
-        print(f"hubs among the {kind} are discounted, as {queries:,} queries tell them")
+    for kind, queries in catalogue.querybanks.items():
+        print(f"{kind} normalised with a querybank of {queries:,} queries")
     say_files([out])
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_dpce.config import ImageConfig, TextConfig
 from tf_dpce.data.index_shuffle import CAPTION, IMAGE, SHIFT, Order, pick
 from tf_dpce.data.manifest import Manifest
-from tf_dpce.preprocessing.image import evaluation_pixels, training_pixels, whole_pixels
+from tf_dpce.preprocessing.image import evaluation_pixels, training_pixels
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer, position_shift
 
 _FEATURES = {
@@ -108,22 +108,18 @@ def evaluation_images(
     image_size: int,
     batch_size: int,
     squash: bool = False,
-    whole: bool = False,
     first: int = ALL,
 ) -> Batches:
     """Returns every image of a split, or the `first` ones, once, in the order of the shards.
 
     Each batch is a dict: `image` float32 `[B, S, S, 3]`, squashed or cut to squares, `instance`
-    int64 `[B]`, `image_id` and `path` strings `[B]`. The last batch may be smaller. Where images
-    stay whole, `image` is `[1, H, W, 3]` with a shorter side S: as no two need be alike,
-    `batch_size` has to be 1.
+    int64 `[B]`, `image_id` and `path` strings `[B]`. The last batch may be smaller.
     """
-    pixels = whole_pixels if whole else evaluation_pixels
 
     def example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         record = parse_record(serialized)
         kept = {key: record[key] for key in ("instance", "image_id", "path")}
-        return {"image": pixels(record["image"], image_size, squash), **kept}
+        return {"image": evaluation_pixels(record["image"], image_size, squash), **kept}
 
     rows = records(folder, split, first).map(example, num_parallel_calls=tf.data.AUTOTUNE)
     return rows.batch(batch_size).prefetch(2)

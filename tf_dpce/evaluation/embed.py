@@ -1,29 +1,37 @@
-"""Embeds a whole split with the encoders of a model."""
+"""Embeds whole splits with the towers of a model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_dpce.config import ImageConfig
+from tf_dpce.data.input_pipeline import ALL, evaluation_captions, evaluation_images
 from tf_dpce.errors import UserError
+from tf_dpce.evaluation.tta import TestTimeAugmentation, image_towers
+from tf_dpce.logging import progress
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.models.fuse_batch_norm import folded, refold
+from tf_dpce.models.layers import UnitLength
 from tf_dpce.models.trimming import trimming
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 Encode = Callable[[tf.Tensor], tf.Tensor]
+Batches = Iterable[Mapping[str, tf.Tensor]]
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """Vectors of images or sentences, and what they show.
+class Embeddings:
+    """Embeddings of images or captions, and what they show.
 
     Attributes:
-        vectors: float `[N, D]`, of unit length unless `hubs.discounted` made them.
-        instances: int64 `[N]`, the image, or the person, of each vector.
+        vectors: float `[N, D]`, of unit length unless a querybank normalised them.
+        instances: int64 `[N]`, the instance of each embedding.
     """
 
     vectors: np.ndarray
@@ -31,18 +39,18 @@ class Embedded:
 
 
 class Encoders:
-    """Both encoders of a model that is still trained, folded and traced once.
+    """Both encoders of a model in training: their BatchNorm is fused, each is traced once.
 
-    Whenever they are asked they answer with the weights that the model has then.
+    Every call uses the weights that the model has at that moment.
 
     Args:
-        model: whose `image_encoder` and `text_encoder` they are.
+        model: the model with `image_encoder` and `text_encoder`.
 
     Example:
         >>> encoders = Encoders(model)
-        >>> before = encoders.images(images, 100)
-        >>> model.fit(batches)
-        >>> after = encoders.images(images, 100)
+        >>> before = encoders.images(batches)
+        >>> model.fit(pairs)
+        >>> after = encoders.images(batches)
     """
 
     def __init__(self, model: DualPath) -> None:
@@ -53,106 +61,156 @@ class Encoders:
 
     def images(
         self,
-        dataset: tf.data.Dataset,
-        count: int,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Embedded:
-        """Embeds every image of a dataset.
+        batches: Batches,
+        count: int | None = None,
+        report: Callable[[int], None] | None = None,
+    ) -> Embeddings:
+        """Embeds images.
 
         Args:
-            dataset: batches of dicts with `image`, float32 `[B, S, S, 3]`, and `instance`, int64
-                `[B]`.
-            count: N, the number of images that the dataset holds.
-            progress: called with (images done, N) after each batch.
+            batches: dicts with `image`, float32 `[B, S, S, 3]`, and `instance`, int64 `[B]`.
+            count: the number of images that there must be.
+            report: called with the number of images done after each batch.
 
         Raises:
-            UserError: the dataset held more or fewer images than `count`.
+            UserError: there are more or fewer images than `count`.
         """
         refold(self._images, self._model.image_encoder)
-        width = self._images.output_shape[-1]
-        return embed(self._encode_images, width, "image", dataset, count, progress)
+        return embed(self._encode_images, batches, "image", count, report)
 
     def texts(
         self,
-        dataset: tf.data.Dataset,
-        count: int,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Embedded:
-        """Embeds every sentence of a dataset.
+        batches: Batches,
+        count: int | None = None,
+        report: Callable[[int], None] | None = None,
+    ) -> Embeddings:
+        """Embeds captions.
 
         Args:
-            dataset: batches of dicts with `text`, int32 `[B, T]`, and `instance`, int64 `[B]`.
-            count: N, the number of sentences that the dataset holds.
-            progress: called with (sentences done, N) after each batch.
+            batches: dicts with `text`, int32 `[B, T]`, and `instance`, int64 `[B]`.
+            count: the number of captions that there must be.
+            report: called with the number of captions done after each batch.
 
         Raises:
-            UserError: the dataset held more or fewer sentences than `count`.
+            UserError: there are more or fewer captions than `count`.
         """
         refold(self._texts, self._model.text_encoder)
-        width = self._texts.output_shape[-1]
-        return embed(self._encode_texts, width, "text", dataset, count, progress)
+        return embed(self._encode_texts, batches, "text", count, report)
 
 
-def compiled(encoder: keras.Model, prepare: Encode = tf.identity) -> Encode:
-    """Returns a model as a function in inference mode: one trace for batches of all lengths.
-
-    It answers with the weights that the model has now.
+class SplitEncoder:
+    """Embeds splits of prepared data with test-time augmentation.
 
     Args:
-        encoder: the model.
-        prepare: what a batch goes through before it, in the same function.
+        model: a trained model.
+        tokenizer: the one that the model was trained with.
+        image: the image settings that the model was trained with.
+        augmentation: flip, sizes and precision.
+        batch_size: number of images, or of captions, in a batch.
+
+    Raises:
+        UserError: the model cannot be used with this augmentation.
     """
-    return inference(folded(encoder), prepare)
+
+    def __init__(
+        self,
+        model: DualPath,
+        tokenizer: CaptionTokenizer,
+        image: ImageConfig,
+        augmentation: TestTimeAugmentation,
+        batch_size: int,
+    ) -> None:
+        self._captions, self._image, self._batch_size = tokenizer, image, batch_size
+        towers = image_towers(model.image_tower, image.backbone, augmentation)
+        self._encode_images = {size: inference(folded(tower)) for size, tower in towers.items()}
+        text_tower = folded(model.text_tower, augmentation.float16)
+        self._encode_texts = inference(text_tower, trimming(model.text_tower))
+        self._unit_length = UnitLength(model.members)
+
+    def embed(
+        self, folder: Path, split: str, images: int, captions: int, first: int = ALL
+    ) -> tuple[Embeddings, Embeddings]:
+        """Returns the embeddings of the images and of the captions of a split, in their order.
+
+        Args:
+            folder: prepared data.
+            split: name of the split.
+            images: N, the number of images that there must be.
+            captions: M, the number of captions that there must be.
+            first: number of images to take, with their captions, from the start of the split.
+
+        Raises:
+            UserError: the numbers are not those of the manifest.
+        """
+        features = []
+        for size, encode in self._encode_images.items():
+            pixels = evaluation_images(
+                folder, split, size, self._batch_size, self._image.squash, first=first
+            )
+            with progress(f"{split} images of {size} pixels") as display:
+                report = lambda done: display.update(done, images)  # noqa: B023, E731
+                features.append(embed(encode, pixels, "image", images, report))
+        ids = evaluation_captions(folder, split, self._captions, self._batch_size, first)
+        with progress(f"{split} captions") as display:
+            report = lambda done: display.update(done, captions)  # noqa: E731
+            texts = embed(self._encode_texts, ids, "text", captions, report)
+        total = sum(each.vectors for each in features)
+        return self._scaled(total, features[0]), self._scaled(texts.vectors, texts)
+
+    def _scaled(self, features: np.ndarray, embeddings: Embeddings) -> Embeddings:
+        return Embeddings(self._unit_length(features).numpy(), embeddings.instances)
 
 
-def inference(encoder: keras.Model, prepare: Encode = tf.identity) -> Encode:
-    """Returns the same of a model as it is, for one that does not change meanwhile."""
-    place = encoder.inputs[0]
-    signature = [tf.TensorSpec(place.shape, place.dtype)]
+def inference(model: keras.Model, prepare: Encode = tf.identity) -> Encode:
+    """Returns a model as a TensorFlow function in inference mode.
+
+    One trace serves batches of all lengths.
+
+    Args:
+        model: a model with one input.
+        prepare: a function that is applied to each batch before the model.
+    """
+    first = model.inputs[0]
     encode = tf.function(
-        lambda batch: encoder(prepare(batch), training=False), input_signature=signature
+        lambda batch: model(prepare(batch), training=False),
+        input_signature=[tf.TensorSpec(first.shape, first.dtype)],
     )
-    # Traced at once, which TensorFlow does not count: where a few functions of this line are traced
-    # by their first calls it takes them for one that is traced over and over, and warns.
+    # If several functions of this line are traced by their first calls, TensorFlow takes them for
+    # one function that is traced again and again, and warns. It does not count this trace.
     encode.get_concrete_function()
     return encode
 
 
 def embed(
     encode: Encode,
-    width: int,
+    batches: Batches,
     feature: str,
-    dataset: tf.data.Dataset,
-    count: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> Embedded:
-    """Applies an encoder to every example of a dataset.
+    count: int | None = None,
+    report: Callable[[int], None] | None = None,
+) -> Embeddings:
+    """Applies an encoder to every batch.
 
     Args:
-        encode: of batches of examples to float32 `[B, D]`. The vectors are kept as they are.
-        width: D.
+        encode: function from a batch of examples to float32 `[B, D]`.
+        batches: one or more dicts with `feature` and `instance`, int64 `[B]`.
         feature: name of the examples in a batch.
-        dataset: batches of dicts with `feature` and `instance`, int64 `[B]`.
-        count: N, the number of examples that the dataset holds.
-        progress: called with (examples done, N) after each batch.
+        count: the number of examples that there must be; None takes any number.
+        report: called with the number of examples done after each batch.
 
     Raises:
-        UserError: the dataset held more or fewer examples than `count`.
+        UserError: there are more or fewer examples than `count`.
     """
-    vectors, instances = np.empty((count, width), np.float32), np.empty(count, np.int64)
-    done = 0
-    for batch in dataset:
-        start, done = done, done + len(batch["instance"])
-        if done > count:
-            break
-        vectors[start:done] = encode(batch[feature]).numpy()
-        instances[start:done] = batch["instance"].numpy()
-        if progress is not None:
-            progress(done, count)
-    if done != count:
-        found = "more" if done > count else f"{done}"
+    vectors, instances, done = [], [], 0
+    for batch in batches:
+        vectors.append(np.asarray(encode(batch[feature])))
+        instances.append(np.asarray(batch["instance"]))
+        done += len(instances[-1])
+        if report is not None:
+            report(done)
+    if count not in (None, done):
         raise UserError(
-            f"the manifest of the data is damaged, it counts {count} rows of {feature} where there "
-            f"are {found}: run prepare again"
+            "data.counts",
+            f"the manifest counts {count} rows of {feature}, but there are {done}: run prepare "
+            "again",
         )
-    return Embedded(vectors, instances)
+    return Embeddings(np.concatenate(vectors), np.concatenate(instances))

@@ -53,8 +53,8 @@ def retrieval_metrics(
     images, texts, image_keys, text_keys = _checked(
         image_embeddings, text_embeddings, image_ids, text_ids
     )
-    _check_answerable("images have no sentence", image_keys, text_keys)
-    _check_answerable("sentences have no image", text_keys, image_keys)
+    _check_answerable("images have no caption", image_keys, text_keys)
+    _check_answerable("captions have no image", text_keys, image_keys)
     directions = {
         "image_to_text": _summary(best_ranks(images, texts, image_keys, text_keys)),
         "text_to_image": _summary(best_ranks(texts, images, text_keys, image_keys)),
@@ -90,7 +90,7 @@ def identity_metrics(
     images, texts, image_keys, text_keys = _checked(
         image_embeddings, text_embeddings, image_ids, text_ids
     )
-    _check_answerable("sentences have no image", text_keys, image_keys)
+    _check_answerable("captions have no image", text_keys, image_keys)
     ranks = hit_ranks(texts, images, text_keys, image_keys)
     direction = {
         **_summary(ranks.best),
@@ -155,8 +155,9 @@ def _check_finite(vectors: np.ndarray, name: str) -> None:
     bad = int(np.sum(~np.isfinite(np.sum(vectors, axis=1, dtype=np.float64))))
     if bad:
         raise UserError(
+            "evaluation.not_finite",
             f"{bad} of {len(vectors)} {name} are not finite: training has diverged; "
-            "lower the learning rate"
+            "lower the learning rate",
         )
 
 
@@ -175,4 +176,5 @@ def _shared_keys(image_ids: np.ndarray, text_ids: np.ndarray) -> tuple[np.ndarra
 def _check_answerable(complaint: str, keys: np.ndarray, others: np.ndarray) -> None:
     lonely = int(np.sum(~np.isin(keys, others)))
     if lonely:
-        raise UserError(f"{lonely} of {len(keys)} {complaint} of the same id: check the ids")
+        message = f"{lonely} of {len(keys)} {complaint} of the same id: check the ids"
+        raise UserError("evaluation.no_match", message)

@@ -1,4 +1,4 @@
-"""What is compared with what: the protocols by which results are published."""
+"""Protocols: which images and captions of a split are compared when results are published."""
 
 from __future__ import annotations
 
@@ -13,30 +13,28 @@ import numpy as np
 from tf_dpce.config import ImageConfig
 from tf_dpce.data.manifest import Manifest, SplitInfo
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.embed import Embedded
-from tf_dpce.evaluation.encoding import SplitEncoder
+from tf_dpce.evaluation.embed import Embeddings, SplitEncoder
 from tf_dpce.evaluation.metrics import identity_metrics, mean_metrics, retrieval_metrics
-from tf_dpce.evaluation.querybank import discounted
-from tf_dpce.evaluation.tta import PLAIN, Views
+from tf_dpce.evaluation.querybank import querybank_normalised
+from tf_dpce.evaluation.tta import PLAIN, TestTimeAugmentation
 from tf_dpce.evaluation.vocabulary_coverage import count_captions
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
-# Images of a bank, with all their captions; more tell no more (docs/experiments.md).
-BANK = 1_000
+# Images of a querybank, with all their captions; more bring no more (docs/experiments.md).
+QUERYBANK_IMAGES = 1_000
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What of a split is compared with what.
+    """Which images and captions of a split are compared, and how they are scored.
 
     Attributes:
-        measure: the metrics of vectors of images and sentences and their ids, in the manner of
-            `retrieval_metrics`.
-        images: how many the split has to hold, no more and no fewer; None takes any number.
-        captions: how many of each image count, the first ones; None takes all.
-        folds: into how many blocks the images are cut, in their order. Each is scored by itself,
-            with its own captions, and every metric is the mean over them.
+        measure: function with the arguments and results of `retrieval_metrics`.
+        images: number of images that the split must have; None takes any number.
+        captions: number of captions of each image that count, the first ones; None takes all.
+        folds: number of blocks into which the images are cut, in their order. Each block is scored
+            with its own captions, and every metric is the mean over the blocks.
     """
 
     measure: Callable[..., dict[str, Any]]
@@ -44,24 +42,22 @@ class Protocol:
     captions: int | None = None
     folds: int = 1
 
-    def score(self, images: Embedded, texts: Embedded, owners: np.ndarray) -> dict[str, Any]:
+    def score(self, images: Embeddings, texts: Embeddings, owners: np.ndarray) -> dict[str, Any]:
         """Scores a split.
 
         Args:
-            images: N images, in their order.
-            texts: M captions, image by image.
-            owners: int `[M]`, the position of each caption's image. Instances cannot replace it:
-                several images may show one person.
+            images: embeddings of N images, in their order.
+            texts: embeddings of M captions, image by image.
+            owners: int `[M]`, the index of each caption's image. Instances cannot replace it,
+                because several images may show one person.
 
         Returns:
             What `measure` returns, and `captions`, the number of captions that counted.
         """
         if self.captions is not None:
             counted = np.arange(len(owners)) - np.searchsorted(owners, owners) < self.captions
-            texts, owners = (
-                Embedded(texts.vectors[counted], texts.instances[counted]),
-                owners[counted],
-            )
+            texts = Embeddings(texts.vectors[counted], texts.instances[counted])
+            owners = owners[counted]
         borders = np.linspace(0, len(images.vectors), self.folds + 1).astype(int)
         results = []
         for start, stop in itertools.pairwise(borders):
@@ -84,7 +80,7 @@ PROTOCOLS = {
     "coco1k": Protocol(retrieval_metrics, images=5_000, folds=5),
     # As MSCOCO 5K in Karpathy's split.
     "coco5k": Protocol(retrieval_metrics, images=5_000, captions=5),
-    # A sentence looks for every image of a person.
+    # A caption is the query for every image of a person.
     "cuhk_pedes": Protocol(identity_metrics),
 }
 
@@ -96,7 +92,8 @@ def protocol_named(name: str) -> Protocol:
         UserError: there is no protocol of that name.
     """
     if name not in PROTOCOLS:
-        raise UserError(f"unknown protocol {name}: one of {', '.join(PROTOCOLS)}")
+        names = ", ".join(PROTOCOLS)
+        raise UserError("evaluation.protocol", f"unknown protocol {name}: give one of {names}")
     return PROTOCOLS[name]
 
 
@@ -107,10 +104,11 @@ def split_named(folder: Path, name: str) -> SplitInfo:
         UserError: the split does not exist or is empty.
     """
     splits = Manifest.load(folder).splits
-    if name not in splits:
-        raise UserError(f"{folder} has no split {name}: one of {', '.join(splits)}")
-    if not splits[name].captions:
-        raise UserError(f"{folder} holds no captions in its split {name}")
+    if name not in splits or not splits[name].captions:
+        have = ", ".join(split for split, info in splits.items() if info.captions)
+        raise UserError(
+            "evaluation.split", f"{folder} has no captions of a split {name}, only {have}", folder
+        )
     return splits[name]
 
 
@@ -122,48 +120,47 @@ def evaluate_split(
     split: str,
     protocol: str = "all",
     batch_size: int = 64,
-    progress: Callable[[int, int], None] | None = None,
-    views: Views = PLAIN,
+    augmentation: TestTimeAugmentation = PLAIN,
 ) -> dict[str, Any]:
     """Embeds one split of prepared data and scores it.
 
     Args:
         model: the model to score.
         tokenizer: the one that the model was trained with.
-        image: the settings of images that it was trained with.
-        folder: of the prepared data.
+        image: the image settings that the model was trained with.
+        folder: prepared data.
         split: "train", "val" or "test".
         protocol: a name in `PROTOCOLS`.
-        batch_size: B, of images and of sentences.
-        progress: called with (looks at images and sentences done, all of them) after each
-            batch.
-        views: how images and sentences are looked at, and the bank that hubs are told by.
+        batch_size: number of images, or of captions, in a batch.
+        augmentation: flip, sizes and precision, and the split of the querybank.
 
     Returns:
         What `retrieval_metrics` or `identity_metrics` returns, averaged over the folds of the
-        protocol; `images` and `captions`, how many were scored; and of all captions of the
-        split, `vocabulary`, how much of them the model knows, as in `CaptionCounts.coverage`, and
-        `cut_off`: the model's places, the captions that have more known words, and these words.
+        protocol; `images` and `captions`, the numbers that were scored; `vocabulary`, how much of
+        the captions the model knows, as in `CaptionCounts.coverage`; and `cut_off`: the token
+        positions of the model, the captions that have more known words, and the number of words
+        beyond.
 
     Raises:
-        UserError: an unknown protocol, a split that does not exist or is empty, one that has not
-            what the protocol takes, or views that the model cannot take.
+        UserError: an unknown protocol; a split that does not exist, is empty or has not what the
+            protocol takes; or an augmentation that the model cannot use.
     """
     chosen = protocol_named(protocol)
     info = split_named(folder, split)
     counts = count_captions(folder, split, tokenizer)
     _check_takes(protocol, folder, split, counts.per_image)
-    bank = _bank(folder, split, tokenizer, views)
-    encoder = SplitEncoder(model, tokenizer, image, views, batch_size)
-    own, lent = encoder.looks(info.images, info.captions), encoder.looks(*bank)
-
-    def report(before: int) -> Callable[[int], None]:
-        return lambda done: progress and progress(before + done, own + lent)
-
-    images, texts = encoder.embed(folder, split, info.images, info.captions, report(0))
-    if views.bank:
-        lenders = encoder.embed(folder, views.bank, *bank, report(own), bank[0])
-        images, texts = _discounted(images, texts, *lenders)
+    querybank = augmentation.querybank
+    if querybank:
+        sizes = _querybank_sizes(folder, split, tokenizer, querybank)
+    encoder = SplitEncoder(model, tokenizer, image, augmentation, batch_size)
+    images, texts = encoder.embed(folder, split, info.images, info.captions)
+    if querybank:
+        queries = encoder.embed(folder, querybank, *sizes, first=sizes[0])
+        vectors = querybank_normalised(
+            images.vectors, texts.vectors, queries[0].vectors, queries[1].vectors
+        )
+        images = Embeddings(vectors[0], images.instances)
+        texts = Embeddings(vectors[1], texts.instances)
     return {
         **chosen.score(images, texts, counts.images),
         "images": info.images,
@@ -176,46 +173,36 @@ def evaluate_split(
     }
 
 
-def _bank(folder: Path, split: str, tokenizer: CaptionTokenizer, views: Views) -> tuple[int, int]:
-    """Returns how many images the bank of `views` has, the first of its split, and captions.
-
-    Raises:
-        UserError: it is the split that is scored, or one that does not exist or is empty.
-    """
-    if not views.bank:
-        return 0, 0
-    if views.bank == split:
+def _querybank_sizes(
+    folder: Path, split: str, tokenizer: CaptionTokenizer, querybank: str
+) -> tuple[int, int]:
+    """Returns the numbers of images and of captions of a querybank: the first of its split."""
+    if querybank == split:
         raise UserError(
-            f"--bank {split} is the split that is scored, whose own queries nobody knows before "
-            "they are put: give another one, such as train"
+            "evaluation.querybank",
+            f"the split {split} is the one that is scored, and its queries are not known before "
+            "they are asked: give another querybank, such as train",
         )
-    images = min(BANK, split_named(folder, views.bank).images)
-    counts = count_captions(folder, views.bank, tokenizer, images)
+    images = min(QUERYBANK_IMAGES, split_named(folder, querybank).images)
+    counts = count_captions(folder, querybank, tokenizer, images)
     return images, int(counts.per_image.sum())
 
 
-def _discounted(
-    images: Embedded, texts: Embedded, bank_images: Embedded, bank_texts: Embedded
-) -> tuple[Embedded, Embedded]:
-    vectors = discounted(images.vectors, texts.vectors, bank_images.vectors, bank_texts.vectors)
-    return Embedded(vectors[0], images.instances), Embedded(vectors[1], texts.instances)
-
-
 def _check_takes(protocol: str, folder: Path, split: str, per_image: np.ndarray) -> None:
-    """Makes sure that nothing of a split would be missing or left out unsaid.
-
-    Raises:
-        UserError: it has another number of images than the protocol takes, or too few captions.
-    """
-    takes, has = PROTOCOLS[protocol], len(per_image)
-    if takes.images not in (None, has):
+    """Makes sure that the split has what the protocol takes, no more and no less."""
+    takes, images = PROTOCOLS[protocol], len(per_image)
+    if takes.images not in (None, images):
         raise UserError(
-            f"{folder} holds {has:,} images in its split {split}, and {protocol} is defined on "
-            f"exactly {takes.images:,}: prepare these, or use the protocol all"
+            "evaluation.protocol_images",
+            f"{folder} holds {images:,} images in its split {split}, but {protocol} is defined "
+            f"on exactly {takes.images:,}: prepare these, or use the protocol all",
+            folder,
         )
     short = int(np.sum(per_image < (takes.captions or 0)))
     if short:
         raise UserError(
-            f"{short:,} of the {has:,} images of {folder}, split {split}, have fewer than the "
-            f"{takes.captions} captions that {protocol} takes of each: use the protocol all"
+            "evaluation.protocol_captions",
+            f"{short:,} of the {images:,} images of {folder}, split {split}, have fewer than the "
+            f"{takes.captions} captions that {protocol} takes of each: use the protocol all",
+            folder,
         )

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.tta import PLAIN, Views
+from tf_dpce.evaluation.tta import PLAIN, TestTimeAugmentation
 from tf_dpce.files import read_json, write_json
 
 _TITLES = {"image_to_text": "image to text", "text_to_image": "text to image"}
@@ -26,27 +26,27 @@ def metrics_path(
     data: Path,
     split: str,
     protocol: str,
-    views: Views = PLAIN,
+    augmentation: TestTimeAugmentation = PLAIN,
     checkpoint: str = "best",
 ) -> Path:
-    """Returns where the metrics of a run on a split are kept: in the run's own folder.
+    """Returns the metrics file of a run on a split, in the run's own folder.
 
-    Those of the checkpoint `last` stand beside those of `best`, which is the one that is exported.
+    The checkpoint `last` has a file of its own beside that of `best`, which is exported.
     """
-    parts = (data.resolve().name, split, protocol, views.name, checkpoint)
+    parts = (data.resolve().name, split, protocol, augmentation.name, checkpoint)
     name = "-".join(part for part in parts if part not in ("", "best"))
     return run / f"metrics-{name}.json"
 
 
 def unshared_path(path: Path, split_digest: str) -> Path:
-    """Returns a path of metrics, with a digest where it holds those of another split.
+    """Returns the path of a metrics file, with a digest if the file has those of another split.
 
-    Two folders of data may have one name: what was measured on the first is not lost to the second.
+    Two folders of data may have the same name, and the metrics of the first must not be lost.
     """
     try:
         earlier = read_json(path)["split_digest"] if path.exists() else split_digest
     except (UserError, KeyError, TypeError):
-        # Damaged, or no metrics of this verb: there is nothing to keep.
+        # A damaged file, or one of something else, holds nothing worth keeping.
         return path
     ending = "" if earlier == split_digest else f"-{split_digest[:_DIGITS_OF_NAME]}"
     return path.with_name(f"{path.stem}{ending}.json")
@@ -63,20 +63,20 @@ def save_metrics(path: Path, metrics: dict[str, Any], origin: dict[str, Any]) ->
     Args:
         path: the file.
         metrics: what `evaluate_split` returns.
-        origin: the data, split and its digest, protocol, views, checkpoint and its digest,
+        origin: data, split and its digest, protocol, augmentation, checkpoint and its digest,
             command and date.
     """
     write_json(path, {**metrics, **origin})
 
 
 def metrics_table(metrics: dict[str, Any], title: str, split_digest: str) -> Table:
-    """Lays out what `evaluate_split` returns: one row a direction that was measured.
+    """Lays out what `evaluate_split` returns, one row for each direction that was measured.
 
     Args:
         metrics: what `evaluate_split` returns.
-        title: above the table.
-        split_digest: of the data; its beginning stands below, as numbers on other splits do not
-            compare.
+        title: title of the table.
+        split_digest: digest of the split. The table shows its beginning, because numbers on other
+            splits cannot be compared.
     """
     known, cut = metrics["vocabulary"], metrics["cut_off"]
     lines = (
@@ -100,14 +100,14 @@ def metrics_table(metrics: dict[str, Any], title: str, split_digest: str) -> Tab
 def metrics_rows(
     measurements: Mapping[str, Mapping[str, Any]],
 ) -> tuple[list[str], list[list[str]]]:
-    """Lays measurements out.
+    """Lays measurements out as the rows of a table.
 
     Args:
-        measurements: by a name, what `retrieval_metrics` or `identity_metrics` returned.
+        measurements: results of `retrieval_metrics` or `identity_metrics`, by name.
 
     Returns:
-        The headings of the metrics that any of them has; and for each direction that was measured
-        its name, the direction and those metrics, empty where it lacks one.
+        The headings of the metrics that any measurement has. For each direction that was measured
+        a row: name, direction and these metrics, an empty text if it lacks one.
     """
     measured = [
         (name, title, result[direction])

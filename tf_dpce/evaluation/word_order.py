@@ -1,23 +1,24 @@
-"""Whether a model hears the order of words: true captions against the same words rearranged."""
+"""Whether a model uses the order of words: true captions against the same words rearranged."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def told_apart(images: np.ndarray, captions: np.ndarray, rearranged: np.ndarray) -> float:
-    """Returns the share of captions that a model scores above their rearranged twins.
+def word_order_accuracy(images: np.ndarray, captions: np.ndarray, rearranged: np.ndarray) -> float:
+    """Returns the share of captions that score above the same caption with its words rearranged.
 
     Args:
-        images: float `[M, D]`, for each caption the image that it is true of.
-        captions: float `[M, D]`.
+        images: float `[M, D]`, the image of each caption.
+        captions: float `[M, D]`, true captions.
         rearranged: float `[M, D]`, the same words in an order that makes them false.
 
     Returns:
-        Percent, 0 to 100. An equal score does not count: a model that is blind to order has 0.
+        Percent, 0 to 100. Equal scores count as failures, so that a model that ignores the order
+        has 0.
 
     Example:
-        >>> told_apart(np.eye(2), np.eye(2), np.eye(2)[::-1])
+        >>> word_order_accuracy(np.eye(2), np.eye(2), np.eye(2)[::-1])
         100.0
     """
     true = np.sum(images * captions, axis=1)

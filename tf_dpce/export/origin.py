@@ -5,21 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tf_dpce.evaluation.tta import PLAIN, Views
+from tf_dpce.evaluation.tta import PLAIN, TestTimeAugmentation
 from tf_dpce.files import read_json, sha256_file
 from tf_dpce.training.run_folder import Run
 
 
-def run_origin(run: Run, checkpoint: str, views: Views = PLAIN) -> dict[str, Any]:
-    """Returns what the run knows of its towers, data, settings and seed, and the export's views."""
+def run_origin(
+    run: Run, checkpoint: str, augmentation: TestTimeAugmentation = PLAIN
+) -> dict[str, Any]:
+    """Returns what the run knows of its towers, data, settings and seed, and its augmentation."""
     config, data = run.config, run.provenance
     return {
         "run": run.folder.resolve().name,
         "checkpoint": checkpoint,
         "image tower": f"{config.image.backbone}, weights {_name(config.weights)}",
         "trained on": f"{config.image.input_size} x {config.image.input_size} pixels",
-        "images are seen": "from both sides" if views.flip else "from one side",
-        "weights are kept": "in float16" if views.float16 else "in float32",
+        "images are seen": "from both sides" if augmentation.flip else "from one side",
+        "weights are kept": "in float16" if augmentation.float16 else "in float32",
         "text tower": f"{config.text.tower}, blocks {list(config.text.blocks)}",
         "word vectors": _name(config.vectors or "from random"),
         "training data": data["source"],
@@ -29,14 +31,16 @@ def run_origin(run: Run, checkpoint: str, views: Views = PLAIN) -> dict[str, Any
     }
 
 
-def run_metrics(run: Run, checkpoint: str, views: Views = PLAIN) -> dict[str, Any]:
-    """Returns what `evaluate` measured with these weights and views, by data, split, protocol."""
+def run_metrics(
+    run: Run, checkpoint: str, augmentation: TestTimeAugmentation = PLAIN
+) -> dict[str, Any]:
+    """Returns what `evaluate` measured with these weights, augmented so, by metrics file."""
     # Its name is not enough: as training goes on, another file becomes the best one.
     weights = (checkpoint, sha256_file(run.checkpoint))
     found = {}
     for path in sorted(run.folder.glob("metrics-*.json")):
         metrics = read_json(path)
-        if not views.were_taken(metrics):
+        if not augmentation.was_used(metrics):
             continue
         if (metrics["checkpoint"], metrics.get("checkpoint_sha256")) == weights:
             found[path.stem.removeprefix("metrics-")] = metrics

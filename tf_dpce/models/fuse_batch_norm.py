@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from tf_dpce.errors import UserError
-from tf_dpce.models.layers import InferenceMode, SumOverPlaces, WordEmbedding
+from tf_dpce.models.layers import InferenceMode, WordEmbedding
 
 # Layers that multiply by one matrix: what scales and shifts their result can be put into it.
 _LINEAR = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.DepthwiseConv2D)
@@ -132,8 +132,7 @@ def _set(layer: layers.Layer, weights: list[np.ndarray]) -> None:
 
 
 def _wraps_model(layer: keras.Operation) -> bool:
-    wraps = isinstance(layer, (InferenceMode, SumOverPlaces))
-    return wraps and isinstance(layer.layer, keras.Model)
+    return isinstance(layer, InferenceMode) and isinstance(layer.layer, keras.Model)
 
 
 def _takers(model: keras.Model) -> dict[int, list[layers.Layer | None]]:

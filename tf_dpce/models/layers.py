@@ -185,21 +185,6 @@ class InferenceMode(keras.layers.Wrapper):
 
 
 @keras.saving.register_keras_serializable("tf_dpce")
-class SumOverPlaces(keras.layers.Wrapper):
-    """Applies a layer of vectors at each place of a map, in inference mode, and adds the results.
-
-    Args:
-        layer: the layer, or model, of vectors `[B, F]` to `[B, D]`.
-    """
-
-    def call(self, maps: Any) -> Any:
-        """Returns `[B, D]` of `[B, H, W, F]`."""
-        vectors = self.layer(ops.reshape(maps, (-1, maps.shape[-1])), training=False)
-        by_image = (ops.shape(maps)[0], -1, vectors.shape[-1])
-        return ops.sum(ops.reshape(vectors, by_image), axis=1)
-
-
-@keras.saving.register_keras_serializable("tf_dpce")
 class UnitLength(keras.layers.Layer):
     """Divides each vector `[B, D]` by its length: x / sqrt(1e-8 + sum x^2), the authors' code.
 

@@ -13,8 +13,6 @@ from tf_dpce.preprocessing.image_header import is_jpeg
 # The recipe's crop: its aspect is 3/4 to 4/3, its longer side 0.8 to 1 of the largest that fits.
 _MAX_LOG_ASPECT = math.log(4 / 3)
 _MIN_SIDE_SCALE_SQUARED = 0.8**2
-# Of a whole image, long side by short side: no banner may fill the memory.
-_MAX_WHOLE_ASPECT = 4
 # Of an image to be squashed. Resizing holds the size of the result times the image's width as
 # floats: a PNG of a few kilobytes and a million columns would take gigabytes.
 _MAX_SQUASHED_ASPECT = 16
@@ -53,25 +51,6 @@ def evaluation_pixels(contents: tf.Tensor, size: int, squash: bool = False) -> t
     pixels = _decode_reduced(contents, size)
     longest = (_MAX_SQUASHED_ASPECT if squash else 1) * tf.reduce_min(tf.shape(pixels)[:2])
     return _resize(_centre(pixels, longest), size)
-
-
-def whole_pixels(contents: tf.Tensor, size: int, squash: bool = False) -> tf.Tensor:
-    """Returns the image uncut as float32 RGB `[H, W, 3]` in 0..255, the shorter side `size`.
-
-    Only of an image longer than four times its shorter side the ends are cut off.
-
-    Args:
-        contents: scalar string, the bytes of a file that `check` accepts.
-        size: the shorter side of the result, in pixels.
-        squash: whether to return it squashed to a square, as `evaluation_pixels` does, instead.
-    """
-    if squash:
-        return evaluation_pixels(contents, size, squash)
-    pixels = _decode_reduced(contents, size)
-    pixels = _centre(pixels, _MAX_WHOLE_ASPECT * tf.reduce_min(tf.shape(pixels)[:2]))
-    sides = tf.cast(tf.shape(pixels)[:2], tf.float64)
-    sides = tf.cast(tf.round(sides * (size / tf.reduce_min(sides))), tf.int32)
-    return tf.ensure_shape(_resize_to(pixels, sides), [None, None, 3])
 
 
 def training_pixels(
@@ -203,18 +182,15 @@ def _centre(pixels: tf.Tensor, longest: tf.Tensor) -> tf.Tensor:
 
 
 def _resize(pixels: tf.Tensor, size: int) -> tf.Tensor:
-    return tf.ensure_shape(_resize_to(pixels, tf.constant([size, size])), [size, size, 3])
-
-
-def _resize_to(pixels: tf.Tensor, sides: tf.Tensor) -> tf.Tensor:
     def resized() -> tf.Tensor:
-        bicubic = tf.image.resize(pixels, sides, method="bicubic", antialias=True)
+        bicubic = tf.image.resize(pixels, [size, size], method="bicubic", antialias=True)
         # Bicubic weights are negative in places and overshoot at edges.
         return tf.clip_by_value(bicubic, 0.0, 255.0)
 
     # To its own size an image would be resized into itself, at the same cost.
-    same = tf.reduce_all(tf.shape(pixels)[:2] == sides)
-    return tf.cond(same, lambda: tf.cast(pixels, tf.float32), resized)
+    same = tf.reduce_all(tf.shape(pixels)[:2] == size)
+    square = tf.cond(same, lambda: tf.cast(pixels, tf.float32), resized)
+    return tf.ensure_shape(square, [size, size, 3])
 
 
 def _uniform_integer(draw: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:

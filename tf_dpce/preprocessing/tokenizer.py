@@ -122,21 +122,6 @@ def position_shift(ids: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     return _moved(ids, tf.minimum(starts, free))
 
 
-def all_shifts(ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Moves each caption to every start at which it fits (the authors' test).
-
-    Args:
-        ids: left-aligned int32 ids `[B, T]`.
-
-    Returns:
-        int32 `[R, T]`, a caption of n words in T + 1 - n rows, by their starts; and int64 `[R]`,
-        which caption each row is of, in their order.
-    """
-    starts = tf.ragged.range(_free_places(ids) + 1)
-    owners = starts.value_rowids()
-    return _moved(tf.gather(ids, owners), starts.flat_values), owners
-
-
 def _free_places(ids: tf.Tensor) -> tf.Tensor:
     return tf.shape(ids)[1] - tf.math.count_nonzero(ids, axis=1, dtype=tf.int32)
 

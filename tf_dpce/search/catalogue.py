@@ -23,8 +23,9 @@ class Catalogue:
         model: digest of the model whose vectors these are.
         dimension: D.
         counts: number of vectors by kind.
-        banks: by kind, how many queries told the hubs that are discounted. Such vectors have one
-            more number, which a query of the other kind meets with 1 and one of their own with 0.
+        querybanks: by kind, the number of queries that its items were normalised with. Vectors of
+            such a kind have one more number, which is multiplied by 1 for a query of the other
+            kind and by 0 for one of the same kind.
     """
 
     version: int
@@ -32,7 +33,7 @@ class Catalogue:
     model: str
     dimension: int
     counts: dict[str, int]
-    banks: dict[str, int] = field(default_factory=dict)
+    querybanks: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path) -> Catalogue:

@@ -1,9 +1,9 @@
 """Embeddings to an index: one FAISS index a kind, with its metadata, published as a whole.
 
     INDEX/index.json               factory, model, dimension, counts, and the version in force
-    INDEX/VERSION/images.faiss     inner product over unit vectors, so scores are cosines; where a
-                                   bank told the hubs, less half of their hubness for queries of
-                                   the other kind
+    INDEX/VERSION/images.faiss     inner product over unit vectors, so scores are cosines; with a
+                                   querybank less half of the item's hubness, for queries of the
+                                   other kind
     INDEX/VERSION/images.jsonl     id and path of each row, with a table of offsets
 
 A new build is a new version beside the old one. Replacing `index.json`, one rename, puts it in
@@ -31,7 +31,7 @@ _SEED = 0
 # k-means in FAISS looks at no more than this many vectors a centroid.
 _SAMPLES_PER_CENTROID = 256
 _CODEBOOK = 256  # centroids of one sub-quantiser of a product quantiser
-_BANK = 5_000  # queries of a bank that are looked at, a sample of more
+_QUERYBANK = 5_000  # queries of a querybank that are used, a sample of more
 _QUERIES = {IMAGES: TEXTS, TEXTS: IMAGES}  # what is asked for one kind by
 
 
@@ -40,7 +40,7 @@ def build_index(
     out: Path,
     factory: str = DEFAULT_FACTORY,
     progress: Callable[[int, int], None] | None = None,
-    bank: Path | None = None,
+    querybank: Path | None = None,
 ) -> Catalogue:
     """Builds an index over finished embeddings, or replaces the one in `out`.
 
@@ -53,17 +53,17 @@ def build_index(
         factory: FAISS's description; "Flat" is exact, "IVF1024,Flat", "HNSW32" or
             "OPQ64,IVF1024,PQ64" trade exactness for speed and memory.
         progress: told (vectors added, vectors in all).
-        bank: a folder that `embed` finished with the same model, of sentences or images, or
-            both, like those that will be asked. An image that is near to many of its sentences,
-            a hub, has half of its hubness taken off its cosine with each sentence that asks (see
-            `evaluation.hubs`), and a sentence with each image. Queries of the own kind meet
-            plain cosines, and so does a kind that the bank has no queries for. A product
-            quantiser must divide D + 1 numbers then, or D again behind "OPQ64_D,".
+        querybank: a folder that `embed` finished with the same model, of captions or images, or
+            both, like the queries to come. Half of the hubness of an image, its mean cosine with
+            the nearest of these captions, is taken off its score for every caption (CSLS, see
+            `evaluation.querybank`), and the same of a caption for every image. Queries of the own
+            kind get plain cosines, and so does a kind for which the querybank has no queries. A
+            product quantiser must then divide D + 1 numbers, or D again behind "OPQ64_D,".
 
     Raises:
-        UserError: embeddings are missing, unfinished or of different models, the bank's too, or
-            the bank has no query for what is indexed; `factory` does not parse, does not fit D
-            (D + 1 with a bank), or needs more vectors to learn from; `out` is something else.
+        UserError: embeddings are missing, unfinished or of different models, the querybank's too,
+            or it has no query for what is indexed; `factory` does not parse, does not fit D
+            (D + 1 with a querybank), or needs more vectors to learn from; `out` is something else.
 
     Source: https://github.com/facebookresearch/faiss/wiki/The-index-factory
     """
@@ -71,14 +71,14 @@ def build_index(
         # FAISS would end the process over HNSW0 or PQ8x0.
         raise UserError(f"no index {factory!r}: a number in it is 0")
     books = {folder: Book.load(folder) for folder in embeddings}
-    banked = {} if bank is None else {bank: Book.load(bank)}
+    banked = {} if querybank is None else {querybank: Book.load(querybank)}
     model, dimension = _same_model(books)
-    _check_bank(banked, model, dimension)
+    _check_querybank(banked, model, dimension)
     shards = {kind: [*_shards(books, kind)] for kind in KINDS}
     counts = {kind: sum(shard.rows for shard in shards[kind]) for kind in KINDS if shards[kind]}
     if not counts:
         raise UserError(f"there is no vector in {', '.join(map(str, embeddings))}: run embed first")
-    queries = _bank(banked, counts)
+    queries = _querybank(banked, counts)
     _refuse_foreign(out)
     out.mkdir(parents=True, exist_ok=True)
     report = _Report(sum(counts.values()), progress)
@@ -137,11 +137,11 @@ def _same_model(books: dict[Path, Book]) -> tuple[str, int]:
     return book.model, book.dimension
 
 
-def _check_bank(books: dict[Path, Book], model: str, dimension: int) -> None:
+def _check_querybank(books: dict[Path, Book], model: str, dimension: int) -> None:
     for folder, book in books.items():
         if (book.model, book.dimension) != (model, dimension):
             raise UserError(
-                f"the bank {folder} is of another model than what is indexed: embed its queries "
+                f"the querybank {folder} is of another model than the index: embed its queries "
                 "with that model"
             )
 
@@ -160,17 +160,17 @@ def _shards(books: dict[Path, Book], kind: str) -> Iterator[_Shard]:
                 yield _Shard(*paths, shard.embedded, book.dimension)
 
 
-def _bank(books: dict[Path, Book], counts: dict[str, int]) -> dict[str, np.ndarray]:
+def _querybank(books: dict[Path, Book], counts: dict[str, int]) -> dict[str, np.ndarray]:
     """Returns by the kinds that are indexed what will ask for them, float32 [Q, D]."""
     found = {}
     for kind in counts if books else ():
         shards = [*_shards(books, _QUERIES[kind])]
         rows = sum(shard.rows for shard in shards)
         if rows:
-            found[kind] = _drawn(shards, rows, min(rows, _BANK))
+            found[kind] = _drawn(shards, rows, min(rows, _QUERYBANK))
     if books and not found:
         lacking = " and no ".join(f"{_QUERIES[kind]}, by which {kind} are found" for kind in counts)
-        raise UserError(f"the bank {next(iter(books))} holds no {lacking}: embed some into it")
+        raise UserError(f"the querybank {next(iter(books))} holds no {lacking}: embed some into it")
     return found
 
 
@@ -191,13 +191,13 @@ def _build_kind(
     kind: str,
     shards: list[_Shard],
     factory: str,
-    bank: np.ndarray | None,
+    querybank: np.ndarray | None,
     report: _Report,
 ) -> None:
     import faiss
 
     rows = sum(shard.rows for shard in shards)
-    dimension = shards[0].dimension + (bank is not None)
+    dimension = shards[0].dimension + (querybank is not None)
     what = f"{rows} {kind} of {dimension} numbers"
     turned = re.search(r"OPQ\d+(?:_(\d+))?", factory)
     if turned and rows < (least := int(turned[1] or dimension)):
@@ -205,8 +205,8 @@ def _build_kind(
         raise UserError(f"no index {factory!r} over {what}: OPQ learns from {least} at least")
 
     def ready(vectors: np.ndarray) -> np.ndarray:
-        if bank is not None:
-            vectors = np.column_stack([vectors, -hubness(vectors, bank) / 2])
+        if querybank is not None:
+            vectors = np.column_stack([vectors, -hubness(vectors, querybank) / 2])
         return np.ascontiguousarray(vectors, np.float32)
 
     try:
@@ -221,7 +221,7 @@ def _build_kind(
             report.add(shard.rows)
         faiss.write_index(index, str(folder / f"{kind}.faiss"))
     except RuntimeError as error:
-        remedy = "" if bank is None else _turned(factory, dimension - 1)
+        remedy = "" if querybank is None else _turned(factory, dimension - 1)
         raise UserError(f"no index {factory!r} over {what}: {_reason(error)}{remedy}") from None
     if write_table(folder / f"{kind}.jsonl", [shard.records for shard in shards]) != rows:
         raise UserError(f"the ids of the {kind} are incomplete: embed into another folder")
@@ -247,12 +247,12 @@ def _drawn(shards: list[_Shard], rows: int, size: int) -> np.ndarray:
 
 
 def _turned(factory: str, dimension: int) -> str:
-    """Returns how a product quantiser takes D numbers and that of a bank, where it does not."""
+    """Returns a remedy if a product quantiser does not divide D + 1 numbers."""
     parts = re.search(r"\bPQ(\d+)", factory)
     if not parts or (dimension + 1) % int(parts[1]) == 0 or re.search(r"_\d", factory):
         return ""
     first = f"OPQ{parts[1]}_{dimension}"
-    return f"; one number is the bank's: begin with {first}, which makes {dimension} of them again"
+    return f"; one number is the querybank's: begin with {first}, which makes {dimension} of them"
 
 
 def _reason(error: RuntimeError) -> str:

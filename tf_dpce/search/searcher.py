@@ -25,9 +25,9 @@ class Hit:
     Args:
         rank: 1 is the best.
         id: as `embed` gave it.
-        score: inner product of unit vectors, the cosine (approximate where the index is). Where
-            the index was built with a bank and the query is of the other kind, less half of the
-            item's hubness.
+        score: inner product of unit vectors, the cosine (approximate where the index is). If
+            the index was built with a querybank and the query is of the other kind, less half of
+            the item's hubness.
         path: the image's file, for an image.
         text: the sentence, for a sentence.
     """
@@ -101,8 +101,8 @@ class Searcher:
 
     def _nearest(self, vectors: np.ndarray, top: int, kind: str, asked_by: str) -> list[Hit]:
         index, records = self._open(kind)
-        if kind in self.catalogue.banks:
-            # The bank told how near an item is to queries of the other kind.
+        if kind in self.catalogue.querybanks:
+            # Only queries of the other kind are normalised.
             crosses = np.full((len(vectors), 1), asked_by != kind, np.float32)
             vectors = np.hstack([vectors, crosses])
         scores, rows = _search(index, vectors, min(top, len(records)))

@@ -18,8 +18,9 @@ from tf_dpce.config import ImageConfig, TextConfig
 from tf_dpce.data.index_shuffle import CAPTION, SHIFT, VIEW, Order
 from tf_dpce.data.input_pipeline import Batches, Captions, view_batches
 from tf_dpce.data.manifest import Manifest
-from tf_dpce.evaluation.embed import compiled
+from tf_dpce.evaluation.embed import inference
 from tf_dpce.files import publish_file, remove_stale, sha256_lines
+from tf_dpce.models.fuse_batch_norm import folded
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer, position_shift
 from tf_dpce.training.caption_table import CaptionTable, encode_captions
 
@@ -152,7 +153,7 @@ def _write_features(
     # Writing to a map of a full disk kills the process; reserving the disk is a plain OSError.
     with path.open("r+b") as stream:
         os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-    forward = compiled(backbone)
+    forward = inference(folded(backbone))
     for view in range(views):
         done = 0
         for pixels in view_batches(data, split, image, view, _BATCH):

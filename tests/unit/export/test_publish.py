@@ -17,7 +17,7 @@ import tensorflow as tf
 import tf_dpce
 from tests.unit.export.tiny import CONFIG, SIZE, WORDS, tiny_model
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.tta import Views, seen
+from tf_dpce.evaluation import tta
 from tf_dpce.export import ENDPOINTS, examples, replay, versions
 from tf_dpce.export.model_card import model_card
 from tf_dpce.export.publish import export_model
@@ -139,7 +139,7 @@ def kept_types(version: Path) -> list[tf.DType]:
 
 
 def test_weights_may_be_kept_in_float16(model, tokenizer, exported, tmp_path):
-    half = seen(model, "small", Views(float16=True))
+    half = tta.augmented_model(model, "small", tta.TestTimeAugmentation(float16=True))
     # Published at all, it has answered in a Session as the model with rounded weights does.
     version = export_model(half, tokenizer, tmp_path / "half")
     kinds = kept_types(version)
@@ -155,7 +155,7 @@ def test_weights_may_be_kept_in_float16(model, tokenizer, exported, tmp_path):
 
 def test_one_member_keeps_no_weight_in_float32(tokenizer, tmp_path):
     alone = tiny_model(config=replace(CONFIG, model=replace(CONFIG.model, members=1)))
-    half = seen(alone, "small", Views(float16=True))
+    half = tta.augmented_model(alone, "small", tta.TestTimeAugmentation(float16=True))
     kinds = kept_types(export_model(half, tokenizer, tmp_path / "half"))
     # Every BatchNorm is within a matrix, or within the table of words.
     assert kinds.count(tf.float16) > 0 == kinds.count(tf.float32)

@@ -35,11 +35,18 @@ def test_several_folders_and_another_factory(vectors: Path, tmp_path: Path, caps
     assert "HNSW8 index of 50 images and 2 texts" in capsys.readouterr().out
 
 
-def test_what_a_bank_told_is_said(vectors: Path, tmp_path: Path, capsys):
+def test_the_size_of_the_querybank_is_printed(vectors: Path, tmp_path: Path, capsys):
     bank = embed_texts(tmp_path / "queries.txt", ["A bird.", "A fish."], tmp_path / "bank")
-    argv = ["--embeddings", str(vectors), "--out", str(tmp_path / "index"), "--bank", str(bank)]
+    argv = [
+        "--embeddings",
+        str(vectors),
+        "--out",
+        str(tmp_path / "index"),
+        "--querybank",
+        str(bank),
+    ]
     assert main(argv) == 0
-    said = "hubs among the images are discounted, as 2 queries tell them"
+    said = "images normalised with a querybank of 2 queries"
     assert said in capsys.readouterr().out.splitlines()
 
 
@@ -50,7 +57,7 @@ def test_what_a_bank_told_is_said(vectors: Path, tmp_path: Path, capsys):
         (["--factory", "IVF64,Flat"], "training points (40) should be at least as large"),
         (["--factory", "Flatt"], "could not parse index string Flatt"),
         (["--embeddings", "{folder}/none"], "{folder}/none/embeddings.json does not exist"),
-        (["--bank", "{folder}/none"], "{folder}/none/embeddings.json does not exist"),
+        (["--querybank", "{folder}/none"], "{folder}/none/embeddings.json does not exist"),
         (["--out", "{folder}/photos"], "{folder}/photos holds other files"),
     ],
 )

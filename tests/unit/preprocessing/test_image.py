@@ -18,7 +18,6 @@ from tf_dpce.preprocessing.image import (
     decode,
     evaluation_pixels,
     training_pixels,
-    whole_pixels,
 )
 from tf_dpce.preprocessing.image_header import check
 
@@ -242,38 +241,12 @@ def test_resizing_is_antialiased_and_stays_in_range():
     assert large.min() == 0 and large.max() == 255
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "expected"),
-    [
-        (8, 8, (16, 16)),
-        (8, 13, (16, 26)),
-        (13, 8, (26, 16)),
-        # 16 / 12 x 17 = 22.7.
-        (17, 12, (23, 16)),
-        # Longer than four times its shorter side.
-        (5, 90, (16, 64)),
-    ],
-)
-def test_a_whole_image_keeps_its_aspect(height: int, width: int, expected: tuple[int, int]):
-    contents = tf.constant(encoded(noise(height, width), "PNG"))
-    result = whole_pixels(contents, 16).numpy()
-    assert result.dtype == np.float32 and result.shape == (*expected, 3)
-    if height == width:
-        np.testing.assert_array_equal(result, evaluation_pixels(contents, 16))
-
-
-def test_a_whole_image_of_its_own_size_is_untouched_but_for_the_ends_of_a_banner():
-    pixels = noise(8, 38)
-    assert (whole_pixels(tf.constant(encoded(pixels, "PNG")), 8) == pixels[:, 3:35]).numpy().all()
-
-
 @pytest.mark.parametrize(("height", "width"), [(16, 8), (8, 16), (8, 8), (21, 9)])
 def test_squashed_images_keep_all_of_themselves(height: int, width: int):
     pixels = noise(height, width)
     contents = tf.constant(encoded(pixels, "PNG"))
     result = evaluation_pixels(contents, 8, squash=True).numpy()
     np.testing.assert_array_equal(result, squashed(pixels, 8))
-    np.testing.assert_array_equal(whole_pixels(contents, 8, squash=True), result)
 
 
 def squashed(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -325,12 +298,11 @@ import time
 import tensorflow as tf
 from tests.heavy import blank_png, peak_mebibytes
 from tf_dpce.preprocessing.image_header import check
-from tf_dpce.preprocessing.image import evaluation_pixels, training_pixels, whole_pixels
+from tf_dpce.preprocessing.image import evaluation_pixels, training_pixels
 draws = tf.fill([5], 0.5)
 def run(content):
     for squash in (True, False):
         evaluation_pixels(content, 224, squash)
-        whole_pixels(content, 224, squash)
         training_pixels(content, 224, draws, True, False, squash)
 run(tf.constant(blank_png(300, 200)))
 before, start = peak_mebibytes(), time.process_time()

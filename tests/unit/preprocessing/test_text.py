@@ -9,7 +9,6 @@ import tensorflow as tf
 from tests.errors import raises
 from tf_dpce.preprocessing.tokenizer import (
     CaptionTokenizer,
-    all_shifts,
     position_shift,
     split_words,
 )
@@ -164,15 +163,3 @@ def test_each_row_is_shifted_by_its_own_draw(seed: int):
         start = int(value * np.float32(PLACES - length + 1))
         expected = np.roll(left_aligned(length), start)
         np.testing.assert_array_equal(row, expected)
-
-
-def test_every_start_at_which_a_caption_fits_comes_once_and_in_order():
-    ids = np.stack([left_aligned(n) for n in (3, PLACES, 0)])
-    rows, owners = all_shifts(tf.constant(ids))
-    # T - n + 1 starts: all words but 3 leave T - 2, a full caption 1, an empty one T + 1.
-    counts = [PLACES - 2, 1, PLACES + 1]
-    assert owners.numpy().tolist() == np.repeat([0, 1, 2], counts).tolist()
-    expected = [np.roll(ids[0], start) for start in range(PLACES - 2)]
-    expected += [ids[1], *[ids[2]] * (PLACES + 1)]
-    np.testing.assert_array_equal(rows, expected)
-    assert rows.dtype == tf.int32

@@ -115,10 +115,10 @@ def test_hubs_are_discounted_as_brute_force_does(tmp_path: Path):
     asked = [f"a query {n}" for n in range(40)]
     bank = embed_texts(tmp_path / "queries.txt", asked, tmp_path / "bank", shard_size=15)
 
-    catalogue = build_index([out], tmp_path / "index", bank=bank)
+    catalogue = build_index([out], tmp_path / "index", querybank=bank)
 
     # There are no images in the bank to tell how near sentences are to such.
-    assert catalogue.banks == {"images": 40} and catalogue.dimension == 16
+    assert catalogue.querybanks == {"images": 40} and catalogue.dimension == 16
     assert Catalogue.load(tmp_path / "index") == catalogue
     vectors, texts = embedded(out, "images"), embedded(out, "texts")
     halves = np.sort(vectors @ embedded(bank, "texts").T)[:, -10:].mean(axis=1) / 2
@@ -148,8 +148,8 @@ def test_what_searches_in_part_takes_a_bank_as_well(tmp_path: Path, factory: str
     out = embed_images(tmp_path / "photos", 600, tmp_path / "out")
     asked = ["Rain.", "Two dogs.", "A cat."]
     bank = embed_texts(tmp_path / "queries.txt", asked, tmp_path / "bank")
-    build_index([out], tmp_path / "exact", bank=bank)
-    build_index([out], tmp_path / "index", factory, bank=bank)
+    build_index([out], tmp_path / "exact", querybank=bank)
+    build_index([out], tmp_path / "index", factory, querybank=bank)
     exact, found = (ranked(tmp_path / name, "A dog.", 60) for name in ("exact", "index"))
     # Sixty drawn at random would have six in common.
     assert len(set(exact) & set(found)) >= 30
@@ -162,22 +162,26 @@ def test_a_quantiser_that_the_banks_number_does_not_fit_is_told_what_does(
     out = embed_images(tmp_path / "photos", 300, tmp_path / "out")
     bank = embed_texts(tmp_path / "queries.txt", ["Rain."], tmp_path / "bank")
     with pytest.raises(UserError, match="of 17 numbers: .*: begin with OPQ4_16, which"):
-        build_index([out], tmp_path / "index", factory, bank=bank)
-    build_index([out], tmp_path / "index", f"OPQ4_16,{factory.split(',')[-1]}", bank=bank)
+        build_index([out], tmp_path / "index", factory, querybank=bank)
+    build_index([out], tmp_path / "index", f"OPQ4_16,{factory.split(',')[-1]}", querybank=bank)
 
 
 def test_a_large_bank_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tf_dpce.search.index._BANK", 12)
+    monkeypatch.setattr("tf_dpce.search.index._QUERYBANK", 12)
     out = embed_images(tmp_path / "photos", 5, tmp_path / "out")
     asked = [f"a query {n}" for n in range(40)]
     bank = embed_texts(tmp_path / "queries.txt", asked, tmp_path / "bank", shard_size=15)
-    assert build_index([out], tmp_path / "index", "IVF1,Flat", bank=bank).banks == {"images": 12}
+    assert build_index([out], tmp_path / "index", "IVF1,Flat", querybank=bank).querybanks == {
+        "images": 12
+    }
 
 
 def test_a_bank_without_queries_for_what_is_indexed_is_refused(tmp_path: Path):
     out = embed_images(tmp_path / "photos", 5, tmp_path / "out")
-    with pytest.raises(UserError, match="bank .*out holds no texts, by which images are found"):
-        build_index([out], tmp_path / "index", bank=out)
+    with pytest.raises(
+        UserError, match="querybank .*out holds no texts, by which images are found"
+    ):
+        build_index([out], tmp_path / "index", querybank=out)
     assert files_of(tmp_path / "index") == {}
 
 
@@ -185,8 +189,8 @@ def test_a_bank_of_another_model_is_refused(tmp_path: Path):
     out = embed_images(tmp_path / "photos", 5, tmp_path / "out")
     queries = find_texts([write_texts(tmp_path / "queries.txt", ["A dog."])])
     embed(PlainEncoder(), queries, tmp_path / "bank", "n" * 64)
-    with pytest.raises(UserError, match="the bank .*bank is of another model than what is indexed"):
-        build_index([out], tmp_path / "index", bank=tmp_path / "bank")
+    with pytest.raises(UserError, match="the querybank .*bank is of another model than the index"):
+        build_index([out], tmp_path / "index", querybank=tmp_path / "bank")
 
 
 # --- mistakes -------------------------------------------------------------------------------------

@@ -1,0 +1,109 @@
+"""Querybank normalisation: hubs are found less, by their cosines with queries of a querybank."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.errors import raises
+from tests.unit.export.tiny import CONFIG
+from tf_dpce.evaluation import protocols, querybank, retrieval_metrics, tta
+from tf_dpce.evaluation.embed import SplitEncoder
+from tf_dpce.evaluation.protocols import evaluate_split
+from tf_dpce.evaluation.querybank import hubness, querybank_normalised
+from tf_dpce.evaluation.vocabulary_coverage import count_captions
+
+
+def unit(draw: np.random.Generator, count: int, width: int = 5) -> np.ndarray:
+    vectors = draw.normal(size=(count, width)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_hubness_is_the_mean_cosine_with_the_nearest_queries():
+    items = np.eye(2)
+    queries = np.array([[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]])
+    # Cosines: [1, 0.6, -1] and [0, 0.8, 0].
+    for neighbours, expected in ((1, [1.0, 0.8]), (2, [0.8, 0.4]), (10, [0.2, 0.8 / 3])):
+        np.testing.assert_allclose(hubness(items, queries, neighbours), expected, rtol=1e-6)
+
+
+def test_hubness_is_the_same_in_blocks_of_items(monkeypatch: pytest.MonkeyPatch):
+    draw = np.random.default_rng(0)
+    items, queries = unit(draw, 23), unit(draw, 12)
+    expected = [np.mean(sorted(queries @ item)[-4:]) for item in items]
+    # At most 5 items at a time.
+    monkeypatch.setattr(querybank, "_BLOCK_SCORES", 60)
+    np.testing.assert_allclose(hubness(items, queries, 4), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_inner_products_are_cosines_less_half_of_either_hubness():
+    draw = np.random.default_rng(0)
+    images, texts, image_queries, text_queries = (unit(draw, count) for count in (6, 9, 20, 30))
+    found = querybank_normalised(images, texts, image_queries, text_queries)
+    halves = hubness(images, text_queries)[:, np.newaxis] / 2 + hubness(texts, image_queries) / 2
+    np.testing.assert_allclose(found[0] @ found[1].T, images @ texts.T - halves, atol=1e-6)
+
+
+def test_a_hub_no_longer_ranks_before_the_right_image():
+    # Three captions on axes of their own, with an image each whose cosine is 0.5, and a fourth
+    # image with its caption between the three, whose cosine with each is 1 / sqrt(3) = 0.577.
+    axes = np.eye(4)
+    hub = np.array([[1.0, 1.0, 1.0, 0.0]]) / np.sqrt(3)
+    images = np.vstack([0.5 * axes[:3] + np.sqrt(0.75) * axes[3], hub])
+    texts, ids = np.vstack([axes[:3], hub]), np.arange(4)
+    plain = retrieval_metrics(images, texts, ids, ids)["text_to_image"]
+    # Only the fourth caption finds its image.
+    assert (plain["r1"], plain["r5"]) == (25.0, 100.0)
+
+    # Five captions of the querybank on each axis: of the ten nearest to one of the three images
+    # five have 0.5 and five 0, but all ten of the hub have 0.577. So 0.5 - 0.25 / 2 = 0.375
+    # comes before 0.577 - 0.577 / 2 = 0.289, and the fourth caption finds its own at 0.711.
+    normalised = querybank_normalised(images, texts, images, np.repeat(axes[:3], 5, axis=0))
+    assert retrieval_metrics(*normalised, ids, ids)["text_to_image"]["r1"] == 100.0
+
+
+@pytest.mark.parametrize("count", [40, 41])
+def test_a_collapsed_model_still_finds_nothing(count: int, monkeypatch):
+    # Blocks of 8 rows, of which 41 leave one alone: a product of another kind, rounded otherwise.
+    draw, ids = np.random.default_rng(0), np.arange(count)
+    monkeypatch.setattr(querybank, "_BLOCK_SCORES", 8 * 30)
+    alike = np.repeat(unit(draw, 1, 64), count, axis=0)
+    normalised = querybank_normalised(alike, alike, unit(draw, 30, 64), unit(draw, 30, 64))
+    assert retrieval_metrics(*normalised, ids, ids)["rsum"] == 0.0
+
+
+# --- a split -----------------------------------------------------------------------------------
+
+
+def test_a_split_is_normalised_by_the_first_images_of_another(model, data, tokenizer, monkeypatch):
+    encoder = SplitEncoder(model, tokenizer, CONFIG.image, tta.PLAIN, 2)
+    # The tiny data have 3 images and 6 captions a split.
+    parts = [encoder.embed(data, split, 3, 6) for split in ("test", "train")]
+    (images, texts), (query_images, query_texts) = parts
+    captions = int(count_captions(data, "train", tokenizer).per_image[:2].sum())
+    ids = count_captions(data, "test", tokenizer).images
+    for most, image_queries, text_queries in (
+        (1_000, query_images.vectors, query_texts.vectors),
+        (2, query_images.vectors[:2], query_texts.vectors[:captions]),
+    ):
+        monkeypatch.setattr(protocols, "QUERYBANK_IMAGES", most)
+        vectors = querybank_normalised(images.vectors, texts.vectors, image_queries, text_queries)
+        expected = retrieval_metrics(*vectors, np.arange(3), ids)
+        found = evaluate_split(
+            model,
+            tokenizer,
+            CONFIG.image,
+            data,
+            "test",
+            batch_size=2,
+            augmentation=tta.TestTimeAugmentation(querybank="train"),
+        )
+        assert {key: found[key] for key in expected} == expected
+
+
+def test_the_querybank_is_another_split_that_exists(model, data, tokenizer):
+    given = (model, tokenizer, CONFIG.image, data, "test")
+    with raises("evaluation.querybank"):
+        evaluate_split(*given, augmentation=tta.TestTimeAugmentation(querybank="test"))
+    with raises("evaluation.split", path=data):
+        evaluate_split(*given, augmentation=tta.TestTimeAugmentation(querybank="dev"))

@@ -1,0 +1,75 @@
+"""Metrics on screen and on disk."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+
+from tf_dpce.evaluation import tta
+from tf_dpce.evaluation.report import metrics_path, metrics_table, save_metrics, unshared_path
+
+METRICS = {
+    "image_to_text": {"r1": 27.04, "r5": 58.0, "r10": 71.0, "medr": 4.0, "meanr": 13.25},
+    "text_to_image": None,
+    "rsum": 156.04,
+    "vocabulary": {"known_words": 97.25, "captions_without_known_word": 0.5},
+    "cut_off": {"places": 24, "captions": 1_203, "words": 4_000},
+}
+DIGEST = "b329218869ccfdb934c832316f7b55c3ec4313066bc05175766a3ebf105e27c8"
+IDENTITY = {"r1": 44.4, "r5": 66.3, "r10": 75.1, "medr": 2, "meanr": 9, "map": 40.04, "minp": 25.0}
+
+
+def shown(metrics: dict) -> str:
+    stream = StringIO()
+    table = metrics_table(metrics, "tiny on drawn, test, all", DIGEST)
+    Console(file=stream, width=80).print(table)
+    return " ".join(stream.getvalue().split())
+
+
+def test_table_shows_what_the_protocol_measures():
+    table = shown(METRICS)
+    assert "tiny on drawn, test, all" in table
+    assert "image to text │ 27.0 │ 58.0 │ 71.0 │ 4.0 │ 13.2" in table
+    assert "text to image" not in table and "mAP" not in table
+    assert "rsum 156.0" in table
+    assert "words known 97.2 %, captions without one 0.5 %" in table
+    assert "captions cut after 24 words 1,203, words lost 4,000" in table
+    # Twelve digits of the digest.
+    assert table.endswith("split b329218869cc")
+
+
+def test_table_shows_the_precision_of_persons():
+    table = shown({**METRICS, "image_to_text": None, "text_to_image": IDENTITY})
+    assert "R@1 ┃ R@5 ┃ R@10 ┃ MedR ┃ MeanR ┃ mAP ┃ mINP" in table
+    assert "text to image │ 44.4 │ 66.3 │ 75.1 │ 2.0 │ 9.0 │ 40.0 │ 25.0" in table
+    assert "image to text" not in table
+
+
+def test_a_metrics_file_is_named_after_data_split_and_protocol(tmp_path, monkeypatch):
+    (tmp_path / "flickr8k").mkdir()
+    monkeypatch.chdir(tmp_path / "flickr8k")
+    path = metrics_path(tmp_path / "run", Path("."), "test", "all")
+    assert path == tmp_path / "run" / "metrics-flickr8k-test-all.json"
+    augmented = metrics_path(
+        tmp_path, Path("."), "test", "all", tta.TestTimeAugmentation(flip=True, sizes=(224, 288))
+    )
+    assert augmented.name == "metrics-flickr8k-test-all-sizes-224-288-flip.json"
+    last = metrics_path(
+        tmp_path, Path("."), "test", "all", tta.TestTimeAugmentation(flip=True), "last"
+    )
+    assert last.name == "metrics-flickr8k-test-all-flip-last.json"
+    save_metrics(path, METRICS, {"split": "test"})
+    assert json.loads(path.read_text()) == {**METRICS, "split": "test"}
+
+
+def test_metrics_of_another_split_of_one_name_are_not_replaced(tmp_path):
+    path, other = tmp_path / "metrics-flickr8k-test-all.json", "0f" * 32
+    assert unshared_path(path, DIGEST) == path
+    save_metrics(path, METRICS, {"split_digest": DIGEST})
+    assert unshared_path(path, DIGEST) == path, "measured again"
+    assert unshared_path(path, other) == tmp_path / "metrics-flickr8k-test-all-0f0f0f0f.json"
+    path.write_text("{")
+    assert unshared_path(path, other) == path, "there is nothing to keep"
