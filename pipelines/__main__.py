@@ -10,7 +10,7 @@ VERBS = {
     "prepare": "check images and captions once and write them as shards",
     "train": "train both towers in the two stages of a preset",
     "evaluate": "measure recall in both directions on one split",
-    "study": "ask one of the paper's questions by a few short runs",
+    "ablate": "answer one of the paper's questions by a few short runs",
     "export": "publish a trained run as a SavedModel that takes raw bytes and strings",
     "verify": "check an exported version in a fresh process, as TF Serving would run it",
     "serve": "run a model server over exports, or write what one needs",

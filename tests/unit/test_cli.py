@@ -77,7 +77,7 @@ MISTAKES = {
     "prepare": ["--source", "flickr8k", "--root", "{missing}", "--out", "{out}"],
     "train": ["--preset", "flickr8k", "--data", "{missing}", "--run", "{out}"],
     "evaluate": ["--run", "{missing}", "--data", "{missing}"],
-    "study": ["objective", "--data", "{missing}", "--out", "{out}"],
+    "ablate": ["objective", "--data", "{missing}", "--out", "{out}"],
     "export": ["--run", "{missing}", "--to", "{out}"],
     "verify": ["{missing}"],
     "serve": ["--models", "{missing}", "--write", "{out}"],

@@ -1,1 +1,1 @@
-"""The paper's questions, each a set of short runs that differ in one thing."""
+"""The paper's questions, each answered by a few short runs that differ in one thing."""

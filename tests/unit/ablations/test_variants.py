@@ -1,0 +1,168 @@
+"""The variants: what they change, and that nothing else differs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from itertools import permutations
+from typing import Any
+
+import pytest
+
+from tests.errors import raises
+from tf_dpce.ablations.variants import QUESTIONS, Question, text_parameters, trained_stages
+from tf_dpce.config import Config, LossConfig, from_dict, preset_values
+from tf_dpce.losses import ContrastiveLoss
+from tf_dpce.training.assembly import stage_losses, text_tower_of
+
+
+@cache
+def configs(question: str, preset: str | None = None, **given: Any) -> dict[str, Config]:
+    return Question(question, preset, **{"vectors": "words.npz", **given}).variants()
+
+
+def test_every_variant_is_a_run_of_every_preset():
+    for question, preset in zip(QUESTIONS[1:], ("flickr8k", "mscoco", "cuhk_pedes"), strict=True):
+        base = from_dict(preset_values(preset))
+        total = sum(base.stage(number).epochs for number in (1, 2))
+        for config in configs(question, preset).values():
+            assert sum(config.stage(number).epochs for number in (1, 2)) == total
+
+
+def test_the_towers_are_of_equal_size():
+    for preset in ("flickr8k_small", "scenes"):
+        variants = configs("text_tower", preset)
+        assert list(variants) == ["convolutional", "recurrent", "bag_of_words"]
+        assert [config.text.tower for config in variants.values()] == list(variants)
+        sizes = [text_parameters(text_tower_of(config, 9)) for config in variants.values()]
+        assert sizes[1:] == pytest.approx([sizes[0]] * 2, rel=0.03)
+        # All else is the same.
+        text = variants["convolutional"].text
+        same = {replace(config, text=text) for config in variants.values()}
+        assert same == {variants["convolutional"]}
+
+
+def test_words_are_not_counted():
+    config = from_dict(preset_values("flickr8k_small"))
+    few, many = (text_parameters(text_tower_of(config, count)) for count in (1, 50))
+    assert few == many
+
+
+# The losses of `objective` by name: weights of the outputs, and the kind of the pair loss.
+OBJECTIVES = {
+    "instance": ({"image_logits": 1.0, "text_logits": 1.0}, None),
+    "ranking": ({"pair": 1.0}, "paired"),
+    "ranking_hardest": ({"pair": 1.0}, "batch"),
+    "both": ({"image_logits": 1.0, "text_logits": 1.0, "pair": 1.0}, "paired"),
+    "recipe": ({"image_logits": 1.0, "text_logits": 0.1, "pair": 2.0}, "mined"),
+    "softmax": ({"pair": 1.0}, "softmax"),
+    "softmax_and_instance": ({"image_logits": 0.2, "text_logits": 0.2, "pair": 1.0}, "softmax"),
+}
+
+
+def objective(loss: LossConfig) -> tuple[dict[str, float], str | None]:
+    losses, weights = stage_losses(loss)
+    if "pair" not in losses:
+        return weights, None
+    if isinstance(losses["pair"], ContrastiveLoss):
+        return weights, "softmax"
+    assert losses["pair"].margin == 1
+    if loss.mines_negatives:
+        assert loss.candidates == 256
+        return weights, "mined"
+    return weights, "batch" if losses["pair"].negatives == "batch" else "paired"
+
+
+def test_a_variant_trains_the_losses_that_its_name_says():
+    for preset in (None, "flickr8k", "flickr30k"):
+        for name, config in configs("objective", preset).items():
+            said, stages = name.split("_then_"), trained_stages(config)
+            # A preset of two stages trains a single loss in both.
+            assert len(stages) == len(said) or (len(said), stages) == (1, (1, 2))
+            for place, number in enumerate(stages):
+                expected = OBJECTIVES[said[min(place, len(said) - 1)]]
+                assert objective(config.stage(number).loss) == expected, (name, number)
+
+
+def test_every_loss_is_there_alone_and_as_the_start_of_the_others():
+    variants = set(configs("objective"))
+    assert {*OBJECTIVES} - {"recipe"} < variants
+    pairs = permutations(("instance", "ranking", "softmax"), 2)
+    assert {f"{first}_then_{second}" for first, second in pairs} < variants
+    assert {"instance_then_both", "instance_then_recipe"} < variants
+
+
+def test_the_recipes_second_stage_is_that_of_the_paper():
+    ours = configs("objective")["instance_then_recipe"].stage2.loss
+    assert ours == replace(from_dict(preset_values("flickr30k")).stage2.loss, temperature=0.05)
+
+
+def test_stages_of_a_chain_share_the_epochs_and_differ_in_the_loss_alone():
+    for name, config in configs("objective").items():
+        if "_then_" in name:
+            assert replace(config.stage2, loss=config.stage1.loss) == config.stage1
+            assert config.stage1.epochs == 10
+
+
+def test_each_part_differs_from_the_first_in_one_thing():
+    variants = configs("parts")
+    first = variants["frozen"]
+    assert (first.image.backbone, first.image.input_size) == ("MobileNetV2", 96)
+    assert (first.stage1.backbone, first.text.shift, first.vectors) == ("cached", False, None)
+    trained = replace(first, stage1=replace(first.stage1, backbone="trained"))
+    assert variants["end_to_end"] == trained
+    assert variants["word_vectors"] == replace(first, vectors="words.npz")
+    assert variants["position_shift"] == replace(first, text=replace(first.text, shift=True))
+
+
+def test_parts_of_a_preset_train_the_backbone_as_the_preset_does():
+    for preset in ("flickr8k", "flickr30k", "mscoco_vgg19", "scenes"):
+        base, variants = from_dict(preset_values(preset)), configs("parts", preset)
+        last = base.stage(trained_stages(base)[-1])
+        for number in trained_stages(base):
+            own = base.stage(number)
+            frozen = variants["frozen"].stage(number)
+            trained = variants["end_to_end"].stage(number)
+            assert replace(frozen, backbone=own.backbone, validate_every=1) == replace(
+                own, validate_every=1
+            )
+            assert trained == replace(
+                frozen,
+                backbone="trained",
+                backbone_multiplier=last.backbone_multiplier,
+                backbone_from=last.backbone_from,
+            )
+
+
+def test_the_papers_backbone_is_trained_at_the_papers_rate():
+    rates = {"flickr30k": 0.2, "flickr30k_vgg19": 0.01, "cuhk_pedes_vgg16": 0.01}
+    for preset, rate in rates.items():
+        config = configs("parts", preset)["end_to_end"]
+        assert [config.stage(number).backbone_multiplier for number in (1, 2)] == [rate, rate]
+
+
+def test_what_the_user_gives_goes_to_every_variant():
+    for config in configs("objective", weights="backbone.h5", seed=3).values():
+        assert (config.weights, config.vectors, config.seed) == ("backbone.h5", "words.npz", 3)
+
+
+def test_schedules_are_stretched_with_the_epochs():
+    base = from_dict(preset_values("flickr30k"))
+    # The recipe's second stage has 60 epochs and a tenth of the rate from the 41st on.
+    assert base.stage2.decay_epochs == (40,)
+    longer = configs("transfer", "flickr30k", epochs=150)["from"]
+    assert (base.stage1.epochs, base.stage2.epochs) == (240, 60)
+    assert (longer.stage1.epochs, longer.stage2.epochs) == (120, 30)
+    assert longer.stage2.decay_epochs == (20,)
+    assert longer.stage1.validate_every == 15
+    small = configs("transfer", epochs=1)["from"]
+    # 1 of 20 epochs becomes a twentieth of one.
+    assert small.stage1.warmup_epochs == pytest.approx(0.05)
+    assert small.stage1.validate_every == 1
+
+
+def test_mistakes():
+    with raises("ablation.question"):
+        Question("towers")
+    with raises("ablation.vectors"):
+        Question("parts").variants()

@@ -1,0 +1,148 @@
+"""Trains and scores every variant of a question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tf_dpce.ablations.variants import Question, text_parameters, trained_stages
+from tf_dpce.config import Config, to_dict
+from tf_dpce.data.manifest import Manifest
+from tf_dpce.errors import UserError
+from tf_dpce.evaluation.protocols import evaluate_split, split_named
+from tf_dpce.files import read_json, sole_writer, write_json
+from tf_dpce.logging import logger
+from tf_dpce.machine import code_version, machine_facts
+from tf_dpce.training.history import HISTORY_FILE, read_history
+from tf_dpce.training.run_folder import CONFIG_FILE, load_run
+from tf_dpce.training.train import train
+
+RESULTS_FILE = "ablation.json"
+SPLIT = "val"
+
+
+def run_ablation(
+    question: Question, data: Path, others: Sequence[Path], out: Path, command: str
+) -> dict[str, Any]:
+    """Trains and scores every variant of a question that is not finished yet.
+
+    All variants train for the same number of epochs. They are scored with their last weights: the
+    best epoch would be chosen by the images that score, and could be one of the first stage.
+
+    Args:
+        question: the question and the user's settings.
+        data: folder of prepared data.
+        others: folders of further prepared data, for the question `transfer` alone.
+        out: folder to make, or to continue in if the same question was interrupted there.
+        command: command line, which is kept beside the results.
+
+    Returns:
+        What `ablation.json` holds: the settings, and by variant its configuration, parameters,
+        epochs, seconds and metrics.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    sources = (data, *others)
+    plan = _plan(question, sources)
+    asked = {
+        "question": asdict(question),
+        "data": {str(source): Manifest.load(source).split_digest for source in sources},
+        "variants": {name: {"config": to_dict(config)} for name, (config, _) in plan.items()},
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    with sole_writer(out):
+        results = _begun(out, asked) or {
+            **asked,
+            "command": command,
+            "machine": machine_facts(),
+            "commit": code_version(),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        for name, (config, source) in plan.items():
+            entry = results["variants"][name]
+            if "metrics" in entry:
+                logger.info(f"{name}: finished before")
+                continue
+            write_json(out / RESULTS_FILE, results)
+            logger.info(f"{name}:")
+            _train(config, source, out / name)
+            targets = sources if question.name == "transfer" else (source,)
+            entry |= _scores(out / name, targets)
+        write_json(out / RESULTS_FILE, results)
+    return results
+
+
+def curve(run: Path) -> list[tuple[int, float]]:
+    """Returns (epochs so far, rsum) of each validation of a run."""
+    rows = read_history(run / HISTORY_FILE, before=(3, 0))
+    return [(n, float(row["val_rsum"])) for n, row in enumerate(rows, 1) if row["val_rsum"]]
+
+
+def _plan(question: Question, sources: Sequence[Path]) -> dict[str, tuple[Config, Path]]:
+    """Returns the configuration of each variant and the data that it trains on."""
+    variants = question.variants()
+    if (question.name == "transfer") != (len(sources) > 1):
+        raise UserError(
+            "ablation.other",
+            "the question transfer needs --other DIR, prepared data to score on as well; no "
+            "other question takes it",
+        )
+    for source in sources:
+        split_named(source, SPLIT)
+    if question.name != "transfer":
+        return {name: (config, sources[0]) for name, config in variants.items()}
+    (config,) = variants.values()
+    plan = {source.resolve().name: (config, source) for source in sources}
+    if len(plan) < len(sources):
+        raise UserError(
+            "ablation.names",
+            f"two folders of data are called the same ({', '.join(map(str, sources))}), and the "
+            "variants are named after them: rename one",
+        )
+    return plan
+
+
+def _begun(out: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the results of the same question that was interrupted in this folder."""
+    path = out / RESULTS_FILE
+    if not path.exists():
+        if any(file for file in out.iterdir() if not file.name.startswith(".")):
+            raise UserError(
+                "ablation.folder", f"{out} holds something else: give another --out", out
+            )
+        return None
+    saved = read_json(path)
+    known = {name: {"config": entry["config"]} for name, entry in saved["variants"].items()}
+    if {**saved, "variants": known} != {**saved, **asked}:
+        raise UserError(
+            "ablation.differs",
+            f"{path} was begun with other options or data: give the same, or another --out",
+            path,
+        )
+    return saved
+
+
+def _train(config: Config, data: Path, run: Path) -> None:
+    # Otherwise names of layers and seeds would depend on the variants before.
+    keras.utils.clear_session()
+    begun = (run / CONFIG_FILE).is_file()
+    train(config, data, run, trained_stages(config), resume=begun)
+
+
+def _scores(run: Path, targets: Sequence[Path]) -> dict[str, Any]:
+    loaded = load_run(run, "last")
+    model, history = loaded.model, read_history(run / HISTORY_FILE, before=(3, 0))
+    seconds = [float(r["epoch_seconds"]) - float(r["validation_seconds"] or 0) for r in history]
+    known = model, loaded.tokenizer, loaded.config.image
+    return {
+        "text_parameters": text_parameters(model.text_tower),
+        "epochs": [loaded.config.stage(n).epochs for n in trained_stages(loaded.config)],
+        "seconds": round(sum(seconds), 1),
+        "metrics": {t.resolve().name: evaluate_split(*known, t, SPLIT) for t in targets},
+    }

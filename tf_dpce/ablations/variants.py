@@ -1,0 +1,174 @@
+"""Reads the variants of a question from `variants.yaml` and makes the configuration of each."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from itertools import count
+from typing import Any
+
+import keras
+import yaml
+
+from tf_dpce.config import Config, StageConfig, from_dict, preset_values
+from tf_dpce.errors import UserError
+from tf_dpce.training.assembly import text_tower_of
+
+QUESTIONS = ("text_tower", "objective", "parts", "transfer")
+DEFAULT_PRESET = "flickr8k_small"
+VALIDATIONS = 10
+
+# Settings of a stage that only apply if it trains the backbone.
+_OF_BACKBONE = ("backbone_multiplier", "backbone_from")
+# Number of layers of a text tower, which have the same width.
+_LAYERS = {"recurrent": 1, "bag_of_words": 2}
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One of the paper's questions, and what the user sets for all of its variants.
+
+    Attributes:
+        name: a name in `QUESTIONS`.
+        preset: name of a preset; None takes `DEFAULT_PRESET` with the question's own changes.
+        weights: weights of the backbone; None leaves the preset's.
+        vectors: file of word vectors.
+        epochs: epochs of each variant, all stages together; None takes the preset's.
+        seed: seed of all variants.
+
+    Raises:
+        UserError: there is no such question or preset.
+
+    Example:
+        >>> [*Question("text_tower").variants()]
+        ['convolutional', 'recurrent', 'bag_of_words']
+    """
+
+    name: str
+    preset: str | None = None
+    weights: str | None = None
+    vectors: str | None = None
+    epochs: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.name not in QUESTIONS:
+            raise UserError(
+                "ablation.question",
+                f"unknown question {self.name}: give one of {', '.join(QUESTIONS)}",
+            )
+
+    def variants(self) -> dict[str, Config]:
+        """Returns the configuration of each variant by its name.
+
+        Raises:
+            UserError: a variant needs word vectors and there are none.
+        """
+        text = (resources.files("tf_dpce.ablations") / "variants.yaml").read_text()
+        said = yaml.safe_load(text)[self.name]
+        values = preset_values(self.preset or DEFAULT_PRESET)
+        if self.preset is None:
+            values = _merged(values, said.get("base", {}))
+        values = _merged(values, said.get("every", {}))
+        given = {"seed": self.seed} | ({"weights": self.weights} if self.weights else {})
+        values = _merged(values, given)
+        return {name: self._config(name, values, each) for name, each in said["variants"].items()}
+
+    def _config(self, name: str, values: Values, said: Values) -> Config:
+        if said.get("vectors") and self.vectors is None:
+            raise UserError(
+                "ablation.vectors",
+                f"the question {self.name} needs --vectors FILE, word vectors for the variant "
+                f"{name}",
+            )
+        base = from_dict(values)
+        vectors = None if said.get("vectors") is False else self.vectors
+        changes = {key: value for key, value in said.items() if key != "stages"}
+        stages = _stages(base, values, said.get("stages", ({},)))
+        config = from_dict(_merged(values, {**changes, **stages, "vectors": vectors}))
+        if config.text.tower != "convolutional":
+            config = _of_equal_size(config, text_parameters(text_tower_of(base, 1)))
+        return _with_epochs(config, self.epochs or sum(base.stage(n).epochs for n in (1, 2)))
+
+
+def trained_stages(config: Config) -> tuple[int, ...]:
+    """Returns the numbers of the stages that a configuration trains."""
+    return tuple(number for number in (1, 2) if config.stage(number).epochs)
+
+
+def text_parameters(tower: keras.Model) -> int:
+    """Returns the number of trainable parameters of a text tower without its word vectors."""
+    words = {id(variable) for variable in tower.get_layer("text_embedding").variables}
+    return sum(math.prod(v.shape) for v in tower.trainable_variables if id(v) not in words)
+
+
+def _merged(values: Values, changes: Values) -> dict[str, Any]:
+    """Returns nested values with those of `changes` in their place."""
+    both = [k for k in changes if isinstance(values.get(k), dict) and isinstance(changes[k], dict)]
+    return {**values, **changes, **{key: _merged(values[key], changes[key]) for key in both}}
+
+
+def _stages(base: Config, values: Values, changes: Sequence[Values]) -> dict[str, Any]:
+    """Returns the values of both stages: those that the preset trains, each with its changes."""
+    own = [values[f"stage{number}"] for number in trained_stages(base)]
+    places = range(max(len(own), len(changes)))
+    filled = [_stage(own, _at(own, place), _at(changes, place)) for place in places]
+    return {f"stage{n}": (filled + [{"epochs": 0}] * 2)[n - 1] for n in (1, 2)}
+
+
+def _stage(stages: Sequence[Values], own: Values, changes: Values) -> dict[str, Any]:
+    # A stage that trains the backbone only because the variant says so has no rate for it. It
+    # takes that of a stage that trains it anyway.
+    if changes.get("backbone") == "trained" and not _trains_backbone(own):
+        other = next(filter(_trains_backbone, stages), {})
+        own = _merged(own, {key: other[key] for key in _OF_BACKBONE if key in other})
+    return _merged(own, changes)
+
+
+def _trains_backbone(stage: Values) -> bool:
+    return stage.get("backbone", StageConfig.backbone) == "trained"
+
+
+def _at(items: Sequence[Values], place: int) -> Values:
+    return items[min(place, len(items) - 1)]
+
+
+def _of_equal_size(config: Config, parameters: int) -> Config:
+    """Returns a configuration whose text tower has about so many parameters."""
+
+    def widened(width: int) -> Config:
+        widths = (width,) * _LAYERS[config.text.tower]
+        return replace(config, text=replace(config.text, widths=widths))
+
+    def size(width: int) -> int:
+        return text_parameters(text_tower_of(widened(width), vocabulary_size=1))
+
+    # Doubled first, because wide towers take long to build.
+    above = next(2**n for n in count(3) if size(2**n) >= parameters)
+    widths = range(above // 2, above)
+    return widened(widths[0] + bisect_left(widths, parameters, key=size))
+
+
+def _with_epochs(config: Config, epochs: int) -> Config:
+    """Returns a configuration of so many epochs, its schedules stretched or shortened."""
+    numbers = trained_stages(config)
+    factor = epochs / sum(config.stage(number).epochs for number in numbers)
+    changes = {f"stage{n}": _stretched(config.stage(n), factor, epochs) for n in numbers}
+    return replace(config, **changes)
+
+
+def _stretched(stage: StageConfig, factor: float, total: int) -> StageConfig:
+    epochs = max(1, round(stage.epochs * factor))
+    return replace(
+        stage,
+        epochs=epochs,
+        warmup_epochs=stage.warmup_epochs * factor,
+        decay_epochs=tuple(max(1, round(epoch * factor)) for epoch in stage.decay_epochs),
+        # About as many points on the curve of each variant.
+        validate_every=math.ceil(total / VALIDATIONS),
+    )
