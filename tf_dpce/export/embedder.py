@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +19,30 @@ _ITEM_COST = 16  # what an item adds to a request besides its bytes: a length, o
 Answer = tuple[np.ndarray, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How much a batch holds.
+
+    Attributes:
+        items: largest number of items.
+        batch_bytes: largest number of bytes of several items together.
+        item_bytes: items of more bytes are not embedded; their status is `TOO_MANY_BYTES`.
+    """
+
+    items: int
+    batch_bytes: float = math.inf
+    item_bytes: float = math.inf
+
+
 class Embedder(ABC):
     """Embeds images and sentences in batches.
 
     Args:
-        batch_items: the most items of a batch.
-        batch_bytes: the most bytes of a batch of several items.
-        item_bytes: items of more bytes are not embedded; their status is `TOO_MANY_BYTES`.
+        limits: how much a batch holds.
     """
 
-    def __init__(
-        self, batch_items: int, batch_bytes: float = math.inf, item_bytes: float = math.inf
-    ) -> None:
-        self._batch_items = batch_items
-        self._batch_bytes = batch_bytes
-        self._item_bytes = item_bytes
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
 
     @property
     @abstractmethod
@@ -56,7 +66,7 @@ class Embedder(ABC):
             UserError: a file that cannot be read, or is no image.
         """
         vectors, codes = self.images(items)
-        _refuse(codes, lambda row: _name_image(items[row], row))
+        check_images(codes, items)
         return vectors
 
     def encode_texts(self, sentences: Sequence[str]) -> np.ndarray:
@@ -72,7 +82,7 @@ class Embedder(ABC):
             UserError: a sentence that is empty, or has no word of the vocabulary.
         """
         vectors, codes = self.texts(sentences)
-        _refuse(codes, lambda row: f"sentence {row + 1}, {sentences[row][:_LONGEST_QUOTE]!r}")
+        check_texts(codes, sentences)
         return vectors
 
     def images(self, items: Sequence[str | Path | bytes]) -> Answer:
@@ -88,7 +98,7 @@ class Embedder(ABC):
         Raises:
             UserError: a file that cannot be read.
         """
-        return self._all("encode_image", map(_content, _listed(items)))
+        return self._all("encode_image", image_contents(items))
 
     def texts(self, sentences: Sequence[str]) -> Answer:
         """Embeds sentences, and says which could not be.
@@ -100,36 +110,96 @@ class Embedder(ABC):
             Float32 `[N, D]`, all zeros where the status int32 `[N]` is not
             `tf_dpce.preprocessing.status.OK`.
         """
-        contents = (text.encode(errors="replace") for text in _listed(sentences))
-        return self._all("encode_text", contents)
+        return self._all("encode_text", text_contents(sentences))
 
     def _all(self, endpoint: str, contents: Iterable[bytes]) -> Answer:
-        too_large = []
-
-        def embeddable() -> Iterator[bytes]:
-            for content in contents:
-                too_large.append(len(content) > self._item_bytes)
-                # One of no bytes holds its row: a vector of zeros as well.
-                yield b"" if too_large[-1] else content
-
-        answers = [self._embed(endpoint, batch) for batch in self._batches(embeddable())]
+        batches = Batches(contents, self.limits)
+        answers = [self._embed(endpoint, batch) for batch in batches]
         if not answers:
-            return np.empty((0, self.dimension), np.float32), np.empty(0, np.int32)
-        vectors, codes = map(np.concatenate, zip(*answers, strict=True))
-        codes[np.flatnonzero(too_large)] = status.TOO_MANY_BYTES
-        return vectors, codes
+            return empty_answer(self.dimension)
+        return batches.join(answers)
 
-    def _batches(self, contents: Iterable[bytes]) -> Iterator[list[bytes]]:
+
+class Batches:
+    """Cuts contents into batches, and joins the answers to them.
+
+    Args:
+        contents: N byte strings, read as the batches are asked for.
+        limits: how much a batch holds.
+
+    Example:
+        >>> batches = Batches([b"a", b"b", b"c"], Limits(items=2))
+        >>> list(batches)
+        [[b'a', b'b'], [b'c']]
+    """
+
+    def __init__(self, contents: Iterable[bytes], limits: Limits) -> None:
+        self._contents = contents
+        self._limits = limits
+        self._too_large: list[bool] = []
+
+    def __iter__(self) -> Iterator[list[bytes]]:
         batch, size = [], 0
-        for content in contents:
+        for content in self._contents:
+            self._too_large.append(len(content) > self._limits.item_bytes)
+            if self._too_large[-1]:
+                # An empty string holds the row; its embedding is all zeros, too.
+                content = b""
             cost = len(content) + _ITEM_COST
-            if batch and (len(batch) == self._batch_items or size + cost > self._batch_bytes):
+            full = len(batch) == self._limits.items or size + cost > self._limits.batch_bytes
+            if batch and full:
                 yield batch
                 batch, size = [], 0
             batch.append(content)
             size += cost
         if batch:
             yield batch
+
+    def join(self, answers: Sequence[Answer]) -> Answer:
+        """Returns embeddings `[N, D]` and statuses `[N]` of the answers to all batches, in order.
+
+        Contents above the limit of an item get the status `TOO_MANY_BYTES`.
+        """
+        embeddings, statuses = map(np.concatenate, zip(*answers, strict=True))
+        statuses[np.flatnonzero(self._too_large)] = status.TOO_MANY_BYTES
+        return embeddings, statuses
+
+
+def empty_answer(dimension: int) -> Answer:
+    """Returns the answer to no contents at all: float32 `[0, D]` and int32 `[0]`."""
+    return np.empty((0, dimension), np.float32), np.empty(0, np.int32)
+
+
+def image_contents(items: Sequence[str | Path | bytes]) -> Iterator[bytes]:
+    """Returns the bytes of images, each file read when it is asked for.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    return map(_content, _listed(items))
+
+
+def text_contents(captions: Sequence[str]) -> Iterator[bytes]:
+    """Returns captions in UTF-8."""
+    return (text.encode(errors="replace") for text in _listed(captions))
+
+
+def check_images(statuses: np.ndarray, items: Sequence[str | Path | bytes]) -> None:
+    """Refuses images that could not be encoded.
+
+    Raises:
+        UserError: an image has another status than OK.
+    """
+    _refuse(statuses, lambda row: _name_image(items[row], row))
+
+
+def check_texts(statuses: np.ndarray, captions: Sequence[str]) -> None:
+    """Refuses captions that could not be encoded.
+
+    Raises:
+        UserError: a caption has another status than OK.
+    """
+    _refuse(statuses, lambda row: f"sentence {row + 1}, {captions[row][:_LONGEST_QUOTE]!r}")
 
 
 def _listed(items: Sequence) -> Sequence:

@@ -11,7 +11,7 @@ import tensorflow_text  # noqa: F401  registers operations that exports contain
 from tf_dpce.errors import UserError
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.export.answering import one_line
-from tf_dpce.export.embedder import Answer, Embedder
+from tf_dpce.export.embedder import Answer, Embedder, Limits
 from tf_dpce.export.signatures import Signatures, input_signature
 from tf_dpce.export.versions import find_version
 from tf_dpce.training.run_folder import CONFIG_FILE, Run, load_run
@@ -36,7 +36,7 @@ class Encoder(Embedder):
     def __init__(
         self, encode_image: Endpoint, encode_text: Endpoint, owner: object | None = None
     ) -> None:
-        super().__init__(_BATCH)
+        super().__init__(Limits(_BATCH))
         self._owner = owner
         self._endpoints = {"encode_image": encode_image, "encode_text": encode_text}
         vectors, _ = self._embed("encode_text", [])

@@ -17,7 +17,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import (
 )
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
-from tf_dpce.serving.errors import CODES, ServingError
+from tf_dpce.serving.errors import STATUSES, ServingError
 from tf_dpce.serving.models import Models
 
 SIGNATURES = "signature_def"
@@ -29,7 +29,7 @@ def model_status(models: Models, request: GetModelStatusRequest) -> GetModelStat
     for number, held in models.states(request.model_spec).items():
         state = ModelVersionStatus.State.Value(held.state)
         status = answer.model_version_status.add(version=number, state=state)
-        status.status.error_code = CODES["UNKNOWN"][0] if held.error else 0
+        status.status.error_code = STATUSES["UNKNOWN"][0] if held.error else 0
         status.status.error_message = held.error
     return answer
 

@@ -1,28 +1,37 @@
 """A model on a server, used like one in this process.
 
-REST needs numpy and the standard library. gRPC is faster with images, but its protocol code
-comes with TensorFlow, which takes seconds to import.
+REST needs NumPy and httpx. gRPC is faster with images, but its protocol code comes with TensorFlow,
+which takes seconds to import.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.export.embedder import Answer, Embedder
+from tf_dpce.export.embedder import (
+    Answer,
+    Batches,
+    Embedder,
+    Limits,
+    check_images,
+    check_texts,
+    empty_answer,
+    image_contents,
+    text_contents,
+)
+from tf_dpce.serving.endpoint import Endpoint
 from tf_dpce.serving.errors import Refused, ServingError
 from tf_dpce.serving.rest_transport import RestTransport
-from tf_dpce.serving.target import Target
 
 _BATCH = 32
 _BATCH_BYTES = 16 * 2**20
@@ -34,25 +43,25 @@ Result = TypeVar("Result")
 
 
 class Transport(Protocol):
-    """A way to a server.
+    """A protocol by which a server is asked.
 
     Attributes:
-        item_bytes: the most that an item may have.
+        max_item_bytes: largest size of an item.
     """
 
-    item_bytes: int
+    max_item_bytes: int
 
-    def predict(
-        self, endpoint: str, contents: Sequence[bytes], timeout: float
+    async def predict(
+        self, signature: str, contents: Sequence[bytes], timeout: float
     ) -> Mapping[str, np.ndarray]:
-        """Returns the outputs of an endpoint by name."""
+        """Returns the outputs of a signature by name, within `timeout` seconds."""
 
-    def close(self) -> None:
-        """Gives the connections up."""
+    async def close(self) -> None:
+        """Closes the connections."""
 
 
 class Client(Embedder):
-    """Embeds images and sentences by a model server, TF Serving or the development server.
+    """Embeds images and captions by a model server, TF Serving or the development server.
 
     Threads may share a client.
 
@@ -60,24 +69,23 @@ class Client(Embedder):
         address: "http://HOST:8501" or "https://..." for REST, "grpc://HOST:8500" or "grpcs://..."
             for gRPC without or with TLS.
         model: its name on the server.
-        version: which of its versions; None leaves that to the server, which takes the largest.
+        version: number of a version; None leaves the choice to the server, which takes the largest.
         label: "stable", "canary" or another label, instead of a version.
-        timeout: seconds for a request, with all its repetitions. Over REST, the search for the
-            address of a host that has a name is not counted.
-        retries: how often a request is repeated, after growing waits, where nobody accepted the
+        timeout: seconds for a request, all its repetitions included.
+        retries: how often a request is repeated, after growing waits, if nobody accepted the
             connection or, over REST, the model server itself answers 503. Nothing else is sent
-            twice, since it may have been done, or be what stopped the server; but over REST once
-            more, at once, what ended a connection that had answered before: most often the server
-            was closing it.
-        headers: sent with every request, for what stands in front of the server.
-        batch: the most items of a request.
+            twice, since it may have been computed, or be what stopped the server. Over REST, what
+            ended a connection that had answered before is sent once more, at once: most often the
+            server was closing it.
+        headers: sent with every request, for a gateway in front of the server.
+        batch: largest number of items of a request.
 
     Raises:
         UserError: the address is none, or a number is out of its range.
 
     Example:
         >>> with Client("http://localhost:8501", "flickr8k") as client:
-        ...     vectors = client.encode_texts(["two dogs run on the beach"])
+        ...     embeddings = client.encode_texts(["two dogs run on the beach"])
     """
 
     def __init__(
@@ -92,36 +100,25 @@ class Client(Embedder):
         headers: Mapping[str, str] | None = None,
         batch: int = _BATCH,
     ) -> None:
-        if version is not None and label is not None:
-            raise UserError("a request has a version or a label, not both: leave one out")
-        if not (batch >= 1 and retries >= 0 and 0 < timeout <= _LONGEST_TIMEOUT):
-            raise UserError(
-                f"batch={batch}, retries={retries}, timeout={timeout}: expected is a batch of 1 "
-                f"or more, 0 retries or more, and above 0 to {_LONGEST_TIMEOUT} seconds"
-            )
-        target = Target(address, model, version, label, dict(headers or {}))
-        self._transport = _transport(target)
-        super().__init__(batch, _BATCH_BYTES, self._transport.item_bytes)
-        self._timeout = timeout
-        self._retries = retries
-        self._draws = random.Random()
-        self._dimension: int | None = None
+        endpoint = Endpoint(address, model, version, label, dict(headers or {}))
+        self._requests = _Requests(endpoint, timeout, retries, batch)
+        super().__init__(self._requests.limits)
+        self._loop = _LoopThread()
 
     @property
     def dimension(self) -> int:
-        """The numbers of a vector, D, of which any answer tells.
+        """The width D of an embedding.
 
         Raises:
             ServingError: the server did not answer.
         """
-        if self._dimension is None:
-            # A gateway may let nothing but predictions through.
-            self._embed("encode_text", [b""])
-        return self._dimension
+        return self._loop.run(self._requests.dimension())
 
     def close(self) -> None:
-        """Gives the connections up."""
-        self._transport.close()
+        """Closes the connections; the client cannot be used again."""
+        if not self._loop.closed:
+            self._loop.run(self._requests.transport.close())
+            self._loop.close()
 
     def __enter__(self) -> Client:
         return self
@@ -130,74 +127,73 @@ class Client(Embedder):
         self.close()
 
     def _embed(self, endpoint: str, contents: Sequence[bytes]) -> Answer:
-        outputs = self._predict(endpoint, contents)
-        try:
-            vectors = np.asarray(outputs["embedding"], np.float32)
-            codes = np.asarray(outputs["status"], np.int32)
-        except (KeyError, TypeError, ValueError):
-            vectors = codes = np.empty(0)
-        if vectors.ndim != 2 or not (len(vectors),) == codes.shape == (len(contents),):
-            raise ServingError("INTERNAL", f"the answer to {endpoint} is not that of an export")
-        self._dimension = vectors.shape[1]
-        return vectors, codes
-
-    def _predict(self, endpoint: str, contents: Sequence[bytes]) -> Mapping[str, np.ndarray]:
-        """Sends a request until somebody takes it, or the patience ends."""
-        end = time.monotonic() + self._timeout
-        for attempt in count():
-            try:
-                left = max(end - time.monotonic(), 1e-3)
-                return self._transport.predict(endpoint, contents, left)
-            except Refused:
-                # A random share keeps many clients from coming back at the same moment.
-                wait = _FIRST_WAIT * 2**attempt * self._draws.uniform(0.5, 1)
-                if attempt == self._retries or time.monotonic() + wait >= end:
-                    raise
-                time.sleep(wait)
+        return self._loop.run(self._requests.embed(endpoint, contents))
 
 
 class AsyncClient:
-    """The same for asyncio: what `Client` has, to be awaited.
+    """The same for asyncio: the methods of `Client`, to be awaited.
 
     Args:
         address: see `Client`.
         model: see `Client`.
-        connections: requests that are under way at a time; further ones wait.
-        **options: see `Client`.
+        connections: largest number of requests that are under way at a time; further ones wait.
+        version: see `Client`.
+        label: see `Client`.
+        timeout: see `Client`.
+        retries: see `Client`.
+        headers: see `Client`.
+        batch: see `Client`.
+
+    Raises:
+        UserError: see `Client`.
 
     Example:
         >>> async with AsyncClient("http://localhost:8501", "flickr8k") as client:
-        ...     one, other = await asyncio.gather(
+        ...     texts, images = await asyncio.gather(
         ...         client.encode_texts(["two dogs"]), client.encode_images(["dog.jpg"])
         ...     )
     """
 
     def __init__(
-        self, address: str, model: str, *, connections: int = _CONNECTIONS, **options: Any
+        self,
+        address: str,
+        model: str,
+        *,
+        connections: int = _CONNECTIONS,
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float = 30.0,
+        retries: int = 3,
+        headers: Mapping[str, str] | None = None,
+        batch: int = _BATCH,
     ) -> None:
-        self._client = Client(address, model, **options)
-        self._threads = ThreadPoolExecutor(connections)
+        endpoint = Endpoint(address, model, version, label, dict(headers or {}))
+        self._requests = _Requests(endpoint, timeout, retries, batch)
+        self._slots = asyncio.Semaphore(connections)
 
     async def encode_images(self, items: Sequence[str | Path | bytes]) -> np.ndarray:
         """See `Client.encode_images`."""
-        return await self._run(self._client.encode_images, items)
+        embeddings, statuses = await self.images(items)
+        check_images(statuses, items)
+        return embeddings
 
-    async def encode_texts(self, sentences: Sequence[str]) -> np.ndarray:
+    async def encode_texts(self, captions: Sequence[str]) -> np.ndarray:
         """See `Client.encode_texts`."""
-        return await self._run(self._client.encode_texts, sentences)
+        embeddings, statuses = await self.texts(captions)
+        check_texts(statuses, captions)
+        return embeddings
 
     async def images(self, items: Sequence[str | Path | bytes]) -> Answer:
         """See `Client.images`."""
-        return await self._run(self._client.images, items)
+        return await self._all("encode_image", image_contents(items))
 
-    async def texts(self, sentences: Sequence[str]) -> Answer:
+    async def texts(self, captions: Sequence[str]) -> Answer:
         """See `Client.texts`."""
-        return await self._run(self._client.texts, sentences)
+        return await self._all("encode_text", text_contents(captions))
 
     async def close(self) -> None:
-        """Waits for what is under way, then gives the connections up."""
-        await asyncio.to_thread(self._threads.shutdown)
-        self._client.close()
+        """Closes the connections."""
+        await self._requests.transport.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -205,24 +201,105 @@ class AsyncClient:
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
-    async def _run(self, work: Callable[[Sequence], Result], items: Sequence) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, items)
+    async def _all(self, signature: str, contents: Iterable[bytes]) -> Answer:
+        batches = Batches(contents, self._requests.limits)
+        answers, rest = [], iter(batches)
+        # In a thread, because it reads files.
+        while batch := await asyncio.to_thread(next, rest, None):
+            async with self._slots:
+                answers.append(await self._requests.embed(signature, batch))
+        if not answers:
+            return empty_answer(await self._requests.dimension())
+        return batches.join(answers)
 
 
-def _transport(target: Target) -> Transport:
-    try:
-        parts = urlsplit(target.address)
-        scheme = parts.scheme if parts.hostname and parts.port != 0 else ""
-    except ValueError:  # a port beyond 65535, a bracket that is not closed
-        scheme = ""
-    if scheme in ("http", "https"):
-        return RestTransport(target)
-    if scheme in ("grpc", "grpcs"):
-        # Here, so that REST needs no TensorFlow.
-        from tf_dpce.serving.grpc_transport import GrpcTransport
+class _Requests:
+    """What both clients send, and when they send it again."""
 
-        return GrpcTransport(target)
-    raise UserError(
-        f"{target.address} is no address of a model server: "
-        "write http://HOST:8501 for REST or grpc://HOST:8500 for gRPC"
-    )
+    def __init__(self, endpoint: Endpoint, timeout: float, retries: int, batch: int) -> None:
+        if not (batch >= 1 and retries >= 0 and 0 < timeout <= _LONGEST_TIMEOUT):
+            raise UserError(
+                "client.range",
+                f"batch={batch}, retries={retries}, timeout={timeout}: set a batch of 1 or more, "
+                f"0 retries or more, and above 0 to {_LONGEST_TIMEOUT} seconds",
+            )
+        self.transport = _transport(endpoint)
+        self.limits = Limits(batch, _BATCH_BYTES, self.transport.max_item_bytes)
+        self._timeout = timeout
+        self._retries = retries
+        self._dimension: int | None = None
+
+    async def dimension(self) -> int:
+        """Returns the width D of an embedding."""
+        if self._dimension is None:
+            # A prediction shows it. A gateway may let no other request through.
+            await self.embed("encode_text", [b""])
+        return self._dimension
+
+    async def embed(self, signature: str, contents: Sequence[bytes]) -> Answer:
+        """Returns embeddings `[B, D]` and statuses `[B]` of B byte strings."""
+        outputs = await self._predict(signature, contents)
+        try:
+            embeddings = np.asarray(outputs["embedding"], np.float32)
+            statuses = np.asarray(outputs["status"], np.int32)
+        except (KeyError, TypeError, ValueError):
+            embeddings = statuses = np.empty(0)
+        if embeddings.ndim != 2 or not (len(embeddings),) == statuses.shape == (len(contents),):
+            raise ServingError("INTERNAL", f"the answer to {signature} is not that of an export")
+        self._dimension = embeddings.shape[1]
+        return embeddings, statuses
+
+    async def _predict(self, signature: str, contents: Sequence[bytes]) -> Mapping[str, np.ndarray]:
+        end = time.monotonic() + self._timeout
+        for attempt in count():
+            try:
+                left = max(end - time.monotonic(), 1e-3)
+                return await self.transport.predict(signature, contents, left)
+            except Refused:
+                # A random share keeps many clients from coming back at the same moment.
+                wait = _FIRST_WAIT * 2**attempt * random.uniform(0.5, 1)
+                if attempt == self._retries or time.monotonic() + wait >= end:
+                    raise
+                await asyncio.sleep(wait)
+
+
+class _LoopThread:
+    """Runs coroutines for callers without an event loop.
+
+    Only asyncio can end a request as a whole when its time is up. A timeout of blocking sockets
+    begins anew with every piece that arrives.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the thread has ended."""
+        return self._loop.is_closed()
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Returns what a coroutine returns, or raises what it raises."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def _transport(endpoint: Endpoint) -> Transport:
+    if endpoint.url.scheme in ("http", "https"):
+        return RestTransport(endpoint)
+    # Imported here, so that REST needs no TensorFlow.
+    from tf_dpce.serving.grpc_transport import GrpcTransport
+
+    return GrpcTransport(endpoint)

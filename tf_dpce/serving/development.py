@@ -14,12 +14,12 @@ from pathlib import Path
 import grpc
 
 from tf_dpce.errors import UserError
+from tf_dpce.serving.endpoint import MAX_REQUEST_BYTES
 from tf_dpce.serving.errors import ServingError
 from tf_dpce.serving.grpc_server import grpc_server
 from tf_dpce.serving.model_config import read_config
 from tf_dpce.serving.models import Models
 from tf_dpce.serving.rest_server import RestServer
-from tf_dpce.serving.target import MAX_REQUEST_BYTES
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 1.0

@@ -1,11 +1,11 @@
-"""What goes wrong between a client and a model server, by the names that gRPC has for it."""
+"""What goes wrong between a client and a model server, by gRPC's names of statuses."""
 
 from __future__ import annotations
 
 from tf_dpce.errors import UserError
 
-# The number of gRPC, which is TensorFlow's as well, and the HTTP status that TF Serving answers.
-CODES = {
+# The number that gRPC and TensorFlow give a status, and the HTTP status that TF Serving answers.
+STATUSES = {
     "CANCELLED": (1, 499),
     "UNKNOWN": (2, 500),
     "INVALID_ARGUMENT": (3, 400),
@@ -23,43 +23,43 @@ CODES = {
     "DATA_LOSS": (15, 500),
     "UNAUTHENTICATED": (16, 401),
 }
-TOO_LARGE = 413  # no gRPC name has this status
+TOO_LARGE = 413  # the HTTP status of a body above a limit; gRPC has no name of its own for it
 
-_BY_NUMBER = {number: name for name, (number, _) in CODES.items()}
+_BY_NUMBER = {number: name for name, (number, _) in STATUSES.items()}
 _BY_HTTP = {
-    **{http: name for name, (_, http) in reversed(CODES.items())},
-    # What proxies answer for a server that is away or broke off, and what several names share.
+    **{http: name for name, (_, http) in reversed(STATUSES.items())},
+    # What gateways answer for a server that is away or broke off, and what several names share.
     **{400: "INVALID_ARGUMENT", 502: "UNAVAILABLE", 500: "INTERNAL"},
     TOO_LARGE: "RESOURCE_EXHAUSTED",
 }
 
 
 class ServingError(UserError):
-    """A request that a model server did not answer.
+    """A request that a model server did not answer. Its code is "serving.request".
 
     Args:
-        code: a key of `CODES`.
-        message: what the server, or the way to it, says.
+        status: a key of `STATUSES`.
+        detail: what the server, or the way to it, says.
     """
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.message = message
+    def __init__(self, status: str, detail: str) -> None:
+        super().__init__("serving.request", f"{status}: {' '.join(detail.split())}")
+        self.status = status
+        self.detail = detail
+
+    @classmethod
+    def of_number(cls, number: int, detail: str) -> ServingError:
+        """Returns the error for a status number of gRPC or TensorFlow."""
+        return cls(_BY_NUMBER.get(number, "UNKNOWN"), detail)
+
+    @classmethod
+    def of_http(cls, http_status: int, detail: str) -> ServingError:
+        """Returns the error for an HTTP status."""
+        return cls(_BY_HTTP.get(http_status, "UNKNOWN"), detail)
 
 
 class Refused(ServingError):
-    """A request that nobody took, or that the model server itself declines.
+    """A request that no server accepted, or that the model server itself declined.
 
-    It may be sent again: it is done by nobody, and not what brought a server down.
+    It may be sent again: nobody computed it, and it did not bring a server down.
     """
-
-
-def of_number(number: int, message: str) -> ServingError:
-    """Returns the error of a number of gRPC or TensorFlow."""
-    return ServingError(_BY_NUMBER.get(number, "UNKNOWN"), message)
-
-
-def of_http(status: int, message: str) -> ServingError:
-    """Returns the error of an HTTP status."""
-    return ServingError(_BY_HTTP.get(status, "UNKNOWN"), message)

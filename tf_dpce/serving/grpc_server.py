@@ -22,7 +22,7 @@ from tensorflow_serving.apis import (
 
 from tf_dpce.export import DEFAULT_SIGNATURE
 from tf_dpce.serving import answers
-from tf_dpce.serving.errors import CODES, ServingError
+from tf_dpce.serving.errors import STATUSES, ServingError
 from tf_dpce.serving.models import Models
 
 _THREADS = 32
@@ -100,8 +100,8 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
         try:
             self._models.configure(request.config)
         except ServingError as error:
-            answer.status.error_code = CODES[error.code][0]
-            answer.status.error_message = error.message
+            answer.status.error_code = STATUSES[error.status][0]
+            answer.status.error_message = error.detail
         return answer
 
 
@@ -128,4 +128,4 @@ def _try(context: grpc.ServicerContext, work: Callable[[], Answer]) -> Answer:
     try:
         return work()
     except ServingError as error:
-        context.abort(grpc.StatusCode[error.code], error.message)
+        context.abort(grpc.StatusCode[error.status], error.detail)

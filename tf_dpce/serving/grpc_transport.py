@@ -2,84 +2,96 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlsplit
 
 import grpc
 import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis.model_pb2 import ModelSpec
-from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from tf_dpce.export import ENDPOINTS
+from tf_dpce.serving.endpoint import MAX_ITEM_BYTES, Endpoint
 from tf_dpce.serving.errors import Refused, ServingError
-from tf_dpce.serving.target import ITEM_BYTES, Target
 
 _OPTIONS = [
-    # gRPC's own limit of 4 MB is below an answer of a few hundred vectors.
+    # gRPC's own limit of 4 MB is below an answer of a few hundred embeddings.
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    # It would wait a second before it connects again, beyond the first repetitions of a client.
+    # By default it waits a second before it connects again, longer than a client's first retries.
     ("grpc.initial_reconnect_backoff_ms", 100),
 ]
 _NO_CONNECTION = "Failed to connect to remote host"
 
 
 class GrpcTransport:
-    """A way to a model over gRPC, one connection for all threads.
+    """Asks a model over gRPC, by one connection for all requests.
 
     Args:
-        target: the model.
+        endpoint: the model.
 
     Attributes:
-        item_bytes: the most that an item may have.
+        max_item_bytes: largest size of an item.
     """
 
-    item_bytes = ITEM_BYTES
+    max_item_bytes = MAX_ITEM_BYTES
 
-    def __init__(self, target: Target) -> None:
-        parts = urlsplit(target.address)
-        if parts.scheme == "grpcs":
+    def __init__(self, endpoint: Endpoint) -> None:
+        url = endpoint.url
+        if url.scheme == "grpcs":
             credentials = grpc.ssl_channel_credentials()
-            self._channel = grpc.secure_channel(parts.netloc, credentials, _OPTIONS)
+            self._channel = grpc.secure_channel(url.netloc, credentials, _OPTIONS)
         else:
-            self._channel = grpc.insecure_channel(parts.netloc, _OPTIONS)
+            self._channel = grpc.insecure_channel(url.netloc, _OPTIONS)
         self._stub = PredictionServiceStub(self._channel)
-        # gRPC wants these names in small letters.
-        self._metadata = [(name.lower(), value) for name, value in target.headers.items()]
-        self._spec = ModelSpec(name=target.model)
-        if target.version is not None:
-            self._spec.version.value = target.version
-        if target.label is not None:
-            self._spec.version_label = target.label
+        # gRPC takes names in lower case only.
+        self._metadata = [(name.lower(), value) for name, value in endpoint.headers.items()]
+        self._spec = ModelSpec(name=endpoint.model)
+        if endpoint.version is not None:
+            self._spec.version.value = endpoint.version
+        if endpoint.label is not None:
+            self._spec.version_label = endpoint.label
 
-    def predict(
-        self, endpoint: str, contents: Sequence[bytes], timeout: float
+    async def predict(
+        self, signature: str, contents: Sequence[bytes], timeout: float
     ) -> Mapping[str, np.ndarray]:
-        """Returns the outputs of an endpoint by name.
+        """Returns the outputs of a signature by name.
 
         Raises:
-            ServingError: the server is away, or answers an error.
+            ServingError: the server is away, answers an error, or not within `timeout` seconds.
         """
         request = PredictRequest(model_spec=self._spec)
-        request.model_spec.signature_name = endpoint
+        request.model_spec.signature_name = signature
         strings = tf.make_tensor_proto(list(contents), tf.string, [len(contents)])
-        request.inputs[ENDPOINTS[endpoint]].CopyFrom(strings)
+        request.inputs[ENDPOINTS[signature]].CopyFrom(strings)
+        call = self._stub.Predict.future(request, timeout=timeout, metadata=self._metadata)
         try:
-            answer = self._stub.Predict(request, timeout=timeout, metadata=self._metadata)
+            answer = await _answer(call)
         except grpc.RpcError as error:
-            raise _told(error) from None
+            raise _serving_error(error) from None
         return {name: tf.make_ndarray(value) for name, value in answer.outputs.items()}
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Closes the connection."""
         self._channel.close()
 
 
-def _told(error: grpc.RpcError) -> ServingError:
-    code, details = error.code().name, error.details() or ""
-    # gRPC itself sends again what a server surely did not take up. What it reports may have been
-    # taken up, and a gateway's status looks like a server's; but not where nobody listened.
-    never_sent = code == "UNAVAILABLE" and _NO_CONNECTION in details
-    return (Refused if never_sent else ServingError)(code, details)
+async def _answer(call: grpc.Future) -> PredictResponse:
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    call.add_done_callback(lambda _: loop.call_soon_threadsafe(done.set))
+    try:
+        await done.wait()
+    except asyncio.CancelledError:
+        call.cancel()
+        raise
+    return call.result()
+
+
+def _serving_error(error: grpc.RpcError) -> ServingError:
+    status, details = error.code().name, error.details() or ""
+    # gRPC itself repeats what surely no server took up. What it reports may have been taken up, and
+    # a gateway's status looks like a server's; only a failed connection is certain.
+    never_sent = status == "UNAVAILABLE" and _NO_CONNECTION in details
+    return (Refused if never_sent else ServingError)(status, details)

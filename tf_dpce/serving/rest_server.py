@@ -20,7 +20,7 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tf_dpce.export import DEFAULT_SIGNATURE
 from tf_dpce.export.versions import LARGEST_NUMBER
 from tf_dpce.serving import answers
-from tf_dpce.serving.errors import CODES, TOO_LARGE, ServingError
+from tf_dpce.serving.errors import STATUSES, TOO_LARGE, ServingError
 from tf_dpce.serving.json_tensors import (
     ROWS,
     answer_json,
@@ -176,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._answer(*work())
         except ServingError as error:
-            self._answer(CODES[error.code][1], {"error": error.message})
+            self._answer(STATUSES[error.status][1], {"error": error.detail})
         except Exception:
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "the server failed"})
             raise

@@ -1,122 +1,139 @@
-"""Requests to a model server over REST, by the standard library alone."""
+"""Requests to a model server over REST."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
-from collections.abc import Mapping, Sequence
+import os
+import socket
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
-from http.client import HTTPException
-from queue import Empty, LifoQueue
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
+import httpx
 import numpy as np
 
-from tf_dpce.serving import errors
-from tf_dpce.serving.connection import Connection, Deadline, tls_context
+from tf_dpce.serving.endpoint import MAX_ITEM_BYTES, Endpoint
 from tf_dpce.serving.errors import Refused, ServingError
-from tf_dpce.serving.target import ITEM_BYTES, Target
 
 _LONGEST_QUOTE = 200
+_OPENS = "connection.connect_tcp.started"
+_ANSWERS = "http11.receive_response_headers.complete"
 
 
 class RestTransport:
-    """A way to a model over REST, with connections that are used again.
+    """Asks a model over REST, and uses connections again.
 
     Args:
-        target: the model; a path in its address stands before `/v1`.
+        endpoint: the model; a path in its address stands before `/v1`.
 
     Attributes:
-        item_bytes: the most that an item may have.
+        max_item_bytes: largest size of an item.
     """
 
-    item_bytes = ITEM_BYTES * 3 // 4  # in base64, four thirds of its bytes are sent
+    max_item_bytes = MAX_ITEM_BYTES * 3 // 4  # base64 makes four bytes of three
 
-    def __init__(self, target: Target) -> None:
-        parts = urlsplit(target.address)
-        self._place = (parts.hostname, parts.port)
-        self._tls = tls_context() if parts.scheme == "https" else None
-        self._address = target.address
-        self._headers = {"Content-Type": "application/json", **target.headers}
-        self._idle: LifoQueue[Connection] = LifoQueue()
-        self._path = f"{parts.path.rstrip('/')}/v1/models/{quote(target.model, safe='')}"
-        if target.version is not None:
-            self._path += f"/versions/{target.version}"
-        if target.label is not None:
-            self._path += f"/labels/{quote(target.label, safe='')}"
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._address = endpoint.address
+        url = endpoint.url
+        path = f"{url.path.rstrip('/')}/v1/models/{quote(endpoint.model, safe='')}"
+        if endpoint.version is not None:
+            path += f"/versions/{endpoint.version}"
+        if endpoint.label is not None:
+            path += f"/labels/{quote(endpoint.label, safe='')}"
+        self._url = f"{url.scheme}://{url.netloc}{path}:predict"
+        self._http = httpx.AsyncClient(
+            headers={"Content-Type": "application/json", **endpoint.headers},
+            # Authorities that this machine trusts. Without TLS, loading them is time for nothing.
+            verify=ssl.create_default_context() if url.scheme == "https" else False,
+            # A model server is not asked through the proxy that the environment names.
+            trust_env=False,
+            timeout=None,
+            limits=httpx.Limits(),
+        )
 
-    def predict(
-        self, endpoint: str, contents: Sequence[bytes], timeout: float
+    async def predict(
+        self, signature: str, contents: Sequence[bytes], timeout: float
     ) -> Mapping[str, np.ndarray]:
-        """Returns the outputs of an endpoint by name.
+        """Returns the outputs of a signature by name.
 
         Raises:
-            ServingError: the server is away, or answers an error.
+            ServingError: the server is away, answers an error, or not within `timeout` seconds.
         """
-        deadline = Deadline(timeout)
         rows = [{"b64": base64.b64encode(content).decode()} for content in contents]
-        body = json.dumps({"signature_name": endpoint, "inputs": rows}).encode()
-        status, content = self._send(f"{self._path}:predict", body, deadline)
-        answer = _parse(content)
-        if status == HTTPStatus.OK and "outputs" in answer:
-            return answer["outputs"]
-        quoted = content[:_LONGEST_QUOTE].decode(errors="replace").strip()
-        if status == HTTPStatus.OK:
-            raise ServingError("INTERNAL", f"no model server answered, but: {quoted!r}")
-        if status == HTTPStatus.SERVICE_UNAVAILABLE and "error" in answer:
-            # Its own words: it lives. A gateway's 502 or 503 may be the sign that it died of this.
-            raise Refused("UNAVAILABLE", answer["error"])
-        raise errors.of_http(status, answer.get("error") or f"HTTP status {status}: {quoted!r}")
-
-    def close(self) -> None:
-        """Closes the connections that are idle."""
-        while (connection := self._take()) is not None:
-            connection.close()
-
-    def _send(self, path: str, body: bytes, deadline: Deadline) -> tuple[int, bytes]:
+        body = json.dumps({"signature_name": signature, "inputs": rows}).encode()
         try:
-            connection, answer = self._post(path, body, deadline)
+            # httpx's own timeouts begin anew with every piece that arrives.
+            async with asyncio.timeout(timeout):
+                answer = await self._post(body)
         except TimeoutError:
             message = f"{self._address} did not answer in time"
             raise ServingError("DEADLINE_EXCEEDED", message) from None
-        except Refused as error:
-            raise Refused(error.code, f"{self._address}: {error.message}") from None
-        except (OSError, HTTPException, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise ServingError("UNAVAILABLE", f"{self._address}: {reason}") from None
-        self._idle.put(connection)
-        return answer
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unavailable(error) from None
+        return _outputs(answer)
 
-    def _post(
-        self, path: str, body: bytes, deadline: Deadline
-    ) -> tuple[Connection, tuple[int, bytes]]:
-        if (kept := self._take()) is not None:
-            try:
-                return kept, kept.post(path, body, self._headers, deadline)
-            except ConnectionError:
-                # Most often the server's farewell crossed the request, which nobody read. Where it
-                # was read, a request more is all that it costs: the second one finds out.
-                pass
-        fresh = Connection(*self._place, self._tls)
-        return fresh, fresh.post(path, body, self._headers, deadline)
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
 
-    def _take(self) -> Connection | None:
-        """Returns an idle connection that is still open, or None."""
-        while True:
-            try:
-                connection = self._idle.get_nowait()
-            except Empty:
-                return None
-            if connection.is_quiet():
-                return connection
-            connection.close()
+    async def _post(self, body: bytes) -> httpx.Response:
+        events = set()
+
+        async def trace(event: str, details: Mapping[str, Any]) -> None:
+            events.add(event)
+
+        try:
+            return await self._http.post(self._url, content=body, extensions={"trace": trace})
+        except (httpx.NetworkError, httpx.RemoteProtocolError):
+            if _OPENS in events or _ANSWERS in events:
+                raise
+            # A connection that had answered before broke off. Most often the server was closing
+            # it while the request was on its way, so that nobody read it.
+            return await self._http.post(self._url, content=body)
+
+    def _unavailable(self, error: Exception) -> ServingError:
+        causes = list(_causes(error))
+        # A name that nobody knows, or TLS that fails, will be the same next time.
+        lasting = any(isinstance(cause, (socket.gaierror, ssl.SSLError)) for cause in causes)
+        refused = isinstance(error, httpx.ConnectError) and not lasting
+        numbers = [cause.errno for cause in causes if isinstance(cause, ConnectionError)]
+        reason = os.strerror(numbers[0]) if numbers and numbers[0] else str(error)
+        message = f"{self._address}: {reason or type(error).__name__}"
+        return (Refused if refused else ServingError)("UNAVAILABLE", message)
 
 
-def _parse(content: bytes) -> dict[str, Any]:
-    """Returns the object of an answer's body, an empty one where there is none."""
+def _outputs(answer: httpx.Response) -> Mapping[str, Any]:
+    content = _parse(answer.content)
+    if answer.status_code == HTTPStatus.OK and "outputs" in content:
+        return content["outputs"]
+    quoted = repr(answer.content[:_LONGEST_QUOTE].decode(errors="replace").strip())
+    if answer.status_code == HTTPStatus.OK:
+        raise ServingError("INTERNAL", f"no model server answered, but: {quoted}")
+    if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE and "error" in content:
+        # The server's own words, so it lives. A gateway's 502 or 503 may mean that it died of this.
+        raise Refused("UNAVAILABLE", str(content["error"]))
+    message = content.get("error") or f"HTTP status {answer.status_code}: {quoted}"
+    raise ServingError.of_http(answer.status_code, str(message))
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    """Returns the JSON object of an answer, or an empty one."""
     try:
-        answer = json.loads(content)
+        content = json.loads(body)
     except (ValueError, RecursionError):
         return {}
-    return answer if isinstance(answer, dict) else {}
+    return content if isinstance(content, dict) else {}
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error and the errors behind it."""
+    while error is not None:
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            for inner in error.exceptions:
+                yield from _causes(inner)
+        error = error.__cause__ or error.__context__

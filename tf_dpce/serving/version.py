@@ -12,7 +12,6 @@ from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 from tf_dpce.export import replay
 from tf_dpce.export.session import open_session
-from tf_dpce.serving import errors
 from tf_dpce.serving.errors import ServingError
 
 _INVALID = "INVALID_ARGUMENT"
@@ -71,7 +70,7 @@ class Version:
         try:
             return self._model.run(signature, dict(inputs))
         except tf.errors.OpError as error:
-            raise errors.of_number(error.error_code, error.message) from None
+            raise ServingError.of_number(error.error_code, error.message) from None
         except ValueError as error:
             raise ServingError(_INVALID, str(error)) from None
 

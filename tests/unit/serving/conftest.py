@@ -11,6 +11,8 @@ import grpc
 import pytest
 
 from tests.unit.serving.servers import NAME, Served, running
+from tf_dpce.export import ENDPOINTS
+from tf_dpce.export.examples import FILE, load_examples
 
 # "binary" for an installed tensorflow_model_server, "docker" for its image, or HOST:GRPC:REST for
 # one that runs.
@@ -27,7 +29,13 @@ def exported(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue("tiny_export") / "1"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def recorded(exported) -> dict:
+    """The golden examples of the export, by signature."""
+    return load_examples(exported / FILE, ENDPOINTS)
+
+
+@pytest.fixture(scope="session")
 def served(exported, tmp_path_factory) -> Iterator[Served]:
     models = tmp_path_factory.mktemp("models")
     shutil.copytree(exported.parent, models / NAME)
@@ -36,7 +44,7 @@ def served(exported, tmp_path_factory) -> Iterator[Served]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def channel(served) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(f"{served.host}:{served.grpc_port}") as opened:
         yield opened

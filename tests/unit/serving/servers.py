@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
+from tests.errors import raises
 from tests.unit.export.tiny import WORDS, tiny_model
 from tf_dpce.export.publish import export_model
 from tf_dpce.export.versions import publish_version
@@ -32,6 +34,7 @@ from tf_dpce.serving.deployment import (
     write_deployment,
 )
 from tf_dpce.serving.development import development_server
+from tf_dpce.serving.errors import ServingError
 from tf_dpce.serving.launch import binary_command, docker_command
 
 NAME = "tiny"
@@ -80,6 +83,14 @@ def ask(port: int, path: str, body: Any = None, host: str = "127.0.0.1") -> tupl
 def ask_served(served: Served, path: str, body: Any = None) -> tuple[int, Any]:
     """The same of a server, wherever it is."""
     return ask(served.rest_port, path, body, served.host)
+
+
+@contextmanager
+def fails(status: str) -> Iterator[pytest.ExceptionInfo[ServingError]]:
+    """Passes if the block raises a `ServingError` of this status."""
+    with raises("serving.request") as caught:
+        yield caught
+    assert caught.value.status == status, caught.value
 
 
 def wait_until(true: Callable[[], bool]) -> None:

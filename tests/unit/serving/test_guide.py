@@ -17,8 +17,8 @@ from tests.unit.serving.servers import NAME, Served
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.export.examples import FILE, load_examples
 from tf_dpce.serving.deployment import write_deployment
-from tf_dpce.serving.errors import CODES, TOO_LARGE
-from tf_dpce.serving.target import MAX_REQUEST_BYTES
+from tf_dpce.serving.endpoint import MAX_REQUEST_BYTES
+from tf_dpce.serving.errors import STATUSES, TOO_LARGE
 
 GUIDE = (Path(__file__).resolve().parents[3] / "docs" / "serving.md").read_text()
 
@@ -64,7 +64,7 @@ def test_the_error_codes_are_those_of_the_client():
     for name, number in rows:
         # An unknown signature has one code over gRPC and another over REST, with one status.
         # Of requests that are too large the status has no name.
-        assert int(number) == (TOO_LARGE if name == "RESOURCE_EXHAUSTED" else CODES[name][1])
+        assert int(number) == (TOO_LARGE if name == "RESOURCE_EXHAUSTED" else STATUSES[name][1])
 
 
 def test_the_script_runs(served, exported, tmp_path, monkeypatch):
