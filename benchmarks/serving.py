@@ -39,7 +39,7 @@ _ITEMS = 40
 _SPOILT = slice(None, None, 20)  # 5 %
 _PATIENCE_SECONDS = 120
 _SERVER = (
-    "import sys, pathlib; from tf_dpce.serving.development import development_server\n"
+    "import sys, pathlib; from tf_dpce.serving.dev_server import development_server\n"
     "with development_server(pathlib.Path(sys.argv[1])) as ports:\n"
     "    sys.stdout.write(f'{ports[0]} {ports[1]}\\n'); sys.stdout.flush(); sys.stdin.read()"
 )

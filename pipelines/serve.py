@@ -14,6 +14,7 @@ from jsonargparse.typing import restricted_number_type
 
 from pipelines._verb import run_verb, say_files, terminations, verb_parser
 from tf_dpce.errors import UserError
+from tf_dpce.logging import logger
 from tf_dpce.serving.settings import GRPC_PORT, REST_PORT
 
 FOLDER = ".serving"
@@ -96,7 +97,9 @@ def _start(models: Path, folder: Path, grpc_port: int, rest_port: int) -> None:
         version = os.environ.get(VERSION) or server_version(models, deployed_labels(folder))
         command = docker_command(models, folder, version, grpc_port, rest_port)
         _become("TF Serving in Docker", command)
-    _say(f"TF Serving is not installed, and {fault}: the development server, for development only")
+    logger.info(
+        f"TF Serving is not installed, and {fault}: the development server, for development only"
+    )
     _serve_for_development(folder, grpc_port, rest_port)
 
 
@@ -126,20 +129,17 @@ def _serve_for_development(folder: Path, grpc_port: int, rest_port: int) -> None
     import tensorflow as tf
 
     from tf_dpce.serving.deployment import HOST_CONFIG_FILE
-    from tf_dpce.serving.development import development_server
+    from tf_dpce.serving.dev_server import development_server
 
     # The loader of Sessions is deprecated for new code; TF Serving's path it remains.
     tf.get_logger().setLevel("ERROR")
     config = folder / HOST_CONFIG_FILE
     with terminations() as stopped:
-        with development_server(config, grpc_port, rest_port, report=_say) as (grpc, rest):
-            _say(f"gRPC at grpc://127.0.0.1:{grpc}, REST at http://127.0.0.1:{rest}")
+        with development_server(config, grpc_port, rest_port) as (grpc, rest):
+            address = f"gRPC at grpc://127.0.0.1:{grpc}, REST at http://127.0.0.1:{rest}"
+            print(address, flush=True)
             while not stopped():
                 time.sleep(_POLL_SECONDS)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,40 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from contextlib import contextmanager
 
 import grpc
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import tensor_pb2
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    model_management_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+from tensorflow_serving.apis.get_model_metadata_pb2 import (
+    GetModelMetadataRequest,
+    GetModelMetadataResponse,
 )
+from tensorflow_serving.apis.get_model_status_pb2 import (
+    GetModelStatusRequest,
+    GetModelStatusResponse,
+)
+from tensorflow_serving.apis.model_management_pb2 import (
+    ReloadConfigRequest,
+    ReloadConfigResponse,
+)
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from tf_dpce.export import DEFAULT_SIGNATURE
-from tf_dpce.serving import answers
 from tf_dpce.serving.errors import STATUSES, ServingError
-from tf_dpce.serving.models import Models
+from tf_dpce.serving.responses import model_metadata, model_status
+from tf_dpce.serving.servable_manager import ServableManager
 
 _THREADS = 32
 _MOST_REPEATED = 2**16
 
-Answer = TypeVar("Answer")
 
-
-def grpc_server(models: Models, max_request_bytes: int) -> grpc.Server:
-    """Returns a server that knows both of TF Serving's services, without a port yet.
+def grpc_server(models: ServableManager, max_request_bytes: int) -> grpc.Server:
+    """Returns a server with both of TF Serving's services, without a port yet.
 
     Args:
-        models: what answers.
-        max_request_bytes: larger requests are refused, with RESOURCE_EXHAUSTED.
+        models: the models that it serves.
+        max_request_bytes: larger requests are refused with RESOURCE_EXHAUSTED.
     """
     options = [
         ("grpc.max_receive_message_length", max_request_bytes),
@@ -54,58 +58,59 @@ def grpc_server(models: Models, max_request_bytes: int) -> grpc.Server:
 class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     # What is not here, such as Classify, answers UNIMPLEMENTED.
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: ServableManager) -> None:
         self._models = models
 
-    def Predict(
-        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
-    ) -> predict_pb2.PredictResponse:
-        return _try(context, lambda: self._predict(request))
+    def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        with _errors(context):
+            return self._predict(request)
 
     def GetModelMetadata(
-        self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: Any
-    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        return _try(context, lambda: answers.model_metadata(self._models, request))
+        self, request: GetModelMetadataRequest, context: grpc.ServicerContext
+    ) -> GetModelMetadataResponse:
+        with _errors(context):
+            return model_metadata(self._models, request)
 
-    def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        with self._models.use(request.model_spec) as version:
-            inputs = {key: _array(value) for key, value in request.inputs.items()}
-            outputs = version.predict(name, inputs)
-            answer = predict_pb2.PredictResponse()
-            answer.model_spec.name = version.name
-            answer.model_spec.version.value = version.number
-            answer.model_spec.signature_name = name
-        for key in request.output_filter or outputs:
-            if key not in outputs:
-                message = f"output tensor alias not found in signature: {key}"
+    def _predict(self, request: PredictRequest) -> PredictResponse:
+        signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
+        response = PredictResponse()
+        with self._models.use(request.model_spec) as servable:
+            inputs = {name: _array(value) for name, value in request.inputs.items()}
+            outputs = servable.predict(signature, inputs)
+            response.model_spec.name = servable.name
+            response.model_spec.version.value = servable.number
+            response.model_spec.signature_name = signature
+        for name in request.output_filter or outputs:
+            if name not in outputs:
+                message = f"output tensor alias not found in signature: {name}"
                 raise ServingError("INVALID_ARGUMENT", message)
-            answer.outputs[key].CopyFrom(tf.make_tensor_proto(outputs[key]))
-        return answer
+            response.outputs[name].CopyFrom(tf.make_tensor_proto(outputs[name]))
+        return response
 
 
 class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: ServableManager) -> None:
         self._models = models
 
     def GetModelStatus(
-        self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
-    ) -> get_model_status_pb2.GetModelStatusResponse:
-        return _try(context, lambda: answers.model_status(self._models, request))
+        self, request: GetModelStatusRequest, context: grpc.ServicerContext
+    ) -> GetModelStatusResponse:
+        with _errors(context):
+            return model_status(self._models, request.model_spec)
 
     def HandleReloadConfigRequest(
-        self, request: model_management_pb2.ReloadConfigRequest, context: grpc.ServicerContext
-    ) -> model_management_pb2.ReloadConfigResponse:
-        answer = model_management_pb2.ReloadConfigResponse()
+        self, request: ReloadConfigRequest, context: grpc.ServicerContext
+    ) -> ReloadConfigResponse:
+        response = ReloadConfigResponse()
         try:
             self._models.configure(request.config)
         except ServingError as error:
-            answer.status.error_code = STATUSES[error.status][0]
-            answer.status.error_message = error.detail
-        return answer
+            response.status.error_code = STATUSES[error.status][0]
+            response.status.error_message = error.detail
+        return response
 
 
-def _array(value: tensor_pb2.TensorProto) -> np.ndarray:
+def _array(value: TensorProto) -> np.ndarray:
     sides = [side.size for side in value.tensor_shape.dim]
     if value.tensor_shape.unknown_rank or any(size < 0 for size in sides):
         raise _malformed("its shape is not fully known")
@@ -124,8 +129,9 @@ def _malformed(reason: str) -> ServingError:
     return ServingError("INVALID_ARGUMENT", f"malformed tensor: {reason}")
 
 
-def _try(context: grpc.ServicerContext, work: Callable[[], Answer]) -> Answer:
+@contextmanager
+def _errors(context: grpc.ServicerContext) -> Iterator[None]:
     try:
-        return work()
+        yield
     except ServingError as error:
         context.abort(grpc.StatusCode[error.status], error.detail)

@@ -1,6 +1,6 @@
-"""Predict requests and answers as JSON, by the rules of TF Serving's REST interface.
+"""Predict requests and responses as JSON, by the rules of TF Serving's REST interface.
 
-Endpoints of this project take strings and answer numbers, so that is all there is here.
+Signatures of this project take strings and return numbers, so nothing else is converted here.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _MOST_DIMENSIONS = 32  # numpy's own limit, in the versions that have the lower 
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
-    """Returns the object of a request's body.
+    """Returns the JSON object in a request's body.
 
     Raises:
-        ServingError: INVALID_ARGUMENT, it is no JSON object or lacks what a request needs.
+        ServingError: INVALID_ARGUMENT, the body is no JSON object or lacks a key.
     """
     try:
         # Bytes that are not UTF-8 go through a string as they are.
@@ -47,8 +47,8 @@ def parse_inputs(request: Mapping[str, Any], names: Iterable[str]) -> dict[str, 
     """Returns the inputs of a request by name, arrays of bytes.
 
     Args:
-        request: what `parse_body` returned.
-        names: of the signature's inputs.
+        request: the object that `parse_body` returned.
+        names: names of the signature's inputs.
 
     Raises:
         ServingError: INVALID_ARGUMENT, the request does not fit.
@@ -58,11 +58,11 @@ def parse_inputs(request: Mapping[str, Any], names: Iterable[str]) -> dict[str, 
     return _rows(request[ROWS], sorted(names))
 
 
-def answer_json(outputs: Mapping[str, np.ndarray], rows: bool) -> dict[str, Any]:
-    """Returns the answer to a request, in rows or in columns as it was asked.
+def response_json(outputs: Mapping[str, np.ndarray], rows: bool) -> dict[str, Any]:
+    """Returns the response to a request, in rows or in columns.
 
     Raises:
-        ServingError: INVALID_ARGUMENT, outputs that differ in length cannot stand in rows.
+        ServingError: INVALID_ARGUMENT, outputs of different lengths cannot be put in rows.
     """
     columns = {name: value.tolist() for name, value in outputs.items()}
     if not rows:
@@ -89,10 +89,10 @@ def _rows(value: Any, names: list[str]) -> dict[str, np.ndarray]:
     named = [isinstance(row, dict) and not _is_base64(row) for row in value]
     if not any(named):
         return {_only(names): _strings(value)}
-    for place, row in enumerate(value):
-        if not named[place] or sorted(row) != names:
+    for index, row in enumerate(value):
+        if not named[index] or sorted(row) != names:
             keys = ",".join(names)
-            raise _invalid(f"element {place} of '{ROWS}': keys must be equal to: {keys}")
+            raise _invalid(f"element {index} of '{ROWS}': keys must be equal to: {keys}")
     return {name: _strings([row[name] for row in value]) for name in names}
 
 
@@ -103,8 +103,8 @@ def _only(names: list[str]) -> str:
 
 
 def _strings(value: Any) -> np.ndarray:
-    # Level by level, each checked before the next is laid out: lengths are taken at their word
-    # only where every list has its own, so there is never more here than was sent.
+    # Level by level, and each level is checked before the next is laid out. So there are never more
+    # items here than were sent, whatever lengths the first lists promise.
     shape, level = [], [value]
     while level and isinstance(level[0], list):
         shape.append(len(level[0]))

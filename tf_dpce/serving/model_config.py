@@ -22,9 +22,11 @@ def read_config(path: Path) -> ModelServerConfig:
     try:
         return text_format.Parse(path.read_text(), ModelServerConfig())
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: make it with `serve --write`") from None
+        message = f"{path} does not exist: make it with `serve --write`"
+        raise UserError("serving.no_deployment", message, path) from None
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no models.config ({error}): write it again") from None
+        message = f"{path} is no models.config ({error}): write it again"
+        raise UserError("serving.config", message, path) from None
 
 
 def config_text(labels: Labels, root: Path | str) -> str:

@@ -33,7 +33,7 @@ from tf_dpce.serving.deployment import (
     server_version,
     write_deployment,
 )
-from tf_dpce.serving.development import development_server
+from tf_dpce.serving.dev_server import development_server
 from tf_dpce.serving.errors import ServingError
 from tf_dpce.serving.launch import binary_command, docker_command
 

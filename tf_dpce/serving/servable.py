@@ -1,9 +1,9 @@
-"""One version of a model, ready to answer."""
+"""One version of a model: it loads, answers, and is freed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,42 +11,67 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 from tf_dpce.export import replay
+from tf_dpce.export.answering import one_line
 from tf_dpce.export.session import open_session
 from tf_dpce.serving.errors import ServingError
+
+LOADING = "LOADING"
+AVAILABLE = "AVAILABLE"
+END = "END"
 
 _INVALID = "INVALID_ARGUMENT"
 
 
-class Version:
-    """A version in a Session, which is TF Serving's way, after its warm-up requests were run.
+class Servable:
+    """A version that runs in a Session, like in TF Serving.
 
     Args:
-        name: of the model.
-        number: of the version.
+        name: name of the model.
+        number: number of the version.
         folder: the exported version.
 
-    Raises:
-        Exception: whatever keeps it from loading, or from answering a warm-up request.
+    Attributes:
+        state: LOADING, AVAILABLE or END.
+        error: why it could not be loaded, or "".
+        users: number of requests that are being answered.
     """
 
     def __init__(self, name: str, number: int, folder: Path) -> None:
         self.name = name
         self.number = number
-        with ExitStack() as resources:
-            self._model = resources.enter_context(open_session(folder))
-            if (folder / replay.FILE).exists():
-                for endpoint, inputs in replay.read_warmup(folder / replay.FILE):
-                    self._model.run(endpoint, inputs)
-            self._resources = resources.pop_all()
+        self.state = LOADING
+        self.error = ""
+        self.users = 0
+        self._folder = folder
+        self._files = _files(folder)
+        self._resources = ExitStack()
+
+    def load(self) -> None:
+        """Opens the Session and runs the warm-up requests; after a failure `error` says why."""
+        try:
+            with ExitStack() as resources:
+                self._model = resources.enter_context(open_session(self._folder))
+                if (self._folder / replay.FILE).exists():
+                    for signature, inputs in replay.read_warmup(self._folder / replay.FILE):
+                        self._model.run(signature, inputs)
+                self._resources = resources.pop_all()
+        except Exception as error:  # a damaged version raises whatever TensorFlow trips over
+            self.state, self.error = END, one_line(error)
+        else:
+            self.state = AVAILABLE
+
+    def is_replaced(self) -> bool:
+        """Returns whether other files have come in the place of those that were loaded."""
+        return _files(self._folder) != self._files
+
+    def close(self) -> None:
+        """Frees the Session."""
+        self._resources.close()
 
     @property
     def signatures(self) -> Mapping[str, SignatureDef]:
         """The signatures by name."""
         return self._model.meta_graph.signature_def
-
-    def close(self) -> None:
-        """Frees the Session."""
-        self._resources.close()
 
     def signature(self, name: str) -> SignatureDef:
         """Returns a signature.
@@ -63,8 +88,8 @@ class Version:
         """Returns the outputs of a signature by name, given its inputs by name.
 
         Raises:
-            ServingError: FAILED_PRECONDITION or INVALID_ARGUMENT where the request does not fit
-                the signature, else the code that TensorFlow gives.
+            ServingError: FAILED_PRECONDITION or INVALID_ARGUMENT if the request does not fit the
+                signature, else the status that TensorFlow gives.
         """
         _check_inputs(self.signature(signature), inputs)
         try:
@@ -93,3 +118,14 @@ def _check_inputs(signature: SignatureDef, inputs: Mapping[str, np.ndarray]) -> 
 
 def _braced(names: set[str]) -> str:
     return "{" + ",".join(sorted(names)) + "}"
+
+
+def _files(folder: Path) -> frozenset:
+    """Returns what distinguishes the files of a version from any that replace them."""
+    found = set()
+    for path in (folder, *folder.rglob("*")):
+        # A file may go while it is looked at; the next look finds what came.
+        with suppress(OSError):
+            stat = path.stat()
+            found.add((path, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return frozenset(found)

@@ -1,0 +1,290 @@
+"""What is the development server's own: limits, broken requests, versions that come and go."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import (
+    model_management_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from tests.errors import raises
+from tests.unit.serving.servers import NAME, ask, wait_until
+from tf_dpce.serving.dev_server import development_server
+
+PREDICT = f"/v1/models/{NAME}:predict"
+GOOD = {"signature_name": "encode_text", "inputs": ["a dog"]}
+LIMIT = 10_000
+
+
+def write_config(models: Path, policy: str, **labels: int) -> Path:
+    """Writes a `models.config` as an operator may do by hand."""
+    named = " ".join(
+        f"version_labels {{ key: '{key}' value: {value} }}" for key, value in labels.items()
+    )
+    path = models / "models.config"
+    path.write_text(
+        f"model_config_list {{ config {{ name: '{NAME}' base_path: '{models / NAME}' "
+        f"model_platform: 'tensorflow' model_version_policy {{ {policy} }} {named} }} }}"
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Path:
+    """The folder of a model that loads at once; nobody writes to it."""
+    module = tf.Module()
+    module.weights = tf.Variable(tf.ones([1, 16]))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
+    def encode_text(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        rows = tf.size(text)
+        embedding = tf.repeat(module.weights, rows, axis=0) / 7.0
+        return {"embedding": embedding, "status": tf.zeros([rows], tf.int32)}
+
+    module.encode_text = encode_text
+    folder = tmp_path_factory.mktemp("toy") / NAME
+    tf.saved_model.save(module, folder / "1", {"encode_text": encode_text})
+    return folder
+
+
+@pytest.fixture
+def models(toy, tmp_path) -> Path:
+    shutil.copytree(toy, tmp_path / "models" / NAME)
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def config(models) -> Path:
+    return write_config(models, "latest { num_versions: 1 }")
+
+
+@pytest.fixture(scope="module")
+def steady(toy):
+    """A server with a low limit, for tests that leave its models alone."""
+    config = write_config(toy.parent, "all {}")
+    with development_server(config, max_request_bytes=LIMIT) as ports:
+        yield ports
+
+
+def states(port: int) -> dict[int, str]:
+    code, answer = ask(port, f"/v1/models/{NAME}")
+    assert code == 200
+    return {int(version["version"]): version["state"] for version in answer["model_version_status"]}
+
+
+def stable_version(port: int) -> int:
+    code, answer = ask(port, f"/v1/models/{NAME}/labels/stable/metadata")
+    assert code == 200, "the label answers at every moment"
+    return int(answer["model_spec"]["version"])
+
+
+def send(port: int, *parts: bytes) -> bytes:
+    """Sends the parts of a request, each after an answer to the one before; returns the last."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        answer = b""
+        for part in parts:
+            connection.sendall(part)
+            answer = connection.recv(2**16)
+        return answer
+
+
+# --- requests -------------------------------------------------------------------------------------
+
+
+def test_a_request_above_the_limit_is_refused_and_the_next_is_answered(steady):
+    grpc_port, rest_port = steady
+    for size in (LIMIT + 1, 100 * LIMIT):
+        code, answer = ask(rest_port, PREDICT, b" " * size)
+        assert code == 413 and str(LIMIT) in answer["error"]
+    assert ask(rest_port, PREDICT, GOOD)[0] == 200
+    with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        request = predict_pb2.PredictRequest()
+        request.inputs["text"].tensor_content = bytes(LIMIT)
+        with pytest.raises(grpc.RpcError) as raised:
+            stub.Predict(request, timeout=30)
+    assert raised.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_bodies_are_read_as_the_head_announces_them(steady):
+    port, head = steady[1], f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\n".encode()
+    body = json.dumps(GOOD).encode()
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n"
+    expecting = b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n"
+    for parts, expected in (
+        # A body that would be too large is not even sent if the client asks before.
+        ([head + expecting % (LIMIT + 1)], 413),
+        ([head + expecting % len(body), body], 200),
+        ([chunked + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)], 200),
+        ([chunked + b"%x\r\n%s\r\n" % (LIMIT + 1, bytes(LIMIT + 1))], 413),
+        ([head + b"\r\n"], 400),
+        *(([head + b"Content-Length: %s\r\n\r\n" % size], 400) for size in (b"-5", b"many")),
+    ):
+        assert send(port, *parts).startswith(b"HTTP/1.1 %d " % expected), parts
+
+
+def test_deep_nesting_is_an_error_like_any_other(steady):
+    code, answer = ask(steady[1], PREDICT, b"[" * (LIMIT - 1))
+    assert code == 400 and "JSON" in answer["error"]
+
+
+def test_a_batch_of_none_is_answered(steady):
+    code, answer = ask(steady[1], PREDICT, {**GOOD, "inputs": []})
+    assert (code, answer["outputs"]["status"]) == (200, [])
+
+
+def test_a_connection_that_breaks_hurts_nobody(steady, capfd):
+    for part in (
+        b"",
+        b"POST ",
+        b"hello\r\n\r\n",
+        f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{{".encode(),
+    ):
+        with socket.create_connection(("127.0.0.1", steady[1]), timeout=30) as connection:
+            connection.sendall(part)
+    assert ask(steady[1], PREDICT, GOOD)[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_a_connection_serves_several_requests_whatever_their_bodies(steady):
+    connection = http.client.HTTPConnection("127.0.0.1", steady[1], timeout=30)
+    connection.connect()
+    opened = connection.sock
+    for _ in range(3):
+        connection.request("GET", f"/v1/models/{NAME}", b"GET / HTTP/1.1")
+        assert b"AVAILABLE" in connection.getresponse().read()
+    assert connection.sock is opened
+    connection.close()
+
+
+def test_an_answer_does_not_wait_until_its_head_is_acknowledged(steady):
+    # 128 embeddings of 16 numbers do not leave with the head. A client puts an acknowledgement off
+    # for 40 ms once it has answered a few at once.
+    body = json.dumps({**GOOD, "inputs": ["a"] * 128})
+    connection = http.client.HTTPConnection("127.0.0.1", steady[1], timeout=30)
+    seconds = []
+    for _ in range(60):
+        connection.request("POST", PREDICT, body, {"Content-Type": "application/json"})
+        head = connection.getresponse()
+        began = time.perf_counter()
+        assert 2**13 < len(head.read()) < 2**16
+        seconds.append(time.perf_counter() - began)
+    connection.close()
+    assert min(seconds[30:]) < 0.02
+
+
+def test_what_is_not_served_is_an_error_in_json(steady):
+    model = f"/v1/models/{NAME}"
+    methods = ("GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS")
+    connection = http.client.HTTPConnection("127.0.0.1", steady[1], timeout=30)
+    for method, path, code in [
+        *((method, model, 400) for method in methods if method != "GET"),
+        *((method, "/", 404) for method in methods),
+        *(("POST", "/healthz", 404), ("HEAD", "/healthz", 200), ("BREW", "/", 405)),
+        *(("POST", f"{model}:classify", 501), ("POST", f"{model}:regress", 501)),
+        # TF Serving takes the method of a path as it is, and a query for a part of it.
+        *(("POST", f"{model}:PREDICT", 400), ("POST", f"{PREDICT}?x=1", 400)),
+        ("GET", f"{model}/METADATA", 400),
+    ]:
+        connection.request(method, path, b"" if method == "POST" else None)
+        answer = connection.getresponse()
+        content = answer.read()
+        found = (answer.status, answer.headers["Content-Type"])
+        assert found == (code, "application/json"), (method, path)
+        assert content == b"" if method == "HEAD" else json.loads(content)["error"]
+    connection.close()
+
+
+def test_a_request_that_is_under_way_is_answered_before_the_server_ends(config):
+    body = json.dumps(GOOD).encode()
+    with development_server(config) as (_, port):
+        idle = socket.create_connection(("127.0.0.1", port), timeout=30)
+        connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+        head = f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n"
+        connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+        # The rest comes when the server was already asked to end.
+        late = threading.Timer(0.7, connection.sendall, [body])
+        late.start()
+        began = time.monotonic()
+    assert 0.5 < time.monotonic() - began < 10
+    late.join()
+    with connection, connection.makefile("rb") as answer:
+        assert answer.readline() == b"HTTP/1.1 200 OK\r\n"
+        assert b"connection: close" in answer.read().lower()
+    with idle:
+        assert idle.recv(1) == b""
+
+
+# --- versions -------------------------------------------------------------------------------------
+
+
+def test_it_follows_its_configuration_and_its_folders(models, tmp_path):
+    def publish(number: int) -> None:
+        shutil.copytree(models / NAME / "1", tmp_path / "next")
+        (tmp_path / "next").rename(models / NAME / str(number))
+
+    version = models / NAME / "1"
+    shutil.copytree(version, tmp_path / "good")
+    (data,) = version.glob("variables/variables.data-*")
+    os.truncate(data, data.stat().st_size // 2)
+    stable = f"/v1/models/{NAME}/labels/stable:predict"
+    config = write_config(models, "latest {}", stable=1)
+    with development_server(config, poll_seconds=0.05) as (grpc_port, port):
+        # What does not load has its reason, and is loaded once it is replaced.
+        code, health = ask(port, "/healthz")
+        assert (code, health["status"]) == (503, "failed") and NAME in health["error"]
+        (state,) = ask(port, f"/v1/models/{NAME}")[1]["model_version_status"]
+        assert state["state"] == "END" and state["status"]["error_message"]
+        version.rename(tmp_path / "bad")
+        (tmp_path / "good").rename(version)
+        wait_until(lambda: ask(port, stable, GOOD)[0] == 200)
+        assert ask(port, "/healthz") == (200, {"status": "ok"})
+
+        write_config(models, "all {}", stable=1)
+        publish(2)
+        wait_until(lambda: states(port) == {1: "AVAILABLE", 2: "AVAILABLE"})
+        # A label waits until its version is there, over gRPC with an error.
+        write_config(models, "all {}", stable=3)
+        with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+            service = model_service_pb2_grpc.ModelServiceStub(channel)
+            request = model_management_pb2.ReloadConfigRequest()
+            model = request.config.model_config_list.config.add(name=NAME)
+            model.version_labels["stable"] = 3
+            answer = service.HandleReloadConfigRequest(request, timeout=30)
+        assert answer.status.error_code == grpc.StatusCode.FAILED_PRECONDITION.value[0]
+        assert stable_version(port) == 1
+        publish(3)
+        wait_until(lambda: stable_version(port) == 3)
+        # Half a configuration changes nothing.
+        config.write_text("half a configuration {")
+        for number in "13":
+            shutil.rmtree(models / NAME / number)
+        wait_until(lambda: states(port) == {2: "AVAILABLE"})
+        assert (ask(port, PREDICT, GOOD)[0], ask(port, stable, GOOD)[0]) == (200, 404)
+
+
+def test_what_keeps_a_server_from_starting_is_a_user_error(config, steady, tmp_path):
+    for options in ({"grpc_port": steady[0]}, {"rest_port": steady[1]}):
+        with raises("serving.port"), development_server(config, **options):
+            pass
+    path = tmp_path / "none.config"
+    with raises("serving.no_deployment", path=path), development_server(path):
+        pass
+    path.write_text("model {")
+    with raises("serving.config", path=path), development_server(path):
+        pass
