@@ -4,34 +4,43 @@ BASE_PYTHON ?= python3.11
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
+WORKERS ?= 2
+PYTEST := $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test slow lint format clean
+.PHONY: help venv demo test test-all slow lint format size clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 venv: $(VENV)/.installed  ## make .venv from requirements.txt, once and again when it changes
 
-demo: $(VENV)/.installed  ## run the whole line on drawn scenes (PORT=... for the page)
-	$(PYTHON) -m pipelines.demo $(if $(PORT),--port $(PORT))
+demo: $(VENV)/.installed  ## run the whole line on drawn scenes
+	$(PYTHON) -m pipelines.demo
 
-test: $(VENV)/.installed-dev  ## run the tests (about half an hour on 2 cores)
-	$(PYTHON) -m pytest -n 2 --dist loadfile
+test: $(VENV)/.installed-dev  ## run the quick tests (at most 8 minutes on 2 cores)
+	$(PYTEST) -m "not slow and (sentinel or not (process or full))"
+
+test-all: $(VENV)/.installed-dev  ## run all tests but the slow proofs (at most 30 minutes)
+	$(PYTEST)
 
 slow: $(VENV)/.installed-dev  ## run the proofs that take minutes each
 	$(PYTHON) -m pytest -m slow
 
-lint: $(VENV)/.installed-dev  ## check style without changing anything
+lint: $(VENV)/.installed-dev  ## check style and the order of packages without changing anything
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
+	$(VENV)/bin/lint-imports --no-logo
 
-format: $(VENV)/.installed-dev  ## mend what the linter can mend
+format: $(VENV)/.installed-dev  ## repair what the linter can repair
 	$(PYTHON) -m ruff check --fix
 	$(PYTHON) -m ruff format
 
+size: $(VENV)/.installed-dev  ## count lines of code and compare them with .ci/limits.toml
+	$(PYTHON) .ci/size.py
+
 clean:  ## remove caches and build products; runs, data and saved models stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -exec rm -rf {} +
 
 # The stamps are younger than the lists they were made from, or are made again.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import argparse  # noqa: TID251 jsonargparse cannot parse a part of a command line
 import dataclasses
 import sys
 from collections.abc import Sequence

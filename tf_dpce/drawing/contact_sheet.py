@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
@@ -22,7 +23,9 @@ from tf_dpce.drawing.thumbnails import (
 )
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_file
-from tf_dpce.search.searcher import Hit
+
+if TYPE_CHECKING:
+    from tf_dpce.search.searcher import Hit
 
 MOST_HITS = 100  # of one query; the rest is counted
 
