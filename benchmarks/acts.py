@@ -16,11 +16,11 @@ from benchmarks.timing import forget_peak, peak_mib
 from tf_dpce.losses import InstanceLoss
 from tf_dpce.models.dual_path import DualPath, RowClassifier
 from tf_dpce.training.checkpoint import Progress, save_checkpoint
+from tf_dpce.training.distributed import mirrored_strategy
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.optimizers import LayerwiseSGD
 from tf_dpce.training.partial_fc import ClassSampler, PartialFC
 from tf_dpce.training.schedule import StageSchedule
-from tf_dpce.training.strategy import make_strategy
 
 
 def classifier_acts(
@@ -40,7 +40,7 @@ def classifier_acts(
         seed: of weights and draws.
     """
     keras.utils.set_random_seed(seed)
-    strategy, schedule = make_strategy(), StageSchedule(0.1, 10_000, decay_steps=(5_000,))
+    strategy, schedule = mirrored_strategy(), StageSchedule(0.1, 10_000, decay_steps=(5_000,))
     with strategy.scope():
         classifier = None
         if sampled:

@@ -14,10 +14,9 @@ from tf_dpce.config import Config, StageConfig
 from tf_dpce.data.index_shuffle import Order
 from tf_dpce.data.input_pipeline import Batches
 from tf_dpce.models.dual_path import DualPath
-from tf_dpce.training.assembly import build_model
 from tf_dpce.training.caption_table import CaptionTable
 from tf_dpce.training.features import FeatureCache
-from tf_dpce.training.network import supervised
+from tf_dpce.training.model_factory import build_model, to_inputs_and_targets
 
 _CAPTIONS = 5
 _LENGTHS = (5, 16)
@@ -84,7 +83,7 @@ def random_batches(cache: FeatureCache, config: Config, stage: StageConfig) -> B
         shape = (stage.batch_size, side, side, 3)
         pixels = tf.constant(np.random.default_rng(config.seed).uniform(0, 255, shape), tf.float32)
         batches = batches.map(lambda batch: {**batch, "image": pixels})
-    return batches.map(partial(supervised, stage.loss))
+    return batches.map(partial(to_inputs_and_targets, stage.loss))
 
 
 def fit_step(

@@ -11,10 +11,10 @@ from benchmarks.material import fit_step, random_batches, random_cache, random_m
 from benchmarks.timing import Report, Row, interleave, peak_memory, row, silent
 from tf_dpce.config import Config, LossConfig, StageConfig
 from tf_dpce.models.dual_path import DualPath
+from tf_dpce.training.distributed import mirrored_strategy
 from tf_dpce.training.features import FeatureCache
 from tf_dpce.training.hard_negative_mining import HardNegatives
-from tf_dpce.training.network import stage_trainer
-from tf_dpce.training.strategy import make_strategy
+from tf_dpce.training.model_factory import stage_trainer
 
 _NEGATIVES = ("given", "mined", "batch")
 _SETTINGS = {"cached": "cached", "trained": "end to end"}
@@ -46,7 +46,7 @@ def measure(
         rounds: timed over cached features.
         image_rounds: timed end to end.
     """
-    strategy = make_strategy()
+    strategy = mirrored_strategy()
     with strategy.scope():
         model = random_model(config, words, classes)
     width = model.image_tower.get_layer("image_head").input_shape[-1]

@@ -17,11 +17,10 @@ from tf_dpce.config import Config, StageConfig
 from tf_dpce.data.input_pipeline import Batches
 from tf_dpce.losses import InstanceLoss
 from tf_dpce.models.dual_path import DualPath
-from tf_dpce.training.assembly import stage_losses
-from tf_dpce.training.network import stage_trainer
+from tf_dpce.training.distributed import mirrored_strategy
+from tf_dpce.training.model_factory import loss_weights, stage_trainer
 from tf_dpce.training.optimizers import stage_optimizer
 from tf_dpce.training.schedule import stage_schedule
-from tf_dpce.training.strategy import make_strategy
 
 _PRODUCT = "float32 matrix product"
 _ONE_BATCH = "step on one batch in memory"
@@ -56,14 +55,14 @@ def measure(
         side: of the square matrices that are multiplied.
         rounds: that are timed.
     """
-    strategy = make_strategy()
+    strategy = mirrored_strategy()
     stage = replace(config.stage1, batch_size=batch_size, backbone="cached")
     with strategy.scope():
         model = random_model(config, words, classes)
         network = stage_trainer(stage, model, steps_per_epoch=1)
     width = network.image_tower.input_shape[-1]
     cache = random_cache(config, width, words, classes)
-    own = step_products(network, set(stage_losses(stage.loss)[0]), batch_size)
+    own = step_products(network, set(loss_weights(stage.loss)), batch_size)
     work, moves = sum(product.multiply_adds for product in own), map_moves(network, batch_size)
     products = math.ceil(work / side**3)
     batches = random_batches(cache, config, stage)

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.demo import run_line
 from tf_dpce.config import from_dict, preset_values
-from tf_dpce.training.assembly import build_model
+from tf_dpce.training.model_factory import build_model
 
 TINY_DATA = ["--train-images", "64", "--val-images", "16", "--test-images", "16"]
 TINY_RUN = [

@@ -22,7 +22,12 @@ from keras import layers
 
 from tf_dpce.config import Config, from_dict, preset_values
 from tf_dpce.models.dual_path import DualPath
-from tf_dpce.training.assembly import build_model, compile_stage, mark_trained, stage_targets
+from tf_dpce.training.model_factory import (
+    build_model,
+    compile_stage,
+    mark_trained,
+    to_inputs_and_targets,
+)
 from tf_dpce.training.optimizers import stage_optimizer
 from tf_dpce.training.schedule import stage_schedule
 
@@ -165,14 +170,14 @@ def training_step(name: str, number: int) -> dict[str, Any]:
 
     draw = np.random.default_rng(number)
     ids = np.array([3, 0, 5, 2])
-    pairs = np.stack([ids, np.arange(BATCH)], axis=1)
     batch = {
         "image": draw.uniform(0, 255, (BATCH, SIZE, SIZE, 3)),
         "text": draw.integers(0, WORDS + 1, (BATCH, config.text.max_length)),
+        "instance": ids,
     }
     named = {n: v for n, v in named_variables(model) if "seed" not in v.name}
     before = {name: v.numpy() for name, v in named.items()}
-    losses = model.train_on_batch(batch, stage_targets(stage.loss, ids, pairs), return_dict=True)
+    losses = model.train_on_batch(*to_inputs_and_targets(stage.loss, batch), return_dict=True)
     changes = {}
     for name, variable in named.items():
         change = variable.numpy() - before[name]

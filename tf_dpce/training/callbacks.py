@@ -18,7 +18,7 @@ from tf_dpce.training.ema import averaged
 from tf_dpce.training.history import RANKS, History
 
 if TYPE_CHECKING:
-    from tf_dpce.training.workers import Workers
+    from tf_dpce.training.distributed import Workers
 
 
 def validation_metrics(
@@ -128,7 +128,7 @@ class Checkpoints(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.progress = replace(self.progress, step=self._first_step + batch + 1)
         self.heed()
-        if self.workers.any(
+        if self.workers.any_true(
             self.workers.is_chief and time.monotonic() - self._saved >= self.seconds
         ):
             self.save()

@@ -1,21 +1,35 @@
-"""The machines of a run, as the environment variable `TF_CONFIG` names them."""
+"""Starts the workers that the environment variable `TF_CONFIG` names, and notices a lost one.
+
+TensorFlow's coordination service, which the chief runs, notices a lost worker by heartbeats: the
+chief fails after 10 seconds, the others after 30.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
+import tensorflow as tf
 
 from tf_dpce.errors import UserError
+from tf_dpce.logging import logger
+from tf_dpce.training.distributed import LOST, Workers, mirrored_strategy
 
-TF_CONFIG = "TF_CONFIG"
-_JOBS = ("chief", "worker")
+# Key of the group of all workers and of its first collective; TensorFlow counts its own from 1.
+_KEY = 1_000_000
+_KINDS = ("CPU", "GPU")
 _EXAMPLE = (
     '{"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}} '
     "is that of the first of two"
 )
+_ADDRESS = re.compile(r".*:\d+")
 
 
 @dataclass(frozen=True)
@@ -23,9 +37,9 @@ class Cluster:
     """The workers that train one model, and which of them this process is.
 
     Attributes:
-        addresses: `host:port` of each; the first one is the chief.
-        index: of this process.
-        chiefs: 1 where the first one has a job of its own, else 0.
+        addresses: `host:port` of each worker; the first is the chief's.
+        index: index of this process.
+        chiefs: 1 if the chief has a job of its own in `TF_CONFIG`, else 0.
     """
 
     addresses: tuple[str, ...]
@@ -33,33 +47,34 @@ class Cluster:
     chiefs: int = 0
 
     def name(self, index: int) -> str:
-        """Returns how a worker is called in a message."""
+        """Returns what messages call a worker."""
         return f"worker {index} of {len(self.addresses)} ({self.addresses[index]})"
 
     def check_devices(self, devices: Sequence[tuple[int, str]]) -> None:
-        """Refuses workers of which one has other devices than the chief.
+        """Refuses workers that do not have the same devices.
 
-        TensorFlow would leave open what becomes of their sums, and may wait for ever.
+        TensorFlow's collectives would wait for ever, or sum what does not belong together.
 
         Args:
-            devices: of each worker, how many and of which kind.
+            devices: for each worker, how many devices and of which kind.
 
         Raises:
-            UserError: they are not all the same.
+            UserError: a worker has other devices than the chief.
         """
         for index, (count, kind) in enumerate(devices):
             if (count, kind) != devices[0]:
                 chiefs = "{} {}(s)".format(*devices[0])
                 raise UserError(
+                    "workers.devices",
                     f"{self.name(0)} trains on {chiefs}, {self.name(index)} on {count} {kind}(s): "
-                    "give all workers the same number of GPUs, or hide those of all of them by "
-                    "CUDA_VISIBLE_DEVICES=-1"
+                    "give all workers the same number of GPUs, or hide those of all of them with "
+                    "CUDA_VISIBLE_DEVICES=-1",
                 )
 
-    def others_named(self, message: str) -> list[int]:
-        """Returns which other workers a message of TensorFlow is about, in its order."""
+    def others_in(self, message: str) -> list[int]:
+        """Returns the other workers that an error message of TensorFlow names, in its order."""
         if "CoordinationService/Heartbeat" in message:
-            # The chief, whose service it is, did not answer.
+            # The chief, which runs that service, did not answer.
             return [0]
         tasks = re.findall(r"/job:(\w+)(?:/replica:0)?/task:(\d+)", message)
         found = [int(n) + (self.chiefs if job == "worker" else 0) for job, n in tasks]
@@ -67,64 +82,157 @@ class Cluster:
 
 
 def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
-    """Returns what `TF_CONFIG` says, or None where a process trains alone.
+    """Returns the cluster that `TF_CONFIG` describes, or None if the process trains alone.
 
-    A job "chief" of one comes before the job "worker"; without it the first worker is the chief.
+    TensorFlow's `TFConfigClusterResolver` accepts almost any text and fails later, or waits for
+    workers that do not exist; therefore everything is checked here.
+
+    Args:
+        environment: environment variables.
 
     Raises:
-        UserError: it is not JSON, or does not say which of which workers this process is.
+        UserError: `TF_CONFIG` is not JSON, or does not say which of which workers this process is.
     """
-    text = environment.get(TF_CONFIG, "").strip()
-    config = _parsed(text) if text else {}
-    jobs = config.get("cluster")
-    if not jobs:
-        return None
-    addresses = _addresses(jobs)
-    index = _index(config.get("task"), jobs)
-    chiefs = len(jobs.get("chief", []))
-    return Cluster(addresses, index, chiefs) if len(addresses) > 1 else None
-
-
-def _parsed(text: str) -> dict[str, Any]:
+    text = environment.get("TF_CONFIG", "").strip() or "{}"
     try:
         config = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{TF_CONFIG} is not JSON ({error}): {_EXAMPLE}") from None
+        raise _invalid(f"is not JSON ({error})") from None
     if not isinstance(config, dict):
-        raise UserError(f"{TF_CONFIG} is no JSON object: {_EXAMPLE}")
-    return config
-
-
-def _addresses(jobs: Any) -> tuple[str, ...]:
+        raise _invalid("is not a JSON object")
+    jobs, task = config.get("cluster"), config.get("task")
+    if not jobs:
+        return None
     if not isinstance(jobs, dict):
-        raise UserError(f'{TF_CONFIG} has a "cluster" that is no object: {_EXAMPLE}')
-    if others := sorted(jobs.keys() - set(_JOBS)):
-        raise UserError(f"{TF_CONFIG} has jobs that train does not know: {', '.join(others)}")
-    found = [address for job in _JOBS for address in _listed(job, jobs.get(job, []))]
-    if len(jobs.get("chief", [])) > 1:
-        raise UserError(f"{TF_CONFIG} names more than one chief: make the others workers")
-    if double := sorted({address for address in found if found.count(address) > 1}):
-        raise UserError(f"{TF_CONFIG} names {double[0]} twice: each worker needs its own address")
-    return tuple(found)
-
-
-def _listed(job: str, addresses: Any) -> list[str]:
-    is_list = isinstance(addresses, list) and all(isinstance(a, str) for a in addresses)
-    if not is_list or not all(a.rpartition(":")[2].isdigit() and ":" in a for a in addresses):
-        raise UserError(f'{TF_CONFIG} needs a list of "host:port" for the job {job}: {_EXAMPLE}')
-    return addresses
-
-
-def _index(task: Any, jobs: Mapping[str, list[str]]) -> int:
+        raise _invalid('has a "cluster" that is not an object')
+    if others := sorted(jobs.keys() - {"chief", "worker"}):
+        raise _invalid(f"has jobs that train does not know: {', '.join(others)}")
+    for job, addresses in jobs.items():
+        is_list = isinstance(addresses, list) and all(isinstance(a, str) for a in addresses)
+        if not is_list or not all(_ADDRESS.fullmatch(a) for a in addresses):
+            raise _invalid(f'needs a list of "host:port" for the job {job}')
+    chiefs, workers = jobs.get("chief", []), jobs.get("worker", [])
+    if len(chiefs) > 1:
+        raise _invalid("names more than one chief, where the others are workers")
+    addresses = (*chiefs, *workers)
+    if double := sorted({address for address in addresses if addresses.count(address) > 1}):
+        raise _invalid(f"names {double[0]} twice, where each worker needs its own address")
     if not isinstance(task, dict) or not {"type", "index"} <= task.keys():
-        raise UserError(f'{TF_CONFIG} lacks the "task" with its "type" and "index": {_EXAMPLE}')
-    job, text = task["type"], str(task["index"])
-    if job not in jobs:
-        raise UserError(f"{TF_CONFIG} gives this process the job {job}, which its cluster lacks")
-    if not text.isdecimal() or int(text) >= len(jobs[job]):
+        raise _invalid('lacks the "task" with its "type" and "index"')
+    job, index = str(task["type"]), str(task["index"])
+    if not index.isdecimal() or int(index) >= len(jobs.get(job, [])):
+        raise _invalid(f"gives this process the task {job} {index}, which its cluster lacks")
+    if len(addresses) == 1:
+        return None
+    return Cluster(addresses, int(index) + (len(chiefs) if job == "worker" else 0), len(chiefs))
+
+
+def _invalid(reason: str) -> UserError:
+    return UserError("workers.tf_config", f"TF_CONFIG {reason}: {_EXAMPLE}")
+
+
+@contextmanager
+def join_workers() -> Iterator[Workers]:
+    """Yields the workers that `TF_CONFIG` names, once all of them have started.
+
+    It must come before anything else that TensorFlow does in this process. Within the block only
+    the chief logs messages below a warning.
+
+    Raises:
+        UserError: `TF_CONFIG` is wrong, the workers' devices differ, or another worker was lost,
+            at the start or within the block.
+    """
+    cluster = read_cluster(os.environ)
+    if cluster is None:
+        yield Workers(mirrored_strategy())
+        return
+    logger.info(f"{cluster.name(cluster.index)}: waiting until all workers have started")
+    level = logger.level
+    try:
+        with _default_signals():
+            strategy = _start(cluster)
+            _check_devices(cluster, strategy)
+        workers = Workers(strategy, cluster.index, len(cluster.addresses))
+        if not workers.is_chief:
+            logger.setLevel(logging.WARNING)
+        yield workers
+        # A worker that ends is lost to others that still read the last values.
+        with suppress(*LOST):
+            workers.barrier()
+    except LOST as error:
+        others = cluster.others_in(error.message)
         raise UserError(
-            f"{TF_CONFIG} gives this process the index {text} of the job {job}, which has "
-            f"{len(jobs[job])}: the first one is 0"
-        )
-    before = len(jobs.get("chief", [])) if job == "worker" else 0
-    return before + int(text)
+            "workers.lost",
+            f"{cluster.name(others[0]) if others else 'another worker'} has ended or does not "
+            "answer: read what it printed, then start all workers again with --resume",
+        ) from None
+    finally:
+        logger.setLevel(level)
+
+
+def _start(cluster: Cluster) -> tf.distribute.Strategy:
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except tf.errors.UnknownError as error:
+        address = cluster.addresses[cluster.index]
+        raise UserError(
+            "workers.address",
+            f"cannot listen at {address} ({error.message}): is the port taken?",
+        ) from None
+    except RuntimeError as error:
+        if "program startup" not in str(error):
+            raise
+        raise UserError(
+            "workers.start",
+            "TF_CONFIG names several workers, and only the verb `train` can be one of them: unset "
+            "TF_CONFIG for anything else",
+        ) from None
+
+
+def _check_devices(cluster: Cluster, strategy: tf.distribute.Strategy) -> None:
+    own = strategy.extended.worker_devices
+    kind = tf.DeviceSpec.from_string(own[0]).device_type
+    counts = np.zeros((len(cluster.addresses), len(_KINDS)), np.int32)
+    counts[cluster.index, _KINDS.index(kind)] = len(own)
+    found = _sum_over_workers(counts, _KEY)
+    try:
+        cluster.check_devices([(int(row.max()), _KINDS[int(row.argmax())]) for row in found])
+    except UserError:
+        # A worker that ends is lost to others that still read.
+        with suppress(*LOST):
+            _sum_over_workers(counts, _KEY + 1)
+        raise
+
+
+def _sum_over_workers(value: np.ndarray, key: int) -> np.ndarray:
+    """Returns the sum of int32 `[workers, ...]` over all workers.
+
+    It is no collective of the strategy: if one worker has a single device and another has several,
+    each waits in a group of its own, for ever.
+    """
+    with tf.device("CPU:0"):
+        return tf.raw_ops.CollectiveReduce(
+            input=value,
+            group_size=len(value),
+            group_key=_KEY,
+            instance_key=key,
+            merge_op="Add",
+            final_op="Id",
+            subdiv_offsets=[0],
+        ).numpy()
+
+
+@contextmanager
+def _default_signals() -> Iterator[None]:
+    """Lets SIGTERM and SIGINT end the process while it waits for the other workers.
+
+    Python's handlers would not run before the last worker is there, and TensorFlow would take
+    SIGTERM for itself.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -15,9 +15,9 @@ from tf_dpce.training.checkpoint import (
     restore_checkpoint,
     with_remedy,
 )
+from tf_dpce.training.distributed import Workers
 from tf_dpce.training.kept import LOST_BEST, find_checkpoint, restore_best, restore_last
 from tf_dpce.training.run_folder import run_digest
-from tf_dpce.training.workers import Workers
 
 
 def start_from(workers: Workers, model: DualPath, origin: Path | None) -> None:
@@ -26,12 +26,12 @@ def start_from(workers: Workers, model: DualPath, origin: Path | None) -> None:
     Raises:
         UserError: that run has none, or they are damaged or of another model.
     """
-    with workers.together():
+    with workers.fail_together():
         if workers.is_chief and origin:
             path = find_checkpoint(origin, "best")
             with with_remedy(LOST_BEST):
                 restore_checkpoint(path, model.variables)
-    workers.share(model.variables)
+    workers.broadcast_variables(model.variables)
 
 
 def recall_best(workers: Workers, model: DualPath, run: Path, stage: int) -> None:
@@ -40,10 +40,10 @@ def recall_best(workers: Workers, model: DualPath, run: Path, stage: int) -> Non
     Raises:
         UserError: they are missing or damaged, or of another run or stage.
     """
-    with workers.together():
+    with workers.fail_together():
         if workers.is_chief:
             restore_best(run, _beginning(run, stage), model.variables)
-    workers.share(model.variables)
+    workers.broadcast_variables(model.variables)
 
 
 def recall_last(
@@ -69,7 +69,7 @@ def recall_last(
             earlier stage are, by which the run might be judged at its end.
     """
     done = 0
-    with workers.together():
+    with workers.fail_together():
         if workers.is_chief:
             for earlier in (n for n in stages if n < stage):
                 path = checkpoint_path(run, earlier, "best")
@@ -77,8 +77,8 @@ def recall_last(
                     check_own(path, _beginning(run, earlier))
             restored = restore_last(run, _beginning(run, stage), model.variables, say)
             done = restored[0].epoch if restored else 0
-    workers.share(model.variables)
-    return int(workers.of_chief(np.array([done], np.int32))[0])
+    workers.broadcast_variables(model.variables)
+    return int(workers.broadcast(np.array([done], np.int32))[0])
 
 
 def _beginning(run: Path, stage: int) -> Progress:

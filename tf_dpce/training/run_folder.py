@@ -15,9 +15,9 @@ from tf_dpce.files import read_json, sha256_file, sha256_lines
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
-from tf_dpce.training.assembly import build_model
 from tf_dpce.training.checkpoint import restore_checkpoint, with_remedy
 from tf_dpce.training.kept import LOST_BEST, find_checkpoint
+from tf_dpce.training.model_factory import build_model
 
 CONFIG_FILE = "config.json"
 TRAIN_DIGEST = "train_digest"
@@ -65,7 +65,8 @@ def load_run(
     words = _own_words(folder, provenance["vocabulary_sha256"])
     path = find_checkpoint(folder, checkpoint, say)
     # The checkpoint holds the backbone too: its own weights need not be at hand.
-    model = build_model(replace(config, weights="none"), len(words), provenance["num_instances"])
+    plain = replace(config, weights="none", precision="float32")
+    model = build_model(plain, len(words), provenance["num_instances"])
     with with_remedy(LOST_BEST):
         restore_checkpoint(path, model.variables)
     tokenizer = CaptionTokenizer(words, config.text.max_length, provenance["lowercase"])

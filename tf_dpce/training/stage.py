@@ -25,7 +25,6 @@ from tf_dpce.errors import Stopped
 from tf_dpce.evaluation.embed import Encoders
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
-from tf_dpce.training.assembly import stage_losses
 from tf_dpce.training.callbacks import (
     Checkpoints,
     RestoreMetrics,
@@ -37,15 +36,15 @@ from tf_dpce.training.callbacks import (
 from tf_dpce.training.caption_table import CaptionTable, InstanceCaptions, encode_captions
 from tf_dpce.training.checkpoint import Progress, check_own, checkpoint_path
 from tf_dpce.training.diagnostics import Watch
+from tf_dpce.training.distributed import Workers
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.features import Bar, FeatureCache, cached_features
 from tf_dpce.training.hard_negative_mining import HardNegatives
 from tf_dpce.training.kept import restore_last
-from tf_dpce.training.network import stage_trainer, supervised
+from tf_dpce.training.model_factory import loss_weights, stage_trainer, to_inputs_and_targets
 from tf_dpce.training.partial_fc import ClassSampler
 from tf_dpce.training.resume import fit_part, parts_left
 from tf_dpce.training.run_folder import run_digest
-from tf_dpce.training.workers import Workers
 
 _EVALUATION_BATCH = 64
 
@@ -102,9 +101,9 @@ class Stage:
         checkpoints = self._checkpoints(network, start)
         watch = Watch(
             *(self.number, self.settings.loss, self.settings.epochs),
-            *(self._waiting, self.say, self.workers.each),
+            *(self._waiting, self.say, self.workers.all_gather),
         )
-        weights = stage_losses(self.settings.loss, members=self.model.members)[1]
+        weights = loss_weights(self.settings.loss, self.model.members)
         callbacks = stage_callbacks(
             *(self.run, self.number, weights),
             *(self._validation(network), watch, checkpoints),
@@ -178,15 +177,15 @@ class Stage:
         start, metrics = Progress(self.number, 0, 0, -1.0, own), []
         if not resume:
             return start, metrics
-        with self.workers.together():
+        with self.workers.fail_together():
             if self.workers.is_chief:
                 start, metrics = self._restore(network, start) or (start, metrics)
-        self.workers.share(self._state(network))
+        self.workers.broadcast_variables(self._state(network))
         stands = np.array([start.epoch, start.step, start.best_rsum])
-        epoch, step, best = self.workers.of_chief(stands).tolist()
+        epoch, step, best = self.workers.broadcast(stands).tolist()
         if step and not self.workers.is_chief:
             metrics = [np.zeros(v.shape, v.dtype) for v in network.metrics_variables]
-        metrics = [self.workers.of_chief(value) for value in metrics]
+        metrics = [self.workers.broadcast(value) for value in metrics]
         return Progress(self.number, int(epoch), int(step), best, own), metrics
 
     def _restore(
@@ -218,7 +217,7 @@ class Stage:
         return Validation(self._validator(network), settings.validate_every, settings.epochs)
 
     def _batches(self, order: Order, start: int, stop: int) -> Batches:
-        return self.workers.batches(self._rows(order, start, stop))
+        return self.workers.distribute(self._rows(order, start, stop))
 
     def _rows(self, order: Order, start: int, stop: int) -> Batches:
         text = self.config.text
@@ -229,7 +228,7 @@ class Stage:
                 *(self.data, self.tokenizer, self.config.image, text, order, start, stop),
                 captions=self._captions,
             )
-        return self._waiting.within(batches).map(partial(supervised, self.settings.loss))
+        return self._waiting.within(batches).map(partial(to_inputs_and_targets, self.settings.loss))
 
     def _validator(self, network: DualPathTrainer) -> Callable[[], dict[str, Any]]:
         info = Manifest.load(self.data).splits["val"]
@@ -276,5 +275,5 @@ class Stage:
     def _cache(self, split: str, views: int) -> FeatureCache:
         backbone = self.model.image_tower.get_layer("image_backbone")
         place = (self.data, split, self.config.image, self.tokenizer)
-        with self.workers.chief_first():
+        with self.workers.main_process_first():
             return cached_features(backbone, *place, views, self.progress)

@@ -28,7 +28,6 @@ from tf_dpce.files import (
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
-from tf_dpce.training.build import starting_model, with_absolute_paths
 from tf_dpce.training.caption_table import tell_unknown_words
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
 from tf_dpce.training.checks import (
@@ -38,15 +37,14 @@ from tf_dpce.training.checks import (
     check_stages,
     check_vocabulary,
 )
+from tf_dpce.training.cluster import join_workers
+from tf_dpce.training.distributed import Workers, describe, mirrored_strategy
 from tf_dpce.training.features import Bar, Report, silent_bar
-from tf_dpce.training.joining import joined
 from tf_dpce.training.kept import latest_stage
-from tf_dpce.training.precision import in_own_precision
+from tf_dpce.training.model_factory import starting_model, with_absolute_paths
 from tf_dpce.training.recalling import recall_best, recall_last, start_from
 from tf_dpce.training.run_folder import CONFIG_FILE, provenance
 from tf_dpce.training.stage import Stage
-from tf_dpce.training.strategy import describe, make_strategy
-from tf_dpce.training.workers import Workers
 from tf_dpce.training.writing import told_to_resume
 
 Say = Callable[[str], None]
@@ -55,7 +53,6 @@ Say = Callable[[str], None]
 _WARM, _TIMED = 5, 20
 
 
-@in_own_precision
 def train(
     config: Config,
     data: Path,
@@ -94,10 +91,10 @@ def train(
         Stopped: `stop` said so; the run's last checkpoint is where it stands.
     """
     config = with_absolute_paths(config)
-    with joined(say) as workers, told_of_damage(data):
+    with join_workers() as workers, told_of_damage(data):
         if not workers.is_chief:
             say, verbose = _silent, 0
-        with workers.together():
+        with workers.fail_together():
             manifest = _checked_data(config, data, stages, workers.strategy)
             saved = {"config": to_dict(config), "data": provenance(manifest)}
             trained = [number for number in stages if config.stage(number).epochs]
@@ -109,15 +106,15 @@ def train(
                 if not held:
                     check_origin(init_from, saved["data"], needed)
         _check_alike(workers, config, saved["data"], stages)
-        resume, held = workers.of_chief(np.array([resume, held], np.int32)).tolist()
+        resume, held = workers.broadcast(np.array([resume, held], np.int32)).tolist()
         resume = bool(resume)
 
-        say(f"{describe(workers.strategy)}, seed {config.seed}")
+        say(f"{describe(workers.strategy)}, {config.precision}, seed {config.seed}")
         words = tuple(read_vocabulary(data / VOCABULARY_FILE))
         # The checkpoint holds all weights: the files that they once came from need not be there.
         origin = None if held else init_from
         files = replace(config, weights="none", vectors=None) if held else config
-        model = _build(files, words, manifest, workers, say, data)
+        model = _build(files, words, manifest, workers, data)
         start_from(workers, model, origin)
         tokenizer = CaptionTokenizer(words, config.text.max_length, manifest.lowercase)
         tell_cut_captions(manifest, tokenizer.max_length, say)
@@ -126,7 +123,7 @@ def train(
             if left and workers.is_chief:
                 tell_unknown_words(data, manifest, tokenizer, say)
             for number in left:
-                heed = _heeding(lambda: workers.any(stop()), number)
+                heed = _heeding(lambda: workers.any_true(stop()), number)
                 # Only the worker that caches features could ask the others meanwhile.
                 bar = _heeding_bar(progress, _heeding(stop, number))
                 stage = Stage(number, config, data, run, model, tokenizer, workers, bar, say, heed)
@@ -137,7 +134,6 @@ def train(
                 recall_best(workers, model, run, number)
 
 
-@in_own_precision
 def seconds_per_step(config: Config, data: Path, progress: Bar = silent_bar) -> dict[int, float]:
     """Measures a step of each stage on this machine; writes nothing but a feature cache.
 
@@ -152,11 +148,11 @@ def seconds_per_step(config: Config, data: Path, progress: Bar = silent_bar) -> 
     Raises:
         UserError: what `train` would refuse.
     """
-    workers = Workers(make_strategy())
+    workers = Workers(mirrored_strategy())
     stages = [number for number in (1, 2) if config.stage(number).epochs]
     manifest = _checked_data(config, data, stages, workers.strategy)
     words = tuple(read_vocabulary(data / VOCABULARY_FILE))
-    model = _build(config, words, manifest, workers, _silent)
+    model = _build(config, words, manifest, workers, data)
     tokenizer = CaptionTokenizer(words, config.text.max_length, manifest.lowercase)
     parts = [Stage(n, config, data, data, model, tokenizer, workers, progress) for n in stages]
     with told_of_damage(data):
@@ -190,8 +186,8 @@ def _check_alike(
     shared = to_dict(replace(config, weights="none", vectors=None))
     digest = sha256_lines([json.dumps([shared, data, list(stages)], sort_keys=True)])
     own = np.frombuffer(digest.encode(), np.uint8).astype(np.int32)
-    of_chief = workers.of_chief(own)
-    with workers.together():
+    of_chief = workers.broadcast(own)
+    with workers.fail_together():
         if not np.array_equal(own, of_chief):
             raise UserError(
                 "this worker was given other options or other prepared data than the chief: "
@@ -234,7 +230,7 @@ def _folder(
 ) -> Iterator[None]:
     """Keeps the folder of a run open on the chief; the others have none."""
     with ExitStack() as stack:
-        with workers.together(), told_to_resume(run):
+        with workers.fail_together(), told_to_resume(run):
             if workers.is_chief:
                 run.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(sole_writer(run))
@@ -275,15 +271,13 @@ def _build(
     words: Sequence[str],
     manifest: Manifest,
     workers: Workers,
-    say: Say,
-    data: Path | None = None,
+    data: Path,
 ) -> DualPath:
-    """Builds the model; where `data` is given, says how much of its captions word vectors cover."""
     if not workers.is_chief:
         # Its weights come from the chief.
         config = replace(config, weights="none", vectors=None)
     with workers.strategy.scope():
-        return starting_model(config, words, manifest, say, data)
+        return starting_model(config, words, manifest, data)
 
 
 def _keep_vocabulary(

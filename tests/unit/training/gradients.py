@@ -11,14 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.config import Config, LossConfig, StageConfig, from_dict
-from tf_dpce.training.build import build_model
 from tf_dpce.training.caption_table import CaptionTable
+from tf_dpce.training.distributed import mirrored_strategy
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.hard_negative_mining import HardNegatives
-from tf_dpce.training.network import stage_trainer, supervised
+from tf_dpce.training.model_factory import build_model, stage_trainer, to_inputs_and_targets
 from tf_dpce.training.optimizers import LayerwiseSGD
 from tf_dpce.training.partial_fc import ClassSampler
-from tf_dpce.training.strategy import make_strategy
 
 WORDS, PLACES, INSTANCES, BATCH, SIZE = 30, 8, 40, 16, 32
 # Dropout wherever there is any; wide, lest a rectified vector be next to nothing, whose gradient
@@ -86,7 +85,7 @@ class Step:
 
 def step(settings: StageConfig, negatives: int, replicas: int) -> Step:
     """Takes the first step, and reads its gradients from the slots of the optimizer."""
-    strategy = one_replica() if replicas == 1 else make_strategy()
+    strategy = one_replica() if replicas == 1 else mirrored_strategy()
     assert strategy.num_replicas_in_sync == replicas
     keras.utils.set_random_seed(3)
     with strategy.scope():
@@ -94,7 +93,7 @@ def step(settings: StageConfig, negatives: int, replicas: int) -> Step:
     # Adam divides by the size of a gradient, down to that of a rounding error: not here.
     network.optimizer.epsilon = 1e-3
     before = {v.path: v.numpy() for v in network.trainable_variables}
-    batches = tf.data.Dataset.from_tensors(supervised(settings.loss, _batch(network)))
+    batches = tf.data.Dataset.from_tensors(to_inputs_and_targets(settings.loss, _batch(network)))
     loss = network.fit(batches, shuffle=False, verbose=0).history["loss"][0]
     ways = {v.path: v.numpy() - before[v.path] for v in network.trainable_variables}
     return Step(loss, _gradients(network), ways)

@@ -32,11 +32,6 @@ def tf_config(ports: Sequence[int], index: int) -> str:
     return json.dumps({"cluster": {"worker": workers}, "task": task})
 
 
-def start_alone(data: Path, run: Path, *more: str, **options: object) -> subprocess.Popen[str]:
-    """Starts the run of `replicated` in one process on one CPU."""
-    return _start({}, data, run, *more, **options)
-
-
 def start_workers(
     data: Path,
     runs: Sequence[Path],

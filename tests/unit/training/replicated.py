@@ -67,8 +67,7 @@ def check_two_rows_of_one_instance() -> None:
     from tests.unit.training.test_partial_fc import CLASSES, towers
     from tf_dpce.losses import ContrastiveLoss, RankingLoss
     from tf_dpce.models.dual_path import DualPath
-    from tf_dpce.training.replicas import gather_rows
-    from tf_dpce.training.strategy import make_strategy
+    from tf_dpce.training.distributed import gather_rows, mirrored_strategy
 
     draw = np.random.default_rng(4)
     inputs = {
@@ -91,7 +90,7 @@ def check_two_rows_of_one_instance() -> None:
 
     for loss in (RankingLoss, ContrastiveLoss):
         same = trained(loss, [3, 5, 3, 7], one_replica())
-        found = trained(loss, [3, 5, 3, 7], make_strategy())
+        found = trained(loss, [3, 5, 3, 7], mirrored_strategy())
         np.testing.assert_allclose(found, same, rtol=0, atol=1e-5)
         others = trained(loss, [3, 5, 4, 7], one_replica())
         assert np.abs(same - others).max() > 1e-2, "the mask makes a difference"
@@ -104,7 +103,7 @@ def check_sampled_rows() -> None:
 
     from tests.unit.training.gradients import one_replica
     from tests.unit.training.test_partial_fc import OPTIMIZERS, batches, sampled
-    from tf_dpce.training.strategy import make_strategy
+    from tf_dpce.training.distributed import mirrored_strategy
 
     def trained(kind: type, strategy: tf.distribute.Strategy) -> dict[str, np.ndarray]:
         with strategy.scope():
@@ -118,7 +117,7 @@ def check_sampled_rows() -> None:
         return {v.path: v.numpy() for v in [*network.weights, *state]}
 
     for kind in OPTIMIZERS:
-        expected, found = trained(kind, one_replica()), trained(kind, make_strategy())
+        expected, found = trained(kind, one_replica()), trained(kind, mirrored_strategy())
         assert found.keys() == expected.keys()
         for path, value in expected.items():
             # No row of these steps is unused.

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.export.tiny import CONFIG
 from tf_dpce.config import StageConfig
 from tf_dpce.models.image_tower import image_backbone
-from tf_dpce.training.assembly import build_model
+from tf_dpce.training.model_factory import build_model
 from tf_dpce.training.optimizers import (
     LayerwiseAdamW,
     LayerwiseSGD,

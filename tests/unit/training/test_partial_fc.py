@@ -21,9 +21,9 @@ from tests.unit.training.tiny import run_tiny
 from tf_dpce.config import StageConfig
 from tf_dpce.losses import InstanceLoss
 from tf_dpce.models.dual_path import DualPath, RowClassifier
-from tf_dpce.training.assembly import build_model
 from tf_dpce.training.callbacks import Checkpoints
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
+from tf_dpce.training.model_factory import build_model
 from tf_dpce.training.optimizers import LayerwiseAdamW, LayerwiseSGD, stage_optimizer
 from tf_dpce.training.partial_fc import ClassSampler, PartialFC
 from tf_dpce.training.run_folder import load_run
@@ -123,6 +123,10 @@ def compiled(network: DualPath, kind: type, multipliers: Mapping[str, float]) ->
 def exact(kind: type, classes: int = CLASSES) -> DualPath:
     scales = {"instance_classifier/kernel": 0.5, "instance_classifier/bias": 0.2}
     return compiled(DualPath(*towers(), classes, dropout=0.0), kind, scales)
+
+
+def exact_trainer(kind: type) -> DualPathTrainer:
+    return compiled(DualPathTrainer(DualPath(*towers(), CLASSES, dropout=0.0)), kind, {})
 
 
 def sampled(

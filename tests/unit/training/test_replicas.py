@@ -14,7 +14,6 @@ import pytest
 
 from tests.unit.training.alike import assert_same_by_adamw, assert_same_history, assert_same_stage
 from tests.unit.training.replicated import RUNS
-from tests.unit.training.tiny import run_tiny
 
 COUNTS = [2, pytest.param(4, marks=pytest.mark.slow)]
 CASES = ["instance", "sampled", "contrastive", "batch", "given", "mined"]
@@ -23,15 +22,6 @@ TOLERANCE = 1e-5
 LEAST = 1e-3
 # The BatchNorm layers behind it take away what it adds: its gradient is rounding errors.
 NOTHING, ROUNDING = "text_embedding_bn/beta", 1e-6
-
-
-@pytest.fixture(scope="module")
-def one(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The runs of one replica."""
-    folder = tmp_path_factory.mktemp("one_replica")
-    for name, options in RUNS.items():
-        assert run_tiny(scenes, folder / name, **options) == 0
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +82,11 @@ def assert_alike(found: dict[str, tuple[float, float]], case: str) -> None:
 # 48 images in batches of 8, two epochs: 12 steps. Dropout is on in towers and classifier.
 @pytest.mark.parametrize("replicas", COUNTS)
 def test_weights_slots_and_losses_after_twelve_steps_are_those_of_one_replica(
-    replicated: Callable[[int], Path], one: Path, replicas: int
+    replicated: Callable[[int], Path], one_replica: Path, replicas: int
 ):
     folder = replicated(replicas)
     for stage in (1, 2):
-        assert_same_stage(folder / "both", one / "both", stage)
-    assert_same_by_adamw(folder / "hardest_adamw", one / "hardest_adamw")
+        assert_same_stage(folder / "both", one_replica / "both", stage)
+    assert_same_by_adamw(folder / "hardest_adamw", one_replica / "hardest_adamw")
     for name in RUNS:
-        assert_same_history(folder / name, one / name)
+        assert_same_history(folder / name, one_replica / name)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.errors import raises
 from tests.unit.training.tiny import BATCH, OPTIONS, STEPS
 from tf_dpce.config import Config, LossConfig, from_dict
 from tf_dpce.data.index_shuffle import Order
@@ -17,14 +18,12 @@ from tf_dpce.errors import UserError
 from tf_dpce.losses import ContrastiveLoss, InstanceLoss, MemberLoss, RankingLoss
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
-from tf_dpce.training.assembly import build_model, stage_losses
-from tf_dpce.training.build import load_vectors
 from tf_dpce.training.checkpoint import Progress
+from tf_dpce.training.distributed import Workers, describe, mirrored_strategy
 from tf_dpce.training.features import silent_bar
+from tf_dpce.training.model_factory import build_model, load_vectors, loss_weights, stage_losses
 from tf_dpce.training.resume import Part, parts_left
 from tf_dpce.training.stage import Stage
-from tf_dpce.training.strategy import describe, make_strategy
-from tf_dpce.training.workers import Workers
 
 
 def config(**changes: object) -> Config:
@@ -45,7 +44,7 @@ def stage(number: int, scenes: Path, run: Path, **changes: object) -> Stage:
     words = read_vocabulary(scenes / "vocabulary.txt")
     instances = Manifest.load(scenes).splits["train"].instances
     keras.utils.set_random_seed(0)
-    workers = Workers(make_strategy())
+    workers = Workers(mirrored_strategy())
     with workers.strategy.scope():
         model = build_model(settings, len(words), instances)
     tokenizer = CaptionTokenizer(words, settings.text.max_length, lowercase=True)
@@ -93,7 +92,8 @@ def test_an_epoch_that_lacks_its_end_alone_has_no_step_left(epoch: int):
 
 
 def test_losses_of_weight_zero_are_left_out():
-    losses, weights = stage_losses(LossConfig(image_instance=1.0, text_instance=0.1, pair=0.0))
+    loss = LossConfig(image_instance=1.0, text_instance=0.1, pair=0.0)
+    losses, weights = stage_losses(loss), loss_weights(loss)
     assert {name: type(loss) for name, loss in losses.items()} == {
         "image_logits": InstanceLoss,
         "text_logits": InstanceLoss,
@@ -102,7 +102,8 @@ def test_losses_of_weight_zero_are_left_out():
 
 
 def test_the_recipes_second_stage():
-    losses, weights = stage_losses(LossConfig(1.0, 0.1, 2.0, "ranking", "given", margin=0.5))
+    loss = LossConfig(1.0, 0.1, 2.0, "ranking", "given", margin=0.5)
+    losses, weights = stage_losses(loss), loss_weights(loss)
     assert weights == {"image_logits": 1.0, "text_logits": 0.1, "pair": 2.0}
     assert isinstance(losses["pair"], RankingLoss)
     assert (losses["pair"].margin, losses["pair"].negatives) == (0.5, "given")
@@ -110,13 +111,15 @@ def test_the_recipes_second_stage():
 
 def test_each_member_meets_the_pair_loss_by_its_whole_weight():
     # The loss of members is their mean, so that three times its weight is once each.
-    losses, weights = stage_losses(LossConfig(1.0, 0.1, 2.0), members=3)
+    loss = LossConfig(1.0, 0.1, 2.0)
+    losses, weights = stage_losses(loss, members=3), loss_weights(loss, members=3)
     assert isinstance(losses["pair"], MemberLoss) and losses["pair"].members == 3
     assert weights == {"image_logits": 1.0, "text_logits": 0.1, "pair": 6.0}
 
 
 def test_the_contrastive_loss_alone():
-    losses, weights = stage_losses(LossConfig(0, 0, 1.0, "contrastive", temperature=0.07))
+    loss = LossConfig(0, 0, 1.0, "contrastive", temperature=0.07)
+    losses, weights = stage_losses(loss), loss_weights(loss)
     assert weights == {"pair": 1.0} and isinstance(losses["pair"], ContrastiveLoss)
     assert losses["pair"].temperature == 0.07
 
@@ -214,20 +217,20 @@ def test_known_words_start_from_their_vectors(scenes: Path, tmp_path: Path):
     np.testing.assert_array_equal(embedding.numpy(), expected)
 
 
-def test_vectors_that_may_be_cut_short_are_told(scenes: Path, tmp_path: Path):
-    found, lines = stage(1, scenes, tmp_path), []
+def test_vectors_that_may_be_cut_short_are_logged(scenes: Path, tmp_path: Path, caplog):
+    found = stage(1, scenes, tmp_path)
     path = tmp_path / "glove.txt"
     path.write_text(found.tokenizer.words[0] + " 0.5" * 8)
-    load_vectors(found.model, path, found.tokenizer.words, lowercase=False, say=lines.append)
-    (line,) = lines
-    assert line.startswith(f"warning: {path} has no line end behind its last line")
+    load_vectors(found.model, path, found.tokenizer.words, lowercase=False)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and str(path) in record.message
 
 
 def test_vectors_of_another_width_are_the_users_mistake(scenes: Path, tmp_path: Path):
     found = stage(1, scenes, tmp_path)
     path = tmp_path / "vectors.npz"
     np.savez(path, words=np.array(["a"]), vectors=np.zeros((1, 5), np.float32))
-    with pytest.raises(UserError, match="vectors of 5 numbers, .* have 8: set --text.embed"):
+    with raises("vectors.width", path=path):
         load_vectors(found.model, path, found.tokenizer.words, lowercase=False)
 
 
@@ -235,14 +238,13 @@ def test_vectors_of_other_words_alone_are_the_users_mistake(scenes: Path, tmp_pa
     found = stage(1, scenes, tmp_path)
     path = tmp_path / "glove.txt"
     path.write_text("zebra 1 2 3 4 5 6 7 8\n" + found.tokenizer.words[0].upper() + " 0" * 8)
-    with pytest.raises(UserError, match="glove.txt has no vector for any word of the vocabulary"):
+    with raises("vectors.words", path=path):
         load_vectors(found.model, path, found.tokenizer.words, lowercase=False)
     words = found.tokenizer.words
     assert load_vectors(found.model, path, words, lowercase=True) == [words[0]]
 
 
 def test_the_devices_are_said_in_a_line():
-    strategy = make_strategy()
+    strategy = mirrored_strategy()
     assert isinstance(strategy, tf.distribute.MirroredStrategy)
     assert describe(strategy).startswith(f"{strategy.num_replicas_in_sync} replica(s) on ")
-    assert describe(strategy).endswith(", float32")

@@ -1,0 +1,288 @@
+"""Builds the model of a configuration, and compiles what a stage fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_dpce.config import Config, LossConfig, StageConfig
+from tf_dpce.data.manifest import Manifest
+from tf_dpce.errors import UserError
+from tf_dpce.evaluation.vocabulary_coverage import count_captions
+from tf_dpce.logging import logger
+from tf_dpce.losses import ContrastiveLoss, InstanceLoss, MemberLoss, RankingLoss
+from tf_dpce.losses.batch import Gather, alone
+from tf_dpce.models import bag_of_words_tower, image_tower, recurrent_tower, text_tower
+from tf_dpce.models.dual_path import DualPath, RowClassifier
+from tf_dpce.models.image_tower import freeze_before
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
+from tf_dpce.preprocessing.word_vectors import look_up, open_vectors
+from tf_dpce.training.distributed import gather_rows, synchronize_replicas
+from tf_dpce.training.dual_path_trainer import DualPathTrainer
+from tf_dpce.training.hard_negative_mining import HardNegatives
+from tf_dpce.training.optimizers import stage_optimizer
+from tf_dpce.training.partial_fc import ClassSampler, PartialFC
+from tf_dpce.training.schedule import StageSchedule, stage_schedule
+
+# --- the model ------------------------------------------------------------------------------------
+
+
+def build_model(config: Config, vocabulary_size: int, num_instances: int) -> DualPath:
+    """Builds the model of a configuration, with the backbone's weights and random word vectors.
+
+    Args:
+        config: configuration of the run. Layers compute in its `precision`; weights are float32.
+        vocabulary_size: V, the number of words.
+        num_instances: C, the number of training classes.
+
+    Raises:
+        UserError: the backbone is unknown, or the weights do not fit it.
+    """
+    settings, classifier = config.model, None
+    half = config.precision == "bfloat16"
+    with _dtype_policy("mixed_bfloat16" if half else keras.config.dtype_policy()):
+        if settings.sampled_negatives:
+            classifier = RowClassifier(
+                num_instances, settings.shared_bias, name="instance_classifier"
+            )
+        return DualPath(
+            image_tower(
+                config.image.backbone,
+                None if config.weights == "none" else config.weights,
+                config.image.input_size,
+                settings.output_dim,
+                head_dim=config.image.head_dim,
+                dropout=settings.tower_dropout,
+                members=settings.members,
+            ),
+            text_tower_of(config, vocabulary_size),
+            num_instances,
+            dropout=settings.dropout,
+            shared_bias=settings.shared_bias,
+            rectify=settings.rectify,
+            classifier=classifier,
+            members=settings.members,
+        )
+
+
+def text_tower_of(config: Config, vocabulary_size: int) -> keras.Model:
+    """Builds the text tower of a configuration, with random word vectors."""
+    text, width = config.text, config.model.output_dim
+    common = (vocabulary_size, text.max_length, text.embedding_dim)
+    dropouts = {"word_dropout": text.word_dropout, "dropout": config.model.tower_dropout}
+    if text.tower == "convolutional":
+        members = config.model.members
+        return text_tower(
+            *(*common, text.blocks, width), widths=text.widths, **dropouts, members=members
+        )
+    tower = recurrent_tower if text.tower == "recurrent" else bag_of_words_tower
+    return tower(*common, text.widths, width, **dropouts)
+
+
+@contextmanager
+def _dtype_policy(policy: str | keras.DTypePolicy) -> Iterator[None]:
+    # Layers take the policy of the process when they are made. It is put back, so that a run that
+    # is loaded later, or a model of the caller's own, computes in float32.
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+# --- where its weights start ----------------------------------------------------------------------
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """Returns a configuration whose files are found from any working folder."""
+    weights, vectors = config.weights, config.vectors
+    if weights not in ("imagenet", "none"):
+        weights = str(Path(weights).resolve())
+    if vectors is not None:
+        vectors = str(Path(vectors).resolve())
+    return replace(config, weights=weights, vectors=vectors)
+
+
+def starting_model(
+    config: Config, words: Sequence[str], manifest: Manifest, data: Path
+) -> DualPath:
+    """Returns the model that training starts from; logs how many words have a vector.
+
+    Args:
+        config: configuration of the run.
+        words: the vocabulary.
+        manifest: manifest of the prepared data.
+        data: folder of the prepared data.
+
+    Raises:
+        UserError: the weights or word vectors do not fit, or cannot be read.
+    """
+    keras.utils.set_random_seed(config.seed)
+    model = build_model(config, len(words), manifest.splits["train"].instances)
+    if config.vectors is not None:
+        known = load_vectors(model, Path(config.vectors), words, manifest.lowercase)
+        # A fifth of the words may be nine tenths of all captions, or the rare ones.
+        tokenizer = CaptionTokenizer(known, 1, manifest.lowercase)
+        share = count_captions(data, "train", tokenizer).coverage()["known_words"]
+        logger.info(
+            f"{len(known)} of {len(words)} words start from {config.vectors}: {share:.1f} % of all "
+            "words in the training captions"
+        )
+    return model
+
+
+def load_vectors(model: DualPath, path: Path, words: Sequence[str], lowercase: bool) -> list[str]:
+    """Replaces random word vectors by those of a file; returns the words that have one.
+
+    Args:
+        model: model whose word vectors are replaced.
+        path: file of word vectors.
+        words: the vocabulary.
+        lowercase: whether the vocabulary is lower-cased; see `look_up`.
+
+    Raises:
+        UserError: the file cannot be read, has vectors of another width, or has no word of the
+            vocabulary.
+    """
+    embedding, file = model.text_tower.get_layer("text_embedding"), open_vectors(path)
+    if file.width != embedding.output_dim:
+        raise UserError(
+            "vectors.width",
+            f"{path} holds vectors of {file.width} numbers, the model's words have "
+            f"{embedding.output_dim}: set --text.embedding_dim {file.width}, or give another file",
+            path,
+        )
+    rows, found = look_up(file, words, lowercase)
+    if file.doubt:
+        logger.warning(f"warning: {file.doubt}")
+    if not found.any():
+        raise UserError(
+            "vectors.words",
+            f"{path} has no vector for any word of the vocabulary: give another file",
+            path,
+        )
+    embedding.embeddings.assign(np.where(found[:, None], rows, embedding.embeddings.numpy()))
+    return list(compress(words, found))
+
+
+# --- what a stage fits ----------------------------------------------------------------------------
+
+
+def loss_weights(loss: LossConfig, members: int = 1) -> dict[str, float]:
+    """Returns the weight of each loss of a stage, by output of `DualPath`; 0 leaves a loss out."""
+    weights = {
+        "image_logits": loss.image_instance,
+        "text_logits": loss.text_instance,
+        "pair": loss.pair * members,
+    }
+    return {name: weight for name, weight in weights.items() if weight}
+
+
+def stage_losses(
+    loss: LossConfig, gather: Gather = alone, members: int = 1
+) -> dict[str, keras.losses.Loss]:
+    """Returns the losses of a stage, by output of `DualPath`.
+
+    Args:
+        loss: weights and settings.
+        gather: brings the rows of the other replicas.
+        members: M, of the vectors that the pair loss compares.
+    """
+    pair = (
+        ContrastiveLoss(loss.temperature, gather)
+        if loss.pair_loss == "contrastive"
+        else RankingLoss(loss.margin, "given" if loss.lends_negatives else "batch", gather)
+    )
+    pair = pair if members == 1 else MemberLoss(pair, members)
+    losses = {"image_logits": InstanceLoss(), "text_logits": InstanceLoss(), "pair": pair}
+    return {name: losses[name] for name in loss_weights(loss)}
+
+
+def to_inputs_and_targets(loss: LossConfig, batch: dict[str, tf.Tensor]) -> tuple[dict, dict]:
+    """Splits a batch into the inputs of `DualPath` and what the losses of a stage compare with."""
+    ids = batch["instance"]
+    targets = {"image_logits": ids, "text_logits": ids, "pair": ids}
+    if loss.lends_negatives:
+        # Instance and role (see `RankingLoss`).
+        roles = tf.range(tf.size(ids, tf.int64), dtype=tf.int64)
+        targets["pair"] = tf.stack([ids, roles], axis=1)
+    inputs = {"image": batch["image"], "text": batch["text"]}
+    return inputs, {name: targets[name] for name in loss_weights(loss)}
+
+
+def mark_trained(settings: StageConfig, model: DualPath) -> None:
+    """Marks which layers of a model a stage trains.
+
+    Raises:
+        UserError: the backbone has no layer `backbone_from`.
+    """
+    backbone = model.image_tower.get_layer("image_backbone")
+    backbone.trainable = settings.backbone == "trained"
+    if backbone.trainable and settings.backbone_from is not None:
+        freeze_before(backbone, settings.backbone_from)
+    model.classifier.trainable = bool(settings.loss.image_instance or settings.loss.text_instance)
+
+
+def compile_stage(
+    settings: StageConfig,
+    model: DualPath,
+    trainer: DualPath,
+    schedule: StageSchedule | float,
+    gather: Gather = alone,
+    **options: Any,
+) -> None:
+    """Compiles what a stage trains with its losses and its optimizer.
+
+    Args:
+        settings: settings of the stage.
+        model: the whole model, with its trained layers marked.
+        trainer: the model that is fitted, which shares its layers.
+        schedule: schedule of the learning rate.
+        gather: brings the rows of the other replicas.
+        options: further arguments of `compile`.
+    """
+    optimizer = stage_optimizer(settings, schedule, model)
+    optimizer.build(trainer.trainable_variables)
+    losses = stage_losses(settings.loss, gather, model.members)
+    weights = loss_weights(settings.loss, model.members)
+    trainer.compile(optimizer, losses, loss_weights=weights, **options)
+
+
+def stage_trainer(
+    settings: StageConfig,
+    model: DualPath,
+    steps_per_epoch: int,
+    hard_negatives: HardNegatives | None = None,
+    sampler: ClassSampler | None = None,
+) -> DualPathTrainer:
+    """Returns the compiled model that a stage fits.
+
+    It is the whole model, or, over cached features, the model behind the backbone. Call it in the
+    scope of the strategy.
+
+    Args:
+        settings: settings of the stage.
+        model: the whole model, whose layers the trainer shares.
+        steps_per_epoch: number of steps, for the schedule of the learning rate.
+        hard_negatives: where mined captions come from, if the stage mines.
+        sampler: draws classes, if the instance loss samples.
+    """
+    mark_trained(settings, model)
+    with _dtype_policy(model.classifier.dtype_policy):
+        trained = model.over_features() if settings.backbone == "cached" else model
+        partial_fc = PartialFC(model.classifier, sampler) if sampler else None
+        trainer = DualPathTrainer(trained, hard_negatives, partial_fc)
+    synchronize_replicas(trainer)
+    schedule = stage_schedule(settings, steps_per_epoch)
+    # XLA makes depthwise convolutions ten times slower on a CPU.
+    compile_stage(settings, model, trainer, schedule, gather_rows, jit_compile=False)
+    return trainer
