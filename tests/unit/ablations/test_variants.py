@@ -13,7 +13,7 @@ from tests.errors import raises
 from tf_dpce.ablations.variants import QUESTIONS, Question, text_parameters, trained_stages
 from tf_dpce.config import Config, LossConfig, from_dict, preset_values
 from tf_dpce.losses import ContrastiveLoss
-from tf_dpce.training.assembly import stage_losses, text_tower_of
+from tf_dpce.training.model_factory import loss_weights, stage_losses, text_tower_of
 
 
 @cache
@@ -61,7 +61,7 @@ OBJECTIVES = {
 
 
 def objective(loss: LossConfig) -> tuple[dict[str, float], str | None]:
-    losses, weights = stage_losses(loss)
+    losses, weights = stage_losses(loss), loss_weights(loss)
     if "pair" not in losses:
         return weights, None
     if isinstance(losses["pair"], ContrastiveLoss):
