@@ -123,11 +123,11 @@ def _search_and_compare(exported: Path, indexed: Path, sheet: Path, count: int) 
     from tf_dpce.datasets.shapes.scene import make_scene
     from tf_dpce.drawing.contact_sheet import SheetRow, contact_sheet
     from tf_dpce.evaluation.word_order import word_order_accuracy
-    from tf_dpce.search.searcher import open_searcher
+    from tf_dpce.search.searcher import Searcher
 
     # The test scenes are the first of the series.
     scenes = [make_scene(_SEED, number) for number in range(count)]
-    searcher = open_searcher(indexed, exported)
+    searcher = Searcher(indexed, exported)
     queries = [scene.captions[n] for n, scene in enumerate(scenes[:_ROWS_IN_SHEET])]
     rows = [SheetRow(query, searcher.by_text(query, _HITS_IN_ROW)) for query in queries]
     contact_sheet(rows, sheet)

@@ -1,4 +1,4 @@
-"""Turns images or sentences into vectors: `python -m pipelines.embed`."""
+"""Turns images or texts into embeddings: `python -m pipelines.embed`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
-from pipelines._verb import progress, run_verb, say_files, verb_parser
+from pipelines._verb import run_verb, say_files, verb_parser
 from tf_dpce.search.embedding_store import SHARD_SIZE
 
 
 def build_parser() -> ArgumentParser:
     """Returns the verb's parser."""
-    parser = verb_parser("embed", "Turns images or sentences into vectors.")
+    parser = verb_parser("embed", "Turns images or texts into embeddings.")
     parser.add_argument("--model", type=Path, required=True, help="exported model, or run folder")
     inputs = parser.add_mutually_exclusive_group(required=True)
     inputs.add_argument(
@@ -30,9 +30,9 @@ def build_parser() -> ArgumentParser:
         nargs="+",
         type=str,
         metavar="FILE",
-        help="one sentence a line, or .jsonl with text and id; or shards, for their captions",
+        help="one text a line, or .jsonl with text and id; or shards, for their captions",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of vectors to write")
+    parser.add_argument("--out", type=Path, required=True, help="folder of embeddings to write")
     parser.add_argument(
         "--shard-size",
         type=PositiveInt,
@@ -43,8 +43,8 @@ def build_parser() -> ArgumentParser:
 
 
 def run(arguments: Namespace) -> None:
-    """Embeds, and says what was done before, now, and not at all."""
-    from tf_dpce.search.embedding_store import BOOK, rejected_file
+    """Embeds, and reports what was done before, now, and not at all."""
+    from tf_dpce.search.embedding_store import MANIFEST, rejected_file
     from tf_dpce.search.fingerprint import model_digest
     from tf_dpce.search.inputs import find_images, find_texts
 
@@ -55,15 +55,14 @@ def run(arguments: Namespace) -> None:
     from tf_dpce.export.encoder import load
     from tf_dpce.search.embed import embed
 
-    encoder, out = load(arguments.model), arguments.out
-    with progress(inputs.kind) as report:
-        outcome = embed(encoder, inputs, out, digest, arguments.shard_size, report)
+    out = arguments.out
+    outcome = embed(load(arguments.model), inputs, out, digest, arguments.shard_size)
     if outcome.before == outcome.total:
         print(f"nothing to do: {out} already holds these {inputs.kind}")
     elif outcome.before:
         print(f"continued after {outcome.before:,} of {outcome.total:,} {inputs.kind}")
     print(f"{outcome.embedded:,} {inputs.kind} embedded, {outcome.rejected:,} rejected")
-    say_files([out / BOOK, rejected_file(out, inputs.kind)])
+    say_files([out / MANIFEST, rejected_file(out, inputs.kind)])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Builds a search index over vectors: `python -m pipelines.index`."""
+"""Builds a search index over embeddings: `python -m pipelines.index`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pipelines._verb import progress, run_verb, say_files, verb_parser
-from tf_dpce.errors import UserError
-from tf_dpce.search.catalogue import DEFAULT_FACTORY
+from pipelines._verb import run_verb, say_files, verb_parser
+from tf_dpce.search.index import DEFAULT_FACTORY, build_index
 
 
 def build_parser() -> ArgumentParser:
     """Returns the verb's parser."""
-    parser = verb_parser("index", "Builds a search index over vectors.")
+    parser = verb_parser("index", "Builds a search index over embeddings.")
     parser.add_argument(
         "--embeddings", nargs="+", type=Path, required=True, help="folders that embed wrote"
     )
-    parser.add_argument("--out", type=str, required=True, help="folder of the index to write")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the index to write")
     parser.add_argument(
         "--factory",
         type=str,
@@ -29,6 +28,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--querybank",
         type=Path,
+        metavar="DIR",
         help="folder that embed wrote, of queries like those to come: corrects for hubs by "
         "querybank normalisation (CSLS)",
     )
@@ -36,22 +36,15 @@ def build_parser() -> ArgumentParser:
 
 
 def run(arguments: Namespace) -> None:
-    """Builds or replaces an index, and says what it holds."""
-    if "://" in arguments.out:
-        raise UserError(f"--out {arguments.out} is an address: only folders can be written so far")
-
-    from tf_dpce.search.index import build_index
-
-    out = Path(arguments.out)
-    with progress("vectors") as report:
-        catalogue = build_index(
-            arguments.embeddings, out, arguments.factory, report, arguments.querybank
-        )
-    held = " and ".join(f"{count:,} {kind}" for kind, count in catalogue.counts.items())
-    print(f"{catalogue.factory} index of {held}, {catalogue.dimension} numbers each")
-    for kind, queries in catalogue.querybanks.items():
+    """Builds or replaces an index, and reports what it holds."""
+    manifest = build_index(
+        arguments.embeddings, arguments.out, arguments.factory, arguments.querybank
+    )
+    counts = " and ".join(f"{count:,} {kind}" for kind, count in manifest.counts.items())
+    print(f"{manifest.factory} index of {counts}, {manifest.dimension} numbers each")
+    for kind, queries in manifest.querybanks.items():
         print(f"{kind} normalised with a querybank of {queries:,} queries")
-    say_files([out])
+    say_files([arguments.out])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

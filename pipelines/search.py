@@ -1,4 +1,4 @@
-"""Finds images or sentences by a sentence or an image: `python -m pipelines.search`."""
+"""Searches for images or texts with a text or an image: `python -m pipelines.search`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from pipelines._verb import run_verb, say_files, verb_parser
+from tf_dpce.logging import logger
 from tf_dpce.search.embedding_store import KINDS
 
 if TYPE_CHECKING:
@@ -20,19 +21,19 @@ if TYPE_CHECKING:
 
 def build_parser() -> ArgumentParser:
     """Returns the verb's parser."""
-    parser = verb_parser("search", "Finds images or sentences by a sentence or an image.")
+    parser = verb_parser("search", "Searches for images or texts with a text or an image.")
     parser.add_argument("--index", type=Path, required=True, help="folder of an index")
     parser.add_argument(
         "--model", type=Path, required=True, help="model that the index was built with"
     )
     query = parser.add_mutually_exclusive_group(required=True)
-    query.add_argument("--text", type=str, help="sentence to search with")
+    query.add_argument("--text", type=str, help="text to search with")
     query.add_argument("--image", type=Path, help="image to search with")
     parser.add_argument(
         "--for",
         dest="kind",
         choices=KINDS,
-        help="what to find (default: images for a sentence, texts for an image if there are any)",
+        help="what to find (default: images for a text, texts for an image if there are any)",
     )
     parser.add_argument("--top", type=int, default=10, help="number of results (default: 10)")
     parser.add_argument("--json", action="store_true", help="results as JSON on stdout")
@@ -42,27 +43,27 @@ def build_parser() -> ArgumentParser:
 
 def run(arguments: Namespace) -> None:
     """Searches, shows the hits and draws them."""
-    from tf_dpce.search.catalogue import Catalogue
+    from tf_dpce.search.index import IndexManifest
 
-    catalogue = Catalogue.load(arguments.index)
-    kind = arguments.kind or _usual_kind(arguments, catalogue.counts)
-    catalogue.check(kind, arguments.top)
+    manifest = IndexManifest.load(arguments.index)
+    kind = arguments.kind or _usual_kind(arguments, manifest.counts)
+    manifest.check(kind, arguments.top)
     if arguments.sheet is not None:
         from tf_dpce.drawing.contact_sheet import check_sheet
 
         check_sheet(arguments.sheet)
 
-    from tf_dpce.search.searcher import open_searcher
+    from tf_dpce.search.searcher import Searcher
 
-    searcher = open_searcher(arguments.index, arguments.model)
+    searcher = Searcher(arguments.index, arguments.model)
     if arguments.image is None:
         query, hits = arguments.text, searcher.by_text(arguments.text, arguments.top, kind)
     else:
         query, hits = arguments.image, searcher.by_image(arguments.image, arguments.top, kind)
     _show(query, kind, hits, arguments.json)
     if len(hits) < arguments.top:
-        held = f"{len(hits)} of the {catalogue.counts[kind]} {kind} in the index"
-        print(f"asked for {arguments.top}, found {held}", file=sys.stderr)
+        found = f"{len(hits)} of the {manifest.counts[kind]} {kind} in the index"
+        logger.warning(f"asked for {arguments.top}, found {found}")
     if arguments.sheet is not None:
         _draw(query, hits, arguments.sheet, arguments.json)
 
@@ -78,8 +79,8 @@ def _usual_kind(arguments: Namespace, counts: dict[str, int]) -> str:
 
 def _show(query: str | Path, kind: str, hits: list[Hit], as_json: bool) -> None:
     if as_json:
-        asked = {"image": str(query)} if isinstance(query, Path) else {"text": query}
-        answer = {"query": asked, "for": kind, "hits": [_present(hit) for hit in hits]}
+        given = {"image": str(query)} if isinstance(query, Path) else {"text": query}
+        answer = {"query": given, "for": kind, "hits": [_present(hit) for hit in hits]}
         print(json.dumps(answer, indent=1, ensure_ascii=False))
         return
 

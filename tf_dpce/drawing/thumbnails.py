@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,18 +11,17 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tf_dpce.preprocessing.status import MAX_PIXELS
 
 PAPER = "#ffffff"
-MOUNT = "#f1f3f5"
+BOX = "#f1f3f5"
 LINE = "#ced4da"
 INK = "#212529"
 FAINT = "#6c757d"
 
-_LONGEST = 2000  # characters of a text that are looked at
-_WHITE_16_BIT = 65535
+_LONGEST = 2000  # characters of a text that are drawn at most
 
 
 @lru_cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Returns DejaVu Sans of a size in pixels; it comes with matplotlib, so it is everywhere."""
+    """Returns DejaVu Sans of a size in pixels, which comes with matplotlib."""
     import matplotlib
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
@@ -31,34 +29,42 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def wrap(text: str, face: ImageFont.FreeTypeFont, width: int, most: int) -> list[str]:
-    """Breaks text into lines, inside a word only where one is wider than a line.
+    """Breaks text into lines; a word is broken only if it is wider than a line.
 
     Args:
-        text: anything; white space collapses, what cannot be printed is marked.
-        face: the font it will be drawn in.
-        width: of a line, in pixels.
-        most: number of lines; what does not fit is replaced by an ellipsis.
+        text: any text; white space collapses, and what cannot be printed is marked.
+        face: font in which it will be drawn.
+        width: width of a line in pixels.
+        most: number of lines; an ellipsis replaces what does not fit.
     """
-    printable = "".join(sign if sign.isprintable() else "\ufffd" for sign in _collapse(text))
+    words = " ".join(text[:_LONGEST].split())
+    words = "".join(sign if sign.isprintable() else "\ufffd" for sign in words)
     lines = [""]
-    for piece in _pieces(printable, face, width):
-        longer = f"{lines[-1]} {piece}".lstrip()
-        if face.getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(piece)
+    for word in words.split(" "):
+        while face.getlength(f"{lines[-1]} {word}".lstrip()) > width and len(lines[-1] + word) > 1:
+            if lines[-1]:
+                lines.append("")
+                continue
+            fits = next(
+                n for n in range(len(word), 0, -1) if n == 1 or face.getlength(word[:n]) <= width
+            )
+            lines[-1], word = word[:fits], word[fits:]
+        lines[-1] = f"{lines[-1]} {word}".lstrip()
     if len(lines) > most or len(text) > _LONGEST:
-        lines = [*lines[: most - 1], _with_ellipsis(lines[:most][-1], face, width)]
+        last = lines[:most][-1]
+        while last and face.getlength(last + "…") > width:
+            last = last[:-1]
+        lines = [*lines[: most - 1], last.rstrip() + "…"]
     return lines
 
 
 def fit(path: Path, width: int, height: int) -> Image.Image | str:
-    """Returns an image scaled to touch a box from inside, up or down, or why there is none.
+    """Returns an image scaled to touch a box from inside, or the reason why there is none.
 
     Args:
         path: a file in any format that Pillow reads; of an animation the first frame is taken.
-        width: of the box, in pixels.
-        height: of the box, in pixels.
+        width: width of the box in pixels.
+        height: height of the box in pixels.
     """
     try:
         with warnings.catch_warnings():
@@ -73,8 +79,8 @@ def fit(path: Path, width: int, height: int) -> Image.Image | str:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return "cannot be shown"
     scale = min(width / upright.width, height / upright.height)
-    size = (max(1, round(side * scale)) for side in upright.size)
-    return upright.resize(tuple(size), Image.Resampling.LANCZOS)
+    size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
+    return upright.resize(size, Image.Resampling.LANCZOS)
 
 
 def write_lines(
@@ -83,11 +89,13 @@ def write_lines(
     lines: list[str],
     face: ImageFont.FreeTypeFont,
     colour: str,
+    anchor: str = "la",
 ) -> int:
-    """Draws lines below one another and returns the height they took."""
+    """Draws lines below one another and returns the height that they take, in pixels."""
     left, top = corner
     for number, line in enumerate(lines):
-        draw.text((left, top + number * line_height(face)), line, font=face, fill=colour)
+        place = (left, top + number * line_height(face))
+        draw.text(place, line, font=face, fill=colour, anchor=anchor)
     return len(lines) * line_height(face)
 
 
@@ -96,31 +104,10 @@ def line_height(face: ImageFont.FreeTypeFont) -> int:
     return round(1.35 * face.size)
 
 
-def _collapse(text: str) -> str:
-    return " ".join(text[:_LONGEST].split())
-
-
-def _pieces(text: str, face: ImageFont.FreeTypeFont, width: int) -> Iterator[str]:
-    for word in text.split(" "):
-        while face.getlength(word) > width and len(word) > 1:
-            fits = 1
-            while face.getlength(word[: fits + 1]) <= width:
-                fits += 1
-            yield word[:fits]
-            word = word[fits:]
-        yield word
-
-
-def _with_ellipsis(line: str, face: ImageFont.FreeTypeFont, width: int) -> str:
-    while line and face.getlength(line + "…") > width:
-        line = line[:-1]
-    return line.rstrip() + "…"
-
-
 def _flatten(image: Image.Image) -> Image.Image:
-    """Returns RGB: 16-bit grey scaled to 8, what is transparent on paper."""
+    """Returns RGB: 16-bit grey is scaled to 8 bits, transparent parts show the paper."""
     if image.mode.startswith("I"):
-        grey = image.convert("I").point(lambda value: value * (255 / _WHITE_16_BIT))
+        grey = image.convert("I").point(lambda value: value * (255 / 65535))
         return grey.convert("L").convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")

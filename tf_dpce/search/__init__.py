@@ -1,8 +1,9 @@
-"""Search: items become vectors, vectors an index, and a query its ranked hits.
+"""Search: items become embeddings, embeddings an index, and a query its ranked hits.
 
-inputs      images and sentences: globs, text files, prepared shards
-embedding   inputs -> shards of vectors, resumable            `embed`
-index       shards -> FAISS indices with metadata             `build_index`
-query       a sentence or an image -> hits                   `Searcher`, `open_searcher`
-sheet       queries and hits -> one PNG                       `contact_sheet`
+inputs           images and texts: globs, text files, prepared shards
+embed            inputs to shards of embeddings, resumable
+embedding_store  the folder of these shards
+index            shards to FAISS indices with their records
+searcher         a text or an image to hits
+fingerprint      a digest of a model
 """

@@ -1,37 +1,48 @@
-"""A folder of embeddings on disk: shards of vectors, their ids, and the book that lists them.
+"""A folder of embeddings: shards of vectors, a record for each, and the manifest that lists them.
 
-    OUT/embeddings.json            the book: model, dimension, and per kind what is done
+    OUT/embeddings.json            the manifest: model, dimension, and what is done of each kind
     OUT/images-00000.npy           float32 [n, D], unit vectors
     OUT/images-00000.jsonl         n lines: id and path (id and text for texts)
-    OUT/rejected-images.jsonl      what has no vector: id, path, status, reason
+    OUT/rejected-images.jsonl      inputs without an embedding: id, path, status, reason
 
-A shard counts once the book lists it, and the book is replaced in one rename.
+A shard counts once the manifest lists it, and the manifest is replaced by one rename.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_file, read_json, write_json
 
-FORMAT = 1
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 IMAGES = "images"
 TEXTS = "texts"
 KINDS = (IMAGES, TEXTS)
 
-BOOK = "embeddings.json"
-SHARD_SIZE = 4096  # inputs a shard, unless told
+MANIFEST = "embeddings.json"
+SHARD_SIZE = 4096  # default number of inputs in a shard
+_SEED = 0
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of vectors: `taken` inputs gave `embedded` vectors, the rest was rejected."""
+    """A file of embeddings.
+
+    Attributes:
+        name: name of its files, without the suffix.
+        taken: number of inputs.
+        embedded: number of inputs that have an embedding; the others were rejected.
+    """
 
     name: str
     taken: int
@@ -39,13 +50,13 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far the inputs of one kind are embedded.
+class KindProgress:
+    """The embeddings of one kind.
 
-    Args:
-        inputs: digest of the inputs, so that a resumed run continues the same work.
+    Attributes:
+        inputs: digest of the inputs, by which a resumed run recognises them.
         total: number of inputs.
-        shards: the finished ones, in the order of the inputs.
+        shards: finished shards, in the order of the inputs.
     """
 
     inputs: str
@@ -54,30 +65,30 @@ class Progress:
 
     @property
     def taken(self) -> int:
-        """Number of inputs behind us."""
+        """Number of inputs that are done."""
         return sum(shard.taken for shard in self.shards)
 
     @property
     def embedded(self) -> int:
-        """Number of vectors on disk."""
+        """Number of embeddings."""
         return sum(shard.embedded for shard in self.shards)
 
     @property
     def rejected(self) -> int:
-        """Number of inputs that have no vector."""
+        """Number of inputs that have no embedding."""
         return self.taken - self.embedded
 
     @property
     def complete(self) -> bool:
-        """Whether every input is behind us."""
+        """Whether every input is done."""
         return self.taken == self.total
 
 
 @dataclass(frozen=True)
-class Book:
-    """What `embeddings.json` says of a folder of embeddings.
+class StoreManifest:
+    """The content of `embeddings.json`.
 
-    Args:
+    Attributes:
         model: digest of the model, see `model_digest`.
         dimension: D.
         kinds: progress by kind, "images" and "texts".
@@ -85,43 +96,48 @@ class Book:
 
     model: str
     dimension: int
-    kinds: dict[str, Progress]
+    kinds: dict[str, KindProgress]
 
     @classmethod
-    def load(cls, folder: Path) -> Book:
-        """Reads the book of a folder.
+    def load(cls, folder: Path) -> StoreManifest:
+        """Reads the manifest of a folder.
 
         Raises:
-            UserError: there is none, or it is not one of ours.
+            UserError: there is none, or it is damaged.
         """
-        path = folder / BOOK
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise UserError("embeddings.missing", f"{path} does not exist: run embed first", path)
         content = read_json(path)
         try:
-            if content["format"] != FORMAT:
-                raise UserError(f"{path} has format {content['format']}, this version {FORMAT}")
-            kinds = {kind: _progress(value) for kind, value in content["kinds"].items()}
+            kinds = {
+                kind: KindProgress(
+                    value["inputs"],
+                    value["total"],
+                    tuple(Shard(**shard) for shard in value["shards"]),
+                )
+                for kind, value in content["kinds"].items()
+            }
             return cls(content["model"], content["dimension"], kinds)
         except (KeyError, TypeError, AttributeError):
-            raise UserError(f"{path} is not a list of embeddings: run embed again") from None
+            message = f"{path} is damaged: embed into another folder"
+            raise UserError("embeddings.manifest", message, path) from None
 
     def save(self, folder: Path) -> None:
-        """Writes the book, atomically."""
-        kinds = {kind: _counts(progress) for kind, progress in self.kinds.items()}
-        content = {"format": FORMAT, "model": self.model, "dimension": self.dimension}
-        write_json(folder / BOOK, {**content, "kinds": kinds})
+        """Writes the manifest atomically."""
+        content = asdict(self)
+        for kind, done in self.kinds.items():
+            counts = {"embedded": done.embedded, "rejected": done.rejected}
+            content["kinds"][kind] |= {**counts, "complete": done.complete}
+        write_json(folder / MANIFEST, content)
 
-    def with_progress(self, kind: str, progress: Progress) -> Book:
-        """Returns the book with the progress of one kind replaced."""
-        return dataclasses.replace(self, kinds={**self.kinds, kind: progress})
-
-
-def has_book(folder: Path) -> bool:
-    """Tells whether `folder` holds embeddings."""
-    return (folder / BOOK).is_file()
+    def with_progress(self, kind: str, done: KindProgress) -> StoreManifest:
+        """Returns the manifest with the progress of one kind replaced."""
+        return replace(self, kinds={**self.kinds, kind: done})
 
 
 def rejected_file(folder: Path, kind: str) -> Path:
-    """Returns the list of the inputs of `kind` that have no vector."""
+    """Returns the list of the inputs of `kind` that have no embedding."""
     return folder / f"rejected-{kind}.jsonl"
 
 
@@ -137,11 +153,88 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         yield from map(json.loads, stream)
 
 
-def _progress(value: dict[str, Any]) -> Progress:
-    shards = tuple(Shard(**shard) for shard in value["shards"])
-    return Progress(value["inputs"], value["total"], shards)
+class StoredEmbeddings:
+    """All finished embeddings of a kind in some folders, read as they are needed.
+
+    Args:
+        stores: folders and their manifests, of one model.
+        kind: "images" or "texts".
+
+    Raises:
+        UserError: the embeddings of a folder are unfinished.
+    """
+
+    def __init__(self, stores: Mapping[Path, StoreManifest], kind: str) -> None:
+        self.kind, self._shards = kind, []
+        for folder, store in stores.items():
+            self.dimension, done = store.dimension, store.kinds.get(kind)
+            if done is not None and not done.complete:
+                message = f"{folder} holds {done.taken} of {done.total} {kind}: run embed again"
+                raise UserError("embeddings.unfinished", message, folder)
+            shards = () if done is None else done.shards
+            self._shards += [(folder / s.name, s.embedded) for s in shards if s.embedded]
+        self.rows = sum(rows for _, rows in self._shards)
+        self.records = [path.with_suffix(".jsonl") for path, _ in self._shards]
+
+    def arrays(self) -> Iterator[np.ndarray]:
+        """Maps the embeddings of each shard, float32 `[rows, D]`, without reading them.
+
+        Raises:
+            UserError: a shard is missing or damaged.
+        """
+        for stem, rows in self._shards:
+            path = stem.with_suffix(".npy")
+            try:
+                vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (ValueError, EOFError, FileNotFoundError):
+                vectors = None
+            if vectors is None or vectors.shape != (rows, self.dimension):
+                message = f"{path} is missing or damaged: embed into another folder"
+                raise UserError("embeddings.shard", message, path)
+            yield vectors
+
+    def sample(self, size: int) -> np.ndarray:
+        """Returns at most `size` of all, drawn with a fixed seed, in order, float32 `[size, D]`."""
+        draw = np.random.default_rng(_SEED)
+        chosen = np.sort(draw.choice(self.rows, min(size, self.rows), replace=False))
+        starts = np.cumsum([0, *(rows for _, rows in self._shards)])
+        parts = np.split(chosen, np.searchsorted(chosen, starts[1:-1]))
+        shares = zip(self.arrays(), parts, starts[:-1], strict=True)
+        return np.concatenate([vectors[part - start] for vectors, part, start in shares])
 
 
-def _counts(progress: Progress) -> dict[str, Any]:
-    counts = {name: getattr(progress, name) for name in ("embedded", "rejected", "complete")}
-    return {**dataclasses.asdict(progress), **counts}
+def write_records(path: Path, sources: Iterable[Path]) -> int:
+    """Writes the records of several JSON Lines files as one Arrow file.
+
+    A record of such a file is looked up by its row without reading the others.
+
+    Args:
+        path: the file to write, `NAME.arrow`.
+        sources: files that `write_lines` wrote; their records have the same keys.
+
+    Returns:
+        N, the number of records.
+    """
+    import pyarrow as pa
+
+    tables = (pa.Table.from_pylist(list(read_lines(source))) for source in sources)
+    first = next(tables)
+    with publish_file(path) as temporary, pa.ipc.new_file(str(temporary), first.schema) as writer:
+        count = 0
+        for table in chain([first], tables):
+            writer.write_table(table)
+            count += len(table)
+    return count
+
+
+def map_records(path: Path) -> pa.Table:
+    """Maps the records that `write_records` wrote.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: it is damaged.
+    """
+    import pyarrow as pa
+
+    # A map outlives the name of its file, so that an index may be replaced while it is in use.
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()

@@ -1,58 +1,122 @@
-"""Embeddings to an index: one FAISS index a kind, with its metadata, published as a whole.
+"""Embeddings to an index: a FAISS index for each kind, with its records, published as a whole.
 
     INDEX/index.json               factory, model, dimension, counts, and the version in force
-    INDEX/VERSION/images.faiss     inner product over unit vectors, so scores are cosines; with a
-                                   querybank less half of the item's hubness, for queries of the
-                                   other kind
-    INDEX/VERSION/images.jsonl     id and path of each row, with a table of offsets
+    INDEX/VERSION/images.faiss     inner products of unit vectors, which are cosines; after
+                                   querybank normalisation less half of the item's hubness for
+                                   queries of the other kind
+    INDEX/VERSION/images.arrow     id and path of each row (id and text for texts)
 
-A new build is a new version beside the old one. Replacing `index.json`, one rename, puts it in
-force; only then does the old one go. So there is an index at any moment, whoever is killed when.
+A new build is a new version beside the old one. Replacing `index.json`, by one rename, puts it in
+force; only then is the old one removed. So there is an index at any moment, even if the process is
+killed.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.querybank import hubness
-from tf_dpce.files import publish_folder, remove_stale, sole_writer
-from tf_dpce.search.catalogue import CATALOGUE, DEFAULT_FACTORY, Catalogue
-from tf_dpce.search.embedding_store import IMAGES, KINDS, TEXTS, Book
-from tf_dpce.search.metadata import write_table
+from tf_dpce.files import publish_folder, read_json, remove_stale, sole_writer, write_json
+from tf_dpce.logging import Progress, progress
+from tf_dpce.search.embedding_store import (
+    IMAGES,
+    KINDS,
+    TEXTS,
+    StoredEmbeddings,
+    StoreManifest,
+    write_records,
+)
 
-_SEED = 0
-# k-means in FAISS looks at no more than this many vectors a centroid.
+DEFAULT_FACTORY = "Flat"
+
+_MANIFEST = "index.json"
+# k-means in FAISS uses no more than this many vectors a centroid.
 _SAMPLES_PER_CENTROID = 256
 _CODEBOOK = 256  # centroids of one sub-quantiser of a product quantiser
 _QUERYBANK = 5_000  # queries of a querybank that are used, a sample of more
-_QUERIES = {IMAGES: TEXTS, TEXTS: IMAGES}  # what is asked for one kind by
+_QUERIES = {IMAGES: TEXTS, TEXTS: IMAGES}  # the kind of the queries for a kind
+
+
+@dataclass(frozen=True)
+class IndexManifest:
+    """The content of `index.json`.
+
+    Attributes:
+        version: name of the folder that is in force.
+        factory: FAISS's description of the index.
+        model: digest of the model of the embeddings.
+        dimension: D.
+        counts: number of embeddings by kind.
+        querybanks: by kind, the number of queries that its items were normalised with. Embeddings
+            of such a kind have one more number, which is multiplied by 1 for a query of the other
+            kind and by 0 for one of the same kind.
+    """
+
+    version: int
+    factory: str
+    model: str
+    dimension: int
+    counts: dict[str, int]
+    querybanks: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: Path) -> IndexManifest:
+        """Reads the manifest of an index.
+
+        Raises:
+            UserError: there is no index, or its manifest is damaged.
+        """
+        path = folder / _MANIFEST
+        if not path.is_file():
+            message = f"{folder} is not an index: build one with the verb index"
+            raise UserError("index.missing", message, folder)
+        try:
+            return cls(**read_json(path))
+        except TypeError:
+            message = f"{path} is damaged: build the index again"
+            raise UserError("index.damaged", message, path) from None
+
+    def save(self, folder: Path) -> None:
+        """Writes `index.json` atomically; from then on its version is in force."""
+        write_json(folder / _MANIFEST, asdict(self))
+
+    def check(self, kind: str, top: int) -> None:
+        """Makes sure that a query for the best `top` of `kind` can be answered.
+
+        Raises:
+            UserError: `top` is below 1, or the index does not hold `kind`.
+        """
+        if top < 1:
+            message = f"the number of results must be at least 1, not {top}"
+            raise UserError("search.top", message)
+        if kind not in self.counts:
+            message = f"the index holds no {kind}, only {', '.join(self.counts)}"
+            raise UserError("search.kind", message)
 
 
 def build_index(
     embeddings: Sequence[Path],
     out: Path,
     factory: str = DEFAULT_FACTORY,
-    progress: Callable[[int, int], None] | None = None,
     querybank: Path | None = None,
-) -> Catalogue:
+) -> IndexManifest:
     """Builds an index over finished embeddings, or replaces the one in `out`.
 
-    What FAISS learns from (centroids, codebooks) is a sample drawn with a fixed seed. An
-    inverted file is set to search the square root of its number of lists.
+    FAISS learns centroids and codebooks from a sample drawn with a fixed seed. An inverted file is
+    set to search the square root of its number of lists.
 
     Args:
         embeddings: folders that `embed` finished, of one model; each holds images, texts or both.
         out: folder of the index.
         factory: FAISS's description; "Flat" is exact, "IVF1024,Flat", "HNSW32" or
             "OPQ64,IVF1024,PQ64" trade exactness for speed and memory.
-        progress: told (vectors added, vectors in all).
         querybank: a folder that `embed` finished with the same model, of captions or images, or
             both, like the queries to come. Half of the hubness of an image, its mean cosine with
             the nearest of these captions, is taken off its score for every caption (CSLS, see
@@ -61,125 +125,87 @@ def build_index(
             product quantiser must then divide D + 1 numbers, or D again behind "OPQ64_D,".
 
     Raises:
-        UserError: embeddings are missing, unfinished or of different models, the querybank's too,
-            or it has no query for what is indexed; `factory` does not parse, does not fit D
-            (D + 1 with a querybank), or needs more vectors to learn from; `out` is something else.
+        UserError: embeddings are missing, unfinished or of different models, or those of the
+            querybank are; the querybank has no queries for what is indexed; `factory` is not
+            known, does not fit the dimension, or needs more embeddings to learn from; `out` is
+            something else.
 
     Source: https://github.com/facebookresearch/faiss/wiki/The-index-factory
     """
     if re.search(r"(?<!\d)0+(?!\d)", factory):
         # FAISS would end the process over HNSW0 or PQ8x0.
-        raise UserError(f"no index {factory!r}: a number in it is 0")
-    books = {folder: Book.load(folder) for folder in embeddings}
-    banked = {} if querybank is None else {querybank: Book.load(querybank)}
-    model, dimension = _same_model(books)
-    _check_querybank(banked, model, dimension)
-    shards = {kind: [*_shards(books, kind)] for kind in KINDS}
-    counts = {kind: sum(shard.rows for shard in shards[kind]) for kind in KINDS if shards[kind]}
-    if not counts:
-        raise UserError(f"there is no vector in {', '.join(map(str, embeddings))}: run embed first")
-    queries = _querybank(banked, counts)
+        raise UserError("index.factory", f"no index {factory!r}: a number in it is 0")
+    stores = {folder: StoreManifest.load(folder) for folder in embeddings}
+    model, dimension = _one_model(stores)
+    found = {kind: StoredEmbeddings(stores, kind) for kind in KINDS}
+    found = {kind: items for kind, items in found.items() if items.rows}
+    if not found:
+        folders = ", ".join(map(str, embeddings))
+        raise UserError("index.no_embeddings", f"there is no embedding in {folders}: run embed")
+    queries = {} if querybank is None else _queries(querybank, model, found)
     _refuse_foreign(out)
     out.mkdir(parents=True, exist_ok=True)
-    report = _Report(sum(counts.values()), progress)
-    with sole_writer(out):
+    with sole_writer(out), progress("embeddings") as display:
         remove_stale(out)
         version = 1 + max((int(item.name) for item in _versions(out)), default=0)
         with publish_folder(out / str(version)) as folder:
-            for kind in counts:
-                _build_kind(folder, kind, shards[kind], factory, queries.get(kind), report)
-        asked = {kind: len(rows) for kind, rows in queries.items()}
-        catalogue = Catalogue(version, factory, model, dimension, counts, asked)
-        catalogue.save(out)
+            total, done = sum(items.rows for items in found.values()), 0
+            for kind, items in found.items():
+                _build_kind(folder, items, factory, queries.get(kind), display, done, total)
+                done += items.rows
+        manifest = IndexManifest(
+            version=version,
+            factory=factory,
+            model=model,
+            dimension=dimension,
+            counts={kind: items.rows for kind, items in found.items()},
+            querybanks={kind: len(rows) for kind, rows in queries.items()},
+        )
+        manifest.save(out)
         for item in _versions(out):
             if item.name != str(version):
                 shutil.rmtree(item)
-    return catalogue
+    return manifest
 
 
-@dataclass(frozen=True)
-class _Shard:
-    """A file of vectors that has at least one, and the records beside it."""
-
-    vectors: Path
-    records: Path
-    rows: int
-    dimension: int
-
-    def load(self) -> np.ndarray:
-        """Maps the vectors, float32 [rows, D], without reading them."""
-        try:
-            vectors = np.load(self.vectors, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, FileNotFoundError):
-            vectors = None
-        if vectors is None or vectors.shape != (self.rows, self.dimension):
-            raise UserError(f"{self.vectors} is missing or damaged: embed into another folder")
-        return vectors
-
-
-@dataclass
-class _Report:
-    total: int
-    progress: Callable[[int, int], None] | None
-    done: int = 0
-
-    def add(self, count: int) -> None:
-        self.done += count
-        if self.progress:
-            self.progress(self.done, self.total)
-
-
-def _same_model(books: dict[Path, Book]) -> tuple[str, int]:
-    (first, book), *others = books.items()
+def _one_model(stores: Mapping[Path, StoreManifest]) -> tuple[str, int]:
+    """Returns the digest and the dimension of the model of all stores."""
+    (first, store), *others = stores.items()
     for folder, other in others:
-        if (other.model, other.dimension) != (book.model, book.dimension):
-            raise UserError(f"{first} and {folder} hold vectors of two models: index one at a time")
-    return book.model, book.dimension
+        if other.model != store.model:
+            message = f"{first} and {folder} hold embeddings of two models: index one at a time"
+            raise UserError("index.two_models", message, folder)
+    return store.model, store.dimension
 
 
-def _check_querybank(books: dict[Path, Book], model: str, dimension: int) -> None:
-    for folder, book in books.items():
-        if (book.model, book.dimension) != (model, dimension):
-            raise UserError(
-                f"the querybank {folder} is of another model than the index: embed its queries "
-                "with that model"
-            )
-
-
-def _shards(books: dict[Path, Book], kind: str) -> Iterator[_Shard]:
-    for folder, book in books.items():
-        done = book.kinds.get(kind)
-        if done is None:
-            continue
-        if not done.complete:
-            state = f"{done.taken} of {done.total}"
-            raise UserError(f"{folder} holds {state} {kind}: run the same embed again to finish")
-        for shard in done.shards:
-            if shard.embedded:
-                paths = (folder / f"{shard.name}.npy", folder / f"{shard.name}.jsonl")
-                yield _Shard(*paths, shard.embedded, book.dimension)
-
-
-def _querybank(books: dict[Path, Book], counts: dict[str, int]) -> dict[str, np.ndarray]:
-    """Returns by the kinds that are indexed what will ask for them, float32 [Q, D]."""
-    found = {}
-    for kind in counts if books else ():
-        shards = [*_shards(books, _QUERIES[kind])]
-        rows = sum(shard.rows for shard in shards)
-        if rows:
-            found[kind] = _drawn(shards, rows, min(rows, _QUERYBANK))
-    if books and not found:
-        lacking = " and no ".join(f"{_QUERIES[kind]}, by which {kind} are found" for kind in counts)
-        raise UserError(f"the querybank {next(iter(books))} holds no {lacking}: embed some into it")
-    return found
+def _queries(
+    folder: Path, model: str, found: Mapping[str, StoredEmbeddings]
+) -> dict[str, np.ndarray]:
+    """Returns the querybank of each kind that has one, float32 `[Q, D]`."""
+    store = StoreManifest.load(folder)
+    if store.model != model:
+        raise UserError(
+            "index.two_models",
+            f"the querybank {folder} is of another model than the embeddings: embed its queries "
+            "with their model",
+            folder,
+        )
+    queries = {kind: StoredEmbeddings({folder: store}, _QUERIES[kind]) for kind in found}
+    queries = {kind: items.sample(_QUERYBANK) for kind, items in queries.items() if items.rows}
+    if not queries:
+        missing = " and no ".join(_QUERIES[kind] for kind in found)
+        message = f"the querybank {folder} holds no {missing}: embed some into it"
+        raise UserError("index.querybank", message, folder)
+    return queries
 
 
 def _refuse_foreign(out: Path) -> None:
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: give the folder of an index")
-    known = re.compile(rf"[0-9]+|{re.escape(CATALOGUE)}|\..*\.tmp")
+        raise UserError("index.target", f"{out} is a file: give the folder of an index", out)
+    known = re.compile(rf"[0-9]+|{re.escape(_MANIFEST)}|\..*\.tmp")
     if out.is_dir() and any(not known.fullmatch(item.name) for item in out.iterdir()):
-        raise UserError(f"{out} holds other files than an index: give another --out")
+        message = f"{out} holds other files than an index: give another --out"
+        raise UserError("index.target", message, out)
 
 
 def _versions(out: Path) -> list[Path]:
@@ -188,23 +214,25 @@ def _versions(out: Path) -> list[Path]:
 
 def _build_kind(
     folder: Path,
-    kind: str,
-    shards: list[_Shard],
+    items: StoredEmbeddings,
     factory: str,
     querybank: np.ndarray | None,
-    report: _Report,
+    display: Progress,
+    done: int,
+    total: int,
 ) -> None:
+    """Writes the index of one kind and its records."""
     import faiss
 
-    rows = sum(shard.rows for shard in shards)
-    dimension = shards[0].dimension + (querybank is not None)
-    what = f"{rows} {kind} of {dimension} numbers"
-    turned = re.search(r"OPQ\d+(?:_(\d+))?", factory)
-    if turned and rows < (least := int(turned[1] or dimension)):
+    dimension = items.dimension + (querybank is not None)
+    what = f"{items.rows} {items.kind} of {dimension} numbers"
+    rotation = re.search(r"OPQ\d+(?:_(\d+))?", factory)
+    if rotation and items.rows < (least := int(rotation[1] or dimension)):
         # FAISS would write past the end of its memory.
-        raise UserError(f"no index {factory!r} over {what}: OPQ learns from {least} at least")
+        message = f"no index {factory!r} over {what}: OPQ needs at least {least} to learn from"
+        raise UserError("index.too_few", message)
 
-    def ready(vectors: np.ndarray) -> np.ndarray:
+    def prepared(vectors: np.ndarray) -> np.ndarray:
         if querybank is not None:
             vectors = np.column_stack([vectors, -hubness(vectors, querybank) / 2])
         return np.ascontiguousarray(vectors, np.float32)
@@ -213,48 +241,31 @@ def _build_kind(
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
         inverted = faiss.try_extract_index_ivf(index)
         if not index.is_trained:
-            index.train(ready(_sample(shards, rows, inverted.nlist if inverted else 0)))
+            centroids = max(inverted.nlist if inverted else 0, _CODEBOOK)
+            index.train(prepared(items.sample(_SAMPLES_PER_CENTROID * centroids)))
         if inverted:
             inverted.nprobe = max(1, round(inverted.nlist**0.5))
-        for shard in shards:
-            index.add(ready(shard.load()))
-            report.add(shard.rows)
-        faiss.write_index(index, str(folder / f"{kind}.faiss"))
+        for vectors in items.arrays():
+            index.add(prepared(vectors))
+            done += len(vectors)
+            display.update(done, total)
+        faiss.write_index(index, str(folder / f"{items.kind}.faiss"))
     except RuntimeError as error:
-        remedy = "" if querybank is None else _turned(factory, dimension - 1)
-        raise UserError(f"no index {factory!r} over {what}: {_reason(error)}{remedy}") from None
-    if write_table(folder / f"{kind}.jsonl", [shard.records for shard in shards]) != rows:
-        raise UserError(f"the ids of the {kind} are incomplete: embed into another folder")
+        # FAISS's own words, without its C++ signatures.
+        reason = re.sub(r"^Error in .* at \S+:\d+: ", "", str(error))
+        remedy = "" if querybank is None else _remedy(factory, items.dimension)
+        raise UserError(
+            "index.factory", f"no index {factory!r} over {what}: {reason}{remedy}"
+        ) from None
+    if write_records(folder / f"{items.kind}.arrow", items.records) != items.rows:
+        message = f"the ids of the {items.kind} are incomplete: embed into another folder"
+        raise UserError("embeddings.shard", message)
 
 
-def _sample(shards: list[_Shard], rows: int, lists: int) -> np.ndarray:
-    """Returns vectors to learn from, all or as many as FAISS would look at, float32 [M, D]."""
-    return _drawn(shards, rows, min(rows, _SAMPLES_PER_CENTROID * max(lists, _CODEBOOK)))
-
-
-def _drawn(shards: list[_Shard], rows: int, size: int) -> np.ndarray:
-    """Returns `size` of all vectors, drawn with a fixed seed, in their order, float32 [size, D]."""
-    chosen = np.sort(np.random.default_rng(_SEED).choice(rows, size, replace=False))
-    ends = np.cumsum([shard.rows for shard in shards])
-    parts = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
-    starts = ends - [shard.rows for shard in shards]
-    return np.concatenate(
-        [
-            shard.load()[part - start]
-            for shard, part, start in zip(shards, parts, starts, strict=True)
-        ]
-    )
-
-
-def _turned(factory: str, dimension: int) -> str:
-    """Returns a remedy if a product quantiser does not divide D + 1 numbers."""
+def _remedy(factory: str, dimension: int) -> str:
+    """Returns what helps if a product quantiser does not divide D + 1 numbers."""
     parts = re.search(r"\bPQ(\d+)", factory)
     if not parts or (dimension + 1) % int(parts[1]) == 0 or re.search(r"_\d", factory):
         return ""
     first = f"OPQ{parts[1]}_{dimension}"
     return f"; one number is the querybank's: begin with {first}, which makes {dimension} of them"
-
-
-def _reason(error: RuntimeError) -> str:
-    """Returns FAISS's own words without its C++ signatures."""
-    return re.sub(r"^Error in .* at \S+:\d+: ", "", str(error))

@@ -1,4 +1,4 @@
-"""What is to be embedded: images by glob, sentences from a file, or either from shards."""
+"""What is to be embedded: images by glob, texts from a file, or either from prepared shards."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tf_dpce.data.manifest import MANIFEST_FILE, Manifest
 from tf_dpce.errors import UserError
+from tf_dpce.preprocessing.status import MAX_BYTES, REASONS, TOO_MANY_BYTES
 from tf_dpce.search.embedding_store import IMAGES, TEXTS
-from tf_dpce.search.records import read_records
 
 _RECORDS = ".tfrecord"
 _JSON_LINES = (".jsonl", ".ndjson")
+_FEATURES = ("image", "image_id", "path", "captions")
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image or sentence.
+    """An image or a text.
 
-    Args:
-        id: how results name it.
-        path: the image's file.
-        text: the sentence.
-        contents: the image's bytes where a shard holds them; else they are in the file.
+    Attributes:
+        id: name of the item in results.
+        path: file of the image.
+        text: the text.
+        contents: bytes of the image if a shard holds them; else they are in the file.
     """
 
     id: str
@@ -39,14 +39,22 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """A list of items that can be walked again from its start, never held as a whole.
+class Refusal:
+    """Why an item has no embedding; `status` is None if its file could not be read."""
 
-    Args:
+    status: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A list of items that can be walked again from its start and is never in memory as a whole.
+
+    Attributes:
         kind: "images" or "texts".
-        digest: SHA-256 that tells one list from another.
+        digest: SHA-256 of the list.
         total: number of items.
-        items: starts a walk.
+        items: function that starts a walk.
     """
 
     kind: str
@@ -56,10 +64,11 @@ class Inputs:
 
 
 def find_images(patterns: Sequence[str]) -> Inputs:
-    """Finds the images that are to be embedded.
+    """Finds the images to embed.
 
-    A file's id is its path below the folder where its pattern's wildcards begin; a record's
-    is its `image_id`. Files are told apart by path, size and time of change, records by content.
+    The id of a file is its path below the folder in which the wildcards of its pattern begin; the
+    id of a record is its `image_id`. The digest covers path, size and time of change of files, and
+    the content of records.
 
     Args:
         patterns: globs (`**` crosses folders), folders that `prepare` wrote, or `*.tfrecord`.
@@ -71,66 +80,80 @@ def find_images(patterns: Sequence[str]) -> Inputs:
         >>> find_images(["photos/**/*.jpg"]).total
         8000
     """
-    found = _found(patterns)
+    found = _find(patterns)
     shards = [file for file, _ in found if file.endswith(_RECORDS)]
     if not shards:
         return _image_files(found)
     if len(shards) < len(found):
-        raise UserError(f"--images names shards and images together ({shards[0]}): run twice")
+        message = f"--images names shards and images together ({shards[0]}): run embed twice"
+        raise UserError("inputs.mixed", message, shards[0])
     return _survey(IMAGES, partial(_record_images, shards))
 
 
 def find_texts(patterns: Sequence[str]) -> Inputs:
-    """Finds the sentences that are to be embedded.
+    """Finds the texts to embed: captions or queries.
 
-    A line's id is its number (from 1), after the name of its file where there are several
+    The id of a line is its number (from 1), after the name of its file if there are several files
     (`a.txt:1`), or the `id` that JSON Lines give it; the ids of a record's captions are
     `image_id#0`, `image_id#1` and so on.
 
     Args:
-        patterns: text files (one sentence a line), `.jsonl` files (`text` and, if wanted, `id`),
+        patterns: text files (one text a line), `.jsonl` files (`text` and optionally `id`),
             folders that `prepare` wrote, or `*.tfrecord`.
 
     Raises:
-        UserError: a pattern matches nothing, or a line is not what its file promises.
+        UserError: a pattern matches nothing, or a line of JSON has no text.
     """
-    files = [file for file, _ in _found(patterns)]
-    return _survey(TEXTS, partial(_sentences, _prefixes(files)))
+    files = [file for file, _ in _find(patterns)]
+    return _survey(TEXTS, partial(_texts, _prefixes(files)))
 
 
-def _found(patterns: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns the files of all patterns as `_matches` does, each once though patterns overlap."""
+def read_image(path: str) -> bytes | Refusal:
+    """Returns the bytes of an image file; of a file over the limit no more than that is read."""
+    try:
+        with open(path, "rb") as stream:
+            contents = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        return Refusal(None, f"cannot be read: {error.strerror}")
+    if len(contents) > MAX_BYTES:
+        return Refusal(TOO_MANY_BYTES, REASONS[TOO_MANY_BYTES])
+    return contents
+
+
+def _find(patterns: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the files of all patterns, each once, with the folder that its id leaves out."""
     found: dict[str, tuple[str, str]] = {}
-    for file, root in (pair for pattern in patterns for pair in _matches(pattern)):
-        found.setdefault(os.path.abspath(file), (file, root))
+    for pattern in patterns:
+        for file, root in _matches(pattern):
+            found.setdefault(os.path.abspath(file), (file, root))
     return list(found.values())
 
 
 def _matches(pattern: str) -> list[tuple[str, str]]:
-    """Returns files with the folder that their ids leave out, sorted."""
     if os.path.isdir(pattern):
         return [(shard, pattern) for shard in _shards(Path(pattern))]
     if os.path.isfile(pattern):
         return [(pattern, os.path.dirname(pattern))]
     files = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
     if not files:
-        raise UserError(f"{pattern} matches no file: quote it, and cross folders with **")
-    return [(file, _fixed_part(pattern)) for file in files]
+        message = f"{pattern} matches no file: quote it, and cross folders with **"
+        raise UserError("inputs.no_match", message, pattern)
+    root = pattern
+    while glob.has_magic(root):
+        root = os.path.dirname(root)
+    return [(file, root) for file in files]
 
 
 def _shards(folder: Path) -> list[str]:
     if not (folder / MANIFEST_FILE).is_file():
-        remedy = f"run prepare to its end, or name files such as '{folder}/**/*.jpg'"
-        raise UserError(f"{folder} is a folder without a {MANIFEST_FILE}: {remedy}")
+        raise UserError(
+            "inputs.not_prepared",
+            f"{folder} is a folder without a {MANIFEST_FILE}: run prepare to its end, or name "
+            f"files such as '{folder}/**/*.jpg'",
+            folder,
+        )
     splits = Manifest.load(folder).splits.values()
     return [str(folder / shard.file) for split in splits for shard in split.shards]
-
-
-def _fixed_part(pattern: str) -> str:
-    """Returns the folders of a pattern that stand before its first wildcard."""
-    while glob.has_magic(pattern):
-        pattern = os.path.dirname(pattern)
-    return pattern
 
 
 def _image_files(found: list[tuple[str, str]]) -> Inputs:
@@ -149,7 +172,7 @@ def _file_items(found: list[tuple[str, str]]) -> Iterator[Item]:
 
 
 def _survey(kind: str, items: Callable[[], Iterator[Item]]) -> Inputs:
-    """Walks all items once: a broken line or shard shows before anything is written."""
+    """Walks all items once, so that a damaged line or shard is found before anything is written."""
     digest, total = hashlib.sha256(), 0
     for item in items():
         total += 1
@@ -157,12 +180,12 @@ def _survey(kind: str, items: Callable[[], Iterator[Item]]) -> Inputs:
         line = json.dumps([item.id, item.path, item.text, contents])
         digest.update(line.encode() + b"\n")
     if not total:
-        raise UserError(f"there are no {kind} to embed: the files are empty")
+        raise UserError("inputs.empty", f"there are no {kind} to embed: the files are empty")
     return Inputs(kind, digest.hexdigest(), total, items)
 
 
 def _prefixes(files: Sequence[str]) -> dict[str, str]:
-    """Returns by file what its lines' ids begin with: nothing where there is only one file."""
+    """Returns the beginning of the ids of each file's lines; empty if there is only one file."""
     if len(files) == 1:
         return {files[0]: ""}
     common = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
@@ -170,48 +193,63 @@ def _prefixes(files: Sequence[str]) -> dict[str, str]:
     return {file: f"{_clean(name)}:" for file, name in names.items()}
 
 
-def _sentences(prefixes: Mapping[str, str]) -> Iterator[Item]:
+def _texts(prefixes: Mapping[str, str]) -> Iterator[Item]:
     for file, prefix in prefixes.items():
         if file.endswith(_RECORDS):
             yield from _record_captions(file)
-        elif file.endswith(_JSON_LINES):
-            yield from _json_sentences(file, prefix)
-        else:
-            for number, line in _lines(file):
-                yield Item(f"{prefix}{number}", text=line)
+            continue
+        with open(file, encoding="utf-8-sig", errors="replace") as stream:
+            for number, line in enumerate(stream, 1):
+                name, text = f"{prefix}{number}", line.rstrip("\n")
+                if file.endswith(_JSON_LINES):
+                    yield _json_item(file, number, name, text)
+                else:
+                    yield Item(name, text=text)
 
 
-def _lines(file: str) -> Iterator[tuple[int, str]]:
-    with open(file, encoding="utf-8-sig", errors="replace") as stream:
-        for number, line in enumerate(stream, 1):
-            yield number, line.rstrip("\n")
-
-
-def _json_sentences(file: str, prefix: str) -> Iterator[Item]:
-    for number, line in _lines(file):
-        record = _parse(line)
-        if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-            raise UserError(f'{file} line {number} is not an object with a "text": mend the line')
-        yield Item(_clean(str(record.get("id", f"{prefix}{number}"))), text=_clean(record["text"]))
-
-
-def _parse(line: str) -> Any:
+def _json_item(file: str, number: int, name: str, line: str) -> Item:
     try:
-        return json.loads(line)
+        record = json.loads(line)
     except ValueError:
-        return None
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
+        message = f'{file} line {number} is not an object with a "text": mend the line'
+        raise UserError("inputs.line", message, file, number)
+    return Item(_clean(str(record.get("id", name))), text=_clean(record["text"]))
 
 
 def _record_images(shards: Sequence[str]) -> Iterator[Item]:
     for shard in shards:
-        for record in read_records(shard):
-            yield Item(record.image_id, path=_clean(record.path), contents=record.image)
+        for record in _records(shard):
+            path = os.path.abspath(os.fsdecode(record["path"][0]))
+            yield Item(_decoded(record["image_id"][0]), _clean(path), contents=record["image"][0])
 
 
 def _record_captions(shard: str) -> Iterator[Item]:
-    for record in read_records(shard):
-        for number, caption in enumerate(record.captions):
-            yield Item(f"{record.image_id}#{number}", text=caption)
+    for record in _records(shard):
+        for number, caption in enumerate(record["captions"]):
+            yield Item(f"{_decoded(record['image_id'][0])}#{number}", text=_decoded(caption))
+
+
+def _records(shard: str) -> Iterator[dict[str, Sequence[bytes]]]:
+    """Yields the features of the images of a prepared shard; one of them is in memory at a time."""
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    try:
+        for record in tf.data.TFRecordDataset(shard).as_numpy_iterator():
+            features = tf.train.Example.FromString(record).features.feature
+            values = {name: features[name].bytes_list.value for name in _FEATURES}
+            if not all(values.values()):
+                message = f"{shard} has a record without {', '.join(_FEATURES)}: run prepare again"
+                raise UserError("inputs.shard", message, shard)
+            yield values
+    except (tf.errors.DataLossError, DecodeError):
+        raise UserError("inputs.shard", f"{shard} is damaged: run prepare again", shard) from None
+
+
+def _decoded(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
 
 
 def _clean(text: str) -> str:

@@ -30,8 +30,8 @@ class PlainEncoder:
     def images(self, items: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
         return self._encode(items, UNDECODABLE)
 
-    def texts(self, sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        return self._encode([sentence.encode() for sentence in sentences], NO_KNOWN_WORD)
+    def texts(self, captions: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        return self._encode([caption.encode() for caption in captions], NO_KNOWN_WORD)
 
     def _encode(self, contents: list[bytes], bad: int) -> tuple[np.ndarray, np.ndarray]:
         self.calls.append(len(contents))
@@ -60,8 +60,8 @@ def write_images(folder: Path, count: int, bad: tuple[int, ...] = ()) -> str:
     return str(folder / "*.jpg")
 
 
-def write_texts(path: Path, sentences: list[str]) -> str:
-    path.write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
+def write_texts(path: Path, texts: list[str]) -> str:
+    path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     return str(path)
 
 
@@ -70,8 +70,8 @@ def embed_images(folder: Path, count: int, out: Path, **options) -> Path:
     return out
 
 
-def embed_texts(path: Path, sentences: list[str], out: Path, **options) -> Path:
-    embed(PlainEncoder(), find_texts([write_texts(path, sentences)]), out, MODEL, **options)
+def embed_texts(path: Path, texts: list[str], out: Path, **options) -> Path:
+    embed(PlainEncoder(), find_texts([write_texts(path, texts)]), out, MODEL, **options)
     return out
 
 

@@ -1,4 +1,4 @@
-"""What `embed` is asked to embed: found whole, in order, and told from anything else."""
+"""Inputs of `embed`: found completely and in order, and refused if they are something else."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.errors import raises
 from tests.unit.search.plain import write_images, write_texts
-from tf_dpce.errors import UserError
-from tf_dpce.search.inputs import Inputs, find_images, find_texts
+from tf_dpce.preprocessing.status import MAX_BYTES, TOO_MANY_BYTES
+from tf_dpce.search.inputs import Inputs, find_images, find_texts, read_image
 
 
 def ids(inputs: Inputs) -> list[str]:
     return [item.id for item in inputs.items()]
 
 
-def sentences(inputs: Inputs) -> list[tuple[str, str]]:
+def texts(inputs: Inputs) -> list[tuple[str, str]]:
     return [(item.id, item.text) for item in inputs.items()]
 
 
@@ -99,17 +100,13 @@ def test_the_digest_tells_changed_files_apart(photos, change):
     assert find_images([pattern]).digest != before
 
 
-@pytest.mark.parametrize(
-    ("pattern", "reason"),
-    [("*.gif", "matches no file"), ("", "without a manifest.json"), ("none/*.jpg", "matches no")],
-)
-def test_a_pattern_without_images_is_told(photos, pattern, reason):
-    with pytest.raises(UserError, match=reason) as error:
-        find_images([str(photos / pattern)])
-    assert str(photos) in str(error.value)
+def test_a_pattern_without_images_is_refused(photos):
+    for pattern, code in (("*.gif", "no_match"), ("", "not_prepared"), ("none/*.jpg", "no_match")):
+        with raises(f"inputs.{code}", path=photos / pattern):
+            find_images([str(photos / pattern)])
 
 
-def test_lines_are_sentences_numbered_as_an_editor_does(tmp_path: Path):
+def test_lines_are_texts_numbered_as_an_editor_does(tmp_path: Path):
     path = tmp_path / "captions.txt"
     path.write_bytes(
         b"\xef\xbb\xbfA dog.\r\n"  # a byte-order mark and a line end of Windows
@@ -119,7 +116,7 @@ def test_lines_are_sentences_numbered_as_an_editor_does(tmp_path: Path):
         b"last"
     )
     inputs = find_texts([str(path)])
-    assert sentences(inputs) == [
+    assert texts(inputs) == [
         ("1", "A dog."),
         ("2", ""),
         ("3", "Gr\ufffd\ufffdn"),
@@ -132,10 +129,10 @@ def test_lines_are_sentences_numbered_as_an_editor_does(tmp_path: Path):
 def test_json_lines_bring_their_ids_or_get_their_numbers(tmp_path: Path):
     path = tmp_path / "captions.jsonl"
     path.write_text('{"text": "A dog.", "id": "d7"}\n{"text": "\\ud800", "id": 9}\n{"text": ""}\n')
-    assert sentences(find_texts([str(path)])) == [("d7", "A dog."), ("9", "\\ud800"), ("3", "")]
+    assert texts(find_texts([str(path)])) == [("d7", "A dog."), ("9", "\\ud800"), ("3", "")]
 
 
-def test_lines_of_several_files_are_told_apart(tmp_path: Path):
+def test_ids_of_several_files_begin_with_their_names(tmp_path: Path):
     (tmp_path / "more").mkdir()
     files = [
         write_texts(tmp_path / "a.txt", ["A dog.", "A cat."]),
@@ -148,16 +145,16 @@ def test_lines_of_several_files_are_told_apart(tmp_path: Path):
     assert ids(find_texts([files[0], files[0]])) == ["1", "2"]
 
 
-@pytest.mark.parametrize("line", ["A dog.", "", '["A dog."]', '{"caption": "A"}', '{"text": 1}'])
-def test_a_line_that_is_no_such_object_is_named(tmp_path: Path, line: str):
+def test_a_line_of_json_without_a_text_is_named(tmp_path: Path):
     path = tmp_path / "captions.jsonl"
-    path.write_text(f'{{"text": "A dog."}}\n{line}\n')
-    with pytest.raises(UserError, match="captions.jsonl line 2"):
-        find_texts([str(path)])
+    for line in ("A dog.", "", '["A dog."]', '{"caption": "A"}', '{"text": 1}'):
+        path.write_text(f'{{"text": "A dog."}}\n{line}\n')
+        with raises("inputs.line", path=path, line=2):
+            find_texts([str(path)])
 
 
-def test_an_empty_file_is_told(tmp_path: Path):
-    with pytest.raises(UserError, match="empty"):
+def test_an_empty_file_is_refused(tmp_path: Path):
+    with raises("inputs.empty"):
         find_texts([write_texts(tmp_path / "captions.txt", [])])
 
 
@@ -205,30 +202,38 @@ def test_shards_give_their_captions_too(prepared: Path):
 
 
 def test_shards_and_images_do_not_mix(prepared: Path, tmp_path: Path):
-    with pytest.raises(UserError, match="run twice"):
+    with raises("inputs.mixed"):
         find_images([str(prepared), write_images(tmp_path / "photos", 2)])
 
 
-def test_a_damaged_shard_is_named_before_anything_is_embedded(prepared: Path, tmp_path: Path):
+def test_a_damaged_or_foreign_shard_is_named_before_anything_is_embedded(prepared, tmp_path):
+    import tensorflow as tf
+
     contents = bytearray(next(prepared.glob("test-*.tfrecord")).read_bytes())
     contents[len(contents) // 2] ^= 1
     path = tmp_path / "test-00000.tfrecord"
     path.write_bytes(contents)
-    with pytest.raises(UserError, match="test-00000.tfrecord is damaged"):
+    with raises("inputs.shard", path=path):
         find_images([str(path)])
-
-
-def test_somebody_elses_shard_is_named(tmp_path: Path):
-    import tensorflow as tf
-
-    path = tmp_path / "other.tfrecord"
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(tf.train.Example().SerializeToString())
-    with pytest.raises(UserError, match="other.tfrecord has a record without image"):
+    with raises("inputs.shard", path=path):
         find_images([str(path)])
 
 
-def test_a_folder_that_was_not_prepared_to_its_end_is_told(tmp_path: Path):
+def test_a_folder_that_was_not_prepared_to_its_end_is_refused(tmp_path: Path):
     (tmp_path / "train-00000-of-00001.tfrecord").write_bytes(b"")
-    with pytest.raises(UserError, match="manifest.json"):
+    with raises("inputs.not_prepared", path=tmp_path):
         find_images([str(tmp_path)])
+
+
+def test_a_file_over_the_limit_is_refused_without_being_read_whole(tmp_path: Path):
+    path = tmp_path / "large.jpg"
+    with path.open("wb") as stream:
+        stream.truncate(MAX_BYTES)
+    assert len(read_image(str(path))) == MAX_BYTES
+    with path.open("ab") as stream:
+        stream.truncate(MAX_BYTES + 1)
+    assert read_image(str(path)).status == TOO_MANY_BYTES
+    for missing in (tmp_path / "gone.jpg", tmp_path):
+        assert read_image(str(missing)).status is None
