@@ -26,9 +26,7 @@ TensorFlow starts with its log level set. Results go to stdout; bars and errors 
 
 from __future__ import annotations
 
-import errno
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,7 +45,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tf_dpce.errors import Stopped, UserError
+from tf_dpce.errors import Stopped, UserError, explain_system_error
 from tf_dpce.logging import (
     LogFormat,
     configure,
@@ -75,25 +73,6 @@ TENSORFLOW = {
     # Of an allocator that would else stop at 64 GiB.
     "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(memory_bytes() >> 20),
 }
-
-# Faults of the machine or of a path. Any other OSError is a bug and keeps its traceback.
-_ENVIRONMENT_ERRORS = (
-    errno.EACCES,
-    errno.EADDRINUSE,
-    errno.EDQUOT,
-    errno.EEXIST,
-    errno.EIO,
-    errno.EISDIR,
-    errno.EMFILE,
-    errno.ENAMETOOLONG,
-    errno.ENOENT,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-)
-
-_GRAPH_NOTES = re.compile(r"\{\{.*?\}\} | \[Op:\w+\]")  # TensorFlow's names of its own nodes
 
 
 def verb_parser(verb: str, description: str) -> ArgumentParser:
@@ -148,7 +127,7 @@ def run_verb(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SUCCESS
     except Exception as error:
-        known = _explain(error)
+        known = error if isinstance(error, UserError) else explain_system_error(error)
         if known is None:
             raise
         fields = {"code": known.code, "path": known.path and str(known.path), "line": known.line}
@@ -207,26 +186,6 @@ def say_files(paths: Iterable[Path | str]) -> None:
     """Names on stdout, one a line, the files and folders that a verb leaves behind."""
     for path in paths:
         print(path)
-
-
-def _explain(error: Exception) -> UserError | None:
-    """Returns what the user can mend, or None if the error is a bug."""
-    if isinstance(error, UserError):
-        return error
-    if isinstance(error, OSError) and error.errno in _ENVIRONMENT_ERRORS:
-        line = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        return UserError("system.file", line, error.filename)
-    return _explain_tensorflow(error)
-
-
-def _explain_tensorflow(error: Exception) -> UserError | None:
-    """Recognises a full disk or a read-only folder, for which TensorFlow has its own classes."""
-    tensorflow = sys.modules.get("tensorflow")
-    if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
-        return None
-    line = _GRAPH_NOTES.sub("", " ".join(error.message.split()))
-    known = any(os.strerror(number) in line for number in _ENVIRONMENT_ERRORS)
-    return UserError("system.file", line) if known else None
 
 
 def _fail(line: str, status: int) -> int:

@@ -74,7 +74,7 @@ def run(arguments: Namespace) -> None:
     data, split, protocol = arguments.data, arguments.split, arguments.protocol
     protocol_named(protocol)
     split_named(data, split)
-    trained = load_run(arguments.run, arguments.checkpoint, print)
+    trained = load_run(arguments.run, arguments.checkpoint)
     augmentation = TestTimeAugmentation(
         flip=arguments.flip,
         sizes=tuple(dict.fromkeys(arguments.sizes)),

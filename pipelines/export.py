@@ -50,7 +50,7 @@ def run(arguments: Namespace) -> None:
     from tf_dpce.training.run_folder import load_run
 
     check_name(arguments.to)
-    trained = load_run(arguments.run, arguments.checkpoint, print)
+    trained = load_run(arguments.run, arguments.checkpoint)
     squash = trained.config.image.squash
     sizes = (arguments.size,) if arguments.size else ()
     augmentation = TestTimeAugmentation(arguments.flip, sizes, arguments.float16)

@@ -10,7 +10,6 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pipelines._configuration import add_configuration, configuration
 from pipelines._verb import STOPPED, progress, run_verb, say_files, terminations, verb_parser
-from tf_dpce.errors import UserError
 
 _DESCRIPTION = (
     "Trains a model in two stages. Any configuration key can be set. On SIGTERM the step in "
@@ -42,10 +41,6 @@ def build_parser(argv: Sequence[str] | None = None) -> ArgumentParser:
 
 def run(arguments: Namespace) -> None:
     """Trains, and names what it leaves behind."""
-    # A run that goes on has weights of its own; `train` says where it has none yet.
-    if arguments.stage == 2 and arguments.init_from is None and not arguments.resume:
-        raise UserError("--stage 2 needs --init-from RUN, the run of stage 1")
-
     config = configuration(arguments)
     if arguments.from_weights:
         from tf_dpce.training.from_weights import run_from_weights

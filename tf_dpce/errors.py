@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import sys
 from pathlib import Path
 
 
@@ -46,3 +50,56 @@ class Stopped(Exception):
 
     The message is one line: where it stopped, and how to resume.
     """
+
+
+# Faults of the machine or of a path, and their remedies. Any other `OSError` is a bug.
+_ROOM, _RIGHT = "make room there", "change its permissions"
+_SYSTEM_FAULTS = {
+    errno.EACCES: _RIGHT,
+    errno.EADDRINUSE: "choose another port",
+    errno.EDQUOT: _ROOM,
+    errno.EEXIST: "choose another name",
+    errno.EFBIG: "raise the limit of a file's size",
+    errno.EIO: "check the disk",
+    errno.EISDIR: "name a file",
+    errno.EMFILE: "raise the limit of open files",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOENT: "check the name",
+    errno.ENOSPC: _ROOM,
+    errno.ENOTDIR: "name a folder",
+    errno.EPERM: _RIGHT,
+    errno.EROFS: _RIGHT,
+}
+_GRAPH_NOTES = re.compile(r"\{\{.*?\}\} | \[Op:\w+\]")  # TensorFlow's names of its own nodes
+
+
+def explain_system_error(error: Exception, then: str = "") -> UserError | None:
+    """Turns a fault of the machine or of a path into a line for the user.
+
+    TensorFlow raises errors of its own for a full disk or a read-only folder, with the words of
+    the system in them.
+
+    Args:
+        error: an exception of any kind.
+        then: what to do once the fault is mended.
+
+    Returns:
+        The mistake with its remedy, or None if the exception is a bug.
+
+    Example:
+        >>> error = OSError(errno.ENOSPC, "No space left on device", "a.npz")
+        >>> str(explain_system_error(error, "run the command again"))
+        'a.npz: No space left on device: make room there, then run the command again'
+    """
+    tensorflow = sys.modules.get("tensorflow")
+    path, number = None, None
+    if isinstance(error, OSError):
+        path, number = error.filename, error.errno
+        line = f"{path}: {error.strerror}" if path else error.strerror
+    elif tensorflow is not None and isinstance(error, tensorflow.errors.OpError):
+        line = _GRAPH_NOTES.sub("", " ".join(error.message.split()))
+        number = next((n for n in _SYSTEM_FAULTS if os.strerror(n) in line), None)
+    if number not in _SYSTEM_FAULTS:
+        return None
+    steps = ", then ".join(filter(None, (_SYSTEM_FAULTS[number], then)))
+    return UserError("system.file", f"{line}: {steps}", path)

@@ -132,7 +132,7 @@ def _train(config: Config, data: Path, run: Path) -> None:
     # Otherwise names of layers and seeds would depend on the variants before.
     keras.utils.clear_session()
     begun = (run / CONFIG_FILE).is_file()
-    train(config, data, run, trained_stages(config), resume=begun)
+    train(config, data, run, resume=begun)
 
 
 def _scores(run: Path, targets: Sequence[Path]) -> dict[str, Any]:

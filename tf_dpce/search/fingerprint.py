@@ -26,7 +26,7 @@ def model_digest(path: Path) -> str:
     """
     if (path / _CONFIG_FILE).is_file():
         # Imported for runs only, so that an exported model is searched without the trainer.
-        from tf_dpce.training.kept import find_checkpoint
+        from tf_dpce.training.checkpoint import find_checkpoint
 
         folder = path
         files = [path / _CONFIG_FILE, path / VOCABULARY_FILE, find_checkpoint(path, "best")]

@@ -12,7 +12,13 @@ import keras
 import numpy as np
 
 from tf_dpce.evaluation.metrics import retrieval_metrics
-from tf_dpce.training.checkpoint import Progress, check_values, checkpoint_path, save_checkpoint
+from tf_dpce.training.checkpoint import (
+    Progress,
+    best_path,
+    check_values,
+    save_checkpoint,
+    save_state,
+)
 from tf_dpce.training.diagnostics import mean_cosine
 from tf_dpce.training.ema import averaged
 from tf_dpce.training.history import RANKS, History
@@ -85,7 +91,7 @@ class SoleLoss(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Keeps the best model of a stage, and the last two whole states, to resume from.
+    """Keeps the best model of a stage, and its two newest states, to resume from.
 
     Where the optimizer keeps averages of the weights, they are the best model. Of several workers
     the chief writes, and all must agree on the moment.
@@ -139,25 +145,23 @@ class Checkpoints(keras.callbacks.Callback):
         self.progress = replace(self.progress, epoch=epoch + 1, step=0, best_rsum=max(best, rsum))
         if rsum > best and self.workers.is_chief:
             with averaged(self.model.optimizer):
-                save_checkpoint(self._path("best"), self.model_variables, self.progress)
+                path = best_path(self.run, self.progress.stage)
+                save_checkpoint(path, self.model_variables, self.progress)
         self.save()
 
     def save(self) -> None:
-        """Writes the whole state where the run stands; the former checkpoint stays beside it.
+        """Writes the whole state; the one before stays beside it.
 
         Raises:
             UserError: a weight is NaN or infinite; the former checkpoints stay as they are.
         """
         state = self.state()
         if self.workers.is_chief:
-            save_checkpoint(self._path("last"), state, self.progress, self._path("previous"))
+            save_state(self.run, state, self.progress)
         else:
             # Metrics are summed over the workers while all of them read.
             check_values(state, self.progress)
         self._saved = time.monotonic()
-
-    def _path(self, kind: str) -> Path:
-        return checkpoint_path(self.run, self.progress.stage, kind)
 
 
 class Stopwatch(keras.callbacks.Callback):

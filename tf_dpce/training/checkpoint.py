@@ -1,39 +1,64 @@
-"""The whole state of a run in one file: variables by path, and where the run stands."""
+"""Checkpoints: variables and the progress of a stage in a file that notices when it is damaged.
+
+Of each stage a run keeps the two newest states, to resume from, and the weights of the best epoch.
+A file is an `.npz` whose last bytes, the archive's comment, are `sha256` and the digest of all
+bytes before the digest. It is written beside its place and renamed when it is whole.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 import keras
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.training.archive import Damaged, opened_arrays, write_arrays
+from tf_dpce.files import publish_file
+from tf_dpce.logging import logger
 
 CHECKPOINTS_FOLDER = "checkpoints"
-_META = "progress"
+_KEEP = 2
+_PROGRESS = "progress"
+_SEAL = b"sha256 "
+_DIGITS = 64
+_CHUNK = 1 << 20
 # Norms and variances square what they are taken of, in float32.
-_LOST = float(np.sqrt(np.finfo(np.float32).max))
-ANEW = "put a copy back, or train anew with another --run"
-_OTHER_MODEL = "give the options that it was trained with, or put the run's own file back"
+_TOO_LARGE = float(np.sqrt(np.finfo(np.float32).max))
+
+_Read = TypeVar("_Read")
+
+
+class DamagedCheckpoint(UserError):
+    """A file that is not what was written: cut short, altered, or of another kind."""
+
+    def __init__(self, path: Path) -> None:
+        message = (
+            f"{path} is damaged, its checksum does not match: put a copy of it back, evaluate and "
+            "export with --checkpoint last, or train again with another --run"
+        )
+        super().__init__("checkpoint.damaged", message, path)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands.
+    """How far a run has come.
 
     Attributes:
         stage: 1 or 2.
-        epoch: epochs of the stage that are done.
-        step: steps of the next epoch that are done.
-        best_rsum: of the stage's validations so far; -1 before the first.
-        run: digest of what the run was started with; empty of a run that kept none.
+        epoch: finished epochs of the stage.
+        step: finished steps of the next epoch.
+        best_rsum: highest rsum of the stage's validations so far; -1 before the first.
+        run: digest of the options and the data that the run was started with.
     """
 
     stage: int
@@ -43,194 +68,265 @@ class Progress:
     run: str = ""
 
 
-def checkpoint_path(run: Path, stage: int, kind: str) -> Path:
-    """Returns the file of a stage's "best", "last" or "previous" checkpoint.
-
-    The previous one was the last before the last; it stands in where that one is damaged.
-    """
-    return run / CHECKPOINTS_FOLDER / f"stage{stage}-{kind}.npz"
+def best_path(run: Path, stage: int) -> Path:
+    """Returns the file of the weights of a stage's best epoch."""
+    return run / CHECKPOINTS_FOLDER / f"stage{stage}-best.npz"
 
 
-def read_progress(path: Path) -> Progress:
-    """Returns where the run stood when a checkpoint was written.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    with _opened(path) as arrays:
-        return _progress(arrays)
+def state_paths(run: Path, stage: int) -> list[Path]:
+    """Returns the files of a stage's states, the newest first."""
+    found = (run / CHECKPOINTS_FOLDER).glob(f"stage{stage}-epoch*-step*.npz")
+    return sorted(found, key=lambda path: [*map(int, re.findall(r"\d+", path.stem))], reverse=True)
 
 
-def check_own(path: Path, start: Progress) -> None:
-    """Reads a checkpoint's checksum and progress, and no values.
-
-    Args:
-        path: of the file.
-        start: the beginning of the stage that it must be of.
+def save_state(run: Path, variables: Sequence[keras.Variable], progress: Progress) -> None:
+    """Writes a state to resume from, and then removes all but the two newest of its stage.
 
     Raises:
-        UserError: the file is missing or damaged, or of another run or stage.
+        UserError: a value is out of range, see `check_values`; the older states stay.
     """
-    with needed(path):
-        _check_own(path, read_progress(path), start)
+    name = f"stage{progress.stage}-epoch{progress.epoch:04d}-step{progress.step:06d}.npz"
+    save_checkpoint(run / CHECKPOINTS_FOLDER / name, variables, progress)
+    for path in state_paths(run, progress.stage)[_KEEP:]:
+        path.unlink()
 
 
-@contextmanager
-def needed(path: Path) -> Iterator[None]:
-    """Says what to do where a checkpoint that a run cannot go on without is lost.
-
-    Raises:
-        UserError: it is missing, or proves damaged within the block.
-    """
-    if not path.exists():
-        raise UserError(f"{path} is missing: {ANEW}")
-    with with_remedy(ANEW):
-        yield
-
-
-@contextmanager
-def with_remedy(remedy: str) -> Iterator[None]:
-    """Says what to do where a checkpoint proves damaged within the block.
-
-    Raises:
-        UserError: it does.
-    """
-    try:
-        yield
-    except Damaged as damage:
-        raise UserError(f"{damage}: {remedy}") from None
-
-
-def save_checkpoint(
-    path: Path,
-    variables: Sequence[keras.Variable],
-    progress: Progress,
-    previous: Path | None = None,
-) -> None:
+def save_checkpoint(path: Path, variables: Sequence[keras.Variable], progress: Progress) -> None:
     """Writes the values of variables, in order, and the progress; atomically.
 
-    Args:
-        path: of the file.
-        variables: whose values.
-        progress: where the run stands.
-        previous: where the file that is replaced is kept, if it shall be.
-
     Raises:
-        UserError: a value is lost, as `check_values` says it; nothing is replaced.
+        UserError: a value is out of range, see `check_values`; nothing is replaced.
     """
     meta = np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)
-    write_arrays(path, chain([(_META, meta)], _sound_values(variables, progress)), previous)
+    write_arrays(path, chain([(_PROGRESS, meta)], _checked_values(variables, progress)))
 
 
 def check_values(variables: Sequence[keras.Variable], progress: Progress) -> None:
     """Reads variables as `save_checkpoint` does, and writes nothing.
 
-    Args:
-        variables: to read.
-        progress: where the run stands.
-
     Raises:
         UserError: a value is NaN, infinite, or so large that its square would be.
     """
-    for _ in _sound_values(variables, progress):
+    for _ in _checked_values(variables, progress):
         pass
 
 
-def _sound_values(
-    variables: Sequence[keras.Variable], progress: Progress
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the values of variables by their place and path, each only as long as it is used."""
-    for place, variable in enumerate(variables):
-        path = _stable_path(variable)
-        # Where the variable's memory is the processor's, it is seen there, and not copied.
-        value = np.asarray(variable.value.read_value())
-        if value.dtype == np.float32 and not _is_sound(value):
-            stage, epoch = progress.stage, progress.epoch + (progress.step > 0)
-            raise UserError(
-                f"{path} is out of range in stage {stage}, epoch {epoch}: train anew with a "
-                f"lower --stage{stage}.learning_rate"
-            )
-        yield f"{place:05d} {path}", value
+def read_progress(path: Path) -> Progress:
+    """Returns the progress of a run when a checkpoint was written.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    with open_arrays(path) as arrays:
+        return _progress(arrays)
 
 
-def _is_sound(value: np.ndarray) -> bool:
-    # Not by `abs`, which takes as much memory again; NaN is neither above nor below.
-    return value.size == 0 or bool(-_LOST < value.min() and value.max() < _LOST)
+def check_owner(path: Path, stage: int, run: str) -> None:
+    """Reads a checkpoint's checksum and progress, and no values.
+
+    Args:
+        path: file of the checkpoint.
+        stage: stage that it must be of.
+        run: digest of the run that must have written it.
+
+    Raises:
+        UserError: the file is missing or damaged, or another run or stage wrote it.
+    """
+    _check_owner(path, read_progress(path), (stage, run))
 
 
 def restore_checkpoint(
-    path: Path, variables: Sequence[keras.Variable], start: Progress | None = None
+    path: Path, variables: Sequence[keras.Variable], owner: tuple[int, str] | None = None
 ) -> tuple[Progress, list[np.ndarray]]:
-    """Puts the first values of a checkpoint into variables and returns the values left over.
+    """Assigns the first values of a checkpoint to variables.
 
     Args:
-        path: of the file.
-        variables: to restore.
-        start: the beginning of the stage that it must be of; None takes that of any run.
+        path: file of the checkpoint.
+        variables: variables to restore.
+        owner: stage and digest of the run that must have written it; None accepts any run.
+
+    Returns:
+        The progress, and the values behind those of the variables.
 
     Raises:
-        UserError: the file is missing, damaged, of a model with other variables, or of another
-            run or stage.
+        UserError: the file is missing or damaged, belongs to a model with other variables, or
+            another run or stage wrote it. No variable has changed then.
     """
-    with _opened(path) as arrays:
+    with open_arrays(path) as arrays:
         progress = _progress(arrays)
-        if start is not None:
-            _check_own(path, progress, start)
-        names = [name for name in arrays.files if name != _META]
-        _check(path, names, arrays, variables)
+        if owner is not None:
+            _check_owner(path, progress, owner)
+        names = [name for name in arrays.files if name != _PROGRESS]
+        _check_variables(path, names, arrays, variables)
         for name, variable in zip(names, variables, strict=False):
             variable.assign(arrays[name])
         return progress, [arrays[name] for name in names[len(variables) :]]
 
 
-def missing(path: Path) -> UserError:
-    """Returns what to say of a checkpoint that is not there."""
-    return UserError(
-        f"{path} does not exist: has the run been trained that far? Train it on with --resume, or "
-        "put a copy of the file back"
-    )
+def newest_readable(paths: Sequence[Path], read: Callable[[Path], _Read]) -> tuple[Path, _Read]:
+    """Returns the first of some checkpoints that is not damaged, and what `read` returns of it.
+
+    A damaged one is logged if a later one takes its place.
+
+    Args:
+        paths: checkpoints in the order of preference; at least one.
+        read: function that raises `DamagedCheckpoint` if it cannot read the file.
+
+    Raises:
+        DamagedCheckpoint: all are damaged; the error names the first.
+    """
+    damaged: list[DamagedCheckpoint] = []
+    for path in paths:
+        try:
+            found = read(path)
+        except DamagedCheckpoint as error:
+            damaged.append(error)
+            continue
+        for error in damaged:
+            logger.warning(f"{error.path} is damaged: using the older {path.name}")
+        return path, found
+    raise damaged[0]
+
+
+def find_checkpoint(run: Path, kind: str) -> Path:
+    """Returns the checkpoint that a run is evaluated and exported with, and that others start from.
+
+    Args:
+        run: folder of the run.
+        kind: "best", the best weights of the stage with the higher rsum on the validation split
+            (the later stage if they are equal); or "last", the newest readable state of the latest
+            stage.
+
+    Raises:
+        UserError: no stage has one yet, or all that may be taken are damaged.
+    """
+    if kind == "last":
+        paths = next((found for n in (2, 1) if (found := state_paths(run, n))), [])
+        if paths:
+            return newest_readable(paths, read_progress)[0]
+        raise _missing(run / CHECKPOINTS_FOLDER)
+    paths = [path for stage in (2, 1) if (path := best_path(run, stage)).exists()]
+    if len(paths) == 1:
+        return paths[0]
+    if not paths:
+        raise _missing(best_path(run, 1))
+    return max(paths, key=lambda path: read_progress(path).best_rsum)
+
+
+def write_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Writes arrays to a sealed file; atomically.
+
+    Args:
+        path: file to write.
+        arrays: names and values; each is asked for when the one before is written.
+    """
+    with publish_file(path) as temporary:
+        # Not by `np.savez`, which wants all arrays at once.
+        with zipfile.ZipFile(temporary, "w") as archive:
+            archive.comment = _SEAL + b"0" * _DIGITS
+            for name, array in arrays:
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.asarray(array, order="C"))
+        with temporary.open("r+b") as stream:
+            digest = _digest(stream)
+            stream.seek(-_DIGITS, os.SEEK_END)
+            stream.write(digest)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
-    """Yields a checkpoint's arrays; whatever is wrong with the file becomes one line."""
+def open_arrays(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """Yields the arrays of a sealed file; each is read when it is asked for.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     try:
-        with opened_arrays(path) as arrays:
-            yield arrays
+        stream = path.open("rb")
     except FileNotFoundError:
-        raise missing(path) from None
+        raise _missing(path) from None
+    with stream:
+        digest = _digest(stream)
+        stream.seek(-min(len(_SEAL) + _DIGITS, path.stat().st_size), os.SEEK_END)
+        if stream.read() != _SEAL + digest:
+            raise DamagedCheckpoint(path)
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as arrays:
+            yield arrays
+
+
+def _digest(stream: BinaryIO) -> bytes:
+    """Returns the digits that belong at the end of a file."""
+    left = max(0, stream.seek(0, os.SEEK_END) - _DIGITS)
+    stream.seek(0)
+    digest = hashlib.sha256()
+    while left and (chunk := stream.read(min(left, _CHUNK))):
+        digest.update(chunk)
+        left -= len(chunk)
+    return digest.hexdigest().encode()
 
 
 def _progress(arrays: np.lib.npyio.NpzFile) -> Progress:
-    return Progress(**json.loads(arrays[_META].tobytes()))
+    return Progress(**json.loads(arrays[_PROGRESS].tobytes()))
 
 
-def _check_own(path: Path, found: Progress, start: Progress) -> None:
-    # An earlier version kept no digest: its checkpoints cannot be told apart.
-    if found.stage != start.stage or found.run not in ("", start.run):
+def _missing(path: Path) -> UserError:
+    message = (
+        f"{path} does not exist or holds no checkpoint: train the run on with --resume, or put a "
+        "copy of the file back"
+    )
+    return UserError("checkpoint.missing", message, path)
+
+
+def _check_owner(path: Path, found: Progress, owner: tuple[int, str]) -> None:
+    if (found.stage, found.run) != owner:
         raise UserError(
+            "checkpoint.foreign",
             f"{path} was written by another run or stage: put this run's own file back, or train "
-            "anew with another --run"
+            "again with another --run",
+            path,
         )
 
 
-def _check(
+def _check_variables(
     path: Path,
     names: Sequence[str],
     arrays: np.lib.npyio.NpzFile,
     variables: Sequence[keras.Variable],
 ) -> None:
-    if len(names) < len(variables):
+    found = [f"{name.split(' ', 1)[1]} {arrays[name].shape}" for name in names[: len(variables)]]
+    wanted = [f"{_stable_path(variable)} {tuple(variable.shape)}" for variable in variables]
+    if found != wanted:
+        pairs = zip([*found, "nothing more"], wanted, strict=False)
+        one, other = next(pair for pair in pairs if pair[0] != pair[1])
         raise UserError(
-            f"{path} holds {len(names)} variables, the model {len(variables)}: {_OTHER_MODEL}"
+            "checkpoint.model",
+            f"{path} belongs to another model: it holds {one} in the place of {other}. Give the "
+            "options that the run was trained with, or put the run's own file back",
+            path,
         )
-    for name, variable in zip(names, variables, strict=False):
-        stored = name.split(" ", 1)[1]
-        if stored != _stable_path(variable) or arrays[name].shape != tuple(variable.shape):
+
+
+def _checked_values(
+    variables: Sequence[keras.Variable], progress: Progress
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the values of variables by number and path, each only as long as it is used."""
+    for number, variable in enumerate(variables):
+        path = _stable_path(variable)
+        # If the variable's memory is the processor's, this is a view of it and no copy.
+        value = np.asarray(variable.value.read_value())
+        if value.dtype == np.float32 and not _is_in_range(value):
+            stage, epoch = progress.stage, progress.epoch + (progress.step > 0)
             raise UserError(
-                f"{path} is of another model: it holds {stored} {arrays[name].shape} where "
-                f"{_stable_path(variable)} {tuple(variable.shape)} belongs: {_OTHER_MODEL}"
+                "training.diverged",
+                f"{path} is out of range in stage {stage}, epoch {epoch}: train again with a "
+                f"lower --stage{stage}.learning_rate",
             )
+        yield f"{number:05d} {path}", value
+
+
+def _is_in_range(value: np.ndarray) -> bool:
+    # Not by `abs`, which takes as much memory again; NaN is neither above nor below.
+    return value.size == 0 or bool(-_TOO_LARGE < value.min() and value.max() < _TOO_LARGE)
 
 
 def _stable_path(variable: keras.Variable) -> str:

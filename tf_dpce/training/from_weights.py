@@ -11,7 +11,7 @@ from tf_dpce.config import Config, to_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_folder, remove_stale, write_json
-from tf_dpce.training.checkpoint import Progress, checkpoint_path, save_checkpoint
+from tf_dpce.training.checkpoint import Progress, best_path, save_checkpoint
 from tf_dpce.training.checks import check_vocabulary
 from tf_dpce.training.model_factory import build_model
 from tf_dpce.training.run_folder import CONFIG_FILE, provenance, run_digest
@@ -60,7 +60,7 @@ def run_from_weights(config: Config, data: Path, run: Path, weights: Path) -> No
     with publish_folder(run) as folder:
         write_json(folder / CONFIG_FILE, saved)
         shutil.copyfile(data / VOCABULARY_FILE, folder / VOCABULARY_FILE)
-        path = checkpoint_path(folder, number, "best")
+        path = best_path(folder, number)
         path.parent.mkdir()
         progress = Progress(number, config.stage(number).epochs, 0, 0.0, run_digest(folder))
         save_checkpoint(path, model.variables, progress)

@@ -79,5 +79,7 @@ def read_history(path: Path, before: tuple[int, int]) -> list[dict[str, str]]:
         return [row for row in rows if (int(row["stage"]), int(row["epoch"])) < before]
     except (csv.Error, KeyError, TypeError, ValueError):
         raise UserError(
-            f"{path} is damaged: put a copy back, or remove it, which loses its lines and no more"
+            "run.history",
+            f"{path} is damaged: put a copy back, or remove it, which loses its lines and no more",
+            path,
         ) from None

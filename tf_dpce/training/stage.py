@@ -34,15 +34,15 @@ from tf_dpce.training.callbacks import (
     validation_metrics,
 )
 from tf_dpce.training.caption_table import CaptionTable, InstanceCaptions, encode_captions
-from tf_dpce.training.checkpoint import Progress, check_own, checkpoint_path
+from tf_dpce.training.checkpoint import Progress
 from tf_dpce.training.diagnostics import Watch
 from tf_dpce.training.distributed import Workers
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.features import Bar, FeatureCache, cached_features
 from tf_dpce.training.hard_negative_mining import HardNegatives
-from tf_dpce.training.kept import restore_last
 from tf_dpce.training.model_factory import loss_weights, stage_trainer, to_inputs_and_targets
 from tf_dpce.training.partial_fc import ClassSampler
+from tf_dpce.training.restore import restore_state
 from tf_dpce.training.resume import fit_part, parts_left
 from tf_dpce.training.run_folder import run_digest
 
@@ -173,33 +173,16 @@ class Stage:
 
     def _start(self, network: DualPathTrainer, resume: bool) -> tuple[Progress, list[np.ndarray]]:
         """Returns where the stage begins, and the metrics of an epoch that it is within."""
+        if resume:
+            return restore_state(
+                workers=self.workers,
+                run=self.run,
+                stage=self.number,
+                variables=self._state(network),
+                metrics=network.metrics_variables,
+            )
         own = run_digest(self.run) if self.workers.is_chief else ""
-        start, metrics = Progress(self.number, 0, 0, -1.0, own), []
-        if not resume:
-            return start, metrics
-        with self.workers.fail_together():
-            if self.workers.is_chief:
-                start, metrics = self._restore(network, start) or (start, metrics)
-        self.workers.broadcast_variables(self._state(network))
-        stands = np.array([start.epoch, start.step, start.best_rsum])
-        epoch, step, best = self.workers.broadcast(stands).tolist()
-        if step and not self.workers.is_chief:
-            metrics = [np.zeros(v.shape, v.dtype) for v in network.metrics_variables]
-        metrics = [self.workers.broadcast(value) for value in metrics]
-        return Progress(self.number, int(epoch), int(step), best, own), metrics
-
-    def _restore(
-        self, network: DualPathTrainer, start: Progress
-    ) -> tuple[Progress, list[np.ndarray]] | None:
-        """Returns where the stage goes on, and the metrics of an epoch that it is within."""
-        restored = restore_last(self.run, start, self._state(network), self.say)
-        if restored is None:
-            return None
-        stands, metrics = restored
-        if stands.best_rsum >= 0:
-            # It is needed at the end: better told now.
-            check_own(checkpoint_path(self.run, self.number, "best"), start)
-        return stands, metrics if stands.step else []
+        return Progress(self.number, 0, 0, -1.0, own), []
 
     def _checkpoints(self, network: DualPathTrainer, start: Progress) -> Checkpoints:
         return Checkpoints(

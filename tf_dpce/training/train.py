@@ -16,7 +16,7 @@ from tf_dpce.config import Config, to_dict
 from tf_dpce.data.caption_lengths import tell_cut_captions
 from tf_dpce.data.checksums import told_of_damage
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
-from tf_dpce.errors import Stopped, UserError
+from tf_dpce.errors import Stopped, UserError, explain_system_error
 from tf_dpce.files import (
     publish_file,
     remove_stale,
@@ -25,6 +25,7 @@ from tf_dpce.files import (
     sole_writer,
     write_json,
 )
+from tf_dpce.logging import logger
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
@@ -40,12 +41,10 @@ from tf_dpce.training.checks import (
 from tf_dpce.training.cluster import join_workers
 from tf_dpce.training.distributed import Workers, describe, mirrored_strategy
 from tf_dpce.training.features import Bar, Report, silent_bar
-from tf_dpce.training.kept import latest_stage
 from tf_dpce.training.model_factory import starting_model, with_absolute_paths
-from tf_dpce.training.recalling import recall_best, recall_last, start_from
+from tf_dpce.training.restore import latest_stage, restore_best, resume_weights, start_from
 from tf_dpce.training.run_folder import CONFIG_FILE, provenance
 from tf_dpce.training.stage import Stage
-from tf_dpce.training.writing import told_to_resume
 
 Say = Callable[[str], None]
 
@@ -60,7 +59,7 @@ def train(
     stages: Sequence[int] = (1, 2),
     init_from: Path | None = None,
     resume: bool = False,
-    say: Say = lambda line: None,
+    say: Say = logger.info,
     progress: Bar = silent_bar,
     verbose: int = 0,
     stop: Callable[[], bool] = lambda: False,
@@ -101,10 +100,11 @@ def train(
             # The stage that the run stands in: what came before it need not be there any more.
             held = latest_stage(run, trained) if workers.is_chief and resume else 0
             if workers.is_chief:
-                needed = resume and tuple(stages) == (2,)
-                resume = check_folder(run, saved, resume, held > 0)
+                asked, resume = resume, check_folder(run, saved, resume, held > 0)
+                if asked and not resume:
+                    logger.info(f"{run} holds no run to resume: starting a new one")
                 if not held:
-                    check_origin(init_from, saved["data"], needed)
+                    check_origin(init_from, saved["data"], needed=tuple(stages) == (2,))
         _check_alike(workers, config, saved["data"], stages)
         resume, held = workers.broadcast(np.array([resume, held], np.int32)).tolist()
         resume = bool(resume)
@@ -129,9 +129,9 @@ def train(
                 stage = Stage(number, config, data, run, model, tokenizer, workers, bar, say, heed)
                 epochs, backbone = stage.settings.epochs, stage.settings.backbone
                 say(f"stage {number}: {epochs} epochs, backbone {backbone}")
-                with told_to_resume(run):
-                    stage.fit(resume, verbose)
-                recall_best(workers, model, run, number)
+                with _with_advice(run):
+                    stage.fit(number == held, verbose)
+                restore_best(workers, model, run, number)
 
 
 def seconds_per_step(config: Config, data: Path, progress: Bar = silent_bar) -> dict[int, float]:
@@ -190,8 +190,9 @@ def _check_alike(
     with workers.fail_together():
         if not np.array_equal(own, of_chief):
             raise UserError(
+                "workers.differ",
                 "this worker was given other options or other prepared data than the chief: "
-                "give all workers the same command, and copies of one --data"
+                "give all workers the same command, and copies of one --data",
             )
 
 
@@ -211,11 +212,26 @@ def _left(
     if not held:
         return stages
     # Before the stage, which knows its cached features by the weights of the backbone.
-    if recall_last(workers, model, run, stages, held, say) < config.stage(held).epochs:
+    if resume_weights(workers, model, run, stages, held) < config.stage(held).epochs:
         return [number for number in stages if number >= held]
     say(f"stage {held} is done")
-    recall_best(workers, model, run, held)
+    restore_best(workers, model, run, held)
     return [number for number in stages if number > held]
+
+
+@contextmanager
+def _with_advice(run: Path) -> Iterator[None]:
+    """Turns a full disk and other faults of the machine into a line that says how to continue."""
+    try:
+        yield
+    except Exception as error:
+        begun = (run / CONFIG_FILE).exists()
+        known = explain_system_error(
+            error, "resume with --resume" if begun else "give the command again"
+        )
+        if known is None:
+            raise
+        raise known from None
 
 
 @contextmanager
@@ -230,7 +246,7 @@ def _folder(
 ) -> Iterator[None]:
     """Keeps the folder of a run open on the chief; the others have none."""
     with ExitStack() as stack:
-        with workers.fail_together(), told_to_resume(run):
+        with workers.fail_together(), _with_advice(run):
             if workers.is_chief:
                 run.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(sole_writer(run))

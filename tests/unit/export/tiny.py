@@ -16,7 +16,7 @@ from tf_dpce.datasets.pair import SPLITS, Pair
 from tf_dpce.files import sha256_lines, write_json
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.vocabulary import write_vocabulary
-from tf_dpce.training.checkpoint import Progress, checkpoint_path, save_checkpoint
+from tf_dpce.training.checkpoint import Progress, best_path, save_checkpoint
 from tf_dpce.training.model_factory import build_model
 
 WORDS = ("a", "dog", "on", "the", "grass", "naïve", "狗", "two", "cats", "sleep")
@@ -60,7 +60,7 @@ def tiny_run(folder: Path, seed: int = 0) -> Path:
     }
     write_json(folder / "config.json", {"config": to_dict(CONFIG), "data": data})
     write_vocabulary(folder / "vocabulary.txt", WORDS)
-    path = checkpoint_path(folder, 1, "best")
+    path = best_path(folder, 1)
     path.parent.mkdir()
     save_checkpoint(path, tiny_model(seed).variables, Progress(1, 1, 0, 0.0))
     return folder

@@ -114,7 +114,9 @@ def test_neither_the_last_checkpoint_nor_data_of_one_name_take_the_place_of_metr
     path, options = run / "metrics-drawn-test-all.json", ["--run", str(run), "--data"]
     assert evaluate.main([*options, str(data[0])]) == 0
     best = path.read_text()
-    shutil.copy(run / "checkpoints/stage1-best.npz", run / "checkpoints/stage1-last.npz")
+    shutil.copy(
+        run / "checkpoints/stage1-best.npz", run / "checkpoints/stage1-epoch0001-step000000.npz"
+    )
     assert evaluate.main([*options, str(data[0]), "--checkpoint", "last"]) == 0
     digest = tiny_data(tmp_path / "other" / "drawn", images=2).split_digest
     assert digest != data[1].split_digest
@@ -134,10 +136,10 @@ def test_neither_the_last_checkpoint_nor_data_of_one_name_take_the_place_of_metr
         ({"--protocol": "coco1k"}, "evaluation.protocol_images"),
         ({"--querybank": "test"}, "evaluation.querybank"),
         ({"--sizes": "48"}, "model.image_size"),
-        # The codes of these are of other parts.
-        ({"--run": "nowhere"}, None),
+        ({"--run": "nowhere"}, "run.config"),
+        ({"--checkpoint": "last"}, "checkpoint.missing"),
+        # The code of this one is of another part.
         ({"--data": "nowhere"}, None),
-        ({"--checkpoint": "last"}, None),
     ],
 )
 def test_mistakes_are_one_line(run, data, capsys, change, code):

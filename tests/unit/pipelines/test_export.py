@@ -80,7 +80,7 @@ def test_an_export_may_see_both_sides_and_says_so(run, tmp_path, capsys):
         ({"--run": "nowhere"}, "nowhere is not a run"),
         # Before the run is even looked for.
         ({"--run": "nowhere", "--to": "bad name"}, "bad name: name a model by letters, digits"),
-        ({"--checkpoint": "last"}, "stage1-last"),
+        ({"--checkpoint": "last"}, "checkpoint.missing"),
         ({"--max-bytes": "100"}, "max_bytes is 100: choose it from 20,000"),
         ({"--size": "48"}, "small takes only squares of the 32 pixels"),
     ],

@@ -14,6 +14,7 @@ import pytest
 from jsonargparse import ArgumentParser, Namespace
 
 from pipelines._verb import progress, run_verb, say_files, verb_parser
+from tests.errors import printed_code
 from tf_dpce.errors import Stopped, UserError
 
 REUSE = "TF_CPU_ALLOCATOR_USE_BFC"
@@ -65,19 +66,20 @@ def test_bad_usage_is_status_2_and_runs_nothing(argv: list[str], capsys):
 
 
 @pytest.mark.parametrize(
-    ("error", "line"),
+    ("error", "code", "words"),
     [
-        (UserError("captions.csv, line 3:\n  no image"), "captions.csv, line 3: no image"),
-        (OSError(errno.ENOSPC, "No space left", "a.tfrecord"), "a.tfrecord: No space left"),
-        (OSError(errno.ENOSPC, "No space left"), "No space left"),
-        (PermissionError(errno.EACCES, "Permission denied", "/out"), "/out: Permission denied"),
-        (OSError(errno.EROFS, "Read-only file system", "/out"), "/out: Read-only file system"),
+        (UserError("table.image", "captions.csv,\n  no image"), "table.image", "csv, no image"),
+        (OSError(errno.ENOSPC, "No space left", "a.tfrecord"), "system.file", "a.tfrecord"),
+        (OSError(errno.ENOSPC, "No space left"), "system.file", "No space left"),
+        (PermissionError(errno.EACCES, "Permission denied", "/out"), "system.file", "/out"),
+        (OSError(errno.EROFS, "Read-only file system", "/out"), "system.file", "/out"),
     ],
 )
-def test_what_the_user_can_mend_is_one_line(error: Exception, line: str, capsys):
+def test_what_the_user_can_mend_is_one_line(error: Exception, code: str, words: str, capsys):
     assert run_verb(build_parser, raising(error), []) == 1
     output = capsys.readouterr()
-    assert output.err == f"error: {line}\n"
+    assert printed_code(output.err) == code
+    assert output.err.startswith("error: ") and output.err.count("\n") == 1 and words in output.err
     assert output.out == ""
 
 

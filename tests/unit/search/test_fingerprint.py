@@ -8,7 +8,7 @@ import pytest
 
 from tf_dpce.errors import UserError
 from tf_dpce.search.fingerprint import model_digest
-from tf_dpce.training.checkpoint import Progress, checkpoint_path, save_checkpoint
+from tf_dpce.training.checkpoint import Progress, best_path, save_checkpoint
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:
@@ -31,7 +31,7 @@ RUN = {
     "config.json": "{}",
     "vocabulary.txt": "a dog",
     "checkpoints/stage1-best.npz": "first",
-    "checkpoints/stage1-last.npz": "last",
+    "checkpoints/stage1-epoch0001-step000000.npz": "last",
     "history.csv": "epoch",
 }
 
@@ -68,12 +68,12 @@ def test_of_a_folder_of_versions_the_newest_by_number_counts(tmp_path: Path):
 
 def test_of_a_run_the_better_stage_counts(tmp_path: Path):
     first = model_digest(write(tmp_path, RUN))
-    save_checkpoint(checkpoint_path(tmp_path, 1, "best"), [], Progress(1, 1, 0, best_rsum=310.5))
+    save_checkpoint(best_path(tmp_path, 1), [], Progress(1, 1, 0, best_rsum=310.5))
     better = model_digest(tmp_path)
     assert better != first
-    save_checkpoint(checkpoint_path(tmp_path, 2, "best"), [], Progress(2, 1, 0, best_rsum=290.0))
+    save_checkpoint(best_path(tmp_path, 2), [], Progress(2, 1, 0, best_rsum=290.0))
     assert model_digest(tmp_path) == better
-    save_checkpoint(checkpoint_path(tmp_path, 2, "best"), [], Progress(2, 2, 0, best_rsum=320.0))
+    save_checkpoint(best_path(tmp_path, 2), [], Progress(2, 2, 0, best_rsum=320.0))
     assert model_digest(tmp_path) != better
 
 

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tests.unit.training.tiny import STEPS, arguments
+from tf_dpce.training.checkpoint import best_path, state_paths
 
 PATIENCE = 400  # seconds until a process that nobody disturbs must have come where it is killed
 # Seconds from SIGTERM to the end of the process, on a machine that does other things besides; alone
@@ -86,17 +86,22 @@ def await_held(process: subprocess.Popen[str]) -> None:
     raise AssertionError(process.communicate()[1])
 
 
+def newest(run: Path, stage: int) -> Path | None:
+    """A stage's newest state, or None if it has none yet."""
+    return next(iter(state_paths(run, stage)), None)
+
+
 def progress(run: Path, stage: int) -> dict | None:
-    """Where a stage's last checkpoint stands, or None where there is none at this moment."""
+    """Where a stage's newest state stands, or None if there is none at this moment."""
+    path = newest(run, stage)
     try:
-        with np.load(run / "checkpoints" / f"stage{stage}-last.npz") as stored:
-            return json.loads(stored["progress"].tobytes())
-    except (FileNotFoundError, zipfile.BadZipFile):
+        return path and json.loads(arrays(path)["progress"].tobytes())
+    except FileNotFoundError:
         return None
 
 
 def steps_done(run: Path, stage: int) -> int:
-    """Steps of the whole stage that its last checkpoint counts."""
+    """Steps of the whole stage that its newest state counts."""
     where = progress(run, stage)
     return where["epoch"] * STEPS + where["step"] if where else 0
 
@@ -122,17 +127,9 @@ def signal_when(
 
 def reached(run: Path, stage: int, steps: int, writing: bool = False) -> Callable[[], bool]:
     """Returns what tells whether a stage has come so far, and a checkpoint is being written."""
-    # A stamp is read in a hundredth of the time of a checkpoint, and the process needs the core.
-    done = functools.lru_cache(1)(lambda stamp: steps_done(run, stage))
-    return lambda: done(_stamp(run, stage)) >= steps and (not writing or bool(aside(run)))
-
-
-def _stamp(run: Path, stage: int) -> tuple[int, int] | None:
-    try:
-        stat = (run / "checkpoints" / f"stage{stage}-last.npz").stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns
+    # A name is read in a hundredth of the time of a checkpoint, and the process needs the core.
+    done = functools.lru_cache(1)(lambda path: steps_done(run, stage))
+    return lambda: done(newest(run, stage)) >= steps and (not writing or bool(aside(run)))
 
 
 @dataclass(frozen=True)
@@ -229,7 +226,9 @@ def differences(expected: Path, found: Path, metrics_rtol: float = 0.0) -> list[
         metrics_rtol: by how much logged losses, and the sums that they come from, may differ.
     """
     names = []
-    for file in [f"stage{n}-{kind}.npz" for n in (1, 2) for kind in ("best", "last")]:
+    for kind, stage in ((best_path, 1), (newest, 1), (best_path, 2), (newest, 2)):
+        file = kind(expected, stage).name
+        assert kind(found, stage).name == file
         one, two = (arrays(folder / "checkpoints" / file) for folder in (expected, found))
         assert one.keys() == two.keys()
         for key in one:

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from tests.unit.training.kills import arrays
+from tests.unit.training.kills import arrays, newest
 from tf_dpce.config import StageConfig
+from tf_dpce.training.checkpoint import best_path
 from tf_dpce.training.ema import averaged
 from tf_dpce.training.optimizers import LayerwiseAdamW, LayerwiseSGD
 
@@ -67,14 +68,12 @@ def test_the_end_of_fit_leaves_the_weights_alone():
 
 def test_a_run_keeps_the_averages_as_its_best_and_goes_on_with_the_weights(finished: Path):
     # The tiny run averages in its first stage and not in its second.
-    best, last = (
-        arrays(finished / "checkpoints" / f"stage1-{kind}.npz") for kind in ("best", "last")
-    )
+    best, last = arrays(best_path(finished, 1)), arrays(newest(finished, 1))
     weight = next(name for name in best if name.endswith("text_fc/kernel"))
     average = next(name for name in last if "text_fc_kernel_average" in name)
     assert not np.array_equal(last[weight], last[average])
     # Only an epoch that is both best and last could hold the very numbers of `last`.
     assert not np.array_equal(best[weight], last[weight])
     assert StageConfig().average == 0
-    second = arrays(finished / "checkpoints" / "stage2-last.npz")
+    second = arrays(newest(finished, 2))
     assert not any("average" in name for name in second)

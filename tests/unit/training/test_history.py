@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tf_dpce.errors import UserError
+from tests.errors import raises
 from tf_dpce.training import history as module
 from tf_dpce.training.history import History, read_history
 
@@ -32,5 +32,5 @@ def test_the_seconds_of_a_line_are_those_of_its_epoch(
 def test_a_file_of_something_else_is_told(tmp_path: Path, contents: bytes):
     path = tmp_path / "history.csv"
     path.write_bytes(b"stage,epoch\n" + contents if contents[0] > 127 else contents)
-    with pytest.raises(UserError, match="history.csv is damaged: put a copy back, or remove it"):
+    with raises("run.history", path=path):
         read_history(path, before=(2, 0))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.unit.export.tiny import CONFIG
-from tests.unit.training.kills import arrays
+from tests.unit.training.kills import arrays, newest
 from tests.unit.training.tiny import run_tiny
 from tf_dpce.config import Config, from_dict, to_dict
 from tf_dpce.errors import UserError
@@ -58,8 +58,7 @@ def test_the_loss_stays_finite_and_close(runs: Callable[[str], Path]):
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_weights_and_slots_stay_float32(runs: Callable[[str], Path], stage: int):
-    name = f"checkpoints/stage{stage}-last.npz"
-    whole, half = arrays(runs("float32") / name), arrays(runs("bfloat16") / name)
+    whole, half = (arrays(newest(runs(kind), stage)) for kind in ("float32", "bfloat16"))
     kinds = [
         {k: (v.dtype, v.shape) for k, v in found.items() if k != "progress"}
         for found in (whole, half)
