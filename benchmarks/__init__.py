@@ -1,1 +1,1 @@
-"""What training and serving cost on the machine at hand, measured in one run."""
+"""What training and serving cost on the machine at hand: `python -m benchmarks NAME`."""

@@ -1,34 +1,33 @@
-"""What the classifier alone costs, sampled and exact: a step, and a checkpoint of all its rows."""
+"""What the classifier alone costs, sampled and exact: a step, and the memory of its process."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from types import MappingProxyType
-from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 
-from benchmarks.acts import classifier_acts
-from benchmarks.timing import Report, Row, interleave, peak_mib, row, silent
+from benchmarks.timing import Row, interleave, peak_mib, row
 from tf_dpce.config import Config
+from tf_dpce.losses import InstanceLoss
+from tf_dpce.models.dual_path import DualPath, RowClassifier
+from tf_dpce.training.distributed import mirrored_strategy
+from tf_dpce.training.dual_path_trainer import DualPathTrainer
+from tf_dpce.training.optimizers import LayerwiseSGD
+from tf_dpce.training.partial_fc import ClassSampler, PartialFC
+from tf_dpce.training.schedule import StageSchedule
 
-_WARM_UP = 2
-# Checkpoints that are written of each size; a million rows of 512 numbers are 4 GiB.
-_SAVES = 3
 # Matrices of the size of the exact classifier that a step holds at once: itself, its momentum,
 # its gradient, the same with decay and what the update makes of them.
-_HELD = 6
-# What a sampled classifier is asked for, and what that is called behind its name.
-_ACTS = {"step": "", "move": ": rows and slots moved"}
+_AT_ONCE = 6
 
 
 def measure(
     config: Config,
-    progress: Report = silent,
     *,
     sizes: Sequence[int] = (30_000, 100_000, 300_000, 1_000_000),
     dim: int = 512,
@@ -38,102 +37,76 @@ def measure(
 ) -> list[Row]:
     """Times a step of the sampled classifier at each size, then beside the exact one.
 
-    Beside the step of each size stand the mere moving of the rows and slots of one, and a
-    checkpoint of all rows and slots.
-
-    Every classifier has a process of its own, so that its memory can be told. The exact one is
-    left out where it does not fit into what is free.
+    Every classifier has a process of its own, so that its memory is known. The exact one is left
+    out if it does not fit into the free memory.
 
     Args:
-        config: whose seed is taken.
-        progress: called with the rounds done and their total.
+        config: its seed is taken.
         sizes: C, numbers of classes.
         dim: D, width of a feature.
         sampled: S, classes that a step draws.
         batch_size: B.
-        rounds: that are timed.
+        rounds: number of rounds.
     """
     case = (dim, batch_size, config.seed)
-    total = (1 + len(sizes)) * (_WARM_UP + rounds) + _SAVES
-    names = [f"sampled, {size:,}" for size in sizes]
-    cases = {name: (size, sampled, *case) for name, size in zip(names, sizes, strict=True)}
-    seconds, sampled_rows = _timed(cases, rounds, progress, 0, total, _ACTS, _SAVES)
-    rows = [*_step_rows(seconds, names), *sampled_rows]
-    for place, size in enumerate(sizes, start=1):
-        if 4 * size * (_HELD * dim + 6 * batch_size) > _free_bytes():
-            continue
-        name = f"exact, {size:,}"
-        pair = {name: (size, 0, *case), f"sampled, {size:,}": (size, sampled, *case)}
-        before = place * (_WARM_UP + rounds) + _SAVES
-        seconds, (memory, moved, *_) = _timed(pair, rounds, progress, before, total)
-        ours = f"sampled, {size:,}"
-        rows += [row(name, "ms a step", 1000 * seconds[name], ours, 1000 * seconds[ours])]
-        rows += [memory, moved]
+    names = {f"sampled, {size:,}": (size, sampled, *case) for size in sizes}
+    rows = _timed(names, rounds)
+    for size in sizes:
+        if 4 * size * (_AT_ONCE * dim + 6 * batch_size) < _free_bytes():
+            pair = {
+                f"sampled, {size:,}": (size, sampled, *case),
+                f"exact, {size:,}": (size, 0, *case),
+            }
+            rows += _timed(pair, rounds)[2:]
     return rows
 
 
-def _step_rows(seconds: dict[str, np.ndarray], names: Sequence[str]) -> list[Row]:
-    """Returns rows of the steps, and of what is compared with the step of the same size."""
-    rows = []
-    for name in names:
-        step, base = 1000 * seconds[name], 1000 * seconds[names[0]]
-        moving = f"{name}{_ACTS['move']}"
-        rows += [
-            row(name, "ms a step", step, names[0], base),
-            row(moving, "ms a step", 1000 * seconds[moving], name, step),
-        ]
-    return rows
+def classifier_step(
+    instances: int, sampled: int, dim: int, batch: int, seed: int
+) -> Callable[[], float]:
+    """Returns a training step of a classifier, which returns its loss.
+
+    Features are drawn numbers that no tower has made; the optimizer is the recipe's.
+
+    Args:
+        instances: C, the number of classes.
+        sampled: S, classes that a step draws; 0 for the exact classifier.
+        dim: D, width of a feature.
+        batch: B.
+        seed: seed of weights and draws.
+    """
+    keras.utils.set_random_seed(seed)
+    strategy, schedule = mirrored_strategy(), StageSchedule(0.1, 10_000, decay_steps=(5_000,))
+    with strategy.scope():
+        classifier = partial_fc = None
+        if sampled:
+            classifier = RowClassifier(instances, True, name="instance_classifier")
+            partial_fc = PartialFC(classifier, ClassSampler(instances, sampled, batch, seed))
+        model = DualPath(*_towers(dim), instances, dropout=0.0, classifier=classifier)
+        network = DualPathTrainer(model, partial_fc=partial_fc)
+        optimizer = LayerwiseSGD(schedule, {}, 1e-4)
+        optimizer.build(network.trainable_variables)
+        losses = {"image_logits": InstanceLoss(), "text_logits": InstanceLoss()}
+        network.compile(optimizer, losses, jit_compile=False)
+    batches = _batches(instances, dim, batch)
+    network.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)
+    iterator = iter(strategy.experimental_distribute_dataset(batches))
+    return lambda: float(network.train_function(iterator)["loss"])
 
 
-def _timed(
-    cases: dict[str, tuple[int, ...]],
-    rounds: int,
-    progress: Report,
-    before: int,
-    total: int,
-    acts: Mapping[str, str] = MappingProxyType({"step": ""}),
-    saves: int = 0,
-) -> tuple[dict[str, np.ndarray], list[Row]]:
-    """Returns seconds by name and act, and rows of each one's memory, moves and checkpoints."""
+def _timed(cases: dict[str, tuple[int, ...]], rounds: int) -> list[Row]:
+    """Returns two rows for each case: its step relative to the first case, and its memory."""
     workers = {name: _Worker(*case) for name, case in cases.items()}
-    seconds = interleave(
-        {
-            f"{name}{label}": partial(worker.ask, act)
-            for name, worker in workers.items()
-            for act, label in acts.items()
-        },
-        rounds,
-        _WARM_UP,
-        progress=lambda done, _: progress(before + done, total),
-    )
-    rows, kept = [], {name: [] for name in workers}
-    for done in range(saves):
-        for name, worker in workers.items():
-            kept[name].append(worker.ask("save"))
-        progress(before + _WARM_UP + rounds + done + 1, total)
-    for name, (size, sampled, dim, batch_size, _) in cases.items():
-        # Rows and momentum are read and written once, and so are the logits of both modalities.
-        places = sampled + batch_size if sampled else size
-        moved = 4 * places * (2 * 2 * dim + 2 * 2 * batch_size) / 2**20
+    seconds = interleave({name: worker.step for name, worker in workers.items()}, rounds, 2)
+    first, rows = next(iter(cases)), []
+    for name, taken in seconds.items():
+        rows.append(row(name, "ms a step", 1000 * taken, first, 1000 * seconds[first]))
         rows.append(row(f"{name}: memory", "MiB", [workers[name].close()]))
-        rows.append(row(f"{name}: must move", "MiB a step", [moved]))
-        rows += _checkpoint_rows(f"{name}: checkpoint", kept[name]) if saves else []
-    return seconds, rows
-
-
-def _checkpoint_rows(name: str, kept: Sequence[tuple[float, ...]]) -> list[Row]:
-    """Returns rows of what `save` returned each time."""
-    seconds, mib, held, most = np.transpose(kept)
-    return [
-        row(name, "s", seconds),
-        row(f"{name}, on disk", "MiB", mib),
-        row(f"{name}, held before", "MiB", held),
-        row(f"{name}, held at most", "MiB", most, f"{name}, held before", held),
-    ]
+    return rows
 
 
 class _Worker:
-    """A process that has a classifier and does with it what it is asked for."""
+    """A process that has a classifier and makes steps of it."""
 
     def __init__(self, *case: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -142,29 +115,46 @@ class _Worker:
         self._process.start()
         theirs.close()
 
-    def ask(self, act: str) -> Any:
-        """Asks for one of `classifier_acts` and returns its answer once it is done."""
-        self._connection.send(act)
+    def step(self) -> float:
+        """Makes one step and returns its loss."""
+        self._connection.send("step")
         return self._connection.recv()
 
     def close(self) -> float:
-        """Ends the process; returns the most MiB that its steps held, beyond what it began with."""
+        """Ends the process; returns the most MiB that it held, beyond what it began with."""
         self._connection.send("end")
-        held = self._connection.recv()
+        added = self._connection.recv()
         self._process.join()
-        return held
+        return added
 
 
 def _serve(connection: Connection, *case: int) -> None:
-    before = peak_mib()
-    calls, saved = classifier_acts(*case), False
-    while (act := connection.recv()) != "end":
-        saved = saved or act == "save"
-        connection.send(calls[act]())
-        if not saved:
-            held = peak_mib()
-    connection.send(held - before)
+    before, step = peak_mib(), classifier_step(*case)
+    while connection.recv() != "end":
+        connection.send(step())
+    connection.send(peak_mib() - before)
 
 
 def _free_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+def _towers(dim: int) -> tuple[keras.Model, keras.Model]:
+    """Returns towers without a weight: what they are given is what they give."""
+    image, text = keras.Input((dim,)), keras.Input((dim,), dtype="int32")
+    return (
+        keras.Model(image, keras.layers.Identity()(image), name="image_tower"),
+        keras.Model(text, keras.layers.Rescaling(0.01)(text), name="text_tower"),
+    )
+
+
+def _batches(instances: int, dim: int, batch: int) -> tf.data.Dataset:
+    draw = np.random.default_rng(0)
+    shape = (64, batch)
+    inputs = {
+        "image": draw.normal(size=(*shape, dim)).astype(np.float32),
+        "text": draw.integers(-100, 100, (*shape, dim), np.int32),
+    }
+    ids = draw.integers(0, instances, shape)
+    targets = {"image_logits": ids, "text_logits": ids}
+    return tf.data.Dataset.from_tensor_slices((inputs, targets)).repeat().prefetch(2)

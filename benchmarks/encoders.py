@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from benchmarks.material import (
     random_vocabulary,
 )
 from benchmarks.served import Served, saved
-from benchmarks.timing import Report, Row, interleave, row, silent
+from benchmarks.timing import Row, interleave, row
 from tf_dpce.config import Config
 from tf_dpce.evaluation.embed import inference
 from tf_dpce.export.publish import write_archive
@@ -33,7 +34,6 @@ from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 EXPORT = "export, from raw input"
 ENCODER = "its encoder alone"
 UNFOLDED = "the same, BatchNorm apart"
-PRODUCTS, OTHERS = "its matrix products", "its other operations"
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -59,7 +59,6 @@ class Case:
 
 def measure(
     config: Config,
-    progress: Report = silent,
     *,
     words: int = 7_400,
     batches: Sequence[int] = (1, 8, 64),
@@ -68,37 +67,20 @@ def measure(
     """Times both encoders at each size of a batch, in every runtime that is installed.
 
     Args:
-        config: whose towers are taken, with random weights.
-        progress: called with the rounds done and their total.
-        words: of the vocabulary.
+        config: its towers are taken, with random weights.
+        words: size of the vocabulary.
         batches: B, rows of a call.
-        rounds: that are timed.
+        rounds: number of rounds.
     """
-    cases = _cases(config, words, max(batches))
-    jobs = [(case, batch) for case in cases for batch in batches]
-    figures = []
-    for number, (case, batch) in enumerate(jobs):
-        arms = {EXPORT: partial(case.export, case.raw[:batch])}
-        arms |= {name: partial(run, case.rows[:batch]) for name, run in case.runs.items()}
-
-        def told(done: int, total: int, before: int = number) -> None:
-            progress(before * total + done, len(jobs) * total)
-
-        rates = {k: batch / v for k, v in interleave(arms, rounds, progress=told).items()}
+    rows = []
+    for case, batch in product(_cases(config, words, max(batches)), batches):
+        calls = {EXPORT: partial(case.export, case.raw[:batch])}
+        calls |= {name: partial(run, case.rows[:batch]) for name, run in case.runs.items()}
+        rates = {name: batch / taken for name, taken in interleave(calls, rounds).items()}
         what = f"{case.kind}, {batch} at a time"
         base = f"{what}, {ENCODER}", rates[ENCODER]
-        figures += [row(f"{what}, {k}", "a second", rate, *base) for k, rate in rates.items()]
-        figures += _profile(what, case, batch, rounds)
-    return figures
-
-
-def _profile(what: str, case: Case, batch: int, rounds: int) -> list[Row]:
-    encoder, rows = case.runs[ENCODER], case.rows[:batch]
-    seconds = np.array([encoder.profile(rows) for _ in range(rounds)])
-    return [
-        row(f"{what}, {name}", "ms a call", 1000 * taken)
-        for name, taken in zip((PRODUCTS, OTHERS), seconds.T, strict=True)
-    ]
+        rows += [row(f"{what}, {name}", "a second", rate, *base) for name, rate in rates.items()]
+    return rows
 
 
 def runtimes(encoder: keras.Model, text_tower: keras.Model | None = None) -> dict[str, Run]:

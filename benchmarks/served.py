@@ -1,4 +1,4 @@
-"""A function of a SavedModel as TF Serving runs it, and where its time goes."""
+"""A function of a SavedModel as TF Serving runs it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-
-# What multiplies matrices, whatever a graph's optimizer made of it.
-_PRODUCTS = ("matmul", "conv2d")
 
 
 class Served:
@@ -42,24 +39,6 @@ class Served:
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Returns vectors float32 `[B, D]` of rows `[B, ...]`."""
         return self._run(rows)
-
-    def profile(self, rows: np.ndarray) -> tuple[float, float]:
-        """Returns the seconds that one call spends in matrix products, and in all else it computes.
-
-        Operations that run at the same time count each, and the time between them does not.
-        """
-        report = tf.compat.v1.RunMetadata()
-        options = tf.compat.v1.RunOptions(trace_level=tf.compat.v1.RunOptions.FULL_TRACE)
-        self._session.run(self._wanted, {self._given: rows}, options, report)
-        seconds = [0.0, 0.0]
-        for device in report.step_stats.dev_stats:
-            for node in device.node_stats:
-                # Written "name = Kind(inputs)".
-                kind = node.timeline_label.rpartition(" = ")[2].partition("(")[0].lower()
-                product = any(name in kind for name in _PRODUCTS)
-                taken = node.op_end_rel_nanos - node.op_start_rel_nanos
-                seconds[0 if product else 1] += taken / 1e9
-        return seconds[0], seconds[1]
 
 
 @contextmanager

@@ -10,28 +10,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.limits import copying, map_moves, multiplying, step_products
 from benchmarks.material import fit_step, random_batches, random_cache, random_model
-from benchmarks.timing import Report, Row, interleave, peak_memory, row, silent
-from tf_dpce.config import Config, StageConfig
-from tf_dpce.data.input_pipeline import Batches
-from tf_dpce.losses import InstanceLoss
+from benchmarks.timing import Row, interleave, peak_memory, row
+from tf_dpce.config import Config
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.distributed import mirrored_strategy
 from tf_dpce.training.model_factory import loss_weights, stage_trainer
-from tf_dpce.training.optimizers import stage_optimizer
-from tf_dpce.training.schedule import stage_schedule
 
 _PRODUCT = "float32 matrix product"
-_ONE_BATCH = "step on one batch in memory"
-_TEXT_SIDE = "text side alone"
-_OWN_PRODUCTS = "its own matrix products"
-_COPIES = "copies of as many bytes"
+_UNIT = "billion multiply-adds a second"
 
 
 def measure(
     config: Config,
-    progress: Report = silent,
     *,
     batch_size: int = 256,
     classes: int = 6_000,
@@ -39,63 +30,70 @@ def measure(
     side: int = 2_048,
     rounds: int = 8,
 ) -> list[Row]:
-    """Times a step over cached features, its parts, and what the machine can do at best.
+    """Times a step over cached features, its update, and a matrix product of as much work.
 
-    Its parts are the same step without the cache, on one batch over and over; that of the text
-    tower and the classifier alone, without images; and its update. The machine's best is a square
-    product of as many multiply-adds, the step's products at their own shapes, and plain copies of
-    as many bytes as its maps have to move.
+    The same step on one batch in memory shows what the feature cache costs.
 
     Args:
-        config: whose towers and stage 1 are taken.
-        progress: called with the rounds done and their total.
+        config: its towers and its stage 1 are taken.
         batch_size: B.
-        classes: images and classes; the defaults are of Flickr8k's size.
-        words: of the vocabulary.
-        side: of the square matrices that are multiplied.
-        rounds: that are timed.
+        classes: number of images and classes; the defaults are of Flickr8k's size.
+        words: size of the vocabulary.
+        side: side of the square matrices that are multiplied.
+        rounds: number of rounds.
     """
     strategy = mirrored_strategy()
     stage = replace(config.stage1, batch_size=batch_size, backbone="cached")
     with strategy.scope():
-        model = random_model(config, words, classes)
-        network = stage_trainer(stage, model, steps_per_epoch=1)
-    width = network.image_tower.input_shape[-1]
-    cache = random_cache(config, width, words, classes)
-    own = step_products(network, set(loss_weights(stage.loss)), batch_size)
-    work, moves = sum(product.multiply_adds for product in own), map_moves(network, batch_size)
+        network = stage_trainer(stage, random_model(config, words, classes), steps_per_epoch=1)
+    cache = random_cache(config, network.image_tower.input_shape[-1], words, classes)
+    work = batch_size * step_multiply_adds(network, set(loss_weights(stage.loss)))
     products = math.ceil(work / side**3)
     batches = random_batches(cache, config, stage)
-    one_batch = batches.take(1).cache().repeat()
-    arms = {
+    calls = {
         "step": fit_step(network, batches, strategy),
-        _ONE_BATCH: fit_step(network, one_batch, strategy),
-        _TEXT_SIDE: _text_side(model, stage, one_batch, strategy),
+        "one batch": fit_step(network, batches.take(1).cache().repeat(), strategy),
         "update": _update(network, strategy),
         _PRODUCT: _matrix_products(side, products),
-        _OWN_PRODUCTS: multiplying(own),
-        _COPIES: copying(moves),
     }
-    seconds = interleave(arms, rounds, progress=progress)
-    moved = 4 * sum(size * count for size, count in moves.items())
+    seconds = interleave(calls, rounds)
+    step, update = seconds["step"], seconds["update"]
+    rate, ceiling = work / (step - update) / 1e9, products * side**3 / seconds[_PRODUCT] / 1e9
     return [
-        *_rows(seconds, batch_size, work, products * side**3),
-        *_limits(seconds, work, moved),
+        row("step", "ms", 1000 * step),
+        row("step", "pairs a second", batch_size / step),
+        row("step on one batch in memory", "ms", 1000 * seconds["one batch"], "step", 1000 * step),
+        row("the optimizer's update", "ms", 1000 * update, "step", 1000 * step),
+        row("multiply-adds of a step", "billion", [work / 1e9]),
+        row(_PRODUCT, _UNIT, ceiling),
+        row("step without its update", _UNIT, rate, _PRODUCT, ceiling),
         peak_memory(),
     ]
 
 
-def _text_side(
-    model: DualPath, stage: StageConfig, batches: Batches, strategy: tf.distribute.Strategy
-) -> Callable[[], None]:
-    """Returns a step of the instance loss of sentences, with the model's own layers."""
-    with strategy.scope():
-        alone = keras.Model(model.input["text"], model.output["text_logits"])
-        optimizer = stage_optimizer(stage, stage_schedule(stage, steps_per_epoch=1), model)
-        optimizer.build(alone.trainable_variables)
-        alone.compile(optimizer, InstanceLoss(), jit_compile=False)
-    instances = tf.range(stage.batch_size, dtype=tf.int64)
-    return fit_step(alone, batches.map(lambda inputs, _: (inputs["text"], instances)), strategy)
+def step_multiply_adds(network: DualPath, losses: set[str]) -> int:
+    """Counts the multiply-adds of a training step for one pair.
+
+    Those of dense layers and convolutions forward, for the gradient of the weights, and for the
+    gradient of the input if anything before is trained.
+
+    Args:
+        network: model over backbone features, with the exact classifier.
+        losses: outputs that have a loss.
+    """
+    logits = sum(name.endswith("_logits") for name in losses)
+    towers = _of_tower(network.image_tower) + _of_tower(network.text_tower)
+    return towers + logits * 3 * math.prod(network.classifier.kernel.shape)
+
+
+def _of_tower(tower: keras.Model) -> int:
+    total, trained_before = 0, False
+    for layer in tower.layers:
+        if hasattr(layer, "kernel"):
+            forward = math.prod(layer.output.shape[1:-1]) * math.prod(layer.kernel.shape)
+            total += (2 + trained_before) * forward
+        trained_before = trained_before or bool(layer.trainable_variables)
+    return total
 
 
 def _update(network: DualPath, strategy: tf.distribute.Strategy) -> Callable[[], None]:
@@ -136,34 +134,3 @@ def _matrix_products(side: int, count: int) -> Callable[[], None]:
         tf.test.experimental.sync_devices()
 
     return call
-
-
-def _rows(
-    seconds: dict[str, np.ndarray], batch_size: int, work: int, work_of_products: int
-) -> list[Row]:
-    step, update = seconds["step"], seconds["update"]
-    rate, ceiling = work / (step - update) / 1e9, work_of_products / seconds[_PRODUCT] / 1e9
-    unit = "billion multiply-adds a second"
-    return [
-        row("step", "ms", 1000 * step),
-        row("step", "pairs a second", batch_size / step),
-        row(_ONE_BATCH, "ms", 1000 * seconds[_ONE_BATCH], "step", 1000 * step),
-        row(_TEXT_SIDE, "ms", 1000 * seconds[_TEXT_SIDE], "step", 1000 * step),
-        row("the optimizer's update", "ms", 1000 * update, "step", 1000 * step),
-        row("multiply-adds of a step", "billion", [work / 1e9]),
-        row(_PRODUCT, unit, ceiling),
-        row("step without its update", unit, rate, _PRODUCT, ceiling),
-    ]
-
-
-def _limits(seconds: dict[str, np.ndarray], work: int, moved: int) -> list[Row]:
-    """Returns what the step's least work takes by itself; what is left over is the step's own."""
-    step, products, copies = 1000 * seconds["step"], seconds[_OWN_PRODUCTS], seconds[_COPIES]
-    least = products + copies + seconds["update"]
-    return [
-        row(_OWN_PRODUCTS, "ms", 1000 * products, "step", step),
-        row(_OWN_PRODUCTS, "billion multiply-adds a second", work / products / 1e9),
-        row("bytes that its maps must move", "GiB", [moved / 2**30]),
-        row(_COPIES, "ms", 1000 * copies, "step", step),
-        row("products, copies and update", "ms", 1000 * least, "step", step),
-    ]

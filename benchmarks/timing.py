@@ -1,4 +1,4 @@
-"""Arms timed in turn, round by round, so that what slows the machine slows all of them."""
+"""Times several calls in turn, so that what slows the machine slows all of them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-Arms = Mapping[str, Callable[[], object]]
+from tf_dpce.logging import progress
+
+Calls = Mapping[str, Callable[[], object]]
 Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How an arm compares with another one.
+    """How a call compares with another.
 
     Attributes:
-        to: name of the other arm.
-        median: over the rounds, of the quotients within a round.
+        to: name of the other call.
+        median: over the rounds, of the ratios within a round.
         low: the smallest.
         high: the largest.
     """
@@ -56,30 +58,26 @@ def silent(done: int, total: int) -> None:
 
 
 def interleave(
-    arms: Arms,
-    rounds: int,
-    warm_up: int = 1,
-    clock: Callable[[], float] = time.perf_counter,
-    progress: Report = silent,
+    calls: Calls, rounds: int, warm_up: int = 1, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, np.ndarray]:
-    """Runs every arm once a round and returns the seconds float64 `[rounds]` that each took.
+    """Makes every call once a round and returns the seconds float64 `[rounds]` that each took.
 
-    Every second round goes through the arms backwards, so that none always follows the same one.
+    Every second round goes backwards, so that no call always follows the same one.
 
     Args:
-        arms: by name, calls that return once their work is done.
-        rounds: that are timed.
-        warm_up: rounds before those.
+        calls: calls by name; they return once their work is done.
+        rounds: number of rounds that are timed.
+        warm_up: number of rounds before those.
         clock: returns seconds.
-        progress: called with the rounds done, warm-up included, and their total.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    for done in range(warm_up + rounds):
-        for name in list(arms)[:: -1 if done % 2 else 1]:
-            began = clock()
-            arms[name]()
-            seconds[name].append(clock() - began)
-        progress(done + 1, warm_up + rounds)
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    with progress("rounds") as display:
+        for done in range(warm_up + rounds):
+            for name in list(calls)[:: -1 if done % 2 else 1]:
+                began = clock()
+                calls[name]()
+                seconds[name].append(clock() - began)
+            display.update(done + 1, warm_up + rounds)
     return {name: np.array(values[warm_up:]) for name, values in seconds.items()}
 
 
@@ -109,18 +107,12 @@ def peak_memory() -> Row:
 
 
 def peak_mib() -> float:
-    """Returns the most MiB that this process has held since it began, or since `forget_peak`."""
+    """Returns the most MiB that this process has held since it began."""
     # Not `getrusage`, whose figure begins with what the parent held.
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     raise OSError("/proc/self/status has no VmHWM")
-
-
-def forget_peak() -> float:
-    """Begins `peak_mib` anew, and returns the MiB that this process holds now."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak_mib()
 
 
 def _spread(values: np.ndarray | Sequence[float]) -> tuple[float, float, float]:

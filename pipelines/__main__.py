@@ -17,7 +17,6 @@ VERBS = {
     "embed": "turn images or sentences into vectors",
     "index": "build a search index over vectors",
     "search": "find images by a sentence, or sentences and images by an image",
-    "benchmark": "measure what training and serving cost on this machine",
     "demo": "run the whole line on drawn scenes",
 }
 

@@ -63,13 +63,6 @@ def test_a_machine_that_slows_down_changes_no_ratio():
     assert row("a", "s", found["a"], "a", found["a"]).ratio == Ratio("a", 1, 1, 1)
 
 
-def test_progress_counts_rounds_and_the_warm_up():
-    clock, steps = Clock(), []
-    arms = {"a": clock.arm("a", 1, 1, 1)}
-    interleave(arms, 2, clock=clock, progress=lambda *step: steps.append(step))
-    assert steps == [(1, 3), (2, 3), (3, 3)]
-
-
 def test_a_row_has_the_middle_and_both_ends():
     assert row("a", "ms", np.array([5.0, 1.0, 3.0])) == Row("a", "ms", 3, 1, 5)
 
