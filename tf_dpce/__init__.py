@@ -4,6 +4,7 @@ The public names are imported when they are first used, so that `import tf_dpce`
 
     text_tower, image_tower, DualPath    the model, in pure Keras
     losses, evaluation                   the objectives and the retrieval metrics
+    load_pairs                           a table of images and captions as tf.data
     CaptionTokenizer                     captions to word ids
     load                                 a run folder or an exported model, ready to encode
 """
@@ -20,6 +21,7 @@ _HOMES = {
     "DualPath": "tf_dpce.models.dual_path",
     "image_tower": "tf_dpce.models.image_tower",
     "load": "tf_dpce.export.encoder",
+    "load_pairs": "tf_dpce.data.pairs",
     "text_tower": "tf_dpce.models.text_tower",
 }
 _ROOMS = ("evaluation", "losses")

@@ -92,7 +92,7 @@ def prepare(
     """
     file = open_vectors(vectors) if vectors else None
     with _staging(out) as folder:
-        images, rejected = _drop_empty_captions(*group_pairs(items))
+        images, rejected = drop_empty_captions(*group_pairs(items))
         refuse_foreign(out, (image.path for image in images))
         # Before the images: a damaged file is found out before they are decoded.
         known = known_words(file, _training_captions(images), lowercase) if file else None
@@ -123,7 +123,7 @@ def prepare(
     return Prepared(manifest, tuple(rejected), files, file.doubt if file else "")
 
 
-def _drop_empty_captions(
+def drop_empty_captions(
     images: Sequence[Image], rejected: list[Rejected]
 ) -> tuple[list[Image], list[Rejected]]:
     """Leaves out captions without a word, and images that are left without a caption."""

@@ -13,7 +13,7 @@ from tf_dpce.data.bitmap import is_bitmap, png_of_bitmap
 from tf_dpce.data.manifest import MAX_INSTANCES, SplitInfo
 from tf_dpce.data.shards import encode_record, write_shards
 from tf_dpce.datasets.pair import NO_FILE, Image, Rejected
-from tf_dpce.datasets.validate_images import audit
+from tf_dpce.datasets.validate_images import validate_images
 from tf_dpce.errors import UserError
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.image import decode
@@ -22,7 +22,7 @@ from tf_dpce.preprocessing.image_header import check
 
 @dataclass
 class SplitWriter:
-    """Audits and writes splits, and gathers what concerns all of them.
+    """Validates and writes splits, and gathers what concerns all of them.
 
     Attributes:
         folder: where the shards go; no reader looks into it yet.
@@ -70,7 +70,7 @@ class SplitWriter:
     def _records(
         self, images: Sequence[Image], kept: list[Image], instances: dict[str, int]
     ) -> Iterator[bytes]:
-        for item in audit(images, storable, status.MAX_BYTES, self.workers):
+        for item in validate_images(images, storable, status.MAX_BYTES, self.workers):
             self.done += 1
             if self.progress:
                 self.progress(self.done, self.total)
@@ -114,10 +114,10 @@ def storable(contents: bytes) -> tuple[bytes, str | None]:
         contents, code = png_of_bitmap(contents)
         if code != status.OK:
             return b"", status.REASONS[code]
-    return contents, _fault(contents)
+    return contents, decoding_fault(contents)
 
 
-def _fault(contents: bytes) -> str | None:
+def decoding_fault(contents: bytes) -> str | None:
     try:
         code = int(_status(tf.constant(contents)))
     except tf.errors.InvalidArgumentError:

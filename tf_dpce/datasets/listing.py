@@ -39,7 +39,7 @@ def listed_pairs(
     folder: Path,
     splits: Mapping[str, str] | None = None,
 ) -> Iterator[Pair | Rejected]:
-    """Turns listings into pairs; whether an image is there is left to the audit.
+    """Turns listings into pairs; `validate_images` finds out whether an image is there.
 
     Args:
         annotations: where the listings are from, for messages.

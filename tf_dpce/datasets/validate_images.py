@@ -1,4 +1,4 @@
-"""The audit: every image is read and decoded once, before any training sees it."""
+"""Reads and decodes every image once, before any training sees it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _IMAGES_PER_WORKER = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Audited:
+class ValidatedImage:
     """An image with the bytes to store, or the reason why it cannot be used.
 
-    `rewritten` says that these are not the bytes of its file.
+    `rewritten` says whether the bytes differ from those of its file.
     """
 
     image: Image
@@ -27,38 +27,38 @@ class Audited:
     rewritten: bool
 
 
-def audit(
+def validate_images(
     images: Iterable[Image],
     inspect: Callable[[bytes], tuple[bytes, str | None]],
     max_bytes: int,
     workers: int,
-) -> Iterator[Audited]:
-    """Reads and decodes images in parallel threads, in bounded memory.
+) -> Iterator[ValidatedImage]:
+    """Reads and inspects images in parallel threads, in bounded memory.
 
     Args:
-        images: what to read.
-        inspect: returns what to store of a file's bytes, and why these cannot be used, or None; it
-            is called in several threads.
-        max_bytes: no more than this and one byte of a file is read, so that `inspect` can tell a
-            longer one.
+        images: the images to read.
+        inspect: a function of the bytes of a file that returns what to store of them, and the
+            reason why they cannot be used, or None. Several threads call it.
+        max_bytes: no more than this and one byte of a file is read, so that `inspect` can
+            recognise a longer one.
         workers: number of threads.
 
     Yields:
-        One `Audited` an image, in the order given, whatever `workers` is.
+        One `ValidatedImage` for each image, in the order given, whatever `workers` is.
     """
 
-    def examine(image: Image) -> Audited:
+    def validate(image: Image) -> ValidatedImage:
         contents, reason = _read(image.path, max_bytes + 1)
         stored, reason = (b"", reason) if reason else inspect(contents)
         if reason:
-            return Audited(image, b"", reason, rewritten=False)
-        return Audited(image, stored, None, rewritten=stored != contents)
+            return ValidatedImage(image, b"", reason, rewritten=False)
+        return ValidatedImage(image, stored, None, rewritten=stored != contents)
 
-    waiting: deque[Future[Audited]] = deque()
+    waiting: deque[Future[ValidatedImage]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for image in images:
-                waiting.append(pool.submit(examine, image))
+                waiting.append(pool.submit(validate, image))
                 if len(waiting) >= workers * _IMAGES_PER_WORKER:
                     yield waiting.popleft().result()
             while waiting:

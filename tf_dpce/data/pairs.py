@@ -1,0 +1,222 @@
+"""A table of images and captions as tf.data, for a `keras fit` script without prepared shards."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+from tf_dpce.data.prepare import drop_empty_captions
+from tf_dpce.data.split_writer import decoding_fault
+from tf_dpce.datasets.pair import Image, Rejected, group_pairs
+from tf_dpce.datasets.table import read_table
+from tf_dpce.datasets.validate_images import validate_images
+from tf_dpce.errors import UserError
+from tf_dpce.logging import logger, progress
+from tf_dpce.preprocessing import status
+from tf_dpce.preprocessing.image import evaluation_pixels
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
+
+
+@dataclass(frozen=True)
+class PairSplit:
+    """The images of a split and their captions.
+
+    Image bytes are read as batches are asked for; only paths and captions are in memory.
+
+    Attributes:
+        paths: path of each of N images.
+        instances: N instance ids, from 0 to `num_instances - 1`. Images of one person share one.
+        captions: M captions, image by image.
+        caption_images: for each caption the position of its image in `paths`, M numbers.
+    """
+
+    paths: tuple[Path, ...]
+    instances: tuple[int, ...]
+    captions: tuple[str, ...]
+    caption_images: tuple[int, ...]
+
+    @property
+    def num_instances(self) -> int:
+        """C, the number of instances."""
+        return len(set(self.instances))
+
+    @property
+    def caption_instances(self) -> tuple[int, ...]:
+        """The instance id of each caption, M numbers."""
+        return tuple(self.instances[image] for image in self.caption_images)
+
+    def batch(
+        self, batch_size: int, tokenizer: CaptionTokenizer, image_size: int, seed: int = 0
+    ) -> tf.data.Dataset:
+        """Returns batches for `fit`, in a new random order in every epoch.
+
+        Each is a pair of dicts: the inputs `image`, float32 `[B, S, S, 3]` in 0..255, and `text`,
+        int32 `[B, T]`; and the targets `image_logits`, `text_logits` and `pair`, the instance ids
+        int64 `[B]`. The captions that are left over at the end of an epoch make no batch.
+
+        Args:
+            batch_size: B, the number of captions in a batch.
+            tokenizer: the tokenizer of captions.
+            image_size: S, the side of an image in pixels.
+            seed: seed of the order.
+
+        Raises:
+            UserError: there are fewer captions than `batch_size`.
+        """
+        if len(self.captions) < batch_size:
+            raise UserError(
+                "pairs.batch_size",
+                f"the split has {len(self.captions)} captions, fewer than batch_size {batch_size}: "
+                "choose a smaller batch_size or add captions",
+            )
+        paths = [os.fsencode(self.paths[image]) for image in self.caption_images]
+        rows = (paths, list(self.captions), tf.constant(self.caption_instances, tf.int64))
+
+        def load(path: tf.Tensor, caption: tf.Tensor, instance: tf.Tensor) -> tuple:
+            return _pixels(path, image_size), caption, instance
+
+        def inputs_and_targets(
+            image: tf.Tensor, captions: tf.Tensor, instance: tf.Tensor
+        ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+            targets = dict.fromkeys(("image_logits", "text_logits", "pair"), instance)
+            return {"image": image, "text": tokenizer(captions)}, targets
+
+        pairs = tf.data.Dataset.from_tensor_slices(rows).shuffle(len(paths), seed=seed)
+        pairs = pairs.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        return pairs.batch(batch_size, drop_remainder=True).map(inputs_and_targets).prefetch(2)
+
+    def image_batches(self, image_size: int, batch_size: int = 32) -> tf.data.Dataset:
+        """Returns every image once, in order, for evaluation.
+
+        Each batch is a dict: `image`, float32 `[B, S, S, 3]`, and `instance`, int64 `[B]`. The last
+        batch may be smaller.
+        """
+        rows = (list(map(os.fsencode, self.paths)), tf.constant(self.instances, tf.int64))
+        images = tf.data.Dataset.from_tensor_slices(rows).map(
+            lambda path, instance: {"image": _pixels(path, image_size), "instance": instance},
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        return images.batch(batch_size).prefetch(2)
+
+    def caption_batches(
+        self, tokenizer: CaptionTokenizer, batch_size: int = 256
+    ) -> tf.data.Dataset:
+        """Returns every caption once, in order, for evaluation.
+
+        Each batch is a dict: `text`, int32 `[B, T]`, and `instance`, int64 `[B]`. The last batch
+        may be smaller.
+        """
+        rows = (list(self.captions), tf.constant(self.caption_instances, tf.int64))
+        captions = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size)
+        return captions.map(lambda text, instance: {"text": tokenizer(text), "instance": instance})
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What `load_pairs` returns.
+
+    Attributes:
+        train: the training split.
+        val: the validation split.
+        rejected: the rows and images that were left out, each with the reason.
+    """
+
+    train: PairSplit
+    val: PairSplit
+    rejected: tuple[Rejected, ...]
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """The training captions, to which a tokenizer is adapted."""
+        return self.train.captions
+
+    @property
+    def num_instances(self) -> int:
+        """C, the number of training instances: the classes of the instance loss."""
+        return self.train.num_instances
+
+
+def load_pairs(table: Path | str, images: Path | str | None = None, seed: int = 0) -> Pairs:
+    """Loads a table of images and captions for training with `keras fit`.
+
+    The table has the columns `image` and `caption`, and may have `split` and `instance`, as
+    `prepare --source table` reads them. Without a column `split` it is drawn: 80 % of the images
+    are for training, 10 % for validation, and the rest for a test that this function leaves alone.
+
+    Every image is decoded once, so that none fails later; one that cannot be decoded is left out
+    and logged. For many thousands of images `prepare` is the better way: its shards are read
+    faster, and it checks the images only once.
+
+    Args:
+        table: a `.csv`, `.tsv`, `.jsonl` or `.parquet` file.
+        images: the folder that the paths in the table start from; by default the table's own.
+        seed: seed of the drawn split.
+
+    Raises:
+        UserError: the table is malformed, or no image of a split can be used.
+
+    Example:
+        >>> pairs = load_pairs("pairs.csv", images="images")
+        >>> tokenizer = CaptionTokenizer.adapt(pairs.captions)
+        >>> batches = pairs.train.batch(32, tokenizer, image_size=64)
+    """
+    table = Path(table)
+    items = read_table(table, None if images is None else Path(images), seed=seed)
+    found, rejected = drop_empty_captions(*group_pairs(items))
+    usable = _decodable([image for image in found if image.split != "test"], rejected)
+    if rejected:
+        reasons = Counter(item.reason for item in rejected).most_common()
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+        logger.warning(f"{table}: left out {len(rejected):,} rows or images: {counts}")
+    splits = []
+    for name in ("train", "val"):
+        own = [image for image in usable if image.split == name]
+        if not own:
+            last = f": {rejected[-1].path}: {rejected[-1].reason}" if rejected else ""
+            raise UserError(
+                "prepare.empty_split",
+                f"{table} has no usable image in the split {name!r}{last}",
+                table,
+            )
+        splits.append(_split(own))
+    return Pairs(*splits, tuple(rejected))
+
+
+def _decodable(images: Sequence[Image], rejected: list[Rejected]) -> list[Image]:
+    """Returns the images that can be decoded and adds the others to `rejected`."""
+    usable = []
+    workers = len(os.sched_getaffinity(0))
+
+    def inspect(contents: bytes) -> tuple[bytes, str | None]:
+        return b"", decoding_fault(contents)
+
+    with progress("images") as display:
+        checked = validate_images(images, inspect, status.MAX_BYTES, workers)
+        for done, item in enumerate(checked, start=1):
+            display.update(done, total=len(images))
+            if item.reason:
+                rejected.append(Rejected(str(item.image.path), item.reason))
+            else:
+                usable.append(item.image)
+    return usable
+
+
+def _split(images: Sequence[Image]) -> PairSplit:
+    numbers: dict[str, int] = {}
+    return PairSplit(
+        paths=tuple(image.path for image in images),
+        instances=tuple(numbers.setdefault(image.instance, len(numbers)) for image in images),
+        captions=tuple(caption for image in images for caption in image.captions),
+        caption_images=tuple(
+            position for position, image in enumerate(images) for _ in image.captions
+        ),
+    )
+
+
+def _pixels(path: tf.Tensor, image_size: int) -> tf.Tensor:
+    return evaluation_pixels(tf.io.read_file(path), image_size)
