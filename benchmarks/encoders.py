@@ -26,7 +26,7 @@ from benchmarks.timing import Row, interleave, row
 from tf_dpce.config import Config
 from tf_dpce.evaluation.embed import inference
 from tf_dpce.export.publish import write_archive
-from tf_dpce.export.signatures import Signatures
+from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.models.fuse_batch_norm import folded
 from tf_dpce.models.trimming import trimming
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
@@ -107,7 +107,7 @@ def _cases(config: Config, words: int, count: int) -> list[Case]:
     model, vocabulary = random_model(config, words, classes=2), random_vocabulary(words)
     tokenizer = CaptionTokenizer(vocabulary, config.text.max_length, lowercase=True)
     with tempfile.TemporaryDirectory() as folder:
-        write_archive(Signatures(model, tokenizer, config.image.squash), tokenizer, Path(folder))
+        write_archive(ServingModule(model, tokenizer, config.image.squash), Path(folder))
         exports = {name: Served(folder, name) for name in ("encode_image", "encode_text")}
     draw, size = np.random.default_rng(config.seed), config.image.input_size
     sentences = random_sentences(count, vocabulary)

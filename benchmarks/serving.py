@@ -199,7 +199,7 @@ def _publish_again(model: Path) -> None:
 def _answers(client: OpenClient, version: int) -> bool:
     with client(version=version) as one:
         try:
-            one.texts(["word0"])
+            one.encode_with_status("texts", ["word0"])
         except ServingError:
             return False
         return True

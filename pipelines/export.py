@@ -9,7 +9,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
-from pipelines._verb import progress, run_verb, say_files, verb_parser
+from pipelines._verb import run_verb, say_files, verb_parser
 from tf_dpce.preprocessing.status import MAX_BYTES, MAX_PIXELS, Limits
 
 
@@ -22,47 +22,46 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--to", type=Path, required=True, help="saved_models/NAME")
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
     parser.add_argument(
-        "--flip", action="store_true", help="see images from both sides: twice the work"
+        "--flip", action="store_true", help="encode images from both sides: twice the work"
     )
     parser.add_argument(
         "--size",
         type=PositiveInt,
-        help="side in pixels at which to see images (default: the one of training)",
+        help="side in pixels at which images are encoded (default: the side of training)",
     )
     parser.add_argument(
-        "--float16", action="store_true", help="keep weights in float16, half the size on disk"
+        "--float16", action="store_true", help="store weights in float16: half the size on disk"
     )
     parser.add_argument(
-        "--max-bytes", type=PositiveInt, default=MAX_BYTES, help="refuse files beyond"
+        "--max-bytes", type=PositiveInt, default=MAX_BYTES, help="refuse larger files"
     )
     parser.add_argument(
-        "--max-pixels", type=PositiveInt, default=MAX_PIXELS, help="refuse images beyond"
+        "--max-pixels", type=PositiveInt, default=MAX_PIXELS, help="refuse larger images"
     )
     return parser
 
 
 def run(arguments: Namespace) -> None:
-    """Exports, verifies, publishes and names what is there."""
+    """Exports, verifies, publishes and prints the files."""
     from tf_dpce.evaluation.tta import TestTimeAugmentation, augmented_model
-    from tf_dpce.export.origin import run_metrics, run_origin
+    from tf_dpce.export.provenance import run_metrics, run_provenance
     from tf_dpce.export.publish import export_model
     from tf_dpce.export.versions import check_name
     from tf_dpce.training.run_folder import load_run
 
     check_name(arguments.to)
     trained = load_run(arguments.run, arguments.checkpoint)
-    squash = trained.config.image.squash
     sizes = (arguments.size,) if arguments.size else ()
     augmentation = TestTimeAugmentation(arguments.flip, sizes, arguments.float16)
-    model = augmented_model(trained.model, trained.config.image.backbone, augmentation)
-    origin = run_origin(trained, arguments.checkpoint, augmentation)
-    metrics = run_metrics(trained, arguments.checkpoint, augmentation)
-    limits = Limits(arguments.max_bytes, arguments.max_pixels)
-    with progress("steps") as report:
-        version = export_model(
-            *(model, trained.tokenizer, arguments.to, origin, metrics),
-            *(report, squash, limits),
-        )
+    version = export_model(
+        augmented_model(trained.model, trained.config.image.backbone, augmentation),
+        trained.tokenizer,
+        arguments.to,
+        provenance=run_provenance(trained, arguments.checkpoint, augmentation),
+        metrics=run_metrics(trained, arguments.checkpoint, augmentation),
+        squash=trained.config.image.squash,
+        limits=Limits(arguments.max_bytes, arguments.max_pixels),
+    )
     say_files(sorted(path for path in version.rglob("*") if path.is_file()))
 
 

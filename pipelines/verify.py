@@ -19,28 +19,25 @@ def build_parser() -> ArgumentParser:
         "--serving-version",
         help="the TF Serving that must have every operation, as 2.19 (default: the newest known)",
     )
-    parser.add_argument(
-        "--bare",
-        action="store_true",
-        help="load it through TensorFlow's C library, without Python TensorFlow",
-    )
     return parser
 
 
 def run(arguments: Namespace) -> None:
-    """Shows the report, and fails where the export differs from its model."""
+    """Prints the checks, and fails if one of them fails."""
     from tf_dpce.errors import UserError
-    from tf_dpce.export.operations import serving_version
+    from tf_dpce.export.operations import NEWEST, serving_version
     from tf_dpce.export.verify import verify_version
     from tf_dpce.export.versions import find_version
 
-    asked = arguments.serving_version
     version = find_version(arguments.path)
-    report = verify_version(version, asked and serving_version(asked), arguments.bare)
-    for check in report.checks:
+    serving = serving_version(arguments.serving_version or NEWEST)
+    checks = verify_version(version, serving)
+    for check in checks:
         print(f"{'ok    ' if check.passed else 'FAILED'}  {check.name:17}{check.finding}")
-    if report.failures:
-        raise UserError(f"{version} is not fit to serve: {report.failures[0]}; export it again")
+    for check in checks:
+        if not check.passed:
+            message = f"{version} is not fit to serve: {check.name}: {check.finding}"
+            raise UserError("verify.failed", f"{message}; export it again", version)
     print(f"{version} answers as the model it was exported from")
 
 

@@ -5,5 +5,9 @@ from __future__ import annotations
 # The endpoints of an export, each with the name of its only input.
 ENDPOINTS = {"encode_image": "image", "encode_text": "text"}
 
-# What a request that names no endpoint gets: the first one, as Keras and TF Serving have it.
+# A request that names no endpoint gets the first one, as in Keras and TF Serving.
 DEFAULT_SIGNATURE = "serving_default"
+
+
+class Differs(Exception):
+    """An export that is not what it should be; the message says in what."""

@@ -1,67 +1,253 @@
-"""Vectors in two lines, from a run or from an exported model."""
+"""Embeddings in two lines, from a run folder, an exported model or a server.
+
+Importing this module needs NumPy alone. TensorFlow is imported when a model is loaded, and a client
+of a server never imports it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-import tensorflow as tf
-import tensorflow_text  # noqa: F401  registers operations that exports contain
+import numpy as np
 
 from tf_dpce.errors import UserError
 from tf_dpce.export import ENDPOINTS
-from tf_dpce.export.answering import one_line
-from tf_dpce.export.embedder import Answer, Embedder, Limits
-from tf_dpce.export.signatures import Signatures, input_signature
 from tf_dpce.export.versions import find_version
-from tf_dpce.training.run_folder import CONFIG_FILE, Run, load_run
+from tf_dpce.preprocessing import status
 
 _BATCH = 64
-# TensorFlow's own, and what its bindings make of some of them: a file cut short is an IndexError.
-_NATIVE_ERRORS = (tf.errors.OpError, LookupError, RuntimeError)
+_LONGEST_QUOTE = 80
+_ITEM_COST = 16  # what an item adds to a request besides its bytes: a length, or brackets
 
-Endpoint = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+Answer = tuple[np.ndarray, np.ndarray]
+Kind = Literal["images", "texts"]
+ENDPOINT_OF = {"images": "encode_image", "texts": "encode_text"}
 
 
-class Encoder(Embedder):
-    """Embeds images and sentences in this process.
+@dataclass(frozen=True)
+class Limits:
+    """How much a batch holds.
+
+    Attributes:
+        items: largest number of items.
+        batch_bytes: largest number of bytes of several items together.
+        item_bytes: largest number of bytes of an item. The status of a longer one is
+            `TOO_MANY_BYTES`.
+    """
+
+    items: int = _BATCH
+    batch_bytes: float = math.inf
+    item_bytes: float = math.inf
+
+
+class Encoder(ABC):
+    """Embeds images and captions in batches.
 
     Args:
-        encode_image: the endpoint for images, of an export or of `Signatures`.
-        encode_text: the endpoint for sentences.
+        limits: how much a batch holds.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """D, the width of an embedding."""
+
+    @abstractmethod
+    def _embed(self, endpoint: str, contents: Sequence[bytes]) -> Answer:
+        """Returns embeddings `[B, D]` and statuses `[B]` of B byte strings."""
+
+    def encode_images(self, images: Sequence[str | Path | bytes]) -> np.ndarray:
+        """Embeds images.
+
+        Args:
+            images: N files, or the bytes of JPEG or PNG files.
+
+        Returns:
+            Float32 `[N, D]`, of unit length.
+
+        Raises:
+            UserError: if a file cannot be read, or is no image.
+        """
+        embeddings, statuses = self.encode_with_status("images", images)
+        check_statuses("images", statuses, images)
+        return embeddings
+
+    def encode_texts(self, captions: Sequence[str]) -> np.ndarray:
+        """Embeds captions.
+
+        Args:
+            captions: N captions.
+
+        Returns:
+            Float32 `[N, D]`, of unit length.
+
+        Raises:
+            UserError: if a caption is empty, or has no word of the vocabulary.
+        """
+        embeddings, statuses = self.encode_with_status("texts", captions)
+        check_statuses("texts", statuses, captions)
+        return embeddings
+
+    def encode_with_status(self, kind: Kind, items: Sequence[str | Path | bytes]) -> Answer:
+        """Embeds images or captions, and returns a status for each in place of an error.
+
+        Args:
+            kind: what the items are.
+            items: N files or bytes of images, or N captions.
+
+        Returns:
+            Embeddings float32 `[N, D]`, all zeros if the status int32 `[N]` is not
+            `tf_dpce.preprocessing.status.OK`.
+
+        Raises:
+            UserError: if a file cannot be read.
+        """
+        batches = Batches(contents_of(kind, items), self.limits)
+        answers = [self._embed(ENDPOINT_OF[kind], batch) for batch in batches]
+        return batches.join(answers) if answers else empty_answer(self.dimension)
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Returns the cosine similarities `[N, M]` of embeddings `[N, D]` and `[M, D]`.
+
+        Example:
+            >>> encoder = tf_dpce.load("saved_models/scenes")
+            >>> images = encoder.encode_images(["dog.jpg", "cat.jpg"])
+            >>> encoder.similarity(images, encoder.encode_texts(["a dog"])).shape
+            (2, 1)
+        """
+        return np.asarray(a) @ np.asarray(b).T
+
+
+class Batches:
+    """Cuts contents into batches, and joins the answers to them.
+
+    Args:
+        contents: N byte strings, read as the batches are asked for.
+        limits: how much a batch holds.
+
+    Example:
+        >>> batches = Batches([b"a", b"b", b"c"], Limits(items=2))
+        >>> list(batches)
+        [[b'a', b'b'], [b'c']]
+    """
+
+    def __init__(self, contents: Iterable[bytes], limits: Limits) -> None:
+        self._contents = contents
+        self._limits = limits
+        self._too_large: list[bool] = []
+
+    def __iter__(self) -> Iterator[list[bytes]]:
+        batch, size = [], 0
+        for content in self._contents:
+            self._too_large.append(len(content) > self._limits.item_bytes)
+            if self._too_large[-1]:
+                # An empty string holds the row; its embedding is all zeros, too.
+                content = b""
+            cost = len(content) + _ITEM_COST
+            full = len(batch) == self._limits.items or size + cost > self._limits.batch_bytes
+            if batch and full:
+                yield batch
+                batch, size = [], 0
+            batch.append(content)
+            size += cost
+        if batch:
+            yield batch
+
+    def join(self, answers: Sequence[Answer]) -> Answer:
+        """Returns embeddings `[N, D]` and statuses `[N]` of the answers to all batches, in order.
+
+        Contents above the limit of an item get the status `TOO_MANY_BYTES`.
+        """
+        embeddings, statuses = map(np.concatenate, zip(*answers, strict=True))
+        statuses[np.flatnonzero(self._too_large)] = status.TOO_MANY_BYTES
+        return embeddings, statuses
+
+
+def empty_answer(dimension: int) -> Answer:
+    """Returns the answer to no contents at all: float32 `[0, D]` and int32 `[0]`."""
+    return np.empty((0, dimension), np.float32), np.empty(0, np.int32)
+
+
+def contents_of(kind: Kind, items: Sequence[str | Path | bytes]) -> Iterator[bytes]:
+    """Returns the bytes of images, each file read when it is asked for, or captions in UTF-8.
+
+    Raises:
+        UserError: if a file cannot be read.
+    """
+    if isinstance(items, (str, bytes, Path)):
+        raise TypeError(f"A list of {kind} is expected. Received: {type(items)}")
+    if kind == "images":
+        return map(_read_image, items)
+    return (caption.encode(errors="replace") for caption in items)
+
+
+def check_statuses(kind: Kind, statuses: np.ndarray, items: Sequence[str | Path | bytes]) -> None:
+    """Refuses images or captions that could not be encoded.
+
+    Raises:
+        UserError: if a status is not OK.
+    """
+    bad = np.flatnonzero(statuses != status.OK)
+    if not len(bad):
+        return
+    row, path = bad[0], None
+    if kind == "texts":
+        name = f"caption {row + 1}, {items[row][:_LONGEST_QUOTE]!r}"
+    elif isinstance(items[row], bytes):
+        name = f"image {row + 1}"
+    else:
+        name = path = items[row]
+    others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+    message = f"{name}: {status.REASONS[statuses[row]]}{others}"
+    raise UserError("encode.unusable", message, path)
+
+
+class LocalEncoder(Encoder):
+    """Embeds images and captions in this process.
+
+    Args:
+        endpoints: the functions `encode_image` and `encode_text`, of an export or of a
+            `ServingModule`.
         owner: what must live as long as the endpoints, which hold their variables by weak
             references only.
     """
 
-    def __init__(
-        self, encode_image: Endpoint, encode_text: Endpoint, owner: object | None = None
-    ) -> None:
-        super().__init__(Limits(_BATCH))
+    def __init__(self, endpoints: Mapping[str, Callable], owner: object) -> None:
+        super().__init__(Limits())
+        self._endpoints = endpoints
         self._owner = owner
-        self._endpoints = {"encode_image": encode_image, "encode_text": encode_text}
-        vectors, _ = self._embed("encode_text", [])
-        self._dimension = int(vectors.shape[1])
+        self._dimension = int(self._embed("encode_text", [])[0].shape[1])
 
     @property
     def dimension(self) -> int:
-        """The numbers of a vector, D."""
+        """D, the width of an embedding."""
         return self._dimension
 
     def _embed(self, endpoint: str, contents: Sequence[bytes]) -> Answer:
+        import tensorflow as tf
+
         answer = self._endpoints[endpoint](tf.constant(contents, tf.string))
         return answer["embedding"].numpy(), answer["status"].numpy()
 
 
 def load(path: str | Path, checkpoint: str = "best") -> Encoder:
-    """Loads a model, to embed images and sentences.
+    """Loads a model, to embed images and captions.
 
     Args:
         path: the folder of a run, of an exported version (NAME/INTEGER), or of an exported
             model (NAME, whose newest version is taken).
-        checkpoint: "best" or "last", where it is a run.
+        checkpoint: "best" or "last" of a run.
 
     Raises:
-        UserError: there is no model.
+        UserError: if there is no model, or it cannot be loaded.
 
     Example:
         >>> encoder = tf_dpce.load("saved_models/flickr8k")
@@ -69,26 +255,46 @@ def load(path: str | Path, checkpoint: str = "best") -> Encoder:
         (1, 2048)
     """
     folder = Path(path)
-    if (folder / CONFIG_FILE).is_file():
-        return _of_run(load_run(folder, checkpoint))
-    return _of_export(find_version(folder))
+    if (folder / "config.json").is_file():
+        return _load_run(folder, checkpoint)
+    return _load_version(find_version(folder))
 
 
-def _of_run(run: Run) -> Encoder:
-    signatures = Signatures(run.model, run.tokenizer, run.config.image.squash)
-    endpoints = [
-        tf.function(
-            getattr(signatures, name), input_signature=input_signature(name), autograph=False
-        )
+def _load_run(folder: Path, checkpoint: str) -> Encoder:
+    import tensorflow as tf
+
+    from tf_dpce.export.serving_module import ServingModule, input_signature
+    from tf_dpce.training.run_folder import load_run
+
+    run = load_run(folder, checkpoint)
+    module = ServingModule(run.model, run.tokenizer, run.config.image.squash)
+    endpoints = {
+        name: tf.function(getattr(module, name), input_signature(name), autograph=False)
         for name in ENDPOINTS
-    ]
-    return Encoder(*endpoints, owner=signatures)
+    }
+    return LocalEncoder(endpoints, owner=module)
 
 
-def _of_export(version: Path) -> Encoder:
+def _load_version(version: Path) -> Encoder:
+    import tensorflow as tf
+
+    from tf_dpce.export.session_process import one_line  # registers TensorFlow Text's operations
+
     try:
-        exported = tf.saved_model.load(str(version))
-        return Encoder(exported.encode_image, exported.encode_text, owner=exported)
-    except (OSError, AttributeError, ValueError, *_NATIVE_ERRORS) as error:
-        reason = one_line(error)
-        raise UserError(f"{version} cannot be loaded ({reason}): export it again") from error
+        exported: Any = tf.saved_model.load(str(version))
+        endpoints = {name: getattr(exported, name) for name in ENDPOINTS}
+        return LocalEncoder(endpoints, owner=exported)
+    # TensorFlow's own errors, and what its bindings make of some: of a file cut short, IndexError.
+    except (OSError, AttributeError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as e:
+        message = f"{version} cannot be loaded ({one_line(e)}): export it again"
+        raise UserError("export.damaged", message, version) from e
+
+
+def _read_image(item: str | Path | bytes) -> bytes:
+    if isinstance(item, bytes):
+        return item
+    try:
+        return Path(item).read_bytes()
+    except OSError as error:
+        message = f"{item} cannot be read: {error.strerror}"
+        raise UserError("encode.file", message, item) from None

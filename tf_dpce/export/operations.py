@@ -1,19 +1,15 @@
 """Which operations the binary of each TF Serving links, by the table `operations.tsv`.
 
-`python -m pipelines._operations` makes the table from installed TensorFlows.
+`python -m pipelines._operations` enters the operations of an installed TensorFlow into the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from tf_dpce.errors import UserError
-from tf_dpce.export.bare import Library
-from tf_dpce.export.graph import STRING
-from tf_dpce.export.wire import Message
 
 TABLE = Path(__file__).with_name("operations.tsv")
 
@@ -35,11 +31,12 @@ class Operation:
     """One line of the table.
 
     Attributes:
-        name: of the operation.
+        name: name of the operation.
         library: "core", or "text" for TensorFlow Text.
-        first: the first version of that library, of those known, that has it.
+        first: the first known version of that library that has the operation.
         last: the last one.
-        strings: whether it always reads or writes strings, which live in a host's memory.
+        strings: whether the operation always reads or writes strings, which live in the memory of
+            the CPU.
     """
 
     name: str
@@ -63,15 +60,16 @@ def known_operations() -> dict[str, Operation]:
 
 
 def serving_version(text: str) -> str:
-    """Returns a version of TF Serving as `SERVING` has it, given one such as 2.19.1.
+    """Returns the key of `SERVING` for a version of TF Serving such as 2.19.1.
 
     Raises:
-        UserError: its operations are not known.
+        UserError: if its operations are not known.
     """
     minor = ".".join(text.split(".")[:2])
     if minor not in SERVING:
         known = f"{next(iter(SERVING))} to {NEWEST}"
-        raise UserError(f"TF Serving {text} is not known: give a version from {known}")
+        message = f"TF Serving {text} is not known: give a version from {known}"
+        raise UserError("verify.serving_version", message)
     return minor
 
 
@@ -81,62 +79,3 @@ def servings_with(name: str) -> list[str]:
     if operation is None:
         return []
     return [v for v, inside in SERVING.items() if operation.is_in(inside[operation.library])]
-
-
-def registered_operations(tensorflow: Path, text: Path | None = None) -> dict[str, bool]:
-    """Returns the operations that a TensorFlow knows once its library is loaded.
-
-    Args:
-        tensorflow: the folder of its package.
-        text: the folder of the libraries of TensorFlow Text; its operations alone are returned.
-
-    Returns:
-        By the name of each, whether it always reads or writes strings.
-    """
-    core = _parse_list(Library(tensorflow).operation_list())
-    if text is None:
-        return core
-    every = _parse_list(Library(tensorflow, text).operation_list())
-    return {name: strings for name, strings in every.items() if name not in core}
-
-
-def merge(
-    table: Iterable[Operation], library: str, version: str, found: dict[str, bool]
-) -> list[Operation]:
-    """Returns the table with what one version of a library has, sorted by name.
-
-    Raises:
-        UserError: the version is in no known TF Serving.
-    """
-    if version not in LIBRARIES[library]:
-        raise UserError(f"{library} {version} is in none of the TF Servings {list(SERVING)}")
-    merged = {operation.name: operation for operation in table}
-    for name in found.keys() | {name for name, row in merged.items() if row.library == library}:
-        row = merged.pop(name, None)
-        had = {v for v in LIBRARIES[library] if row and row.is_in(v)} - {version}
-        have = sorted(had | ({version} if name in found else set()), key=LIBRARIES[library].index)
-        if have:
-            strings = found.get(name, row is not None and row.strings)
-            merged[name] = Operation(name, library, have[0], have[-1], strings)
-    return [merged[name] for name in sorted(merged)]
-
-
-def write_table(path: Path, table: Iterable[Operation]) -> None:
-    """Writes the table, tab-separated."""
-    lines = ["operation\tlibrary\tfirst\tlast\tkind"]
-    for row in table:
-        kind = "string" if row.strings else "other"
-        lines.append("\t".join((row.name, row.library, row.first, row.last, kind)))
-    path.write_text("".join(line + "\n" for line in lines))
-
-
-def _parse_list(content: bytes) -> dict[str, bool]:
-    # An OpList holds OpDefs: name, inputs, outputs; each of these its type, where it is fixed.
-    return {
-        operation.text(1): any(
-            argument.one(3, 0) == STRING
-            for place in (2, 3)
-            for argument in operation.messages(place)
-        )
-        for operation in Message(content).messages(1)
-    }

@@ -1,115 +1,164 @@
-"""Checks an exported model as TF Serving will run it, against its recorded examples.
+"""Checks an exported model as TF Serving will run it, against its golden examples.
 
-TF Serving runs a model in a Session of the first TensorFlow generation, where exports fail that
-`tf.saved_model.load` accepts. That Session is in a process of its own, which knows nothing of the
-code that built the model; here, not even TensorFlow is needed.
+TF Serving runs a model in a Session of TensorFlow 1, where exports fail that `tf.saved_model.load`
+accepts. The Session is in a process of its own, which has nothing of the code that built the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from tf_dpce.errors import UserError
-from tf_dpce.export import ENDPOINTS, examples, static
-from tf_dpce.export.examples import Examples
-from tf_dpce.export.graph import SavedGraph, read_graph
-from tf_dpce.export.process import ModelError, ModelProcess, open_process
-from tf_dpce.export.replay import FILE as WARMUP
-from tf_dpce.export.replay import read_warmup
-from tf_dpce.export.report import Check, Differs, Report, failed, look
+from tf_dpce.export import ENDPOINTS, Differs
+from tf_dpce.export.checksums import check_files
+from tf_dpce.export.golden import Examples, load_examples
+from tf_dpce.export.graph_checks import (
+    check_batching,
+    check_operations,
+    check_placement,
+    read_meta_graph,
+    signatures_of,
+)
+from tf_dpce.export.session_process import ModelError, Outputs, one_line, run_calls
 from tf_dpce.export.versions import MODEL_FILE
+from tf_dpce.export.warmup import read_warmup
 
 TOLERANCE = 1e-5  # of each number of a unit vector
 BATCHES = (64, 7, 1)
 
 
-def verify_version(path: Path, serving: str | None = None, bare: bool = False) -> Report:
+@dataclass(frozen=True)
+class Check:
+    """One check of an exported version, and what it found in one line."""
+
+    name: str
+    passed: bool
+    finding: str
+
+
+def verify_version(version: Path, serving: str | None = None) -> list[Check]:
     """Checks one exported version.
 
-    Compares its files with their digests and its operations with those that TF Serving links,
-    loads it into a Session in a fresh process, runs every signature on the recorded examples in
+    Compares its files with their checksums and its operations with those that TF Serving links,
+    loads it into a Session in a fresh process, runs every signature on the golden examples in
     batches of `BATCHES` and of none, compares embeddings and statuses with the recorded ones, and
     replays the warm-up requests.
 
     Args:
-        path: the folder of the version, NAME/INTEGER.
-        serving: the version of TF Serving, as `operations.SERVING` has it; the newest where None.
-        bare: whether the Session is opened through the C library, without Python TensorFlow.
+        version: the folder NAME/INTEGER.
+        serving: a version of TF Serving, one of `operations.SERVING`; by default the newest.
 
     Raises:
-        UserError: the folder holds no exported version, or not its examples.
+        UserError: if the folder holds no exported version, or not its examples.
     """
-    if not (path / MODEL_FILE).is_file():
-        raise UserError(f"{path} holds no {MODEL_FILE}: give the folder of an exported version")
-    recorded = examples.load_examples(path / examples.FILE, ENDPOINTS)
-    return Report(tuple(_checks(path, recorded, serving, bare)))
+    if not (version / MODEL_FILE).is_file():
+        message = f"{version} holds no {MODEL_FILE}: give the folder of an exported version"
+        raise UserError("export.missing", message, version)
+    examples = load_examples(version)
+    checks = [_check("files", check_files, version)]
+    try:
+        meta_graph = read_meta_graph(version)
+    except Differs as error:
+        return [*checks, Check("graph", False, str(error))]
+    checks += [
+        _check("operations", check_operations, meta_graph, serving),
+        _check("placement", check_placement, meta_graph),
+        _check("batching", check_batching, meta_graph),
+    ]
+    return [*checks, *check_answers(version, meta_graph, examples)]
 
 
-def check_calls(served: ModelProcess, path: Path, recorded: dict[str, Examples]) -> Iterator[Check]:
-    """Yields what calls of every signature and of the warm-up requests answer.
+def check_answers(
+    version: Path,
+    meta_graph: MetaGraphDef,
+    examples: dict[str, Examples],
+    run: Callable[..., list[Outputs | str]] = run_calls,
+) -> Iterator[Check]:
+    """Yields the checks of what every signature and every warm-up request answers.
 
     Args:
-        served: the version.
-        path: its folder.
-        recorded: the examples of each endpoint.
+        version: the folder of the version.
+        meta_graph: its graph.
+        examples: the golden examples of each endpoint.
+        run: runs calls of the version, as `run_calls` does.
     """
-    for name in dict.fromkeys([*recorded, *served.graph.signatures]):
-        yield look(name, _compare_signature, served, name, recorded)
-    yield look("warm-up", _replay, served, path / WARMUP)
-
-
-def _checks(
-    path: Path, recorded: dict[str, Examples], serving: str | None, bare: bool
-) -> Iterator[Check]:
-    yield look("files", static.look_at_files, path)
+    batches = {endpoint: _batches(len(examples[endpoint].inputs)) for endpoint in ENDPOINTS}
+    signatures = signatures_of(meta_graph)
+    names = dict.fromkeys([*ENDPOINTS, *sorted(signatures)])
+    # Each signature has the examples of the endpoint with the same input.
+    endpoints = {
+        name: endpoint
+        for name in names
+        for endpoint, key in ENDPOINTS.items()
+        if name in signatures
+        and list(signatures[name].inputs) == [key]
+        and ENDPOINTS.get(name, key) == key
+    }
+    golden = [
+        (name, {ENDPOINTS[endpoint]: [examples[endpoint].inputs[row] for row in rows]})
+        for name, endpoint in endpoints.items()
+        for rows in batches[endpoint]
+    ]
     try:
-        graph = read_graph(path)
-    except (ValueError, DecodeError) as error:
-        yield failed("graph", error)
-        return
-    yield look("operations", static.look_at_operations, graph, serving)
-    yield look("placement", static.look_at_placement, graph)
-    yield look("batching", static.look_at_shapes, graph)
+        requests = list(read_warmup(version))
+        unreadable = None if requests else "there are no requests"
+    except Exception as error:
+        requests, unreadable = [], one_line(error)
     try:
-        with open_process(path, bare) as served:
-            way = "the C library" if bare else "a v1 Session"
-            yield Check("load", True, f"in {way} of a fresh process, by the tag 'serve'")
-            yield from check_calls(served, path, recorded)
+        answers = iter(run(version, [*golden, *requests]))
     except ModelError as error:
-        yield failed("load", error)
+        yield Check("load", False, str(error))
+        return
+    yield Check("load", True, "in a Session of a fresh process, by the tag 'serve'")
+    for name, endpoint in endpoints.items():
+        own = list(islice(answers, len(batches[endpoint])))
+        yield _check(name, _compare_all, own, examples[endpoint], batches[endpoint])
+    for name in names.keys() - endpoints:
+        yield Check(name, False, "it is missing, or takes inputs without examples")
+    if unreadable:
+        yield Check("warm-up", False, unreadable)
+    else:
+        yield _check("warm-up", _check_replayed, list(answers))
 
 
-def _compare_signature(served: ModelProcess, name: str, recorded: dict[str, Examples]) -> str:
-    endpoint = _endpoint_like(served.graph, name)
-    expected, key = recorded[endpoint], ENDPOINTS[endpoint]
-    count, worst = len(expected.inputs), 0.0
-    for size in BATCHES:
-        # One by one, once is enough.
-        rows = np.arange(max(BATCHES) if size > 1 else count) % count
-        for batch in np.split(rows, range(size, len(rows), size)):
-            answer = served.run(name, {key: [expected.inputs[row] for row in batch]})
-            worst = max(worst, _compare(answer, expected, batch))
-    answer = served.run(name, {key: []})
-    _compare(answer, expected, np.arange(0))
+def _check(name: str, function: Callable[..., str], *arguments: Any) -> Check:
+    """Returns what a function finds, or the error that it fails with."""
+    try:
+        return Check(name, True, function(*arguments))
+    except Exception as error:
+        return Check(name, False, str(error) if isinstance(error, Differs) else one_line(error))
+
+
+def _batches(count: int) -> list[np.ndarray]:
+    """Returns the rows of the examples in each batch that is tried, the empty one as the last."""
+    # Batches of one row need no repeated examples.
+    rows = {size: np.arange(max(BATCHES) if size > 1 else count) % count for size in BATCHES}
+    batches = [np.split(rows[size], range(size, len(rows[size]), size)) for size in BATCHES]
+    return [*(batch for same in batches for batch in same), np.arange(0)]
+
+
+def _compare_all(
+    answers: Sequence[Outputs | str], expected: Examples, batches: Sequence[np.ndarray]
+) -> str:
+    worst = max(
+        _compare(answer, expected, rows) for answer, rows in zip(answers, batches, strict=True)
+    )
     sizes = ", ".join(map(str, BATCHES))
+    count = len(expected.inputs)
     return f"{count} examples differ by at most {worst:.0e}, in batches of {sizes} and none"
 
 
-def _endpoint_like(graph: SavedGraph, name: str) -> str:
-    if name not in graph.signatures:
-        raise Differs(f"there is no endpoint {name}")
-    inputs = set(graph.signatures[name].inputs)
-    for endpoint, key in ENDPOINTS.items():
-        if inputs == {key}:
-            return endpoint
-    raise Differs(f"it takes {sorted(inputs)}, of which there are no examples")
-
-
-def _compare(answer: dict[str, np.ndarray], expected: Examples, rows: np.ndarray) -> float:
+def _compare(answer: Outputs | str, expected: Examples, rows: np.ndarray) -> float:
+    """Returns the largest difference of an answer from the examples in some rows."""
+    if isinstance(answer, str):
+        raise Differs(answer)
     for key, values in answer.items():
         if values.shape[:1] != rows.shape:
             raise Differs(f"{key} has shape {values.shape} for a batch of {len(rows)}")
@@ -124,16 +173,14 @@ def _compare(answer: dict[str, np.ndarray], expected: Examples, rows: np.ndarray
     # Written so that NaN fails.
     if not difference <= TOLERANCE:
         raise Differs(
-            f"in a batch of {len(rows)}, examples {rows.tolist()} differ from the recorded by "
-            f"{difference:.1e}"
+            f"in a batch of {len(rows)}, examples {rows.tolist()} differ from the recorded ones "
+            f"by {difference:.1e}"
         )
     return difference
 
 
-def _replay(served: ModelProcess, path: Path) -> str:
-    requests = list(read_warmup(path))
-    if not requests:
-        raise Differs("no requests")
-    for endpoint, inputs in requests:
-        served.run(endpoint, inputs)
-    return f"{len(requests)} requests answered"
+def _check_replayed(answers: Sequence[Outputs | str]) -> str:
+    for answer in answers:
+        if isinstance(answer, str):
+            raise Differs(answer)
+    return f"{len(answers)} requests answered"

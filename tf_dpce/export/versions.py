@@ -24,10 +24,11 @@ def check_name(folder: Path) -> None:
     """Refuses a model's folder whose name cannot stand in a request's path.
 
     Raises:
-        UserError: it cannot.
+        UserError: if it cannot.
     """
     if not _NAME.fullmatch(folder.name):
-        raise UserError(f"{folder}: name a model by letters, digits and - _ . alone")
+        message = f"{folder}: name a model by letters, digits and - _ . alone"
+        raise UserError("export.name", message, folder)
 
 
 def version_numbers(folder: Path) -> list[int]:
@@ -46,16 +47,15 @@ def find_version(path: Path) -> Path:
     """Returns the folder of a version, given that or the model's folder (the newest one).
 
     Raises:
-        UserError: there is no exported model.
+        UserError: if there is no exported model.
     """
     if (path / MODEL_FILE).is_file():
         return path
     numbers = version_numbers(path) if path.is_dir() else []
-    if not numbers:
-        raise UserError(f"{path} holds no exported model: make one with `export`")
-    newest = path / str(numbers[-1])
+    newest = path / str(numbers[-1]) if numbers else path
     if not (newest / MODEL_FILE).is_file():
-        raise UserError(f"{newest} holds no {MODEL_FILE}: it is no exported model")
+        message = f"{newest} holds no exported model: make one with `export`"
+        raise UserError("export.missing", message, newest)
     return newest
 
 
@@ -74,7 +74,7 @@ def publish_version(folder: Path, write: Callable[[Path], None]) -> Path:
         The folder of the new version, NAME/INTEGER.
 
     Raises:
-        UserError: there is no larger number.
+        UserError: if there is no larger number.
     """
     remove_stale(folder)
     with folder_aside(folder / "export") as aside:
@@ -91,7 +91,8 @@ def _rename_to_next(aside: Path, folder: Path) -> Path:
         taken = [number for number in _numbers(folder) if number <= LARGEST_NUMBER]
         number = max(taken, default=0) + 1
         if number > LARGEST_NUMBER:
-            raise UserError(f"{folder} has the largest version there can be: export to another")
+            message = f"{folder} has the largest version there can be: export to another folder"
+            raise UserError("export.largest_version", message, folder)
         target = folder / str(number)
         try:
             # A folder that is not empty is never replaced: another process was faster.

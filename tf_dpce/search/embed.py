@@ -16,7 +16,6 @@ from tf_dpce.files import publish_file, remove_stale, sole_writer
 from tf_dpce.logging import Progress, progress
 from tf_dpce.preprocessing.status import OK, REASONS
 from tf_dpce.search.embedding_store import (
-    IMAGES,
     MANIFEST,
     SHARD_SIZE,
     KindProgress,
@@ -39,11 +38,10 @@ class BatchEncoder(Protocol):
     def dimension(self) -> int:
         """D."""
 
-    def images(self, items: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns embeddings float32 `[N, D]` and statuses int32 `[N]`."""
-
-    def texts(self, captions: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns embeddings float32 `[N, D]` and statuses int32 `[N]`."""
+    def encode_with_status(
+        self, kind: str, items: list[bytes] | list[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns embeddings float32 `[N, D]` and statuses int32 `[N]` of images or texts."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +174,7 @@ def _answers(
         usable = [content for content in contents if not isinstance(content, Refusal)]
         encoded: Iterator[np.ndarray | Refusal] = iter(())
         if usable:
-            encode = encoder.images if kind == IMAGES else encoder.texts
-            vectors, statuses = encode(usable)
+            vectors, statuses = encoder.encode_with_status(kind, usable)
             encoded = (
                 vector if status == OK else Refusal(status, REASONS[status])
                 for vector, status in zip(vectors, statuses.tolist(), strict=True)

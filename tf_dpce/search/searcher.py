@@ -84,7 +84,7 @@ class Searcher:
                 does not hold `kind`.
         """
         self.manifest.check(kind, top)
-        vectors, statuses = self.encoder.texts([query])
+        vectors, statuses = self.encoder.encode_with_status(TEXTS, [query])
         _check_status(f"the text {query[:60]!r}", int(statuses[0]))
         return self._nearest(vectors, top, kind, TEXTS)
 
@@ -105,7 +105,7 @@ class Searcher:
         contents = image if isinstance(image, bytes) else read_image(str(image))
         if isinstance(contents, Refusal):
             raise UserError("search.query", f"{name} {contents.reason}", name)
-        vectors, statuses = self.encoder.images([contents])
+        vectors, statuses = self.encoder.encode_with_status(IMAGES, [contents])
         _check_status(name, int(statuses[0]))
         return self._nearest(vectors, top, kind, IMAGES)
 

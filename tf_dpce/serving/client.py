@@ -10,7 +10,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -18,16 +18,16 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.export.embedder import (
+from tf_dpce.export.encoder import (
+    ENDPOINT_OF,
     Answer,
     Batches,
-    Embedder,
+    Encoder,
+    Kind,
     Limits,
-    check_images,
-    check_texts,
+    check_statuses,
+    contents_of,
     empty_answer,
-    image_contents,
-    text_contents,
 )
 from tf_dpce.serving.endpoint import Endpoint
 from tf_dpce.serving.errors import Refused, ServingError
@@ -60,7 +60,7 @@ class Transport(Protocol):
         """Closes the connections."""
 
 
-class Client(Embedder):
+class Client(Encoder):
     """Embeds images and captions by a model server, TF Serving or the development server.
 
     Threads may share a client.
@@ -173,23 +173,27 @@ class AsyncClient:
 
     async def encode_images(self, items: Sequence[str | Path | bytes]) -> np.ndarray:
         """See `Client.encode_images`."""
-        embeddings, statuses = await self.images(items)
-        check_images(statuses, items)
+        embeddings, statuses = await self.encode_with_status("images", items)
+        check_statuses("images", statuses, items)
         return embeddings
 
     async def encode_texts(self, captions: Sequence[str]) -> np.ndarray:
         """See `Client.encode_texts`."""
-        embeddings, statuses = await self.texts(captions)
-        check_texts(statuses, captions)
+        embeddings, statuses = await self.encode_with_status("texts", captions)
+        check_statuses("texts", statuses, captions)
         return embeddings
 
-    async def images(self, items: Sequence[str | Path | bytes]) -> Answer:
-        """See `Client.images`."""
-        return await self._all("encode_image", image_contents(items))
-
-    async def texts(self, captions: Sequence[str]) -> Answer:
-        """See `Client.texts`."""
-        return await self._all("encode_text", text_contents(captions))
+    async def encode_with_status(self, kind: Kind, items: Sequence[str | Path | bytes]) -> Answer:
+        """See `Client.encode_with_status`."""
+        batches = Batches(contents_of(kind, items), self._requests.limits)
+        answers, rest = [], iter(batches)
+        # In a thread, because it reads files.
+        while batch := await asyncio.to_thread(next, rest, None):
+            async with self._slots:
+                answers.append(await self._requests.embed(ENDPOINT_OF[kind], batch))
+        if not answers:
+            return empty_answer(await self._requests.dimension())
+        return batches.join(answers)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -200,17 +204,6 @@ class AsyncClient:
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
-
-    async def _all(self, signature: str, contents: Iterable[bytes]) -> Answer:
-        batches = Batches(contents, self._requests.limits)
-        answers, rest = [], iter(batches)
-        # In a thread, because it reads files.
-        while batch := await asyncio.to_thread(next, rest, None):
-            async with self._slots:
-                answers.append(await self._requests.embed(signature, batch))
-        if not answers:
-            return empty_answer(await self._requests.dimension())
-        return batches.join(answers)
 
 
 class _Requests:

@@ -10,9 +10,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
-from tf_dpce.export import replay
-from tf_dpce.export.answering import one_line
-from tf_dpce.export.session import open_session
+from tf_dpce.export.session_process import one_line, open_session
+from tf_dpce.export.warmup import WARMUP_FILE, read_warmup
 from tf_dpce.serving.errors import ServingError
 
 LOADING = "LOADING"
@@ -51,8 +50,8 @@ class Servable:
         try:
             with ExitStack() as resources:
                 self._model = resources.enter_context(open_session(self._folder))
-                if (self._folder / replay.FILE).exists():
-                    for signature, inputs in replay.read_warmup(self._folder / replay.FILE):
+                if (self._folder / WARMUP_FILE).exists():
+                    for signature, inputs in read_warmup(self._folder):
                         self._model.run(signature, inputs)
                 self._resources = resources.pop_all()
         except Exception as error:  # a damaged version raises whatever TensorFlow trips over

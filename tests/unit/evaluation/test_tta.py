@@ -17,8 +17,8 @@ from tf_dpce.evaluation import retrieval_metrics, tta
 from tf_dpce.evaluation.embed import SplitEncoder
 from tf_dpce.evaluation.protocols import evaluate_split
 from tf_dpce.evaluation.vocabulary_coverage import count_captions
-from tf_dpce.export.record import example_images
-from tf_dpce.export.signatures import Signatures
+from tf_dpce.export.golden import example_images
+from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.logging import logged_display, run_context
 from tf_dpce.models import image_tower, text_tower
 from tf_dpce.models.dual_path import DualPath
@@ -138,7 +138,7 @@ def test_a_split_is_scored_by_the_sum_of_all_views(model: DualPath, data: Path, 
 
 def test_an_export_may_see_another_size_and_mirror_images(model: DualPath):
     augmentation, image = tta.TestTimeAugmentation(flip=True, sizes=(96,)), example_images()[0]
-    served = Signatures(tta.augmented_model(model, BACKBONE, augmentation), encoder())
+    served = ServingModule(tta.augmented_model(model, BACKBONE, augmentation), encoder())
     answer = served.encode_image(tf.constant([image, b""]))
     (tower,) = tta.image_towers(model.image_tower, BACKBONE, augmentation).values()
     expected = unit(tower(evaluation_pixels(tf.constant(image), 96)[None]).numpy())
@@ -150,7 +150,7 @@ def test_an_export_may_store_its_weights_in_float16(model: DualPath):
     augmentation, image = tta.TestTimeAugmentation(flip=True, float16=True), example_images()[0]
     half = tta.augmented_model(model, BACKBONE, augmentation)
     assert {str(weight.dtype) for weight in half.image_encoder.weights} == {"float16"}
-    served = Signatures(half, encoder())
+    served = ServingModule(half, encoder())
     found = served.encode_image(tf.constant([image]))["embedding"].numpy()
     pixels = evaluation_pixels(tf.constant(image), SIZE)[None]
     np.testing.assert_allclose(found, half.image_encoder(pixels, training=False), atol=1e-5)

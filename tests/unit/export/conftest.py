@@ -1,13 +1,17 @@
-"""The tiny model and its export, for all tests of this folder."""
+"""A tiny model and its exports, for all tests of this folder. Tests copy what they change."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.unit.export.tiny import WORDS, tiny_model
+from tf_dpce.evaluation import tta
 from tf_dpce.export.publish import export_model
+from tf_dpce.export.session_process import SessionModel, open_session
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
@@ -24,12 +28,33 @@ def tokenizer() -> CaptionTokenizer:
 
 @pytest.fixture(scope="session")
 def exported(tiny_export: Path) -> Path:
-    """The folder of a version of `model`. Tests that change it work on a copy."""
+    """The folder of a version of `model`."""
     return tiny_export / "1"
 
 
 @pytest.fixture(scope="session")
-def squashing(model, tokenizer, tmp_path_factory) -> Path:
-    """The same of a model that squashes images."""
-    folder = tmp_path_factory.mktemp("saved_models") / "tall"
+def stretched(model, tokenizer, tmp_path_factory) -> Path:
+    """The same for a model that was trained on squashed images."""
+    folder = tmp_path_factory.mktemp("saved_models") / "stretched"
     return export_model(model, tokenizer, folder, squash=True)
+
+
+@pytest.fixture(scope="session")
+def half(model, tokenizer, tmp_path_factory) -> Path:
+    """The same with weights in float16."""
+    folder = tmp_path_factory.mktemp("saved_models") / "half"
+    rounded = tta.augmented_model(model, "small", tta.TestTimeAugmentation(float16=True))
+    return export_model(rounded, tokenizer, folder)
+
+
+@pytest.fixture
+def version(exported, tmp_path) -> Path:
+    """A copy of `exported` to damage."""
+    return shutil.copytree(exported, tmp_path / "tiny" / "1")
+
+
+@pytest.fixture(scope="session")
+def served(exported) -> Iterator[SessionModel]:
+    """`exported` in a Session, as TF Serving runs it."""
+    with open_session(exported) as opened:
+        yield opened

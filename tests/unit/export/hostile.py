@@ -1,19 +1,24 @@
-"""Damaged images of many kinds, and what an exported version makes of them."""
+"""Damaged images of many kinds, and what an exported version makes of them in its own process."""
 
 from __future__ import annotations
 
 import io
+import json
+import os
 import struct
+import subprocess
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from tests.heavy import blank_png
-from tf_dpce.export.process import ModelError, ModelProcess
+from tests.heavy import blank_png, peak_mebibytes
+from tests.unit.export.tiny import encode
 from tf_dpce.preprocessing import status
 
 TOLERANCE = 1e-5
@@ -33,10 +38,14 @@ class Findings:
     Attributes:
         images: how many were sent.
         calls: how many calls.
-        failed: what the calls said that failed.
+        failed: the errors of calls that failed.
         wrong_good: rows of sound images that were not as they are alone.
         wrong_bad: rows of damaged images that are neither zero nor of unit length.
-        statuses: how many damaged images got each.
+        statuses: how many damaged images got each status.
+        originals: the statuses of the images before they were damaged.
+        banners: the statuses of images that are a million pixels long.
+        banner_mebibytes: what these added to the memory of the process.
+        peak_mebibytes: the most memory that the process held.
     """
 
     images: int = 0
@@ -44,11 +53,23 @@ class Findings:
     failed: list[str] = field(default_factory=list)
     wrong_good: int = 0
     wrong_bad: int = 0
-    statuses: Counter = field(default_factory=Counter)
+    statuses: dict[str, int] = field(default_factory=Counter)
+    originals: list[int] = field(default_factory=list)
+    banners: list[int] = field(default_factory=list)
+    banner_mebibytes: int = 0
+    peak_mebibytes: int = 0
+
+
+def attacked(version: Path, count: int, seed: int) -> Findings:
+    """Attacks an exported version in a Session of a process of its own."""
+    command = [sys.executable, "-m", "tests.unit.export.hostile", str(version), str(count)]
+    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([*command, str(seed)], env=quiet, stdout=subprocess.PIPE, check=True)
+    return Findings(**json.loads(done.stdout))
 
 
 def originals() -> list[bytes]:
-    """Small images of every kind, none of them damaged."""
+    """Small images of every kind, none of them damaged; the last four kinds are not accepted."""
     draw = np.random.default_rng(0)
     coarse = Image.fromarray(draw.integers(0, 256, (5, 7, 3), np.uint8))
     colour = coarse.resize((70, 50), Image.Resampling.BICUBIC)
@@ -76,50 +97,54 @@ def damaged(count: int, seed: int) -> Iterator[bytes]:
         yield content
 
 
-def attack(served: ModelProcess, count: int, seed: int) -> Findings:
+def _attack(version: Path, count: int, seed: int) -> Findings:
     """Sends damaged images: nine tenths among sound ones, the others alone or among their like.
 
-    Every batch of 16 has 4 sound images, at places drawn from the seed.
+    Every batch of 16 has 4 sound images, at positions drawn from the seed.
     """
+    from tf_dpce.export.session_process import open_session
+
     draw = np.random.default_rng(seed)
-    sound = originals()[:4]
-    expected, _ = served.encode("encode_image", sound)
+    sound = originals()
     findings, bad = Findings(), damaged(count, seed)
-    for _ in range(count * 9 // 10 // 12):
-        batch = [next(bad) for _ in range(12)]
-        places = np.sort(draw.choice(16, 4, replace=False))
-        for place, content in zip(places, sound, strict=True):
-            batch.insert(place, content)
-        _send(served, batch, places, expected, findings)
-    rest, alone = list(bad), count // 20
-    batches = [[content] for content in rest[:alone]]
-    batches += [rest[start : start + 16] for start in range(alone, len(rest), 16)]
-    for batch in [*batches, []]:
-        _send(served, batch, np.array([], int), expected[:0], findings)
+    with open_session(version) as served:
+
+        def send(batch: list[bytes], positions: np.ndarray, expected: np.ndarray) -> None:
+            others = np.setdiff1d(np.arange(len(batch)), positions)
+            findings.calls += 1
+            findings.images += len(others)
+            try:
+                embeddings, statuses = encode(served, "encode_image", batch)
+            except Exception as error:
+                findings.failed.append(str(error))
+                return
+            near = np.abs(embeddings[positions] - expected).max(axis=1, initial=0) <= TOLERANCE
+            findings.wrong_good += int(np.sum(~near | (statuses[positions] != status.OK)))
+            lengths = np.linalg.norm(embeddings[others], axis=1)
+            wanted = statuses[others] == status.OK
+            findings.wrong_bad += int(np.sum(~(np.abs(lengths - wanted) <= TOLERANCE)))
+            findings.statuses.update(statuses[others].tolist())
+
+        alone, statuses = encode(served, "encode_image", sound)
+        findings.originals = statuses.tolist()
+        # Resized whole, lying banners would take 366 MiB more each.
+        before = peak_mebibytes()
+        banners = [blank_png(1_000_000, 64, grey=True), blank_png(64, 1_000_000, grey=True)]
+        findings.banners = encode(served, "encode_image", banners * 2)[1].tolist()
+        findings.banner_mebibytes = peak_mebibytes() - before
+        for _ in range(count * 9 // 10 // 12):
+            batch = [next(bad) for _ in range(12)]
+            positions = np.sort(draw.choice(16, 4, replace=False))
+            for position, content in zip(positions, sound, strict=False):
+                batch.insert(position, content)
+            send(batch, positions, alone[:4])
+        rest, single = list(bad), count // 20
+        batches = [[content] for content in rest[:single]]
+        batches += [rest[start : start + 16] for start in range(single, len(rest), 16)]
+        for batch in [*batches, []]:
+            send(batch, np.array([], int), alone[:0])
+    findings.peak_mebibytes = peak_mebibytes()
     return findings
-
-
-def _send(
-    served: ModelProcess,
-    batch: list[bytes],
-    places: np.ndarray,
-    expected: np.ndarray,
-    findings: Findings,
-) -> None:
-    others = np.setdiff1d(np.arange(len(batch)), places)
-    findings.calls += 1
-    findings.images += len(others)
-    try:
-        embeddings, statuses = served.encode("encode_image", batch)
-    except ModelError as error:
-        findings.failed.append(str(error))
-        return
-    near = np.abs(embeddings[places] - expected).max(axis=1, initial=0) <= TOLERANCE
-    findings.wrong_good += int(np.sum(~near | (statuses[places] != status.OK)))
-    lengths = np.linalg.norm(embeddings[others], axis=1)
-    wanted = statuses[others] == status.OK
-    findings.wrong_bad += int(np.sum(~(np.abs(lengths - wanted) <= TOLERANCE)))
-    findings.statuses.update(statuses[others].tolist())
 
 
 # --- blows: (content, another image, draw) -> content -------------------------------------------
@@ -206,3 +231,8 @@ def _encoded(image: Image.Image, kind: str, options: dict) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
+
+
+if __name__ == "__main__":
+    found = _attack(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    sys.stdout.write(json.dumps(vars(found)))

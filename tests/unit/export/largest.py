@@ -42,7 +42,7 @@ def added_mebibytes(kind: str, squash: bool) -> int:
 def _measure(content: bytes, squash: bool) -> int:
     import tensorflow as tf
 
-    from tf_dpce.export.signatures import decode_images, input_signature
+    from tf_dpce.export.serving_module import decode_images, input_signature
 
     # As many at a time as on a server with more cores.
     tf.config.threading.set_inter_op_parallelism_threads(8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -13,6 +14,8 @@ from tf_dpce.config import Config, from_dict, to_dict
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.prepare import prepare
 from tf_dpce.datasets.pair import SPLITS, Pair
+from tf_dpce.export import ENDPOINTS
+from tf_dpce.export.session_process import SessionModel
 from tf_dpce.files import sha256_lines, write_json
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.vocabulary import write_vocabulary
@@ -78,3 +81,11 @@ def tiny_data(folder: Path, images: int = 3) -> Manifest:
             captions = [" ".join(draw.choice(WORDS, 4)) for _ in range(number + 1)]
             pairs += [Pair(path.name, path, caption, split, path.name) for caption in captions]
     return prepare(pairs, folder, source="table", lowercase=True).manifest
+
+
+def encode(
+    served: SessionModel, endpoint: str, contents: Sequence[bytes]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings `[B, D]` and statuses `[B]` of B byte strings, by an endpoint of an export."""
+    answer = served.run(endpoint, {ENDPOINTS[endpoint]: contents})
+    return answer["embedding"], answer["status"]

@@ -27,13 +27,11 @@ class PlainEncoder:
     def __init__(self) -> None:
         self.calls: list[int] = []
 
-    def images(self, items: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        return self._encode(items, UNDECODABLE)
-
-    def texts(self, captions: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        return self._encode([caption.encode() for caption in captions], NO_KNOWN_WORD)
-
-    def _encode(self, contents: list[bytes], bad: int) -> tuple[np.ndarray, np.ndarray]:
+    def encode_with_status(
+        self, kind: str, items: list[bytes] | list[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        bad = UNDECODABLE if kind == "images" else NO_KNOWN_WORD
+        contents = [item if isinstance(item, bytes) else item.encode() for item in items]
         self.calls.append(len(contents))
         codes = [EMPTY if not c else bad if c.startswith(b"bad") else OK for c in contents]
         rows = np.zeros((len(contents), DIMENSION), np.float32)
@@ -60,8 +58,8 @@ def write_images(folder: Path, count: int, bad: tuple[int, ...] = ()) -> str:
     return str(folder / "*.jpg")
 
 
-def write_texts(path: Path, texts: list[str]) -> str:
-    path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+def write_texts(path: Path, sentences: list[str]) -> str:
+    path.write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
     return str(path)
 
 
@@ -70,8 +68,8 @@ def embed_images(folder: Path, count: int, out: Path, **options) -> Path:
     return out
 
 
-def embed_texts(path: Path, texts: list[str], out: Path, **options) -> Path:
-    embed(PlainEncoder(), find_texts([write_texts(path, texts)]), out, MODEL, **options)
+def embed_texts(path: Path, sentences: list[str], out: Path, **options) -> Path:
+    embed(PlainEncoder(), find_texts([write_texts(path, sentences)]), out, MODEL, **options)
     return out
 
 

@@ -11,8 +11,7 @@ import grpc
 import pytest
 
 from tests.unit.serving.servers import NAME, Served, running
-from tf_dpce.export import ENDPOINTS
-from tf_dpce.export.examples import FILE, load_examples
+from tf_dpce.export.golden import load_examples
 
 # "binary" for an installed tensorflow_model_server, "docker" for its image, or HOST:GRPC:REST for
 # one that runs.
@@ -32,7 +31,7 @@ def exported(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def recorded(exported) -> dict:
     """The golden examples of the export, by signature."""
-    return load_examples(exported / FILE, ENDPOINTS)
+    return load_examples(exported)
 
 
 @pytest.fixture(scope="session")

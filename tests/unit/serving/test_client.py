@@ -35,12 +35,13 @@ def address(request, served) -> str:
 def test_it_returns_what_was_recorded(address, recorded, batch):
     images, captions = recorded["encode_image"], recorded["encode_text"]
     texts = [text.decode(errors="replace") for text in captions.inputs]
+    calls = [("images", images.inputs), ("texts", texts)]
     with Client(address, NAME, batch=batch) as client:
-        answers = [client.images(images.inputs), client.texts(texts)]
+        answers = [client.encode_with_status(*call) for call in calls]
 
     async def ask() -> list:
         async with AsyncClient(address, NAME, batch=batch) as client:
-            return await asyncio.gather(client.images(images.inputs), client.texts(texts))
+            return await asyncio.gather(*(client.encode_with_status(*call) for call in calls))
 
     for (embeddings, statuses), expected in zip(
         answers + asyncio.run(ask()), [images, captions] * 2, strict=True
@@ -56,10 +57,10 @@ def test_no_items_have_an_answer_of_the_right_width(address):
 
     async def ask() -> tuple[np.ndarray, np.ndarray]:
         async with AsyncClient(address, NAME) as client:
-            return await client.images([])
+            return await client.encode_with_status("images", [])
 
     with Client(address, NAME) as client:
-        for embeddings, statuses in (client.images([]), asyncio.run(ask())):
+        for embeddings, statuses in (client.encode_with_status("images", []), asyncio.run(ask())):
             assert (embeddings.shape, statuses.shape) == ((0, WIDTH), (0,))
 
 
@@ -69,12 +70,12 @@ def test_an_item_too_large_for_a_request_costs_only_its_own_row(address, recorde
         file.truncate(70 * 2**20)
     good = recorded["encode_image"].inputs[0]
     with Client(address, NAME) as client:
-        embeddings, statuses = client.images([good, huge, good])
+        embeddings, statuses = client.encode_with_status("images", [good, huge, good])
         assert statuses.tolist() == [status.OK, status.TOO_MANY_BYTES, status.OK]
         assert not embeddings[1].any()
         expected = recorded["encode_image"].embeddings[[0, 0]]
         np.testing.assert_allclose(embeddings[::2], expected, atol=1e-5)
-        embeddings, statuses = client.images([huge])
+        embeddings, statuses = client.encode_with_status("images", [huge])
         assert (embeddings.shape, statuses.tolist()) == ((1, WIDTH), [status.TOO_MANY_BYTES])
 
 
@@ -82,7 +83,7 @@ def test_a_batch_ends_before_the_item_that_would_make_it_too_large(address):
     # Both are within an image's limit, 32 MiB; in base64, together, they pass the server's 64.
     contents = [bytes(16 * 2**20 - 1), bytes(status.MAX_BYTES)]
     with Client(address, NAME) as client:
-        assert client.images(contents)[1].tolist() == [status.WRONG_TYPE] * 2
+        assert client.encode_with_status("images", contents)[1].tolist() == [status.WRONG_TYPE] * 2
 
 
 def test_encode_names_the_file_or_caption_that_cannot_be_encoded(address, recorded, tmp_path):
@@ -119,7 +120,7 @@ def test_rest_needs_no_tensorflow(run_program):
         "from tf_dpce.serving import AsyncClient, Client\n"
         "with Client('http://localhost:9', 'flickr8k', retries=0) as client:\n"
         "    try:\n"
-        "        client.texts(['a dog'])\n"
+        "        client.encode_with_status('texts', ['a dog'])\n"
         "    except Exception as error:\n"
         "        assert error.status == 'UNAVAILABLE', error\n"
         "assert not {'tensorflow', 'keras', 'grpc'} & set(sys.modules)"
@@ -137,7 +138,7 @@ def test_an_error_of_the_server_has_its_status(address):
     ):
         with Client(address, **{"model": NAME, **options}) as client:
             with fails(expected):
-                client.texts(["a dog"])
+                client.encode_with_status("texts", ["a dog"])
             with fails(expected):
                 _ = client.dimension
 
@@ -146,7 +147,7 @@ def test_an_error_of_the_server_has_its_status(address):
 def test_a_server_that_is_away_is_unavailable(scheme):
     with Client(f"{scheme}://127.0.0.1:{free_port()}", NAME, retries=1) as client:
         with fails("UNAVAILABLE"):
-            client.texts(["a dog"])
+            client.encode_with_status("texts", ["a dog"])
 
 
 def test_options_that_make_no_sense_are_refused():
@@ -223,7 +224,9 @@ def test_requests_of_an_async_client_are_under_way_at_the_same_time(scripted):
 
     async def ask() -> None:
         async with AsyncClient(address, NAME, connections=5) as client:
-            await asyncio.gather(*(client.texts(["a dog"]) for _ in range(10)))
+            await asyncio.gather(
+                *(client.encode_with_status("texts", ["a dog"]) for _ in range(10))
+            )
 
     asyncio.run(ask())
     assert len(scripted.asked) == 10
@@ -232,7 +235,7 @@ def test_requests_of_an_async_client_are_under_way_at_the_same_time(scripted):
 def test_it_asks_again_while_the_server_itself_declines(scripted):
     scripted.script = [(503, {"error": "loading"}), (503, {"error": "loading"}), (200, ANSWER)]
     with scripted_client(scripted) as client:
-        embeddings, statuses = client.texts(["a dog"])
+        embeddings, statuses = client.encode_with_status("texts", ["a dog"])
     assert (embeddings.tolist(), statuses.tolist()) == ([[1.0, 0.0]], [0])
     assert len(scripted.asked) == 3
 
@@ -240,11 +243,11 @@ def test_it_asks_again_while_the_server_itself_declines(scripted):
 def test_it_gives_up_after_the_last_retry_or_when_time_is_up(scripted):
     scripted.script = [(503, {"error": "loading"})] * 100
     with scripted_client(scripted, retries=2) as client, fails("UNAVAILABLE"):
-        client.texts(["a dog"])
+        client.encode_with_status("texts", ["a dog"])
     assert len(scripted.asked) == 3
     began = time.monotonic()
     with scripted_client(scripted, retries=99, timeout=0.5) as client, fails("UNAVAILABLE"):
-        client.texts(["a dog"])
+        client.encode_with_status("texts", ["a dog"])
     assert time.monotonic() - began < 2
 
 
@@ -260,7 +263,7 @@ def test_what_somebody_answered_is_not_asked_again(scripted):
     with scripted_client(scripted) as client:
         for _, expected in [*answers, (502, "UNAVAILABLE"), (503, "UNAVAILABLE")]:
             with fails(expected):
-                client.texts(["a dog"])
+                client.encode_with_status("texts", ["a dog"])
     assert len(scripted.asked) == len(answers) + 2
 
 
@@ -268,7 +271,7 @@ def test_a_connection_that_was_closed_meanwhile_is_opened_again(scripted):
     scripted.script, scripted.hangs_up = [(200, ANSWER)] * 3, True
     with scripted_client(scripted) as client:
         for _ in range(3):
-            client.texts(["a dog"])
+            client.encode_with_status("texts", ["a dog"])
     assert len(scripted.asked) == 3
 
 
@@ -276,7 +279,7 @@ def test_a_server_that_closes_a_connection_as_a_request_arrives_is_asked_once_mo
     scripted.script = [(200, ANSWER), None, (200, ANSWER)]
     with scripted_client(scripted) as client:
         for _ in range(2):
-            client.texts(["a dog"])
+            client.encode_with_status("texts", ["a dog"])
     assert len(scripted.asked) == 3
 
 
@@ -286,9 +289,9 @@ def test_what_breaks_off_a_new_connection_is_not_sent_again(scripted, answered):
     scripted.script = [(200, ANSWER)] * answered + [None] * (answered + 1)
     with scripted_client(scripted) as client:
         for _ in range(answered):
-            client.texts(["a dog"])
+            client.encode_with_status("texts", ["a dog"])
         with fails("UNAVAILABLE"):
-            client.texts(["a dog"])
+            client.encode_with_status("texts", ["a dog"])
     assert len(scripted.asked) == 2 * answered + 1
 
 
@@ -306,12 +309,12 @@ def test_an_answer_that_is_not_an_export_s_is_an_error(scripted):
     with scripted_client(scripted) as client:
         for _ in contents:
             with fails("INTERNAL"):
-                client.texts(["a dog"])
+                client.encode_with_status("texts", ["a dog"])
 
 
 def test_headers_and_the_gateway_s_path_go_with_every_request(scripted):
     scripted.script = [(200, ANSWER)]
     address = f"http://127.0.0.1:{scripted.server_port}/gateway/"
     with Client(address, "my model", label="canary", headers={"Authorization": "key"}) as client:
-        client.texts(["a dog"])
+        client.encode_with_status("texts", ["a dog"])
     assert scripted.asked == [("/gateway/v1/models/my%20model/labels/canary:predict", "key")]

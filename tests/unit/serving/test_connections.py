@@ -78,7 +78,7 @@ def drip(content: bytes, seconds: float) -> Callable[[socket.socket], None]:
 def test_what_a_server_received_is_not_sent_again_if_it_breaks_off(part):
     with server(lambda connection: connection.sendall(part)) as (port, received):
         with Client(f"http://127.0.0.1:{port}", NAME) as client, fails("UNAVAILABLE"):
-            client.texts(["a dog"])
+            client.encode_with_status("texts", ["a dog"])
     assert len(received) == 1
 
 
@@ -86,7 +86,7 @@ def test_what_a_server_received_is_not_sent_again_if_it_breaks_off(part):
 def test_a_failure_of_tls_is_final(scheme):
     with server(lambda connection: connection.sendall(b"no TLS here")) as (port, received):
         with Client(f"{scheme}://127.0.0.1:{port}", NAME) as client, fails("UNAVAILABLE"):
-            client.texts(["a dog"])
+            client.encode_with_status("texts", ["a dog"])
     assert len(received) == 1
 
 
@@ -94,7 +94,7 @@ def test_a_failure_of_tls_is_final(scheme):
 def test_a_host_that_nobody_knows_is_looked_up_once(host):
     began = time.monotonic()
     with Client(f"http://{host}:8501", NAME, retries=9, timeout=60) as client, fails("UNAVAILABLE"):
-        client.texts(["a dog"])
+        client.encode_with_status("texts", ["a dog"])
     # Nine waits that double come to more than 25 seconds.
     assert time.monotonic() - began < 20
 
@@ -148,7 +148,7 @@ def test_a_server_that_is_silent_runs_out_of_time(scheme):
         address = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"
         began = time.monotonic()
         with Client(address, NAME, timeout=0.5) as client, fails("DEADLINE_EXCEEDED"):
-            client.texts(["a dog"])
+            client.encode_with_status("texts", ["a dog"])
         assert 0.4 < time.monotonic() - began < 5
 
 
@@ -165,7 +165,7 @@ def test_an_answer_that_comes_in_drops_ends_with_the_time(start):
         began = time.monotonic()
         with Client(f"http://127.0.0.1:{port}", NAME, timeout=0.5) as client:
             with fails("DEADLINE_EXCEEDED"):
-                client.texts(["a dog"])
+                client.encode_with_status("texts", ["a dog"])
         assert 0.4 < time.monotonic() - began < 1.5
     assert len(received) == 1
 
@@ -181,7 +181,7 @@ def test_a_request_that_is_taken_in_drops_ends_with_the_time():
         began = time.monotonic()
         with Client(f"http://127.0.0.1:{port}", NAME, timeout=0.5) as client:
             with fails("DEADLINE_EXCEEDED"):
-                client.images([bytes(6 * 2**20)])
+                client.encode_with_status("images", [bytes(6 * 2**20)])
         assert 0.4 < time.monotonic() - began < 3
 
 
@@ -200,7 +200,7 @@ def test_time_left_is_shared_with_a_host_s_further_addresses(monkeypatch):
         ]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
         with Client(f"http://two-addresses:{port}", NAME, timeout=1) as client:
-            assert client.texts(["a dog"])[1].tolist() == [0]
+            assert client.encode_with_status("texts", ["a dog"])[1].tolist() == [0]
         for one in filling:
             one.close()
     assert len(received) == 1
@@ -239,10 +239,10 @@ def test_tls_checks_the_server_s_certificate(certificate, monkeypatch):
         port = listening.getsockname()[1]
         with Client(f"https://localhost:{port}", NAME) as client:
             with fails("UNAVAILABLE") as caught:
-                client.texts(["a dog"])
+                client.encode_with_status("texts", ["a dog"])
             assert "CERTIFICATE_VERIFY_FAILED" in caught.value.detail
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert"))
         with Client(f"https://localhost:{port}", NAME) as client:
-            assert client.texts(["a dog"])[1].tolist() == [0]
+            assert client.encode_with_status("texts", ["a dog"])[1].tolist() == [0]
         served.result()
     assert f"Host: localhost:{port}\r\n".encode() in asked[0]

@@ -14,8 +14,7 @@ import pytest
 
 from tests.unit.export.tiny import WIDTH
 from tests.unit.serving.servers import NAME, Served
-from tf_dpce.export import ENDPOINTS
-from tf_dpce.export.examples import FILE, load_examples
+from tf_dpce.export.golden import load_examples
 from tf_dpce.serving.deployment import write_deployment
 from tf_dpce.serving.endpoint import MAX_REQUEST_BYTES
 from tf_dpce.serving.errors import STATUSES, TOO_LARGE
@@ -50,7 +49,7 @@ def test_a_verb_understands_its_command(line):
 @pytest.mark.parametrize("line", REQUESTS)
 def test_a_request_by_curl_is_answered(served, exported, tmp_path, line):
     assert [item for item in COMMANDS if item not in VERBS] == REQUESTS
-    image, *_ = load_examples(exported / FILE, ENDPOINTS)["encode_image"].inputs
+    image, *_ = load_examples(exported)["encode_image"].inputs
     (tmp_path / "photo.jpg").write_bytes(image)
     command = ["bash", "-c", here(line, served).replace("two dogs run on the beach", "a dog")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -68,7 +67,7 @@ def test_the_error_codes_are_those_of_the_client():
 
 
 def test_the_script_runs(served, exported, tmp_path, monkeypatch):
-    images = load_examples(exported / FILE, ENDPOINTS)["encode_image"].inputs[:3]
+    images = load_examples(exported)["encode_image"].inputs[:3]
     (tmp_path / "photos").mkdir()
     for number, image in enumerate(images):
         (tmp_path / "photos" / f"{number}.jpg").write_bytes(image)

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from tests.unit.serving.servers import NAME, ask, publish_again, running, wait_until
-from tf_dpce.export import ENDPOINTS
-from tf_dpce.export.examples import FILE, load_examples
+from tf_dpce.export.golden import load_examples
 from tf_dpce.serving import Client
 from tf_dpce.serving.deployment import deployed_labels, promote, server_version, write_deployment
 from tf_dpce.serving.settings import BINARY, IMAGE
@@ -33,12 +32,12 @@ def test_it_answers_what_was_recorded_and_follows_its_labels(exported, tmp_path)
     kind = "binary" if shutil.which(BINARY) else "docker" if has_image(image) else None
     if kind is None:
         pytest.skip(f"neither {BINARY} nor the image {image} is here")
-    recorded = load_examples(exported / FILE, ENDPOINTS)["encode_image"]
+    recorded = load_examples(exported)["encode_image"]
     with running(kind, models, folder) as served:
         ports = {"http": served.rest_port, "grpc": served.grpc_port}
         for scheme, port in ports.items():
             with Client(f"{scheme}://127.0.0.1:{port}", NAME, label="stable") as client:
-                vectors, codes = client.images(recorded.inputs)
+                vectors, codes = client.encode_with_status("images", recorded.inputs)
             np.testing.assert_allclose(vectors, recorded.embeddings, atol=1e-5)
             np.testing.assert_array_equal(codes, recorded.statuses)
         publish_again(models)

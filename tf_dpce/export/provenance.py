@@ -10,7 +10,7 @@ from tf_dpce.files import read_json, sha256_file
 from tf_dpce.training.run_folder import Run
 
 
-def run_origin(
+def run_provenance(
     run: Run, checkpoint: str, augmentation: TestTimeAugmentation = PLAIN
 ) -> dict[str, Any]:
     """Returns what the run knows of its towers, data, settings and seed, and its augmentation."""
@@ -21,7 +21,7 @@ def run_origin(
         "image tower": f"{config.image.backbone}, weights {_name(config.weights)}",
         "trained on": f"{config.image.input_size} x {config.image.input_size} pixels",
         "images are seen": "from both sides" if augmentation.flip else "from one side",
-        "weights are kept": "in float16" if augmentation.float16 else "in float32",
+        "weights are stored": "in float16" if augmentation.float16 else "in float32",
         "text tower": f"{config.text.tower}, blocks {list(config.text.blocks)}",
         "word vectors": _name(config.vectors or "from random"),
         "training data": data["source"],
@@ -35,18 +35,17 @@ def run_metrics(
     run: Run, checkpoint: str, augmentation: TestTimeAugmentation = PLAIN
 ) -> dict[str, Any]:
     """Returns what `evaluate` measured with these weights, augmented so, by metrics file."""
-    # Its name is not enough: as training goes on, another file becomes the best one.
+    # The checkpoint's name is not enough: as training goes on, another file becomes the best one.
     weights = (checkpoint, sha256_file(run.checkpoint))
     found = {}
     for path in sorted(run.folder.glob("metrics-*.json")):
         metrics = read_json(path)
-        if not augmentation.was_used(metrics):
-            continue
-        if (metrics["checkpoint"], metrics.get("checkpoint_sha256")) == weights:
+        measured = (metrics["checkpoint"], metrics["checkpoint_sha256"])
+        if augmentation.was_used(metrics) and measured == weights:
             found[path.stem.removeprefix("metrics-")] = metrics
     return found
 
 
 def _name(file: str) -> str:
-    """Returns a file's name: its folder is the trainer's own affair."""
+    """Returns the name of a file; its folder is private to who trained."""
     return Path(file).name

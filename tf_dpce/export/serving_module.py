@@ -1,4 +1,4 @@
-"""What an exported model computes: raw bytes and raw sentences in, unit vectors out."""
+"""What an exported model computes: raw bytes and raw captions in, unit embeddings out."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ from tf_dpce.preprocessing.image import evaluation_pixels
 from tf_dpce.preprocessing.image_header import DEFAULT_LIMITS, check
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
-# Images of one request that are decoded at a time. Each may take half a gigabyte, if it is as
+# How many images of one request are decoded at a time. Each may take half a gigabyte if it is as
 # large as `status.MAX_PIXELS` allows (tests/unit/export/test_largest.py).
 _PARALLEL_IMAGES = 4
 _WHITE = r"[\s\p{Z}]*"
 
 
-class Signatures:
+class ServingModule:
     """Both encoders of a model with all their preprocessing inside.
 
-    Every output is a dict: `embedding` float32 `[B, D]`, of unit length, or all zeros where
-    `status` int32 `[B]` is not 0. A bad row never touches the rows beside it.
+    Every output is a dict: `embedding` float32 `[B, D]`, of unit length, or all zeros if `status`
+    int32 `[B]` is not 0. A bad row never touches the rows beside it.
 
     Args:
         model: the trained model.
-        tokenizer: the one that it was trained with.
-        squash: whether images are squashed to squares, as it was trained.
-        limits: of images.
+        tokenizer: the tokenizer that the model was trained with.
+        squash: whether the model was trained on images squashed to squares.
+        limits: the most bytes and pixels of an image that is decoded.
+
+    Attributes:
+        image_size: S, the side in pixels of the square that the image tower takes.
+        dimension: D, the numbers of an embedding.
 
     Example:
-        >>> signatures = Signatures(model, CaptionTokenizer(words, 32, lowercase=True))
-        >>> signatures.encode_text(tf.constant(["A dog.", ""]))["status"].numpy()
+        >>> module = ServingModule(model, CaptionTokenizer(words, 32, lowercase=True))
+        >>> module.encode_text(tf.constant(["A dog.", ""]))["status"].numpy()
         array([0, 1], dtype=int32)
     """
 
@@ -47,27 +51,29 @@ class Signatures:
         squash: bool = False,
         limits: status.Limits = DEFAULT_LIMITS,
     ) -> None:
-        self._tokenizer = tokenizer
+        self.model = model
+        self.tokenizer = tokenizer
+        self.squash = squash
+        self.limits = limits
+        self.image_size: int = model.image_encoder.input_shape[1]
+        self.dimension: int = model.image_encoder.output_shape[-1]
         self._image_encoder = folded(model.image_encoder)
         self._text_encoder = folded(model.text_encoder)
         self._trim = trimming(model.text_tower)
-        self._image_size = self._image_encoder.input_shape[1]
-        self._squash = squash
-        self._limits = limits
 
     def encode_image(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Embeds images, JPEG or PNG bytes `[B]`."""
-        with _on_host():
-            pixels, codes = decode_images(image, self._image_size, self._squash, self._limits)
+        with _on_cpu():
+            pixels, codes = decode_images(image, self.image_size, self.squash, self.limits)
         return _answer(self._image_encoder, pixels, codes)
 
     def encode_text(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Embeds sentences, UTF-8 `[B]`."""
-        with _on_host():
-            # What is too long is not even split: that would keep the sentences beside it waiting.
+        """Embeds captions, UTF-8 `[B]`."""
+        with _on_cpu():
+            # What is too long is not even split: that would keep the captions beside it waiting.
             too_long = tf.strings.length(text) > status.MAX_SENTENCE_BYTES
-            ids = self._tokenizer(tf.where(too_long, "", text))
-            codes = tf.where(too_long, status.TOO_MANY_BYTES, text_status(text, ids))
+            ids = self.tokenizer(tf.where(too_long, "", text))
+            codes = tf.where(too_long, status.TOO_MANY_BYTES, _caption_status(text, ids))
         return _answer(self._text_encoder, self._trim(ids), codes)
 
 
@@ -82,16 +88,16 @@ def decode_images(
     squash: bool = False,
     limits: status.Limits = DEFAULT_LIMITS,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes images so that what cannot be decoded costs its own row alone.
+    """Decodes images so that one that cannot be decoded costs its own row alone.
 
     Args:
         contents: strings `[B]`, JPEG or PNG bytes; B may be 0.
         size: S, the side of the pixels that the model takes.
         squash: whether images are squashed to squares, not cut.
-        limits: of images.
+        limits: the most bytes and pixels of an image that is decoded.
 
     Returns:
-        Pixels float32 `[B, S, S, 3]`, black where the status int32 `[B]` is not `OK`.
+        Pixels float32 `[B, S, S, 3]`, black if the status int32 `[B]` is not `OK`.
     """
 
     def decode(row: tf.Tensor, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -102,40 +108,43 @@ def decode_images(
         )
         return row, code, pixels
 
-    # A data set drops the rows that fail. It must not run empty, hence one more row, which is
+    # A dataset drops the rows that fail. It must not run empty, hence one more row, which is
     # judged by its length alone and so always survives; it is cut off at the end.
     count = tf.size(contents) + 1
     rows = tf.data.Dataset.from_tensor_slices((tf.range(count), tf.concat([contents, [""]], 0)))
     decoded = rows.map(decode, num_parallel_calls=_PARALLEL_IMAGES).ignore_errors()
     survivors, codes, pixels = decoded.batch(tf.cast(count, tf.int64)).get_single_element()
-    places = survivors[:, tf.newaxis]
+    positions = survivors[:, tf.newaxis]
     lost = tf.fill([count], status.UNDECODABLE)
-    all_codes = tf.tensor_scatter_nd_update(lost, places, codes)
-    all_pixels = tf.scatter_nd(places, pixels, tf.stack([count, size, size, 3]))
+    all_codes = tf.tensor_scatter_nd_update(lost, positions, codes)
+    all_pixels = tf.scatter_nd(positions, pixels, tf.stack([count, size, size, 3]))
     return tf.ensure_shape(all_pixels[:-1], [None, size, size, 3]), all_codes[:-1]
 
 
-def text_status(sentences: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    """Returns the status int32 `[B]` of sentences `[B]`, given their word ids `[B, T]`."""
+def _caption_status(captions: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    """Returns the status int32 `[B]` of captions `[B]`, given their token ids `[B, T]`."""
     known = tf.reduce_any(ids > 0, axis=1)
-    white = tf.strings.regex_full_match(sentences, _WHITE)
+    white = tf.strings.regex_full_match(captions, _WHITE)
     unknown = tf.where(white, status.EMPTY, status.NO_KNOWN_WORD)
     return tf.where(known, status.OK, unknown)
 
 
-def _on_host() -> AbstractContextManager:
-    # A server with a GPU must leave strings and files in the memory of the host. Other than a
-    # device's name, a function also reaches what is traced inside: branches, and maps of data.
+def _on_cpu() -> AbstractContextManager:
+    # A server with a GPU must leave strings and files in the memory of the CPU. Unlike a device's
+    # name, a function also reaches what is traced inside: branches, and maps of datasets.
     if tf.executing_eagerly():
         return nullcontext()
     return tf.compat.v1.device(lambda operation: "/device:CPU:0")
 
 
 def _answer(encoder: keras.Model, rows: tf.Tensor, codes: tf.Tensor) -> dict[str, tf.Tensor]:
-    # TensorFlow's convolutions fail on a batch of none in a Session: it gets one row of zeros.
+    # TensorFlow's convolutions fail on an empty batch in a Session, which gets one row of zeros.
     count = tf.size(codes)
     missing = [[tf.cast(count == 0, tf.int32), 0], *[[0, 0]] * (rows.shape.rank - 1)]
-    vectors = encoder(tf.pad(rows, missing), training=False)[:count]
+    embeddings = encoder(tf.pad(rows, missing), training=False)[:count]
     usable = (codes == status.OK)[:, tf.newaxis]
-    vectors = tf.cast(vectors, tf.float32)
-    return {"embedding": tf.where(usable, vectors, tf.zeros_like(vectors)), "status": codes}
+    embeddings = tf.cast(embeddings, tf.float32)
+    return {
+        "embedding": tf.where(usable, embeddings, tf.zeros_like(embeddings)),
+        "status": codes,
+    }

@@ -1,0 +1,190 @@
+"""Checks of an exported graph that need not run it, and the table of operations behind them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+from pipelines._operations import merge, write_table
+from tests.errors import raises
+from tf_dpce.export import Differs
+from tf_dpce.export.graph_checks import (
+    check_batching,
+    check_operations,
+    check_placement,
+    read_meta_graph,
+    signatures_of,
+)
+from tf_dpce.export.operations import (
+    LIBRARIES,
+    SERVING,
+    Operation,
+    known_operations,
+    serving_version,
+    servings_with,
+)
+
+# In a process of its own: here, other operations have been registered as well.
+REGISTERED = """
+import json
+from pipelines._operations import registered_operations
+print(json.dumps([registered_operations(library) for library in ("core", "text")]))
+"""
+
+
+def graph(*operations: str, device: str = "", strings: bool = False) -> MetaGraphDef:
+    """A graph of one function with these operations."""
+    meta_graph = MetaGraphDef()
+    function = meta_graph.graph_def.library.function.add()
+    function.signature.name = "function"
+    for number, name in enumerate(operations):
+        node = function.node_def.add(name=f"node{number}", op=name, device=device)
+        if strings:
+            node.attr["T"].type = types_pb2.DT_STRING
+    meta_graph.graph_def.node.add(name="call", op="function")
+    return meta_graph
+
+
+@pytest.fixture
+def meta_graph(exported) -> MetaGraphDef:
+    return read_meta_graph(exported)
+
+
+def test_an_export_passes_for_every_server_of_the_table(meta_graph):
+    for version in SERVING:
+        assert "2.13 to 2.20" in check_operations(meta_graph, version)
+    check_placement(meta_graph)
+    check_batching(meta_graph)
+
+
+def test_table_is_what_the_installed_tensorflow_registers(project_root):
+    command = [sys.executable, "-c", REGISTERED]
+    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True, check=True)
+    core, both = json.loads(done.stdout)
+    for library, found in (("core", core), ("text", both)):
+        version = LIBRARIES[library][-1]
+        table = [row for row in known_operations().values() if row.library == library]
+        assert {row.name: row.strings for row in table if row.is_in(version)} == found
+
+
+def test_each_server_links_the_text_that_it_was_built_with():
+    # The three operations by which 2.20.0 differs from 2.12.1 (TF Serving 2.13 to 2.19).
+    added = {"TFText>RoundRobinTrim", "TFText>RoundRobinGenerateMasks", "TFText>Utf8Binarize"}
+    text = {row.name for row in known_operations().values() if row.library == "text"}
+    assert {name for name in text if servings_with(name) != list(SERVING)} == added
+    assert {version for name in added for version in servings_with(name)} == {"2.20"}
+    assert servings_with("RegexSplitWithOffsets") == servings_with("DecodeJpeg") == list(SERVING)
+
+
+def test_operations_that_the_server_lacks_are_named_with_the_servers_that_have_them():
+    wanted = graph("AddV2", "TFText>RoundRobinTrim")
+    assert "2 kinds" in check_operations(wanted)
+    # It was taken out of TensorFlow 2.17.
+    gone = next(row.name for row in known_operations().values() if row.last == "2.16")
+    assert "2.13 to 2.16" in check_operations(graph(gone), "2.16")
+    for meta_graph, serving, name, having in (
+        (wanted, "2.19", "TFText>RoundRobinTrim", "2.20 to 2.20"),
+        (graph(gone), "2.20", gone, "2.13 to 2.16"),
+        (graph("Clairvoyance"), None, "Clairvoyance", "none"),
+    ):
+        with pytest.raises(Differs) as caught:
+            check_operations(meta_graph, serving)
+        assert name in str(caught.value) and having in str(caught.value)
+
+
+def test_need_of_xla_is_found(meta_graph):
+    for number in range(2):
+        function = meta_graph.graph_def.library.function[0]
+        item = (function, function.node_def[0])[number]
+        # False is what `jit_compile=False` leaves there.
+        item.attr["_XlaMustCompile"].b = False
+        check_operations(meta_graph)
+        item.attr["_XlaMustCompile"].b = True
+        with pytest.raises(Differs, match="XLA"):
+            check_operations(meta_graph)
+        item.attr["_XlaMustCompile"].b = False
+
+
+def test_operations_with_strings_must_stay_on_the_cpu():
+    cpu, gpu = "/device:CPU:0", "/job:a/device:GPU:0"
+    passing = graph("Placeholder", "Identity", "Const", "StatefulPartitionedCall", strings=True)
+    for count, accepted in (
+        (1, graph("DecodeJpeg", device=cpu)),
+        (0, graph("AddV2")),
+        # By an attribute; some operations pass strings on wherever they are.
+        (1, graph("SelectV2", device=cpu, strings=True)),
+        (0, passing),
+    ):
+        assert check_placement(accepted).startswith(f"{count} operations")
+    for name, refused in (
+        ("DecodeJpeg", graph("DecodeJpeg")),
+        ("AddV2", graph("AddV2", device=gpu)),
+        ("SelectV2", graph("SelectV2", strings=True)),
+    ):
+        with pytest.raises(Differs, match=name):
+            check_placement(refused)
+
+
+def test_strings_of_an_export_that_may_leave_the_cpu_are_found(meta_graph):
+    graph_def = meta_graph.graph_def
+    nodes = [*graph_def.node, *(n for f in graph_def.library.function for n in f.node_def)]
+    tables = ["LookupTableFindV2", "HashTableV2", "LookupTableImportV2"]
+    # The types of the last are a list.
+    for operation in ["SelectV2", "ConcatV2", *tables, "TensorSliceDataset"]:
+        moved = [(node, node.device) for node in nodes if node.op == operation]
+        for node, _ in moved:
+            node.device = ""
+        with pytest.raises(Differs, match=rf"^{operation} "):
+            check_placement(meta_graph)
+        for node, device in moved:
+            node.device = device
+
+
+def test_signatures_that_cannot_be_batched_are_found(meta_graph):
+    assert sorted(signatures_of(meta_graph)) == ["encode_image", "encode_text", "serving_default"]
+    signature = meta_graph.signature_def["encode_text"]
+    signature.outputs["status"].tensor_shape.Clear()
+    with pytest.raises(Differs, match="status"):
+        check_batching(meta_graph)
+    signature.inputs["text"].tensor_shape.dim[0].size = 8
+    with pytest.raises(Differs, match="text"):
+        check_batching(meta_graph)
+    signature.inputs["text"].tensor_shape.dim[0].size = -1
+    signature.inputs["text"].dtype = types_pb2.DT_FLOAT
+    with pytest.raises(Differs, match="text"):
+        check_batching(meta_graph)
+
+
+def test_server_is_chosen_by_its_minor_version():
+    assert serving_version("2.19.1") == serving_version("2.19") == "2.19"
+    for unknown in ("2.12.1", "2.21.0", "2", "latest"):
+        with raises("verify.serving_version"):
+            serving_version(unknown)
+
+
+def test_table_is_merged_from_one_version_at_a_time(tmp_path):
+    # In any order: A is in all, B ends with 2.14, C begins with it.
+    found = {
+        "2.14": {"A": False, "B": True, "C": False},
+        "2.13": {"A": False, "B": True},
+        "2.15": {"A": False, "C": False},
+    }
+    table = [Operation("T", "text", "2.20.0", "2.20.0", True)]
+    for version, operations in found.items():
+        table = merge(table, "core", version, operations)
+    table = merge(table, "core", "2.14", found["2.14"])
+    assert table == [
+        Operation("A", "core", "2.13", "2.15", False),
+        Operation("B", "core", "2.13", "2.14", True),
+        Operation("C", "core", "2.14", "2.15", False),
+        Operation("T", "text", "2.20.0", "2.20.0", True),
+    ]
+    write_table(tmp_path / "table.tsv", table)
+    assert (tmp_path / "table.tsv").read_text().splitlines()[2] == "B\tcore\t2.13\t2.14\tstring"
+    with raises("verify.library_version"):
+        merge(table, "core", "1.15", {})
