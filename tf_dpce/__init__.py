@@ -6,7 +6,9 @@ The public names are imported when they are first used, so that `import tf_dpce`
     losses, evaluation                   the objectives and the retrieval metrics
     load_pairs                           a table of images and captions as tf.data
     CaptionTokenizer                     captions to word ids
+    RetrievalEvaluation                  recalls of validation pairs while a model is fitted
     load                                 a run folder or an exported model, ready to encode
+    Searcher                             queries to the hits of an index
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "CaptionTokenizer": "tf_dpce.preprocessing.tokenizer",
     "DualPath": "tf_dpce.models.dual_path",
+    "RetrievalEvaluation": "tf_dpce.evaluation.callback",
+    "Searcher": "tf_dpce.search.searcher",
     "image_tower": "tf_dpce.models.image_tower",
     "load": "tf_dpce.export.encoder",
     "load_pairs": "tf_dpce.data.pairs",

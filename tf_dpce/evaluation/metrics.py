@@ -1,4 +1,4 @@
-"""Recall, median and mean rank, and what sums up several hits of a query. NumPy alone."""
+"""Recall, median and mean rank, and average precision, in NumPy."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def retrieval_metrics(
     image_ids: np.ndarray,
     text_ids: np.ndarray,
 ) -> dict[str, Any]:
-    """Scores retrieval of sentences by images and of images by sentences.
+    """Scores the retrieval of captions with images and of images with captions.
 
-    A hit is an equal id: the image's, or the person's where several images show one person.
-    The rank of a query is that of its best hit among all items of the other kind, by falling
-    inner product. A wrong item with an equal score ranks before the right one, so that a model
-    whose vectors all collapsed into one scores 0.
+    A hit is an item with the id of the query: the id of the image, or of the person if several
+    images show one person. The rank of a query is that of its best hit among all items of the
+    other kind, by falling inner product. A wrong item with an equal score ranks before the right
+    one, so that a model whose embeddings all collapsed into one scores 0.
 
-    With two images and four sentences, `text_ids = [0, 0, 1, 1]` says that the first two
-    sentences describe the first image.
+    With two images and four captions, `text_ids = [0, 0, 1, 1]` says that the first two captions
+    describe the first image.
 
     Args:
         image_embeddings: float `[N, D]`, of unit length for cosine similarity.
@@ -42,8 +42,8 @@ def retrieval_metrics(
         `rsum` is the sum of the six recalls.
 
     Raises:
-        ValueError: shapes that do not belong together.
-        UserError: a vector that is not finite, or a query with nothing right to find.
+        ValueError: the shapes do not belong together.
+        UserError: an embedding is not finite, or a query has no right item.
 
     Example:
         >>> vectors = np.eye(3, dtype=np.float32)
@@ -68,19 +68,18 @@ def identity_metrics(
     image_ids: np.ndarray,
     text_ids: np.ndarray,
 ) -> dict[str, Any]:
-    """Scores retrieval of all images of a person by a sentence.
+    """Scores the retrieval of all images of a person with a caption.
 
-    Hits and equal scores are those of `retrieval_metrics`, arguments and errors too; but an image
-    without a sentence is one more that is wrong.
+    Hits, ties, arguments and errors are those of `retrieval_metrics`; but an image without a
+    caption is allowed, and wrong for every query.
 
     Returns:
-        `{"image_to_text": None, "text_to_image": {...}, "rsum": float}`; the direction has, beside
-        what it has in `retrieval_metrics`, the means over all queries, in percent, of
-        `map`: average precision, the mean of the precision at each hit, which is h / r for the
-        h-th hit at rank r. The authors' code takes the mean of it and (h - 1) / (r - 1)
-        (trapezoids), which is never higher;
-        `minp`: the inverse negative penalty, the number of hits over the rank of the last one.
-        `rsum` is the sum of the three recalls, 300 at most.
+        `{"image_to_text": None, "text_to_image": {...}, "rsum": float}`. The direction has what it
+        has in `retrieval_metrics`, and two means over all queries, in percent. `map` is that of the
+        average precision, the mean of the precision at each hit, which is h / r for the h-th hit at
+        rank r; the authors' code takes the mean of it and (h - 1) / (r - 1) (trapezoids), which is
+        never higher. `minp` is that of the inverse negative penalty, the number of hits over the
+        rank of the last one. `rsum` is the sum of the three recalls, at most 300.
 
     Example:
         >>> vectors = np.eye(3, dtype=np.float32)
@@ -98,6 +97,21 @@ def identity_metrics(
         "minp": 100 * float(np.mean(ranks.inverse_penalty)),
     }
     return {"image_to_text": None, "text_to_image": direction, "rsum": _rsum(direction)}
+
+
+def metric_logs(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the results of `retrieval_metrics` as flat logs of a validation.
+
+    Example:
+        >>> vectors = np.eye(3, dtype=np.float32)
+        >>> metrics = retrieval_metrics(vectors, vectors, np.arange(3), np.arange(3))
+        >>> metric_logs(metrics)["val_i2t_r1"]
+        100.0
+    """
+    logs = {"val_rsum": metrics["rsum"]}
+    for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image")):
+        logs |= {f"val_{short}_{name}": value for name, value in metrics[direction].items()}
+    return logs
 
 
 def mean_metrics(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -126,7 +140,7 @@ def _rsum(*directions: Mapping[str, float]) -> float:
 def _checked(
     images: np.ndarray, texts: np.ndarray, image_ids: np.ndarray, text_ids: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns images, sentences and their ids as small integers, once all belong together."""
+    """Returns images, texts and their ids as small integers, if all belong together."""
     images, texts = np.asarray(images), np.asarray(texts)
     image_ids, text_ids = np.asarray(image_ids), np.asarray(text_ids)
     _check_shapes(images, texts, image_ids, text_ids)
@@ -147,11 +161,11 @@ def _check_shapes(
     if image_ids.shape != images.shape[:1] or text_ids.shape != texts.shape[:1]:
         raise ValueError(f"There is one id for each embedding. {received}")
     if not len(images) or not len(texts):
-        raise ValueError(f"There is at least one image and one sentence. {received}")
+        raise ValueError(f"There is at least one image and one caption. {received}")
 
 
 def _check_finite(vectors: np.ndarray, name: str) -> None:
-    # A sum is finite only if all its terms are; it spares a mask as large as the vectors.
+    # A sum is finite only if all its terms are; this needs no mask as large as the vectors.
     bad = int(np.sum(~np.isfinite(np.sum(vectors, axis=1, dtype=np.float64))))
     if bad:
         raise UserError(
@@ -162,7 +176,7 @@ def _check_finite(vectors: np.ndarray, name: str) -> None:
 
 
 def _shared_keys(image_ids: np.ndarray, text_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns small integers that are equal where ids are."""
+    """Returns small integers that are equal if and only if the ids are."""
     numeric = {np.issubdtype(ids.dtype, np.number) for ids in (image_ids, text_ids)}
     if len(numeric) > 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Where the right items stand in the ranking of each query. NumPy alone.
+"""Ranks of the right items of each query, in NumPy.
 
 Items are ranked by falling inner product; a wrong item with an equal score ranks before a right
 one. Memory grows with the numbers of queries and items, never with their product.
@@ -13,20 +13,20 @@ import numpy as np
 
 # Scores in a block of queries against the whole corpus: 32 MiB of float64.
 _BLOCK_SCORES = 2**22
-# Two equal vectors may score apart by rounding alone, since a matrix product adds up in another
-# order at its edges. This is far above that noise, and far below float32 vectors' own.
+# Scores of equal vectors differ by rounding, because a matrix product adds up in another order at
+# its edges. This is far above that noise, and far below the noise of float32 vectors.
 _TIE = 1e-9
 
 
 @dataclass(frozen=True)
 class HitRanks:
-    """How each query ranks all that is right for it.
+    """Ranks of all right items of each query.
 
     Attributes:
         best: int64 `[Q]`, the 0-based rank of its best hit.
         average_precision: float64 `[Q]`, in 0..1: the mean of the precision at each hit, which is
-            h / r for the h-th of its hits where that has rank r, counted from 1.
-        inverse_penalty: float64 `[Q]`, in 0..1: the number of its hits over the rank of the last.
+            h / r for the h-th hit at rank r, counted from 1.
+        inverse_penalty: float64 `[Q]`, in 0..1: the number of hits over the rank of the last one.
     """
 
     best: np.ndarray
@@ -55,15 +55,15 @@ def best_ranks(
 def hit_ranks(
     queries: np.ndarray, corpus: np.ndarray, query_ids: np.ndarray, corpus_ids: np.ndarray
 ) -> HitRanks:
-    """Returns what the ranks of all its hits say of each query; arguments as of `best_ranks`."""
+    """Returns the ranks of all hits of each query; the arguments are those of `best_ranks`."""
     best = np.empty(len(queries), np.int64)
     average_precision, inverse_penalty = np.empty((2, len(queries)))
     for rows, scores, right, tie in _blocks(queries, corpus, query_ids, corpus_ids):
         for query, *row in zip(range(rows.start, rows.stop), scores, right, tie, strict=True):
             ranks = _ranks_of_hits(*row)
-            places = np.arange(1, len(ranks) + 1)
+            numbers = np.arange(1, len(ranks) + 1)
             best[query] = ranks[0] - 1
-            average_precision[query] = np.mean(places / ranks)
+            average_precision[query] = np.mean(numbers / ranks)
             inverse_penalty[query] = len(ranks) / ranks[-1]
     return HitRanks(best, average_precision, inverse_penalty)
 
@@ -80,8 +80,8 @@ def _blocks(
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
     """Yields blocks of R queries.
 
-    Each is their slice, their scores float64 `[R, N]`, what is right bool `[R, N]`, and float64
-    `[R, 1]`, how far below another a score still counts as equal.
+    A block is the slice of its queries, their scores float64 `[R, N]`, whether items are right
+    bool `[R, N]`, and the distance at which a lower score counts as equal, float64 `[R, 1]`.
     """
     columns = np.ascontiguousarray(corpus.T, dtype=np.float64)
     longest = np.sqrt(np.max(np.sum(columns**2, axis=0)))

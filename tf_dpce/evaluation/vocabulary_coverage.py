@@ -1,4 +1,4 @@
-"""What is known of the captions of a split before a model sees them."""
+"""How many words and captions of a split a vocabulary covers."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class CaptionCounts:
 
     @property
     def images(self) -> np.ndarray:
-        """The place of each caption's image, int64 `[M]`, in the order of the captions."""
+        """The index of each caption's image, int64 `[M]`, in the order of the captions."""
         return np.repeat(np.arange(len(self.per_image)), self.per_image)
 
     def coverage(self) -> dict[str, float]:
         """Returns how much of the captions a vocabulary covers, in percent.
 
-        `known_words`: of all words, those that the vocabulary holds, beyond the last place of a
-        caption as well. `captions_without_known_word`: of all captions, those of which the model
-        sees nothing.
+        `known_words` is the share of words that the vocabulary holds, also of those beyond the
+        last position of a caption. `captions_without_known_word` is the share of captions of which
+        the model sees nothing.
         """
         captions = int(self.per_image.sum())
         return {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tf_dpce.evaluation.metrics import retrieval_metrics
+from tf_dpce.evaluation.metrics import metric_logs, retrieval_metrics
 from tf_dpce.training.checkpoint import (
     Progress,
     best_path,
@@ -21,7 +21,7 @@ from tf_dpce.training.checkpoint import (
 )
 from tf_dpce.training.diagnostics import mean_cosine
 from tf_dpce.training.ema import averaged
-from tf_dpce.training.history import RANKS, History
+from tf_dpce.training.history import History
 
 if TYPE_CHECKING:
     from tf_dpce.training.distributed import Workers
@@ -64,9 +64,7 @@ class Validation(keras.callbacks.Callback):
         with averaged(self.model.optimizer):
             metrics = self.validate()
         logs["validation_seconds"] = round(time.monotonic() - began, 1)
-        logs["val_rsum"] = metrics["rsum"]
-        for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image")):
-            logs.update({f"val_{short}_{rank}": metrics[direction][rank] for rank in RANKS})
+        logs.update(metric_logs(metrics))
         for side in ("images", "sentences"):
             logs[f"val_{side}_alike"] = metrics[f"{side}_alike"]
 

@@ -1,4 +1,4 @@
-"""Where several images are right: hand-derived values, extremes, and a plain reference."""
+"""Metrics if several images are right: hand-derived values, extremes, and a plain reference."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tf_dpce.evaluation import identity_metrics, ranks, retrieval_metrics
 
 
 def reference(images, texts, image_ids, text_ids) -> dict:
-    """The definition, one sentence at a time over the full matrix of exact integer scores."""
+    """The definition, one caption at a time over the full matrix of exact integer scores."""
     best, precisions, penalties = [], [], []
-    for sentence, person in zip(texts, text_ids, strict=True):
+    for caption, person in zip(texts, text_ids, strict=True):
         # Sorted by falling score, wrong before right where scores are equal.
         items = sorted(
-            (-int(sentence @ image), image_id == person)
+            (-int(caption @ image), image_id == person)
             for image, image_id in zip(images, image_ids, strict=True)
         )
         right = [place for place, (_, is_right) in enumerate(items, 1) if is_right]
@@ -38,33 +38,33 @@ def reference(images, texts, image_ids, text_ids) -> dict:
 
 
 def one_query(*right: bool) -> dict[str, float]:
-    """The metrics of one sentence whose images, by falling score, are right or wrong."""
+    """The metrics of one caption whose images, by falling score, are right or wrong."""
     images = np.arange(len(right), 0, -1.0)[:, np.newaxis]
     found = identity_metrics(images, np.ones((1, 1)), np.array(right, int), np.array([1]))
     return found["text_to_image"]
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_equals_the_plain_reference_on_random_data_with_ties(seed, monkeypatch):
-    draw = np.random.default_rng(seed)
-    people, width = int(draw.integers(1, 12)), int(draw.integers(1, 5))
-    image_ids = np.concatenate([np.arange(people), draw.integers(0, people, 25)])
-    text_ids = np.concatenate([np.arange(people), draw.integers(0, people, 20)])
-    draw.shuffle(image_ids)
-    # Few small integers: most scores are shared by several images, and all are exact.
-    images = draw.integers(-2, 3, (len(image_ids), width)).astype(np.float32)
-    texts = draw.integers(-2, 3, (len(text_ids), width)).astype(np.float32)
-    monkeypatch.setattr(ranks, "_BLOCK_SCORES", int(draw.integers(1, 400)))
+def test_equals_the_plain_reference_on_random_data_with_ties(monkeypatch):
+    for seed in range(40):
+        draw = np.random.default_rng(seed)
+        people, width = int(draw.integers(1, 12)), int(draw.integers(1, 5))
+        image_ids = np.concatenate([np.arange(people), draw.integers(0, people, 25)])
+        text_ids = np.concatenate([np.arange(people), draw.integers(0, people, 20)])
+        draw.shuffle(image_ids)
+        # Few small integers: most scores are shared by several images, and all are exact.
+        images = draw.integers(-2, 3, (len(image_ids), width)).astype(np.float32)
+        texts = draw.integers(-2, 3, (len(text_ids), width)).astype(np.float32)
+        monkeypatch.setattr(ranks, "_BLOCK_SCORES", int(draw.integers(1, 400)))
 
-    found = identity_metrics(images, texts, image_ids, text_ids)
+        found = identity_metrics(images, texts, image_ids, text_ids)
 
-    expected = reference(images, texts, image_ids, text_ids)
-    assert found["image_to_text"] is None
-    assert found["text_to_image"] == pytest.approx(expected, abs=1e-9)
-    assert found["rsum"] == pytest.approx(sum(expected[f"r{k}"] for k in (1, 5, 10)))
-    # Of the best hits alone both functions say the same.
-    other = retrieval_metrics(images, texts, image_ids, text_ids)["text_to_image"]
-    assert other == {key: found["text_to_image"][key] for key in other}
+        expected = reference(images, texts, image_ids, text_ids)
+        assert found["image_to_text"] is None
+        assert found["text_to_image"] == pytest.approx(expected, abs=1e-9), f"seed {seed}"
+        assert found["rsum"] == pytest.approx(sum(expected[f"r{k}"] for k in (1, 5, 10)))
+        # Both functions agree on the best hits.
+        other = retrieval_metrics(images, texts, image_ids, text_ids)["text_to_image"]
+        assert other == {key: found["text_to_image"][key] for key in other}
 
 
 def test_perfect_query_has_all_its_hits_first():
@@ -97,7 +97,7 @@ def test_wrong_images_of_an_equal_score_come_before_each_right_one():
 
 
 def test_queries_count_alike_however_many_images_they_have():
-    # The first sentence finds its three images first (100 %), the second its one at rank 2:
+    # The first caption finds its three images first (100 %), the second its one at rank 2:
     # precision 1/2 and one hit within two.
     images = np.array([[3.0, 1.0], [2.0, 0.0], [1.0, 0.0], [0.0, 0.5]])
     found = identity_metrics(images, np.eye(2), np.array([0, 0, 0, 1]), np.array([0, 1]))
@@ -105,7 +105,7 @@ def test_queries_count_alike_however_many_images_they_have():
     assert found["text_to_image"]["minp"] == pytest.approx(75)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_collapsed_model_ranks_every_wrong_image_first(seed):
     # Odd sizes: the edges of a matrix product add up in another order than its middle.
     draw = np.random.default_rng(seed)
@@ -135,16 +135,17 @@ def test_memory_stays_below_the_full_matrix():
     assert peak < 80e6
 
 
-def test_image_without_a_sentence_is_one_more_wrong_one():
+def test_image_without_a_caption_is_one_more_wrong_one():
     images = np.array([[1.0], [2.0]])
     found = identity_metrics(images, np.ones((1, 1)), np.array(["a", "b"]), np.array(["a"]))
     assert found["text_to_image"]["meanr"] == 2
 
 
 def test_bad_input_is_refused_as_by_retrieval_metrics():
+    eye = np.eye(4)
     with raises("evaluation.no_match"):
-        identity_metrics(np.eye(4)[:1], np.eye(4), np.arange(1), np.arange(4))
+        identity_metrics(eye[:1], eye, np.arange(1), np.arange(4))
     with raises("evaluation.not_finite"):
-        identity_metrics(np.eye(4), np.eye(4) * np.nan, np.arange(4), np.arange(4))
-    with pytest.raises(ValueError, match=r"image_ids \(2,\)"):
-        identity_metrics(np.eye(4), np.eye(4), np.arange(2), np.arange(4))
+        identity_metrics(eye, eye * np.nan, np.arange(4), np.arange(4))
+    with pytest.raises(ValueError, match="image_ids"):
+        identity_metrics(eye, eye, np.arange(2), np.arange(4))

@@ -57,19 +57,17 @@ def test_case_counts_unless_lowered(data):
     assert count_captions(data, "val", tokenizer).known_words == 5
 
 
-def test_known_words_beyond_the_last_place_are_known_too(data):
+def test_known_words_beyond_the_last_position_are_known_too(data):
     tokenizer = CaptionTokenizer(["a", "dog"], max_length=1, lowercase=True)
     assert count_captions(data, "test", tokenizer).known_words == 7
 
 
-@pytest.mark.parametrize(
-    ("places", "cut", "lost"),
+def test_captions_with_more_known_words_than_positions_are_counted(data):
     # Two captions have more than one known word: [a] [dog], and [a] [a] [a] [dog].
-    [(1, 2, 1 + 3), (2, 1, 2), (3, 1, 1), (4, 0, 0)],
-)
-def test_captions_with_more_known_words_than_places_are_counted(data, places, cut, lost):
-    found = count_captions(data, "test", CaptionTokenizer(["a", "dog"], places, lowercase=True))
-    assert (found.cut, found.lost_words) == (cut, lost)
+    for positions, cut, lost in ((1, 2, 1 + 3), (2, 1, 2), (3, 1, 1), (4, 0, 0)):
+        tokenizer = CaptionTokenizer(["a", "dog"], positions, lowercase=True)
+        found = count_captions(data, "test", tokenizer)
+        assert (found.cut, found.lost_words) == (cut, lost)
 
 
 def test_own_vocabulary_covers_everything(data):
@@ -78,14 +76,14 @@ def test_own_vocabulary_covers_everything(data):
     assert found.coverage() == {"known_words": 100, "captions_without_known_word": 0}
 
 
-@pytest.mark.parametrize("vocabulary", [["a", "dog"], ["hund"], ["nothing"]])
-def test_a_caption_without_a_known_word_is_one_that_encodes_to_nothing(data, vocabulary):
-    tokenizer = CaptionTokenizer(vocabulary, max_length=8, lowercase=True)
-    ids = tokenizer(tf.constant([caption for group in CAPTIONS.values() for caption in group]))
-    empty = int(np.sum(~ids.numpy().any(axis=1)))
-    assert count_captions(data, "test", tokenizer).without_known_word == empty
+def test_a_caption_without_a_known_word_is_one_that_encodes_to_nothing(data):
+    captions = tf.constant([caption for group in CAPTIONS.values() for caption in group])
+    for vocabulary in (["a", "dog"], ["hund"], ["nothing"]):
+        tokenizer = CaptionTokenizer(vocabulary, max_length=8, lowercase=True)
+        empty = int(np.sum(~tokenizer(captions).numpy().any(axis=1)))
+        assert count_captions(data, "test", tokenizer).without_known_word == empty
 
 
-def test_images_are_told_apart_by_their_place():
+def test_each_caption_has_the_index_of_its_image():
     counts = CaptionCounts(np.array([1, 3, 2]), 6, 6, without_known_word=0, cut=0, lost_words=0)
     assert counts.images.tolist() == [0, 1, 1, 1, 2, 2]

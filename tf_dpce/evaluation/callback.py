@@ -1,0 +1,59 @@
+"""A Keras callback that computes retrieval metrics while a model is fitted."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import keras
+
+from tf_dpce.evaluation.embed import Batches, Encoders
+from tf_dpce.evaluation.metrics import metric_logs, retrieval_metrics
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
+
+
+class EvaluationSplit(Protocol):
+    """Images and captions in batches; `tf_dpce.load_pairs(...).val` has both methods."""
+
+    def image_batches(self, image_size: int) -> Batches:
+        """Returns dicts with `image`, float32 `[B, S, S, 3]`, and `instance`, int64 `[B]`."""
+
+    def caption_batches(self, tokenizer: CaptionTokenizer) -> Batches:
+        """Returns dicts with `text`, int32 `[B, T]`, and `instance`, int64 `[B]`."""
+
+
+class RetrievalEvaluation(keras.callbacks.Callback):
+    """Adds the retrieval metrics of a split to the logs of each epoch.
+
+    The history and the callbacks behind it see `val_i2t_r1`, `val_i2t_r5`, `val_i2t_r10`,
+    `val_i2t_medr` and `val_i2t_meanr` (captions found with images), the same of `val_t2i` (images
+    found with captions), and `val_rsum`, the sum of the six recalls. `EarlyStopping` and
+    `ModelCheckpoint`, with `mode="max"`, can watch `val_rsum` if they come behind it.
+
+    Args:
+        split: the images and captions, such as `load_pairs(...).val`.
+        tokenizer: the tokenizer that the model is trained with.
+        image_size: S, the side of the model's images in pixels.
+
+    Example:
+        >>> recalls = tf_dpce.RetrievalEvaluation(pairs.val, tokenizer, image_size=64)
+        >>> history = model.fit(batches, epochs=3, callbacks=[recalls])
+        >>> history.history["val_rsum"]
+        [35.9, 120.4, 301.7]
+    """
+
+    def __init__(
+        self, split: EvaluationSplit, tokenizer: CaptionTokenizer, image_size: int
+    ) -> None:
+        super().__init__()
+        self._images = split.image_batches(image_size)
+        self._captions = split.caption_batches(tokenizer)
+        self._encoders: Encoders | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._encoders is None:
+            self._encoders = Encoders(self.model)
+        images, texts = self._encoders.images(self._images), self._encoders.texts(self._captions)
+        metrics = retrieval_metrics(
+            images.vectors, texts.vectors, images.instances, texts.instances
+        )
+        logs.update(metric_logs(metrics))
