@@ -107,7 +107,7 @@ def _cases(config: Config, words: int, count: int) -> list[Case]:
     model, vocabulary = random_model(config, words, classes=2), random_vocabulary(words)
     tokenizer = CaptionTokenizer(vocabulary, config.text.max_length, lowercase=True)
     with tempfile.TemporaryDirectory() as folder:
-        write_archive(ServingModule(model, tokenizer, config.image.squash), Path(folder))
+        write_archive(ServingModule(model, tokenizer, config.image.resize), Path(folder))
         exports = {name: Served(folder, name) for name in ("encode_image", "encode_text")}
     draw, size = np.random.default_rng(config.seed), config.image.input_size
     sentences = random_sentences(count, vocabulary)

@@ -16,7 +16,7 @@ from tf_dpce.training.features import FeatureCache
 from tf_dpce.training.hard_negative_mining import HardNegatives
 from tf_dpce.training.model_factory import stage_trainer
 
-_NEGATIVES = ("given", "mined", "batch")
+_NEGATIVES = ("paired", "mined", "batch")
 _SETTINGS = {"cached": "cached", "trained": "end to end"}
 
 

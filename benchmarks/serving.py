@@ -90,7 +90,7 @@ def _export(config: Config, words: int, models: Path) -> list[str]:
     vocabulary = random_vocabulary(words)
     tokenizer = CaptionTokenizer(vocabulary, config.text.max_length, lowercase=True)
     model = random_model(config, words, classes=2)
-    export_model(model, tokenizer, models / _NAME, squash=config.image.squash)
+    export_model(model, tokenizer, models / _NAME, resize=config.image.resize)
     return vocabulary
 
 

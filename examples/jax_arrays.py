@@ -50,7 +50,7 @@ def write_arrays(config: Config, data: Path, out: Path) -> None:
     shape = (manifest.splits["train"].images, size, size, 3)
     images = np.lib.format.open_memmap(out / "images.npy", "w+", np.uint8, shape)
     captions, instances = [], []
-    batches = evaluation_images(data, "train", size, BATCH, config.image.squash)
+    batches = evaluation_images(data, "train", size, BATCH, config.image.resize)
     for batch, groups in zip(batches, caption_groups(data, "train", BATCH), strict=True):
         pixels = np.rint(batch["image"].numpy()).astype(np.uint8)
         images[len(instances) : len(instances) + len(pixels)] = pixels

@@ -50,7 +50,7 @@ def build(config: Config, vocabulary_size: int, num_instances: int) -> DualPath:
     texts = text_tower(
         vocabulary_size,
         max_length=config.text.max_length,
-        embedding_dim=config.text.embedding_dim,
+        word_dim=config.text.word_dim,
         blocks=config.text.blocks,
         output_dim=model.output_dim,
         widths=config.text.widths,
@@ -62,8 +62,8 @@ def build(config: Config, vocabulary_size: int, num_instances: int) -> DualPath:
         texts,
         num_instances,
         dropout=model.dropout,
-        shared_bias=model.shared_bias,
-        rectify=model.rectify,
+        classifier_bias=model.classifier_bias,
+        relu_before_losses=model.relu_before_losses,
     )
 
 

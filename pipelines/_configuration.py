@@ -49,6 +49,7 @@ def _flat(values: dict, prefix: str = "") -> dict:
     """Returns nested values as one dict with dotted keys."""
     flat = {}
     for key, value in values.items():
-        nested = isinstance(value, dict)
+        # A mapping of a key's own, such as `lr_multipliers`, is no section.
+        nested = isinstance(value, dict) and key != "lr_multipliers"
         flat.update(_flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value})
     return flat

@@ -59,7 +59,7 @@ def run(arguments: Namespace) -> None:
         arguments.to,
         provenance=run_provenance(trained, arguments.checkpoint, augmentation),
         metrics=run_metrics(trained, arguments.checkpoint, augmentation),
-        squash=trained.config.image.squash,
+        resize=trained.config.image.resize,
         limits=Limits(arguments.max_bytes, arguments.max_pixels),
     )
     say_files(sorted(path for path in version.rglob("*") if path.is_file()))

@@ -46,7 +46,7 @@ def parameters(tower: keras.Model) -> int:
 def bag_of_words() -> dict[str, Any]:
     """The options that make a bag of words as large as the preset's convolutional tower."""
     config, wanted = from_dict(preset_values("scenes")), parameters(text_tower())
-    inputs, outputs = config.text.embedding_dim, config.model.output_dim
+    inputs, outputs = config.text.word_dim, config.model.output_dim
     hidden = len(config.text.widths)
 
     def size(width: int) -> int:

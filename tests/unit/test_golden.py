@@ -188,7 +188,7 @@ def batch() -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, Weights]:
     tower = narrowed(32, 32)
     feature = keras.Input((64,))
     image_tower = keras.Model(feature, keras.layers.Identity()(feature))
-    model = DualPath(image_tower, tower, num_instances=50, dropout=0.75, shared_bias=True)
+    model = DualPath(image_tower, tower, num_instances=50, dropout=0.75)
     draw = np.random.default_rng(2)
     for variable in model.classifier.variables:
         variable.assign(draw.normal(size=variable.shape))
@@ -225,7 +225,7 @@ def test_the_ranking_loss_is_the_recipes(batch, margin: float):
     # Instances and roles: the anchor of pair k has role 2k, its negative 2k + 1.
     roles = np.concatenate([2 * np.arange(16), 2 * np.arange(16) + 1])
     targets = np.stack([np.arange(32), roles], axis=1)
-    loss = float(RankingLoss(margin, "given")(targets, found["pair"]))
+    loss = float(RankingLoss(margin, "paired")(targets, found["pair"]))
     assert expected > 0.1
     assert loss == pytest.approx(expected, rel=1e-5)
 

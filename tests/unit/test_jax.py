@@ -32,7 +32,7 @@ given = np.stack([ids, np.arange(4)], axis=1)
 values = [
     float(InstanceLoss()(ids, np.zeros((4, 4), np.float32))),
     float(RankingLoss()(ids, pairs)),
-    float(RankingLoss(negatives="given")(given, pairs)),
+    float(RankingLoss(negatives="paired")(given, pairs)),
     float(ContrastiveLoss(1.0)(ids, pairs)),
 ]
 np.testing.assert_allclose(values, [np.log(4), 0, 0, np.log1p(3 / np.e)], atol=1e-5)
@@ -41,7 +41,7 @@ model = DualPath(image, text, 4, 0.5, True, members=2)
 losses = {
     "image_logits": InstanceLoss(),
     "text_logits": InstanceLoss(),
-    "pair": MemberLoss(RankingLoss(negatives="given"), members=2),
+    "pair": MemberLoss(RankingLoss(negatives="paired"), members=2),
 }
 model.compile(keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True), losses)
 inputs = {

@@ -19,7 +19,10 @@ DEPRECATED = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 def build(
-    dropout: float = 0.5, shared_bias: bool = True, rectify: bool = True, members: int = 1
+    dropout: float = 0.5,
+    classifier_bias: str = "shared",
+    relu_before_losses: bool = True,
+    members: int = 1,
 ) -> DualPath:
     keras.utils.set_random_seed(0)
     model = DualPath(
@@ -27,8 +30,8 @@ def build(
         text_tower(WORDS, PLACES, 4, (1,), WIDTH, widths=(8,), members=members),
         CLASSES,
         dropout,
-        shared_bias,
-        rectify,
+        classifier_bias,
+        relu_before_losses,
         members=members,
     )
     # Both signs in every feature, and a bias to tell.
@@ -98,15 +101,15 @@ def test_the_encoders_are_the_halves_of_the_model(model: DualPath):
         assert vectors == pytest.approx(outputs[f"{modality}_embedding"], abs=1e-6)
 
 
-@pytest.mark.parametrize("rectify", [True, False])
-def test_every_output_is_what_its_definition_says(rectify: bool):
-    model, inputs = build(rectify=rectify), batch()
+@pytest.mark.parametrize("relu_before_losses", [True, False])
+def test_every_output_is_what_its_definition_says(relu_before_losses: bool):
+    model, inputs = build(relu_before_losses=relu_before_losses), batch()
     outputs = call(model, inputs)
     kernel, bias = model.classifier.kernel.numpy(), model.classifier.bias.numpy()
     for place, modality in enumerate(("image", "text")):
         feature = getattr(model, f"{modality}_tower").predict(inputs[modality], verbose=0)
         assert (feature < 0).any(), "or the ReLU would not show"
-        active = np.maximum(feature, 0) if rectify else feature
+        active = np.maximum(feature, 0) if relu_before_losses else feature
         # Before the ReLU: what is compared at test time. After it: what the losses see.
         embedding = feature / np.sqrt(1e-8 + (feature**2).sum(1, keepdims=True))
         pair = active / np.sqrt(1e-8 + (active**2).sum(1, keepdims=True))
@@ -116,11 +119,9 @@ def test_every_output_is_what_its_definition_says(rectify: bool):
         assert outputs[f"{modality}_logits"] == pytest.approx(active @ kernel + bias, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("shared_bias", "names"), [(True, ["bias", "kernel"]), (False, ["kernel"])]
-)
-def test_there_is_one_classifier(shared_bias: bool, names: list[str]):
-    model = build(shared_bias=shared_bias)
+@pytest.mark.parametrize(("bias", "names"), [("shared", ["bias", "kernel"]), ("none", ["kernel"])])
+def test_there_is_one_classifier(bias: str, names: list[str]):
+    model = build(classifier_bias=bias)
     assert sorted(v.name for v in model.classifier.variables) == names
     layers = [layer for layer in model.layers if isinstance(layer, InstanceClassifier)]
     assert layers == [model.classifier]
@@ -200,7 +201,7 @@ def test_saved_and_loaded_it_gives_the_same_outputs(model: DualPath, tmp_path: P
     vectors = again.text_encoder.predict(batch()["text"], verbose=0)
     assert vectors == pytest.approx(expected["text_embedding"], abs=1e-6)
     assert again.get_config().keys() == model.get_config().keys()
-    assert (again.dropout, again.shared_bias, again.rectify) == (0.5, True, True)
+    assert (again.dropout, again.classifier_bias, again.relu_before_losses) == (0.5, "shared", True)
 
 
 def test_another_kind_of_classifier_survives_a_round_trip():

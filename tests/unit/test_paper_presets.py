@@ -211,7 +211,7 @@ def test_every_variable_has_its_rate_and_its_decay(monkeypatch: pytest.MonkeyPat
     for preset in PRESETS:
         config = narrow(preset)
         # What gives two presets different variables; dropout and the captions' length do not.
-        kind = (config.image.backbone, config.model.shared_bias)
+        kind = (config.image.backbone, config.model.classifier_bias)
         if kind not in models:
             models[kind] = build_model(config, WORDS, INSTANCES)
         names = golden["variables"][config.image.backbone]

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tf_dpce.config import Config, ImageConfig, LossConfig, ModelConfig, StageConfig, TextConfig
+from tf_dpce.config import (
+    Config,
+    ImageConfig,
+    LossConfig,
+    ModelConfig,
+    TextConfig,
+    preset_names,
+    preset_values,
+)
 
 RECIPE = (Path(__file__).resolve().parents[2] / "docs" / "recipe.md").read_text()
 COMMANDS = re.findall(r"^python -m (pipelines\.\w+) (.*)$", RECIPE, re.MULTILINE)
@@ -30,13 +38,18 @@ def test_each_benchmark_has_its_chain_from_images_to_the_papers_test(name: str):
     assert all("--sizes 256 --flip" in line for line in chain[2:])
 
 
+def _patterns(preset: str) -> list[str]:
+    return list(preset_values(preset).get("stage2", {}).get("lr_multipliers", {}))
+
+
 def test_every_key_of_a_section_exists():
     named = re.findall(r"`(\w+)\.(\w+)`", RECIPE)
     keys = [
         (SECTIONS[section], key) for section, key in named if section in SECTIONS and key != "py"
     ]
     assert keys and all(hasattr(kind(), key) for kind, key in keys)
-    multipliers = re.findall(r"`(\w+_multiplier)`", RECIPE)
-    assert multipliers and all(hasattr(StageConfig(), key) for key in multipliers)
+    patterns = re.findall(r"\| `([\w*]+/[\w*/]+)`", RECIPE)
+    used = {pattern for preset in preset_names() for pattern in _patterns(preset)}
+    assert patterns and set(patterns) <= used
     assert all(hasattr(LossConfig(), key) for key in re.findall(r"`stage2\.loss\.(\w+)`", RECIPE))
     assert hasattr(Config(), "stage2")

@@ -22,7 +22,7 @@ DEFAULT_PRESET = "flickr8k_small"
 VALIDATIONS = 10
 
 # Settings of a stage that only apply if it trains the backbone.
-_OF_BACKBONE = ("backbone_multiplier", "backbone_from")
+_OF_BACKBONE = ("lr_multipliers", "finetune_from")
 # Number of layers of a text tower, which have the same width.
 _LAYERS = {"recurrent": 1, "bag_of_words": 2}
 

@@ -8,6 +8,7 @@ from tf_dpce.config.sections import (
     ImageConfig,
     LossConfig,
     ModelConfig,
+    Resize,
     StageConfig,
     TextConfig,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "ImageConfig",
     "LossConfig",
     "ModelConfig",
+    "Resize",
     "StageConfig",
     "TextConfig",
     "from_dict",

@@ -14,6 +14,12 @@ from tf_dpce.config.checks import check_values
 from tf_dpce.config.sections import Config
 from tf_dpce.errors import UserError
 
+# Keys that configurations had before they were renamed, so that an old file is refused as old.
+_FORMER_KEYS = frozenset(
+    ("squash", "captions_of", "embedding_dim", "shared_bias", "rectify", "views", "average")
+    + ("trunk", "trunk_from", "trunk_multiplier", "word_multiplier", "classifier_multiplier")
+)
+
 
 def preset_names() -> list[str]:
     """Returns the names of the presets that come with the library."""
@@ -28,40 +34,85 @@ def preset_values(name: str) -> dict[str, Any]:
         UserError: there is no such preset.
     """
     if name not in preset_names():
-        raise UserError(f"unknown preset {name}: one of {', '.join(preset_names())}")
+        raise UserError(
+            "config.preset", f"unknown preset {name}: give one of {', '.join(preset_names())}"
+        )
     return yaml.safe_load((resources.files("tf_dpce.presets") / f"{name}.yaml").read_text())
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """Builds a `Config`; what is not named keeps its default.
+    """Builds a `Config`; keys that are not named keep their defaults.
 
     Raises:
-        UserError: an unknown key, a value of the wrong type or one that nothing can be made of.
+        UserError: a key is unknown or of an earlier version, or a value has the wrong type or is
+            out of its range.
 
     Example:
         >>> from_dict({"seed": 3, "stage1": {"epochs": 2}}).stage1.epochs
         2
     """
-    _check_sections(values, Config)
+    _check_keys(values, Config)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Config)
     try:
         parsed = parser.parse_object(values)
     except Exception as error:
-        raise UserError(f"configuration: {' '.join(str(error).split())}") from None
-    config = Config(**parser.instantiate(parsed).as_dict())
-    check_values(config, to_dict(config))
+        raise UserError("config.value", f"configuration: {_sentence(error)}") from None
+    config = _with_plain_numbers(Config(**parser.instantiate(parsed).as_dict()))
+    check_values(config)
     return config
 
 
-def _check_sections(values: dict[str, Any], kind: Any, prefix: str = "") -> None:
-    """Refuses what jsonargparse would drop or trip over: no mapping for a section, or a null."""
-    for item in (i for i in dataclasses.fields(kind) if i.name in values):
-        value, section = values[item.name], item.default_factory
+def _with_plain_numbers(value: Any) -> Any:
+    """Replaces jsonargparse's subclasses of int and float, which Keras takes for dtypes."""
+    if dataclasses.is_dataclass(value):
+        names = [item.name for item in dataclasses.fields(value)]
+        changes = {name: _with_plain_numbers(getattr(value, name)) for name in names}
+        return dataclasses.replace(value, **changes)
+    if isinstance(value, tuple):
+        return tuple(map(_with_plain_numbers, value))
+    if isinstance(value, dict):
+        return {key: _with_plain_numbers(item) for key, item in value.items()}
+    for kind in (float, int):
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return kind(value)
+    return value
+
+
+def _check_keys(values: dict[str, Any], kind: Any, prefix: str = "") -> None:
+    """Refuses unknown keys, and what jsonargparse would drop: a null or no mapping for a section.
+
+    Args:
+        values: The nested values of a section.
+        kind: The dataclass of the section.
+        prefix: The section's name with a dot.
+    """
+    known = {item.name: item for item in dataclasses.fields(kind)}
+    for name, value in values.items():
+        if name not in known:
+            raise _unknown(f"{prefix}{name}", name)
+        section = known[name].default_factory
         if dataclasses.is_dataclass(section) and isinstance(value, dict):
-            _check_sections(value, section, f"{prefix}{item.name}.")
-        elif dataclasses.is_dataclass(section) or (value is None and "None" not in item.type):
-            raise UserError(f"configuration: {prefix}{item.name} cannot be {value!r}")
+            _check_keys(value, section, f"{prefix}{name}.")
+        elif dataclasses.is_dataclass(section) or (
+            value is None and "None" not in known[name].type
+        ):
+            raise UserError("config.value", f"configuration: {prefix}{name} cannot be {value!r}")
+
+
+def _unknown(key: str, name: str) -> UserError:
+    if name in _FORMER_KEYS:
+        return UserError(
+            "config.former_key",
+            f"configuration: {key} is a key of an earlier version, whose runs this one cannot "
+            "read: train anew, or rename the key as docs/recipe.md has it",
+        )
+    return UserError("config.unknown_key", f"configuration: there is no key {key}")
+
+
+def _sentence(error: Exception) -> str:
+    """Returns jsonargparse's message in one line: it names the key, the value and its range."""
+    return " ".join(str(error).split()).removeprefix("Parser key ")
 
 
 def to_dict(config: Config) -> dict[str, Any]:

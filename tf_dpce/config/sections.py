@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
+
+from jsonargparse.typing import NonNegativeInt, PositiveInt, restricted_number_type
+
+# The types whose ranges jsonargparse checks, in files and on command lines alike.
+Amount = restricted_number_type("Amount", float, [(">=", 0), ("<", math.inf)])
+PositiveAmount = restricted_number_type("PositiveAmount", float, [(">", 0), ("<", math.inf)])
+Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
+# A residual block squeezes to a quarter of its width.
+Width = restricted_number_type("Width", int, (">=", 4))
+
+Resize = Literal["center_crop", "stretch"]
 
 
 @dataclass(frozen=True)
@@ -11,19 +24,20 @@ class ImageConfig:
     """The image tower and what images go through before it.
 
     Attributes:
-        backbone: a `keras.applications` model, or "small".
-        input_size: side of the square images, in pixels.
-        head_dim: width of the head's hidden layer; 0 leaves it out.
-        squash: whether images are squashed to squares instead of cut, for tall ones of persons.
-            Of one longer than 16 times its shorter side the ends are cut off before.
-        crop: whether training takes random rectangles.
-        flip: whether training mirrors half of the images.
+        backbone: The name of a `keras.applications` model, or "small".
+        input_size: The side S of the square images, in pixels.
+        head_dim: The width of the head's hidden layer; 0 leaves the layer out.
+        resize: How an image becomes a square: "center_crop" cuts out its largest centred square;
+            "stretch" keeps all of it, which suits tall images of persons. Only the ends of an
+            image longer than 16 times its shorter side are cut off before it is stretched.
+        crop: Whether training cuts random rectangles out of the images.
+        flip: Whether training mirrors half of the images.
     """
 
     backbone: str = "ResNet50"
-    input_size: int = 224
-    head_dim: int = 2048
-    squash: bool = False
+    input_size: PositiveInt = 224
+    head_dim: NonNegativeInt = 2048
+    resize: Resize = "center_crop"
     crop: bool = True
     flip: bool = True
 
@@ -34,52 +48,54 @@ class TextConfig:
 
     Attributes:
         tower: "convolutional"; "recurrent" (GRUs) and "bag_of_words" (blind to the order of
-            words) are there to measure what it is worth.
-        max_length: T, the number of places.
-        embedding_dim: width of a word vector.
-        blocks: residual blocks in each group.
-        widths: width of each group (of each GRU, or hidden layer of a bag of words).
-        shift: whether training moves captions to random places.
-        captions_of: whose captions training pairs with an image: its own, or those of all images
-            of its "instance", such as a person.
-        word_dropout: share of words hidden in training.
+            words) exist to measure what the convolutions are worth.
+        max_length: The number T of token positions.
+        word_dim: The width of a word vector.
+        blocks: The number of residual blocks in each group.
+        widths: The width of each group, of each GRU or of each hidden layer of a bag of words.
+        shift: Whether training moves captions to random token positions.
+        caption_pool: The captions from which training draws one for an image: those of the "image"
+            itself, or those of all images of its "instance", such as a person.
+        word_dropout: The share of words that training hides.
     """
 
     tower: Literal["convolutional", "recurrent", "bag_of_words"] = "convolutional"
-    max_length: int = 32
-    embedding_dim: int = 300
-    blocks: tuple[int, ...] = (3, 4, 6, 1)
-    widths: tuple[int, ...] = (256, 512, 1024, 2048)
+    max_length: PositiveInt = 32
+    word_dim: PositiveInt = 300
+    blocks: tuple[PositiveInt, ...] = (3, 4, 6, 1)
+    widths: tuple[Width, ...] = (256, 512, 1024, 2048)
     shift: bool = True
-    captions_of: Literal["image", "instance"] = "image"
-    word_dropout: float = 0.0
+    caption_pool: Literal["image", "instance"] = "image"
+    word_dropout: Share = 0.0
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What joins the towers.
+    """What stands between the towers and the losses.
 
     Attributes:
-        output_dim: D, width of an embedding.
-        dropout: rate on the classifier's path.
-        tower_dropout: dropout rate after backbone and the text tower's pooling (0 in the recipe).
-        shared_bias: whether the classifier has a bias.
-        rectify: whether a ReLU stands before the classifier and the pair losses.
-        sampled_negatives: S, classes that a step draws for the instance loss beside those of its
-            batch; 0 takes all classes, exactly. Where classes are sampled 8,192 is recommended; a
-            rate S/C is given as that share of the C training instances.
+        output_dim: The width D of an embedding.
+        dropout: The dropout rate in front of the classifier.
+        tower_dropout: The dropout rate behind the backbone and behind the text tower's pooling (0
+            in the recipe).
+        classifier_bias: "shared" gives the classifier a bias for both modalities; "none" leaves it
+            out.
+        relu_before_losses: Whether a ReLU stands before the classifier and the pair losses.
+        sampled_negatives: The number S of classes that a step draws for the instance loss beside
+            those of its batch; 0 takes all classes, exactly. If classes are sampled, 8,192 is a
+            good number; a rate S/C is given as that share of the C training instances.
         members: M, heads over the backbone and text towers over the word vectors. Each
             gives D / M of an embedding and meets the pair loss by itself, by its whole weight: an
             ensemble that shares what is dear. 1 in the recipe.
     """
 
-    output_dim: int = 2048
-    dropout: float = 0.75
-    tower_dropout: float = 0.0
-    shared_bias: bool = True
-    rectify: bool = True
-    sampled_negatives: int = 0
-    members: int = 1
+    output_dim: PositiveInt = 2048
+    dropout: Share = 0.75
+    tower_dropout: Share = 0.0
+    classifier_bias: Literal["shared", "none"] = "shared"
+    relu_before_losses: bool = True
+    sampled_negatives: NonNegativeInt = 0
+    members: PositiveInt = 1
 
 
 @dataclass(frozen=True)
@@ -87,36 +103,37 @@ class LossConfig:
     """Weights and settings of the losses; a weight of 0 turns a loss off.
 
     Attributes:
-        image_instance: weight of the instance loss of images.
-        text_instance: weight of the instance loss of captions.
-        pair: weight of the loss between images and captions.
-        pair_loss: which one that is.
-        negatives: of the ranking loss: "given" (half of the batch lends them), "mined" (so too,
-            but captions are the hardest of `candidates`) or "batch" (the hardest there). The
-            first two need a batch of an even size on each replica.
-        candidates: captions drawn each step to mine from.
-        margin: of the ranking loss.
-        temperature: of the contrastive loss.
+        image_instance: The weight of the instance loss of images.
+        text_instance: The weight of the instance loss of captions.
+        pair: The weight of the loss between images and captions.
+        pair_loss: The kind of that loss.
+        negatives: The negatives of the ranking loss. "paired" takes every second pair of the batch
+            as the negative of the pair before it; "mined" does so too, but replaces the negative
+            captions by the hardest of `candidates`; "batch" takes the hardest pairs of the batch.
+            "paired" and "mined" need a batch of an even size on each replica.
+        candidates: The number of captions that each step draws to mine from.
+        margin: The margin of the ranking loss.
+        temperature: The temperature of the contrastive loss.
     """
 
-    image_instance: float = 1.0
-    text_instance: float = 1.0
-    pair: float = 0.0
+    image_instance: Amount = 1.0
+    text_instance: Amount = 1.0
+    pair: Amount = 0.0
     pair_loss: Literal["ranking", "contrastive"] = "ranking"
-    negatives: Literal["given", "mined", "batch"] = "given"
-    candidates: int = 256
-    margin: float = 1.0
-    temperature: float = 0.05
+    negatives: Literal["paired", "mined", "batch"] = "paired"
+    candidates: PositiveInt = 256
+    margin: Amount = 1.0
+    temperature: PositiveAmount = 0.05
 
     @property
-    def lends_negatives(self) -> bool:
+    def pairs_negatives(self) -> bool:
         """Whether every second pair of a batch is the negative of the one before it."""
         return self.pair > 0 and self.pair_loss == "ranking" and self.negatives != "batch"
 
     @property
     def mines_negatives(self) -> bool:
-        """Whether the captions that are lent are mined ones."""
-        return self.lends_negatives and self.negatives == "mined"
+        """Whether the captions of these negatives are mined."""
+        return self.pairs_negatives and self.negatives == "mined"
 
 
 @dataclass(frozen=True)
@@ -124,79 +141,78 @@ class StageConfig:
     """One stage of training.
 
     Attributes:
-        epochs: passes over the training images; 0 leaves the stage out.
-        batch_size: B, over all replicas.
-        backbone: "cached" (frozen, its features computed once), "frozen" or "trained".
-        backbone_from: first layer of the backbone that is trained; those before stay as they are,
-            which saves most of the time that the large early maps cost. None trains all.
-        views: augmented views of each image in the feature cache, the plain one included.
-        optimizer: the recipe's "sgd" (Nesterov, decay coupled) or "adamw" (decay decoupled).
-        learning_rate: at its highest.
+        epochs: The number of passes over the training images; 0 leaves the stage out.
+        batch_size: The batch size B over all replicas.
+        backbone: "cached" (frozen, its features are computed once), "frozen" or "trained".
+        finetune_from: The first layer of the backbone that is trained. The layers before it stay
+            as they are, which saves most of the time that the large early maps cost. None trains
+            all layers.
+        cached_augmentations: The number of augmented versions of each image in the feature cache,
+            the plain one included.
+        optimizer: The recipe's "sgd" (Nesterov, decay coupled) or "adamw" (decay decoupled).
+        learning_rate: The learning rate at its highest.
+        lr_multipliers: Factors on the learning rate, by patterns of variables. A variable is named
+            PART/LAYER/VARIABLE, such as "image_backbone/conv1_conv/kernel",
+            "text_tower/text_embedding/embeddings" or "image_head/image_fc1_bn/gamma"; the
+            classifier's are "instance_classifier/kernel" and "instance_classifier/bias". In a
+            pattern, "*" stands for any characters. The last pattern that matches a variable wins;
+            without a match the factor is 1.
         schedule: "steps" (a tenth at each of `decay_epochs`) or "cosine" (down to 0).
-        decay_epochs: epochs at whose start the rate falls to a tenth.
-        warmup_epochs: epochs of linear rise from 0.
-        weight_decay: on matrices and filters, and under sgd on BatchNorm too (the recipe).
-        backbone_multiplier: learning rate of the backbone, relative to `learning_rate`.
-        backbone_bias_multiplier: the same for its biases and shifts of BatchNorm; like the
-            next two, `backbone_multiplier` where it is None.
-        backbone_gamma_multiplier: the same for its scales of BatchNorm.
-        backbone_first_multiplier: the same for the filters of its first convolution.
-        word_multiplier: the same for word vectors.
-        classifier_multiplier: the same for the instance classifier's matrix.
-        classifier_bias_multiplier: the same for its bias.
-        gamma_multiplier: the same for the scales of BatchNorm outside the backbone.
-        average: share of a running average of the weights that a step keeps; the average is what is
-            validated and kept. 0 does without.
-        validate_every: epochs from one validation to the next.
-        loss: weights and settings of the losses.
+        decay_epochs: The epochs at whose start the learning rate falls to a tenth.
+        warmup_epochs: The number of epochs in which the learning rate rises from 0.
+        weight_decay: The decay of matrices and filters, and under "sgd" of BatchNorm too (the
+            recipe).
+        ema_momentum: The share of the weights' running average that a step keeps. If it is above
+            0, the average is validated and saved instead of the weights.
+        validate_every: The number of epochs from one validation to the next.
+        loss: Weights and settings of the losses.
+
+    Example:
+        >>> stage = StageConfig(lr_multipliers={"image_backbone/*": 0.1, "*/bias": 2.0})
+        >>> stage.backbone
+        'trained'
     """
 
-    epochs: int = 0
-    batch_size: int = 32
+    epochs: NonNegativeInt = 0
+    batch_size: PositiveInt = 32
     backbone: Literal["cached", "frozen", "trained"] = "trained"
-    backbone_from: str | None = None
-    views: int = 4
+    finetune_from: str | None = None
+    cached_augmentations: PositiveInt = 4
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float = 0.01
+    learning_rate: Amount = 0.01
+    lr_multipliers: dict[str, Amount] = field(default_factory=dict)
     schedule: Literal["steps", "cosine"] = "steps"
-    decay_epochs: tuple[int, ...] = ()
-    warmup_epochs: float = 0.0
-    weight_decay: float = 1e-4
-    backbone_multiplier: float = 1.0
-    backbone_bias_multiplier: float | None = None
-    backbone_gamma_multiplier: float | None = None
-    backbone_first_multiplier: float | None = None
-    word_multiplier: float = 1.0
-    classifier_multiplier: float = 1.0
-    classifier_bias_multiplier: float = 1.0
-    gamma_multiplier: float = 1.0
-    average: float = 0.0
-    validate_every: int = 1
+    decay_epochs: tuple[NonNegativeInt, ...] = ()
+    warmup_epochs: Amount = 0.0
+    weight_decay: Amount = 1e-4
+    ema_momentum: Share = 0.0
+    validate_every: PositiveInt = 1
     loss: LossConfig = field(default_factory=LossConfig)
 
 
 @dataclass(frozen=True)
 class Config:
-    """A run, whole: with the data and the weight files it makes the model.
+    """The whole configuration of a run: with the data and the weight files it makes the model.
 
     Attributes:
-        seed: of initial weights, data order, augmentation and dropout.
-        weights: of the backbone: "imagenet", "none" or a file.
-        vectors: file of word vectors to start from (GloVe, word2vec or .npz), or None (random).
-        precision: of the layers' arithmetic; weights, unit vectors and losses stay float32.
-        checkpoint_minutes: minutes from one checkpoint to the next within an epoch.
-        image: the image tower.
-        text: the text tower.
-        model: what joins them.
-        stage1: the first stage.
-        stage2: the second stage.
+        seed: The seed of initial weights, data order, augmentation and dropout.
+        weights: The weights of the backbone: "imagenet", "none" or a file.
+        vectors: A file of word vectors to start from (GloVe, word2vec or .npz), or None (random).
+        precision: The precision of the layers' arithmetic; weights, embeddings and losses stay
+            float32.
+        checkpoint_minutes: The minutes from one checkpoint to the next within an epoch.
+        image: The image tower.
+        text: The text tower.
+        model: What stands between the towers and the losses.
+        stage1: The first stage.
+        stage2: The second stage.
     """
 
-    seed: int = 0
+    seed: Seed = 0
     weights: str = "imagenet"
     vectors: str | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
-    checkpoint_minutes: float = 5.0
+    checkpoint_minutes: Amount = 5.0
     image: ImageConfig = field(default_factory=ImageConfig)
     text: TextConfig = field(default_factory=TextConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

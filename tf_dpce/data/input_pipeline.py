@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dpce.config import ImageConfig, TextConfig
+from tf_dpce.config import ImageConfig, Resize, TextConfig
 from tf_dpce.data.index_shuffle import CAPTION, IMAGE, SHIFT, Order, pick
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.preprocessing.image import evaluation_pixels, training_pixels
@@ -85,7 +85,7 @@ def training_batches(
         record = reader(index)
         pixels = training_pixels(
             *(record["image"], image.input_size, draws[IMAGE:]),
-            *(image.crop, image.flip, image.squash),
+            *(image.crop, image.flip, image.resize),
         )
         own = record["captions"]
         caption = own[pick(draws[CAPTION], tf.size(own))]
@@ -107,19 +107,19 @@ def evaluation_images(
     split: str,
     image_size: int,
     batch_size: int,
-    squash: bool = False,
+    resize: Resize = "center_crop",
     first: int = ALL,
 ) -> Batches:
     """Returns every image of a split, or the `first` ones, once, in the order of the shards.
 
-    Each batch is a dict: `image` float32 `[B, S, S, 3]`, squashed or cut to squares, `instance`
+    Each batch is a dict: `image` float32 `[B, S, S, 3]`, stretched or cut to squares, `instance`
     int64 `[B]`, `image_id` and `path` strings `[B]`. The last batch may be smaller.
     """
 
     def example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         record = parse_record(serialized)
         kept = {key: record[key] for key in ("instance", "image_id", "path")}
-        return {"image": evaluation_pixels(record["image"], image_size, squash), **kept}
+        return {"image": evaluation_pixels(record["image"], image_size, resize), **kept}
 
     rows = records(folder, split, first).map(example, num_parallel_calls=tf.data.AUTOTUNE)
     return rows.batch(batch_size).prefetch(2)
@@ -171,10 +171,10 @@ def view_batches(
     def example(index: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
         contents = parse_record(serialized)["image"]
         if view == 0:
-            return evaluation_pixels(contents, image.input_size, image.squash)
+            return evaluation_pixels(contents, image.input_size, image.resize)
         draws = tf.random.stateless_uniform([5], tf.stack([tf.constant(view, tf.int64), index]))
         return training_pixels(
-            contents, image.input_size, draws, image.crop, image.flip, image.squash
+            contents, image.input_size, draws, image.crop, image.flip, image.resize
         )
 
     rows = records(folder, split).enumerate().map(example, num_parallel_calls=tf.data.AUTOTUNE)

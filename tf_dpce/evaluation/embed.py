@@ -145,7 +145,7 @@ class SplitEncoder:
         features = []
         for size, encode in self._encode_images.items():
             pixels = evaluation_images(
-                folder, split, size, self._batch_size, self._image.squash, first=first
+                folder, split, size, self._batch_size, self._image.resize, first=first
             )
             with progress(f"{split} images of {size} pixels") as display:
                 report = lambda done: display.update(done, images)  # noqa: B023, E731

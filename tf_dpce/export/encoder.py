@@ -267,7 +267,7 @@ def _load_run(folder: Path, checkpoint: str) -> Encoder:
     from tf_dpce.training.run_folder import load_run
 
     run = load_run(folder, checkpoint)
-    module = ServingModule(run.model, run.tokenizer, run.config.image.squash)
+    module = ServingModule(run.model, run.tokenizer, run.config.image.resize)
     endpoints = {
         name: tf.function(getattr(module, name), input_signature(name), autograph=False)
         for name in ENDPOINTS

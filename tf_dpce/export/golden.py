@@ -137,7 +137,7 @@ def _evaluated(module: ServingModule, content: bytes) -> tuple[int, tf.Tensor | 
         code = int(rows.map(lambda c: check(c, module.limits)).get_single_element())
         if code != status.OK:
             return code, None
-        pixels = rows.map(lambda c: evaluation_pixels(c, module.image_size, module.squash))
+        pixels = rows.map(lambda c: evaluation_pixels(c, module.image_size, module.resize))
         return code, pixels.get_single_element()
     except tf.errors.InvalidArgumentError:
         return status.UNDECODABLE, None

@@ -71,8 +71,8 @@ def model_card(
         model=_table(("", ""), _model_rows(module)),
         provenance=_table(("", ""), provenance.items()) if provenance else "Not recorded.",
         results=_results(metrics) if metrics else "Not measured.",
-        resized="All of the image is squashed"
-        if module.squash
+        resized="All of the image is stretched"
+        if module.resize == "stretch"
         else "The largest centred square is resized",
         size=module.image_size,
         lowercased="lower-cased, then " if module.tokenizer.lowercase else "",

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from tf_dpce.config import Resize
 from tf_dpce.errors import UserError
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.export.checksums import write_checksums
@@ -36,7 +37,7 @@ def export_model(
     folder: str | Path,
     provenance: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
-    squash: bool = False,
+    resize: Resize = "center_crop",
     limits: status.Limits = DEFAULT_LIMITS,
 ) -> Path:
     """Publishes a model as the next version in a folder, for TF Serving and `tf_dpce.load`.
@@ -52,7 +53,7 @@ def export_model(
         provenance: what the card says of data, seed and settings.
         metrics: what the card says of results: by a name of the measurement, what
             `evaluate_split` returned.
-        squash: whether the model was trained on images squashed to squares.
+        resize: How images become squares; see `ImageConfig`.
         limits: the most bytes and pixels of an image; what is beyond gets a status, and is not
             decoded.
 
@@ -77,7 +78,7 @@ def export_model(
 
     def write(version: Path) -> None:
         display.update(0, 3)
-        module = ServingModule(model, tokenizer, squash, limits)
+        module = ServingModule(model, tokenizer, resize, limits)
         write_archive(module, version)
         display.update(1, 3)
         examples = record_examples(module)

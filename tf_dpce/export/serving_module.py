@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import keras
 import tensorflow as tf
 
+from tf_dpce.config import Resize
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.models.fuse_batch_norm import folded
@@ -31,7 +32,7 @@ class ServingModule:
     Args:
         model: the trained model.
         tokenizer: the tokenizer that the model was trained with.
-        squash: whether the model was trained on images squashed to squares.
+        resize: How images become squares; see `ImageConfig`.
         limits: the most bytes and pixels of an image that is decoded.
 
     Attributes:
@@ -48,12 +49,12 @@ class ServingModule:
         self,
         model: DualPath,
         tokenizer: CaptionTokenizer,
-        squash: bool = False,
+        resize: Resize = "center_crop",
         limits: status.Limits = DEFAULT_LIMITS,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.squash = squash
+        self.resize = resize
         self.limits = limits
         self.image_size: int = model.image_encoder.input_shape[1]
         self.dimension: int = model.image_encoder.output_shape[-1]
@@ -64,7 +65,7 @@ class ServingModule:
     def encode_image(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Embeds images, JPEG or PNG bytes `[B]`."""
         with _on_cpu():
-            pixels, codes = decode_images(image, self.image_size, self.squash, self.limits)
+            pixels, codes = decode_images(image, self.image_size, self.resize, self.limits)
         return _answer(self._image_encoder, pixels, codes)
 
     def encode_text(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -85,7 +86,7 @@ def input_signature(endpoint: str) -> list[tf.TensorSpec]:
 def decode_images(
     contents: tf.Tensor,
     size: int,
-    squash: bool = False,
+    resize: Resize = "center_crop",
     limits: status.Limits = DEFAULT_LIMITS,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes images so that one that cannot be decoded costs its own row alone.
@@ -93,7 +94,7 @@ def decode_images(
     Args:
         contents: strings `[B]`, JPEG or PNG bytes; B may be 0.
         size: S, the side of the pixels that the model takes.
-        squash: whether images are squashed to squares, not cut.
+        resize: How images become squares; see `ImageConfig`.
         limits: the most bytes and pixels of an image that is decoded.
 
     Returns:
@@ -104,7 +105,7 @@ def decode_images(
         code = check(content, limits)
         black = tf.zeros([size, size, 3])
         pixels = tf.cond(
-            code == status.OK, lambda: evaluation_pixels(content, size, squash), lambda: black
+            code == status.OK, lambda: evaluation_pixels(content, size, resize), lambda: black
         )
         return row, code, pixels
 

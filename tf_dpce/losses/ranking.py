@@ -69,7 +69,7 @@ class RankingLoss(keras.losses.Loss):
     With `negatives="batch"`, `y_true` is instance ids `[B]`, and each row meets the hardest
     image and text of another instance.
 
-    With `negatives="given"` (the recipe), `y_true` is `[B, 2]`: instance id and role. Role `2k`
+    With `negatives="paired"` (the recipe), `y_true` is `[B, 2]`: instance id and role. Role `2k`
     is the anchor pair k, role `2k + 1` its negative; a negative lends its image and its text
     to its anchor and costs nothing itself, so that the mean over the batch is the authors' sum
     over anchors divided by the full batch. Being a field of the batch, roles survive slicing
@@ -79,7 +79,7 @@ class RankingLoss(keras.losses.Loss):
 
     Args:
         margin: the gap to reach; 1 in the paper.
-        negatives: "batch" or "given".
+        negatives: "batch" or "paired".
         gather: brings the rows of the other replicas, where negatives are those of the batch.
         reduction: Keras's.
         name: of the loss.
@@ -95,8 +95,8 @@ class RankingLoss(keras.losses.Loss):
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, reduction=reduction, **kwargs)
-        if negatives not in ("batch", "given"):
-            raise ValueError(f"negatives must be 'batch' or 'given'. Received: {negatives!r}")
+        if negatives not in ("batch", "paired"):
+            raise ValueError(f"negatives must be 'batch' or 'paired'. Received: {negatives!r}")
         self.margin = margin
         self.negatives = negatives
         self.gather = gather

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Self
 
@@ -97,16 +97,16 @@ class DualPath(keras.Model):
         text_tower: model of ids to `[B, D]`.
         num_instances: C, the number of image-caption groups.
         dropout: rate on the classifier's path, in both towers.
-        shared_bias: whether the classifier has a bias.
-        rectify: whether the ReLU of the recipe stands before classifier and `pair`. Without it
-            the losses see the very vectors that are compared at test time.
+        classifier_bias: "shared" gives the classifier a bias for both modalities; "none" no bias.
+        relu_before_losses: Whether the ReLU of the recipe stands before classifier and `pair`.
+            Without it the losses see the very embeddings that are compared at test time.
         classifier: one to share with another model, or of another kind, instead of a new one.
         dropouts: those of "image" and "text", to share with another model.
         members: M, how many the towers have side by side. Each has length 1 / sqrt(M) in vectors
             of unit length; the classifier takes all as one.
 
     Example:
-        >>> model = DualPath(image_tower("small", input_size=64), text_tower(100), 50, 0.5, True)
+        >>> model = DualPath(image_tower("small", input_size=64), text_tower(100), 50, 0.5)
         >>> model.compile("adam", {"image_logits": InstanceLoss(), "text_logits": InstanceLoss()})
     """
 
@@ -116,8 +116,8 @@ class DualPath(keras.Model):
         text_tower: keras.Model,
         num_instances: int,
         dropout: float = 0.5,
-        shared_bias: bool = True,
-        rectify: bool = True,
+        classifier_bias: str = "shared",
+        relu_before_losses: bool = True,
         classifier: InstanceClassifier | None = None,
         dropouts: Mapping[str, RowDropout] | None = None,
         members: int = 1,
@@ -125,7 +125,7 @@ class DualPath(keras.Model):
     ) -> None:
         # === Layers ===
         classifier = classifier or InstanceClassifier(
-            num_instances, shared_bias, name="instance_classifier"
+            num_instances, classifier_bias == "shared", name="instance_classifier"
         )
         dropouts = dropouts or {
             modality: RowDropout(dropout, name=f"{modality}_dropout")
@@ -141,7 +141,9 @@ class DualPath(keras.Model):
         outputs, rectified = {}, []
         for modality, tower in (("image", image_tower), ("text", text_tower)):
             feature = tower(inputs[modality])
-            active = layers.ReLU(name=f"{modality}_relu")(feature) if rectify else feature
+            active = (
+                layers.ReLU(name=f"{modality}_relu")(feature) if relu_before_losses else feature
+            )
             outputs[f"{modality}_logits"] = classifier(dropouts[modality](active))
             outputs[f"{modality}_embedding"] = unit(feature)
             rectified.append(unit(active))
@@ -153,8 +155,8 @@ class DualPath(keras.Model):
         self.text_tower = text_tower
         self.num_instances = num_instances
         self.dropout = dropout
-        self.shared_bias = shared_bias
-        self.rectify = rectify
+        self.classifier_bias = classifier_bias
+        self.relu_before_losses = relu_before_losses
         self.classifier = classifier
         self.dropouts = dropouts
         self.members = members
@@ -169,8 +171,8 @@ class DualPath(keras.Model):
             "image_tower": self.image_tower,
             "text_tower": self.text_tower,
             "dropout": self.dropout,
-            "shared_bias": self.shared_bias,
-            "rectify": self.rectify,
+            "classifier_bias": self.classifier_bias,
+            "relu_before_losses": self.relu_before_losses,
             "classifier": self.classifier,
             "dropouts": self.dropouts,
             "members": self.members,
@@ -186,6 +188,21 @@ class DualPath(keras.Model):
     def over_features(self) -> DualPath:
         """Returns the same model from backbone features `[B, F]` on: it shares all its weights."""
         return DualPath.sharing(self, image_tower=self.image_tower.get_layer("image_head"))
+
+    def named_variables(self) -> Iterator[tuple[str, keras.Variable]]:
+        """Yields each weight with its name PART/LAYER/WEIGHT.
+
+        A part is a model within the image tower ("image_backbone" or "image_head"), the text tower
+        or "instance_classifier", whose weights have no layer in their names.
+        """
+        for tower in (self.image_tower, self.text_tower):
+            for layer in tower.layers:
+                part = layer if isinstance(layer, keras.Model) else tower
+                for leaf in _leaves(layer):
+                    for weight in leaf.weights:
+                        yield f"{part.name}/{leaf.name}/{weight.name}", weight
+        for weight in self.classifier.weights:
+            yield f"{self.classifier.name}/{weight.name}", weight
 
     @cached_property
     def image_encoder(self) -> keras.Model:
@@ -204,8 +221,8 @@ class DualPath(keras.Model):
             "text_tower": keras.saving.serialize_keras_object(self.text_tower),
             "num_instances": self.num_instances,
             "dropout": self.dropout,
-            "shared_bias": self.shared_bias,
-            "rectify": self.rectify,
+            "classifier_bias": self.classifier_bias,
+            "relu_before_losses": self.relu_before_losses,
             "classifier": keras.saving.serialize_keras_object(self.classifier),
             "members": self.members,
         }
@@ -217,3 +234,14 @@ class DualPath(keras.Model):
             for key in ("image_tower", "text_tower", "classifier")
         }
         return cls(**{**config, **parts})
+
+
+def _leaves(layer: keras.Operation) -> Iterator[layers.Layer]:
+    """Yields the layers within a model or a wrapper, or a layer that is neither."""
+    if isinstance(layer, keras.Model):
+        for inner in layer.layers:
+            yield from _leaves(inner)
+    elif isinstance(layer, layers.Wrapper):
+        yield from _leaves(layer.layer)
+    elif isinstance(layer, layers.Layer):
+        yield layer

@@ -13,7 +13,7 @@ from tf_dpce.models.layers import RowDropout, WordEmbedding, batch_norm, fan_in_
 def recurrent_tower(
     vocabulary_size: int,
     max_length: int = 32,
-    embedding_dim: int = 300,
+    word_dim: int = 300,
     hidden_dims: Sequence[int] = (2048,),
     output_dim: int = 2048,
     name: str = "text_tower",
@@ -32,7 +32,7 @@ def recurrent_tower(
     Args:
         vocabulary_size: V, the number of words; ids run from 1 to V, 0 is an empty place.
         max_length: T, the number of places.
-        embedding_dim: width of a word vector.
+        word_dim: width of a word vector.
         hidden_dims: widths of the GRUs, chosen to match another tower's size.
         output_dim: D, width of the feature.
         name: name of the model.
@@ -48,7 +48,7 @@ def recurrent_tower(
     """
     # === Layers ===
     ids = keras.Input((max_length,), dtype="int32", name="text")
-    embedding = WordEmbedding(vocabulary_size, embedding_dim, name="text_embedding")
+    embedding = WordEmbedding(vocabulary_size, word_dim, name="text_embedding")
 
     # === Functional Model ===
     x = embedding(ids)

@@ -24,7 +24,7 @@ WIDTHS = (256, 512, 1024, 2048)
 def text_tower(
     vocabulary_size: int,
     max_length: int = 32,
-    embedding_dim: int = 300,
+    word_dim: int = 300,
     blocks: Sequence[int] = (3, 4, 6, 1),
     output_dim: int = 2048,
     name: str = "text_tower",
@@ -44,7 +44,7 @@ def text_tower(
     Args:
         vocabulary_size: V, the number of words; ids run from 1 to V, 0 is an empty place.
         max_length: T, the number of places.
-        embedding_dim: width of a word vector.
+        word_dim: width of a word vector.
         blocks: number of residual blocks in each group; the recipe's are (3, 4, 6, 1).
         output_dim: D, width of the feature.
         name: name of the model.
@@ -73,7 +73,7 @@ def text_tower(
 
     # === Layers ===
     ids = keras.Input((max_length,), dtype="int32", name="text")
-    embedding = WordEmbedding(vocabulary_size, embedding_dim, name="text_embedding")
+    embedding = WordEmbedding(vocabulary_size, word_dim, name="text_embedding")
 
     # === Functional Model ===
     words, features = embedding(ids), []
@@ -97,7 +97,7 @@ def text_tower(
 def bag_of_words_tower(
     vocabulary_size: int,
     max_length: int = 32,
-    embedding_dim: int = 300,
+    word_dim: int = 300,
     hidden_dims: Sequence[int] = (2048, 2048),
     output_dim: int = 2048,
     name: str = "text_tower",
@@ -113,7 +113,7 @@ def bag_of_words_tower(
     Args:
         vocabulary_size: V, the number of words; ids run from 1 to V, 0 is an empty place.
         max_length: T, the number of places.
-        embedding_dim: width of a word vector.
+        word_dim: width of a word vector.
         hidden_dims: widths of the hidden layers, chosen to match another tower's size.
         output_dim: D, width of the feature.
         name: name of the model.
@@ -124,7 +124,7 @@ def bag_of_words_tower(
         A functional model from int32 ids `[B, T]` to float32 features `[B, D]`.
     """
     ids = keras.Input((max_length,), dtype="int32", name="text")
-    x = WordEmbedding(vocabulary_size, embedding_dim, name="text_embedding")(ids)
+    x = WordEmbedding(vocabulary_size, word_dim, name="text_embedding")(ids)
     if word_dropout:
         x = RowDropout(word_dropout, noise_shape=(None, None, 1), name="text_word_dropout")(x)
     x = layers.GlobalAveragePooling1D(name="text_pool")(x)

@@ -8,14 +8,15 @@ from functools import partial
 
 import tensorflow as tf
 
+from tf_dpce.config import Resize
 from tf_dpce.preprocessing.image_header import is_jpeg
 
 # The recipe's crop: its aspect is 3/4 to 4/3, its longer side 0.8 to 1 of the largest that fits.
 _MAX_LOG_ASPECT = math.log(4 / 3)
 _MIN_SIDE_SCALE_SQUARED = 0.8**2
-# Of an image to be squashed. Resizing holds the size of the result times the image's width as
+# Of an image to be stretched. Resizing holds the size of the result times the image's width as
 # floats: a PNG of a few kilobytes and a million columns would take gigabytes.
-_MAX_SQUASHED_ASPECT = 16
+_MAX_STRETCHED_ASPECT = 16
 # How often a JPEG can be halved while it is decoded.
 _HALVINGS = 3
 
@@ -36,7 +37,7 @@ def decode(contents: tf.Tensor) -> tf.Tensor:
     )
 
 
-def evaluation_pixels(contents: tf.Tensor, size: int, squash: bool = False) -> tf.Tensor:
+def evaluation_pixels(contents: tf.Tensor, size: int, resize: Resize = "center_crop") -> tf.Tensor:
     """Returns the largest centred square as float32 RGB `[size, size, 3]` in 0..255.
 
     A JPEG whose shorter side is twice `size` or more is halved, once or several times, while it is
@@ -45,12 +46,12 @@ def evaluation_pixels(contents: tf.Tensor, size: int, squash: bool = False) -> t
     Args:
         contents: scalar string, the bytes of a file that `check` accepts.
         size: the side of the result, in pixels.
-        squash: whether to return all of the image, squashed to a square, instead. Only of one
-            longer than 16 times its shorter side the ends are cut off.
+        resize: "stretch" returns all of the image, stretched to a square, instead. Only the ends
+            of an image longer than 16 times its shorter side are cut off.
     """
     pixels = _decode_reduced(contents, size)
-    longest = (_MAX_SQUASHED_ASPECT if squash else 1) * tf.reduce_min(tf.shape(pixels)[:2])
-    return _resize(_centre(pixels, longest), size)
+    aspect = _MAX_STRETCHED_ASPECT if resize == "stretch" else 1
+    return _resize(_centre(pixels, aspect * tf.reduce_min(tf.shape(pixels)[:2])), size)
 
 
 def training_pixels(
@@ -59,7 +60,7 @@ def training_pixels(
     draws: tf.Tensor,
     crop: bool,
     flip: bool,
-    squash: bool = False,
+    resize: Resize = "center_crop",
 ) -> tf.Tensor:
     """Returns augmented float32 RGB `[size, size, 3]` in 0..255 (the authors' code).
 
@@ -71,18 +72,18 @@ def training_pixels(
             the centred square. Only the rectangle is decoded where the image is a JPEG, and
             reduced like a whole one.
         flip: whether to mirror half of the images.
-        squash: whether to squash the image to a square before either, as `evaluation_pixels`.
+        resize: "stretch" stretches the image to a square before either.
     """
     pixels = (
-        _resize(_decode_window(contents, size, draws, squash), size)
+        _resize(_decode_window(contents, size, draws, resize), size)
         if crop
-        else evaluation_pixels(contents, size, squash)
+        else evaluation_pixels(contents, size, resize)
     )
     return _flip_half(pixels, draws[4]) if flip else pixels
 
 
 def crop_window(
-    height: tf.Tensor, width: tf.Tensor, draws: tf.Tensor, squash: bool = False
+    height: tf.Tensor, width: tf.Tensor, draws: tf.Tensor, resize: Resize = "center_crop"
 ) -> tf.Tensor:
     """Draws the recipe's crop.
 
@@ -94,14 +95,14 @@ def crop_window(
         height: int32 scalar, of the image.
         width: int32 scalar, of the image.
         draws: float32 `[4]` or longer, uniform in 0..1.
-        squash: whether the aspect is that within the image squashed to a square.
+        resize: "stretch" draws the aspect within the image stretched to a square.
 
     Returns:
         int32 `[4]`: top, left, height and width of the crop, all inside the image.
     """
     aspect = tf.exp((2 * draws[0] - 1) * _MAX_LOG_ASPECT)
     full_height, full_width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-    if squash:
+    if resize == "stretch":
         aspect *= full_width / full_height
     largest_width = tf.minimum(full_width, full_height * aspect)
     shrink = tf.sqrt(_MIN_SIDE_SCALE_SQUARED + (1 - _MIN_SIDE_SCALE_SQUARED) * draws[1])
@@ -136,10 +137,10 @@ def _at_ratio(halvings: tf.Tensor, decode_at: Callable[[int], tf.Tensor]) -> tf.
     return tf.switch_case(halvings, [partial(decode_at, ratio) for ratio in ratios])
 
 
-def _decode_window(contents: tf.Tensor, size: int, draws: tf.Tensor, squash: bool) -> tf.Tensor:
+def _decode_window(contents: tf.Tensor, size: int, draws: tf.Tensor, resize: Resize) -> tf.Tensor:
     def jpeg() -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(contents)
-        window = _drawn_window(shape[:2], draws, squash)
+        window = _drawn_window(shape[:2], draws, resize)
 
         def decode_at(ratio: int) -> tf.Tensor:
             # Of the reduced image, all that shows a part of the window.
@@ -151,19 +152,19 @@ def _decode_window(contents: tf.Tensor, size: int, draws: tf.Tensor, squash: boo
 
     def png() -> tf.Tensor:
         pixels = tf.io.decode_png(contents, channels=3)
-        window = _drawn_window(tf.shape(pixels)[:2], draws, squash)
+        window = _drawn_window(tf.shape(pixels)[:2], draws, resize)
         top, left, height, width = tf.unstack(window)
         return pixels[top : top + height, left : left + width]
 
     return tf.cond(is_jpeg(contents), jpeg, png)
 
 
-def _drawn_window(sides: tf.Tensor, draws: tf.Tensor, squash: bool) -> tf.Tensor:
-    """Draws a crop of an image of sides int32 `[2]`; of one to be squashed, within its part."""
-    if not squash:
+def _drawn_window(sides: tf.Tensor, draws: tf.Tensor, resize: Resize) -> tf.Tensor:
+    """Draws a crop of an image of sides int32 `[2]`; of one to be stretched, within its part."""
+    if resize != "stretch":
         return crop_window(sides[0], sides[1], draws)
-    part = tf.minimum(sides, _MAX_SQUASHED_ASPECT * tf.reduce_min(sides))
-    window = crop_window(part[0], part[1], draws, squash)
+    part = tf.minimum(sides, _MAX_STRETCHED_ASPECT * tf.reduce_min(sides))
+    window = crop_window(part[0], part[1], draws, resize)
     return window + tf.concat([(sides - part) // 2, [0, 0]], axis=0)
 
 

@@ -153,7 +153,7 @@ def _check_batch(config: Config, number: int, images: int, replicas: int) -> Non
     reason = ""
     if stage.batch_size > images:
         reason = f"is larger than the training split, {images} images: lower it"
-    elif stage.loss.lends_negatives and stage.batch_size % (2 * replicas):
+    elif stage.loss.pairs_negatives and stage.batch_size % (2 * replicas):
         reason = (
             f"leaves an anchor without its negative: give a multiple of {2 * replicas}, or "
             f"--stage{number}.loss.negatives batch"

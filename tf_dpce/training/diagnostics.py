@@ -98,7 +98,7 @@ class Watch(keras.callbacks.Callback):
 
     def _tell_stuck(self, logs: dict[str, Any]) -> None:
         # Two hinges a row, each at the margin; where half of the rows lend negatives, they are 0.
-        margin = self.loss.margin * (1 if self.loss.lends_negatives else 2)
+        margin = self.loss.margin * (1 if self.loss.pairs_negatives else 2)
         is_ranking = self.loss.pair > 0 and self.loss.pair_loss == "ranking"
         if is_ranking and self._judged and logs.get("pair_loss", 0.0) >= _STUCK * margin:
             self._tell(

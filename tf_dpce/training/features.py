@@ -99,7 +99,7 @@ def cached_features(
     """Returns the features of a split, from `DATA/features/` or computed and left there.
 
     The file is keyed by all that it depends on: the split's shards, the backbone, its weights and
-    precision, the images' size, squash, crop and flip, and the number of views. Captions are
+    precision, the images' size, resize, crop and flip, and the number of views. Captions are
     cheap, and encoded anew.
 
     Args:
@@ -132,7 +132,7 @@ def _mapped(path: Path) -> np.ndarray | None:
 def _key(backbone: keras.Model, data: Path, split: str, image: ImageConfig, views: int) -> str:
     shards = [shard.sha256 for shard in Manifest.load(data).splits[split].shards]
     weights = [sha256(v.numpy().tobytes()).hexdigest() for v in backbone.weights]
-    augmentation = (image.squash, image.crop, image.flip)
+    augmentation = (image.resize, image.crop, image.flip)
     pixels = [image.backbone, image.input_size, *augmentation, views]
     computed = json.dumps([*pixels, backbone.output.dtype])
     return sha256_lines([*shards, *weights, computed])[:16]

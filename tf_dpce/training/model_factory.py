@@ -51,7 +51,7 @@ def build_model(config: Config, vocabulary_size: int, num_instances: int) -> Dua
     with _dtype_policy("mixed_bfloat16" if half else keras.config.dtype_policy()):
         if settings.sampled_negatives:
             classifier = RowClassifier(
-                num_instances, settings.shared_bias, name="instance_classifier"
+                num_instances, settings.classifier_bias == "shared", name="instance_classifier"
             )
         return DualPath(
             image_tower(
@@ -66,8 +66,8 @@ def build_model(config: Config, vocabulary_size: int, num_instances: int) -> Dua
             text_tower_of(config, vocabulary_size),
             num_instances,
             dropout=settings.dropout,
-            shared_bias=settings.shared_bias,
-            rectify=settings.rectify,
+            classifier_bias=settings.classifier_bias,
+            relu_before_losses=settings.relu_before_losses,
             classifier=classifier,
             members=settings.members,
         )
@@ -76,7 +76,7 @@ def build_model(config: Config, vocabulary_size: int, num_instances: int) -> Dua
 def text_tower_of(config: Config, vocabulary_size: int) -> keras.Model:
     """Builds the text tower of a configuration, with random word vectors."""
     text, width = config.text, config.model.output_dim
-    common = (vocabulary_size, text.max_length, text.embedding_dim)
+    common = (vocabulary_size, text.max_length, text.word_dim)
     dropouts = {"word_dropout": text.word_dropout, "dropout": config.model.tower_dropout}
     if text.tower == "convolutional":
         members = config.model.members
@@ -158,7 +158,7 @@ def load_vectors(model: DualPath, path: Path, words: Sequence[str], lowercase: b
         raise UserError(
             "vectors.width",
             f"{path} holds vectors of {file.width} numbers, the model's words have "
-            f"{embedding.output_dim}: set --text.embedding_dim {file.width}, or give another file",
+            f"{embedding.output_dim}: set --text.word_dim {file.width}, or give another file",
             path,
         )
     rows, found = look_up(file, words, lowercase)
@@ -200,7 +200,7 @@ def stage_losses(
     pair = (
         ContrastiveLoss(loss.temperature, gather)
         if loss.pair_loss == "contrastive"
-        else RankingLoss(loss.margin, "given" if loss.lends_negatives else "batch", gather)
+        else RankingLoss(loss.margin, "paired" if loss.pairs_negatives else "batch", gather)
     )
     pair = pair if members == 1 else MemberLoss(pair, members)
     losses = {"image_logits": InstanceLoss(), "text_logits": InstanceLoss(), "pair": pair}
@@ -211,7 +211,7 @@ def to_inputs_and_targets(loss: LossConfig, batch: dict[str, tf.Tensor]) -> tupl
     """Splits a batch into the inputs of `DualPath` and what the losses of a stage compare with."""
     ids = batch["instance"]
     targets = {"image_logits": ids, "text_logits": ids, "pair": ids}
-    if loss.lends_negatives:
+    if loss.pairs_negatives:
         # Instance and role (see `RankingLoss`).
         roles = tf.range(tf.size(ids, tf.int64), dtype=tf.int64)
         targets["pair"] = tf.stack([ids, roles], axis=1)
@@ -223,12 +223,12 @@ def mark_trained(settings: StageConfig, model: DualPath) -> None:
     """Marks which layers of a model a stage trains.
 
     Raises:
-        UserError: the backbone has no layer `backbone_from`.
+        UserError: the backbone has no layer `finetune_from`.
     """
     backbone = model.image_tower.get_layer("image_backbone")
     backbone.trainable = settings.backbone == "trained"
-    if backbone.trainable and settings.backbone_from is not None:
-        freeze_before(backbone, settings.backbone_from)
+    if backbone.trainable and settings.finetune_from is not None:
+        freeze_before(backbone, settings.finetune_from)
     model.classifier.trainable = bool(settings.loss.image_instance or settings.loss.text_instance)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import keras
 from keras import ops
 
 from tf_dpce.config import StageConfig
+from tf_dpce.errors import UserError
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.schedule import StageSchedule
 
@@ -92,43 +94,47 @@ class LayerwiseAdamW(_ByLayer, keras.optimizers.Adam):
 def stage_optimizer(
     stage: StageConfig, schedule: StageSchedule, model: DualPath
 ) -> keras.optimizers.Optimizer:
-    """Returns the optimizer that a stage's configuration asks for, over the whole `model`."""
+    """Returns the optimizer that a stage's configuration asks for, over the whole `model`.
+
+    Raises:
+        UserError: A pattern of `lr_multipliers` matches no variable.
+    """
     kind = LayerwiseSGD if stage.optimizer == "sgd" else LayerwiseAdamW
-    multipliers = _multipliers(stage, model)
+    multipliers = lr_multipliers(stage.lr_multipliers, model)
     # Named, because Keras would count optimizers over the whole process.
     return kind(
         schedule,
         multipliers=multipliers,
         decay=stage.weight_decay,
-        use_ema=stage.average > 0,
-        ema_momentum=stage.average,
+        use_ema=stage.ema_momentum > 0,
+        ema_momentum=stage.ema_momentum,
         name=stage.optimizer,
     )
 
 
-def _multipliers(stage: StageConfig, model: DualPath) -> dict[str, float]:
-    found = {v.path: stage.gamma_multiplier for v in model.variables if v.name == "gamma"}
-    found |= _backbone_multipliers(stage, model.image_tower.get_layer("image_backbone"))
-    groups = (
-        (model.text_tower.get_layer("text_embedding"), stage.word_multiplier),
-        (model.classifier, stage.classifier_multiplier),
-    )
-    found |= {v.path: scale for layer, scale in groups for v in layer.trainable_variables}
-    if model.classifier.bias is not None:
-        found[model.classifier.bias.path] = stage.classifier_bias_multiplier
-    return found
+def lr_multipliers(patterns: Mapping[str, float], model: DualPath) -> dict[str, float]:
+    """Returns the factor on the learning rate of each variable that a pattern matches.
 
+    Args:
+        patterns: Factors by patterns of names; the last pattern that matches wins. See
+            `StageConfig.lr_multipliers`.
+        model: The model whose `named_variables` are matched, trained or not.
 
-def _backbone_multipliers(stage: StageConfig, backbone: keras.Model) -> dict[str, float]:
-    kinds = {
-        "bias": stage.backbone_bias_multiplier,
-        "beta": stage.backbone_bias_multiplier,
-        "gamma": stage.backbone_gamma_multiplier,
-    }
-    # Of all of it: which one is first must not depend on what `backbone_from` leaves frozen.
-    first = next(v for v in backbone.weights if "kernel" in v.name)
-    chosen = {
-        v.path: stage.backbone_first_multiplier if v is first else kinds.get(v.name)
-        for v in backbone.trainable_variables
-    }
-    return {p: stage.backbone_multiplier if m is None else m for p, m in chosen.items()}
+    Returns:
+        Factors by `variable.path`.
+
+    Raises:
+        UserError: A pattern matches no variable of the model.
+    """
+    names = {name: variable.path for name, variable in model.named_variables()}
+    factors = {}
+    for pattern, factor in patterns.items():
+        matched = fnmatch.filter(names, pattern)
+        if not matched:
+            raise UserError(
+                "config.lr_multipliers",
+                f"configuration: the pattern {pattern} in lr_multipliers matches no variable of "
+                f"the model: the names are like {next(iter(names))}",
+            )
+        factors |= {names[name]: factor for name in matched}
+    return factors

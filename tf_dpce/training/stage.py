@@ -220,7 +220,7 @@ class Stage:
         else:
             image = self.config.image
             images = evaluation_images(
-                self.data, "val", image.input_size, _EVALUATION_BATCH, image.squash
+                self.data, "val", image.input_size, _EVALUATION_BATCH, image.resize
             )
         captions = evaluation_captions(self.data, "val", self.tokenizer, _EVALUATION_BATCH)
 
@@ -248,12 +248,12 @@ class Stage:
     @cached_property
     def _captions(self) -> InstanceCaptions | None:
         """What draws a row's caption; None where it is one of the image's own."""
-        own = self.config.text.captions_of == "image"
+        own = self.config.text.caption_pool == "image"
         return None if own else InstanceCaptions(self._table)
 
     @cached_property
     def _features(self) -> FeatureCache:
-        return self._cache("train", self.settings.views)
+        return self._cache("train", self.settings.cached_augmentations)
 
     def _cache(self, split: str, views: int) -> FeatureCache:
         backbone = self.model.image_tower.get_layer("image_backbone")

@@ -10,7 +10,7 @@ from tf_dpce.config import from_dict
 
 TOWERS = {
     "image": {"backbone": "small", "input_size": 32, "head_dim": 0},
-    "text": {"tower": "bag_of_words", "max_length": 16, "embedding_dim": 4, "widths": [4]},
+    "text": {"tower": "bag_of_words", "max_length": 16, "word_dim": 4, "widths": [4]},
     "model": {"output_dim": 8},
 }
 
@@ -24,6 +24,6 @@ def test_every_kind_of_negatives_is_timed_in_both_settings():
     assert [(row.name, row.ratio.to) for row in timed] == [
         (f"{setting}, {negatives}", f"{setting}, given")
         for setting in ("cached", "end to end")
-        for negatives in ("given", "mined", "batch")
+        for negatives in ("paired", "mined", "batch")
     ]
     assert memory.unit == "MiB"

@@ -21,9 +21,7 @@ def test_multiply_adds_are_those_of_the_layers():
     # No gradient goes to the features.
     for head_dim, head in ((0, 2 * 5 * 8), (7, 2 * 5 * 7 + 3 * 7 * 8)):
         images = image_head(input_dim=5, output_dim=8, head_dim=head_dim)
-        texts = text_tower(
-            40, max_length=6, embedding_dim=4, blocks=(1,), output_dim=8, widths=(8,)
-        )
+        texts = text_tower(40, max_length=6, word_dim=4, blocks=(1,), output_dim=8, widths=(8,))
         network = DualPath(images, texts, num_instances=200)
         for losses, scored in (
             ({"pair"}, 0),

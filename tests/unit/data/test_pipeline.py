@@ -161,14 +161,14 @@ def test_a_batch_of_images_is_left_over_never_cut(scenes: Path, tokenizer: Capti
     assert sizes == [20] * 4
 
 
-def test_images_are_squashed_where_that_is_asked(tmp_path: Path):
+def test_images_are_stretched_where_that_is_asked(tmp_path: Path):
     # Of 20 x 30 pixels: drawn scenes are squares.
     tiny_data(tmp_path)
-    image = replace(PLAIN_IMAGE, squash=True)
+    image = replace(PLAIN_IMAGE, resize="stretch")
     words = CaptionTokenizer(WORDS, PLACES, lowercase=True)
     order = Order(0, 3, 3)
     found = {
-        "val": batches(evaluation_images(tmp_path, "val", SIZE, 3, squash=True))[0]["image"],
+        "val": batches(evaluation_images(tmp_path, "val", SIZE, 3, resize="stretch"))[0]["image"],
         "test": batches(view_batches(tmp_path, "test", image, 0, 3))[0],
         "train": batches(training_batches(tmp_path, words, image, PLAIN_TEXT, order, 0, 1))[0][
             "image"
@@ -176,7 +176,7 @@ def test_images_are_squashed_where_that_is_asked(tmp_path: Path):
     }
     for split, pixels in found.items():
         expected = [
-            evaluation_pixels(tf.constant(record["image"]), SIZE, squash=True).numpy()
+            evaluation_pixels(tf.constant(record["image"]), SIZE, resize="stretch").numpy()
             for record in records(tmp_path, split)
         ]
         # Training shuffles.

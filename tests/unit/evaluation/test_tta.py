@@ -115,16 +115,16 @@ def test_a_split_is_scored_by_the_sum_of_all_views(model: DualPath, data: Path, 
     # Images of 20 x 30, of which a square cuts a third off.
     files, captions = stored_images(data), count_captions(data, "val", encoder())
     two_sizes = tta.TestTimeAugmentation(sizes=(SIZE, 96))
-    for augmentation, squash in ((two_sizes, False), (tta.PLAIN, True)):
-        image = ImageConfig(backbone=BACKBONE, input_size=SIZE, squash=squash)
+    for augmentation, resize in ((two_sizes, "center_crop"), (tta.PLAIN, "stretch")):
+        image = ImageConfig(backbone=BACKBONE, input_size=SIZE, resize=resize)
         split = SplitEncoder(model, encoder(), image, augmentation, 2)
         images, texts = split.embed(data, "val", 3, 6)
         features = [
-            tower(tf.stack([evaluation_pixels(file, size, squash) for file in files])).numpy()
+            tower(tf.stack([evaluation_pixels(file, size, resize) for file in files])).numpy()
             for size, tower in tta.image_towers(model.image_tower, BACKBONE, augmentation).items()
         ]
         np.testing.assert_allclose(images.vectors, unit(sum(features)), atol=1e-4)
-        if squash:
+        if resize == "stretch":
             continue
         expected = retrieval_metrics(images.vectors, texts.vectors, range(3), captions.images)
         with caplog.at_level(logging.INFO, "tf_dpce"), run_context(display=logged_display):

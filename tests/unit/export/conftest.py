@@ -34,9 +34,9 @@ def exported(tiny_export: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def stretched(model, tokenizer, tmp_path_factory) -> Path:
-    """The same for a model that was trained on squashed images."""
+    """The same for a model that was trained on stretched images."""
     folder = tmp_path_factory.mktemp("saved_models") / "stretched"
-    return export_model(model, tokenizer, folder, squash=True)
+    return export_model(model, tokenizer, folder, resize="stretch")
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 
 from tests.heavy import blank_jpeg, blank_png, peak_mebibytes
+from tf_dpce.config import Resize
 
 BATCH = 16
 SIZE = 224
@@ -29,9 +30,9 @@ KINDS: dict[str, Callable[[], bytes]] = {
 }
 
 
-def added_mebibytes(kind: str, squash: bool) -> int:
+def added_mebibytes(kind: str, resize: Resize) -> int:
     """Returns what a batch of the largest images of a kind adds to a process of its own."""
-    command = [sys.executable, "-m", "tests.unit.export.largest", *["squash"] * squash]
+    command = [sys.executable, "-m", "tests.unit.export.largest", resize]
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     # Made here: it costs as much there.
     content = KINDS[kind]()
@@ -39,7 +40,7 @@ def added_mebibytes(kind: str, squash: bool) -> int:
     return int(done.stdout)
 
 
-def _measure(content: bytes, squash: bool) -> int:
+def _measure(content: bytes, resize: Resize) -> int:
     import tensorflow as tf
 
     from tf_dpce.export.serving_module import decode_images, input_signature
@@ -47,7 +48,7 @@ def _measure(content: bytes, squash: bool) -> int:
     # As many at a time as on a server with more cores.
     tf.config.threading.set_inter_op_parallelism_threads(8)
     graph = tf.function(
-        lambda contents: decode_images(contents, SIZE, squash),
+        lambda contents: decode_images(contents, SIZE, resize),
         input_signature=input_signature("encode_image"),
     )
     graph(tf.constant([blank_png(300, 200), blank_jpeg(300, 200)]))
@@ -59,4 +60,4 @@ def _measure(content: bytes, squash: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{_measure(sys.stdin.buffer.read(), len(sys.argv) > 1)}\n")
+    sys.stdout.write(f"{_measure(sys.stdin.buffer.read(), sys.argv[1])}\n")

@@ -121,13 +121,13 @@ def test_single_item_is_no_list(encoder):
             encoder.encode_images(item)
 
 
-def test_a_run_trained_on_squashed_images_squashes(run, model, tmp_path):
+def test_a_run_trained_on_stretched_images_stretches(run, model, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
     saved = json.loads((folder / "config.json").read_text())
-    saved["config"]["image"]["squash"] = True
+    saved["config"]["image"]["resize"] = "stretch"
     (folder / "config.json").write_text(json.dumps(saved))
     # 72 x 96 pixels, of which the centred square leaves the ends out.
-    pixels = evaluation_pixels(tf.constant(IMAGE), SIZE, squash=True)
+    pixels = evaluation_pixels(tf.constant(IMAGE), SIZE, resize="stretch")
     expected = model.image_encoder(pixels[tf.newaxis], training=False)
     np.testing.assert_allclose(tf_dpce.load(folder).encode_images([IMAGE]), expected, atol=1e-5)
     assert np.abs(tf_dpce.load(run).encode_images([IMAGE]) - expected).max() > 1e-3

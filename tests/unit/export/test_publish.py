@@ -77,12 +77,12 @@ def test_card_shows_limits_and_metrics_of_several_protocols(model, tokenizer):
     assert "30,000 bytes" in card and "20,000 pixels" in card
 
 
-def test_an_export_squashes_images_as_its_model_was_trained(stretched, model):
+def test_an_export_stretches_images_as_its_model_was_trained(stretched, model):
     recorded = load_examples(stretched)["encode_image"]
-    pixels = evaluation_pixels(tf.constant(recorded.inputs[0]), SIZE, squash=True)
+    pixels = evaluation_pixels(tf.constant(recorded.inputs[0]), SIZE, resize="stretch")
     expected = model.image_encoder(pixels[tf.newaxis], training=False)[0]
     np.testing.assert_allclose(recorded.embeddings[0], expected, atol=1e-6)
-    assert "squashed" in (stretched / "model_card.md").read_text()
+    assert "stretched" in (stretched / "model_card.md").read_text()
 
 
 def test_weights_may_be_stored_in_float16(half, exported):

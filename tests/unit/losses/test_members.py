@@ -48,7 +48,7 @@ def test_roles_of_given_negatives_hold_for_each_member():
     # Two anchors, each with the negative behind it.
     y_true = np.stack([np.arange(4), np.arange(4)], axis=1)
     pairs = drawn(2)
-    loss = RankingLoss(negatives="given")
+    loss = RankingLoss(negatives="paired")
     expected = np.mean([value(loss.call(y_true, pair)) for pair in pairs], axis=0)
     found = value(MemberLoss(loss, 2).call(y_true, side_by_side(pairs)))
     assert found == pytest.approx(expected, rel=1e-5) and (found[1::2] == 0).all()

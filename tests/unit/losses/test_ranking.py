@@ -131,14 +131,14 @@ def given_batch(draw: np.random.Generator, anchors: int) -> tuple[np.ndarray, np
 def test_a_negative_lends_its_vectors_to_its_anchor_and_costs_nothing_itself():
     # Row 0 is the anchor of the first hand-derived case (0.6), row 1 its negative.
     pairs = np.stack([unit(EAST, NORTH), unit(EAST, [0.6, 0.8])], axis=1)
-    rows = value(RankingLoss(negatives="given").call(np.array([[3, 0], [8, 1]]), pairs))
+    rows = value(RankingLoss(negatives="paired").call(np.array([[3, 0], [8, 1]]), pairs))
     assert rows == pytest.approx([0.6, 0.0])
 
 
 def test_an_anchor_whose_negative_is_of_its_own_instance_costs_nothing():
     # The vectors of the case above, but both captions speak of instance 3.
     pairs = np.stack([unit(EAST, NORTH), unit(EAST, [0.6, 0.8])], axis=1)
-    rows = value(RankingLoss(negatives="given").call(np.array([[3, 0], [3, 1]]), pairs))
+    rows = value(RankingLoss(negatives="paired").call(np.array([[3, 0], [3, 1]]), pairs))
     assert rows == pytest.approx([0.0, 0.0])
 
 
@@ -146,7 +146,7 @@ def test_an_anchor_without_a_negative_costs_nothing():
     # A third row, whose negative fell off the end of the batch.
     pairs = np.stack([unit(EAST, NORTH, EAST), unit(EAST, [0.6, 0.8], WEST)], axis=1)
     targets = np.array([[3, 0], [8, 1], [5, 2]])
-    assert value(RankingLoss(negatives="given").call(targets, pairs)) == pytest.approx([0.6, 0, 0])
+    assert value(RankingLoss(negatives="paired").call(targets, pairs)) == pytest.approx([0.6, 0, 0])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -159,7 +159,7 @@ def test_the_mean_is_the_authors_sum_over_anchors_by_the_full_batch(seed: int):
         (x, y), (x_negative, y_negative) = pairs[2 * k], pairs[2 * k + 1]
         total += hinge(margin, x @ y, x @ y_negative) + hinge(margin, x @ y, y @ x_negative)
     # Section 4 of the recipe: sums over 16 anchors, divided by the full batch of 32.
-    loss = float(RankingLoss(margin, "given")(targets, pairs))
+    loss = float(RankingLoss(margin, "paired")(targets, pairs))
     assert loss == pytest.approx(total / (2 * anchors), rel=1e-5)
 
 
@@ -167,15 +167,15 @@ def test_the_mean_is_the_authors_sum_over_anchors_by_the_full_batch(seed: int):
 def test_roles_survive_a_permutation_of_the_rows(seed: int):
     draw = np.random.default_rng(seed)
     targets, pairs = given_batch(draw, 6)
-    rows = value(RankingLoss(negatives="given").call(targets, pairs))
+    rows = value(RankingLoss(negatives="paired").call(targets, pairs))
     order = draw.permutation(len(rows))
-    moved = value(RankingLoss(negatives="given").call(targets[order], pairs[order]))
+    moved = value(RankingLoss(negatives="paired").call(targets[order], pairs[order]))
     assert moved == pytest.approx(rows[order], abs=1e-6)
 
 
 def test_roles_survive_slicing_that_keeps_anchor_and_negative_together():
     targets, pairs = given_batch(np.random.default_rng(0), 6)
-    loss = RankingLoss(negatives="given")
+    loss = RankingLoss(negatives="paired")
     rows = value(loss.call(targets, pairs))
     halves = [value(loss.call(targets[part], pairs[part])) for part in (slice(6), slice(6, 12))]
     assert np.concatenate(halves) == pytest.approx(rows, abs=1e-6)
@@ -195,13 +195,13 @@ def test_the_class_returns_rows_and_reduces_to_their_mean():
 
 
 def test_the_configuration_makes_the_same_loss_again():
-    loss = RankingLoss(0.25, "given", reduction="sum", name="rank")
+    loss = RankingLoss(0.25, "paired", reduction="sum", name="rank")
     again = keras.losses.deserialize(keras.losses.serialize(loss))
     assert isinstance(again, RankingLoss)
-    assert (again.margin, again.negatives, again.reduction) == (0.25, "given", "sum")
+    assert (again.margin, again.negatives, again.reduction) == (0.25, "paired", "sum")
     assert again.get_config() == loss.get_config()
 
 
 def test_other_negatives_are_refused():
-    with pytest.raises(ValueError, match="'batch' or 'given'"):
+    with pytest.raises(ValueError, match="'batch' or 'paired'"):
         RankingLoss(negatives="hardest")

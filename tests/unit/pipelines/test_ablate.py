@@ -21,7 +21,7 @@ from tf_dpce.training.run_folder import read_config
 TINY = {
     "weights": "none",
     "image": {"backbone": "small", "input_size": SIZE, "head_dim": 0},
-    "text": {"max_length": 24, "embedding_dim": 8, "blocks": [1], "widths": [8]},
+    "text": {"max_length": 24, "word_dim": 8, "blocks": [1], "widths": [8]},
     "model": {"output_dim": 8},
     "stage1": {"epochs": 4, "batch_size": 16, "optimizer": "adamw", "schedule": "cosine"},
 }

@@ -219,11 +219,11 @@ def test_a_jpeg_is_halved_while_it_is_decoded(height: int, width: int, expected:
     )
 
 
-@pytest.mark.parametrize("squash", [False, True])
-def test_a_halved_jpeg_shows_what_a_whole_one_does(squash: bool):
+@pytest.mark.parametrize("resize", ["center_crop", "stretch"])
+def test_a_halved_jpeg_shows_what_a_whole_one_does(resize: str):
     pixels = smooth(300, 500)
     jpeg, png = (tf.constant(encoded(pixels, kind)) for kind in ("JPEG", "PNG"))
-    halved, whole = (evaluation_pixels(contents, 32, squash) for contents in (jpeg, png))
+    halved, whole = (evaluation_pixels(contents, 32, resize) for contents in (jpeg, png))
     # The slopes rise by 8 a pixel of the result: it lies within half a pixel of where it was.
     np.testing.assert_allclose(halved, whole, atol=8)
     assert np.abs(halved - whole).mean() < 2
@@ -242,14 +242,14 @@ def test_resizing_is_antialiased_and_stays_in_range():
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 8), (8, 16), (8, 8), (21, 9)])
-def test_squashed_images_keep_all_of_themselves(height: int, width: int):
+def test_stretched_images_keep_all_of_themselves(height: int, width: int):
     pixels = noise(height, width)
     contents = tf.constant(encoded(pixels, "PNG"))
-    result = evaluation_pixels(contents, 8, squash=True).numpy()
-    np.testing.assert_array_equal(result, squashed(pixels, 8))
+    result = evaluation_pixels(contents, 8, resize="stretch").numpy()
+    np.testing.assert_array_equal(result, stretched(pixels, 8))
 
 
-def squashed(pixels: np.ndarray, size: int) -> np.ndarray:
+def stretched(pixels: np.ndarray, size: int) -> np.ndarray:
     if pixels.shape[0] == pixels.shape[1] == size:
         return pixels.astype(np.float32)
     resized = tf.image.resize(pixels, [size, size], method="bicubic", antialias=True)
@@ -257,7 +257,7 @@ def squashed(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_of_a_squashed_banner_only_what_is_beyond_16_to_1_is_cut_off(turned: bool):
+def test_of_a_stretched_banner_only_what_is_beyond_16_to_1_is_cut_off(turned: bool):
     for length, kept in ((80, slice(0, 80)), (91, slice(5, 85))):
         banner = noise(5, length)
         part = banner[:, kept]
@@ -266,12 +266,12 @@ def test_of_a_squashed_banner_only_what_is_beyond_16_to_1_is_cut_off(turned: boo
         whole, cut = (
             tf.constant(encoded(np.ascontiguousarray(pixels), "PNG")) for pixels in (banner, part)
         )
-        result = evaluation_pixels(whole, 8, squash=True).numpy()
-        np.testing.assert_array_equal(result, squashed(part, 8))
+        result = evaluation_pixels(whole, 8, resize="stretch").numpy()
+        np.testing.assert_array_equal(result, stretched(part, 8))
         # Training draws its crop within the same part.
         for values in np.random.default_rng(5).uniform(size=(5, 5)).astype(np.float32):
             found, expected = (
-                training_pixels(contents, 8, values, crop=True, flip=False, squash=True)
+                training_pixels(contents, 8, values, crop=True, flip=False, resize="stretch")
                 for contents in (whole, cut)
             )
             np.testing.assert_array_equal(found, expected)
@@ -285,7 +285,7 @@ def test_a_jpeg_is_cropped_within_the_same_part_of_a_banner():
     )
     for values in np.random.default_rng(6).uniform(size=(5, 5)).astype(np.float32):
         found, expected = (
-            training_pixels(contents, 30, values, crop=True, flip=False, squash=True)
+            training_pixels(contents, 30, values, crop=True, flip=False, resize="stretch")
             for contents in (whole, cut)
         )
         # Its blocks of 8 pixels begin elsewhere.
@@ -301,9 +301,9 @@ from tf_dpce.preprocessing.image_header import check
 from tf_dpce.preprocessing.image import evaluation_pixels, training_pixels
 draws = tf.fill([5], 0.5)
 def run(content):
-    for squash in (True, False):
-        evaluation_pixels(content, 224, squash)
-        training_pixels(content, 224, draws, True, False, squash)
+    for resize in ("stretch", "center_crop"):
+        evaluation_pixels(content, 224, resize)
+        training_pixels(content, 224, draws, True, False, resize)
 run(tf.constant(blank_png(300, 200)))
 before, start = peak_mebibytes(), time.process_time()
 for sides in ((1_000_000, 64), (64, 1_000_000)):
@@ -394,22 +394,24 @@ def test_the_window_equals_the_plain_reference(windows, height: int, width: int)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1200, 400), (300, 1200), (600, 600)])
-def test_the_window_of_a_squashed_image_is_that_of_a_square_squashed_back(height, width):
+def test_the_window_of_a_stretched_image_is_that_of_a_square_stretched_back(height, width):
     for values in np.random.default_rng(4).uniform(size=(20, 4)).astype(np.float32):
         square = np.array(plain_window(1200, 1200, values.astype(float)))
-        found = crop_window(tf.constant(height), tf.constant(width), values, squash=True).numpy()
+        found = crop_window(
+            tf.constant(height), tf.constant(width), values, resize="stretch"
+        ).numpy()
         # Of the 1200 places of the square, the image has fewer: its sides are rounded to them.
         expected = square * [height, width, height, width] / 1200
         assert np.abs(found - expected).max() <= 1.5
 
 
-def test_training_squashes_where_evaluation_does():
+def test_training_stretches_where_evaluation_does():
     contents, values = tf.constant(encoded(noise(40, 15), "PNG")), np.full(5, 0.9, np.float32)
-    plain = training_pixels(contents, 12, values, crop=False, flip=False, squash=True)
-    np.testing.assert_array_equal(plain, evaluation_pixels(contents, 12, squash=True))
-    cropped = training_pixels(contents, 12, values, crop=True, flip=False, squash=True)
-    unsquashed = training_pixels(contents, 12, values, crop=True, flip=False)
-    assert np.abs(cropped - unsquashed).max() > 1
+    plain = training_pixels(contents, 12, values, crop=False, flip=False, resize="stretch")
+    np.testing.assert_array_equal(plain, evaluation_pixels(contents, 12, resize="stretch"))
+    cropped = training_pixels(contents, 12, values, crop=True, flip=False, resize="stretch")
+    unstretched = training_pixels(contents, 12, values, crop=True, flip=False)
+    assert np.abs(cropped - unstretched).max() > 1
 
 
 def test_every_place_is_drawn_equally_often(windows):

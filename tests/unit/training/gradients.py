@@ -28,7 +28,7 @@ CONFIG = from_dict(
         "image": {"backbone": "small", "input_size": SIZE, "head_dim": 16},
         "text": {
             "max_length": PLACES,
-            "embedding_dim": 8,
+            "word_dim": 8,
             "blocks": [1],
             "widths": [16],
             "word_dropout": 0.1,
@@ -39,14 +39,14 @@ CONFIG = from_dict(
 _STEP = StageConfig(backbone="cached", learning_rate=1.0, weight_decay=0.0)
 _INSTANCE = LossConfig()
 _PAIR = LossConfig(image_instance=0.0, text_instance=0.0, pair=1.0)
-_RANKING = LossConfig(pair=1.0, negatives="given")
+_RANKING = LossConfig(pair=1.0, negatives="paired")
 CASES: dict[str, tuple[StageConfig, int]] = {
     "instance": (replace(_STEP, loss=_INSTANCE, optimizer="adamw", weight_decay=0.01), 0),
     "sampled": (replace(_STEP, loss=_INSTANCE), 9),
     "contrastive": (replace(_STEP, loss=replace(_PAIR, pair_loss="contrastive")), 0),
     "batch": (replace(_STEP, loss=replace(_PAIR, negatives="batch")), 0),
     # End to end, as stage 2 is.
-    "given": (replace(_STEP, loss=_RANKING, backbone="trained"), 0),
+    "paired": (replace(_STEP, loss=_RANKING, backbone="trained"), 0),
     "mined": (replace(_STEP, loss=replace(_RANKING, negatives="mined", candidates=12)), 0),
 }
 

@@ -74,6 +74,6 @@ def test_a_run_keeps_the_averages_as_its_best_and_goes_on_with_the_weights(finis
     assert not np.array_equal(last[weight], last[average])
     # Only an epoch that is both best and last could hold the very numbers of `last`.
     assert not np.array_equal(best[weight], last[weight])
-    assert StageConfig().average == 0
+    assert StageConfig().ema_momentum == 0
     second = arrays(newest(finished, 2))
     assert not any("average" in name for name in second)

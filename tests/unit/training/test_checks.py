@@ -16,8 +16,8 @@ from tf_dpce.training.checks import (
     check_stages,
 )
 
-GIVEN = {"pair": 1.0, "pair_loss": "ranking", "negatives": "given"}
-MINED = GIVEN | {"negatives": "mined", "candidates": 4}
+PAIRED = {"pair": 1.0, "pair_loss": "ranking", "negatives": "paired"}
+MINED = PAIRED | {"negatives": "mined", "candidates": 4}
 DATA = {"vocabulary_sha256": "words", "train_digest": "shards", "source": "table"}
 SAVED = {"config": to_dict(Config()), "data": DATA}
 
@@ -50,17 +50,17 @@ def test_batches_that_cannot_be_filled_or_divided_are_refused():
     for stage, images, replicas, fine in (
         ({"batch_size": 49}, 48, 1, {"batch_size": 48}),
         # An anchor and its negative meet on one replica.
-        ({"batch_size": 9, "loss": GIVEN}, 100, 1, {"batch_size": 2, "loss": GIVEN}),
-        ({"batch_size": 6, "loss": GIVEN}, 100, 2, {"batch_size": 4, "loss": GIVEN}),
-        ({"batch_size": 10, "loss": GIVEN}, 100, 4, {"batch_size": 8, "loss": GIVEN}),
+        ({"batch_size": 9, "loss": PAIRED}, 100, 1, {"batch_size": 2, "loss": PAIRED}),
+        ({"batch_size": 6, "loss": PAIRED}, 100, 2, {"batch_size": 4, "loss": PAIRED}),
+        ({"batch_size": 10, "loss": PAIRED}, 100, 4, {"batch_size": 8, "loss": PAIRED}),
         # Other losses take an odd batch, but every replica an equal part of it.
         ({"batch_size": 10}, 100, 4, {"batch_size": 12}),
-        ({"batch_size": 9, "loss": GIVEN}, 100, 1, {"batch_size": 9, "loss": {"pair": 0}}),
+        ({"batch_size": 9, "loss": PAIRED}, 100, 1, {"batch_size": 9, "loss": {"pair": 0}}),
         (
-            {"batch_size": 9, "loss": GIVEN},
+            {"batch_size": 9, "loss": PAIRED},
             100,
             1,
-            {"batch_size": 9, "loss": GIVEN | {"negatives": "batch"}},
+            {"batch_size": 9, "loss": PAIRED | {"negatives": "batch"}},
         ),
         # Some image must be left to mine negatives from.
         ({"batch_size": 48, "loss": MINED}, 48, 1, {"batch_size": 46, "loss": MINED}),

@@ -110,7 +110,7 @@ def test_another_backbone_flip_or_number_of_views_is_another_cache(
         (backbone, IMAGE, 1),
         (other, IMAGE, 1),
         (backbone, replace(IMAGE, flip=False), 1),
-        (backbone, replace(IMAGE, squash=True), 1),
+        (backbone, replace(IMAGE, resize="stretch"), 1),
         (backbone, IMAGE, 2),
     ):
         cached_features(network, data, "test", image, tokenizer, views)

@@ -42,13 +42,17 @@ def mined_batch(trainer: DualPathTrainer, inputs: dict, targets: dict) -> tuple[
     return trainer.hard_negatives.replace_paired(trainer, step, inputs, targets)
 
 
-def network(captions: CaptionTable, rectify: bool = True, members: int = 1) -> DualPathTrainer:
+def network(
+    captions: CaptionTable, relu_before_losses: bool = True, members: int = 1
+) -> DualPathTrainer:
     keras.utils.set_random_seed(0)
     head = image_head(input_dim=5, output_dim=WIDTH, head_dim=0, members=members)
     tower = text_tower(WORDS, PLACES, 4, (1,), WIDTH, widths=(8,), members=members)
-    plain = DualPath(head, tower, num_instances=200, rectify=rectify, members=members)
+    plain = DualPath(
+        head, tower, num_instances=200, relu_before_losses=relu_before_losses, members=members
+    )
     mined = DualPathTrainer(plain, negatives(captions))
-    losses = {"text_logits": InstanceLoss(), "pair": RankingLoss(negatives="given")}
+    losses = {"text_logits": InstanceLoss(), "pair": RankingLoss(negatives="paired")}
     mined.compile(keras.optimizers.SGD(0.1), losses, jit_compile=False)
     return mined
 
@@ -106,11 +110,11 @@ def lengthen(tower: keras.Model, batch_norm: str) -> None:
 
 
 @pytest.mark.parametrize("members", [1, 2])
-@pytest.mark.parametrize("rectify", [False, True])
+@pytest.mark.parametrize("relu_before_losses", [False, True])
 def test_it_is_the_nearest_caption_of_an_instance_outside_the_batch(
-    captions: CaptionTable, rectify: bool, members: int
+    captions: CaptionTable, relu_before_losses: bool, members: int
 ):
-    mined = network(captions, rectify, members)
+    mined = network(captions, relu_before_losses, members)
     if members > 1:
         # So that it would decide alone, were the whole vectors compared.
         lengthen(mined.image_tower, "image1_fc2_bn")
@@ -131,7 +135,7 @@ def test_it_is_the_nearest_caption_of_an_instance_outside_the_batch(
             if owners[place] not in batch_ids:
                 image = mined.image_tower(anchor[None], training=False).numpy()[0]
                 text = mined.text_tower(ids[place][None], training=False).numpy()[0]
-                if rectify:
+                if relu_before_losses:
                     image, text = np.maximum(image, 0), np.maximum(text, 0)
                 parts = zip(np.split(image, members), np.split(text, members), strict=True)
                 scores[place] = np.mean([cosine(*part) for part in parts])

@@ -257,7 +257,9 @@ def test_rows_that_stay_unused_count_for_nothing():
 
 
 def test_sampled_rows_learn_at_the_rates_of_the_whole_classifier():
-    stage = StageConfig(classifier_multiplier=0.01, classifier_bias_multiplier=0.02)
+    stage = StageConfig(
+        lr_multipliers={"instance_classifier/*": 0.01, "instance_classifier/bias": 0.02}
+    )
     config = replace(CONFIG, model=replace(CONFIG.model, sampled_negatives=3))
     model = build_model(config, vocabulary_size=9, num_instances=5)
     partial_fc = PartialFC(model.classifier, ClassSampler(5, negatives=3, max_positives=1, seed=0))

@@ -63,7 +63,7 @@ def table(people: Path, tokenizer: CaptionTokenizer) -> CaptionTable:
     return encode_captions(people, "train", tokenizer)
 
 
-def captions_of(people: Path, tokenizer: CaptionTokenizer) -> dict[int, set[bytes]]:
+def captions_by_instance(people: Path, tokenizer: CaptionTokenizer) -> dict[int, set[bytes]]:
     """The captions of each person, as ids."""
     found: dict[int, set[bytes]] = {}
     for batch in caption_groups(people, "train", 1):
@@ -93,7 +93,7 @@ def test_any_caption_of_the_person_goes_with_a_image(
 
     steps = 90
     found = drawn(0, steps)
-    expected = captions_of(people, tokenizer)
+    expected = captions_by_instance(people, tokenizer)
     assert all(len(texts) == 2 * IMAGES for texts in expected.values())
     for person, texts in expected.items():
         # 120 draws from 8 captions: that one is missing has a chance of one in a million.
@@ -116,14 +116,20 @@ def test_cached_features_come_with_the_same_captions(
 
 
 @pytest.mark.parametrize(
-    ("backbone", "captions_of"),
+    ("backbone", "caption_pool"),
     [("cached", "instance"), ("trained", "instance"), ("trained", "image")],
 )
 def test_a_stage_reads_the_captions_of_what_its_configuration_names(
-    people: Path, tmp_path: Path, backbone: str, captions_of: str
+    people: Path, tmp_path: Path, backbone: str, caption_pool: str
 ):
-    options = {"text__captions_of": captions_of, "text__shift": False, "stage2__backbone": backbone}
-    training = stage(2, people, tmp_path, stage2__batch_size=4, **options)
+    options = {
+        "text__caption_pool": caption_pool,
+        "text__shift": False,
+        "stage2__backbone": backbone,
+    }
+    training = stage(
+        2, people, tmp_path, stage2__batch_size=4, stage2__backbone=backbone, **options
+    )
     order, steps = training._order(), 30
     (groups,) = caption_groups(people, "train", PERSONS * IMAGES)
     persons = groups["instance"].numpy()
@@ -141,7 +147,7 @@ def test_a_stage_reads_the_captions_of_what_its_configuration_names(
             others += text.tobytes() not in own[place]
             alien += text.tobytes() not in of_person
     # Of the 8 captions of a person, 2 are the image's own: of 120 draws, 90 are not.
-    assert 60 < others < 115 if captions_of == "instance" else others == 0
+    assert 60 < others < 115 if caption_pool == "instance" else others == 0
     assert alien == 0
 
 
@@ -156,9 +162,9 @@ def test_where_images_are_alone_nothing_changes(table: CaptionTable):
 def test_no_negative_of_the_anchors_person_counts_in_the_loss(people: Path, tmp_path: Path):
     """The batches of a run, and a loss whose worth is known: all vectors are alike."""
     training = stage(
-        2, people, tmp_path, stage2__batch_size=4, text__captions_of="instance", seed=1
+        2, people, tmp_path, stage2__batch_size=4, text__caption_pool="instance", seed=1
     )
-    loss, alike, margins = RankingLoss(1.0, "given"), np.ones((4, 2, 1), np.float32), []
+    loss, alike, margins = RankingLoss(1.0, "paired"), np.ones((4, 2, 1), np.float32), []
     for _, targets in training._rows(training._order(), 0, 60).as_numpy_iterator():
         ids = targets["pair"][:, 0]
         # Two hinges at the margin for an anchor whose negative is another person, else nothing.
@@ -175,9 +181,9 @@ def test_both_stages_train_on_persons(people: Path, tmp_path: Path):
     options = {
         "stage1__epochs": 1,
         "stage2__epochs": 1,
-        "text__captions_of": "instance",
-        "image__squash": "true",
-        "stage2__loss__negatives": "given",
+        "text__caption_pool": "instance",
+        "image__resize": "stretch",
+        "stage2__loss__negatives": "paired",
     }
     assert run_tiny(people, run, **options) == 0
     with (run / "history.csv").open() as stream:

@@ -16,7 +16,7 @@ from tests.unit.training.alike import assert_same_by_adamw, assert_same_history,
 from tests.unit.training.replicated import RUNS
 
 COUNTS = [2, pytest.param(4, marks=pytest.mark.slow)]
-CASES = ["instance", "sampled", "contrastive", "batch", "given", "mined"]
+CASES = ["instance", "sampled", "contrastive", "batch", "paired", "mined"]
 TOLERANCE = 1e-5
 # The least that is compared; zeros would be alike, too.
 LEAST = 1e-3
@@ -64,7 +64,7 @@ def test_loss_and_gradients_are_those_of_one_replica(
         assert one > 0.1
         assert several == pytest.approx(one, rel=TOLERANCE), case
         assert {"image_fc1/kernel", "text_embedding/embeddings"} <= step["gradients"].keys()
-        assert (case == "given") == ("image_conv1/kernel" in step["gradients"])
+        assert (case == "paired") == ("image_conv1/kernel" in step["gradients"])
         assert_alike(step["gradients"], case)
     # AdamW takes the weights as far.
     assert_alike(found["instance"]["ways"], "instance")

@@ -102,11 +102,11 @@ def test_losses_of_weight_zero_are_left_out():
 
 
 def test_the_recipes_second_stage():
-    loss = LossConfig(1.0, 0.1, 2.0, "ranking", "given", margin=0.5)
+    loss = LossConfig(1.0, 0.1, 2.0, "ranking", "paired", margin=0.5)
     losses, weights = stage_losses(loss), loss_weights(loss)
     assert weights == {"image_logits": 1.0, "text_logits": 0.1, "pair": 2.0}
     assert isinstance(losses["pair"], RankingLoss)
-    assert (losses["pair"].margin, losses["pair"].negatives) == (0.5, "given")
+    assert (losses["pair"].margin, losses["pair"].negatives) == (0.5, "paired")
 
 
 def test_each_member_meets_the_pair_loss_by_its_whole_weight():
@@ -140,7 +140,7 @@ def test_only_a_trained_backbone_is_trained(scenes: Path, tmp_path: Path, backbo
 
 
 def test_a_backbone_can_be_trained_from_one_of_its_layers_on(scenes: Path, tmp_path: Path):
-    found = trained(stage(2, scenes, tmp_path, stage2__backbone_from="image_conv3"))
+    found = trained(stage(2, scenes, tmp_path, stage2__finetune_from="image_conv3"))
     assert {name for name in found if name.startswith("image_conv")} == {
         *("image_conv3", "image_conv4", "image_conv5"),
         *("image_conv3_bn", "image_conv4_bn", "image_conv5_bn"),
@@ -149,7 +149,7 @@ def test_a_backbone_can_be_trained_from_one_of_its_layers_on(scenes: Path, tmp_p
 
 def test_a_layer_that_the_backbone_lacks_is_the_users_mistake(scenes: Path, tmp_path: Path):
     with pytest.raises(UserError, match="no layer block_3 to train from: give one of pixels, "):
-        stage(2, scenes, tmp_path, stage2__backbone_from="block_3")._compile(Order(0, 48, BATCH))
+        stage(2, scenes, tmp_path, stage2__finetune_from="block_3")._compile(Order(0, 48, BATCH))
 
 
 def test_a_classifier_without_a_loss_is_not_trained(scenes: Path, tmp_path: Path):

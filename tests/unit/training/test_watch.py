@@ -26,7 +26,7 @@ from tf_dpce.training.caption_table import tell_unknown_words
 from tf_dpce.training.diagnostics import Watch, mean_cosine
 from tf_dpce.training.features import FeatureCache
 
-GIVEN = LossConfig(0, 0, 2.0, "ranking", "given", margin=0.5)
+PAIRED = LossConfig(0, 0, 2.0, "ranking", "paired", margin=0.5)
 HARDEST = LossConfig(0, 0, 2.0, "ranking", "batch", margin=0.5)
 SOFTMAX = LossConfig(0, 0, 1.0, "contrastive", margin=0.5)
 
@@ -66,7 +66,7 @@ def lines_of(
 @pytest.mark.parametrize(
     ("loss", "stuck"),
     # Two hinges of 0.5 a row; with given negatives every second row costs nothing.
-    [(GIVEN, 0.5), (HARDEST, 1.0)],
+    [(PAIRED, 0.5), (HARDEST, 1.0)],
 )
 def test_a_ranking_loss_at_its_margin_is_told_once(loss: LossConfig, stuck: float):
     (line,) = lines_of(loss, *[{"pair_loss": stuck}] * 4)
@@ -76,7 +76,7 @@ def test_a_ranking_loss_at_its_margin_is_told_once(loss: LossConfig, stuck: floa
 
 
 def test_a_stage_of_one_epoch_is_judged_by_it():
-    (line,) = lines_of(GIVEN, {"pair_loss": 0.5})
+    (line,) = lines_of(PAIRED, {"pair_loss": 0.5})
     assert "epoch 1: the ranking loss stays at its margin" in line
     (line,) = lines_of(SOFTMAX, {}, waited=4.0)
     assert "epoch 1: 40% of the epoch went by without input: " in line
@@ -221,7 +221,7 @@ def test_a_run_that_waits_for_its_input_says_so(scenes: Path, tmp_path: Path, ca
 
 
 # A rate next to 0 leaves random vectors, among which right pairs are no nearer than wrong ones.
-@pytest.mark.parametrize("negatives", ["given", "batch"])
+@pytest.mark.parametrize("negatives", ["paired", "batch"])
 def test_a_run_whose_only_loss_stays_at_its_margin_says_so(
     scenes: Path, tmp_path: Path, capsys, negatives: str
 ):
