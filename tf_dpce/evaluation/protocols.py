@@ -166,7 +166,7 @@ def evaluate_split(
         "images": info.images,
         "vocabulary": counts.coverage(),
         "cut_off": {
-            "places": tokenizer.max_length,
+            "positions": tokenizer.max_length,
             "captions": counts.cut,
             "words": counts.lost_words,
         },

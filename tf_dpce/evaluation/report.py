@@ -83,7 +83,7 @@ def metrics_table(metrics: dict[str, Any], title: str, split_digest: str) -> Tab
         f"rsum {metrics['rsum']:.1f}",
         f"words known {known['known_words']:.1f} %, "
         f"captions without one {known['captions_without_known_word']:.1f} %",
-        f"captions cut after {cut['places']} words {cut['captions']:,}, "
+        f"captions cut after {cut['positions']} words {cut['captions']:,}, "
         f"words lost {cut['words']:,}",
         f"split {short_digest(split_digest)}",
     )

@@ -19,12 +19,12 @@ class CaptionCounts:
     """Numbers of captions and of their words.
 
     Attributes:
-        per_image: int64 `[N]`, captions of each image, in the order of the shards.
-        words: of all captions; prepared data has none without a word.
-        known_words: those that the vocabulary holds.
-        without_known_word: captions that have none of them.
-        cut: captions with more known words than the tokenizer has positions.
-        lost_words: known words beyond the last place.
+        per_image: int64 `[N]`, number of captions of each image, in the order of the shards.
+        words: number of words of all captions; every prepared caption has one.
+        known_words: number of words that the vocabulary holds.
+        without_known_word: number of captions that have no known word.
+        cut: number of captions with more known words than the model has token positions.
+        lost_words: number of known words beyond the last position.
     """
 
     per_image: np.ndarray

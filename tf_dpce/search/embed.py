@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,21 +27,11 @@ from tf_dpce.search.embedding_store import (
 )
 from tf_dpce.search.inputs import Inputs, Item, Refusal, read_image
 
+if TYPE_CHECKING:
+    from tf_dpce.export.encoder import Encoder
+
 _CHUNK = 64  # items whose contents are in memory at a time, and as many being read
 _THREADS = 8  # more than cores, because they wait for the disk or the network
-
-
-class BatchEncoder(Protocol):
-    """What search needs of an encoder; that of `tf_dpce.load` has it."""
-
-    @property
-    def dimension(self) -> int:
-        """D."""
-
-    def encode_with_status(
-        self, kind: str, items: list[bytes] | list[str]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns embeddings float32 `[N, D]` and statuses int32 `[N]` of images or texts."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +52,7 @@ class Outcome:
 
 
 def embed(
-    encoder: BatchEncoder,
+    encoder: Encoder,
     inputs: Inputs,
     folder: Path,
     model: str,
@@ -132,7 +122,7 @@ def _open_manifest(folder: Path, dimension: int, model: str, inputs: Inputs) -> 
 
 
 def _embed_shard(
-    encoder: BatchEncoder,
+    encoder: Encoder,
     items: Iterable[Item],
     folder: Path,
     inputs: Inputs,
@@ -167,7 +157,7 @@ def _embed_shard(
 
 
 def _answers(
-    encoder: BatchEncoder, kind: str, items: Iterable[Item]
+    encoder: Encoder, kind: str, items: Iterable[Item]
 ) -> Iterator[tuple[Item, np.ndarray | Refusal]]:
     """Yields each item with its embedding, float32 `[D]`, or the reason why it has none."""
     for chunk, contents in read_ahead(items):

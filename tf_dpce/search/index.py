@@ -253,19 +253,9 @@ def _build_kind(
     except RuntimeError as error:
         # FAISS's own words, without its C++ signatures.
         reason = re.sub(r"^Error in .* at \S+:\d+: ", "", str(error))
-        remedy = "" if querybank is None else _remedy(factory, items.dimension)
-        raise UserError(
-            "index.factory", f"no index {factory!r} over {what}: {reason}{remedy}"
-        ) from None
+        if querybank is not None:
+            reason += f"; one number is the querybank's: OPQM_{items.dimension} removes it for PQM"
+        raise UserError("index.factory", f"no index {factory!r} over {what}: {reason}") from None
     if write_records(folder / f"{items.kind}.arrow", items.records) != items.rows:
         message = f"the ids of the {items.kind} are incomplete: embed into another folder"
         raise UserError("embeddings.shard", message)
-
-
-def _remedy(factory: str, dimension: int) -> str:
-    """Returns what helps if a product quantiser does not divide D + 1 numbers."""
-    parts = re.search(r"\bPQ(\d+)", factory)
-    if not parts or (dimension + 1) % int(parts[1]) == 0 or re.search(r"_\d", factory):
-        return ""
-    first = f"OPQ{parts[1]}_{dimension}"
-    return f"; one number is the querybank's: begin with {first}, which makes {dimension} of them"

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tf_dpce.errors import UserError
 from tf_dpce.preprocessing.status import OK, REASONS
-from tf_dpce.search.embed import BatchEncoder
 from tf_dpce.search.embedding_store import IMAGES, TEXTS, map_records
 from tf_dpce.search.fingerprint import model_digest
 from tf_dpce.search.index import IndexManifest
 from tf_dpce.search.inputs import Refusal, read_image
+
+if TYPE_CHECKING:
+    from tf_dpce.export.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Searcher:
         [Hit(rank=1, id='test-0012', score=0.93, path='/data/test-0012.png', text=None)]
     """
 
-    def __init__(self, index: Path | str, model: Path | str | BatchEncoder) -> None:
+    def __init__(self, index: Path | str, model: Path | str | Encoder) -> None:
         folder = Path(index)
         self.manifest = IndexManifest.load(folder)
         self.encoder = _load(folder, self.manifest, model)
@@ -137,7 +139,7 @@ class Searcher:
         return self._opened[kind]
 
 
-def _load(folder: Path, manifest: IndexManifest, model: Path | str | BatchEncoder) -> BatchEncoder:
+def _load(folder: Path, manifest: IndexManifest, model: Path | str | Encoder) -> Encoder:
     """Loads a model once it is sure that the index was built with it."""
     if not isinstance(model, (Path, str)):
         return model

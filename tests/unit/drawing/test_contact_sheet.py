@@ -46,30 +46,16 @@ def box(sheet: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, int, int,
 # --- images -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [
+def test_an_image_touches_its_box_from_inside(tmp_path: Path):
+    for size, expected in (
         ((1, 1), (100, 100)),
-        ((100, 100), (100, 100)),
         ((400, 200), (100, 50)),
         ((20, 40), (50, 100)),
-        ((5000, 1), (100, 1)),  # 0.02 pixels high, were it not for the least of one
+        ((5000, 1), (100, 1)),  # 0.02 pixels high, if it had not the least of one
         ((1, 5000), (1, 100)),
-    ],
-)
-def test_an_image_touches_its_box_from_inside(tmp_path: Path, size, expected):
-    image = fit(plain(tmp_path / "a.png", size, RED), 100, 100)
-    assert image.size == expected
-    assert image.getpixel((0, 0)) == RED
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_an_image_of_any_size_keeps_its_shape(tmp_path: Path, seed: int):
-    width, height = np.random.default_rng(seed).integers(1, 600, 2).tolist()
-    image = fit(plain(tmp_path / "a.png", (width, height), RED), 160, 90)
-    scale = min(160 / width, 90 / height)
-    assert abs(image.width - width * scale) <= 1 and abs(image.height - height * scale) <= 1
-    assert image.width <= 160 and image.height <= 90
+    ):
+        image = fit(plain(tmp_path / "a.png", size, RED), 100, 100)
+        assert (image.size, image.getpixel((0, 0))) == (expected, RED)
 
 
 def test_images_of_any_mode_show_their_colour(tmp_path: Path):
@@ -128,17 +114,10 @@ def test_text_that_is_too_long_ends_in_an_ellipsis():
     assert all(face.getlength(line) <= 150 for line in lines)
 
 
-@pytest.mark.parametrize(
-    ("text", "lines"),
-    [
-        ("", [""]),
-        ("  one\n\ttwo  ", ["one two"]),
-        ("bell\x07", ["bell\ufffd"]),
-        ("one two", ["one", "two"]),
-    ],
-)
-def test_text_is_made_printable(text: str, lines: list[str]):
-    assert wrap(text, font(14), 1000 if len(lines) == 1 else 40, 3) == lines
+def test_text_is_made_printable():
+    for text, lines in (("", [""]), ("  one\n\ttwo  ", ["one two"]), ("bell\x07", ["bell\ufffd"])):
+        assert wrap(text, font(14), 1000, 3) == lines
+    assert wrap("one two", font(14), 40, 3) == ["one", "two"]
 
 
 # --- sheets ---------------------------------------------------------------------------------------
@@ -171,23 +150,6 @@ def test_every_kind_of_hit_and_query_has_its_place(tmp_path: Path):
     assert area(sheet, RED) == 208 * round(208 * 4 / 9)
     assert area(sheet, BLUE) == 152 * 152
     assert box(sheet, RED)[3] < box(sheet, BLUE)[1], "queries follow one another"
-
-
-def test_each_thing_that_is_written_leaves_ink(tmp_path: Path):
-    red = plain(tmp_path / "r.png", (5, 5), RED)
-    sheets = [
-        drawn([SheetRow(query, hits)], tmp_path)
-        for query, hits in [
-            ("a", hits_of([red])),
-            ("b", hits_of([red])),
-            ("a", [Hit(2, "r.png", 1.0, path=str(red))]),
-            ("a", [Hit(1, "r.png", 0.5, path=str(red))]),
-            ("a", [Hit(1, "other.png", 1.0, path=str(red))]),
-            ("a", [Hit(1, "r.png", 1.0, text="one")]),
-            ("a", [Hit(1, "r.png", 1.0, text="two")]),
-        ]
-    ]
-    assert len({sheet.tobytes() for sheet in sheets}) == len(sheets)
 
 
 def test_a_missing_image_is_a_placeholder_with_its_name(tmp_path: Path):

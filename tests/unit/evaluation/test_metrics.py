@@ -1,4 +1,4 @@
-"""Retrieval metrics: hand-derived values, extremes, and a plain reference on data with ties."""
+"""Metrics: hand-derived values, extremes, and a plain reference on data with ties."""
 
 from __future__ import annotations
 
@@ -8,55 +8,61 @@ import numpy as np
 import pytest
 
 from tests.errors import raises
-from tf_dpce.evaluation import ranks, retrieval_metrics
+from tf_dpce.evaluation import identity_metrics, ranks, retrieval_metrics
 
 DIRECTIONS = ("image_to_text", "text_to_image")
 
 
-def reference(images, texts, image_ids, text_ids) -> dict:
+def reference(queries, corpus, query_ids, corpus_ids) -> dict[str, float]:
     """The definition, one query at a time over the full matrix of exact integer scores."""
-    result = {}
-    for name, queries, corpus, query_ids, corpus_ids in (
-        ("image_to_text", images, texts, image_ids, text_ids),
-        ("text_to_image", texts, images, text_ids, image_ids),
-    ):
-        ranks = []
-        for query, query_id in zip(queries, query_ids, strict=True):
-            # Sorted by falling score, wrong before right where scores are equal.
-            items = sorted(
-                (-int(query @ item), item_id == query_id)
-                for item, item_id in zip(corpus, corpus_ids, strict=True)
-            )
-            ranks.append(next(place for place, (_, right) in enumerate(items, 1) if right))
-        recalls = {f"r{k}": 100 * sum(r <= k for r in ranks) / len(ranks) for k in (1, 5, 10)}
-        median = sorted(ranks)[(len(ranks) - 1) // 2] + sorted(ranks)[len(ranks) // 2]
-        result[name] = {**recalls, "medr": median // 2, "meanr": sum(ranks) / len(ranks)}
-    result["rsum"] = sum(result[d][f"r{k}"] for d in DIRECTIONS for k in (1, 5, 10))
-    return result
+    best, precisions, penalties = [], [], []
+    for query, query_id in zip(queries, query_ids, strict=True):
+        # Sorted by falling score, wrong before right if scores are equal.
+        items = sorted(
+            (-int(query @ item), item_id == query_id)
+            for item, item_id in zip(corpus, corpus_ids, strict=True)
+        )
+        right = [rank for rank, (_, is_right) in enumerate(items, 1) if is_right]
+        best.append(right[0])
+        precisions.append(np.mean([sum(r <= rank for r in right) / rank for rank in right]))
+        penalties.append(len(right) / right[-1])
+    count = len(best)
+    recalls = {f"r{k}": 100 * sum(rank <= k for rank in best) / count for k in (1, 5, 10)}
+    middle = sorted(best)[(count - 1) // 2] + sorted(best)[count // 2]
+    mean = {"map": 100 * np.mean(precisions), "minp": 100 * np.mean(penalties)}
+    return {**recalls, "medr": middle // 2, "meanr": sum(best) / count, **mean}
 
 
-def assert_same(found: dict, expected: dict) -> None:
-    assert found.keys() == expected.keys()
-    for direction in DIRECTIONS:
-        assert found[direction] == pytest.approx(expected[direction], abs=1e-9)
-    assert found["rsum"] == pytest.approx(expected["rsum"], abs=1e-9)
+def rsum(*directions: dict[str, float]) -> float:
+    return sum(direction[key] for direction in directions for key in ("r1", "r5", "r10"))
 
 
 def test_equals_the_plain_reference_on_random_data_with_ties(monkeypatch):
     for seed in range(40):
         draw = np.random.default_rng(seed)
-        groups, width = int(draw.integers(1, 40)), int(draw.integers(1, 5))
-        image_ids = np.concatenate([np.arange(groups), draw.integers(0, groups, 5)])
-        text_ids = np.concatenate([np.arange(groups), draw.integers(0, groups, 30)])
+        groups, width = int(draw.integers(1, 20)), int(draw.integers(1, 5))
+        image_ids = np.concatenate([np.arange(groups), draw.integers(0, groups, 15)])
+        text_ids = np.concatenate([np.arange(groups), draw.integers(0, groups, 25)])
         draw.shuffle(text_ids)
         # Few small integers: most scores are shared by several items, and all are exact.
         images = draw.integers(-2, 3, (len(image_ids), width)).astype(np.float32)
         texts = draw.integers(-2, 3, (len(text_ids), width)).astype(np.float32)
         monkeypatch.setattr(ranks, "_BLOCK_SCORES", int(draw.integers(1, 400)))
+        i2t = reference(images, texts, image_ids, text_ids)
+        t2i = reference(texts, images, text_ids, image_ids)
 
         found = retrieval_metrics(images, texts, image_ids, text_ids)
+        assert list(found) == [*DIRECTIONS, "rsum"]
+        for direction, expected in zip(DIRECTIONS, (i2t, t2i), strict=True):
+            assert list(found[direction]) == ["r1", "r5", "r10", "medr", "meanr"]
+            for key, value in found[direction].items():
+                assert value == pytest.approx(expected[key], abs=1e-9), f"seed {seed}, {key}"
+        assert found["rsum"] == pytest.approx(rsum(i2t, t2i))
 
-        assert_same(found, reference(images, texts, image_ids, text_ids))
+        found = identity_metrics(images, texts, image_ids, text_ids)
+        assert found["image_to_text"] is None
+        assert found["text_to_image"] == pytest.approx(t2i, abs=1e-9), f"seed {seed}"
+        assert found["rsum"] == pytest.approx(rsum(t2i))
 
 
 def test_hand_derived_ranks():
@@ -72,12 +78,10 @@ def test_hand_derived_ranks():
 
     # Ranks 2, 4, 1: median 2, mean 7/3. Ranks 1, 3, 3, 1: median 2, mean 2.
     third = 100 / 3
-    assert found["image_to_text"] == pytest.approx(
-        {"r1": third, "r5": 100, "r10": 100, "medr": 2, "meanr": 7 / 3}
-    )
-    assert found["text_to_image"] == pytest.approx(
-        {"r1": 50, "r5": 100, "r10": 100, "medr": 2, "meanr": 2}
-    )
+    expected = {"r1": third, "r5": 100, "r10": 100, "medr": 2, "meanr": 7 / 3}
+    assert found["image_to_text"] == pytest.approx(expected)
+    expected = {"r1": 50, "r5": 100, "r10": 100, "medr": 2, "meanr": 2}
+    assert found["text_to_image"] == pytest.approx(expected)
     assert found["rsum"] == pytest.approx(third + 50 + 400)
 
 
@@ -86,23 +90,18 @@ def test_median_rank_is_rounded_down():
     # whose median is 1.5.
     texts = np.array([[1.0, 0.5], [0.0, 0.4]])
     found = retrieval_metrics(np.eye(2), texts, np.arange(2), np.arange(2))
-    assert found["image_to_text"]["medr"] == 1
-    assert found["image_to_text"]["meanr"] == 1.5
+    assert (found["image_to_text"]["medr"], found["image_to_text"]["meanr"]) == (1, 1.5)
 
 
-def test_perfect_batch_scores_everything():
-    vectors, ids = np.eye(20, dtype=np.float32), np.array([f"photo{i}.jpg" for i in range(20)])
-    found = retrieval_metrics(vectors, np.repeat(vectors, 5, axis=0), ids, np.repeat(ids, 5))
+def test_the_best_and_the_worst_model():
+    vectors, ids = np.eye(20, dtype=np.float32), np.array([f"image{i}.jpg" for i in range(20)])
     perfect = {"r1": 100, "r5": 100, "r10": 100, "medr": 1, "meanr": 1}
-    assert found == {"image_to_text": perfect, "text_to_image": perfect, "rsum": 600}
-
-
-def test_worst_batch_ranks_last():
+    found = retrieval_metrics(vectors, np.repeat(vectors, 5, axis=0), ids, np.repeat(ids, 5))
+    assert found == {**dict.fromkeys(DIRECTIONS, perfect), "rsum": 600}
     # The right item has the lowest of all scores: rank 20 of 20.
-    vectors, ids = np.eye(20, dtype=np.float32), np.arange(20)
-    found = retrieval_metrics(vectors, -vectors, ids, ids)
     worst = {"r1": 0, "r5": 0, "r10": 0, "medr": 20, "meanr": 20}
-    assert found == {"image_to_text": worst, "text_to_image": worst, "rsum": 0}
+    found = retrieval_metrics(vectors, -vectors, ids, ids)
+    assert found == {**dict.fromkeys(DIRECTIONS, worst), "rsum": 0}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -112,60 +111,82 @@ def test_collapsed_model_scores_nothing(seed):
     count, width = int(draw.integers(30, 300)), int(draw.integers(3, 2100))
     vector = draw.normal(size=width).astype(np.float32)
     vector /= np.linalg.norm(vector)
-    images, texts = np.tile(vector, (count, 1)), np.tile(vector, (count * 5, 1))
+    images, texts = np.tile(vector, (2 * count, 1)), np.tile(vector, (count * 5, 1))
     ids = np.arange(count)
 
-    found = retrieval_metrics(images, texts, ids, np.repeat(ids, 5))
-
+    found = retrieval_metrics(images[:count], texts, ids, np.repeat(ids, 5))
     # All wrong items rank first: count - 1 images, or the 5 (count - 1) captions of others.
     assert found["rsum"] == 0
     assert found["text_to_image"]["meanr"] == count
     assert found["image_to_text"]["meanr"] == 5 * (count - 1) + 1
 
+    found = identity_metrics(images, texts[:count], np.repeat(ids, 2), ids)
+    # Of 2 N images the two right ones have ranks 2 N - 1 and 2 N.
+    last = 2 * count
+    assert found["rsum"] == 0
+    assert found["text_to_image"]["minp"] == pytest.approx(100 * 2 / last)
+    assert found["text_to_image"]["map"] == pytest.approx(50 * (1 / (last - 1) + 2 / last))
 
-def test_hit_is_an_equal_id_not_an_equal_row():
-    # Two images of one person: either is a hit for the person's caption.
-    images = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
-    texts = np.array([[0.1, 1.0], [-1.0, 0.1]])
-    found = retrieval_metrics(images, texts, np.array([7, 7, 9]), np.array([7, 9]))
-    assert found["text_to_image"]["r1"] == 100
+
+def test_average_precision_and_inverse_penalty_of_one_query():
+    for right, ap, inverse_penalty in (
+        # All hits first; all last, at ranks 4 and 5; at ranks 1, 3 and 6.
+        ([1, 1, 1, 0, 0], 1, 1),
+        ([0, 0, 0, 1, 1], (1 / 4 + 2 / 5) / 2, 2 / 5),
+        ([1, 0, 1, 0, 0, 1, 0], (1 + 2 / 3 + 1 / 2) / 3, 1 / 2),
+    ):
+        images = np.arange(len(right), 0, -1.0)[:, np.newaxis]
+        found = identity_metrics(images, np.ones((1, 1)), np.array(right), np.array([1]))
+        assert found["text_to_image"]["map"] == pytest.approx(100 * ap)
+        assert found["text_to_image"]["minp"] == pytest.approx(100 * inverse_penalty)
 
 
-def test_order_of_items_does_not_matter():
-    draw = np.random.default_rng(0)
-    images, texts = draw.normal(size=(30, 4)), draw.normal(size=(60, 4))
-    image_ids, text_ids = np.arange(30), np.repeat(np.arange(30), 2)
-    one, two = draw.permutation(30), draw.permutation(60)
-    found = retrieval_metrics(images[one], texts[two], image_ids[one], text_ids[two])
-    assert_same(found, retrieval_metrics(images, texts, image_ids, text_ids))
+def test_queries_count_alike_however_many_images_they_have():
+    # The first caption finds its three images first (100 %), the second its one at rank 2:
+    # precision 1/2 and one hit within two.
+    images = np.array([[3.0, 1.0], [2.0, 0.0], [1.0, 0.0], [0.0, 0.5]])
+    found = identity_metrics(images, np.eye(2), np.array([0, 0, 0, 1]), np.array([0, 1]))
+    assert found["text_to_image"]["map"] == pytest.approx(75)
+    assert found["text_to_image"]["minp"] == pytest.approx(75)
 
 
 def test_memory_stays_below_the_full_matrix():
     count = 6_000
     draw = np.random.default_rng(0)
     vectors, ids = draw.normal(size=(count, 2)).astype(np.float32), np.arange(count)
-    tracemalloc.start()
-    retrieval_metrics(vectors, vectors, ids, ids)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    # Scores, comparisons and vectors of one block; the full matrix alone is 288 MB.
-    assert peak < 100e6
+    # Scores, comparisons and vectors of one block; the full matrices alone are 288 and 144 MB.
+    for measure, texts, image_ids, text_ids, most in (
+        (retrieval_metrics, vectors, ids, ids, 100e6),
+        (identity_metrics, vectors[:3_000], ids // 2, ids[:3_000] // 2, 80e6),
+    ):
+        tracemalloc.start()
+        measure(vectors, texts, image_ids, text_ids)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < most
 
 
 def test_an_embedding_that_is_not_finite_is_refused():
-    for bad in (np.nan, np.inf):
-        for side in (0, 1):
-            vectors = [np.eye(4), np.eye(4)]
-            vectors[side][2, 1] = bad
-            with raises("evaluation.not_finite"):
-                retrieval_metrics(*vectors, np.arange(4), np.arange(4))
+    for measure in (retrieval_metrics, identity_metrics):
+        for bad in (np.nan, np.inf):
+            for side in (0, 1):
+                vectors = [np.eye(4), np.eye(4)]
+                vectors[side][2, 1] = bad
+                with raises("evaluation.not_finite"):
+                    measure(*vectors, np.arange(4), np.arange(4))
 
 
-def test_query_with_nothing_to_find_is_refused():
+def test_a_query_with_nothing_to_find_is_refused():
+    eye = np.eye(4)
+    for measure in (retrieval_metrics, identity_metrics):
+        with raises("evaluation.no_match"):
+            measure(eye[:1], eye, np.arange(1), np.arange(4))
     with raises("evaluation.no_match"):
-        retrieval_metrics(np.eye(4), np.eye(4)[:2], np.arange(4), np.arange(2))
-    with raises("evaluation.no_match"):
-        retrieval_metrics(np.eye(4)[:1], np.eye(4), np.arange(1), np.arange(4))
+        retrieval_metrics(eye, eye[:2], np.arange(4), np.arange(2))
+    # An image without a caption is no query of `identity_metrics`, only one more wrong image.
+    images = np.array([[1.0], [2.0]])
+    found = identity_metrics(images, np.ones((1, 1)), np.array(["a", "b"]), np.array(["a"]))
+    assert found["text_to_image"]["meanr"] == 2
 
 
 def test_shapes_that_do_not_belong_together_are_refused():
@@ -176,7 +197,8 @@ def test_shapes_that_do_not_belong_together_are_refused():
         ((3,), (3, 2), (3,), (3,), "image_embeddings"),
         ((0, 2), (3, 2), (0,), (3,), "image_embeddings"),
     ):
-        with pytest.raises(ValueError, match=name):
-            retrieval_metrics(*(np.zeros(shape) for shape in shapes))
+        for measure in (retrieval_metrics, identity_metrics):
+            with pytest.raises(ValueError, match=name):
+                measure(*(np.zeros(shape) for shape in shapes))
     with pytest.raises(ValueError, match="image_ids"):
         retrieval_metrics(np.eye(2), np.eye(2), np.arange(2), np.array(["0", "1"]))

@@ -166,7 +166,7 @@ def test_the_result_says_what_was_scored_and_how_much_of_it_the_model_knows(
     tokenizer = CaptionTokenizer(["dog", "cats"], 6, True)
     found = evaluate_split(model, tokenizer, CONFIG.image, data, "test", "first")
     # All of them fit.
-    assert found["cut_off"] == {"places": 6, "captions": 0, "words": 0}
+    assert found["cut_off"] == {"positions": 6, "captions": 0, "words": 0}
     assert (found["images"], found["captions"]) == (3, 3)
     assert found["vocabulary"] == {
         "known_words": pytest.approx(100 * sum(known) / 24),

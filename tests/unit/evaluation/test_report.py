@@ -16,7 +16,7 @@ METRICS = {
     "text_to_image": None,
     "rsum": 156.04,
     "vocabulary": {"known_words": 97.25, "captions_without_known_word": 0.5},
-    "cut_off": {"places": 24, "captions": 1_203, "words": 4_000},
+    "cut_off": {"positions": 24, "captions": 1_203, "words": 4_000},
 }
 DIGEST = "b329218869ccfdb934c832316f7b55c3ec4313066bc05175766a3ebf105e27c8"
 IDENTITY = {"r1": 44.4, "r5": 66.3, "r10": 75.1, "medr": 2, "meanr": 9, "map": 40.04, "minp": 25.0}

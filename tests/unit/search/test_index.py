@@ -127,7 +127,7 @@ def test_an_approximate_index_takes_a_querybank_too(tmp_path: Path):
     for factory in ("PQ4x4fs", "OPQ4,PQ4x4"):
         with raises("index.factory") as error:
             build_index([out], tmp_path / "index", factory, querybank=bank)
-        assert "OPQ4_16" in str(error.value)
+        assert "_16" in str(error.value)
 
 
 def test_a_large_querybank_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -160,9 +160,10 @@ def forty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return embed_images(folder / "photos", 40, folder / "out")
 
 
-@pytest.mark.parametrize(
-    ("factory", "word"),
-    [
+def test_a_factory_that_does_not_work_leaves_nothing(forty: Path, tmp_path: Path):
+    build_index([forty], tmp_path / "kept")
+    before = files_of(tmp_path / "kept")
+    for factory, word in (
         ("Flatt", "parse"),
         ("", "parse"),
         ("PQ7", "multiple"),  # 16 numbers do not split in 7
@@ -173,15 +174,15 @@ def forty(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("HNSW0", "0"),
         ("PQ8x0", "0"),
         ("IVF00,Flat", "0"),
-    ],
-)
-def test_a_factory_that_does_not_work_leaves_nothing(forty: Path, tmp_path: Path, factory, word):
-    with raises("index.factory") as error:
-        build_index([forty], tmp_path / "index", factory)
-    # FAISS's own words, without its signatures.
-    assert repr(factory) in str(error.value) and word in str(error.value)
-    assert "Error in" not in str(error.value)
-    assert files_of(tmp_path / "index") == {}
+    ):
+        for out in (tmp_path / "new", tmp_path / "kept"):
+            with raises("index.factory") as error:
+                build_index([forty], out, factory)
+            # FAISS's own words, without its signatures.
+            assert repr(factory) in str(error.value) and word in str(error.value)
+            assert "Error in" not in str(error.value)
+    assert files_of(tmp_path / "new") == {}
+    assert files_of(tmp_path / "kept") == before
 
 
 def test_a_rotation_that_would_overrun_faisss_memory_is_refused(tmp_path: Path):
@@ -191,14 +192,6 @@ def test_a_rotation_that_would_overrun_faisss_memory_is_refused(tmp_path: Path):
             build_index([out], tmp_path / "index", factory)
         assert f" {least} " in str(error.value)
     assert files_of(tmp_path / "index") == {}
-
-
-def test_a_failed_rebuild_keeps_the_index(forty: Path, tmp_path: Path):
-    build_index([forty], tmp_path / "index")
-    before = files_of(tmp_path / "index")
-    with raises("index.factory"):
-        build_index([forty], tmp_path / "index", "IVF64,Flat")
-    assert files_of(tmp_path / "index") == before
 
 
 def test_embeddings_of_two_models_make_no_index(forty: Path, tmp_path: Path):
@@ -217,21 +210,20 @@ def test_unfinished_embeddings_make_no_index(project_root: Path, tmp_path: Path)
         build_index([tmp_path / "out"], tmp_path / "index")
 
 
-@pytest.mark.parametrize("damage", ["missing", "shorter", "text", "records"])
-def test_damaged_embeddings_make_no_index(tmp_path: Path, damage: str):
-    out = embed_images(tmp_path / "photos", 5, tmp_path / "out")
-    vectors = out / "images-00000.npy"
-    if damage == "missing":
-        vectors.unlink()
-    elif damage == "shorter":
-        np.save(vectors, np.load(vectors)[:4])
-    elif damage == "text":
-        vectors.write_text("no numbers")
-    else:
-        (out / "images-00000.jsonl").write_text('{"id": "000.jpg"}\n')
-    with raises("embeddings.shard"):
-        build_index([out], tmp_path / "index")
-    assert files_of(tmp_path / "index") == {}
+def test_damaged_embeddings_make_no_index(tmp_path: Path):
+    for number, (name, damage) in enumerate(
+        (
+            ("images-00000.npy", Path.unlink),
+            ("images-00000.npy", lambda path: np.save(path, np.load(path)[:4])),
+            ("images-00000.npy", lambda path: path.write_text("no numbers")),
+            ("images-00000.jsonl", lambda path: path.write_text('{"id": "000.jpg", "path": ""}\n')),
+        )
+    ):
+        out = embed_images(tmp_path / "photos", 5, tmp_path / str(number))
+        damage(out / name)
+        with raises("embeddings.shard"):
+            build_index([out], tmp_path / "index")
+        assert files_of(tmp_path / "index") == {}
 
 
 def test_a_folder_of_other_things_is_never_touched(forty: Path, tmp_path: Path):
