@@ -57,7 +57,7 @@ class LayerwiseSGD(_ByLayer, keras.optimizers.SGD):
         super().update_step(coupled, variable, learning_rate * scale)
 
     def slots(self, variable: Any) -> list[keras.Variable]:
-        """Returns what is kept for a variable: its momentum."""
+        """Returns the optimizer slots of a variable: its momentum."""
         return [self.momentums[self._get_variable_index(variable)]]
 
 
@@ -86,7 +86,7 @@ class LayerwiseAdamW(_ByLayer, keras.optimizers.Adam):
         super().update_step(ops.convert_to_tensor(gradient), variable, rate)
 
     def slots(self, variable: Any) -> list[keras.Variable]:
-        """Returns what is kept for a variable: the averages of its gradient and of the square."""
+        """Returns the optimizer slots of a variable: averages of its gradient and of the square."""
         index = self._get_variable_index(variable)
         return [self._momentums[index], self._velocities[index]]
 

@@ -22,6 +22,8 @@ from tf_dpce.training.optimizers import LayerwiseAdamW, LayerwiseSGD
 _STREAM = 3
 # Added to the logit of an unused row: its softmax and its gradient are then exactly 0.
 _UNUSED = -1e9
+# The outputs of `DualPath` that are logits, whose targets are classes.
+_LOGITS = ("image_logits", "text_logits")
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class PartialFC:
         Returns:
             The drawn classes, int64 `[K]`, and the targets with labels among them.
         """
-        own = {name: ids for name, ids in targets.items() if name.endswith("_logits")}
+        own = {name: targets[name] for name in _LOGITS if name in targets}
         all_gather = tf.distribute.get_replica_context().all_gather
         batch_ids = tf.concat([all_gather(ids, axis=0) for ids in own.values()], axis=0)
         sample = self.sampler(step, batch_ids)

@@ -74,10 +74,10 @@ def test_a_mistake_of_the_chief_ends_all(scenes: Path, tmp_path: Path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     workers = start_workers(scenes, [tmp_path / "full", tmp_path / "none"])
-    (chief, _, told), (other, _, passed_on) = ended(workers, PATIENCE)
+    (chief, _, stderr), (other, _, other_stderr) = ended(workers, PATIENCE)
     assert (chief, other) == (1, 1)
-    assert "full is not empty: go on with --resume" in told.splitlines()[-1]
-    assert printed_code(passed_on) == "workers.failed"
+    assert "full is not empty: go on with --resume" in stderr.splitlines()[-1]
+    assert printed_code(other_stderr) == "workers.failed"
 
 
 # --- death and resumption -------------------------------------------------------------------------
@@ -138,14 +138,14 @@ def test_killed_workers_resume_to_the_last_bit(
 ):
     chief, other = disturbed(1, 4)
     other.kill()
-    [(status, _, told)] = ended([chief], MINUTE)
-    assert (status, printed_code(told)) == (1, "workers.lost") and "worker 1 of 2" in told
+    [(status, _, stderr)] = ended([chief], MINUTE)
+    assert (status, printed_code(stderr)) == (1, "workers.lost") and "worker 1 of 2" in stderr
 
     chief, other = disturbed(1, 9, "--resume")
     chief.kill()
-    [(status, _, told)] = ended([other], MINUTE)
-    assert (status, printed_code(told)) == (1, "workers.lost")
-    assert "worker 0 of 2" in told.splitlines()[-1]
+    [(status, _, stderr)] = ended([other], MINUTE)
+    assert (status, printed_code(stderr)) == (1, "workers.lost")
+    assert "worker 0 of 2" in stderr.splitlines()[-1]
 
     again = ("--checkpoint_minutes", "0", "--resume")
     trained(start_workers(scenes, [tmp_path / "run", tmp_path / "none"], *again))
@@ -168,7 +168,7 @@ def test_any_worker_may_be_asked_to_stop_and_the_step_in_flight_is_written(
     workers[1].stdin.flush()
     answers = ended(workers, STOPPED_WITHIN)
     assert [status for status, _, _ in answers] == [75, 75]
-    assert all("stopped in stage 1" in told.splitlines()[-1] for _, _, told in answers)
+    assert all("stopped in stage 1" in stderr.splitlines()[-1] for _, _, stderr in answers)
     assert done(tmp_path / "run", 1) == 4
     trained(start_workers(scenes, runs, "--resume", checkpoint_minutes=minutes))
     assert differences(undisturbed, tmp_path / "run", metrics_rtol=1e-6) == []
@@ -179,18 +179,18 @@ def test_any_worker_may_be_asked_to_stop_and_the_step_in_flight_is_written(
 def test_a_worker_that_freezes_ends_the_other(disturbed: Callable[..., list], frozen: int):
     workers = disturbed(1, 2)
     workers[frozen].send_signal(signal.SIGSTOP)
-    [(status, _, told)] = ended([workers[1 - frozen]], MINUTE)
-    assert (status, printed_code(told)) == (1, "workers.lost")
-    assert f"worker {frozen} of 2" in told.splitlines()[-1]
+    [(status, _, stderr)] = ended([workers[1 - frozen]], MINUTE)
+    assert (status, printed_code(stderr)) == (1, "workers.lost")
+    assert f"worker {frozen} of 2" in stderr.splitlines()[-1]
 
 
 @pytest.mark.slow
 def test_workers_of_other_options_are_refused(scenes: Path, tmp_path: Path):
     runs = [tmp_path / "run", tmp_path / "none"]
     workers = start_workers(scenes, runs, "--seed", "{index}")
-    (_, _, passed_on), (_, _, told) = ended(workers, PATIENCE)
-    assert "this worker was given other options" in told.splitlines()[-1]
-    assert printed_code(passed_on) == "workers.failed"
+    (_, _, other_stderr), (_, _, stderr) = ended(workers, PATIENCE)
+    assert "this worker was given other options" in stderr.splitlines()[-1]
+    assert printed_code(other_stderr) == "workers.failed"
     assert not any(run.exists() for run in runs)
 
 
@@ -219,7 +219,7 @@ def test_workers_of_other_devices_are_refused(
     runs = [tmp_path / "run", tmp_path / "none"]
     programs = [("-c", _DEVICES, str(count)) for count in counts]
     answers = ended(start_workers(scenes, runs, programs=programs), PATIENCE)
-    for status, _, told in answers:
-        assert (status, printed_code(told)) == (1, "workers.devices")
-        assert all(f"on {count} CPU(s)" in told for count in counts)
+    for status, _, stderr in answers:
+        assert (status, printed_code(stderr)) == (1, "workers.devices")
+        assert all(f"on {count} CPU(s)" in stderr for count in counts)
     assert not any(run.exists() for run in runs)

@@ -207,9 +207,9 @@ def test_a_step_of_fit_trains_the_words_of_mined_captions_and_none_of_the_replac
 # --- in a run -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backbone", ["cached", "trained"])
+# A stage that mines end to end is among the runs of `test_replicas`.
 def test_a_stage_trains_with_mined_negatives(
-    scenes: Path, tmp_path: Path, backbone: str, monkeypatch: pytest.MonkeyPatch
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     read = []
 
@@ -221,7 +221,7 @@ def test_a_stage_trains_with_mined_negatives(
     options = {
         "stage1__epochs": 0,
         "stage2__epochs": 2,
-        "stage2__backbone": backbone,
+        "stage2__backbone": "cached",
         "stage2__loss__negatives": "mined",
         "stage2__loss__candidates": 8,
     }

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import keras
@@ -14,6 +12,7 @@ import pytest
 
 from tests.unit.export.tiny import CONFIG
 from tests.unit.training.kills import arrays, newest
+from tests.unit.training.replicated import RUNS
 from tests.unit.training.tiny import run_tiny
 from tf_dpce.config import Config, from_dict, to_dict
 from tf_dpce.errors import UserError
@@ -29,16 +28,11 @@ def built(config: Config) -> keras.Model:
 
 
 @pytest.fixture(scope="module")
-def runs(scenes: Path, tmp_path_factory) -> Callable[[str], Path]:
-    """The same run of two stages in either precision."""
-
-    @cache
-    def run(precision: str) -> Path:
-        folder = tmp_path_factory.mktemp(precision) / "run"
-        assert run_tiny(scenes, folder, precision=precision, stage2__loss__negatives="mined") == 0
-        return folder
-
-    return run
+def half_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run "both" of `one_replica` in bfloat16."""
+    folder = tmp_path_factory.mktemp("bfloat16") / "run"
+    assert run_tiny(scenes, folder, precision="bfloat16", **RUNS["both"]) == 0
+    return folder
 
 
 def losses(run: Path) -> np.ndarray:
@@ -46,8 +40,8 @@ def losses(run: Path) -> np.ndarray:
         return np.array([float(row["loss"]) for row in csv.DictReader(stream)])
 
 
-def test_the_loss_stays_finite_and_close(runs: Callable[[str], Path]):
-    whole, half = losses(runs("float32")), losses(runs("bfloat16"))
+def test_the_loss_stays_finite_and_close(half_run: Path, one_replica: Path):
+    whole, half = losses(one_replica / "both"), losses(half_run)
     assert len(half) == 4 and np.isfinite(half).all()
     # bfloat16 has 8 bits: steps of 0.4 percent, of which a loss averages many.
     np.testing.assert_allclose(half[:2], whole[:2], rtol=0.005)
@@ -57,8 +51,8 @@ def test_the_loss_stays_finite_and_close(runs: Callable[[str], Path]):
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_weights_and_slots_stay_float32(runs: Callable[[str], Path], stage: int):
-    whole, half = (arrays(newest(runs(kind), stage)) for kind in ("float32", "bfloat16"))
+def test_weights_and_slots_stay_float32(half_run: Path, one_replica: Path, stage: int):
+    whole, half = (arrays(newest(run, stage)) for run in (one_replica / "both", half_run))
     kinds = [
         {k: (v.dtype, v.shape) for k, v in found.items() if k != "progress"}
         for found in (whole, half)
@@ -66,8 +60,8 @@ def test_weights_and_slots_stay_float32(runs: Callable[[str], Path], stage: int)
     assert kinds[0] == kinds[1] and len(kinds[0]) > 20
 
 
-def test_it_is_loaded_as_float32(runs: Callable[[str], Path]):
-    model = load_run(runs("bfloat16")).model
+def test_it_is_loaded_as_float32(half_run: Path):
+    model = load_run(half_run).model
     assert {layer.compute_dtype for layer in model.text_tower.layers} == {"float32"}
 
 
