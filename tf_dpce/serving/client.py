@@ -250,7 +250,7 @@ class _Requests:
                 return await self.transport.predict(signature, contents, left)
             except Refused:
                 # A random share keeps many clients from coming back at the same moment.
-                wait = _FIRST_WAIT * 2**attempt * random.uniform(0.5, 1)
+                wait = _FIRST_WAIT * 2**attempt * random.Random().uniform(0.5, 1)
                 if attempt == self._retries or time.monotonic() + wait >= end:
                     raise
                 await asyncio.sleep(wait)
