@@ -53,7 +53,7 @@ def unshared_path(path: Path, split_digest: str) -> Path:
 
 
 def short_digest(digest: str) -> str:
-    """Returns the beginning of a digest, enough to tell splits apart at a glance."""
+    """Returns the beginning of a digest, enough to distinguish splits at a glance."""
     return digest[:_DIGITS]
 
 

@@ -80,7 +80,7 @@ def embed(
 
     Example:
         >>> model = Path("saved_models/scenes")
-        >>> inputs = find_images(["photos/**/*.jpg"])
+        >>> inputs = find_images(["images/**/*.jpg"])
         >>> embed(tf_dpce.load(model), inputs, Path("embeddings"), model_digest(model))
         Outcome(before=0, total=8000, embedded=7998, rejected=2)
     """

@@ -77,7 +77,7 @@ def find_images(patterns: Sequence[str]) -> Inputs:
         UserError: a pattern matches nothing, or shards are mixed with images.
 
     Example:
-        >>> find_images(["photos/**/*.jpg"]).total
+        >>> find_images(["images/**/*.jpg"]).total
         8000
     """
     found = _find(patterns)

@@ -111,9 +111,9 @@ def test_coco5k_takes_the_first_five_captions_of_each_image(people):
     captions = [5, 7, 6, 5, 9, 5, 5, 6]
     images, texts, image_numbers = drawn(8, captions, people)
     starts = np.cumsum([0, *captions[:-1]])
-    kept = np.concatenate([np.arange(start, start + 5) for start in starts])
+    counted = np.concatenate([np.arange(start, start + 5) for start in starts])
     expected = retrieval_metrics(
-        images.vectors, texts.vectors[kept], images.instances, texts.instances[kept]
+        images.vectors, texts.vectors[counted], images.instances, texts.instances[counted]
     )
     protocol = PROTOCOLS["coco5k"]
     assert protocol.images == 5_000

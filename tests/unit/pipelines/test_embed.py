@@ -32,9 +32,9 @@ def draw_images(folder: Path, count: int) -> str:
 def test_images_get_the_vectors_of_the_model_and_a_rerun_has_nothing_to_do(
     tiny_export: Path, tmp_path: Path, capsys
 ):
-    pattern = draw_images(tmp_path / "photos", 5)
-    (tmp_path / "photos" / "0002.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
-    (tmp_path / "photos" / "notes.txt").write_text("not an image")
+    pattern = draw_images(tmp_path / "images", 5)
+    (tmp_path / "images" / "0002.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
+    (tmp_path / "images" / "notes.txt").write_text("not an image")
     out = tmp_path / "vectors"
     argv = ["--model", str(tiny_export), "--images", pattern, "--out", str(out)]
     assert main(argv) == 0
@@ -44,7 +44,7 @@ def test_images_get_the_vectors_of_the_model_and_a_rerun_has_nothing_to_do(
         str(out / "rejected-images.jsonl"),
     ]
     names = ["0000.jpg", "0001.png", "0003.jpg", "0004.png"]
-    expected = tf_dpce.load(tiny_export).encode_images([tmp_path / "photos" / n for n in names])
+    expected = tf_dpce.load(tiny_export).encode_images([tmp_path / "images" / n for n in names])
     np.testing.assert_allclose(embedded(out, "images"), expected, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-6)
     lines = (out / "rejected-images.jsonl").read_text().splitlines()
@@ -83,7 +83,7 @@ def test_shards_give_images_and_captions(tiny_export: Path, tmp_path: Path, caps
 def test_a_killed_embed_goes_on_to_the_same_bytes(
     tiny_export: Path, project_root: Path, tmp_path: Path, capsys
 ):
-    pattern = draw_images(tmp_path / "photos", 200)
+    pattern = draw_images(tmp_path / "images", 200)
     options = ["--model", str(tiny_export), "--images", pattern, "--shard-size", "10"]
     whole, out = tmp_path / "whole", tmp_path / "vectors"
     assert main([*options, "--out", str(whole)]) == 0

@@ -14,7 +14,7 @@ from tests.unit.search.plain import embed_images, embed_texts, files_of
 
 @pytest.fixture
 def vectors(tmp_path: Path) -> Path:
-    out = embed_images(tmp_path / "photos", 40, tmp_path / "vectors")
+    out = embed_images(tmp_path / "images", 40, tmp_path / "vectors")
     return embed_texts(tmp_path / "captions.txt", ["A dog.", "A cat."], out)
 
 
@@ -31,9 +31,11 @@ def test_an_index_says_what_it_holds(vectors: Path, tmp_path: Path, capsys):
 
 def test_several_folders_another_factory_and_a_querybank(vectors: Path, tmp_path: Path, capsys):
     more = embed_images(tmp_path / "more", 10, tmp_path / "more-vectors")
-    bank = embed_texts(tmp_path / "queries.txt", ["A bird.", "A fish."], tmp_path / "bank")
+    querybank = embed_texts(
+        tmp_path / "queries.txt", ["A bird.", "A fish."], tmp_path / "querybank"
+    )
     argv = ["--embeddings", str(vectors), str(more), "--out", str(tmp_path / "index")]
-    assert main([*argv, "--factory", "HNSW8", "--querybank", str(bank)]) == 0
+    assert main([*argv, "--factory", "HNSW8", "--querybank", str(querybank)]) == 0
     output = capsys.readouterr().out
     assert "HNSW8 index of 50 images and 2 texts" in output
     assert "querybank of 2 queries" in output
@@ -45,7 +47,7 @@ def test_several_folders_another_factory_and_a_querybank(vectors: Path, tmp_path
         (["--factory", "Flatt"], "index.factory"),
         (["--embeddings", "{folder}/none"], "embeddings.missing"),
         (["--querybank", "{folder}/none"], "embeddings.missing"),
-        (["--out", "{folder}/photos"], "index.target"),
+        (["--out", "{folder}/images"], "index.target"),
     ],
 )
 def test_a_mistake_is_one_line(vectors: Path, tmp_path: Path, capsys, options, code):

@@ -21,15 +21,15 @@ CAPTIONS = ["A dog on the grass.", "Two cats sleep.", "A [bold]cats[/bold] dog."
 
 @pytest.fixture(scope="module")
 def line(tiny_export: Path, tmp_path_factory) -> Path:
-    """Holds `photos`, `captions.txt`, `vectors`, `index` of both and `images-only`."""
+    """Holds `images`, `captions.txt`, `vectors`, `index` of both and `images-only`."""
     root = tmp_path_factory.mktemp("line")
-    pattern = draw_images(root / "photos", 12)
+    pattern = draw_images(root / "images", 12)
     (root / "captions.txt").write_text("\n".join(CAPTIONS))
     model = ["--model", str(tiny_export)]
-    for name, kind in (("vectors", "texts"), ("vectors", "images"), ("images", "images")):
+    for name, kind in (("vectors", "texts"), ("vectors", "images"), ("image-vectors", "images")):
         source = pattern if kind == "images" else str(root / "captions.txt")
         assert embed.main([*model, f"--{kind}", source, "--out", str(root / name)]) == 0
-    for name, out in (("vectors", "index"), ("images", "images-only")):
+    for name, out in (("vectors", "index"), ("image-vectors", "images-only")):
         assert index.main(["--embeddings", str(root / name), "--out", str(root / out)]) == 0
     return root
 
@@ -57,7 +57,7 @@ def test_json_ranks_as_the_vectors_do(line: Path, tiny_export: Path, search):
     query = tf_dpce.load(tiny_export).encode_texts(["A dog on the grass."])[0]
     scores = embedded(line / "vectors", "images") @ query
     rows = np.argsort(-scores)[:5]
-    files = sorted((line / "photos").iterdir())
+    files = sorted((line / "images").iterdir())
     assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3, 4, 5]
     assert [hit["path"] for hit in answer["hits"]] == [str(files[row]) for row in rows]
     assert [hit["id"] for hit in answer["hits"]] == [files[row].name for row in rows]
@@ -76,21 +76,21 @@ def test_the_table_holds_ranks_scores_and_texts_as_they_are(search):
     [
         ("index", ["--text", "a dog"], "images"),
         ("index", ["--text", "a dog", "--for", "texts"], "texts"),
-        ("index", ["--image", "{photo}"], "texts"),
-        ("index", ["--image", "{photo}", "--for", "images"], "images"),
-        ("images-only", ["--image", "{photo}"], "images"),
+        ("index", ["--image", "{image}"], "texts"),
+        ("index", ["--image", "{image}", "--for", "images"], "images"),
+        ("images-only", ["--image", "{image}"], "images"),
     ],
 )
 def test_what_is_found_unless_it_is_said(line: Path, search, folder, options, kind):
-    photo = str(line / "photos" / "0004.png")
-    options = [option.format(photo=photo) for option in options]
+    image = str(line / "images" / "0004.png")
+    options = [option.format(image=image) for option in options]
     status, out, _ = search(*options, "--top", "2", "--json", folder=folder)
     answer = json.loads(out)
     assert (status, answer["for"]) == (0, kind)
     assert all(("path" in hit) == (kind == "images") for hit in answer["hits"])
     if "--image" in options and kind == "images":
-        assert answer["query"] == {"image": photo}
-        assert answer["hits"][0]["path"] == photo, "an image is most like itself"
+        assert answer["query"] == {"image": image}
+        assert answer["hits"][0]["path"] == image, "an image is most like itself"
 
 
 def test_asking_for_more_than_there_is_gives_all_and_says_so(search):
@@ -152,7 +152,7 @@ def test_a_run_folder_serves_as_the_model(tmp_path: Path, capsys):
 
     (tmp_path / "run").mkdir()
     model = ["--model", str(tiny_run(tmp_path / "run"))]
-    pattern, out = draw_images(tmp_path / "photos", 3), str(tmp_path / "vectors")
+    pattern, out = draw_images(tmp_path / "images", 3), str(tmp_path / "vectors")
     assert embed.main([*model, "--images", pattern, "--out", out]) == 0
     assert index.main(["--embeddings", out, "--out", str(tmp_path / "index")]) == 0
     capsys.readouterr()

@@ -58,8 +58,8 @@ def write_images(folder: Path, count: int, bad: tuple[int, ...] = ()) -> str:
     return str(folder / "*.jpg")
 
 
-def write_texts(path: Path, sentences: list[str]) -> str:
-    path.write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
+def write_texts(path: Path, texts: list[str]) -> str:
+    path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     return str(path)
 
 
@@ -68,8 +68,8 @@ def embed_images(folder: Path, count: int, out: Path, **options) -> Path:
     return out
 
 
-def embed_texts(path: Path, sentences: list[str], out: Path, **options) -> Path:
-    embed(PlainEncoder(), find_texts([write_texts(path, sentences)]), out, MODEL, **options)
+def embed_texts(path: Path, texts: list[str], out: Path, **options) -> Path:
+    embed(PlainEncoder(), find_texts([write_texts(path, texts)]), out, MODEL, **options)
     return out
 
 

@@ -40,20 +40,20 @@ def all_records(folder: Path, kind: str) -> list[dict]:
 
 
 def test_a_small_list_is_written_as_it_is(tmp_path: Path):
-    pattern = write_images(tmp_path / "photos", 4, bad=(1,))
-    (tmp_path / "photos" / "003.jpg").write_bytes(b"")
+    pattern = write_images(tmp_path / "images", 4, bad=(1,))
+    (tmp_path / "images" / "003.jpg").write_bytes(b"")
     outcome = embed(PlainEncoder(), find_images([pattern]), tmp_path / "out", MODEL)
     assert outcome == Outcome(before=0, total=4, embedded=2, rejected=2)
-    photos, out = tmp_path / "photos", tmp_path / "out"
+    images, out = tmp_path / "images", tmp_path / "out"
     expected = np.stack([vector("image 000.jpg"), vector("image 002.jpg")])
     stored = np.load(out / "images-00000.npy", allow_pickle=False)
     assert stored.dtype == np.float32
     np.testing.assert_array_equal(stored, expected)
     assert lines(out / "images-00000.jsonl") == [
-        {"id": "000.jpg", "path": str(photos / "000.jpg")},
-        {"id": "002.jpg", "path": str(photos / "002.jpg")},
+        {"id": "000.jpg", "path": str(images / "000.jpg")},
+        {"id": "002.jpg", "path": str(images / "002.jpg")},
     ]
-    bad, empty = str(photos / "001.jpg"), str(photos / "003.jpg")
+    bad, empty = str(images / "001.jpg"), str(images / "003.jpg")
     assert lines(out / "rejected-images.jsonl") == [
         {"id": "001.jpg", "path": bad, "status": 5, "reason": "cannot be decoded"},
         {"id": "003.jpg", "path": empty, "status": 1, "reason": "empty"},
@@ -66,7 +66,7 @@ def test_a_small_list_is_written_as_it_is(tmp_path: Path):
 
 def test_the_size_of_shards_changes_no_row(tmp_path: Path):
     bad = (0, 64, 70, 149)
-    inputs = find_images([write_images(tmp_path / "photos", 150, bad)])
+    inputs = find_images([write_images(tmp_path / "images", 150, bad)])
     names = [f"{n:03d}.jpg" for n in range(150) if n not in bad]
     expected = np.stack([vector(f"image {name}") for name in names])
     for shard_size in (7, 63, 64, 65, 200):
@@ -80,7 +80,7 @@ def test_the_size_of_shards_changes_no_row(tmp_path: Path):
 
 
 def test_texts_and_images_share_a_folder(tmp_path: Path):
-    out = embed_images(tmp_path / "photos", 3, tmp_path / "out")
+    out = embed_images(tmp_path / "images", 3, tmp_path / "out")
     before = files_of(out)
     texts = ["A dog.", "", "bad words", "Zwei Katzen schlafen — 狗"]
     inputs = find_texts([write_texts(tmp_path / "captions.txt", texts)])
@@ -97,7 +97,7 @@ def test_texts_and_images_share_a_folder(tmp_path: Path):
 
 
 def test_a_rerun_changes_nothing_and_encodes_nothing(tmp_path: Path):
-    pattern = write_images(tmp_path / "photos", 30, bad=(4,))
+    pattern = write_images(tmp_path / "images", 30, bad=(4,))
     first = embed(PlainEncoder(), find_images([pattern]), tmp_path / "out", MODEL, 8)
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     encoder = PlainEncoder()
@@ -112,18 +112,18 @@ def test_a_rerun_changes_nothing_and_encodes_nothing(tmp_path: Path):
 
 
 def test_a_folder_of_another_model_or_other_inputs_is_left_as_it_is(tmp_path: Path):
-    out = embed_images(tmp_path / "photos", 3, tmp_path / "out")
-    before, pattern = files_of(out), str(tmp_path / "photos/*")
+    out = embed_images(tmp_path / "images", 3, tmp_path / "out")
+    before, pattern = files_of(out), str(tmp_path / "images/*")
     with raises("embeddings.other_model", path=out):
         embed(PlainEncoder(), find_images([pattern]), out, "n" * 64)
-    write_images(tmp_path / "photos", 4)
+    write_images(tmp_path / "images", 4)
     with raises("embeddings.other_inputs", path=out):
         embed(PlainEncoder(), find_images([pattern]), out, MODEL)
     assert files_of(out) == before
 
 
 def test_nothing_but_rejected_inputs_is_an_error_that_names_the_list(tmp_path: Path):
-    inputs = find_images([write_images(tmp_path / "photos", 2, bad=(0, 1))])
+    inputs = find_images([write_images(tmp_path / "images", 2, bad=(0, 1))])
     path = tmp_path / "out" / "rejected-images.jsonl"
     for _ in range(2):  # the second time there is nothing left to do, and still no embedding
         with raises("embeddings.none", path=path):
@@ -132,8 +132,8 @@ def test_nothing_but_rejected_inputs_is_an_error_that_names_the_list(tmp_path: P
 
 
 def test_an_image_that_vanishes_meanwhile_is_rejected(tmp_path: Path):
-    inputs = find_images([write_images(tmp_path / "photos", 3)])
-    (tmp_path / "photos" / "001.jpg").unlink()
+    inputs = find_images([write_images(tmp_path / "images", 3)])
+    (tmp_path / "images" / "001.jpg").unlink()
     assert embed(PlainEncoder(), inputs, tmp_path / "out", MODEL).rejected == 1
     (item,) = lines(tmp_path / "out" / "rejected-images.jsonl")
     assert os.strerror(errno.ENOENT) in item["reason"] and item["status"] is None
@@ -147,7 +147,7 @@ def test_texts_that_get_fewer_meanwhile_end_the_run(tmp_path: Path):
 
 
 def test_two_writers_never_meet(tmp_path: Path):
-    inputs = find_images([write_images(tmp_path / "photos", 3)])
+    inputs = find_images([write_images(tmp_path / "images", 3)])
     (tmp_path / "out").mkdir()
     with sole_writer(tmp_path / "out"), pytest.raises(UserError):
         embed(PlainEncoder(), inputs, tmp_path / "out", MODEL)
@@ -192,7 +192,7 @@ def run_to_rename(root: Path, number: int, *arguments: str) -> int:
 
 @pytest.mark.parametrize("number", range(1, RENAMES + 2))
 def test_a_killed_run_continues_to_the_same_bytes(project_root: Path, tmp_path: Path, number: int):
-    pattern = write_images(tmp_path / "photos", 10, bad=(0, 3, 5, 9))
+    pattern = write_images(tmp_path / "images", 10, bad=(0, 3, 5, 9))
     whole, out = tmp_path / "whole", tmp_path / "out"
     embed(PlainEncoder(), find_images([pattern]), whole, MODEL, shard_size=4)
     status = run_to_rename(project_root, number, "embed", pattern, str(out), "4")

@@ -40,7 +40,7 @@ def best(vectors: np.ndarray, query: str, top: int) -> list[int]:
 def test_an_exact_index_ranks_as_brute_force_does(tmp_path: Path):
     for shard_size in (3, 64):
         out = tmp_path / f"{shard_size}"
-        embed_images(tmp_path / "photos", 100, out, shard_size=shard_size)
+        embed_images(tmp_path / "images", 100, out, shard_size=shard_size)
         for factory in ("Flat", "IVF1,Flat", "Flat,RFlat"):
             build_index([out], tmp_path / "index", factory)
             for query in ("A dog.", "Two cats."):
@@ -64,13 +64,13 @@ def test_folders_follow_one_another_in_an_index_of_each_kind(tmp_path: Path):
 
 
 def test_a_shard_without_a_single_vector_is_no_obstacle(tmp_path: Path):
-    pattern = write_images(tmp_path / "photos", 6, bad=(2, 3))
+    pattern = write_images(tmp_path / "images", 6, bad=(2, 3))
     embed(PlainEncoder(), find_images([pattern]), tmp_path / "out", MODEL, shard_size=2)
     assert build_index([tmp_path / "out"], tmp_path / "index").counts == {"images": 4}
 
 
 def test_what_faiss_learns_is_the_same_every_time(tmp_path: Path):
-    out = embed_images(tmp_path / "photos", 400, tmp_path / "out", shard_size=100)
+    out = embed_images(tmp_path / "images", 400, tmp_path / "out", shard_size=100)
     for name in ("one", "other"):
         build_index([out], tmp_path / name, "IVF8,Flat")
     assert files_of(tmp_path / "one") == files_of(tmp_path / "other")
@@ -80,18 +80,20 @@ def test_what_faiss_learns_is_the_same_every_time(tmp_path: Path):
 
 
 def test_a_querybank_normalises_as_brute_force_does(tmp_path: Path):
-    out = embed_images(tmp_path / "photos", 60, tmp_path / "out", shard_size=25)
+    out = embed_images(tmp_path / "images", 60, tmp_path / "out", shard_size=25)
     embed_texts(tmp_path / "captions.txt", [f"caption {n}" for n in range(20)], out)
     queries = [f"a query {n}" for n in range(40)]
-    bank = embed_texts(tmp_path / "queries.txt", queries, tmp_path / "bank", shard_size=15)
+    querybank = embed_texts(
+        tmp_path / "queries.txt", queries, tmp_path / "querybank", shard_size=15
+    )
 
-    manifest = build_index([out], tmp_path / "index", querybank=bank)
+    manifest = build_index([out], tmp_path / "index", querybank=querybank)
 
     # The querybank has no images, by which captions would be normalised.
     assert manifest.querybanks == {"images": 40} and manifest.dimension == 16
     assert IndexManifest.load(tmp_path / "index") == manifest
     vectors, texts = embedded(out, "images"), embedded(out, "texts")
-    halves = np.sort(vectors @ embedded(bank, "texts").T)[:, -10:].mean(axis=1) / 2
+    halves = np.sort(vectors @ embedded(querybank, "texts").T)[:, -10:].mean(axis=1) / 2
     searcher = Searcher(tmp_path / "index", PlainEncoder())
     changed = 0
     for query in ("A dog.", "Two cats.", "Snow."):
@@ -106,47 +108,49 @@ def test_a_querybank_normalises_as_brute_force_does(tmp_path: Path):
         ]
     assert changed
     # Images as queries for images get plain cosines.
-    photo = tmp_path / "photos" / "007.jpg"
-    hits = searcher.by_image(photo, 10, "images")
-    cosines = vectors @ vector(photo.read_bytes())
+    image = tmp_path / "images" / "007.jpg"
+    hits = searcher.by_image(image, 10, "images")
+    cosines = vectors @ vector(image.read_bytes())
     assert [hit.id for hit in hits] == [f"{row:03d}.jpg" for row in np.argsort(-cosines)[:10]]
     assert hits[0].score == pytest.approx(1.0)
 
 
 def test_an_approximate_index_takes_a_querybank_too(tmp_path: Path):
-    out = embed_images(tmp_path / "photos", 300, tmp_path / "out")
+    out = embed_images(tmp_path / "images", 300, tmp_path / "out")
     queries = ["Rain.", "Two dogs.", "A cat."]
-    bank = embed_texts(tmp_path / "queries.txt", queries, tmp_path / "bank")
-    build_index([out], tmp_path / "exact", querybank=bank)
+    querybank = embed_texts(tmp_path / "queries.txt", queries, tmp_path / "querybank")
+    build_index([out], tmp_path / "exact", querybank=querybank)
     exact = ranked(tmp_path / "exact", "A dog.", 60)
     for factory in ("OPQ4_16,IVF2,PQ4x4", "SQ8", "HNSW16"):
-        build_index([out], tmp_path / "index", factory, querybank=bank)
+        build_index([out], tmp_path / "index", factory, querybank=querybank)
         # Sixty drawn at random would have twelve in common.
         assert len(set(exact) & set(ranked(tmp_path / "index", "A dog.", 60))) >= 24, factory
     # One number more than the quantiser divides; the message names what makes it fit.
     for factory in ("PQ4x4fs", "OPQ4,PQ4x4"):
         with raises("index.factory") as error:
-            build_index([out], tmp_path / "index", factory, querybank=bank)
+            build_index([out], tmp_path / "index", factory, querybank=querybank)
         assert "_16" in str(error.value)
 
 
 def test_a_large_querybank_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tf_dpce.search.index._QUERYBANK", 12)
-    out = embed_images(tmp_path / "photos", 5, tmp_path / "out")
+    out = embed_images(tmp_path / "images", 5, tmp_path / "out")
     queries = [f"a query {n}" for n in range(40)]
-    bank = embed_texts(tmp_path / "queries.txt", queries, tmp_path / "bank", shard_size=15)
-    manifest = build_index([out], tmp_path / "index", "IVF1,Flat", querybank=bank)
+    querybank = embed_texts(
+        tmp_path / "queries.txt", queries, tmp_path / "querybank", shard_size=15
+    )
+    manifest = build_index([out], tmp_path / "index", "IVF1,Flat", querybank=querybank)
     assert manifest.querybanks == {"images": 12}
 
 
 def test_a_querybank_must_be_of_the_model_and_have_queries_for_what_is_indexed(tmp_path: Path):
-    out = embed_images(tmp_path / "photos", 5, tmp_path / "out")
+    out = embed_images(tmp_path / "images", 5, tmp_path / "out")
     with raises("index.querybank", path=out):
         build_index([out], tmp_path / "index", querybank=out)
     queries = find_texts([write_texts(tmp_path / "queries.txt", ["A dog."])])
-    embed(PlainEncoder(), queries, tmp_path / "bank", "n" * 64)
-    with raises("index.two_models", path=tmp_path / "bank"):
-        build_index([out], tmp_path / "index", querybank=tmp_path / "bank")
+    embed(PlainEncoder(), queries, tmp_path / "querybank", "n" * 64)
+    with raises("index.two_models", path=tmp_path / "querybank"):
+        build_index([out], tmp_path / "index", querybank=tmp_path / "querybank")
     assert files_of(tmp_path / "index") == {}
 
 
@@ -157,12 +161,12 @@ def test_a_querybank_must_be_of_the_model_and_have_queries_for_what_is_indexed(t
 def forty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Embeddings of 40 images."""
     folder = tmp_path_factory.mktemp("forty")
-    return embed_images(folder / "photos", 40, folder / "out")
+    return embed_images(folder / "images", 40, folder / "out")
 
 
 def test_a_factory_that_does_not_work_leaves_nothing(forty: Path, tmp_path: Path):
-    build_index([forty], tmp_path / "kept")
-    before = files_of(tmp_path / "kept")
+    build_index([forty], tmp_path / "old")
+    before = files_of(tmp_path / "old")
     for factory, word in (
         ("Flatt", "parse"),
         ("", "parse"),
@@ -175,18 +179,18 @@ def test_a_factory_that_does_not_work_leaves_nothing(forty: Path, tmp_path: Path
         ("PQ8x0", "0"),
         ("IVF00,Flat", "0"),
     ):
-        for out in (tmp_path / "new", tmp_path / "kept"):
+        for out in (tmp_path / "new", tmp_path / "old"):
             with raises("index.factory") as error:
                 build_index([forty], out, factory)
             # FAISS's own words, without its signatures.
             assert repr(factory) in str(error.value) and word in str(error.value)
             assert "Error in" not in str(error.value)
     assert files_of(tmp_path / "new") == {}
-    assert files_of(tmp_path / "kept") == before
+    assert files_of(tmp_path / "old") == before
 
 
 def test_a_rotation_that_would_overrun_faisss_memory_is_refused(tmp_path: Path):
-    out = embed_images(tmp_path / "photos", 11, tmp_path / "out")
+    out = embed_images(tmp_path / "images", 11, tmp_path / "out")
     for factory, least in (("OPQ4,PQ4x4", "16"), ("OPQ4_12,IVF2,PQ4x4", "12")):
         with raises("index.too_few") as error:
             build_index([out], tmp_path / "index", factory)
@@ -195,7 +199,7 @@ def test_a_rotation_that_would_overrun_faisss_memory_is_refused(tmp_path: Path):
 
 
 def test_embeddings_of_two_models_make_no_index(forty: Path, tmp_path: Path):
-    inputs = find_images([write_images(tmp_path / "photos", 3)])
+    inputs = find_images([write_images(tmp_path / "images", 3)])
     embed(PlainEncoder(), inputs, tmp_path / "two", "n" * 64)
     with raises("index.two_models", path=tmp_path / "two"):
         build_index([forty, tmp_path / "two"], tmp_path / "index")
@@ -203,7 +207,7 @@ def test_embeddings_of_two_models_make_no_index(forty: Path, tmp_path: Path):
 
 
 def test_unfinished_embeddings_make_no_index(project_root: Path, tmp_path: Path):
-    pattern = write_images(tmp_path / "photos", 10)
+    pattern = write_images(tmp_path / "images", 10)
     arguments = ("embed", pattern, str(tmp_path / "out"), "4")
     assert run_to_rename(project_root, 5, *arguments) == -signal.SIGKILL
     with raises("embeddings.unfinished", path=tmp_path / "out"):
@@ -219,7 +223,7 @@ def test_damaged_embeddings_make_no_index(tmp_path: Path):
             ("images-00000.jsonl", lambda path: path.write_text('{"id": "000.jpg", "path": ""}\n')),
         )
     ):
-        out = embed_images(tmp_path / "photos", 5, tmp_path / str(number))
+        out = embed_images(tmp_path / "images", 5, tmp_path / str(number))
         damage(out / name)
         with raises("embeddings.shard"):
             build_index([out], tmp_path / "index")
@@ -227,8 +231,8 @@ def test_damaged_embeddings_make_no_index(tmp_path: Path):
 
 
 def test_a_folder_of_other_things_is_never_touched(forty: Path, tmp_path: Path):
-    write_images(tmp_path / "photos", 1)
-    for target in (tmp_path / "photos", forty, tmp_path / "photos" / "000.jpg"):
+    write_images(tmp_path / "images", 1)
+    for target in (tmp_path / "images", forty, tmp_path / "images" / "000.jpg"):
         before = files_of(target)
         with raises("index.target", path=target):
             build_index([forty], target)

@@ -22,15 +22,15 @@ def texts(inputs: Inputs) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     for name in ("b.jpg", "a.jpg", "c.png", "trip/d.jpg", "trip/far/e.jpg", "trip/notes.txt"):
-        path = tmp_path / "photos" / name
+        path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
-    return tmp_path / "photos"
+    return tmp_path / "images"
 
 
-def test_a_glob_gives_sorted_files_named_from_its_first_wildcard(photos):
+def test_a_glob_gives_sorted_files_named_from_its_first_wildcard(images):
     for pattern, expected in (
         ("*.jpg", ["a.jpg", "b.jpg"]),
         ("**/*.jpg", ["a.jpg", "b.jpg", "trip/d.jpg", "trip/far/e.jpg"]),
@@ -38,45 +38,45 @@ def test_a_glob_gives_sorted_files_named_from_its_first_wildcard(photos):
         ("*/*.jpg", ["trip/d.jpg"]),
         ("c.png", ["c.png"]),
     ):
-        inputs = find_images([str(photos / pattern)])
+        inputs = find_images([str(images / pattern)])
         assert (ids(inputs), inputs.total) == (expected, len(expected))
         paths = [Path(item.path) for item in inputs.items()]
         assert all(path.is_absolute() and path.is_file() for path in paths)
 
 
-def test_patterns_that_overlap_give_each_image_once(photos, monkeypatch):
-    monkeypatch.chdir(photos)
-    patterns = ["**/*.jpg", "b.jpg", "./a.jpg", str(photos / "*.jpg")]
-    near, far = find_images(["**/*.jpg"]), find_images([str(photos / "**/*.jpg")])
+def test_patterns_that_overlap_give_each_image_once(images, monkeypatch):
+    monkeypatch.chdir(images)
+    patterns = ["**/*.jpg", "b.jpg", "./a.jpg", str(images / "*.jpg")]
+    near, far = find_images(["**/*.jpg"]), find_images([str(images / "**/*.jpg")])
     assert ids(find_images(patterns)) == ids(near)
     assert (near.digest, list(near.items())) == (far.digest, list(far.items()))
     assert ids(find_images(["c.png", "*.jpg"])) == ["c.png", "a.jpg", "b.jpg"]
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_that_file(photos):
-    (photos / "[1]*.jpg").write_bytes(b"brackets")
-    (photos / "1.jpg").write_bytes(b"one")
-    assert ids(find_images([str(photos / "[1]*.jpg")])) == ["[1]*.jpg"]
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(images):
+    (images / "[1]*.jpg").write_bytes(b"brackets")
+    (images / "1.jpg").write_bytes(b"one")
+    assert ids(find_images([str(images / "[1]*.jpg")])) == ["[1]*.jpg"]
 
 
-def test_a_name_that_is_not_utf8_stays_in_the_list(photos):
-    with open(os.fsencode(photos) + b"/\xff.jpg", "wb") as stream:
+def test_a_name_that_is_not_utf8_stays_in_the_list(images):
+    with open(os.fsencode(images) + b"/\xff.jpg", "wb") as stream:
         stream.write(b"image")
-    items = [item for item in find_images([str(photos / "*.jpg")]).items() if "udcff" in item.id]
+    items = [item for item in find_images([str(images / "*.jpg")]).items() if "udcff" in item.id]
     assert [item.id for item in items] == ["\\udcff.jpg"]
     assert items[0].path.encode("utf-8"), "it can be written down"
 
 
-def test_the_digest_changes_with_the_files(photos):
-    pattern = str(photos / "*.jpg")
+def test_the_digest_changes_with_the_files(images):
+    pattern = str(images / "*.jpg")
     seen = {find_images([pattern]).digest}
     assert seen == {find_images([pattern]).digest}
     for change in (
-        lambda: (photos / "a.jpg").write_bytes(b"longer than before"),
-        lambda: os.utime(photos / "a.jpg", (1, 1)),
-        lambda: (photos / "a.jpg").rename(photos / "0.jpg"),
-        lambda: (photos / "0.jpg").unlink(),
-        lambda: (photos / "f.jpg").write_bytes(b"one more"),
+        lambda: (images / "a.jpg").write_bytes(b"longer than before"),
+        lambda: os.utime(images / "a.jpg", (1, 1)),
+        lambda: (images / "a.jpg").rename(images / "0.jpg"),
+        lambda: (images / "0.jpg").unlink(),
+        lambda: (images / "f.jpg").write_bytes(b"one more"),
     ):
         change()
         digest = find_images([pattern]).digest
@@ -84,17 +84,17 @@ def test_the_digest_changes_with_the_files(photos):
         seen.add(digest)
 
 
-def test_a_pattern_without_images_is_refused(photos):
+def test_a_pattern_without_images_is_refused(images):
     for pattern, code in (("*.gif", "no_match"), ("", "not_prepared"), ("none/*.jpg", "no_match")):
-        with raises(f"inputs.{code}", path=photos / pattern):
-            find_images([str(photos / pattern)])
+        with raises(f"inputs.{code}", path=images / pattern):
+            find_images([str(images / pattern)])
 
 
 def test_lines_are_texts_numbered_as_an_editor_does(tmp_path: Path):
     path = tmp_path / "captions.txt"
     path.write_bytes(
         b"\xef\xbb\xbfA dog.\r\n"  # a byte-order mark and a line end of Windows
-        b"\n"  # kept: embedding refuses it by its number
+        b"\n"  # in the list: embedding refuses it by its number
         b"Gr\xff\xfcn\n"  # Latin-1 in a UTF-8 file
         b"one\xe2\x80\xa8line\n"  # U+2028 ends no line
         b"last"
@@ -177,7 +177,7 @@ def test_prepared_shards_give_their_images_and_captions(prepared: Path):
 
 def test_shards_and_images_do_not_mix(prepared: Path, tmp_path: Path):
     with raises("inputs.mixed"):
-        find_images([str(prepared), write_images(tmp_path / "photos", 2)])
+        find_images([str(prepared), write_images(tmp_path / "images", 2)])
 
 
 def test_a_damaged_or_foreign_shard_is_named_before_anything_is_embedded(prepared, tmp_path):

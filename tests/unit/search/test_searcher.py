@@ -24,9 +24,9 @@ CAPTIONS = [f"caption {number}" for number in range(30)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Holds `photos`, `vectors` and `index`, of 50 images and 30 captions."""
+    """Holds `images`, `vectors` and `index`, of 50 images and 30 captions."""
     root = tmp_path_factory.mktemp("line")
-    out = embed_images(root / "photos", 50, root / "vectors", shard_size=20)
+    out = embed_images(root / "images", 50, root / "vectors", shard_size=20)
     embed_texts(root / "captions.txt", CAPTIONS, out)
     build_index([out], root / "index")
     return root
@@ -44,7 +44,7 @@ def expected_hits(folder: Path, query: np.ndarray, top: int, kind: str) -> list[
     for rank, row in enumerate(np.argsort(-scores)[:top].tolist(), 1):
         score = pytest.approx(float(scores[row]), abs=1e-6)
         if kind == "images":
-            path = str(folder / "photos" / f"{row:03d}.jpg")
+            path = str(folder / "images" / f"{row:03d}.jpg")
             hits.append(Hit(rank, f"{row:03d}.jpg", score, path=path))
         else:
             hits.append(Hit(rank, str(row + 1), score, text=CAPTIONS[row]))
@@ -60,7 +60,7 @@ def test_a_text_ranks_as_brute_force_does(folder: Path, searcher: Searcher):
 
 
 def test_an_image_ranks_as_brute_force_does(folder: Path, searcher: Searcher):
-    path = folder / "photos" / "017.jpg"
+    path = folder / "images" / "017.jpg"
     for kind in ("images", "texts"):
         expected = expected_hits(folder, vector("image 017.jpg"), 5, kind)
         for image in (path, str(path), path.read_bytes()):
@@ -72,7 +72,7 @@ def test_what_is_indexed_finds_itself_first(folder: Path, searcher: Searcher):
     (hit,) = searcher.by_text(CAPTIONS[12], 1, "texts")
     assert (hit.id, hit.text) == ("13", CAPTIONS[12])
     assert hit.score == pytest.approx(1.0, abs=1e-6)
-    (hit,) = searcher.by_image(folder / "photos" / "031.jpg", 1, "images")
+    (hit,) = searcher.by_image(folder / "images" / "031.jpg", 1, "images")
     assert (hit.id, hit.score) == ("031.jpg", pytest.approx(1.0, abs=1e-6))
 
 
@@ -123,7 +123,7 @@ def test_what_cannot_be_answered_is_refused(searcher: Searcher, tmp_path: Path):
 
 
 def test_a_kind_that_the_index_lacks_is_refused(tmp_path: Path):
-    out = embed_images(tmp_path / "photos", 3, tmp_path / "out")
+    out = embed_images(tmp_path / "images", 3, tmp_path / "out")
     build_index([out], tmp_path / "index")
     with raises("search.kind"):
         Searcher(tmp_path / "index", PlainEncoder()).by_text("A dog.", 1, "texts")
@@ -144,7 +144,7 @@ def test_a_missing_index_is_refused(tmp_path: Path):
 
 
 def test_a_damaged_index_is_refused(tmp_path: Path):
-    out = embed_images(tmp_path / "photos", 3, tmp_path / "out")
+    out = embed_images(tmp_path / "images", 3, tmp_path / "out")
     for name in ("images.faiss", "images.arrow"):
         for size in (None, 0, 20):
             version = build_index([out], tmp_path / "index").version
@@ -155,7 +155,7 @@ def test_a_damaged_index_is_refused(tmp_path: Path):
 
 
 def test_an_index_of_another_model_is_refused_before_the_model_is_loaded(tmp_path: Path):
-    build_index([embed_images(tmp_path / "photos", 3, tmp_path / "out")], tmp_path / "index")
+    build_index([embed_images(tmp_path / "images", 3, tmp_path / "out")], tmp_path / "index")
     # No model at all behind the right names: loading it would fail in another way.
     write_images(tmp_path / "model" / "variables", 1)
     (tmp_path / "model" / "saved_model.pb").write_bytes(b"another graph")
