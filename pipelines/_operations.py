@@ -1,20 +1,24 @@
-"""Enters operations into the table of TF Serving: `python -m pipelines._operations`.
+"""Enters operations into the table of TF Serving: `python -m pipelines._operations VERSION`.
 
-One call enters the operations of the installed TensorFlow or TensorFlow Text. To enter another
-version, call it in an environment where that version is installed.
+The operations are those of the installed TensorFlow and TensorFlow Text, which must be those that
+this TF Serving links. `SERVING` in `tf_dpce/export/operations.py` must name the version first.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
 from pipelines._verb import run_verb, say_files, verb_parser
-from tf_dpce.errors import UserError
-from tf_dpce.export.operations import LIBRARIES, TABLE, Operation, known_operations
+from tf_dpce.export.operations import (
+    SERVING,
+    TABLE,
+    Operation,
+    known_operations,
+    serving_version,
+)
 
 
 def build_parser() -> ArgumentParser:
@@ -22,15 +26,14 @@ def build_parser() -> ArgumentParser:
     parser = verb_parser(
         "_operations", "Enters the operations of the installed TensorFlow into the table."
     )
-    parser.add_argument("library", choices=list(LIBRARIES))
-    parser.add_argument("version", help="of the library, as TF Serving has it: core 2.20")
+    parser.add_argument("version", help="of the TF Serving that links this TensorFlow, as 2.20")
     return parser
 
 
-def registered_operations(library: str) -> dict[str, bool]:
-    """Returns the operations that TensorFlow or TensorFlow Text registers in this process.
+def registered_operations() -> dict[str, bool]:
+    """Returns the operations of the installed TensorFlow and TensorFlow Text.
 
-    It must be called before anything else registers operations: TensorFlow Text, for "core".
+    Call it in a process that registers no other operations.
 
     Returns:
         By the name of each operation, whether it always reads or writes strings.
@@ -40,63 +43,43 @@ def registered_operations(library: str) -> dict[str, bool]:
     from tensorflow.core.framework.types_pb2 import DT_STRING
     from tensorflow.python.client import pywrap_tf_session
 
-    def registered() -> dict[str, bool]:
-        buffer = pywrap_tf_session.TF_GetAllOpList()
-        operations = OpList.FromString(pywrap_tf_session.TF_GetBuffer(buffer)).op
+    def listed() -> dict[str, bool]:
+        operations = OpList.FromString(
+            pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList())
+        )
         return {
-            operation.name: any(
-                argument.type == DT_STRING
-                for argument in (*operation.input_arg, *operation.output_arg)
-            )
-            for operation in operations
+            op.name: any(arg.type == DT_STRING for arg in (*op.input_arg, *op.output_arg))
+            for op in operations.op
         }
 
-    core = registered()
-    if library == "core":
-        # Python registers operations of TensorFlow's own tests as well.
-        public = set(dir(tf.raw_ops)) | known_operations().keys()
-        return {name: strings for name, strings in core.items() if name in public}
+    core = listed()
+    # Python registers operations of TensorFlow's own tests as well, and TF Serving links
+    # TensorFlow Text without its metrics.
+    private = core.keys() - dir(tf.raw_ops) - known_operations().keys() | {"RougeL"}
     import tensorflow_text  # noqa: F401  registers its operations
 
-    # TF Serving links TensorFlow Text's operations without its metrics.
-    known = {*core, "RougeL"}
-    return {name: strings for name, strings in registered().items() if name not in known}
+    return {name: strings for name, strings in listed().items() if name not in private}
 
 
-def merge(
-    table: Iterable[Operation], library: str, version: str, found: dict[str, bool]
-) -> list[Operation]:
-    """Returns the table with the operations of one version of a library, sorted by name.
-
-    Raises:
-        UserError: if no known TF Serving has the version.
-    """
-    order = LIBRARIES[library]
-    if version not in order:
-        message = f"{library} {version} is in no TF Serving: known are {', '.join(order)}"
-        raise UserError("verify.library_version", message)
+def merge(table: Iterable[Operation], version: str, found: dict[str, bool]) -> dict[str, Operation]:
+    """Returns the table with the operations of one version of TF Serving, sorted by name."""
     merged = {operation.name: operation for operation in table}
     for name, strings in found.items():
         row = merged.get(name)
-        versions = sorted({version, row.first, row.last} if row else {version}, key=order.index)
-        merged[name] = Operation(name, library, versions[0], versions[-1], strings)
-    return [merged[name] for name in sorted(merged)]
-
-
-def write_table(path: Path, table: Iterable[Operation]) -> None:
-    """Writes the table, tab-separated."""
-    lines = ["operation\tlibrary\tfirst\tlast\tkind"]
-    for row in table:
-        kind = "string" if row.strings else "other"
-        lines.append("\t".join((row.name, row.library, row.first, row.last, kind)))
-    path.write_text("".join(line + "\n" for line in lines))
+        versions = sorted({version, row.first, row.last} if row else {version}, key=SERVING.index)
+        merged[name] = Operation(name, versions[0], versions[-1], strings)
+    return dict(sorted(merged.items()))
 
 
 def run(arguments: Namespace) -> None:
     """Lists the operations, merges them into the table and writes it."""
-    found = registered_operations(arguments.library)
-    table = merge(known_operations().values(), arguments.library, arguments.version, found)
-    write_table(TABLE, table)
+    version = serving_version(arguments.version)
+    merged = merge(known_operations().values(), version, registered_operations())
+    lines = ["operation\tfirst\tlast\tkind"]
+    for row in merged.values():
+        kind = "string" if row.strings else "other"
+        lines.append("\t".join((row.name, row.first, row.last, kind)))
+    TABLE.write_text("".join(line + "\n" for line in lines))
     say_files([TABLE])
 
 

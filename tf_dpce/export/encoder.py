@@ -238,13 +238,12 @@ class LocalEncoder(Encoder):
         return answer["embedding"].numpy(), answer["status"].numpy()
 
 
-def load(path: str | Path, checkpoint: str = "best") -> Encoder:
+def load(path: str | Path) -> Encoder:
     """Loads a model, to embed images and captions.
 
     Args:
-        path: the folder of a run, of an exported version (NAME/INTEGER), or of an exported
-            model (NAME, whose newest version is taken).
-        checkpoint: "best" or "last" of a run.
+        path: the folder of a run, whose best weights are taken; of an exported version
+            (NAME/INTEGER); or of an exported model (NAME), whose newest version is taken.
 
     Raises:
         UserError: if there is no model, or it cannot be loaded.
@@ -256,17 +255,17 @@ def load(path: str | Path, checkpoint: str = "best") -> Encoder:
     """
     folder = Path(path)
     if (folder / "config.json").is_file():
-        return _load_run(folder, checkpoint)
+        return _load_run(folder)
     return _load_version(find_version(folder))
 
 
-def _load_run(folder: Path, checkpoint: str) -> Encoder:
+def _load_run(folder: Path) -> Encoder:
     import tensorflow as tf
 
     from tf_dpce.export.serving_module import ServingModule, input_signature
     from tf_dpce.training.run_folder import load_run
 
-    run = load_run(folder, checkpoint)
+    run = load_run(folder)
     module = ServingModule(run.model, run.tokenizer, run.config.image.resize)
     endpoints = {
         name: tf.function(getattr(module, name), input_signature(name), autograph=False)

@@ -130,5 +130,5 @@ def _shape(tensor: TensorInfo) -> list[int]:
     return [dimension.size for dimension in tensor.tensor_shape.dim]
 
 
-def _span(versions: list[str]) -> str:
+def _span(versions: Sequence[str]) -> str:
     return f"{versions[0]} to {versions[-1]}" if versions else "none"

@@ -53,7 +53,7 @@ def export_model(
         provenance: what the card says of data, seed and settings.
         metrics: what the card says of results: by a name of the measurement, what
             `evaluate_split` returned.
-        resize: How images become squares; see `ImageConfig`.
+        resize: how images become squares; see `ImageConfig`.
         limits: the most bytes and pixels of an image; what is beyond gets a status, and is not
             decoded.
 
@@ -77,25 +77,42 @@ def export_model(
             raise UserError("export.limits", message)
 
     def write(version: Path) -> None:
-        display.update(0, 3)
+        display.update(0, 2)
         module = ServingModule(model, tokenizer, resize, limits)
-        write_archive(module, version)
-        display.update(1, 3)
-        examples = record_examples(module)
-        save_examples(version, examples)
-        write_warmup(version, folder.name, examples)
-        card = model_card(folder.name, module, provenance or {}, metrics or {})
-        (version / CARD_FILE).write_text(card)
-        write_checksums(version)
-        display.update(2, 3)
+        write_version(module, version, folder.name, provenance, metrics)
+        display.update(1, 2)
         for check in verify_version(version):
             if not check.passed:
                 message = f"the export failed its verification: {check.name}: {check.finding}"
                 raise UserError("export.rejected", message, folder)
-        display.update(3, 3)
+        display.update(2, 2)
 
     with progress("steps") as display:
         return publish_version(folder, write)
+
+
+def write_version(
+    module: ServingModule,
+    version: Path,
+    name: str,
+    provenance: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes all files of a version into its folder, and verifies nothing.
+
+    Args:
+        module: what is exported.
+        version: the folder, empty.
+        name: the name of the model.
+        provenance: see `export_model`.
+        metrics: see `export_model`.
+    """
+    write_archive(module, version)
+    examples = record_examples(module)
+    save_examples(version, examples)
+    write_warmup(version, name, examples)
+    (version / CARD_FILE).write_text(model_card(name, module, provenance or {}, metrics or {}))
+    write_checksums(version)
 
 
 def write_archive(module: ServingModule, folder: Path) -> None:

@@ -32,7 +32,7 @@ class ServingModule:
     Args:
         model: the trained model.
         tokenizer: the tokenizer that the model was trained with.
-        resize: How images become squares; see `ImageConfig`.
+        resize: how images become squares; see `ImageConfig`.
         limits: the most bytes and pixels of an image that is decoded.
 
     Attributes:
@@ -94,7 +94,7 @@ def decode_images(
     Args:
         contents: strings `[B]`, JPEG or PNG bytes; B may be 0.
         size: S, the side of the pixels that the model takes.
-        resize: How images become squares; see `ImageConfig`.
+        resize: how images become squares; see `ImageConfig`.
         limits: the most bytes and pixels of an image that is decoded.
 
     Returns:

@@ -6,14 +6,14 @@ accepts. The Session is in a process of its own, which has nothing of the code t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
 
 from tf_dpce.errors import UserError
 from tf_dpce.export import ENDPOINTS, Differs
@@ -26,7 +26,7 @@ from tf_dpce.export.graph_checks import (
     read_meta_graph,
     signatures_of,
 )
-from tf_dpce.export.session_process import ModelError, Outputs, one_line, run_calls
+from tf_dpce.export.session_process import Call, ModelError, Outputs, one_line, run_calls
 from tf_dpce.export.versions import MODEL_FILE
 from tf_dpce.export.warmup import read_warmup
 
@@ -89,98 +89,88 @@ def check_answers(
         examples: the golden examples of each endpoint.
         run: runs calls of the version, as `run_calls` does.
     """
-    batches = {endpoint: _batches(len(examples[endpoint].inputs)) for endpoint in ENDPOINTS}
     signatures = signatures_of(meta_graph)
-    names = dict.fromkeys([*ENDPOINTS, *sorted(signatures)])
-    # Each signature has the examples of the endpoint with the same input.
-    endpoints = {
-        name: endpoint
-        for name in names
-        for endpoint, key in ENDPOINTS.items()
-        if name in signatures
-        and list(signatures[name].inputs) == [key]
-        and ENDPOINTS.get(name, key) == key
-    }
-    golden = [
-        (name, {ENDPOINTS[endpoint]: [examples[endpoint].inputs[row] for row in rows]})
-        for name, endpoint in endpoints.items()
-        for rows in batches[endpoint]
-    ]
+    trials: list[_Trial] = []
+    faults: dict[str, str | None] = {}
+    for name in dict.fromkeys([*ENDPOINTS, *sorted(signatures)]):
+        endpoint = _endpoint_like(name, signatures)
+        if endpoint is None:
+            faults[name] = "it is missing, or takes inputs without examples"
+            continue
+        faults[name] = None
+        for batch in _batches(examples[endpoint]):
+            trials.append(_Trial(name, (name, {ENDPOINTS[endpoint]: batch.inputs}), batch))
     try:
-        requests = list(read_warmup(version))
-        unreadable = None if requests else "there are no requests"
+        requests = [_Trial("warm-up", call, None) for call in read_warmup(version)]
+        faults["warm-up"] = None if requests else "there are no requests"
     except Exception as error:
-        requests, unreadable = [], one_line(error)
+        requests, faults["warm-up"] = [], one_line(error)
+    trials += requests
     try:
-        answers = iter(run(version, [*golden, *requests]))
+        answers = run(version, [trial.call for trial in trials])
     except ModelError as error:
         yield Check("load", False, str(error))
         return
     yield Check("load", True, "in a Session of a fresh process, by the tag 'serve'")
-    for name, endpoint in endpoints.items():
-        own = list(islice(answers, len(batches[endpoint])))
-        yield _check(name, _compare_all, own, examples[endpoint], batches[endpoint])
-    for name in names.keys() - endpoints:
-        yield Check(name, False, "it is missing, or takes inputs without examples")
-    if unreadable:
-        yield Check("warm-up", False, unreadable)
-    else:
-        yield _check("warm-up", _check_replayed, list(answers))
+    for trial, answer in zip(trials, answers, strict=True):
+        faults[trial.check] = faults[trial.check] or _fault(answer, trial.expected)
+    counts = Counter(trial.check for trial in trials)
+    for name, fault in faults.items():
+        yield Check(name, fault is None, fault or f"{counts[name]} calls are answered as recorded")
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A call of an exported version for one check; without `expected`, any answer passes."""
+
+    check: str
+    call: Call
+    expected: Examples | None
 
 
 def _check(name: str, function: Callable[..., str], *arguments: Any) -> Check:
-    """Returns what a function finds, or the error that it fails with."""
+    """Returns what a function finds, or in what the export differs."""
     try:
         return Check(name, True, function(*arguments))
-    except Exception as error:
-        return Check(name, False, str(error) if isinstance(error, Differs) else one_line(error))
+    except Differs as error:
+        return Check(name, False, str(error))
 
 
-def _batches(count: int) -> list[np.ndarray]:
-    """Returns the rows of the examples in each batch that is tried, the empty one as the last."""
-    # Batches of one row need no repeated examples.
-    rows = {size: np.arange(max(BATCHES) if size > 1 else count) % count for size in BATCHES}
-    batches = [np.split(rows[size], range(size, len(rows[size]), size)) for size in BATCHES]
-    return [*(batch for same in batches for batch in same), np.arange(0)]
+def _endpoint_like(name: str, signatures: Mapping[str, SignatureDef]) -> str | None:
+    """Returns the endpoint whose examples fit a signature, by the names of their inputs."""
+    inputs = list(signatures[name].inputs) if name in signatures else []
+    for endpoint, key in ENDPOINTS.items():
+        if inputs == [key] and ENDPOINTS.get(name, key) == key:
+            return endpoint
+    return None
 
 
-def _compare_all(
-    answers: Sequence[Outputs | str], expected: Examples, batches: Sequence[np.ndarray]
-) -> str:
-    worst = max(
-        _compare(answer, expected, rows) for answer, rows in zip(answers, batches, strict=True)
-    )
-    sizes = ", ".join(map(str, BATCHES))
-    count = len(expected.inputs)
-    return f"{count} examples differ by at most {worst:.0e}, in batches of {sizes} and none"
+def _batches(examples: Examples) -> Iterator[Examples]:
+    """Yields the examples in batches of every size of `BATCHES`, and an empty one."""
+    count = len(examples.inputs)
+    for size in (*BATCHES, 0):
+        # Examples are repeated to fill the largest batch; batches of one row need no repetition.
+        rows = np.arange(max(BATCHES) if size > 1 else count * size) % count
+        for part in np.split(rows, range(size, len(rows), size)) if size else [rows]:
+            inputs = tuple(examples.inputs[row] for row in part)
+            yield Examples(inputs, examples.embeddings[part], examples.statuses[part])
 
 
-def _compare(answer: Outputs | str, expected: Examples, rows: np.ndarray) -> float:
-    """Returns the largest difference of an answer from the examples in some rows."""
-    if isinstance(answer, str):
-        raise Differs(answer)
-    for key, values in answer.items():
-        if values.shape[:1] != rows.shape:
-            raise Differs(f"{key} has shape {values.shape} for a batch of {len(rows)}")
-    wanted, codes = expected.embeddings[rows], expected.statuses[rows]
-    embeddings, statuses = answer["embedding"], answer["status"]
-    if embeddings.shape != wanted.shape or not np.array_equal(statuses, codes):
-        raise Differs(
-            f"in a batch of {len(rows)}, examples {rows.tolist()} have shape {embeddings.shape} "
-            f"and status {statuses.tolist()}, recorded were {wanted.shape} and {codes.tolist()}"
-        )
-    difference = float(np.max(np.abs(embeddings - wanted), initial=0))
+def _fault(answer: Outputs | str, expected: Examples | None) -> str | None:
+    """Returns in what an answer differs from the recorded one, or None."""
+    if isinstance(answer, str) or expected is None:
+        return answer if isinstance(answer, str) else None
+    rows = (len(expected.inputs),)
+    shapes = {key: values.shape for key, values in answer.items()}
+    wanted = {"embedding": expected.embeddings.shape, "status": rows}
+    if not wanted.items() <= shapes.items() or any(s[:1] != rows for s in shapes.values()):
+        return f"in a batch of {rows[0]}, outputs have the shapes {shapes}"
+    statuses, codes = answer["status"], expected.statuses
+    if not np.array_equal(statuses, codes):
+        found = f"{statuses.tolist()}, recorded were {codes.tolist()}"
+        return f"in a batch of {rows[0]}, statuses are {found}"
+    difference = float(np.max(np.abs(answer["embedding"] - expected.embeddings), initial=0))
     # Written so that NaN fails.
     if not difference <= TOLERANCE:
-        raise Differs(
-            f"in a batch of {len(rows)}, examples {rows.tolist()} differ from the recorded ones "
-            f"by {difference:.1e}"
-        )
-    return difference
-
-
-def _check_replayed(answers: Sequence[Outputs | str]) -> str:
-    for answer in answers:
-        if isinstance(answer, str):
-            raise Differs(answer)
-    return f"{len(answers)} requests answered"
+        return f"in a batch of {rows[0]}, embeddings differ from the recorded by {difference:.1e}"
+    return None

@@ -10,7 +10,8 @@ import pytest
 
 from tests.unit.export.tiny import WORDS, tiny_model
 from tf_dpce.evaluation import tta
-from tf_dpce.export.publish import export_model
+from tf_dpce.export.publish import write_version
+from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.export.session_process import SessionModel, open_session
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
@@ -34,17 +35,19 @@ def exported(tiny_export: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def stretched(model, tokenizer, tmp_path_factory) -> Path:
-    """The same for a model that was trained on stretched images."""
-    folder = tmp_path_factory.mktemp("saved_models") / "stretched"
-    return export_model(model, tokenizer, folder, resize="stretch")
+    """The same for a model that was trained on stretched images, not verified yet."""
+    folder = tmp_path_factory.mktemp("stretched")
+    write_version(ServingModule(model, tokenizer, resize="stretch"), folder, "stretched")
+    return folder
 
 
 @pytest.fixture(scope="session")
 def half(model, tokenizer, tmp_path_factory) -> Path:
-    """The same with weights in float16."""
-    folder = tmp_path_factory.mktemp("saved_models") / "half"
+    """The same with weights in float16, not verified yet."""
+    folder = tmp_path_factory.mktemp("half")
     rounded = tta.augmented_model(model, "small", tta.TestTimeAugmentation(float16=True))
-    return export_model(rounded, tokenizer, folder)
+    write_version(ServingModule(rounded, tokenizer), folder, "half")
+    return folder
 
 
 @pytest.fixture

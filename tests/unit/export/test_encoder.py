@@ -68,6 +68,7 @@ def test_runs_and_exports_give_the_recorded_embeddings(encoder, exported):
         np.testing.assert_array_equal(statuses, expected.statuses)
 
 
+@pytest.mark.process
 def test_loading_imports_neither_the_trainer_nor_matplotlib(exported, run, run_program):
     run_program(LOAD.format(exported=str(exported), run=str(run)))
 

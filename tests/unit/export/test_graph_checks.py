@@ -10,7 +10,7 @@ import pytest
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from pipelines._operations import merge, write_table
+from pipelines._operations import merge
 from tests.errors import raises
 from tf_dpce.export import Differs
 from tf_dpce.export.graph_checks import (
@@ -21,7 +21,7 @@ from tf_dpce.export.graph_checks import (
     signatures_of,
 )
 from tf_dpce.export.operations import (
-    LIBRARIES,
+    NEWEST,
     SERVING,
     Operation,
     known_operations,
@@ -33,7 +33,7 @@ from tf_dpce.export.operations import (
 REGISTERED = """
 import json
 from pipelines._operations import registered_operations
-print(json.dumps([registered_operations(library) for library in ("core", "text")]))
+print(json.dumps(registered_operations()))
 """
 
 
@@ -62,23 +62,20 @@ def test_an_export_passes_for_every_server_of_the_table(meta_graph):
     check_batching(meta_graph)
 
 
+@pytest.mark.process
 def test_table_is_what_the_installed_tensorflow_registers(project_root):
     command = [sys.executable, "-c", REGISTERED]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True, check=True)
-    core, both = json.loads(done.stdout)
-    for library, found in (("core", core), ("text", both)):
-        version = LIBRARIES[library][-1]
-        table = [row for row in known_operations().values() if row.library == library]
-        assert {row.name: row.strings for row in table if row.is_in(version)} == found
+    table = [row for row in known_operations().values() if row.last == NEWEST]
+    assert {row.name: row.strings for row in table} == json.loads(done.stdout)
 
 
 def test_each_server_links_the_text_that_it_was_built_with():
     # The three operations by which 2.20.0 differs from 2.12.1 (TF Serving 2.13 to 2.19).
-    added = {"TFText>RoundRobinTrim", "TFText>RoundRobinGenerateMasks", "TFText>Utf8Binarize"}
-    text = {row.name for row in known_operations().values() if row.library == "text"}
-    assert {name for name in text if servings_with(name) != list(SERVING)} == added
-    assert {version for name in added for version in servings_with(name)} == {"2.20"}
-    assert servings_with("RegexSplitWithOffsets") == servings_with("DecodeJpeg") == list(SERVING)
+    for name in ("TFText>RoundRobinTrim", "TFText>RoundRobinGenerateMasks", "TFText>Utf8Binarize"):
+        assert servings_with(name) == ("2.20",)
+    for name in ("RegexSplitWithOffsets", "FastBertNormalize", "DecodeJpeg"):
+        assert servings_with(name) == SERVING
 
 
 def test_operations_that_the_server_lacks_are_named_with_the_servers_that_have_them():
@@ -167,24 +164,13 @@ def test_server_is_chosen_by_its_minor_version():
             serving_version(unknown)
 
 
-def test_table_is_merged_from_one_version_at_a_time(tmp_path):
+def test_table_is_merged_from_one_version_at_a_time():
     # In any order: A is in all, B ends with 2.14, C begins with it.
-    found = {
-        "2.14": {"A": False, "B": True, "C": False},
-        "2.13": {"A": False, "B": True},
-        "2.15": {"A": False, "C": False},
-    }
-    table = [Operation("T", "text", "2.20.0", "2.20.0", True)]
-    for version, operations in found.items():
-        table = merge(table, "core", version, operations)
-    table = merge(table, "core", "2.14", found["2.14"])
-    assert table == [
-        Operation("A", "core", "2.13", "2.15", False),
-        Operation("B", "core", "2.13", "2.14", True),
-        Operation("C", "core", "2.14", "2.15", False),
-        Operation("T", "text", "2.20.0", "2.20.0", True),
+    table = {}
+    for version, names in (("2.14", "ABC"), ("2.13", "AB"), ("2.15", "AC"), ("2.14", "ABC")):
+        table = merge(table.values(), version, {name: name == "B" for name in names})
+    assert list(table.values()) == [
+        Operation("A", "2.13", "2.15", False),
+        Operation("B", "2.13", "2.14", True),
+        Operation("C", "2.14", "2.15", False),
     ]
-    write_table(tmp_path / "table.tsv", table)
-    assert (tmp_path / "table.tsv").read_text().splitlines()[2] == "B\tcore\t2.13\t2.14\tstring"
-    with raises("verify.library_version"):
-        merge(table, "core", "1.15", {})

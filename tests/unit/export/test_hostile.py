@@ -18,6 +18,7 @@ def check_unhurt(findings: Findings) -> None:
     assert findings.peak_mebibytes < MOST_MEBIBYTES
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("version", ["exported", "stretched"])
 def test_damaged_images_cost_only_their_own_rows(version, request):
     findings = attacked(request.getfixturevalue(version), count=400, seed=1)

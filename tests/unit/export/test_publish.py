@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tests.errors import raises
@@ -86,7 +87,6 @@ def test_an_export_stretches_images_as_its_model_was_trained(stretched, model):
 
 
 def test_weights_may_be_stored_in_float16(half, exported):
-    # Published at all, it has answered in a Session as the model with rounded weights does.
     reader = tf.train.load_checkpoint(str(half / "variables/variables"))
     types = reader.get_variable_to_dtype_map()
     kinds = [types[name] for name in reader.get_variable_to_shape_map()]
@@ -111,6 +111,7 @@ def test_mistakes_are_refused_before_the_work(tokenizer, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.process
 def test_failed_verification_publishes_nothing(tokenizer, tmp_path):
     # A diverged model: what it answers is not even equal to itself.
     model = tiny_model()

@@ -72,6 +72,8 @@ def change_graph(version: Path, change) -> None:
     (version / MODEL_FILE).write_bytes(saved.SerializeToString())
 
 
+@pytest.mark.process
+@pytest.mark.sentinel
 def test_sound_export_passes_in_a_process_without_the_code_that_made_it(
     exported, tmp_path, monkeypatch
 ):
@@ -84,6 +86,12 @@ def test_sound_export_passes_in_a_process_without_the_code_that_made_it(
 
     assert [check.finding for check in checks if not check.passed] == []
     assert [check.name for check in checks] == CHECKS
+
+
+def test_other_exports_answer_as_their_models(stretched, half):
+    # The examples of `half` are the answers of the model with rounded weights.
+    for folder in (stretched, half):
+        assert failures(folder) == {}
 
 
 def test_changed_weight_is_found(version):
@@ -184,6 +192,7 @@ def test_missing_endpoint_is_found(version, run):
     assert "encode_text" in failures(version, run)
 
 
+@pytest.mark.process
 def test_operation_that_no_server_has_is_found_and_cannot_be_loaded(version):
     change_graph(
         version, lambda meta_graph: meta_graph.graph_def.node.add(name="new", op="Clairvoyance")

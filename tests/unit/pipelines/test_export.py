@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 from PIL import Image, ImageOps
 
 import tf_dpce
@@ -23,6 +24,7 @@ METRICS = {
 }
 
 
+@pytest.mark.process
 def test_run_is_published_with_its_provenance_and_metrics(run, tmp_path, capsys):
     trained = load_run(run)
     best = sha256_file(trained.checkpoint)

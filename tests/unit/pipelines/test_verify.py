@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import pytest
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from pipelines import verify
@@ -17,6 +18,7 @@ def checks(printed: str) -> dict[str, str]:
     return {words[1]: words[0] for words in lines if words[0] in ("ok", "FAILED")}
 
 
+@pytest.mark.process
 def test_sound_version_is_reported(tiny_export, capsys):
     # By the folder of the model: its newest version.
     assert verify.main([str(tiny_export)]) == 0
@@ -28,6 +30,7 @@ def test_sound_version_is_reported(tiny_export, capsys):
     ]
 
 
+@pytest.mark.process
 def test_version_that_the_server_would_refuse_is_refused(tiny_export, tmp_path, capsys):
     version = shutil.copytree(tiny_export / "1", tmp_path / "1")
     path = version / "saved_model.pb"
