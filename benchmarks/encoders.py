@@ -21,7 +21,7 @@ from benchmarks.material import (
     random_sentences,
     random_vocabulary,
 )
-from benchmarks.served import Served, saved
+from benchmarks.session_runner import SessionRunner, saved
 from benchmarks.timing import Row, interleave, row
 from tf_dpce.config import Config
 from tf_dpce.evaluation.embed import inference
@@ -51,7 +51,7 @@ class Case:
     """
 
     kind: str
-    export: Served
+    export: SessionRunner
     raw: np.ndarray
     runs: Mapping[str, Run]
     rows: np.ndarray
@@ -108,7 +108,7 @@ def _cases(config: Config, words: int, count: int) -> list[Case]:
     tokenizer = CaptionTokenizer(vocabulary, config.text.max_length, lowercase=True)
     with tempfile.TemporaryDirectory() as folder:
         write_archive(ServingModule(model, tokenizer, config.image.resize), Path(folder))
-        exports = {name: Served(folder, name) for name in ("encode_image", "encode_text")}
+        exports = {name: SessionRunner(folder, name) for name in ("encode_image", "encode_text")}
     draw, size = np.random.default_rng(config.seed), config.image.input_size
     sentences = random_sentences(count, vocabulary)
     return [
@@ -129,9 +129,9 @@ def _cases(config: Config, words: int, count: int) -> list[Case]:
     ]
 
 
-def _served(function: Any) -> Served:
+def _served(function: Any) -> SessionRunner:
     with saved(function) as folder:
-        return Served(folder)
+        return SessionRunner(folder)
 
 
 def _openvino(function: Any) -> Run:

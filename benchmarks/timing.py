@@ -12,7 +12,6 @@ import numpy as np
 from tf_dpce.logging import progress
 
 Calls = Mapping[str, Callable[[], object]]
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,6 @@ class Row:
     low: float
     high: float
     ratio: Ratio | None = None
-
-
-def silent(done: int, total: int) -> None:
-    """Reports a round to nobody."""
 
 
 def interleave(

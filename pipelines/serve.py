@@ -15,7 +15,7 @@ from jsonargparse.typing import restricted_number_type
 from pipelines._verb import run_verb, say_files, terminations, verb_parser
 from tf_dpce.errors import UserError
 from tf_dpce.logging import logger
-from tf_dpce.serving.settings import GRPC_PORT, REST_PORT
+from tf_dpce.serving.tf_serving import GRPC_PORT, REST_PORT
 
 FOLDER = ".serving"
 
@@ -83,18 +83,25 @@ def _show(name: str, labels: dict[str, int]) -> None:
 
 def _start(models: Path, folder: Path, grpc_port: int, rest_port: int) -> None:
     from tf_dpce.serving.deployment import deployed_labels
-    from tf_dpce.serving.exported import server_version
-    from tf_dpce.serving.launch import binary_command, check_ports, docker_command, docker_fault
-    from tf_dpce.serving.manifests import VERSION
+    from tf_dpce.serving.saved_model_info import server_version
+    from tf_dpce.serving.tf_serving import (
+        VERSION_VARIABLE,
+        binary_command,
+        check_ports,
+        docker_command,
+        explain_missing_docker,
+    )
 
     check_ports(grpc_port, rest_port)
     _prepare(models, folder)
     if command := binary_command(folder, grpc_port, rest_port):
         _become("TF Serving as it is installed", command)
-    fault = docker_fault()
+    fault = explain_missing_docker()
     if fault is None:
         # As in Compose: not every patch of TensorFlow has an image.
-        version = os.environ.get(VERSION) or server_version(models, deployed_labels(folder))
+        version = os.environ.get(VERSION_VARIABLE) or server_version(
+            models, deployed_labels(folder)
+        )
         command = docker_command(models, folder, version, grpc_port, rest_port)
         _become("TF Serving in Docker", command)
     logger.info(
@@ -113,8 +120,10 @@ def _prepare(models: Path, folder: Path) -> None:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         raise UserError(
+            "serving.read_only",
             f"the deployment {folder} cannot be written ({error.strerror}): name a folder for it "
-            "by --deployment"
+            "by --deployment",
+            folder,
         ) from None
     for name, labels in deployed_labels(folder).items():
         _show(name, labels)
@@ -128,8 +137,8 @@ def _become(what: str, command: list[str]) -> None:
 def _serve_for_development(folder: Path, grpc_port: int, rest_port: int) -> None:
     import tensorflow as tf
 
-    from tf_dpce.serving.deployment import HOST_CONFIG_FILE
     from tf_dpce.serving.dev_server import development_server
+    from tf_dpce.serving.tf_serving import HOST_CONFIG_FILE
 
     # The loader of Sessions is deprecated for new code; TF Serving's path it remains.
     tf.get_logger().setLevel("ERROR")

@@ -43,7 +43,7 @@ def test_it_holds_every_module_and_preset(wheel: zipfile.ZipFile, project_root: 
     wanted = [
         str(path.relative_to(project_root))
         for folder in ("tf_dpce", "pipelines")
-        for pattern in ("*.py", "*.yaml", "*.tsv")
+        for pattern in ("*.py", "*.yaml", "*.tsv", "*.yml", "*.config")
         for path in (project_root / folder).rglob(pattern)
     ]
     assert any(name.startswith("tf_dpce/presets/") and name.endswith(".yaml") for name in wanted)

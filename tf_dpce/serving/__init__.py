@@ -1,10 +1,10 @@
-"""Serving: TF Serving set up and asked; a development server where it is not installed.
+"""Serving: a client, TF Serving's deployment, and a development server.
 
-client          images and sentences to a server, vectors back         `Client`, `AsyncClient`
+client          images and captions to a server, embeddings back       `Client`, `AsyncClient`
 deployment      the folder from which TF Serving is run                  `write_deployment`
-labels          which version is stable and which is tried               `promote`, `rollback`
-launch          which server this machine has, and its command
-development     the same REST and gRPC surface, for development only     `development_server`
+labels          which version is stable and which is tried               `promote`, `roll_back`
+tf_serving      TF Serving's flags and commands
+dev_server      the same REST and gRPC surface, for development only     `development_server`
 """
 
 from __future__ import annotations

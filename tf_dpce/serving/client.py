@@ -10,14 +10,13 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from tf_dpce.errors import UserError
 from tf_dpce.export.encoder import (
     ENDPOINT_OF,
     Answer,
@@ -29,35 +28,15 @@ from tf_dpce.export.encoder import (
     contents_of,
     empty_answer,
 )
-from tf_dpce.serving.endpoint import Endpoint
+from tf_dpce.serving.endpoint import BATCH, RETRIES, TIMEOUT, Endpoint
 from tf_dpce.serving.errors import Refused, ServingError
 from tf_dpce.serving.rest_transport import RestTransport
 
-_BATCH = 32
 _BATCH_BYTES = 16 * 2**20
 _CONNECTIONS = 8
 _FIRST_WAIT = 0.1
-_LONGEST_TIMEOUT = 86_400
 
 Result = TypeVar("Result")
-
-
-class Transport(Protocol):
-    """A protocol by which a server is asked.
-
-    Attributes:
-        max_item_bytes: largest size of an item.
-    """
-
-    max_item_bytes: int
-
-    async def predict(
-        self, signature: str, contents: Sequence[bytes], timeout: float
-    ) -> Mapping[str, np.ndarray]:
-        """Returns the outputs of a signature by name, within `timeout` seconds."""
-
-    async def close(self) -> None:
-        """Closes the connections."""
 
 
 class Client(Encoder):
@@ -95,13 +74,14 @@ class Client(Encoder):
         *,
         version: int | None = None,
         label: str | None = None,
-        timeout: float = 30.0,
-        retries: int = 3,
+        timeout: float = TIMEOUT,
+        retries: int = RETRIES,
         headers: Mapping[str, str] | None = None,
-        batch: int = _BATCH,
+        batch: int = BATCH,
     ) -> None:
-        endpoint = Endpoint(address, model, version, label, dict(headers or {}))
-        self._requests = _Requests(endpoint, timeout, retries, batch)
+        self._requests = _Requests(
+            Endpoint(address, model, version, label, timeout, retries, headers, batch)
+        )
         super().__init__(self._requests.limits)
         self._loop = _LoopThread()
 
@@ -116,9 +96,7 @@ class Client(Encoder):
 
     def close(self) -> None:
         """Closes the connections; the client cannot be used again."""
-        if not self._loop.closed:
-            self._loop.run(self._requests.transport.close())
-            self._loop.close()
+        self._loop.close(self._requests.transport.close)
 
     def __enter__(self) -> Client:
         return self
@@ -137,12 +115,7 @@ class AsyncClient:
         address: see `Client`.
         model: see `Client`.
         connections: largest number of requests that are under way at a time; further ones wait.
-        version: see `Client`.
-        label: see `Client`.
-        timeout: see `Client`.
-        retries: see `Client`.
-        headers: see `Client`.
-        batch: see `Client`.
+        **options: see `Client`.
 
     Raises:
         UserError: see `Client`.
@@ -155,20 +128,9 @@ class AsyncClient:
     """
 
     def __init__(
-        self,
-        address: str,
-        model: str,
-        *,
-        connections: int = _CONNECTIONS,
-        version: int | None = None,
-        label: str | None = None,
-        timeout: float = 30.0,
-        retries: int = 3,
-        headers: Mapping[str, str] | None = None,
-        batch: int = _BATCH,
+        self, address: str, model: str, *, connections: int = _CONNECTIONS, **options: Any
     ) -> None:
-        endpoint = Endpoint(address, model, version, label, dict(headers or {}))
-        self._requests = _Requests(endpoint, timeout, retries, batch)
+        self._requests = _Requests(Endpoint(address, model, **options))
         self._slots = asyncio.Semaphore(connections)
 
     async def encode_images(self, items: Sequence[str | Path | bytes]) -> np.ndarray:
@@ -209,17 +171,12 @@ class AsyncClient:
 class _Requests:
     """What both clients send, and when they send it again."""
 
-    def __init__(self, endpoint: Endpoint, timeout: float, retries: int, batch: int) -> None:
-        if not (batch >= 1 and retries >= 0 and 0 < timeout <= _LONGEST_TIMEOUT):
-            raise UserError(
-                "client.range",
-                f"batch={batch}, retries={retries}, timeout={timeout}: set a batch of 1 or more, "
-                f"0 retries or more, and above 0 to {_LONGEST_TIMEOUT} seconds",
-            )
+    def __init__(self, endpoint: Endpoint) -> None:
         self.transport = _transport(endpoint)
-        self.limits = Limits(batch, _BATCH_BYTES, self.transport.max_item_bytes)
-        self._timeout = timeout
-        self._retries = retries
+        self.limits = Limits(endpoint.batch, _BATCH_BYTES, self.transport.max_item_bytes)
+        self._timeout = endpoint.timeout
+        self._retries = endpoint.retries
+        self._random = random.Random()
         self._dimension: int | None = None
 
     async def dimension(self) -> int:
@@ -250,7 +207,7 @@ class _Requests:
                 return await self.transport.predict(signature, contents, left)
             except Refused:
                 # A random share keeps many clients from coming back at the same moment.
-                wait = _FIRST_WAIT * 2**attempt * random.Random().uniform(0.5, 1)
+                wait = _FIRST_WAIT * 2**attempt * self._random.uniform(0.5, 1)
                 if attempt == self._retries or time.monotonic() + wait >= end:
                     raise
                 await asyncio.sleep(wait)
@@ -268,11 +225,6 @@ class _LoopThread:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
-    @property
-    def closed(self) -> bool:
-        """Whether the thread has ended."""
-        return self._loop.is_closed()
-
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """Returns what a coroutine returns, or raises what it raises."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -282,14 +234,16 @@ class _LoopThread:
             future.cancel()
             raise
 
-    def close(self) -> None:
-        """Ends the thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+    def close(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Runs a last coroutine, then ends the thread; nothing happens the second time."""
+        if self._thread.is_alive():
+            self.run(last())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
 
-def _transport(endpoint: Endpoint) -> Transport:
+def _transport(endpoint: Endpoint) -> Any:
     if endpoint.url.scheme in ("http", "https"):
         return RestTransport(endpoint)
     # Imported here, so that REST needs no TensorFlow.

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from string import Template
+from textwrap import indent
 
 from tf_dpce.errors import UserError
-from tf_dpce.export.versions import version_numbers
+from tf_dpce.export.versions import check_name, version_numbers
 from tf_dpce.files import publish_file, remove_stale, sole_writer
-from tf_dpce.serving import labels, manifests, settings
-from tf_dpce.serving.exported import find_models, server_version, whole_versions
-from tf_dpce.serving.kubernetes import kubernetes_file
+from tf_dpce.serving import labels, tf_serving
 from tf_dpce.serving.model_config import Labels, config_labels, config_text, read_config
-from tf_dpce.serving.settings import CONFIG_FILE
+from tf_dpce.serving.saved_model_info import (
+    find_models,
+    readable_versions,
+    server_version,
+    unreadable,
+)
+from tf_dpce.serving.tf_serving import CONFIG_FILE, CPU_BATCHING, GPU_BATCHING, MONITORING_FILE
 
-# For a server without a container: the paths of this machine, and all its cores.
-HOST_CONFIG_FILE = f"host/{CONFIG_FILE}"
-HOST_BATCHING_FILE = f"host/{settings.CPU_BATCHING}"
+_TEMPLATES = Path(__file__).with_name("templates")
+# Compose takes a colon and a brace for the end of a path, and a dollar for a variable. YAML has no
+# control characters, and UTF-8 no surrogates, which stand for bytes that are no text.
+_NOT_IN_COMPOSE = re.compile("[$:{}\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def write_deployment(models: Path, folder: Path, try_newest: bool = True) -> list[Path]:
     """Writes the deployment of all models of a folder.
 
-    What is stable stays so; a model that is new here is stable in its newest version. Every file
-    is replaced whole, and `models.config` last.
+    Labels `stable` stay where they are; those of a new model are at its newest version. Every file
+    is replaced as a whole, and `models.config` last.
 
     Args:
         models: the folder of the models.
         folder: the deployment, new or written before.
-        try_newest: moves `canary` to the newest version of each model; else it stays as well.
+        try_newest: whether `canary` moves to the newest version of each model, or stays as well.
 
     Returns:
         The files.
@@ -39,23 +48,23 @@ def write_deployment(models: Path, folder: Path, try_newest: bool = True) -> lis
     """
     found = find_models(models)
     folder.mkdir(parents=True, exist_ok=True)
-    with _sole(folder):
+    with _exclusive(folder):
         before = deployed_labels(folder) if (folder / CONFIG_FILE).exists() else {}
         for name in found:
             if before.get(name):
                 _check_stable(folder, name, before[name])
-        change = labels.tried if try_newest else labels.begun
+        change = labels.try_newest if try_newest else labels.keep
         chosen = {name: change(name, before.get(name, {}), found[name]) for name in found}
         return _write(models, folder, chosen)
 
 
 def promote(models: Path, folder: Path, name: str) -> dict[str, int]:
-    """Makes what is tried of a model stable, and returns its labels.
+    """Makes the canary version of a model stable, and returns the model's labels.
 
     Raises:
         UserError: there is no such model in the deployment, or it has nothing to promote.
     """
-    return _relabel(models, folder, name, labels.promoted)
+    return _relabel(models, folder, name, labels.promote)
 
 
 def rollback(models: Path, folder: Path, name: str) -> dict[str, int]:
@@ -64,7 +73,7 @@ def rollback(models: Path, folder: Path, name: str) -> dict[str, int]:
     Raises:
         UserError: there is no such model in the deployment, or no version before.
     """
-    return _relabel(models, folder, name, labels.rolled_back)
+    return _relabel(models, folder, name, labels.roll_back)
 
 
 def deployed_labels(folder: Path) -> Labels:
@@ -80,68 +89,138 @@ def _relabel(
     models: Path, folder: Path, name: str, change: Callable[[str, dict[str, int]], dict[str, int]]
 ) -> dict[str, int]:
     if not folder.is_dir():
-        raise UserError(f"{folder} does not exist: make it with `serve --write`")
-    with _sole(folder):
+        message = f"{folder} does not exist: make it with `serve --write`"
+        raise UserError("serving.no_deployment", message, folder)
+    with _exclusive(folder):
         before = deployed_labels(folder)
         if name not in before:
-            raise UserError(f"{folder} has no model {name!r}: it has {', '.join(before)}")
+            message = f"{folder} has no model {name!r}: it has {', '.join(before)}"
+            raise UserError("serving.unknown_model", message, folder)
         _check_stable(folder, name, before[name])
         moved = change(name, {labels.CANARY: before[name][labels.STABLE], **before[name]})
-        whole = whole_versions(models / name)
-        if moved[labels.STABLE] not in whole:
-            stable = models / name / str(moved[labels.STABLE])
-            raise UserError(f"{stable} is no exported version: put it back")
-        others = {other: _other(models / other, before[other]) for other in before}
-        chosen = {**others, name: labels.settled(moved, whole)}
+        versions = readable_versions(models / name)
+        if moved[labels.STABLE] not in versions:
+            raise unreadable(models / name / str(moved[labels.STABLE]))
+        others = {other: _other_labels(models / other, before[other]) for other in before}
+        chosen = {**others, name: labels.drop_missing(moved, versions)}
         _write(models, folder, chosen)
     return chosen[name]
 
 
 def _check_stable(folder: Path, name: str, found: dict[str, int]) -> None:
     if labels.STABLE not in found:
+        path = folder / CONFIG_FILE
         raise UserError(
-            f"{folder / CONFIG_FILE} gives {name} no label {labels.STABLE}: remove the file, and "
-            "`serve --write` begins with the newest version"
+            "serving.no_stable_label",
+            f"{path} gives {name} no label {labels.STABLE}: remove the file, and `serve --write` "
+            "begins with the newest version",
+            path,
         )
 
 
-def _other(folder: Path, found: dict[str, int]) -> dict[str, int]:
-    """Returns the labels of a model that is not to be moved, fit for a server to take over.
+def _other_labels(folder: Path, found: dict[str, int]) -> dict[str, int]:
+    """Returns the labels of a model whose labels are not to be moved, without missing versions.
 
     A folder that is away as a whole, and a stable version that is damaged, may still be in the
-    memory of the server: these are left to it.
+    memory of the server: their labels stay.
     """
     numbers = version_numbers(folder) if folder.is_dir() else []
     stable = {found.get(labels.STABLE)} & set(numbers)
-    return labels.settled(found, [*whole_versions(folder), *stable]) if numbers else found
+    versions = [*readable_versions(folder), *stable]
+    return labels.drop_missing(found, versions) if numbers else found
 
 
 def _write(models: Path, folder: Path, chosen: Labels) -> list[Path]:
-    names, version = sorted(chosen), server_version(models, chosen)
-    texts = {
-        **settings.BATCHING,
-        settings.MONITORING_FILE: settings.MONITORING,
-        manifests.PROMETHEUS_FILE: manifests.prometheus_file(),
-        "compose.yaml": manifests.compose_file(names, version, models.resolve()),
-        "compose.gpu.yaml": manifests.compose_gpu_file(version),
-        HOST_BATCHING_FILE: settings.HOST_BATCHING,
-        HOST_CONFIG_FILE: config_text(chosen, models.resolve()),
-        # The last is the one that is read back: a command that was killed before can be repeated.
-        CONFIG_FILE: config_text(chosen, manifests.MODELS),
-    }
-    clusters = {
-        "kubernetes.yaml": kubernetes_file(names, version, texts),
-        "kubernetes.gpu.yaml": kubernetes_file(names, version, texts, gpu=True),
-    }
-    for name, text in {**clusters, **texts}.items():
+    for name in chosen:
+        check_name(models / name)
+    texts = _texts(models.resolve(), chosen)
+    for name, text in texts.items():
         with publish_file(folder / name) as temporary:
             temporary.write_text(text)
-    return [folder / name for name in sorted([*clusters, *texts])]
+    return [folder / name for name in sorted(texts)]
+
+
+def _texts(models: Path, chosen: Labels) -> dict[str, str]:
+    """Returns the texts of a deployment by the names of its files."""
+    version, health = server_version(models, chosen), tf_serving.health_command(sorted(chosen))
+    configs = {
+        **{name: _fill(name, cores=tf_serving.CORES) for name in (CPU_BATCHING, GPU_BATCHING)},
+        MONITORING_FILE: _fill(MONITORING_FILE),
+        CONFIG_FILE: config_text(chosen, tf_serving.MODELS),
+    }
+
+    def kubernetes(batching: str, suffix: str, surge: int, **limits: int) -> str:
+        return _fill(
+            "kubernetes.yaml",
+            models_config=_indented(configs[CONFIG_FILE]),
+            batching=batching,
+            batching_config=_indented(configs[batching]),
+            monitoring_config=_indented(configs[MONITORING_FILE]),
+            rolling_update=_quoted({"maxUnavailable": 1 - surge, "maxSurge": surge}),
+            version=version,
+            image_suffix=suffix,
+            flags=_flags(batching, spaces=12),
+            health=_quoted(health),
+            limits=_quoted({"cpu": str(tf_serving.CORES), "memory": "8Gi", **limits}),
+        )
+
+    return {
+        "kubernetes.yaml": kubernetes(CPU_BATCHING, suffix="", surge=1),
+        "kubernetes.gpu.yaml": kubernetes(GPU_BATCHING, "-gpu", surge=0, **{"nvidia.com/gpu": 1}),
+        "prometheus.yml": _fill("prometheus.yml"),
+        "compose.yaml": _fill(
+            "compose.yaml",
+            version=version,
+            flags=_flags(CPU_BATCHING, spaces=6),
+            models=_quoted(f"${{MODELS:-{_compose_path(models)}}}:{tf_serving.MODELS}:ro"),
+            cores=tf_serving.CORES,
+            # Compose takes a single dollar for a variable of its own.
+            health=_quoted(health.replace("$", "$$")),
+        ),
+        "compose.gpu.yaml": _fill(
+            "compose.gpu.yaml", version=version, flags=_flags(GPU_BATCHING, spaces=6)
+        ),
+        tf_serving.HOST_BATCHING: _fill("batching-host.config"),
+        tf_serving.HOST_CONFIG_FILE: config_text(chosen, models),
+        # `models.config` is the last, and the one that is read back: a command that was killed
+        # before can be repeated.
+        **configs,
+    }
+
+
+def _fill(template: str, **values: object) -> str:
+    return Template((_TEMPLATES / template).read_text()).substitute(values)
+
+
+def _quoted(value: object) -> str:
+    """Returns a value as JSON, which YAML understands, so that no character can break a file."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _flags(batching: str, spaces: int) -> str:
+    """Returns TF Serving's flags in a container, as the items of a YAML list."""
+    flags = tf_serving.server_flags(tf_serving.DEPLOYMENT, batching=batching)
+    return "".join(f"\n{' ' * spaces}- {_quoted(flag)}" for flag in flags)
+
+
+def _indented(text: str) -> str:
+    return indent(text.rstrip("\n"), "    ")
+
+
+def _compose_path(models: Path) -> str:
+    if _NOT_IN_COMPOSE.search(str(models)):
+        raise UserError(
+            "serving.path",
+            f"{str(models)!r} has a character that Compose cannot take, $ : {{ }} or a control "
+            "character: move the models",
+            models,
+        )
+    return str(models)
 
 
 @contextmanager
-def _sole(folder: Path) -> Iterator[None]:
+def _exclusive(folder: Path) -> Iterator[None]:
     with sole_writer(folder):
-        for written in (folder, (folder / HOST_CONFIG_FILE).parent):
+        for written in (folder, (folder / tf_serving.HOST_CONFIG_FILE).parent):
             remove_stale(written)
         yield

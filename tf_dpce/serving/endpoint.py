@@ -1,7 +1,8 @@
-"""Which server, model and version a client asks, and how large its requests may be."""
+"""Which server, model and version a client asks, and how patiently."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
@@ -13,37 +14,46 @@ MAX_REQUEST_BYTES = 64 * 2**20
 # The rest is for names around an item.
 MAX_ITEM_BYTES = MAX_REQUEST_BYTES - 2**16
 
+TIMEOUT = 30.0
+RETRIES = 3
+BATCH = 32
+
 _SCHEMES = ("http", "https", "grpc", "grpcs")
+_LONGEST_TIMEOUT = 86_400
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A model on a server.
+    """A model on a server, with the options of `Client`.
 
     Attributes:
-        address: "http://HOST:8501", or with "https", "grpc" or "grpcs".
-        model: its name on the server.
-        version: number of a version, or None.
-        label: label of a version, or None.
-        headers: names and values that every request carries.
         url: `address`, split into its parts.
 
     Raises:
-        UserError: the address has another scheme, no host or an impossible port; or version and
-            label are both given.
+        UserError: the address has another scheme, no host or an impossible port; version and label
+            are both given; or a number is out of its range.
     """
 
     address: str
     model: str
     version: int | None = None
     label: str | None = None
-    headers: dict[str, str] = field(default_factory=dict)
+    timeout: float = TIMEOUT
+    retries: int = RETRIES
+    headers: Mapping[str, str] | None = None
+    batch: int = BATCH
     url: SplitResult = field(init=False)
 
     def __post_init__(self) -> None:
         if self.version is not None and self.label is not None:
             message = "a request names a version or a label, not both: leave one out"
             raise UserError("client.version", message)
+        if not (self.batch >= 1 and self.retries >= 0 and 0 < self.timeout <= _LONGEST_TIMEOUT):
+            raise UserError(
+                "client.range",
+                f"batch={self.batch}, retries={self.retries}, timeout={self.timeout}: set a batch "
+                f"of 1 or more, 0 retries or more, and above 0 to {_LONGEST_TIMEOUT} seconds",
+            )
         try:
             url = urlsplit(self.address)
             valid = url.scheme in _SCHEMES and url.hostname and url.port != 0

@@ -6,24 +6,14 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import grpc
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
-from tensorflow_serving.apis.get_model_metadata_pb2 import (
-    GetModelMetadataRequest,
-    GetModelMetadataResponse,
-)
-from tensorflow_serving.apis.get_model_status_pb2 import (
-    GetModelStatusRequest,
-    GetModelStatusResponse,
-)
-from tensorflow_serving.apis.model_management_pb2 import (
-    ReloadConfigRequest,
-    ReloadConfigResponse,
-)
+from tensorflow_serving.apis.model_management_pb2 import ReloadConfigResponse
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from tf_dpce.export import DEFAULT_SIGNATURE
@@ -61,13 +51,11 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def __init__(self, models: ServableManager) -> None:
         self._models = models
 
-    def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+    def Predict(self, request: PredictRequest, context: Any) -> PredictResponse:
         with _errors(context):
             return self._predict(request)
 
-    def GetModelMetadata(
-        self, request: GetModelMetadataRequest, context: grpc.ServicerContext
-    ) -> GetModelMetadataResponse:
+    def GetModelMetadata(self, request: Any, context: Any) -> Any:
         with _errors(context):
             return model_metadata(self._models, request)
 
@@ -92,15 +80,11 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
     def __init__(self, models: ServableManager) -> None:
         self._models = models
 
-    def GetModelStatus(
-        self, request: GetModelStatusRequest, context: grpc.ServicerContext
-    ) -> GetModelStatusResponse:
+    def GetModelStatus(self, request: Any, context: Any) -> Any:
         with _errors(context):
             return model_status(self._models, request.model_spec)
 
-    def HandleReloadConfigRequest(
-        self, request: ReloadConfigRequest, context: grpc.ServicerContext
-    ) -> ReloadConfigResponse:
+    def HandleReloadConfigRequest(self, request: Any, context: Any) -> ReloadConfigResponse:
         response = ReloadConfigResponse()
         try:
             self._models.configure(request.config)

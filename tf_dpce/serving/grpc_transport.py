@@ -47,7 +47,7 @@ class GrpcTransport:
             self._channel = grpc.insecure_channel(url.netloc, _OPTIONS)
         self._stub = PredictionServiceStub(self._channel)
         # gRPC takes names in lower case only.
-        self._metadata = [(name.lower(), value) for name, value in endpoint.headers.items()]
+        self._metadata = [(name.lower(), value) for name, value in (endpoint.headers or {}).items()]
         self._spec = ModelSpec(name=endpoint.model)
         if endpoint.version is not None:
             self._spec.version.value = endpoint.version

@@ -10,10 +10,7 @@ from tensorflow_serving.apis.get_model_metadata_pb2 import (
     GetModelMetadataResponse,
     SignatureDefMap,
 )
-from tensorflow_serving.apis.get_model_status_pb2 import (
-    GetModelStatusResponse,
-    ModelVersionStatus,
-)
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse, ModelVersionStatus
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from tf_dpce.serving.errors import STATUSES, ServingError

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -46,7 +46,7 @@ class RestTransport:
             path += f"/labels/{quote(endpoint.label, safe='')}"
         self._url = f"{url.scheme}://{url.netloc}{path}:predict"
         self._http = httpx.AsyncClient(
-            headers={"Content-Type": "application/json", **endpoint.headers},
+            headers={"Content-Type": "application/json", **(endpoint.headers or {})},
             # Authorities that this machine trusts. Without TLS, loading them is time for nothing.
             verify=ssl.create_default_context() if url.scheme == "https" else False,
             # A model server is not asked through the proxy that the environment names.
@@ -96,13 +96,15 @@ class RestTransport:
             return await self._http.post(self._url, content=body)
 
     def _unavailable(self, error: Exception) -> ServingError:
-        causes = list(_causes(error))
+        cause = error
+        while inner := cause.__cause__ or cause.__context__:
+            cause = inner
         # A name that nobody knows, or TLS that fails, will be the same next time.
-        lasting = any(isinstance(cause, (socket.gaierror, ssl.SSLError)) for cause in causes)
+        lasting = isinstance(cause, (socket.gaierror, ssl.SSLError))
         refused = isinstance(error, httpx.ConnectError) and not lasting
-        numbers = [cause.errno for cause in causes if isinstance(cause, ConnectionError)]
-        reason = os.strerror(numbers[0]) if numbers and numbers[0] else str(error)
-        message = f"{self._address}: {reason or type(error).__name__}"
+        named = isinstance(cause, ConnectionError) and cause.errno
+        reason = os.strerror(cause.errno) if named else str(error) or type(error).__name__
+        message = f"{self._address}: {reason}"
         return (Refused if refused else ServingError)("UNAVAILABLE", message)
 
 
@@ -127,13 +129,3 @@ def _parse(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yields an error and the errors behind it."""
-    while error is not None:
-        yield error
-        if isinstance(error, BaseExceptionGroup):
-            for inner in error.exceptions:
-                yield from _causes(inner)
-        error = error.__cause__ or error.__context__

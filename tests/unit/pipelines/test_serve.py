@@ -8,11 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipelines import serve
+from tests.errors import printed_code
 from tests.mounts import mounted
 from tests.unit.serving.servers import free_port
 from tf_dpce.serving import Client
@@ -32,18 +34,36 @@ def stand_in(folder: Path, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
-def start(
-    project_root: Path, models: Path, path: Path, *options: str, **environment: str
-) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pipelines.serve", "--models", str(models), *options]
+def start(project_root: Path, models: Path, path: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command,
+        [sys.executable, "-m", "pipelines.serve", "--models", str(models), *options],
         cwd=project_root,
-        env={**os.environ, "PATH": f"{path}:/usr/bin:/bin", **environment},
+        env={**os.environ, "PATH": f"{path}:/usr/bin:/bin"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+class Started(Exception):
+    """What `serve` would have become: a program and its arguments."""
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path, capsys) -> Callable[..., list[str]]:
+    """Returns the command that `serve` becomes, without becoming it."""
+
+    def become(program: str, words: list[str]) -> None:
+        raise Started(words)
+
+    def run(*options: str) -> list[str]:
+        with pytest.raises(Started) as caught:
+            serve.main([str(option) for option in options])
+        return caught.value.args[0]
+
+    monkeypatch.setattr(os, "execvp", become)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    return run
 
 
 @pytest.fixture
@@ -51,14 +71,15 @@ def ports() -> list[str]:
     return ["--grpc-port", str(free_port()), "--rest-port", str(free_port())]
 
 
-def test_tf_serving_is_started_where_it_is_installed(project_root, models, tmp_path, ports):
+@pytest.mark.process
+def test_tf_serving_is_started_if_it_is_installed(project_root, models, tmp_path, ports):
     stand_in(tmp_path / "bin", "tensorflow_model_server", 'printf "%s\\n" "$@"')
     process = start(project_root, models, tmp_path / "bin", *ports)
     output, _ = process.communicate(timeout=120)
     labels, first, *flags = output.splitlines()
     assert labels == "tiny: stable is version 1, canary is version 1"
     folder = models.resolve() / ".serving"
-    assert first.startswith("TF Serving as it is installed: tensorflow_model_server ")
+    assert "tensorflow_model_server " in first
     assert flags == [
         f"--model_config_file={folder}/host/models.config",
         "--model_config_file_poll_wait_seconds=5",
@@ -73,31 +94,25 @@ def test_tf_serving_is_started_where_it_is_installed(project_root, models, tmp_p
     assert all(Path(flag.partition("=")[2]).is_file() for flag in flags if "_file=" in flag)
 
 
-def test_else_its_image_where_docker_runs(project_root, models, tmp_path, ports):
-    stand_in(tmp_path / "bin", "docker", 'test "$1" = version || printf "%s\\n" "$@"')
-    process = start(project_root, models, tmp_path / "bin", *ports)
-    output, _ = process.communicate(timeout=120)
-    _, first, *words = output.splitlines()
-    assert first.startswith("TF Serving in Docker: docker run ")
-    assert words[:3] == ["run", "--rm", "--init"]
-    options = list(zip(words[3:11:2], words[4:11:2], strict=True))
+def test_else_its_image_if_docker_runs(command, models, tmp_path, ports, monkeypatch):
+    stand_in(tmp_path / "bin", "docker", 'test "$1" = version')
+    words = command("--models", models, *ports)
+    assert words[:4] == ["docker", "run", "--rm", "--init"]
+    options = list(zip(words[4:12:2], words[5:12:2], strict=True))
     assert options == [
         ("-p", f"{ports[1]}:8500"),
         ("-p", f"{ports[3]}:8501"),
         ("-v", f"{models.resolve()}:/models:ro"),
         ("-v", f"{models.resolve()}/.serving:/deployment:ro"),
     ]
-    assert words[11].startswith("tensorflow/serving:2.")
-    assert "--model_config_file=/deployment/models.config" in words[12:]
+    assert words[12].startswith("tensorflow/serving:2.")
+    assert "--model_config_file=/deployment/models.config" in words[13:]
+    # The variable that Compose reads names another version here as well.
+    monkeypatch.setenv("TF_SERVING", "2.19.1")
+    assert "tensorflow/serving:2.19.1" in command("--models", models, *ports)
 
 
-def test_a_variable_names_the_version_of_the_image(project_root, models, tmp_path, ports):
-    stand_in(tmp_path / "bin", "docker", 'test "$1" = version || printf "%s\n" "$@"')
-    process = start(project_root, models, tmp_path / "bin", *ports, TF_SERVING="2.19.1")
-    output, _ = process.communicate(timeout=240)
-    assert "tensorflow/serving:2.19.1" in output.splitlines()
-
-
+@pytest.mark.process
 def test_else_the_development_server_which_ends_when_asked(project_root, models, tmp_path):
     stand_in(tmp_path / "bin", "docker", "exit 1")
     ports = [free_port(), free_port()]
@@ -135,75 +150,55 @@ def test_a_deployment_is_written_and_nothing_started(models, tmp_path, capsys):
     assert serve.main([*options, "--rollback", "tiny"]) == 0
     assert capsys.readouterr().out == "tiny: stable is version 1, canary is version 1\n"
     assert serve.main([*options, "--rollback", "tiny"]) == 1
-    assert capsys.readouterr().err.startswith("error: tiny has no version to go back to")
+    assert printed_code(capsys.readouterr().err) == "serving.no_previous"
+    # An empty name is no model, and starts no server.
+    for option in ("--promote", "--rollback"):
+        assert serve.main([*options, option, ""]) == 1
+        assert printed_code(capsys.readouterr().err) == "serving.unknown_model"
+        assert serve.main(["--models", str(models), option, ""]) == 1
+        assert printed_code(capsys.readouterr().err) == "serving.no_deployment"
 
 
-@pytest.mark.parametrize("option", ["--promote", "--rollback"])
-def test_an_empty_name_is_no_model(models, tmp_path, capsys, option):
-    options = ["--models", str(models), "--write", str(tmp_path / "deployment")]
-    assert serve.main(options) == 0
-    capsys.readouterr()
-    assert serve.main([*options, option, ""]) == 1
-    assert capsys.readouterr().err.endswith("has no model '': it has tiny\n")
-    # Nor does it start a server, where none was written.
-    assert serve.main(["--models", str(models), option, ""]) == 1
-    assert "make it with `serve --write`" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("which", ["--grpc-port", "--rest-port"])
-def test_a_taken_port_is_told_before_anything_is_written(models, ports, capsys, which):
+def test_ports_are_checked_before_anything_is_written(models, ports, capsys):
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken = str(server.getsockname()[1])
-        ports[ports.index(which) + 1] = taken
-        assert serve.main(["--models", str(models), *ports]) == 1
-    assert capsys.readouterr().err.startswith(f"error: port {taken} is taken")
+        for options in (
+            ["--grpc-port", taken, *ports[2:]],
+            [*ports[:2], "--rest-port", taken],
+            [*ports[:2], "--rest-port", ports[1]],
+        ):
+            assert serve.main(["--models", str(models), *options]) == 1
+            assert printed_code(capsys.readouterr().err) == "serving.port"
     assert not (models / ".serving").exists()
 
 
-def test_a_port_for_both_is_told(models, ports, capsys):
-    ports[3] = ports[1]
-    assert serve.main(["--models", str(models), *ports]) == 1
-    assert "gRPC and REST need a port each" in capsys.readouterr().err
+def test_bad_usage(models, capsys):
+    for options in (
+        *(["--rest-port", port] for port in ("0", "65536", "70000", "-1", "http")),
+        ["--write", "one", "--deployment", "other"],
+        ["--promote", "tiny", "--rollback", "tiny"],
+    ):
+        with pytest.raises(SystemExit) as exit:
+            serve.main(["--models", str(models), *options])
+        assert exit.value.code == 2
+        assert options[0].strip("-") in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("port", ["0", "65536", "70000", "-1", "http"])
-def test_a_number_that_is_no_port_is_bad_usage(models, capsys, port):
-    with pytest.raises(SystemExit) as exit:
-        serve.main(["--models", str(models), "--rest-port", port])
-    assert exit.value.code == 2
-    assert "rest-port" in capsys.readouterr().err
-
-
-def test_a_start_moves_no_label(project_root, models, tmp_path, ports):
+def test_a_start_moves_no_label(command, models, tmp_path, ports, capsys):
     stand_in(tmp_path / "bin", "tensorflow_model_server", "true")
     for _ in range(2):
-        output, _ = start(project_root, models, tmp_path / "bin", *ports).communicate(timeout=120)
-        assert output.startswith("tiny: stable is version 1, canary is version 1\n")
+        command("--models", models, *ports)
+        assert capsys.readouterr().out.startswith(
+            "tiny: stable is version 1, canary is version 1\n"
+        )
         shutil.copytree(models / "tiny" / "1", models / "tiny" / "2", dirs_exist_ok=True)
 
 
-def test_models_that_cannot_be_written_to_are_served(project_root, models, tmp_path, ports, capsys):
+def test_models_that_cannot_be_written_to_are_served(command, models, tmp_path, ports, capsys):
     folder = tmp_path / "deployment"
+    stand_in(tmp_path / "bin", "tensorflow_model_server", "true")
     with mounted(models, "ro"):
         assert serve.main(["--models", str(models), *ports]) == 1
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"error: the deployment {models / '.serving'} cannot be written")
-        assert line.endswith("name a folder for it by --deployment")
-
-        stand_in(tmp_path / "bin", "tensorflow_model_server", 'printf "%s\\n" "$@"')
-        options = [*ports, "--deployment", str(folder)]
-        output, _ = start(project_root, models, tmp_path / "bin", *options).communicate(timeout=120)
-    assert f"--model_config_file={folder.resolve()}/host/models.config" in output
-
-
-def test_to_write_and_to_start_at_once_is_bad_usage(models):
-    with pytest.raises(SystemExit) as exit:
-        serve.main(["--models", str(models), "--write", "one", "--deployment", "other"])
-    assert exit.value.code == 2
-
-
-def test_promote_and_rollback_at_once_is_bad_usage(models):
-    options = ["--models", str(models), "--promote", "tiny", "--rollback", "tiny"]
-    with pytest.raises(SystemExit) as exit:
-        serve.main(options)
-    assert exit.value.code == 2
+        assert printed_code(capsys.readouterr().err) == "serving.read_only"
+        words = command("--models", models, *ports, "--deployment", folder)
+    assert f"--model_config_file={folder.resolve()}/host/models.config" in words

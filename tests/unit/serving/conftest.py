@@ -10,14 +10,21 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.unit.serving.servers import NAME, Served, running
+from tests.unit.serving.servers import NAME, Served, export_toy, running
 from tf_dpce.export.golden import load_examples
+from tf_dpce.logging import logger
 
 # "binary" for an installed tensorflow_model_server, "docker" for its image, or HOST:GRPC:REST for
 # one that runs.
 KIND = "TF_DPCE_SERVER"
 # What that one serves: the folder that `python -m tests.unit.serving.servers` made.
 MODELS = "TF_DPCE_MODELS"
+
+
+@pytest.fixture(autouse=True)
+def _caplog_hears_the_library(monkeypatch):
+    # A verb that ran in this process before has cut the library's logger off.
+    monkeypatch.setattr(logger, "propagate", True)
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +39,12 @@ def exported(request: pytest.FixtureRequest) -> Path:
 def recorded(exported) -> dict:
     """The golden examples of the export, by signature."""
     return load_examples(exported)
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory) -> Path:
+    """The folder of a model that loads at once; nobody writes to it."""
+    return export_toy(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="session")

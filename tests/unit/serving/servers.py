@@ -11,8 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,22 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
+import tensorflow as tf
 
 from tests.errors import raises
 from tests.unit.export.tiny import WORDS, tiny_model
 from tf_dpce.export.publish import export_model
 from tf_dpce.export.versions import publish_version
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
-from tf_dpce.serving.deployment import (
-    HOST_CONFIG_FILE,
-    deployed_labels,
-    server_version,
-    write_deployment,
-)
+from tf_dpce.serving.deployment import deployed_labels, write_deployment
 from tf_dpce.serving.dev_server import development_server
 from tf_dpce.serving.errors import ServingError
-from tf_dpce.serving.launch import binary_command, docker_command
+from tf_dpce.serving.saved_model_info import server_version
+from tf_dpce.serving.tf_serving import HOST_CONFIG_FILE, binary_command, docker_command
 
 NAME = "tiny"
 PATIENCE = 60
@@ -60,6 +56,22 @@ def export_tiny(models: Path) -> Path:
     return export_model(tiny_model(), CaptionTokenizer(WORDS, 6, lowercase=True), models / NAME)
 
 
+def export_toy(models: Path) -> Path:
+    """Exports a model that embeds every caption alike, and loads at once; returns its folder."""
+    module = tf.Module()
+    module.weights = tf.Variable(tf.ones([1, 16]))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
+    def encode_text(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        rows = tf.size(text)
+        embedding = tf.repeat(module.weights, rows, axis=0) / 7.0
+        return {"embedding": embedding, "status": tf.zeros([rows], tf.int32)}
+
+    module.encode_text = encode_text
+    tf.saved_model.save(module, models / NAME / "1", {"encode_text": encode_text})
+    return models / NAME
+
+
 def publish_again(models: Path) -> Path:
     """Publishes the newest version once more, under the next number."""
     newest = max((models / NAME).glob("[0-9]*"), key=lambda folder: int(folder.name))
@@ -71,13 +83,9 @@ def publish_again(models: Path) -> Path:
 def ask(port: int, path: str, body: Any = None, host: str = "127.0.0.1") -> tuple[int, Any]:
     """Returns the status and the JSON that a REST server answers; `body` makes it a POST."""
     content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"http://{host}:{port}{path}", data=content)
-    try:
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.load(error)
+    method = "GET" if content is None else "POST"
+    answer = httpx.request(method, f"http://{host}:{port}{path}", content=content, timeout=PATIENCE)
+    return answer.status_code, answer.json()
 
 
 def ask_served(served: Served, path: str, body: Any = None) -> tuple[int, Any]:

@@ -246,8 +246,11 @@ def test_it_gives_up_after_the_last_retry_or_when_time_is_up(scripted):
         client.encode_with_status("texts", ["a dog"])
     assert len(scripted.asked) == 3
     began = time.monotonic()
-    with scripted_client(scripted, retries=99, timeout=0.5) as client, fails("UNAVAILABLE"):
-        client.encode_with_status("texts", ["a dog"])
+    with scripted_client(scripted, retries=99, timeout=0.5) as client:
+        with raises("serving.request") as caught:
+            client.encode_with_status("texts", ["a dog"])
+    # The last attempt may itself run out of time.
+    assert caught.value.status in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
     assert time.monotonic() - began < 2
 
 

@@ -24,7 +24,6 @@ from tests.unit.serving.servers import (
     NAME,
     ask_served,
     publish_again,
-    running,
     wait_until,
 )
 from tf_dpce.export import ENDPOINTS
@@ -70,6 +69,7 @@ def code_of(call, request) -> str:
 # --- gRPC -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.sentinel
 @pytest.mark.parametrize("signature", ENDPOINTS)
 def test_grpc_answers_what_was_recorded(predictions, recorded, signature):
     example = recorded[signature]
@@ -148,6 +148,7 @@ def test_grpc_refuses_inputs_that_do_not_fit(predictions):
 # --- REST -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.sentinel
 @pytest.mark.parametrize("signature", ENDPOINTS)
 def test_rest_answers_in_columns(served, recorded, signature):
     example = recorded[signature]
@@ -256,21 +257,10 @@ def test_rest_errors_have_their_status_and_a_message(served):
         assert set(answer) == {"error"} and answer["error"], (path[:80], body)
 
 
-# --- a server elsewhere ---------------------------------------------------------------------------
-
-
-def test_a_server_elsewhere_is_asked_and_not_touched(served, tmp_path):
-    kind = f"localhost:{served.grpc_port}:{served.rest_port}"
-    with running(kind, tmp_path / "models", tmp_path / "deployment") as elsewhere:
-        assert (elsewhere.host, elsewhere.models, elsewhere.deployment) == ("localhost", None, None)
-        assert ask_served(elsewhere, PREDICT, GOOD)[0] == 200
-    assert not list(tmp_path.iterdir())
-    assert ask_served(served, PREDICT, GOOD)[0] == 200
-
-
 # --- new versions ---------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_new_version_takes_over_without_a_failed_request(publishing, predictions):
     answered, stop = ([], []), threading.Event()
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-import tensorflow as tf
 from tensorflow_serving.apis import (
     model_management_pb2,
     model_service_pb2_grpc,
@@ -41,24 +40,6 @@ def write_config(models: Path, policy: str, **labels: int) -> Path:
         f"model_platform: 'tensorflow' model_version_policy {{ {policy} }} {named} }} }}"
     )
     return path
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory) -> Path:
-    """The folder of a model that loads at once; nobody writes to it."""
-    module = tf.Module()
-    module.weights = tf.Variable(tf.ones([1, 16]))
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
-    def encode_text(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        rows = tf.size(text)
-        embedding = tf.repeat(module.weights, rows, axis=0) / 7.0
-        return {"embedding": embedding, "status": tf.zeros([rows], tf.int32)}
-
-    module.encode_text = encode_text
-    folder = tmp_path_factory.mktemp("toy") / NAME
-    tf.saved_model.save(module, folder / "1", {"encode_text": encode_text})
-    return folder
 
 
 @pytest.fixture

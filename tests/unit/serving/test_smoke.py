@@ -11,8 +11,9 @@ import pytest
 from tests.unit.serving.servers import NAME, ask, publish_again, running, wait_until
 from tf_dpce.export.golden import load_examples
 from tf_dpce.serving import Client
-from tf_dpce.serving.deployment import deployed_labels, promote, server_version, write_deployment
-from tf_dpce.serving.settings import BINARY, IMAGE
+from tf_dpce.serving.deployment import deployed_labels, promote, write_deployment
+from tf_dpce.serving.saved_model_info import server_version
+from tf_dpce.serving.tf_serving import BINARY, IMAGE
 
 
 def has_image(name: str) -> bool:

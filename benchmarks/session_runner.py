@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 
-class Served:
+class SessionRunner:
     """An endpoint of a SavedModel in a Session, without the request around it.
 
     Args:
@@ -21,8 +21,8 @@ class Served:
 
     Example:
         >>> with saved(function) as folder:
-        ...     served = Served(folder)
-        >>> served(rows).shape
+        ...     runner = SessionRunner(folder)
+        >>> runner(rows).shape
         (8, 1024)
     """
 

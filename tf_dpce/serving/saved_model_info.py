@@ -1,4 +1,4 @@
-"""What a folder of models holds: versions that can be read, and what wrote them."""
+"""Which exported versions a folder of models holds, and which TensorFlow wrote them."""
 
 from __future__ import annotations
 
@@ -14,44 +14,51 @@ from tf_dpce.export.versions import MODEL_FILE, check_name, version_numbers
 
 
 def find_models(models: Path) -> dict[str, list[int]]:
-    """Returns the exported models of a folder: by name their whole versions, rising.
+    """Returns the models of a folder by name, each with its readable versions in rising order.
 
     Raises:
         UserError: there is none, or one whose name cannot stand in a request's path, or one
-            without a whole version.
+            without a readable version.
     """
     folders = sorted(models.iterdir()) if models.is_dir() else []
-    found = {folder.name: folder for folder in folders if folder.is_dir() and _numbers(folder)}
+    found = {folder: _numbers(folder) for folder in folders if _numbers(folder)}
     if not found:
-        raise UserError(f"{models} holds no model NAME/INTEGER: make one with `export`")
-    for folder in found.values():
+        message = f"{models} holds no model NAME/INTEGER: make one with `export`"
+        raise UserError("serving.no_models", message, models)
+    readable = {}
+    for folder, numbers in found.items():
         check_name(folder)
-    whole = {name: whole_versions(folder) for name, folder in found.items()}
-    for name, numbers in whole.items():
-        if not numbers:
-            newest = found[name] / str(_numbers(found[name])[-1])
-            raise UserError(f"{newest} is no exported version: export it again, or remove it")
-    return whole
+        readable[folder.name] = readable_versions(folder)
+        if not readable[folder.name]:
+            raise unreadable(folder / str(numbers[-1]))
+    return readable
 
 
-def whole_versions(folder: Path) -> list[int]:
-    """Returns the versions in a model's folder that can be read, rising; of no folder, none."""
+def readable_versions(folder: Path) -> list[int]:
+    """Returns the versions of a model that can be read, in rising order."""
     return [number for number in _numbers(folder) if _exporter(folder / str(number))]
 
 
 def server_version(models: Path, names: Iterable[str]) -> str:
     """Returns the TF Serving that all versions of some models need: their newest TensorFlow.
 
-    It looks at every version on disk, since the server loads them all, labelled or not.
+    It looks at every version on disk, because the server loads them all, labelled or not.
 
     Raises:
-        UserError: there is no whole version.
+        UserError: there is no readable version.
     """
     folders = [models / name for name in names]
     found = {_exporter(folder / str(n)) for folder in folders for n in _numbers(folder)} - {()}
     if not found:
-        raise UserError(f"{models} holds no exported version: make one with `export`")
+        message = f"{models} holds no exported version: make one with `export`"
+        raise UserError("serving.no_models", message, models)
     return ".".join(map(str, max(found)))
+
+
+def unreadable(version: Path) -> UserError:
+    """Returns the error for a version that cannot be read."""
+    message = f"{version} is no exported version: export it again, put it back, or remove it"
+    return UserError("serving.version", message, version)
 
 
 def _numbers(folder: Path) -> list[int]:
@@ -59,7 +66,7 @@ def _numbers(folder: Path) -> list[int]:
 
 
 def _exporter(version: Path) -> tuple[int, ...]:
-    """Returns the numbers of the TensorFlow that wrote an export; none where it is not whole."""
+    """Returns the numbers of the TensorFlow that wrote an export, or none if it is damaged."""
     try:
         saved = SavedModel.FromString((version / MODEL_FILE).read_bytes())
         text = saved.meta_graphs[0].meta_info_def.tensorflow_version
