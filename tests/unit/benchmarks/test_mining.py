@@ -22,7 +22,7 @@ def test_every_kind_of_negatives_is_timed_in_both_settings():
     check_rows(rows)
     *timed, memory = rows
     assert [(row.name, row.ratio.to) for row in timed] == [
-        (f"{setting}, {negatives}", f"{setting}, given")
+        (f"{setting}, {negatives}", f"{setting}, paired")
         for setting in ("cached", "end to end")
         for negatives in ("paired", "mined", "batch")
     ]
