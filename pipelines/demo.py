@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pipelines import embed, evaluate, export, index, prepare, train
 from pipelines._verb import run_verb, say_files, verb_parser
 from tf_dpce.errors import UserError
-from tf_dpce.files import sole_writer
+from tf_dpce.files import exclusive_lock
 
 MARK = ".demo"
 CHILDREN = ("data", "run", "saved_models", "embeddings", "index", "hits.png")
@@ -38,7 +38,7 @@ def run(arguments: Namespace) -> None:
     began = time.monotonic()
     out = arguments.out
     claim(out)
-    with sole_writer(out):
+    with exclusive_lock(out):
         _clear(out)
         reached = run_line(out)
     _show(reached)

@@ -59,7 +59,7 @@ def run(arguments: Namespace) -> None:
     """Scores, shows the table and saves it in the run's folder."""
     from rich.console import Console
 
-    from tf_dpce.data.checksums import told_of_damage
+    from tf_dpce.data.checksums import explain_damage
     from tf_dpce.evaluation.protocols import evaluate_split, protocol_named, split_named
     from tf_dpce.evaluation.report import (
         metrics_path,
@@ -83,7 +83,7 @@ def run(arguments: Namespace) -> None:
     )
     # Before the long work, because a training that still runs may replace the best checkpoint.
     checkpoint_sha256 = sha256_file(trained.checkpoint)
-    with told_of_damage(data):
+    with explain_damage(data):
         metrics = evaluate_split(
             trained.model,
             trained.tokenizer,

@@ -6,11 +6,14 @@ import hashlib
 import io
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from tf_dpce.datasets.pair import Pair, Rejected
 
 TRUNCATED = 0.6
 
@@ -94,7 +97,7 @@ COCO_IMAGES = {
 COCO_SPLITS = dict(zip(COCO_IMAGES, ("train", "val", "test", "train"), strict=True))
 
 
-def write_mscoco(root: Path) -> Path:
+def write_coco(root: Path) -> Path:
     """Writes a clean MSCOCO of four tiny images, two captions each, in the official layout."""
     write_images(root, COCO_IMAGES)
     for half in ("train2014", "val2014"):
@@ -124,8 +127,8 @@ def karpathy_image(
         {"tokens": raw.lower().replace(",", "").strip(" .").split(), "raw": raw, "imgid": 0}
         for raw in captions
     ]
-    told = {"sentids": [0, 1], "imgid": 0, "sentences": sentences, "split": split}
-    return ({"filepath": folder, "cocoid": 0} if folder else {}) | {"filename": file} | told
+    entry = {"sentids": [0, 1], "imgid": 0, "sentences": sentences, "split": split}
+    return ({"filepath": folder, "cocoid": 0} if folder else {}) | {"filename": file} | entry
 
 
 def karpathy_coco() -> list[dict[str, Any]]:
@@ -138,8 +141,35 @@ def person_image(name: str, person: int, split: str) -> dict[str, Any]:
     """Returns an image as CUHK-PEDES lists it."""
     captions = ["The man wears a red coat.", f"A man in a coat, number {person}."]
     tokens = [["the", "man"], ["a", "man"]]
-    told = {"split": split, "captions": captions, "file_path": name, "processed_tokens": tokens}
-    return told | {"id": person}
+    entry = {"split": split, "captions": captions, "file_path": name, "processed_tokens": tokens}
+    return entry | {"id": person}
+
+
+def write_splits(path: Path, splits: dict[str, str]) -> Path:
+    """Writes a split file."""
+    path.write_text("".join(f"{image}\t{split}\n" for image, split in splits.items()))
+    return path
+
+
+def divide(items: Iterable[Pair | Rejected]) -> tuple[list[Pair], list[Rejected]]:
+    """Returns the pairs and the rejected items that a reader yields."""
+    items = list(items)
+    pairs = [item for item in items if isinstance(item, Pair)]
+    return pairs, [item for item in items if isinstance(item, Rejected)]
+
+
+class Steps:
+    """A display for `run_context` that remembers the steps shown on it."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int | None]] = []
+
+    @contextmanager
+    def __call__(self, description: str) -> Iterator[Steps]:
+        yield self
+
+    def update(self, done: int, total: int | None = None, note: str = "") -> None:
+        self.steps.append((done, total))
 
 
 def digests(folder: Path) -> dict[str, str]:

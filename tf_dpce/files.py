@@ -1,4 +1,9 @@
-"""Files that are whole or absent: write aside, rename; digests to tell them apart."""
+"""Files that are whole or absent: write a temporary one, rename it. And digests of files.
+
+Locks between processes are `flock` on the folder or file itself, in this module alone. Such a lock
+ends with its process, holds across containers that share a disk, and leaves no lock file behind;
+`filelock`, which locks a second file, would leave one.
+"""
 
 from __future__ import annotations
 
@@ -17,59 +22,63 @@ from typing import Any
 from tf_dpce.errors import UserError
 
 _SUFFIX = ".tmp"
-# The name of what is written aside: the last part is random, since processes in two containers may
-# have the same number. An earlier version put the number there.
-_ASIDE = re.compile(r"\..+\.[0-9a-f]+\.tmp")
+# The last part is random, because processes in two containers may have the same number.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
 @contextmanager
 def publish_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary sibling of `path`, an empty file, which becomes `path` if all ends well.
+    """Yields an empty temporary file beside `path`, which becomes `path` if the block ends well.
 
     Example:
         >>> with publish_file(folder / "metrics.json") as temporary:
         ...     temporary.write_text("{}")
     """
     try:
-        with _aside(path, _make_file) as temporary:
+        with _temporary(path, lambda new: new.touch(exist_ok=False)) as temporary:
             yield temporary
             flush(temporary)
             os.replace(temporary, path)
             flush(path.parent)
     except OSError as error:
-        # A full disk is met by `write`, which does not know the file's name.
-        if error.filename is None or is_aside(Path(str(error.filename)).name):
+        # If the disk is full, `write` fails without the file's name.
+        if error.filename is None or is_temporary(Path(str(error.filename)).name):
             error.filename = str(path)
         raise
 
 
 @contextmanager
 def publish_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty sibling folder, renamed to `path` (which must not exist) at the end."""
-    with folder_aside(path) as temporary:
+    """Yields an empty folder beside `path` that becomes `path` if the block ends well.
+
+    Raises:
+        UserError: `path` exists.
+    """
+    with temporary_folder(path) as temporary:
         yield temporary
         for item in temporary.rglob("*"):
             flush(item)
         if path.exists():
-            raise UserError(f"{path} exists already: choose another name or remove it")
+            message = f"{path} exists already: choose another name or remove it"
+            raise UserError("file.exists", message, path)
         os.rename(temporary, path)
         flush(path.parent)
 
 
 @contextmanager
-def folder_aside(path: Path) -> Iterator[Path]:
-    """Yields an empty sibling folder of `path`; what still has its name at the end is removed."""
-    with _aside(path, Path.mkdir) as temporary:
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `path`; it is removed at the end, unless it was renamed."""
+    with _temporary(path, Path.mkdir) as temporary:
         yield temporary
 
 
-def is_aside(name: str) -> bool:
-    """Returns whether a name is of what is being written, or was when its process was killed."""
-    return _ASIDE.fullmatch(name) is not None
+def is_temporary(name: str) -> bool:
+    """Returns whether a name is that of a temporary file or folder of this module."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 @contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Keeps a second process from writing to `folder` during the block; ends with the process.
 
     Raises:
@@ -77,7 +86,11 @@ def sole_writer(folder: Path) -> Iterator[None]:
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        _lock(descriptor, folder)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"another process is writing to {folder}: wait for it to end"
+            raise UserError("file.locked", message, folder) from None
         yield
     finally:
         os.close(descriptor)
@@ -93,13 +106,13 @@ def flush(path: Path) -> None:
 
 
 def remove_stale(folder: Path) -> None:
-    """Removes what processes that no longer live left aside in `folder`.
+    """Removes the temporary files in `folder` whose processes have ended.
 
-    One that lives, in whichever container, holds what it writes locked.
+    A process that lives, in whichever container, holds a lock on what it writes.
     """
     for item in folder.glob(f".*{_SUFFIX}"):
-        if is_aside(item.name):
-            with suppress(UserError, OSError), sole_writer(item):
+        if is_temporary(item.name):
+            with suppress(UserError, OSError), exclusive_lock(item):
                 _remove(item)
 
 
@@ -132,48 +145,34 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
+        raise UserError("file.missing", f"{path} does not exist", path) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another process is writing to {folder}: wait for it to end") from None
+        line = getattr(error, "lineno", None)
+        raise UserError("file.json", f"{path} is not valid JSON: {error}", path, line) from None
 
 
 @contextmanager
-def _aside(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
-    """Yields what `make` has made beside `path`, locked until it is renamed or removed."""
+def _temporary(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
+    """Yields what `make` creates beside `path`, locked until it is renamed or removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, lock = _claim(path, make)
+    lock = None
+    while lock is None:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_SUFFIX}")
+        make(temporary)
+        # Before it is locked, `remove_stale` of another process may find it and remove it.
+        with suppress(FileNotFoundError):
+            lock = os.open(temporary, os.O_RDONLY)
+            # If a file system has no locks, nothing counts as stale.
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not temporary.exists():
+                os.close(lock)
+                lock = None
     try:
         yield temporary
     finally:
         _remove(temporary)
         os.close(lock)
-
-
-def _claim(path: Path, make: Callable[[Path], None]) -> tuple[Path, int]:
-    """Returns what `make` has made, and the descriptor that holds it locked."""
-    while True:
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_SUFFIX}")
-        make(temporary)
-        # `remove_stale` of another process may find it before it is locked, and remove it.
-        with suppress(FileNotFoundError):
-            lock = os.open(temporary, os.O_RDONLY)
-            # Where a file system has no locks, nothing counts as stale.
-            with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            if temporary.exists():
-                return temporary, lock
-            os.close(lock)
-
-
-def _make_file(path: Path) -> None:
-    path.touch(exist_ok=False)
 
 
 def _remove(item: Path) -> None:

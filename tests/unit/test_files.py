@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from tf_dpce.errors import UserError
+from tests.errors import raises
 from tf_dpce.files import (
-    is_aside,
+    exclusive_lock,
+    is_temporary,
     publish_file,
     publish_folder,
     read_json,
     remove_stale,
     sha256_file,
     sha256_lines,
-    sole_writer,
     write_json,
 )
 
@@ -53,7 +53,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path):
     assert path.read_text() == "old" and names(tmp_path) == ["table.csv"]
 
 
-def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path):
+def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path: Path):
     with pytest.raises(OSError, match="table.csv"), publish_file(tmp_path / "table.csv"):
         # A device that refuses every byte; what `write` raises names no file.
         with open("/dev/full", "w") as full:
@@ -82,7 +82,7 @@ def test_a_folder_that_exists_is_not_touched(tmp_path: Path):
     path = tmp_path / "1"
     path.mkdir()
     (path / "mine").write_text("m")
-    with pytest.raises(UserError, match="exists already"), publish_folder(path) as temporary:
+    with raises("file.exists", path), publish_folder(path) as temporary:
         (temporary / "theirs").write_text("t")
     assert names(tmp_path) == ["1"] and names(path) == ["mine"]
 
@@ -122,7 +122,7 @@ def test_what_a_killed_writer_left_aside_is_removed_and_a_living_one_keeps_its_o
 ):
     (tmp_path / "other.tmp").write_text("of somebody else")
     assert len(names(tmp_path)) == 5, "each has a name of its own"
-    assert all(is_aside(name) for name in names(tmp_path) if name != "other.tmp")
+    assert all(is_temporary(name) for name in names(tmp_path) if name != "other.tmp")
     remove_stale(tmp_path)
     assert len(names(tmp_path)) == 5
     writers[0].kill()
@@ -153,24 +153,23 @@ def test_what_is_removed_before_it_is_locked_is_made_again(tmp_path: Path, monke
 
 
 def test_a_folder_has_one_writer_at_a_time(tmp_path: Path):
-    with sole_writer(tmp_path):
-        with pytest.raises(UserError, match="another process is writing to"):
-            with sole_writer(tmp_path):
-                pass
-    with sole_writer(tmp_path):
+    with exclusive_lock(tmp_path):
+        with raises("file.locked", tmp_path), exclusive_lock(tmp_path):
+            pass
+    with exclusive_lock(tmp_path):
         assert names(tmp_path) == [], "and nothing is left of it"
 
 
 def test_a_killed_writer_holds_nobody_up(tmp_path: Path):
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from tf_dpce.files import sole_writer\n"
-        "with sole_writer(Path(sys.argv[1])):\n"
+        "from tf_dpce.files import exclusive_lock\n"
+        "with exclusive_lock(Path(sys.argv[1])):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)])
     assert killed.returncode == -signal.SIGKILL
-    with sole_writer(tmp_path):
+    with exclusive_lock(tmp_path):
         pass
 
 
@@ -188,14 +187,11 @@ def test_json_comes_back_as_it_went(tmp_path: Path):
     assert read_json(tmp_path / "value.json") == value
 
 
-@pytest.mark.parametrize("contents", [b"", b"{", b"\xff\xfe{}"])
-def test_what_is_not_json_is_one_clear_line(tmp_path: Path, contents: bytes):
+def test_what_is_not_json_or_missing_is_named(tmp_path: Path):
     path = tmp_path / "value.json"
-    path.write_bytes(contents)
-    with pytest.raises(UserError, match="value.json is not valid JSON"):
+    with raises("file.missing", path):
         read_json(path)
-
-
-def test_a_missing_json_file_is_named(tmp_path: Path):
-    with pytest.raises(UserError, match="missing.json does not exist"):
-        read_json(tmp_path / "missing.json")
+    for contents, line in ((b"", 1), (b'{\n"a": }', 2), (b"\xff\xfe{}", None)):
+        path.write_bytes(contents)
+        with raises("file.json", path, line):
+            read_json(path)

@@ -15,7 +15,7 @@ from tf_dpce.config import Config, to_dict
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.protocols import evaluate_split, split_named
-from tf_dpce.files import read_json, sole_writer, write_json
+from tf_dpce.files import exclusive_lock, read_json, write_json
 from tf_dpce.logging import logger
 from tf_dpce.machine import code_version, machine_facts
 from tf_dpce.training.history import HISTORY_FILE, read_history
@@ -56,7 +56,7 @@ def run_ablation(
         "variants": {name: {"config": to_dict(config)} for name, (config, _) in plan.items()},
     }
     out.mkdir(parents=True, exist_ok=True)
-    with sole_writer(out):
+    with exclusive_lock(out):
         results = _begun(out, asked) or {
             **asked,
             "command": command,

@@ -1,13 +1,14 @@
-"""How long training captions are, in words that the vocabulary holds, and what places cut off."""
+"""How long training captions are, in words of the vocabulary, and what a tower cuts off."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
 from tf_dpce.data.manifest import Manifest
+from tf_dpce.logging import logger
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 _BATCH = 4096
@@ -18,8 +19,8 @@ def count_lengths(captions: Sequence[str], words: Sequence[str], lowercase: bool
     """Returns the number of captions of each length, the shortest first.
 
     Args:
-        captions: sentences.
-        words: the vocabulary. Words outside it take no place, so that they do not count.
+        captions: the captions.
+        words: the vocabulary. Words outside it take no token position, so that they do not count.
         lowercase: whether captions are lower-cased before the look-up.
 
     Example:
@@ -34,7 +35,7 @@ def count_lengths(captions: Sequence[str], words: Sequence[str], lowercase: bool
 
 
 def describe_lengths(lengths: Mapping[int, int]) -> str:
-    """Says what helps to choose `text.max_length`.
+    """Returns a line that helps to choose `text.max_length`.
 
     Example:
         >>> describe_lengths({8: 990, 12: 9, 40: 1})
@@ -46,22 +47,21 @@ def describe_lengths(lengths: Mapping[int, int]) -> str:
         if captions >= _NEARLY_ALL * sum(lengths.values()):
             break
     most = f"training captions hold up to {max(lengths)} of these words"
-    return f"{most}, {_NEARLY_ALL:.0%} of them up to {nearly_all}".replace("%", " %")
+    return f"{most}, {100 * _NEARLY_ALL:.0f} % of them up to {nearly_all}"
 
 
-def tell_cut_captions(manifest: Manifest, places: int, say: Callable[[str], None]) -> None:
-    """Tells how many training captions do not fit into the text tower, if any.
+def warn_cut_captions(manifest: Manifest, max_length: int) -> None:
+    """Logs how many training captions do not fit into the text tower, if any.
 
     Args:
-        manifest: of the training data; of an earlier version, which did not count, nothing is told.
-        places: T, words that the tower takes.
-        say: called with a line.
+        manifest: the manifest of the training data.
+        max_length: T, the number of token positions of the tower.
     """
-    longer = {n: count for n, count in (manifest.caption_lengths or {}).items() if n > places}
-    cut, all_captions = sum(longer.values()), manifest.splits["train"].captions
-    if cut:
-        lost = sum((n - places) * count for n, count in longer.items())
-        say(
-            f"{cut:,} of {all_captions:,} training captions have more than the {places} words of "
-            f"--text.max_length, up to {max(longer)}: {lost:,} words are cut off"
+    longer = {n: count for n, count in manifest.caption_lengths.items() if n > max_length}
+    if longer:
+        lost = sum((n - max_length) * count for n, count in longer.items())
+        logger.warning(
+            f"{sum(longer.values()):,} of {manifest.splits['train'].captions:,} training captions "
+            f"have more than the {max_length} words of --text.max_length, up to {max(longer)}: "
+            f"{lost:,} words are cut off"
         )

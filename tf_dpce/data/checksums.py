@@ -1,4 +1,4 @@
-"""Shards that are no longer what `prepare` wrote, found where reading them fails."""
+"""Finds shards that are no longer what `prepare` wrote, once reading them fails."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.files import sha256_file
 
-# What TensorFlow says of a record whose checksum or frame is wrong; it does not name the file.
+# What TensorFlow raises for a record whose checksum or frame is wrong; it does not name the file.
 _FAULTS = (tf.errors.DataLossError, tf.errors.InvalidArgumentError)
 
 
 @contextmanager
-def told_of_damage(folder: Path) -> Iterator[None]:
-    """Names the shard that is damaged, where one is and something in the block fails over it.
+def explain_damage(folder: Path) -> Iterator[None]:
+    """Names the damaged shard if something in the block fails because of one.
 
-    Digests are compared only then: at the start of all work they would cost a reading of all data.
+    Checksums are compared only then: at the start of all work that would cost reading all data.
 
     Args:
-        folder: of prepared data.
+        folder: the folder of prepared data.
 
     Raises:
         UserError: a shard is not what the manifest says.
@@ -33,9 +33,8 @@ def told_of_damage(folder: Path) -> Iterator[None]:
     except _FAULTS:
         for split in Manifest.load(folder).splits.values():
             for shard in split.shards:
-                if sha256_file(folder / shard.file) != shard.sha256:
-                    raise UserError(
-                        f"{folder / shard.file} is damaged: its checksum is another: put a copy "
-                        "back, or run prepare again"
-                    ) from None
+                path = folder / shard.file
+                if sha256_file(path) != shard.sha256:
+                    message = f"{path} is damaged: its checksum is another: put a copy back, or "
+                    raise UserError("data.shard", f"{message}run prepare again", path) from None
         raise

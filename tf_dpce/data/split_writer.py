@@ -1,9 +1,9 @@
-"""Images of a split -> shards, leaving out what training could not decode."""
+"""Writes the images of a split into shards, without those that training could not decode."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tf_dpce.data.shards import encode_record, write_shards
 from tf_dpce.datasets.pair import NO_FILE, Image, Rejected
 from tf_dpce.datasets.validate_images import validate_images
 from tf_dpce.errors import UserError
+from tf_dpce.logging import Progress
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.image import decode
 from tf_dpce.preprocessing.image_header import check
@@ -26,15 +27,15 @@ class SplitWriter:
 
     Attributes:
         folder: where the shards go; no reader looks into it yet.
-        rejected: what was refused so far; unusable images are added.
+        rejected: what was rejected so far; unusable images are added.
         workers: number of threads that decode.
         shard_bytes: a new shard is begun once one has this many bytes.
         total: number of images of all splits.
-        progress: called with the images done and their total.
-        done: number of images seen so far.
-        bitmaps: number of BMP images kept so far, as PNG.
-        members: a line of split and image for each that was kept.
-        training_captions: those of the images kept for training.
+        display: shows how many of them are done.
+        done: number of images read so far.
+        bitmaps: number of BMP images stored so far, as PNG.
+        split_lines: a line of split and image for each stored image.
+        training_captions: captions of the stored training images.
     """
 
     folder: Path
@@ -42,10 +43,10 @@ class SplitWriter:
     workers: int
     shard_bytes: int
     total: int
-    progress: Callable[[int, int], None] | None
+    display: Progress
     done: int = 0
     bitmaps: int = 0
-    members: list[str] = field(default_factory=list)
+    split_lines: list[str] = field(default_factory=list)
     training_captions: list[str] = field(default_factory=list)
 
     def write(self, split: str, images: Sequence[Image]) -> SplitInfo:
@@ -54,37 +55,37 @@ class SplitWriter:
         Raises:
             UserError: none of them can be used, or they are of too many instances.
         """
-        kept: list[Image] = []
+        stored: list[Image] = []
         instances: dict[str, int] = {}
-        records = self._records(images, kept, instances)
+        records = self._records(images, stored, instances)
         shards = write_shards(self.folder, split, records, self.shard_bytes)
-        if not kept:
-            raise UserError(self._empty_split(split, len(images)))
-        captions = [caption for image in kept for caption in image.captions]
+        if not stored:
+            raise UserError("prepare.empty_split", self._why_empty(split, len(images)))
+        captions = [caption for image in stored for caption in image.captions]
         if split == "train":
             self.training_captions = captions
-        self.members += [f"{split}\t{image.image_id}" for image in kept]
-        lone = _lone_instances(kept)
-        return SplitInfo(len(kept), len(captions), len(instances), tuple(shards), lone)
+        self.split_lines += [f"{split}\t{image.image_id}" for image in stored]
+        lone = _lone_instances(stored)
+        return SplitInfo(len(stored), len(captions), len(instances), tuple(shards), lone)
 
     def _records(
-        self, images: Sequence[Image], kept: list[Image], instances: dict[str, int]
+        self, images: Sequence[Image], stored: list[Image], instances: dict[str, int]
     ) -> Iterator[bytes]:
         for item in validate_images(images, storable, status.MAX_BYTES, self.workers):
             self.done += 1
-            if self.progress:
-                self.progress(self.done, self.total)
+            self.display.update(self.done, total=self.total)
             if item.reason:
                 self.rejected.append(Rejected(str(item.image.path), item.reason))
                 continue
-            kept.append(item.image)
+            stored.append(item.image)
             self.bitmaps += item.rewritten
             instance = instances.setdefault(item.image.instance, len(instances))
             if instance >= MAX_INSTANCES:
-                raise UserError(f"there are more than {MAX_INSTANCES} instances: use fewer")
+                message = f"there are more than {MAX_INSTANCES} instances: use fewer"
+                raise UserError("prepare.instances", message)
             yield encode_record(item.image, item.contents, instance)
 
-    def _empty_split(self, split: str, images: int) -> str:
+    def _why_empty(self, split: str, images: int) -> str:
         if not images:
             return (
                 f"no image is in the split {split!r}: train, val and test each need one; look at "
@@ -106,7 +107,7 @@ def _lone_instances(images: Sequence[Image]) -> int:
 
 
 def storable(contents: bytes) -> tuple[bytes, str | None]:
-    """Returns what to store of a file, and why training cannot decode it, None where it can.
+    """Returns what to store of a file, and why training cannot decode it, None if it can.
 
     A BMP becomes a PNG, anything else stays as it is.
     """
@@ -118,6 +119,7 @@ def storable(contents: bytes) -> tuple[bytes, str | None]:
 
 
 def decoding_fault(contents: bytes) -> str | None:
+    """Returns the reason why training cannot decode the bytes of a file, None if it can."""
     try:
         code = int(_status(tf.constant(contents)))
     except tf.errors.InvalidArgumentError:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tf_dpce.datasets.json_file import Node, read_annotations
-from tf_dpce.datasets.listing import Listing, listed_pairs
+from tf_dpce.datasets.annotations import ListedImage, listed_pairs
 from tf_dpce.datasets.pair import Pair, Rejected
-from tf_dpce.datasets.paths import existing_folder
 from tf_dpce.datasets.splits import check_split, image_name, read_split_file
+from tf_dpce.datasets.text_files import Node, existing_folder, read_json
 
 IMAGE_FOLDER = "imgs"
 CAPTION_FILE = "reid_raw.json"
@@ -25,8 +24,8 @@ def read_cuhk_pedes(
 
     Args:
         root: folder that holds `imgs` and `reid_raw.json`.
-        images: folder of images, where it is not `root/imgs`.
-        annotations: the file, where it is not `root/reid_raw.json`.
+        images: folder of images, if it is not `root/imgs`.
+        annotations: the file, if it is not `root/reid_raw.json`.
         split_file: lines of `image<TAB>split`, in place of the official split. All images of a
             person belong into one split.
 
@@ -39,15 +38,18 @@ def read_cuhk_pedes(
             image can be used.
     """
     images = existing_folder(images or root / IMAGE_FOLDER, "give that of the images as --images")
-    remedy = f"give the official {CAPTION_FILE} as --annotations"
-    listed = read_annotations(annotations or root / CAPTION_FILE, remedy)
+    file = annotations or root / CAPTION_FILE
+    contents = read_json(file, f"give the official {CAPTION_FILE} as --annotations")
     splits = read_split_file(split_file) if split_file else None
-    listings = (_listing(entry, own_split=splits is None) for entry in listed.items())
-    yield from listed_pairs(listed.file, listings, images, splits)
+    listed = (_listed(entry, own_split=splits is None) for entry in contents.items())
+    yield from listed_pairs(file, listed, images, splits, split_file)
 
 
-def _listing(entry: Node, own_split: bool) -> Listing:
-    image = image_name(entry["file_path"].text())
-    captions = tuple(caption.text() for caption in entry["captions"].items())
-    split = check_split(entry["split"].text(), entry.where) if own_split else None
-    return Listing(image, captions, split, entry["id"].key(), entry.where)
+def _listed(entry: Node, own_split: bool) -> ListedImage:
+    return ListedImage(
+        image=image_name(entry["file_path"].text()),
+        origin=entry.origin,
+        captions=[caption.text() for caption in entry["captions"].items()],
+        split=check_split(entry["split"].text(), entry.origin) if own_split else None,
+        instance=entry["id"].key(),
+    )

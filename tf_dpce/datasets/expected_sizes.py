@@ -1,4 +1,4 @@
-"""What was published of each data set's size, to tell whether prepared data is whole."""
+"""The published size of each data set, to find out whether prepared data is whole."""
 
 from __future__ import annotations
 

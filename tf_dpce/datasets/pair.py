@@ -1,18 +1,47 @@
-"""What every reader yields: pairs of an image and a caption, and what it had to refuse."""
+"""What every reader yields: pairs of an image and a caption, and what it had to reject."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from tf_dpce.errors import UserError
 
 SPLITS = ("train", "val", "test")
 
-# Reasons that errors come back to, where nothing else is left.
+# Reasons of rejection that several modules give.
 NO_FILE = "no such file"
+NO_NAME = "no name of an image"
+NO_CAPTION = "no caption"
 IN_NO_SPLIT = "in no split"
+
+
+class Origin(NamedTuple):
+    """The place in a file that says something.
+
+    Attributes:
+        path: the file.
+        place: the place in it, such as `line 3`, `row 3` or `images[3].split`.
+        line: number of the line or row, counted from 1; None in JSON.
+    """
+
+    path: Path
+    place: str = ""
+    line: int | None = None
+
+    @classmethod
+    def of_line(cls, path: Path, number: int) -> Origin:
+        """Returns a line of a file."""
+        return cls(path, f"line {number}", number)
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.place}".rstrip()
+
+    def error(self, code: str, message: str) -> UserError:
+        """Returns an error whose message begins with this place."""
+        return UserError(code, f"{self}: {message}", self.path, self.line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +49,12 @@ class Pair:
     """One caption of one image.
 
     Attributes:
-        image_id: names the image; its captions are never negatives of one another.
-        path: where the image lies, absolute, so that it is found from any folder.
-        caption: one sentence.
+        image_id: name of the image; its captions are never negatives of one another.
+        path: absolute path of the image.
+        caption: the caption.
         split: one of `SPLITS`.
         instance: class of the instance loss: the image itself, or the person it shows.
-        origin: file and line, for messages.
+        origin: the place that lists the pair, for messages.
     """
 
     image_id: str
@@ -33,7 +62,7 @@ class Pair:
     caption: str
     split: str
     instance: str
-    origin: str = ""
+    origin: Origin | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +84,7 @@ class Image:
     instance: str
 
 
-def group_pairs(
-    items: Iterable[Pair | Rejected],
-) -> tuple[list[Image], list[Rejected]]:
+def group_pairs(items: Iterable[Pair | Rejected]) -> tuple[list[Image], list[Rejected]]:
     """Gathers the captions of each image, in the order of first appearance.
 
     Args:
@@ -76,9 +103,22 @@ def group_pairs(
         if isinstance(item, Rejected):
             rejected.append(item)
             continue
-        _check_same_image(first.setdefault(item.image_id, item), item)
+        pair = first.setdefault(item.image_id, item)
+        for attribute in ("split", "instance"):
+            values = getattr(pair, attribute), getattr(item, attribute)
+            if values[0] != values[1]:
+                subject = f"image {pair.image_id} has two values of {attribute}"
+                raise _conflict("dataset.two_values", subject, values, (pair, item))
         captions.setdefault(item.image_id, []).append(item.caption)
-    _check_instances(first.values())
+    by_instance: dict[str, Pair] = {}
+    for pair in first.values():
+        other = by_instance.setdefault(pair.instance, pair)
+        if other.split != pair.split:
+            subject, values = (
+                f"instance {pair.instance!r} is in two splits",
+                (other.split, pair.split),
+            )
+            raise _conflict("dataset.leak", subject, values, (other, pair))
     images = [
         Image(pair.image_id, pair.path, tuple(captions[name]), pair.split, pair.instance)
         for name, pair in first.items()
@@ -86,26 +126,13 @@ def group_pairs(
     return images, rejected
 
 
-def _check_same_image(first: Pair, later: Pair) -> None:
-    for field in ("split", "instance"):
-        one, other = getattr(first, field), getattr(later, field)
-        if one != other:
-            raise UserError(
-                f"image {first.image_id} has two values of {field}, {one!r}{_at(first)} and "
-                f"{other!r}{_at(later)}: give it one"
-            )
-
-
-def _check_instances(pairs: Iterable[Pair]) -> None:
-    splits: dict[str, Pair] = {}
-    for pair in pairs:
-        first = splits.setdefault(pair.instance, pair)
-        if first.split != pair.split:
-            raise UserError(
-                f"instance {pair.instance!r} is in two splits, {first.split!r}{_at(first)} and "
-                f"{pair.split!r}{_at(pair)}: keep it in one"
-            )
-
-
-def _at(pair: Pair) -> str:
-    return f" ({pair.origin or pair.image_id})"
+def _conflict(
+    code: str, subject: str, values: tuple[str, str], pairs: tuple[Pair, Pair]
+) -> UserError:
+    one, other = (
+        f"{value!r} ({pair.origin or pair.image_id})"
+        for value, pair in zip(values, pairs, strict=True)
+    )
+    origin = pairs[1].origin or Origin(pairs[1].path)
+    message = f"{subject}, {one} and {other}: keep it in one"
+    return UserError(code, message, origin.path, origin.line)

@@ -7,9 +7,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from tf_dpce.datasets.lines import read_lines
-from tf_dpce.datasets.pair import SPLITS
-from tf_dpce.datasets.paths import existing_file
+from tf_dpce.datasets.pair import SPLITS, Origin
+from tf_dpce.datasets.text_files import existing_file, read_lines
 from tf_dpce.errors import UserError
 
 TRAIN_SHARE = 0.8
@@ -19,7 +18,7 @@ VAL_SHARE = 0.1
 def image_name(text: str) -> str:
     """Returns one spelling of an image's path, so that `./a.jpg` is `a.jpg` and no second image.
 
-    It is empty where the path is, or names the folder itself.
+    It is empty if the path is, or names the folder itself.
 
     Example:
         >>> image_name(" ./photos//a.jpg "), image_name(""), image_name("./")
@@ -33,31 +32,39 @@ def read_split_file(path: Path) -> dict[str, str]:
     """Returns the split of each image from lines of `image<TAB>split`.
 
     Raises:
-        UserError: the file is missing; a line is malformed, or puts an image into a second split;
-            or there is none.
+        UserError: the file is missing or has no line; or a line is malformed, or puts an image
+            into a second split.
     """
     splits: dict[str, str] = {}
     file = existing_file(path, "give one with lines of image<TAB>split as --split-file")
-    for number, line in read_lines(file):
+    for origin, line in read_lines(file):
         image, tab, split = line.partition("\t")
-        where = f"{path} line {number}"
         image = image_name(image)
         if not tab or not image:
-            raise UserError(f"{where} is not image<TAB>split but {line!r}: mend the line")
-        split = check_split(split.strip(), where)
-        if splits.setdefault(image, split) != split:
-            raise UserError(
-                f"{where}: {image} is already in the split {splits[image]!r}: keep it in one"
-            )
+            raise origin.error("split.line", f"not image<TAB>split but {line!r}: mend the line")
+        assign_split(splits, image, check_split(split.strip(), origin), origin)
     if not splits:
-        raise UserError(f"{path} has no line: it needs lines of image<TAB>split")
+        message = f"{path} has no line: it needs lines of image<TAB>split"
+        raise UserError("split.empty", message, path)
     return splits
 
 
-def check_split(split: str, where: str) -> str:
-    """Returns the name of a split, or raises a `UserError` that says `where` it stands."""
+def assign_split(splits: dict[str, str], image: str, split: str, origin: Origin) -> None:
+    """Adds an image to `splits`.
+
+    Raises:
+        UserError: it is already in another split.
+    """
+    if splits.setdefault(image, split) != split:
+        message = f"{image} is already in the split {splits[image]!r}: keep it in one"
+        raise origin.error("split.repeated", message)
+
+
+def check_split(split: str, origin: Origin) -> str:
+    """Returns the name of a split, or raises a `UserError` that names its place."""
     if split not in SPLITS:
-        raise UserError(f"{where}: split is {split!r}: it must be one of {', '.join(SPLITS)}")
+        message = f"split is {split!r}: it must be one of {', '.join(SPLITS)}"
+        raise origin.error("split.name", message)
     # The constant, not one string a row.
     return SPLITS[SPLITS.index(split)]
 
@@ -65,8 +72,8 @@ def check_split(split: str, where: str) -> str:
 def drawn_splits(names: Iterable[str], seed: int) -> dict[str, str]:
     """Draws train, val or test for about eight, one and one of ten names.
 
-    The draw is a hash, so that a name stays in its split whatever other names there are; only
-    where a split is left empty does one name of the largest split move there.
+    The draw is a hash, so that a name stays in its split whatever other names there are. Only if
+    a split is left empty, one name of the largest split moves there.
 
     Example:
         >>> sorted(drawn_splits(["a.jpg", "b.jpg", "c.jpg"], seed=0).values())
@@ -75,9 +82,9 @@ def drawn_splits(names: Iterable[str], seed: int) -> dict[str, str]:
     draws = {name: _draw(name, seed) for name in names}
     splits = {name: _split(draw) for name, draw in draws.items()}
     for empty in SPLITS:
-        members = {split: [name for name in splits if splits[name] == split] for split in SPLITS}
-        largest = max(members.values(), key=len)
-        if not members[empty] and len(largest) > 1:
+        drawn = {split: [name for name in splits if splits[name] == split] for split in SPLITS}
+        largest = max(drawn.values(), key=len)
+        if not drawn[empty] and len(largest) > 1:
             splits[max(largest, key=draws.__getitem__)] = empty
     return splits
 
@@ -87,7 +94,7 @@ def given_or_drawn_splits(
 ) -> dict[str, str]:
     """Returns the splits of a split file, or draws `held_out` names each for val and test.
 
-    The draw is a hash, so that the order of names does not matter. Where `held_out` is more than a
+    The draw is a hash, so that the order of names does not matter. If `held_out` is more than a
     tenth of the names, a tenth is drawn.
 
     Raises:
@@ -103,7 +110,7 @@ def given_or_drawn_splits(
     ranked = sorted(set(names), key=lambda name: (_draw(name, seed), name))
     count = min(held_out, max(1, len(ranked) // 10))
     held = {"test": ranked[:count], "val": ranked[count : 2 * count], "train": ranked[2 * count :]}
-    return {name: split for split, members in held.items() for name in members}
+    return {name: split for split, part in held.items() for name in part}
 
 
 def _draw(name: str, seed: int) -> float:

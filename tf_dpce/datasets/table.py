@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tf_dpce.datasets.lines import whole_characters
-from tf_dpce.datasets.listing import NO_IMAGE
-from tf_dpce.datasets.pair import IN_NO_SPLIT, SPLITS, Pair, Rejected
-from tf_dpce.datasets.paths import existing_folder
-from tf_dpce.datasets.rows import read_rows
+from tf_dpce.datasets.pair import (
+    IN_NO_SPLIT,
+    NO_CAPTION,
+    NO_NAME,
+    SPLITS,
+    Origin,
+    Pair,
+    Rejected,
+)
 from tf_dpce.datasets.splits import check_split, drawn_splits, image_name, read_split_file
+from tf_dpce.datasets.text_files import (
+    existing_file,
+    existing_folder,
+    read_lines,
+    read_raw_lines,
+    whole_characters,
+)
 from tf_dpce.errors import UserError
 
+Row = tuple[Origin, dict[str, Any]]
+
+_REQUIRED = ("image", "caption")
 _UNDRAWN = ""
 
 
@@ -25,15 +40,15 @@ def read_table(
     """Reads a table with the columns `image` and `caption`, and optional `split` and `instance`.
 
     An image has several captions by several rows, or by a list in one (in CSV and TSV: a JSON
-    list); a caption repeated for it is kept once. Without a split file or column the split is drawn
-    by hash from the seed and the instance, which is the image where there is no such column:
-    about 80, 10 and 10 of 100, and none left empty where there are three.
+    list). A caption that is repeated for an image counts once. Without a split file or column the
+    split is drawn by hash from the seed and the instance, which is the image if there is no such
+    column: about 80, 10 and 10 of 100, and none is left empty if there are three.
 
     Args:
         table: a `.csv`, `.tsv`, `.jsonl` or `.parquet` file.
         images: folder that the images' paths start from; the table's own if None.
-        split_file: lines of `image<TAB>split`; goes before a column `split`.
-        seed: of the drawn split.
+        split_file: lines of `image<TAB>split`; replaces a column `split`.
+        seed: seed of the drawn split.
 
     Yields:
         A `Pair` for each caption, a `Rejected` for each image or row that cannot be used.
@@ -41,103 +56,149 @@ def read_table(
     Raises:
         UserError: a file is missing or malformed, a split is unknown, or no row can be used.
     """
-    images = existing_folder(images or table.parent, "give that of the images as --images")
+    folder = existing_folder(images or table.parent, "give that of the images as --images")
     splits = read_split_file(split_file) if split_file else None
-    reader = _Reader(images, splits)
-    rows = read_rows(table, required=("image", "caption"))
-    items = [item for where, row in rows for item in reader.items(where, row)]
-    if not any(isinstance(item, Pair) and item.caption for item in items):
-        raise UserError(f"{table} has no usable row: each needs an image and a caption")
-    yield from _with_drawn_splits(items, seed)
-    yield from reader.without_caption()
-
-
-def _with_drawn_splits(items: list[Pair | Rejected], seed: int) -> Iterator[Pair | Rejected]:
-    undrawn = [item for item in items if isinstance(item, Pair) and item.split == _UNDRAWN]
-    # An image without a caption will be refused, so it fills no split.
-    drawn = drawn_splits((item.instance for item in undrawn if item.caption), seed)
+    items = list(_items(table, folder, splits))
+    pairs = [item for item in items if isinstance(item, Pair)]
+    if not any(pair.caption for pair in pairs):
+        message = f"{table} has no usable row: each needs an image and a caption"
+        raise UserError("table.no_row", message, table)
+    # An image without a caption will be rejected, so it fills no split.
+    undrawn = (pair for pair in pairs if pair.split == _UNDRAWN and pair.caption)
+    drawn = drawn_splits((pair.instance for pair in undrawn), seed)
     for item in items:
         if isinstance(item, Pair) and item.split == _UNDRAWN:
-            yield replace(item, split=drawn.get(item.instance, SPLITS[0]))
-        else:
-            yield item
+            item = replace(item, split=drawn.get(item.instance, SPLITS[0]))
+        yield item
 
 
-@dataclass(slots=True)
-class _Told:
-    """An image by its only name and path, however many rows name it, and what was said of it."""
-
-    image: str
-    path: Path
-    # A set of five, the usual number, takes three times the memory of a dict of five.
-    captions: dict[str, None] = field(default_factory=dict)
-
-
-@dataclass
-class _Reader:
-    """Turns rows into pairs, and remembers what was said of which image."""
-
-    folder: Path
-    splits: dict[str, str] | None
-    told: dict[str, _Told] = field(default_factory=dict)
-
-    def items(self, where: str, row: dict[str, Any]) -> Iterator[Pair | Rejected]:
-        image = image_name(_text(row, "image", where))
+def _items(table: Path, folder: Path, splits: dict[str, str] | None) -> Iterator[Pair | Rejected]:
+    # Each image once: its name, its path, and its captions so far. Millions of pairs share them.
+    # A set of five captions, the usual number, takes three times the memory of a dict of five.
+    seen: dict[str, tuple[str, Path, dict[str, None]]] = {}
+    for origin, row in read_rows(table):
+        image = image_name(_text(row, "image", origin))
         if not image:
-            yield Rejected(where, NO_IMAGE)
-        elif self.splits is None or image in self.splits:
-            yield from self._pairs(where, row, image)
-        elif image not in self.told:
-            yield Rejected(str(self._told(image).path), IN_NO_SPLIT)
-
-    def without_caption(self) -> Iterator[Rejected]:
-        for image in self.splits or ():
-            if image not in self.told:
-                yield Rejected(str(self.folder / image), "no caption")
-
-    def _pairs(self, where: str, row: dict[str, Any], image: str) -> Iterator[Pair]:
-        split = self._split(where, row, image)
-        told = self._told(image)
-        instance = _text(row, "instance", where) or told.image
-        for caption in _captions(row["caption"], where):
-            if caption not in told.captions:
-                told.captions[caption] = None
-                yield Pair(told.image, told.path, caption, split, instance, where)
-
-    def _told(self, image: str) -> _Told:
-        if image not in self.told:
-            self.told[image] = _Told(image, self.folder / image)
-        return self.told[image]
-
-    def _split(self, where: str, row: dict[str, Any], image: str) -> str:
-        if self.splits is not None:
-            return self.splits[image]
-        if "split" in row:
-            return check_split(_text(row, "split", where), where)
-        return _UNDRAWN
+            yield Rejected(str(origin), NO_NAME)
+            continue
+        listed = image in seen
+        image, path, captions = seen.setdefault(image, (image, folder / image, {}))
+        if splits is not None and image not in splits:
+            if not listed:
+                yield Rejected(str(path), IN_NO_SPLIT)
+            continue
+        split = _UNDRAWN
+        if splits is not None:
+            split = splits[image]
+        elif "split" in row:
+            split = check_split(_text(row, "split", origin), origin)
+        instance = _text(row, "instance", origin) or image
+        for caption in _captions(row["caption"], origin):
+            if caption not in captions:
+                captions[caption] = None
+                yield Pair(image, path, caption, split, instance, origin)
+    yield from (
+        Rejected(str(folder / name), NO_CAPTION) for name in splits or () if name not in seen
+    )
 
 
-def _text(row: dict[str, Any], column: str, where: str) -> str:
+def _text(row: dict[str, Any], column: str, origin: Origin) -> str:
     value = row.get(column)
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise UserError(f"{where}: {column} is {value!r}: it must be text or a whole number")
-    return whole_characters(str(value).strip(), f"{where}: {column}")
+        message = f"{column} is {value!r}: it must be text or a whole number"
+        raise origin.error("table.value", message)
+    return whole_characters(str(value), origin)
 
 
-def _captions(value: Any, where: str) -> list[str]:
+def _captions(value: Any, origin: Origin) -> list[str]:
     if isinstance(value, str) and value.lstrip().startswith("["):
-        value = _json_list(value)
+        # A caption may open with a bracket too.
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            pass
     captions = value if isinstance(value, list) else [value]
     if not all(caption is None or isinstance(caption, str) for caption in captions):
-        raise UserError(f"{where}: caption is {value!r}: it must be text or a list of texts")
-    return [whole_characters((text or "").strip(), f"{where}: caption") for text in captions]
+        message = f"caption is {value!r}: it must be text or a list of texts"
+        raise origin.error("table.value", message)
+    return [whole_characters(caption or "", origin) for caption in captions]
 
 
-def _json_list(value: str) -> Any:
-    # A sentence may open with a bracket too.
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yields the place and the values by column of each row of a table.
+
+    Args:
+        path: a `.csv`, `.tsv`, `.jsonl` or `.parquet` file; the first two with a header, and with
+            double quotes around fields that hold the delimiter, a quote or a new line.
+
+    Raises:
+        UserError: the file is missing, of another kind or malformed, or lacks a column.
+    """
+    readers: dict[str, Callable[[Path], Iterator[Row]]] = {
+        ".csv": lambda path: _read_delimited(path, ","),
+        ".tsv": lambda path: _read_delimited(path, "\t"),
+        ".jsonl": _read_json_lines,
+        ".parquet": _read_parquet,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        message = f"{path} is no table: its name must end in {', '.join(readers)}"
+        raise UserError("table.kind", message, path)
+    return reader(existing_file(path, "give a table of images and captions"))
+
+
+def _read_delimited(path: Path, delimiter: str) -> Iterator[Row]:
+    reader = csv.reader(read_raw_lines(path), delimiter=delimiter, strict=True)
+    header: list[str] = []
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value
+        # An empty line is no row.
+        for fields in filter(None, reader):
+            origin = Origin.of_line(path, reader.line_num)
+            if not header:
+                header = [name.strip() for name in fields]
+                _check_columns(header, origin)
+            elif len(fields) != len(header):
+                message = f"{len(fields)} fields, {len(header)} in the header: put quotes around"
+                raise origin.error("table.fields", f"{message} a field that holds {delimiter!r}")
+            else:
+                yield origin, dict(zip(header, fields, strict=True))
+    except csv.Error as error:
+        origin = Origin.of_line(path, reader.line_num)
+        raise origin.error("table.malformed", f"malformed, {error}: mend its quotes") from None
+
+
+def _read_json_lines(path: Path) -> Iterator[Row]:
+    for origin, line in read_lines(path):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise origin.error("table.malformed", f"not JSON, {error}: mend the line") from None
+        if not isinstance(row, dict):
+            message = "no JSON object of column names and values: mend the line"
+            raise origin.error("table.malformed", message)
+        _check_columns(list(row), origin)
+        yield origin, row
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as table:
+            _check_columns(table.schema_arrow.names, Origin(path))
+            rows = (row for batch in table.iter_batches() for row in batch.to_pylist())
+            for number, row in enumerate(rows, start=1):
+                yield Origin(path, f"row {number}", number), row
+    except (pyarrow.ArrowException, OSError) as error:
+        message = f"{path} is no Parquet file that can be read: {error}"
+        raise UserError("table.malformed", message, path) from None
+
+
+def _check_columns(names: Sequence[str], origin: Origin) -> None:
+    for name in _REQUIRED:
+        if name not in names:
+            message = f"no column {name!r} but {', '.join(names)}: give one this name, or add it"
+            raise origin.error("table.columns", message)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tf_dpce.errors import UserError
-from tf_dpce.files import flush, folder_aside, remove_stale
+from tf_dpce.files import flush, remove_stale, temporary_folder
 
 MODEL_FILE = "saved_model.pb"
 
@@ -77,7 +77,7 @@ def publish_version(folder: Path, write: Callable[[Path], None]) -> Path:
         UserError: if there is no larger number.
     """
     remove_stale(folder)
-    with folder_aside(folder / "export") as aside:
+    with temporary_folder(folder / "export") as aside:
         write(aside)
         for item in (*aside.rglob("*"), aside):
             flush(item)

@@ -12,8 +12,7 @@ import tensorflow_text as tf_text
 
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_file
-from tf_dpce.preprocessing.vector_files import VectorFile
-from tf_dpce.preprocessing.word_vectors import look_up
+from tf_dpce.preprocessing.word_vectors import WordVectors
 
 _BATCH = 4096
 
@@ -55,10 +54,10 @@ def count_words(captions: Sequence[str], lowercase: bool) -> Counter[str]:
     return counts
 
 
-def known_words(file: VectorFile, captions: Sequence[str], lowercase: bool) -> set[str]:
-    """Returns the words of captions that have a vector in a file, as `look_up` finds them."""
+def known_words(file: WordVectors, captions: Sequence[str], lowercase: bool) -> set[str]:
+    """Returns the words of captions that `WordVectors.look_up` finds in a file."""
     words = list(count_words(captions, lowercase))
-    return set(compress(words, look_up(file, words, lowercase)[1]))
+    return set(compress(words, file.look_up(words, lowercase)[1]))
 
 
 def without_words(captions: Sequence[str]) -> list[bool]:
@@ -107,17 +106,21 @@ def read_vocabulary(path: Path) -> list[str]:
     try:
         lines = path.read_bytes().decode().split("\n")
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run prepare first") from None
+        message = f"{path} does not exist: run prepare first"
+        raise UserError("vocabulary.file", message, path) from None
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8: it is no vocabulary") from None
+        message = f"{path} is not UTF-8: it is no vocabulary"
+        raise UserError("vocabulary.damaged", message, path) from None
     words = lines[:-1] if lines[-1] == "" else lines
     if not words:
-        raise UserError(f"{path} holds no word: run prepare again")
+        message = f"{path} holds no word: run prepare again"
+        raise UserError("vocabulary.damaged", message, path)
     seen: set[str] = set()
     for number, word in enumerate(words, start=1):
         if not word or word in seen:
             kind = "repeats a word" if word in seen else "is empty"
-            raise UserError(f"{path} line {number} {kind}: a vocabulary has one word a line")
+            message = f"{path} line {number} {kind}: a vocabulary has one word a line"
+            raise UserError("vocabulary.damaged", message, path, number)
         seen.add(word)
     return words
 

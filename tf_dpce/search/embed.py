@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.files import publish_file, remove_stale, sole_writer
+from tf_dpce.files import exclusive_lock, publish_file, remove_stale
 from tf_dpce.logging import Progress, progress
 from tf_dpce.preprocessing.status import OK, REASONS
 from tf_dpce.search.embedding_store import (
@@ -85,7 +85,7 @@ def embed(
         Outcome(before=0, total=8000, embedded=7998, rejected=2)
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with sole_writer(folder), progress(inputs.kind) as display:
+    with exclusive_lock(folder), progress(inputs.kind) as display:
         remove_stale(folder)
         manifest = _open_manifest(folder, encoder.dimension, model, inputs)
         before = done = manifest.kinds[inputs.kind]

@@ -23,7 +23,7 @@ import numpy as np
 
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.querybank import hubness
-from tf_dpce.files import publish_folder, read_json, remove_stale, sole_writer, write_json
+from tf_dpce.files import exclusive_lock, publish_folder, read_json, remove_stale, write_json
 from tf_dpce.logging import Progress, progress
 from tf_dpce.search.embedding_store import (
     IMAGES,
@@ -145,7 +145,7 @@ def build_index(
     queries = {} if querybank is None else _queries(querybank, model, found)
     _refuse_foreign(out)
     out.mkdir(parents=True, exist_ok=True)
-    with sole_writer(out), progress("embeddings") as display:
+    with exclusive_lock(out), progress("embeddings") as display:
         remove_stale(out)
         version = 1 + max((int(item.name) for item in _versions(out)), default=0)
         with publish_folder(out / str(version)) as folder:

@@ -12,7 +12,7 @@ from textwrap import indent
 
 from tf_dpce.errors import UserError
 from tf_dpce.export.versions import check_name, version_numbers
-from tf_dpce.files import publish_file, remove_stale, sole_writer
+from tf_dpce.files import exclusive_lock, publish_file, remove_stale
 from tf_dpce.serving import labels, tf_serving
 from tf_dpce.serving.model_config import Labels, config_labels, config_text, read_config
 from tf_dpce.serving.saved_model_info import (
@@ -220,7 +220,7 @@ def _compose_path(models: Path) -> str:
 
 @contextmanager
 def _exclusive(folder: Path) -> Iterator[None]:
-    with sole_writer(folder):
+    with exclusive_lock(folder):
         for written in (folder, (folder / tf_serving.HOST_CONFIG_FILE).parent):
             remove_stale(written)
         yield

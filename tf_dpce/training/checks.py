@@ -10,7 +10,7 @@ from typing import Any
 from tf_dpce.config import Config, to_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError
-from tf_dpce.files import is_aside, sha256_file
+from tf_dpce.files import is_temporary, sha256_file
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
 from tf_dpce.training.history import HISTORY_FILE, read_history
 from tf_dpce.training.run_folder import CONFIG_FILE, TRAIN_DIGEST, read_config, run_config
@@ -104,7 +104,7 @@ def check_folder(
     _check_writable(run)
     # A start that was killed leaves the vocabulary, which is written before `config.json`.
     names = {item.name for item in run.iterdir()} if run.exists() else ()
-    begun = any(name != VOCABULARY_FILE and not is_aside(name) for name in names)
+    begun = any(name != VOCABULARY_FILE and not is_temporary(name) for name in names)
     if begun and not resume:
         raise UserError(
             "run.not_empty",

@@ -24,7 +24,7 @@ from tf_dpce.models import bag_of_words_tower, image_tower, recurrent_tower, tex
 from tf_dpce.models.dual_path import DualPath, RowClassifier
 from tf_dpce.models.image_tower import freeze_before
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
-from tf_dpce.preprocessing.word_vectors import look_up, open_vectors
+from tf_dpce.preprocessing.word_vectors import WordVectors
 from tf_dpce.training.distributed import gather_rows, synchronize_replicas
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.hard_negative_mining import HardNegatives
@@ -153,7 +153,7 @@ def load_vectors(model: DualPath, path: Path, words: Sequence[str], lowercase: b
         UserError: the file cannot be read, has vectors of another width, or has no word of the
             vocabulary.
     """
-    embedding, file = model.text_tower.get_layer("text_embedding"), open_vectors(path)
+    embedding, file = model.text_tower.get_layer("text_embedding"), WordVectors(path)
     if file.width != embedding.output_dim:
         raise UserError(
             "vectors.width",
@@ -161,7 +161,7 @@ def load_vectors(model: DualPath, path: Path, words: Sequence[str], lowercase: b
             f"{embedding.output_dim}: set --text.word_dim {file.width}, or give another file",
             path,
         )
-    rows, found = look_up(file, words, lowercase)
+    rows, found = file.look_up(words, lowercase)
     if file.doubt:
         logger.warning(f"warning: {file.doubt}")
     if not found.any():

@@ -13,16 +13,16 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.config import Config, to_dict
-from tf_dpce.data.caption_lengths import tell_cut_captions
-from tf_dpce.data.checksums import told_of_damage
+from tf_dpce.data.caption_lengths import warn_cut_captions
+from tf_dpce.data.checksums import explain_damage
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import Stopped, UserError, explain_system_error
 from tf_dpce.files import (
+    exclusive_lock,
     publish_file,
     remove_stale,
     sha256_file,
     sha256_lines,
-    sole_writer,
     write_json,
 )
 from tf_dpce.logging import logger
@@ -90,7 +90,7 @@ def train(
         Stopped: `stop` said so; the run's last checkpoint is where it stands.
     """
     config = with_absolute_paths(config)
-    with join_workers() as workers, told_of_damage(data):
+    with join_workers() as workers, explain_damage(data):
         if not workers.is_chief:
             say, verbose = _silent, 0
         with workers.fail_together():
@@ -117,7 +117,7 @@ def train(
         model = _build(files, words, manifest, workers, data)
         start_from(workers, model, origin)
         tokenizer = CaptionTokenizer(words, config.text.max_length, manifest.lowercase)
-        tell_cut_captions(manifest, tokenizer.max_length, say)
+        warn_cut_captions(manifest, tokenizer.max_length)
         with _folder(workers, run, saved, data / VOCABULARY_FILE, resume, held > 0, say):
             left = _left(workers, model, config, run, trained, held, say)
             if left and workers.is_chief:
@@ -155,7 +155,7 @@ def seconds_per_step(config: Config, data: Path, progress: Bar = silent_bar) -> 
     model = _build(config, words, manifest, workers, data)
     tokenizer = CaptionTokenizer(words, config.text.max_length, manifest.lowercase)
     parts = [Stage(n, config, data, data, model, tokenizer, workers, progress) for n in stages]
-    with told_of_damage(data):
+    with explain_damage(data):
         return {stage.number: stage.seconds_per_step(_WARM, _TIMED) for stage in parts}
 
 
@@ -249,7 +249,7 @@ def _folder(
         with workers.fail_together(), _with_advice(run):
             if workers.is_chief:
                 run.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(sole_writer(run))
+                stack.enter_context(exclusive_lock(run))
                 for folder in (run, run / CHECKPOINTS_FOLDER):
                     remove_stale(folder)
                 # Again: until here another process could write there.

@@ -1,4 +1,4 @@
-"""From pairs to a prepared folder: what is kept, what is refused, and that it is always whole."""
+"""From pairs to a prepared folder: what is stored and rejected, and that it is always whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tests.errors import raises
 from tests.samples import (
+    Steps,
     animated_png,
     bitmap_of_size,
     digests,
@@ -26,10 +28,10 @@ from tests.samples import (
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.prepare import prepare
 from tf_dpce.data.split_writer import storable
-from tf_dpce.datasets.flickr8k import read_flickr8k
+from tf_dpce.datasets.flickr import read_flickr8k
 from tf_dpce.datasets.pair import Pair, Rejected
-from tf_dpce.errors import UserError
-from tf_dpce.files import sole_writer
+from tf_dpce.files import exclusive_lock
+from tf_dpce.logging import run_context
 from tf_dpce.preprocessing import status
 
 
@@ -67,7 +69,7 @@ def run(items: Iterable[Pair | Rejected], out: Path, **options):
     return prepare(items, out, source="table", **options)
 
 
-# --- what is kept ---------------------------------------------------------------------------------
+# --- what is stored -----------------------------------------------------------------------------
 
 
 def test_every_pair_is_in_the_shards_and_counted_in_the_manifest(tmp_path: Path):
@@ -104,7 +106,7 @@ def test_the_vocabulary_is_that_of_the_training_captions_alone(tmp_path: Path):
     assert (tmp_path / "out" / "vocabulary.txt").read_text().split("\n") == [*words, ""]
 
 
-def test_case_is_kept_unless_asked(tmp_path: Path):
+def test_case_stays_unless_asked(tmp_path: Path):
     prepared = run(pairs(tmp_path), tmp_path / "out")
     words = (tmp_path / "out" / "vocabulary.txt").read_text().split("\n")
     assert words == ["A", "The", "image", "thing", "train", "0", "1", "2", ""]
@@ -120,26 +122,21 @@ def test_vectors_restrict_the_vocabulary_and_the_coverage_is_said(tmp_path: Path
     assert prepared.manifest.vocabulary_coverage == pytest.approx(2 / 6)
 
 
-@pytest.mark.parametrize(("lowercase", "kept"), [(True, "thing\ntrain\n"), (False, "train\n")])
+@pytest.mark.parametrize(("lowercase", "words"), [(True, "thing\ntrain\n"), (False, "train\n")])
 def test_a_lower_cased_vocabulary_takes_vectors_of_words_with_capitals(
-    tmp_path: Path, lowercase: bool, kept: str
+    tmp_path: Path, lowercase: bool, words: str
 ):
     (tmp_path / "glove.txt").write_text("Thing 1 2\ntrain 3 4\n")
     run(pairs(tmp_path), tmp_path / "out", lowercase=lowercase, vectors=tmp_path / "glove.txt")
-    assert (tmp_path / "out" / "vocabulary.txt").read_text() == kept
+    assert (tmp_path / "out" / "vocabulary.txt").read_text() == words
 
 
 def test_damaged_vectors_are_found_out_before_any_image_is_decoded(tmp_path: Path):
-    (tmp_path / "glove.txt").write_text("a 1 2\nthing 1\n")
-    seen: list[int] = []
-    with pytest.raises(UserError, match="glove.txt line 2 is not a word and 2 numbers"):
-        run(
-            pairs(tmp_path),
-            tmp_path / "out",
-            vectors=tmp_path / "glove.txt",
-            progress=lambda done, total: seen.append(done),
-        )
-    assert seen == []
+    vectors, display = tmp_path / "glove.txt", Steps()
+    vectors.write_text("a 1 2\nthing 1\n")
+    with raises("vectors.line", vectors, line=2), run_context(display=display):
+        run(pairs(tmp_path), tmp_path / "out", vectors=vectors)
+    assert display.steps == []
 
 
 def test_instances_are_dense_in_each_split(tmp_path: Path):
@@ -189,22 +186,22 @@ def test_the_split_digest_tells_splits_apart_and_nothing_else(tmp_path: Path):
     assert run(items[2:], tmp_path / "out").manifest.split_digest != digest
 
 
-@pytest.mark.parametrize("workers", [2, 5])
-def test_the_bytes_do_not_depend_on_the_workers(tmp_path: Path, workers: int):
+def test_the_bytes_do_not_depend_on_the_workers(tmp_path: Path):
     items = pairs(tmp_path, count=12)
     items[6].path.write_bytes(b"GIF89a")
-    run(items, tmp_path / "one", workers=1)
-    run(items, tmp_path / "many", workers=workers)
-    assert digests(tmp_path / "one") == digests(tmp_path / "many")
+    for workers in (1, 2, 5):
+        run(items, tmp_path / str(workers), workers=workers)
+        assert digests(tmp_path / str(workers)) == digests(tmp_path / "1")
 
 
 def test_progress_counts_every_image(tmp_path: Path):
-    steps: list[tuple[int, int]] = []
-    run(pairs(tmp_path), tmp_path / "out", progress=lambda *step: steps.append(step))
-    assert steps == [(done, 9) for done in range(1, 10)]
+    display = Steps()
+    with run_context(display=display):
+        run(pairs(tmp_path), tmp_path / "out")
+    assert display.steps == [(done, 9) for done in range(1, 10)]
 
 
-# --- what is refused ------------------------------------------------------------------------------
+# --- what is rejected ---------------------------------------------------------------------------
 
 
 def _png_of_size(width: int, height: int) -> bytes:
@@ -213,7 +210,7 @@ def _png_of_size(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk
 
 
-KEPT = {
+STORED = {
     "JPEG": image(),
     "progressive JPEG": image(progressive=True),
     "one pixel": image("PNG", size=(1, 1)),
@@ -227,7 +224,7 @@ KEPT = {
     "palette": image("PNG", mode="P"),
     "animated": animated_png(),
 }
-REFUSED = {
+REJECTED = {
     "empty": (b"", "empty"),
     "GIF": (image("GIF", mode="L"), "neither JPEG nor PNG"),
     "WebP": (image("WEBP"), "neither JPEG nor PNG"),
@@ -245,36 +242,33 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("kind", KEPT)
-def test_a_image_that_training_can_decode_is_kept(kind: str):
-    assert storable(KEPT[kind]) == (KEPT[kind], None), "as it is"
+def test_what_training_can_decode_is_stored_as_it_is_and_all_else_has_a_reason():
+    for kind, contents in STORED.items():
+        assert storable(contents) == (contents, None), kind
+    for kind, (contents, reason) in REJECTED.items():
+        assert storable(contents)[1] == reason, kind
 
 
-@pytest.mark.parametrize("kind", REFUSED)
-def test_a_image_that_training_cannot_decode_has_a_reason(kind: str):
-    contents, reason = REFUSED[kind]
-    assert storable(contents)[1] == reason
-
-
-def test_refused_images_are_listed_once_and_the_rest_kept(tmp_path: Path):
-    items = pairs(tmp_path, count=len(REFUSED) + 2)
+def test_unusable_images_are_listed_once_and_the_rest_stored(tmp_path: Path):
+    items = pairs(tmp_path, count=len(REJECTED) + 2)
     train = [item for item in items if item.split == "train"][::2]
-    for item, (contents, _) in zip(train, REFUSED.values(), strict=False):
+    for item, (contents, _) in zip(train, REJECTED.values(), strict=False):
         item.path.write_bytes(contents)
     train[-1].path.unlink()
     run(items + [Rejected("a line", "no tab")], tmp_path / "out")
     expected = [("a line", "no tab"), (train[-1].path.name, "no such file")]
     expected += [
-        (item.path.name, reason) for item, (_, reason) in zip(train, REFUSED.values(), strict=False)
+        (item.path.name, reason)
+        for item, (_, reason) in zip(train, REJECTED.values(), strict=False)
     ]
     assert sorted(rejected(tmp_path / "out")) == sorted(expected)
     manifest = Manifest.load(tmp_path / "out")
     assert manifest.rejected == len(expected)
     assert manifest.splits["train"].images == 1
-    assert manifest.splits["val"].images == len(REFUSED) + 2
+    assert manifest.splits["val"].images == len(REJECTED) + 2
 
 
-def test_a_file_of_many_gigabytes_is_refused_without_being_read(tmp_path: Path):
+def test_a_file_of_many_gigabytes_is_rejected_without_being_read(tmp_path: Path):
     items = pairs(tmp_path)
     with items[0].path.open("r+b") as stream:
         stream.truncate(2**40)
@@ -282,7 +276,7 @@ def test_a_file_of_many_gigabytes_is_refused_without_being_read(tmp_path: Path):
     assert rejected(tmp_path / "out") == [("train0.png", "more bytes than the limit")]
 
 
-def test_what_is_kept_is_what_was_checked(tmp_path: Path):
+def test_what_is_stored_is_what_was_checked(tmp_path: Path):
     """The stored bytes decode to the pixels that another decoder sees."""
     run(pairs(tmp_path), tmp_path / "out")
     for record in records(tmp_path / "out", "train"):
@@ -291,7 +285,7 @@ def test_what_is_kept_is_what_was_checked(tmp_path: Path):
         np.testing.assert_array_equal(tf.io.decode_png(contents).numpy(), expected)
 
 
-def test_empty_captions_are_refused_and_a_image_of_nothing_else_once(tmp_path: Path):
+def test_empty_captions_are_rejected_and_an_image_of_nothing_else_once(tmp_path: Path):
     items = pairs(tmp_path)
     first, silent = items[0], tmp_path / "silent.png"
     silent.write_bytes(image("PNG"))
@@ -309,33 +303,37 @@ def test_empty_captions_are_refused_and_a_image_of_nothing_else_once(tmp_path: P
 # --- always whole ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_an_empty_split_is_one_clear_line_and_leaves_nothing(tmp_path: Path, split: str):
-    items = [item for item in pairs(tmp_path) if item.split != split]
-    with pytest.raises(UserError, match=f"no image is in the split '{split}': .*--split-file"):
-        run(items, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def test_an_empty_split_is_named_and_leaves_nothing(tmp_path: Path):
+    for split in ("train", "val", "test"):
+        items = [item for item in pairs(tmp_path) if item.split != split]
+        with raises("prepare.empty_split") as caught:
+            run(items, tmp_path / "out")
+        assert repr(split) in str(caught.value) and "--split-file" in str(caught.value)
+        assert not (tmp_path / "out").exists()
 
 
-def test_a_split_of_bad_images_says_what_is_wrong_with_them(tmp_path: Path):
+def test_a_split_of_bad_images_names_the_last_and_its_fault(tmp_path: Path):
     items = pairs(tmp_path)
     for item in items:
         if item.split == "val":
             item.path.write_bytes(b"GIF89a")
-    with pytest.raises(UserError, match=r"none of the 3 images .*'val'.*val2.png: neither JPEG"):
+    with raises("prepare.empty_split") as caught:
         run(items, tmp_path / "out")
+    assert str(caught.value).endswith("val2.png: neither JPEG nor PNG")
 
 
-def test_where_every_image_is_missing_the_folder_is_in_doubt(tmp_path: Path):
+def test_if_every_image_is_missing_the_folder_is_in_doubt(tmp_path: Path):
     items = pairs(tmp_path)
     for item in items:
         item.path.unlink(missing_ok=True)
-    with pytest.raises(UserError, match="no such file; --root or --images is probably wrong$"):
+    with raises("prepare.empty_split") as caught:
         run(items, tmp_path / "out")
-    # Of one that is there and no image, the folder is right.
+    assert "--images" in str(caught.value)
+    # If one is there and is no image, the folder is right.
     (tmp_path / "train1.png").write_bytes(b"GIF89a")
-    with pytest.raises(UserError, match="train.*: (no such file|neither JPEG nor PNG)$"):
+    with raises("prepare.empty_split") as caught:
         run(items, tmp_path / "out")
+    assert "--images" not in str(caught.value)
 
 
 @pytest.mark.parametrize("missing", ["vectors", "images"])
@@ -348,7 +346,7 @@ def test_a_failed_second_run_leaves_the_first_one_whole(tmp_path: Path, missing:
     if missing == "images":
         for item in items:
             item.path.unlink(missing_ok=True)
-    with pytest.raises(UserError):
+    with raises("vocabulary.empty" if missing == "vectors" else "prepare.empty_split"):
         run(items, out, vectors=vectors if missing == "vectors" else None)
     assert digests(out) == before
     assert Manifest.load(out).splits["train"].images == 3
@@ -371,8 +369,9 @@ def test_a_folder_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path,
     out = tmp_path / "out"
     out.mkdir()
     (out / name).write_text("{}")
-    with pytest.raises(UserError, match=f"{name}, which prepare did not write: choose another"):
+    with raises("prepare.foreign", out) as caught:
         run(pairs(tmp_path), out)
+    assert name in str(caught.value)
     assert {path.name: path.read_text() for path in out.iterdir()} == {name: "{}"}
 
 
@@ -391,8 +390,9 @@ def test_a_shard_that_the_manifest_does_not_list_is_somebody_elses(tmp_path: Pat
     run(pairs(tmp_path), out)
     (out / "train-mine.tfrecord").write_bytes(b"mine")
     before = digests(out)
-    with pytest.raises(UserError, match="train-mine.tfrecord, which prepare did not write"):
+    with raises("prepare.foreign", out) as caught:
         run(pairs(tmp_path), out)
+    assert "train-mine.tfrecord" in str(caught.value)
     assert digests(out) == before
 
 
@@ -400,7 +400,7 @@ def test_two_runs_never_meet(tmp_path: Path):
     out = tmp_path / "out"
     run(pairs(tmp_path), out)
     before = digests(out)
-    with sole_writer(out), pytest.raises(UserError, match="another process is writing to"):
+    with exclusive_lock(out), raises("file.locked", out):
         run(pairs(tmp_path, count=1), out)
     assert digests(out) == before
 
@@ -409,9 +409,8 @@ def test_what_is_read_is_asked_for_while_nobody_else_can_write(tmp_path: Path):
     out = tmp_path / "out"
 
     def reader():
-        with pytest.raises(UserError, match="another process is writing to"):
-            with sole_writer(out):
-                pass
+        with raises("file.locked", out), exclusive_lock(out):
+            pass
         yield from pairs(tmp_path)
 
     run(reader(), out)
@@ -427,9 +426,8 @@ def test_a_folder_whose_name_is_not_utf8_has_its_rejected_list(tmp_path: Path):
     assert line.endswith('train0.png", "reason": "empty"}')
 
 
-def test_what_a_killed_process_of_the_same_number_left_aside_is_no_hindrance(tmp_path: Path):
-    # By an earlier version: in a container every run may be process number 7.
-    left = tmp_path / "out" / f".prepare.{os.getpid()}.tmp"
+def test_what_a_killed_process_left_is_no_hindrance(tmp_path: Path):
+    left = tmp_path / "out" / ".prepare.0123456789ab.tmp"
     left.mkdir(parents=True)
     (left / "train-00000").write_bytes(b"half a shard")
     run(pairs(tmp_path), tmp_path / "out")
@@ -441,7 +439,7 @@ def test_more_instances_than_labels_can_tell_apart_are_an_error(tmp_path: Path, 
     # Sixteen million images would not fit here: the same line is drawn at two instances.
     monkeypatch.setattr("tf_dpce.data.split_writer.MAX_INSTANCES", 2)
     run(pairs(tmp_path, count=2), tmp_path / "out")
-    with pytest.raises(UserError, match="more than 2 instances"):
+    with raises("prepare.instances"):
         run(pairs(tmp_path, count=3), tmp_path / "out")
 
 

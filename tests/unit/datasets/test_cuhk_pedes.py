@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.samples import person_image, write_json
+from tests.errors import raises
+from tests.samples import divide, person_image, write_json, write_splits
 from tf_dpce.datasets.cuhk_pedes import read_cuhk_pedes
 from tf_dpce.datasets.pair import Pair, Rejected, group_pairs
-from tf_dpce.errors import UserError
+
+ONE = person_image("a.png", 11, "train")
 
 
 def write(root: Path, *images: dict[str, Any]) -> Path:
@@ -28,9 +30,9 @@ def test_the_instance_is_the_person_however_many_images_there_are(tmp_path: Path
         person_image("Market/9.jpg", 13, "test"),
     )
     items = list(read_cuhk_pedes(root))
-    name, origin = "cam_a/000_45.bmp", f"{root / 'reid_raw.json'} [0]"
-    caption = "The man wears a red coat."
-    assert items[0] == Pair(name, root / "imgs" / name, caption, "train", "11", origin)
+    name = "cam_a/000_45.bmp"
+    assert items[0] == Pair(name, root / "imgs" / name, "The man wears a red coat.", "train", "11")
+    assert str(items[0].origin) == f"{root / 'reid_raw.json'} [0]"
     images, rejected = group_pairs(items)
     assert [(image.instance, image.split) for image in images] == [
         *(("11", "train"), ("11", "train"), ("12", "train"), ("13", "test")),
@@ -38,77 +40,63 @@ def test_the_instance_is_the_person_however_many_images_there_are(tmp_path: Path
     assert {len(image.captions) for image in images} == {2} and rejected == []
 
 
-@pytest.mark.parametrize("held_out", ["val", "test"])
-def test_a_person_in_training_is_in_no_other_split(tmp_path: Path, held_out: str):
-    root = write(tmp_path, person_image("a.png", 11, "train"), person_image("b.png", 11, held_out))
-    with pytest.raises(UserError, match=rf"'11' is in two splits, 'train' .*\[0\].*{held_out}"):
-        group_pairs(read_cuhk_pedes(root))
+def test_a_person_is_in_no_second_split(tmp_path: Path):
+    for held_out in ("val", "test"):
+        write(tmp_path, ONE, person_image("b.png", 11, held_out))
+        with raises("dataset.leak", tmp_path / "reid_raw.json"):
+            group_pairs(read_cuhk_pedes(tmp_path))
+    write(tmp_path, ONE, person_image("b.png", 11, "train"))
+    splits = write_splits(tmp_path / "splits.tsv", {"a.png": "train", "b.png": "test"})
+    with raises("dataset.leak"):
+        group_pairs(read_cuhk_pedes(tmp_path, split_file=splits))
 
 
-def test_a_split_file_may_not_tear_a_person_apart(tmp_path: Path):
-    names = ("a.png", "b.png")
-    root = write(tmp_path, *(person_image(name, 11, "train") for name in names))
-    (tmp_path / "splits.tsv").write_text("a.png\ttrain\nb.png\ttest\n")
-    items = list(read_cuhk_pedes(root, split_file=tmp_path / "splits.tsv"))
-    with pytest.raises(UserError, match="'11' is in two splits, 'train' .*'test'"):
-        group_pairs(items)
+def test_an_image_of_two_people_names_both_places(tmp_path: Path):
+    write(tmp_path, ONE, person_image("a.png", 12, "train"))
+    with raises("dataset.two_values", tmp_path / "reid_raw.json") as caught:
+        group_pairs(read_cuhk_pedes(tmp_path))
+    assert "[0]" in str(caught.value) and "[1]" in str(caught.value)
 
 
-def test_a_image_of_two_people_names_both_places(tmp_path: Path):
-    root = write(tmp_path, person_image("a.png", 11, "train"), person_image("a.png", 12, "train"))
-    with pytest.raises(UserError, match=r"a.png has two values of instance.*\[0\].*\[1\]"):
-        group_pairs(read_cuhk_pedes(root))
-
-
-def test_a_image_listed_twice_or_without_captions_is_rejected(tmp_path: Path):
-    one = person_image("a.png", 11, "train")
-    root = write(tmp_path, one, one, person_image("b.png", 11, "train") | {"captions": []})
-    items = list(read_cuhk_pedes(root))
-    assert sum(isinstance(item, Pair) for item in items) == 2
-    assert [item for item in items if isinstance(item, Rejected)] == [
+def test_what_cannot_be_used_is_rejected(tmp_path: Path):
+    unnamed, silent = ONE | {"file_path": "."}, ONE | {"file_path": "b.png", "captions": []}
+    root = write(tmp_path, ONE, ONE, silent, unnamed)
+    pairs, rejected = divide(read_cuhk_pedes(root))
+    assert len(pairs) == 2
+    assert rejected == [
         Rejected(str(root / "imgs" / "a.png"), "listed twice"),
         Rejected(str(root / "imgs" / "b.png"), "no caption"),
+        Rejected(f"{root / 'reid_raw.json'} [3]", "no name of an image"),
     ]
 
 
-def test_a_image_without_a_name_is_rejected_with_its_place(tmp_path: Path):
-    root = write(tmp_path, ONE | {"file_path": "."}, ONE)
-    *_, last = sorted(read_cuhk_pedes(root), key=lambda item: isinstance(item, Rejected))
-    assert last == Rejected(f"{root / 'reid_raw.json'} [0]", "no name of an image")
-
-
-def test_images_and_captions_may_lie_elsewhere(tmp_path: Path):
-    root = write(tmp_path / "cuhk", person_image("a.png", 11, "train"))
+def test_images_and_captions_may_lie_elsewhere_and_are_named_if_missing(tmp_path: Path):
+    root = write(tmp_path / "cuhk", ONE)
     images = (root / "imgs").rename(tmp_path / "people")
+    with raises("dataset.folder", root / "imgs"):
+        list(read_cuhk_pedes(root))
     listed = (root / "reid_raw.json").rename(tmp_path / "captions.json")
+    with raises("dataset.file", root / "reid_raw.json"):
+        list(read_cuhk_pedes(root, images))
     assert next(iter(read_cuhk_pedes(root, images, listed))).path == images / "a.png"
 
 
-ONE = person_image("a.png", 11, "train")
-
-
 @pytest.mark.parametrize(
-    ("value", "message"),
+    ("value", "code", "place"),
     [
-        ({"images": [ONE]}, "is no list: give the official reid_raw.json as --annotations"),
-        ([ONE, {"file_path": "b.png"}], r"\[1\] has no key 'captions': give the official"),
-        ([ONE | {"captions": "A man."}], r"\[0\].captions is no list"),
-        ([ONE | {"captions": ["A man.", None]}], r"\[0\].captions\[1\] is no text"),
-        ([ONE | {"id": 1.5}], r"\[0\].id is neither a whole number nor"),
-        ([ONE | {"split": "query"}], r"\[0\]: split is 'query': it must be one of train, val"),
-        ([], "lists no image that can be used"),
+        ({"images": [ONE]}, "dataset.shape", "reid_raw.json"),
+        ([ONE, {"file_path": "b.png"}], "dataset.shape", "[1] has no key 'captions'"),
+        ([ONE | {"captions": "A man."}], "dataset.shape", "[0].captions"),
+        ([ONE | {"captions": ["A man.", None]}], "dataset.shape", "[0].captions[1]"),
+        ([ONE | {"id": 1.5}], "dataset.shape", "[0].id"),
+        ([ONE | {"id": True}], "dataset.shape", "[0].id"),
+        ([ONE | {"split": "query"}], "split.name", "[0]"),
+        ([], "dataset.no_image", ""),
     ],
 )
-def test_a_file_of_another_shape_names_the_key(tmp_path: Path, value: Any, message: str):
-    root = write(tmp_path)
-    write_json(root / "reid_raw.json", value)
-    with pytest.raises(UserError, match=f"reid_raw.json {message}"):
-        list(read_cuhk_pedes(root))
-
-
-@pytest.mark.parametrize(("missing", "option"), [("imgs", "images"), ("reid_raw.json", "annot")])
-def test_what_is_missing_is_named_with_its_option(tmp_path: Path, missing: str, option: str):
-    root = write(tmp_path, ONE)
-    (root / missing).rename(root / "elsewhere")
-    with pytest.raises(UserError, match=f"{missing} is not a f.*--{option}"):
-        list(read_cuhk_pedes(root))
+def test_a_file_of_another_shape_names_the_place(tmp_path: Path, value: Any, code: str, place: str):
+    write(tmp_path)
+    path = write_json(tmp_path / "reid_raw.json", value)
+    with raises(code, path) as caught:
+        list(read_cuhk_pedes(tmp_path))
+    assert place in str(caught.value)

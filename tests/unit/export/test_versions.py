@@ -11,7 +11,7 @@ import pytest
 
 from tests.errors import raises
 from tf_dpce.export.versions import find_version, publish_version, version_numbers
-from tf_dpce.files import sole_writer
+from tf_dpce.files import exclusive_lock
 
 PUBLISH = """
 import sys
@@ -92,7 +92,7 @@ def test_failure_while_writing_leaves_nothing(tmp_path):
 def test_an_export_that_another_process_is_writing_is_left_alone(tmp_path):
     aside = tmp_path / ".export.0123456789ab.tmp"
     aside.mkdir()
-    with sole_writer(aside):
+    with exclusive_lock(aside):
         assert publish(tmp_path).name == "1"
         assert names(tmp_path) == [aside.name, "1"]
     assert publish(tmp_path).name == "2"

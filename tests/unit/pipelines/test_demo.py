@@ -10,7 +10,7 @@ import pytest
 
 from pipelines import demo
 from tests.samples import digests
-from tf_dpce.files import sole_writer
+from tf_dpce.files import exclusive_lock
 
 REACHED = {
     "images": 16,
@@ -85,7 +85,7 @@ def test_a_folder_that_no_demo_made_is_refused_and_left_as_it_is(
 
 def test_a_second_demo_at_the_same_time_is_refused(lines: list, tmp_path: Path, capsys):
     demo.claim(tmp_path)
-    with sole_writer(tmp_path):
+    with exclusive_lock(tmp_path):
         assert run(tmp_path) == 1
     assert "another process is writing to" in capsys.readouterr().err
     assert lines == []

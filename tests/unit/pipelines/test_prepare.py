@@ -1,4 +1,4 @@
-"""`prepare` as a verb: what it says, what it leaves, and what a kill leaves."""
+"""`prepare` as a verb: what it prints, what it leaves, and what a kill leaves."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pipelines.prepare import main
+from tests.errors import printed_code, raises
 from tests.samples import (
     COCO_SPLITS,
     digests,
@@ -22,16 +22,16 @@ from tests.samples import (
     karpathy_coco,
     karpathy_image,
     person_image,
+    write_coco,
     write_flickr8k,
     write_flickr30k,
     write_images,
     write_json,
-    write_mscoco,
+    write_splits,
 )
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.datasets.pair import SPLITS
-from tf_dpce.errors import UserError
-from tf_dpce.files import sha256_lines, sole_writer
+from tf_dpce.files import exclusive_lock, sha256_lines
 
 SCENES = ["--source", "scenes", "--train-images", "40", "--val-images", "5", "--test-images", "5"]
 USAGE = 2
@@ -51,60 +51,47 @@ def images(folder: Path) -> dict[str, int]:
     return {name: split.images for name, split in Manifest.load(folder).splits.items()}
 
 
-# --- what it says and leaves ----------------------------------------------------------------------
+# --- what it prints and leaves --------------------------------------------------------------------
 
 
-def test_flickr8k_with_dirt_says_both_counts_and_why(flickr8k: list[str], tmp_path: Path, capsys):
+def test_flickr8k_with_dirt_prints_both_counts_and_why(flickr8k: list[str], tmp_path: Path, capsys):
     root, out = Path(flickr8k[-1]), tmp_path / "out"
     with (root / "Flickr8k_text" / "Flickr8k.token.txt").open("a") as stream:
         stream.write("gone.jpg#0\tit is\ngone.jpg#1\tno more\nodd.jpg.1#0\ta name\n")
         stream.write("train0.jpg#2\t .\n")
     (root / "Flicker8k_Dataset" / "train1.jpg").write_bytes(image()[:60])
     assert run(*flickr8k, "--out", out, "--lowercase", "--workers", 2) == 0
-    said = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     # Six, two and two images with two captions each, of which one image is cut short.
-    assert said[:3] == [
-        "train        5 images        10 captions       5 instances   1 shards",
-        "val          2 images         4 captions       2 instances   1 shards",
-        "test         2 images         4 captions       2 instances   1 shards",
-    ]
-    # No word of instances with one image: each image is an instance of its own.
-    assert said[3] == "kept 9 images with 18 captions"
-    assert said[4].startswith("rejected 4: ")
+    for line, (split, count) in zip(lines, {"train": 5, "val": 2, "test": 2}.items(), strict=False):
+        assert line.split() == [
+            *(split, str(count), "images", str(2 * count), "captions"),
+            *(str(count), "instances", "1", "shards"),
+        ]
+    text = "\n".join(lines)
+    assert "9 images with 18 captions" in text and "rejected 4: " in text
     for reason in ("no such file", "malformed name", "empty caption", "cannot be decoded"):
-        assert f"1 {reason}" in said[4]
-    assert said[5].startswith("vocabulary of ") and "100.0 %" in said[5]
+        assert f"1 {reason}" in text
+    assert "instances with one image" not in text, "each image is an instance of its own"
     # "A train dog ." has three words, "The dog number w1 ." four.
-    assert said[6] == "training captions hold up to 4 of these words, 99 % of them up to 4"
-    assert said[7:10] == [
-        "train has 5 of the 6,000 published images: 5,995 are missing, see rejected.jsonl",
-        "val has 2 of the 1,000 published images: 998 are missing, see rejected.jsonl",
-        "test has 2 of the 1,000 published images: 998 are missing, see rejected.jsonl",
-    ]
-    assert [Path(line) for line in said[10:]] == [
-        *(out / name for name in ("rejected.jsonl", "test-00000-of-00001.tfrecord")),
-        *(out / f"{split}-00000-of-00001.tfrecord" for split in ("train", "val")),
-        *(out / name for name in ("vocabulary.txt", "manifest.json")),
-    ], "every file is named"
-    assert all(Path(line).is_file() for line in said[10:])
+    assert "100.0 %" in text and "up to 4" in text
+    for count in ("5 of the 6,000", "2 of the 1,000"):
+        assert count in text and "rejected.jsonl" in text
+    files = [Path(line) for line in lines if line.startswith(str(out))]
+    assert sorted(files) == sorted(out.iterdir()), "every file is named"
 
 
-def test_vectors_make_a_dictionary_and_the_coverage_is_said(
+def test_vectors_choose_the_words_and_the_coverage_is_printed(
     flickr8k: list[str], tmp_path: Path, capsys
 ):
-    vectors = tmp_path / "vectors.npz"
-    np.savez(vectors, words=np.array(["dog"]), vectors=np.ones((1, 4), np.float32))
-    assert run(*flickr8k, "--out", tmp_path / "out", "--vectors", vectors) == 0
-    # "A train dog ." and "The dog number w1 .": two words of seven.
-    assert "vocabulary of 1 words, 28.6 % of" in capsys.readouterr().out
-
-
-def test_word_vectors_that_may_be_cut_short_are_told(flickr8k: list[str], tmp_path: Path, capsys):
     vectors = tmp_path / "glove.txt"
+    # Without a line end the file may be cut short.
     vectors.write_text("dog 0.5 0.823")
     assert run(*flickr8k, "--out", tmp_path / "out", "--vectors", vectors) == 0
-    said = capsys.readouterr().out
-    assert f"warning: {vectors} has no line end behind its last line, 1: if the file was" in said
+    printed = capsys.readouterr()
+    # "A train dog ." and "The dog number w1 .": two words of seven.
+    assert "vocabulary of 1 words, 28.6 % of" in printed.out
+    assert str(vectors) in printed.err
 
 
 def test_scenes_leave_their_images_and_the_same_seed_the_same_ones(tmp_path: Path):
@@ -133,29 +120,27 @@ def test_a_table_of_ones_own(tmp_path: Path):
     assert Manifest.load(tmp_path / "out").splits["val"].images == 1
 
 
-def test_flickr30k_says_whose_split_it_is(tmp_path: Path, capsys):
+def test_flickr30k_names_its_split(tmp_path: Path, capsys):
     names = [f"{number}.jpg" for number in range(6)]
     root = write_flickr30k(tmp_path / "flickr30k", names)
     argv = ["--source", "flickr30k", "--root", root]
     assert run(*argv, "--out", tmp_path / "drawn", "--seed", 3) == 0
-    said = capsys.readouterr().out
-    assert "split drawn by --seed 3; --split-file takes a published one" in said
-    assert "train has 4 of the 29,783 published images: 29,779 are missing\n" in said
-    splits = tmp_path / "splits.tsv"
-    splits.write_text("".join(f"{n}\t{s}\n" for n, s in zip(names, 2 * SPLITS, strict=True)))
+    printed = capsys.readouterr().out
+    assert "--seed 3" in printed and "--split-file" in printed
+    assert "4 of the 29,783 published images: 29,779" in printed
+    splits = write_splits(tmp_path / "splits.tsv", dict(zip(names, 2 * SPLITS, strict=True)))
     assert run(*argv, "--out", tmp_path / "given", "--split-file", splits) == 0
-    said = capsys.readouterr().out
-    assert "drawn" not in said
-    assert "train has 2 of the 29,783 published images of the authors' split: 29,781" in said
+    printed = capsys.readouterr().out
+    assert "--seed" not in printed
+    assert "2 of the 29,783 published images of the authors' split" in printed
     assert images(tmp_path / "given") == {"train": 2, "val": 2, "test": 2}
 
 
 def test_one_split_of_mscoco_has_one_digest_from_either_source(tmp_path: Path):
-    root = write_mscoco(tmp_path / "coco")
+    root = write_coco(tmp_path / "coco")
     value = {"images": karpathy_coco(), "dataset": "coco"}
     karpathy = write_json(tmp_path / "dataset_coco.json", value)
-    splits = tmp_path / "splits.tsv"
-    splits.write_text("".join(f"{name}\t{split}\n" for name, split in COCO_SPLITS.items()))
+    splits = write_splits(tmp_path / "splits.tsv", COCO_SPLITS)
     official = ["--source", "mscoco", "--root", root, "--split-file", splits]
     assert run(*official, "--out", tmp_path / "a") == 0
     argv = ["--source", "karpathy", "--root", root, "--annotations", karpathy]
@@ -185,23 +170,22 @@ def write_source(source: str, root: Path, names: Sequence[str]) -> list[object]:
 
 
 @pytest.mark.parametrize("source", ["flickr8k", "karpathy", "cuhk_pedes"])
-def test_a_split_file_goes_before_the_split_that_a_data_set_comes_with(
+def test_a_split_file_replaces_the_split_that_a_data_set_comes_with(
     source: str, tmp_path: Path, capsys
 ):
     names = [f"train{number}.jpg" for number in range(6)]
     argv = write_source(source, tmp_path / "data", names)
     # The last one is left out, and one is named that is not there.
     given = dict(zip([*names[:5], "gone.jpg"], 2 * SPLITS, strict=True))
-    splits = tmp_path / "splits.tsv"
-    splits.write_text("".join(f"{name}\t{split}\n" for name, split in given.items()))
+    splits = write_splits(tmp_path / "splits.tsv", given)
     assert run(*argv, "--out", tmp_path / "out", "--split-file", splits) == 0
     assert images(tmp_path / "out") == {"train": 2, "val": 2, "test": 1}
     # Lines of split and image in order, as for every other source.
-    kept = sorted(f"{split}\t{name}" for name, split in given.items() if name != "gone.jpg")
-    assert Manifest.load(tmp_path / "out").split_digest == sha256_lines(kept)
-    said = capsys.readouterr().out
-    assert "1 in no split" in said and "1 no caption" in said
-    assert "published" not in said, "what is published is the size of another split"
+    lines = sorted(f"{split}\t{name}" for name, split in given.items() if name != "gone.jpg")
+    assert Manifest.load(tmp_path / "out").split_digest == sha256_lines(lines)
+    printed = capsys.readouterr().out
+    assert "1 in no split" in printed and "1 no caption" in printed
+    assert "published" not in printed, "what is published is the size of another split"
 
 
 def test_images_that_karpathy_names_and_that_are_not_there_are_rejected(tmp_path: Path, capsys):
@@ -212,9 +196,9 @@ def test_images_that_karpathy_names_and_that_are_not_there_are_rejected(tmp_path
     root = write_images(tmp_path / "photos", [name for name in names if name != "val0.jpg"])
     argv = ["--source", "karpathy", "--root", root, "--annotations", path]
     assert run(*argv, "--out", tmp_path / "out") == 0
-    said = capsys.readouterr().out
-    assert "rejected 1: 1 no such file" in said and "split drawn" not in said
-    assert "val has 1 of the 1,014 published images: 1,013 are missing, see rejected" in said
+    printed = capsys.readouterr().out
+    assert "1 no such file" in printed and "--seed" not in printed
+    assert "val has 1 of the 1,014 published images" in printed
     assert str(root / "val0.jpg") in (tmp_path / "out" / "rejected.jsonl").read_text()
 
 
@@ -230,124 +214,115 @@ def test_people_are_the_classes_of_cuhk_pedes(tmp_path: Path, capsys):
     infos = Manifest.load(tmp_path / "out").splits
     counts = {name: (info.images, info.instances) for name, info in infos.items()}
     assert counts == {"train": (3, 2), "val": (1, 1), "test": (3, 1)}
-    said = capsys.readouterr().out
-    assert "rejected 0\n1 BMP images stored as PNG\n" in said
-    assert "train has 2 of the 11,003 published people: 11,001 are missing\n" in said
+    printed = capsys.readouterr().out
+    assert "1 BMP" in printed and "2 of the 11,003 published people" in printed
     assert {name: info.lone_instances for name, info in infos.items()} == {
         "train": 1,
         "val": 1,
         "test": 0,
     }
-    assert "instances with one image: train 1, val 1, test 0\n" in said
+    assert "train 1, val 1, test 0\n" in printed
 
 
 # --- mistakes -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["--source", "flickr8k"],
-        ["--source", "table"],
-        ["--source", "table", "--images", "."],
-        ["--source", "scenes", "--root", "."],
-        ["--source", "scenes", "--split-file", "splits.tsv"],
-        ["--source", "flickr8k", "--root", ".", "--train-images", "9"],
-        ["--source", "flickr8k", "--root", ".", "--image-size", "64"],
-        ["--source", "table", "--annotations", "a.csv", "--val-images", "9"],
-        ["--source", "table", "--annotations", "a.csv", "--test-images", "500"],
-        ["--source", "flickr30k"],
-        ["--source", "karpathy", "--root", "."],
-        ["--source", "karpathy", "--annotations", "dataset_coco.json"],
-        ["--source", "mscoco", "--root", ".", "--images", "."],
-        ["--source", "karpathy", "--root", ".", "--split-file", "splits.tsv"],
-        ["--source", "flickr", "--root", "."],
-        ["--source", "scenes", "--workers", "0"],
-        ["--source", "scenes", "--train-images", "none"],
-    ],
-    ids=" ".join,
-)
-def test_options_that_do_not_go_together_are_bad_usage(argv: list[str], tmp_path: Path, capsys):
-    with pytest.raises(SystemExit) as exit:
-        run(*argv, "--out", tmp_path / "out")
-    assert exit.value.code == USAGE
-    assert "error:" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+def test_options_that_do_not_go_together_are_bad_usage(tmp_path: Path, capsys):
+    for line in (
+        "flickr8k",
+        "table",
+        "table --images .",
+        "scenes --root .",
+        "scenes --split-file splits.tsv",
+        "flickr8k --root . --train-images 9",
+        "flickr8k --root . --image-size 64",
+        "table --annotations a.csv --val-images 9",
+        "table --annotations a.csv --test-images 500",
+        "flickr30k",
+        "karpathy --root .",
+        "karpathy --annotations dataset_coco.json",
+        "mscoco --root . --images .",
+        "flickr --root .",
+        "scenes --workers 0",
+        "scenes --train-images none",
+    ):
+        with pytest.raises(SystemExit) as exit:
+            run("--source", *line.split(), "--out", tmp_path / "out")
+        assert exit.value.code == USAGE, line
+        assert "error:" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("mistake", ["no vectors", "no captions", "broken table", "cut short"])
-def test_a_mistake_is_one_line_and_leaves_nothing(
-    mistake: str, flickr8k: list[str], tmp_path: Path, capsys
-):
-    argv, named = flickr8k, tmp_path / "missing.npz"
-    if mistake == "no vectors":
-        argv = [*flickr8k, "--vectors", str(named)]
-    elif mistake == "no captions":
-        named = Path(flickr8k[-1]) / "Flickr8k_text" / "Flickr8k.token.txt"
-        named.write_text("\n")
-    elif mistake == "cut short":
-        named = tmp_path / "dataset_flickr8k.json"
-        named.write_text('{"images": [{"filename": ')
-        argv = ["--source", "karpathy", "--root", flickr8k[-1], "--annotations", str(named)]
-    else:
-        named = tmp_path / "pairs.csv"
-        named.write_text("image,caption\nonly one\n")
-        argv = ["--source", "table", "--annotations", str(named)]
-    assert run(*argv, "--out", tmp_path / "out") == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ") and str(named) in line
-    assert not (tmp_path / "out" / "manifest.json").exists()
+def test_a_mistake_is_one_line_and_leaves_nothing(flickr8k: list[str], tmp_path: Path, capsys):
+    table, root = tmp_path / "pairs.csv", flickr8k[-1]
+    table.write_text("image,caption\nonly one\n")
+    listed = tmp_path / "dataset_flickr8k.json"
+    listed.write_text('{"images": [{"filename": ')
+    for argv, named, code in (
+        (["table", "--annotations", table], table, "table.fields"),
+        (["karpathy", "--root", root, "--annotations", listed], listed, "dataset.json"),
+        (["flickr8k", "--root", root, "--vectors", tmp_path], tmp_path, "vectors.file"),
+    ):
+        assert run("--source", *argv, "--out", tmp_path / "out") == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert printed_code(line) == code and str(named) in line
+        assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-@pytest.mark.parametrize("before", [[], ["another data set"]], ids=["empty", "prepared"])
 def test_a_folder_named_scenes_of_somebody_else_is_refused_and_left_as_it_is(
-    before: list[str], flickr8k: list[str], tmp_path: Path, capsys
+    flickr8k: list[str], tmp_path: Path, capsys
 ):
     out = tmp_path / "out"
-    if before:
-        assert run(*flickr8k, "--out", out) == 0
-    (out / "scenes").mkdir(parents=True)
-    (out / "scenes" / "000001.png").write_bytes(b"a holiday")
-    left = digests(out)
-    capsys.readouterr()
-    assert run(*SCENES, "--out", out) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert f"{out / 'scenes'} holds files that were not drawn" in line
-    assert digests(out) == left
+    for prepared in (False, True):
+        if prepared:
+            shutil.rmtree(out)
+            assert run(*flickr8k, "--out", out) == 0
+        (out / "scenes").mkdir(parents=True)
+        (out / "scenes" / "000001.png").write_bytes(b"a holiday")
+        left = digests(out)
+        capsys.readouterr()
+        assert run(*SCENES, "--out", out) == 1
+        assert printed_code(capsys.readouterr().err) == "scenes.folder"
+        assert digests(out) == left
 
 
-def test_scenes_are_not_drawn_among_other_files(tmp_path: Path, capsys):
-    (tmp_path / "notes.txt").write_text("mine")
-    assert run(*SCENES, "--out", tmp_path) == 1
-    assert "holds notes.txt, which prepare did not write" in capsys.readouterr().err
-    assert list(digests(tmp_path)) == ["notes.txt"]
-
-
-def test_a_folder_that_is_being_written_is_one_line(flickr8k: list[str], tmp_path: Path, capsys):
-    (tmp_path / "out").mkdir()
+def test_a_folder_of_other_files_or_that_is_being_written_is_refused(
+    flickr8k: list[str], tmp_path: Path, capsys
+):
+    out = tmp_path / "out"
+    out.mkdir()
     for argv in (flickr8k, SCENES):
-        with sole_writer(tmp_path / "out"):
-            assert run(*argv, "--out", tmp_path / "out") == 1
-        (line,) = capsys.readouterr().err.splitlines()
-        assert "another process is writing to" in line
-    assert digests(tmp_path / "out") == {}
+        with exclusive_lock(out):
+            assert run(*argv, "--out", out) == 1
+        assert printed_code(capsys.readouterr().err) == "file.locked"
+    (out / "notes.txt").write_text("mine")
+    assert run(*SCENES, "--out", out) == 1
+    assert printed_code(capsys.readouterr().err) == "prepare.foreign"
+    assert list(digests(out)) == ["notes.txt"]
 
 
 # --- kills ----------------------------------------------------------------------------------------
 
-# A process that ends itself, without any clean-up, before it renames a file for the n-th time.
+# Children that end themselves, without any clean-up, before they rename a file for the n-th time.
+# TensorFlow is imported once for all of them; no operation runs before they are forked.
 KILLED_AT_RENAME = """
 import os, signal, sys
-rename, left = os.replace, int(sys.argv[1])
-def replace(source, target):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    rename(source, target)
-os.replace = replace
+import tensorflow
 from pipelines.prepare import main
-sys.exit(main(sys.argv[2:]))
+folder, numbers, *argv = sys.argv[1:]
+for number in numbers.split(","):
+    child = os.fork()
+    if child == 0:
+        rename, left = os.replace, int(number)
+        def replace(source, target):
+            global left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            rename(source, target)
+        os.replace = replace
+        os._exit(main([*argv, "--out", f"{folder}/{number}"]))
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
 """
 
 
@@ -366,68 +341,49 @@ def kill_when(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
 
 def check_unfinished_then_whole(out: Path, argv: list, expected: dict[str, str]) -> None:
     """After a kill no reader takes the folder for whole; run again, it is as if never killed."""
-    with pytest.raises(UserError, match="run prepare"):
+    with raises("data.unfinished", out):
         Manifest.load(out)
     assert run(*argv, "--out", out) == 0
     assert digests(out) == expected, "the same bytes, and nothing else"
     Manifest.load(out)
 
 
-def test_killed_while_drawing_and_while_decoding(tmp_path: Path):
+def test_killed_while_drawing_over_an_earlier_set_and_while_decoding(tmp_path: Path):
     out = tmp_path / "out"
     argv = [*SCENES[:3], "400", *SCENES[4:], "--workers", "1"]
     assert run(*argv, "--out", out) == 0
     expected = digests(out)
+    shutil.rmtree(out)
+    assert run(*SCENES, "--out", out) == 0
 
-    def drawn() -> bool:
+    def redrawing() -> bool:
         return len(list(out.glob("scenes/*.png"))) > 100
 
     def decoding() -> bool:
         return bool(list(out.glob(".prepare.*.tmp/train-*")))
 
-    for moment in (drawn, decoding):
-        shutil.rmtree(out)
+    for moment in (redrawing, decoding):
         kill_when(start("-m", "pipelines.prepare", *argv, "--out", out), moment)
         check_unfinished_then_whole(out, argv, expected)
+        shutil.rmtree(out)
 
 
-# The vocabulary is renamed first, aside, then the list of what may be replaced: from then on the
-# shards, the lists and the manifest.
-@pytest.mark.parametrize("rename", [3, 5, 8])
-def test_killed_while_publishing(rename: int, flickr8k: list[str], tmp_path: Path):
-    out = tmp_path / "out"
-    assert run(*flickr8k, "--out", out) == 0
-    expected = digests(out)
-    (out / "features").mkdir()
-    process = start("-c", KILLED_AT_RENAME, rename, *flickr8k, "--out", out)
-    assert process.wait() == -signal.SIGKILL
-    check_unfinished_then_whole(out, flickr8k, expected)
-
-
-def test_killed_while_drawing_over_an_earlier_set(tmp_path: Path):
-    out = tmp_path / "out"
-    assert run(*SCENES, "--out", out) == 0
-    expected = digests(out)
-    argv = [*SCENES[:3], "400", *SCENES[4:], "--workers", "1"]
-
-    def redrawing() -> bool:
-        return len(list(out.glob("scenes/*.png"))) > 100
-
-    kill_when(start("-m", "pipelines.prepare", *argv, "--out", out), redrawing)
-    check_unfinished_then_whole(out, SCENES, expected)
-
-
-def test_killed_before_publishing_the_folder_of_before_stays_whole(
-    flickr8k: list[str], tmp_path: Path
-):
-    out = tmp_path / "out"
-    assert run(*flickr8k, "--out", out) == 0
-    expected = digests(out)
-    process = start("-c", KILLED_AT_RENAME, 1, *flickr8k, "--out", out)
-    assert process.wait() == -signal.SIGKILL
-    left = {name: digest for name, digest in digests(out).items() if not name.startswith(".")}
+def test_killed_before_and_while_publishing(flickr8k: list[str], tmp_path: Path):
+    whole = tmp_path / "whole"
+    assert run(*flickr8k, "--out", whole) == 0
+    expected = digests(whole)
+    # The vocabulary is renamed first, within the temporary folder, then the list of what may be
+    # replaced: from then on the shards, the lists and the manifest.
+    outs = {number: shutil.copytree(whole, tmp_path / str(number)) for number in (1, 3, 5, 8)}
+    (outs[3] / "features").mkdir()
+    assert start("-c", KILLED_AT_RENAME, tmp_path, "1,3,5,8", *flickr8k).wait() == 0
+    before = outs.pop(1)
+    # Until then the folder of before stays whole.
+    left = {name: digest for name, digest in digests(before).items() if name[0] != "."}
     assert left == expected
-    Manifest.load(out)
-    assert len([path for path in os.listdir(out) if path.startswith(".")]) == 1
-    assert run(*flickr8k, "--out", out) == 0
-    assert digests(out) == expected
+    Manifest.load(before)
+    assert len([name for name in os.listdir(before) if name.startswith(".")]) == 1
+    assert run(*flickr8k, "--out", before) == 0
+    assert digests(before) == expected
+    for out in outs.values():
+        check_unfinished_then_whole(out, flickr8k, expected)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from tf_dpce.errors import UserError
+from tests.errors import raises
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import (
     build_vocabulary,
@@ -20,7 +20,7 @@ from tf_dpce.preprocessing.vocabulary import (
     without_words,
     write_vocabulary,
 )
-from tf_dpce.preprocessing.word_vectors import open_vectors
+from tf_dpce.preprocessing.word_vectors import WordVectors
 
 CAPTIONS = ["A dog (brown), asleep.", "a dog-sled", "Two dogs?", ""]
 
@@ -66,7 +66,7 @@ def test_only_some_words_may_be_kept():
 
 def test_the_words_with_a_vector_are_those_of_the_captions_alone(tmp_path: Path):
     (tmp_path / "glove.txt").write_text("Dog 1 2\nsled 3 4\ncat 5 6\n")
-    file = open_vectors(tmp_path / "glove.txt")
+    file = WordVectors(tmp_path / "glove.txt")
     assert known_words(file, CAPTIONS, lowercase=True) == {"dog", "sled"}
     assert known_words(file, CAPTIONS, lowercase=False) == {"sled"}
 
@@ -100,20 +100,17 @@ def test_a_file_without_a_last_newline_is_read(tmp_path: Path):
     assert read_vocabulary(tmp_path / "vocabulary.txt") == ["dog", "cat"]
 
 
-@pytest.mark.parametrize(
-    ("contents", "message"),
-    [
-        (None, "does not exist: run prepare"),
-        (b"", "holds no word"),
-        (b"\n", "line 1 is empty"),
-        (b"dog\n\ncat\n", "line 2 is empty"),
-        (b"dog\ncat\ndog\n", "line 3 repeats a word"),
-        (b"dog\ncaf\xe9\n", "is not UTF-8"),
-    ],
-)
-def test_a_damaged_file_is_one_clear_line(tmp_path: Path, contents: bytes | None, message: str):
+def test_a_missing_or_damaged_file_is_named(tmp_path: Path):
     path = tmp_path / "vocabulary.txt"
-    if contents is not None:
-        path.write_bytes(contents)
-    with pytest.raises(UserError, match=f"vocabulary.txt {message}"):
+    with raises("vocabulary.file", path):
         read_vocabulary(path)
+    for contents, line in (
+        (b"", None),
+        (b"\n", 1),
+        (b"dog\n\ncat\n", 2),
+        (b"dog\ncat\ndog\n", 3),
+        (b"dog\ncaf\xe9\n", None),
+    ):
+        path.write_bytes(contents)
+        with raises("vocabulary.damaged", path, line):
+            read_vocabulary(path)

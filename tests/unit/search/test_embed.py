@@ -26,7 +26,7 @@ from tests.unit.search.plain import (
     write_texts,
 )
 from tf_dpce.errors import UserError
-from tf_dpce.files import sole_writer
+from tf_dpce.files import exclusive_lock
 from tf_dpce.search.embed import Outcome, embed, read_ahead
 from tf_dpce.search.inputs import Item, find_images, find_texts
 
@@ -149,7 +149,7 @@ def test_texts_that_get_fewer_meanwhile_end_the_run(tmp_path: Path):
 def test_two_writers_never_meet(tmp_path: Path):
     inputs = find_images([write_images(tmp_path / "images", 3)])
     (tmp_path / "out").mkdir()
-    with sole_writer(tmp_path / "out"), pytest.raises(UserError):
+    with exclusive_lock(tmp_path / "out"), pytest.raises(UserError):
         embed(PlainEncoder(), inputs, tmp_path / "out", MODEL)
     assert files_of(tmp_path / "out") == {}
     assert embed(PlainEncoder(), inputs, tmp_path / "out", MODEL).embedded == 3

@@ -19,7 +19,7 @@ from tests.unit.training.tiny import EPOCHS, STEPS, run_tiny
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.datasets.shapes.scene import make_scene
 from tf_dpce.errors import Stopped
-from tf_dpce.files import is_aside, read_json, sha256_file, sole_writer
+from tf_dpce.files import exclusive_lock, is_temporary, read_json, sha256_file
 from tf_dpce.preprocessing.vocabulary import count_words
 from tf_dpce.training import train
 from tf_dpce.training.checkpoint import state_paths
@@ -57,14 +57,14 @@ def test_a_start_that_was_killed_is_no_hindrance(
     before = {run / "vocabulary.txt", aside}
     assert set(run.iterdir()) == before
     # As by one in another container: only its lock shows that it lives.
-    with sole_writer(run), pytest.raises(Exception, match=str(run)):
+    with exclusive_lock(run), pytest.raises(Exception, match=str(run)):
         train.train(config(**ONCE), scenes, run)
     assert set(run.iterdir()) == before
     # A scheduler repeats one command: nothing to resume is no mistake, and is said.
     with caplog.at_level("INFO", "tf_dpce"):
         train.train(config(**ONCE), scenes, run, resume=True)
     assert any(line.startswith(str(run)) for line in caplog.messages)
-    assert not [item for item in run.rglob("*") if is_aside(item.name)]
+    assert not [item for item in run.rglob("*") if is_temporary(item.name)]
     assert load_run(run).config == config(**ONCE)
 
 

@@ -36,7 +36,7 @@ from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.prepare import prepare
 from tf_dpce.datasets.shapes.source import draw_scenes, scene_numbers
 from tf_dpce.errors import Stopped, UserError
-from tf_dpce.files import sole_writer
+from tf_dpce.files import exclusive_lock
 from tf_dpce.training import train
 from tf_dpce.training.checkpoint import best_path, write_arrays
 from tf_dpce.training.run_folder import load_run, provenance, run_digest
@@ -298,7 +298,7 @@ def test_what_a_model_cannot_be_made_of_is_refused(scenes: Path, tmp_path: Path)
 
 def test_a_run_that_another_process_trains_is_refused(scenes: Path, run: Path):
     before = {item: item.read_bytes() for item in run.rglob("*") if item.is_file()}
-    with sole_writer(run), pytest.raises(UserError):
+    with exclusive_lock(run), pytest.raises(UserError):
         train.train(config(), scenes, run, resume=True)
     assert {item: item.read_bytes() for item in run.rglob("*") if item.is_file()} == before
 

@@ -1,11 +1,12 @@
-"""True sentences about a scene, and the same words with two exchanged, which are false."""
+"""True captions of a scene, and the same words with two exchanged, which are false."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations, permutations
+from typing import NamedTuple
 
 from tf_dpce.datasets.shapes import grammar
 
@@ -24,8 +25,7 @@ class Group:
     y: float
 
 
-@dataclass(frozen=True)
-class _Mention:
+class _Mention(NamedTuple):
     """What a caption says of one group."""
 
     count: int
@@ -34,26 +34,23 @@ class _Mention:
     shape: str
 
 
-@dataclass(frozen=True)
-class _Relation:
-    """That mention number `one` lies somewhere as seen from mention number `other`."""
+class _Relation(NamedTuple):
+    """Mention number `one` lies in some direction as seen from mention number `other`."""
 
     one: int
     name: str
     other: int
 
 
-@dataclass(frozen=True)
-class _Claim:
+class _Claim(NamedTuple):
     """All that a caption says."""
 
     mentions: tuple[_Mention, ...]
     relations: tuple[_Relation, ...]
 
 
-@dataclass(frozen=True)
-class _Wording:
-    """The words that a caption keeps to."""
+class _Wording(NamedTuple):
+    """The words that a caption uses throughout."""
 
     template: str
     numbers: dict[int, str]
@@ -76,12 +73,8 @@ def relation(one: Group, other: Group) -> str:
 
 def _say(groups: Sequence[Group], template: str, draws: random.Random) -> tuple[str, str]:
     horizontal, vertical = (draws.choice(ways) for ways in grammar.RELATIONS)
-    wording = _Wording(
-        template,
-        draws.choice(grammar.NUMBERS),
-        draws.choice(grammar.SIZE_WORDS),
-        horizontal | vertical,
-    )
+    numbers, sizes = draws.choice(grammar.NUMBERS), draws.choice(grammar.SIZE_WORDS)
+    wording = _Wording(template, numbers, sizes, horizontal | vertical)
     orders = list(permutations(groups))
     draws.shuffle(orders)
     for order in orders:
@@ -98,41 +91,32 @@ def _true_claim(order: Sequence[Group], template: str) -> _Claim:
         for one, other in permutations(range(len(order)), 2)
         if _field(one, other) in template
     )
-    return _Claim(tuple(_mention(group) for group in order), relations)
+    return _Claim(tuple(map(_mention, order)), relations)
 
 
 def _exchanges(claim: _Claim) -> Iterator[_Claim]:
-    """Yields every claim whose sentence differs by the exchange of two words and is grammatical."""
+    """Yields every grammatical claim whose caption differs by the exchange of two words."""
     for one, other in combinations(range(len(claim.mentions)), 2):
-        for attribute in ("count", "size", "colour", "shape"):
-            if _exchangeable(attribute, claim.mentions[one], claim.mentions[other]):
-                yield _exchange(claim, attribute, one, other)
+        first, second = claim.mentions[one], claim.mentions[other]
+        # One object and several take other nouns and verbs, which are more than two words.
+        same_number = (first.count == 1) == (second.count == 1)
+        for attribute in _Mention._fields:
+            values = getattr(first, attribute), getattr(second, attribute)
+            if values[0] != values[1] and (same_number or attribute in ("size", "colour")):
+                mentions = list(claim.mentions)
+                mentions[one] = first._replace(**{attribute: values[1]})
+                mentions[other] = second._replace(**{attribute: values[0]})
+                yield claim._replace(mentions=tuple(mentions))
     first, second = claim.relations
     if grammar.OPPOSITES[first.name] == second.name:
-        relations = (replace(first, name=second.name), replace(second, name=first.name))
-        yield replace(claim, relations=relations)
-
-
-def _exchangeable(attribute: str, one: _Mention, other: _Mention) -> bool:
-    if getattr(one, attribute) == getattr(other, attribute):
-        return False
-    # One object and several take other nouns and verbs, which are more than two words.
-    same_number = (one.count == 1) == (other.count == 1)
-    return same_number or attribute in ("size", "colour")
-
-
-def _exchange(claim: _Claim, attribute: str, one: int, other: int) -> _Claim:
-    mentions = list(claim.mentions)
-    values = [getattr(mentions[place], attribute) for place in (other, one)]
-    for place, value in zip((one, other), values, strict=True):
-        mentions[place] = replace(mentions[place], **{attribute: value})
-    return replace(claim, mentions=tuple(mentions))
+        exchanged = (first._replace(name=second.name), second._replace(name=first.name))
+        yield claim._replace(relations=exchanged)
 
 
 def _may_hold(claim: _Claim, groups: Sequence[Group]) -> bool:
-    """Tells whether a lenient reader could find the groups that a claim speaks of.
+    """Returns whether a lenient reader could find the groups that a claim speaks of.
 
-    Lenient: what is a little to the left may pass for left, even where it is rather above.
+    Lenient: a group that is a little to the left may pass for left, even if it is rather above.
     """
     of = {_mention(group): group for group in groups}
     return all(mention in of for mention in claim.mentions) and all(

@@ -50,11 +50,11 @@ def _draw(canvas: ImageDraw.ImageDraw, item: Object, scale: float) -> None:
         centre = (item.x * scale, item.y * scale)
         canvas.circle(centre, item.half_side * scale, **style)
         return
-    corners = [_place(corner, item, scale) for corner in _CORNERS[item.shape]]
+    corners = [_point(corner, item, scale) for corner in _CORNERS[item.shape]]
     canvas.polygon(corners, **style)
 
 
-def _place(corner: _Point, item: Object, scale: float) -> _Point:
+def _point(corner: _Point, item: Object, scale: float) -> _Point:
     """Turns a corner of the unit shape into a point of the canvas."""
     angle = math.radians(item.degrees)
     x = corner[0] * math.cos(angle) - corner[1] * math.sin(angle)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 from tf_dpce.datasets.shapes import grammar
 from tf_dpce.datasets.shapes.captions import Group, say_all
@@ -47,7 +47,7 @@ class Scene:
         objects: what is drawn, the hindmost first.
         specks: clutter behind the objects.
         tints: red, green and blue of the background at the top and at the bottom.
-        captions: true sentences, one of each template.
+        captions: true captions, one of each template.
         swapped_captions: for each caption the same words with two exchanged, which is false.
     """
 
@@ -88,18 +88,17 @@ def _arrange(hand: _Hand, draws: random.Random) -> tuple[list[Group], list[Objec
             groups = [Group(*kind, *_centre(draws)) for kind in kinds]
             if not _is_clear(groups):
                 continue
-            members = [_members(group, draws) for group in groups]
-            if _fits(members):
-                return groups, [item for group in members for item in group]
+            drawn = [_objects(group, draws) for group in groups]
+            if _fits(drawn):
+                return groups, [item for objects in drawn for item in objects]
 
 
 def _hand(draws: random.Random) -> _Hand:
-    looks = draws.sample(
-        [(colour, shape) for colour in grammar.COLOURS for shape in grammar.SHAPES], grammar.GROUPS
-    )
+    kinds = list(product(grammar.COLOURS, grammar.SHAPES))
+    colours, shapes = zip(*draws.sample(kinds, grammar.GROUPS), strict=True)
     counts = draws.choices(list(grammar.COUNTS), list(grammar.COUNTS.values()), k=grammar.GROUPS)
     sizes = draws.choices(list(grammar.SIZES), k=grammar.GROUPS)
-    return counts, sizes, [colour for colour, _ in looks], [shape for _, shape in looks]
+    return counts, sizes, list(colours), list(shapes)
 
 
 def _deal(hand: _Hand, draws: random.Random) -> list[tuple[int, str, str, str]]:
@@ -114,13 +113,13 @@ def _centre(draws: random.Random) -> tuple[float, float]:
     return draws.uniform(0, grammar.SIDE), draws.uniform(0, grammar.SIDE)
 
 
-def _members(group: Group, draws: random.Random) -> list[Object]:
+def _objects(group: Group, draws: random.Random) -> list[Object]:
     half_side = grammar.SIZES[group.size]
     spacing = draws.uniform(*grammar.SPACING) * half_side
     # Corners of a regular polygon whose sides are the spacing.
     radius = spacing / (2 * math.sin(math.pi / group.count)) if group.count > 1 else 0.0
     start = draws.uniform(0, 2 * math.pi)
-    angles = [start + 2 * math.pi * place / group.count for place in range(group.count)]
+    angles = [start + 2 * math.pi * corner / group.count for corner in range(group.count)]
     return [
         Object(
             shape=group.shape,
@@ -142,17 +141,17 @@ def _is_clear(groups: list[Group]) -> bool:
     return True
 
 
-def _fits(members: list[list[Object]]) -> bool:
-    everything = [item for group in members for item in group]
+def _fits(groups: list[list[Object]]) -> bool:
+    everything = [item for group in groups for item in group]
     inside = all(
-        item.half_side <= place <= grammar.SIDE - item.half_side
+        item.half_side <= value <= grammar.SIDE - item.half_side
         for item in everything
-        for place in (item.x, item.y)
+        for value in (item.x, item.y)
     )
     return inside and all(
         math.hypot(one.x - other.x, one.y - other.y)
         >= (1 - grammar.OVERLAP) * (one.half_side + other.half_side)
-        for group, later in combinations(members, 2)
+        for group, later in combinations(groups, 2)
         for one in group
         for other in later
     )

@@ -14,6 +14,7 @@ from tf_dpce.datasets.shapes.drawing import draw_png
 from tf_dpce.datasets.shapes.scene import make_scene
 from tf_dpce.datasets.shapes.workers import drawing_pool
 from tf_dpce.errors import UserError
+from tf_dpce.logging import progress
 
 MARK = ".drawn"
 
@@ -40,12 +41,7 @@ def scene_numbers(train: int, val: int, test: int) -> dict[str, range]:
 
 
 def draw_scenes(
-    folder: Path,
-    seed: int,
-    numbers: dict[str, range],
-    size: int,
-    progress: Callable[[int, int], None] | None = None,
-    workers: int = 1,
+    folder: Path, seed: int, numbers: dict[str, range], size: int, workers: int = 1
 ) -> Iterator[Pair]:
     """Draws scenes as `NNNNNN.png`, in place of those that were drawn into the folder before.
 
@@ -53,10 +49,9 @@ def draw_scenes(
 
     Args:
         folder: where to draw.
-        seed: of the series of scenes.
+        seed: seed of the series of scenes.
         numbers: the indices of each split, as from `scene_numbers`.
         size: side of the images, in pixels.
-        progress: called with the scenes drawn and their total.
         workers: number of processes; images and pairs are the same whatever it is. A script
             that asks for several needs the `if __name__ == "__main__":` of `multiprocessing`.
 
@@ -69,37 +64,30 @@ def draw_scenes(
     """
     folder = folder.resolve()
     if folder.exists() and not (folder / MARK).exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} holds files that were not drawn: move it, or write elsewhere")
-    return _pairs(folder, seed, numbers, size, progress or (lambda done, total: None), workers)
+        message = f"{folder} holds files that were not drawn: move it, or write elsewhere"
+        raise UserError("scenes.folder", message, folder)
+    return _pairs(folder, seed, numbers, size, workers)
 
 
 def _pairs(
-    folder: Path,
-    seed: int,
-    numbers: dict[str, range],
-    size: int,
-    progress: Callable[[int, int], None],
-    workers: int,
+    folder: Path, seed: int, numbers: dict[str, range], size: int, workers: int
 ) -> Iterator[Pair]:
-    _clear(folder)
-    scenes = [(split, index) for split in SPLITS for index in numbers[split]]
-    indices = [index for _, index in scenes]
-    chunks = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
-    with _mapping(workers if len(scenes) >= _FEWEST_FOR_PROCESSES else 1) as run:
-        drawn = chain.from_iterable(run(partial(_draw, folder, seed, size), chunks))
-        for done, ((split, index), captions) in enumerate(zip(scenes, drawn, strict=True), 1):
-            name = f"{index:06d}"
-            path = folder / f"{name}.png"
-            yield from (Pair(name, path, caption, split, name) for caption in captions)
-            progress(done, len(scenes))
-
-
-def _clear(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # The mark goes first: whenever this process ends, the next one knows whose images these are.
     (folder / MARK).write_text(_MARK_TEXT)
     for image in folder.glob("*.png"):
         image.unlink()
+    scenes = [(split, index) for split in SPLITS for index in numbers[split]]
+    indices = [index for _, index in scenes]
+    chunks = [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
+    several = workers > 1 and len(scenes) >= _FEWEST_FOR_PROCESSES
+    with progress("scenes") as display, _mapping(workers if several else 1) as run:
+        drawn = chain.from_iterable(run(partial(_draw, folder, seed, size), chunks))
+        for done, ((split, index), captions) in enumerate(zip(scenes, drawn, strict=True), 1):
+            name = f"{index:06d}"
+            path = folder / f"{name}.png"
+            yield from (Pair(name, path, caption, split, name) for caption in captions)
+            display.update(done, total=len(scenes))
 
 
 @contextmanager

@@ -1,0 +1,143 @@
+"""Text and JSON files, with errors that name the file, the place in it and the remedy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tf_dpce.datasets.pair import Origin
+from tf_dpce.errors import UserError
+
+
+def existing_folder(path: Path, remedy: str) -> Path:
+    """Returns the absolute path of a folder.
+
+    Raises:
+        UserError: it is no folder; the message ends in `remedy`.
+    """
+    if not path.is_dir():
+        raise UserError("dataset.folder", f"{path} is not a folder: {remedy}", path)
+    return path.resolve()
+
+
+def existing_file(path: Path, remedy: str) -> Path:
+    """Returns the path of a file.
+
+    Raises:
+        UserError: it is no file; the message ends in `remedy`.
+    """
+    if not path.is_file():
+        raise UserError("dataset.file", f"{path} is not a file: {remedy}", path)
+    return path
+
+
+def read_lines(path: Path) -> Iterator[tuple[Origin, str]]:
+    """Yields the place and text of each line that is not blank, without its end.
+
+    Raises:
+        UserError: a line is not UTF-8.
+    """
+    for number, line in enumerate(read_raw_lines(path), start=1):
+        if line.strip():
+            yield Origin.of_line(path, number), line.rstrip("\r\n")
+
+
+def read_raw_lines(path: Path) -> Iterator[str]:
+    """Yields each line with its end; a byte-order mark is dropped.
+
+    Raises:
+        UserError: a line is not UTF-8.
+    """
+    with path.open("rb") as stream:
+        for number, raw in enumerate(stream, start=1):
+            try:
+                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                origin = Origin.of_line(path, number)
+                raise origin.error("dataset.encoding", "not UTF-8: save it as UTF-8") from None
+
+
+def whole_characters(text: str, origin: Origin) -> str:
+    """Returns text without the white space around it, if UTF-8 can hold it.
+
+    Raises:
+        UserError: it holds half of a character, which JSON can escape.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise origin.error("dataset.character", f"half a character, {half}: mend it") from None
+    return text.strip()
+
+
+def read_json(path: Path, remedy: str) -> Node:
+    """Reads a whole file of annotations.
+
+    Args:
+        path: the file.
+        remedy: what to give instead of a file that is missing or of another shape, for messages.
+
+    Raises:
+        UserError: the file is missing, not UTF-8 or not JSON.
+    """
+    try:
+        with existing_file(path, remedy).open(encoding="utf-8-sig") as stream:
+            return Node(json.load(stream), Origin(path), remedy)
+    except UnicodeDecodeError:
+        raise Origin(path).error("dataset.encoding", "not UTF-8: save it as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        message = f"{path} is not whole JSON, {error}: fetch it again"
+        raise UserError("dataset.json", message, path, getattr(error, "lineno", None)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A JSON value that knows its place. All methods raise a `UserError` for another shape.
+
+    Attributes:
+        value: the value.
+        origin: its file, and the keys that lead to it.
+        remedy: what to do if the file has another shape.
+    """
+
+    value: Any
+    origin: Origin
+    remedy: str
+
+    def __contains__(self, key: str) -> bool:
+        return isinstance(self.value, dict) and key in self.value
+
+    def __getitem__(self, key: str) -> Node:
+        """Returns what an object holds under a key."""
+        if key not in self:
+            raise self._error(f"has no key {key!r}")
+        return self._child(self.value[key], f".{key}" if self.origin.place else key)
+
+    def items(self) -> Iterator[Node]:
+        """Yields the items of a list."""
+        if not isinstance(self.value, list):
+            raise self._error("is no list")
+        for number, item in enumerate(self.value):
+            yield self._child(item, f"[{number}]")
+
+    def text(self) -> str:
+        """Returns a text without the white space around it."""
+        if not isinstance(self.value, str):
+            raise self._error("is no text")
+        return whole_characters(self.value, self.origin)
+
+    def key(self) -> str:
+        """Returns a text, or a whole number as text."""
+        if type(self.value) is int:
+            return str(self.value)
+        return self.text()
+
+    def _child(self, value: Any, step: str) -> Node:
+        return Node(value, Origin(self.origin.path, self.origin.place + step), self.remedy)
+
+    def _error(self, what: str) -> UserError:
+        return UserError("dataset.shape", f"{self.origin} {what}: {self.remedy}", self.origin.path)
