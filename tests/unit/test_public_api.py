@@ -70,6 +70,7 @@ def test_loading_an_encoder_imports_neither_the_trainer_nor_what_draws(
 ):
     program = f"""
 import sys, tf_dpce
+sys.modules["matplotlib"] = None
 encoder = tf_dpce.load({str(tiny_export)!r})
 assert encoder.encode_texts(["a dog"]).shape[0] == 1
 def loaded(*packages):
@@ -78,6 +79,7 @@ def loaded(*packages):
 drawing = ("tf_dpce.drawing", "tf_dpce.ablations", "faiss")
 assert not loaded("tf_dpce.training", *drawing)
 tf_dpce.load({str(tiny_run)!r})
-assert not loaded("tf_dpce.training.train", "tf_dpce.training.stage", *drawing)
+trainer = (f"tf_dpce.training.{{name}}" for name in ("train", "stage", "callbacks", "resume"))
+assert not loaded(*trainer, *drawing)
 """
     assert imported(program, project_root)

@@ -19,19 +19,6 @@ from tf_dpce.preprocessing.image import evaluation_pixels
 
 IMAGE = example_images()[0]
 
-# What encoding needs of a run folder, and nothing that trains; nothing that draws.
-LOAD = """
-import sys
-sys.modules["matplotlib"] = None
-import tf_dpce
-assert tf_dpce.load({exported!r}).encode_texts(["a dog"]).shape == (1, 16)
-assert not [name for name in sys.modules if name.startswith("tf_dpce.training")]
-assert tf_dpce.load({run!r}).encode_texts(["a dog"]).shape == (1, 16)
-loaded = {{name.removeprefix("tf_dpce.training.") for name in sys.modules}}
-assert not loaded & {{"train", "stage", "callbacks", "resume", "checks", "features"}}, loaded
-assert "tf_dpce.drawing" not in sys.modules
-"""
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -66,11 +53,6 @@ def test_runs_and_exports_give_the_recorded_embeddings(encoder, exported):
         embeddings, statuses = encoder.encode_with_status(kind, items)
         np.testing.assert_allclose(embeddings, expected.embeddings, atol=1e-5)
         np.testing.assert_array_equal(statuses, expected.statuses)
-
-
-@pytest.mark.process
-def test_loading_imports_neither_the_trainer_nor_matplotlib(exported, run, run_program):
-    run_program(LOAD.format(exported=str(exported), run=str(run)))
 
 
 def test_files_and_bytes_give_the_same(encoder, tmp_path):
