@@ -47,7 +47,7 @@ def measure(
     strategy = mirrored_strategy()
     with strategy.scope():
         model = random_model(config, words, classes)
-    width = model.image_tower.get_layer("image_head").input_shape[-1]
+    width = model.image_head.input_shape[-1]
     cache, rows = random_cache(config, width, words, classes), []
     for backbone, count in (("cached", rounds), ("trained", image_rounds)):
         stage = replace(config.stage2, batch_size=batch_size, backbone=backbone)

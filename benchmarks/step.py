@@ -13,7 +13,7 @@ import tensorflow as tf
 from benchmarks.material import fit_step, random_batches, random_cache, random_model
 from benchmarks.timing import Row, interleave, peak_memory, row
 from tf_dpce.config import Config
-from tf_dpce.models.dual_path import DualPath
+from tf_dpce.models.dual_path import LOGITS, DualPath
 from tf_dpce.training.distributed import mirrored_strategy
 from tf_dpce.training.model_factory import loss_weights, stage_trainer
 
@@ -81,7 +81,7 @@ def step_multiply_adds(network: DualPath, losses: set[str]) -> int:
         network: model over backbone features, with the exact classifier.
         losses: outputs that have a loss.
     """
-    logits = sum(name.endswith("_logits") for name in losses)
+    logits = sum(name in LOGITS for name in losses)
     towers = _of_tower(network.image_tower) + _of_tower(network.text_tower)
     return towers + logits * 3 * math.prod(network.classifier.kernel.shape)
 

@@ -139,7 +139,7 @@ def fit_stage(model: DualPath, folder: Path, config: Config, number: int) -> Non
     """Trains one stage of a configuration."""
     stage = config.stage(number)
     chosen = losses(stage)
-    model.image_tower.get_layer("image_backbone").trainable = stage.backbone == "trained"
+    model.image_backbone.trainable = stage.backbone == "trained"
     model.classifier.trainable = bool({"image_logits", "text_logits"} & set(chosen))
     steps = len(np.load(folder / "instances.npy")) // stage.batch_size
     # A network of the same weights, so that the model is saved without an optimizer.

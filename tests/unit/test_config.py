@@ -179,6 +179,7 @@ REFUSED = [
     ("config.unknown_key", "stage3", {"stage3": {"epochs": 1}}),
     ("config.unknown_key", "stage1.epochs", {"stage1.epochs": 1}),
     ("config.former_key", "image.squash", {"image": {"squash": True}}),
+    ("config.former_key", "model.members", {"model": {"members": 2}}),
     ("config.former_key", "stage2.trunk", {"stage2": {"trunk": "trained"}}),
     ("config.former_key", "stage1.word_multiplier", {"stage1": {"word_multiplier": 0.1}}),
     ("config.value", "seed", {"seed": "many"}),
@@ -269,11 +270,3 @@ def test_one_multiplier_is_changed_on_the_command_line_and_a_new_one_comes_last(
     preset = from_dict(preset_values("flickr30k")).stage2.lr_multipliers
     expected = {**preset, "image_backbone/*": 0.5, "text_tower/text_fc/*": 0.7}
     assert list(found.items()) == list(expected.items())
-
-
-def test_members_share_an_embedding_evenly():
-    with raises("config.members"):
-        from_dict({"model": {"members": 3, "output_dim": 1024}})
-    with raises("config.members"):
-        from_dict({"text": {"tower": "recurrent"}, "model": {"members": 2}})
-    assert from_dict({"model": {"members": 3, "output_dim": 1536}}).model.members == 3

@@ -8,7 +8,7 @@ PROGRAM = """
 import keras
 import numpy as np
 
-from tf_dpce.losses import ContrastiveLoss, InstanceLoss, MemberLoss, RankingLoss
+from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.models import bag_of_words_tower, image_tower, recurrent_tower, text_tower
 
@@ -21,8 +21,8 @@ assert image_tower("VGG16", input_size=32, output_dim=8, head_dim=8).output_shap
 assert bag_of_words_tower(20, 8, 4, (8,), 8).output_shape == (None, 8)
 recurrent = recurrent_tower(20, 8, 4, (8,), 8)
 assert recurrent.predict(np.ones((2, 8), int), verbose=0).shape == (2, 8)
-image = image_tower("small", input_size=16, output_dim=8, head_dim=8, members=2)
-text = text_tower(20, 8, 4, (1, 1), 8, widths=(8, 8), members=2)
+image = image_tower("small", input_size=16, output_dim=8, head_dim=8)
+text = text_tower(20, 8, 4, (1, 1), 8, widths=(8, 8))
 
 ids = np.arange(4)
 pairs = np.zeros((4, 2, 4), np.float32)
@@ -37,11 +37,11 @@ values = [
 ]
 np.testing.assert_allclose(values, [np.log(4), 0, 0, np.log1p(3 / np.e)], atol=1e-5)
 
-model = DualPath(image, text, 4, 0.5, True, members=2)
+model = DualPath(image, text, 4)
 losses = {
     "image_logits": InstanceLoss(),
     "text_logits": InstanceLoss(),
-    "pair": MemberLoss(RankingLoss(negatives="paired"), members=2),
+    "pair": RankingLoss(negatives="paired"),
 }
 model.compile(keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True), losses)
 inputs = {

@@ -12,7 +12,7 @@ from tf_dpce import DualPath, image_tower, text_tower
 from tf_dpce.losses import InstanceLoss
 from tf_dpce.models.dual_path import InstanceClassifier, RowClassifier
 
-WIDTH, CLASSES, WORDS, PLACES = 6, 9, 20, 8
+WIDTH, CLASSES, WORDS, POSITIONS = 6, 9, 20, 8
 
 # Keras's own saving converts variables in a way that NumPy 2 deprecates.
 DEPRECATED = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -22,17 +22,15 @@ def build(
     dropout: float = 0.5,
     classifier_bias: str = "shared",
     relu_before_losses: bool = True,
-    members: int = 1,
 ) -> DualPath:
     keras.utils.set_random_seed(0)
     model = DualPath(
-        image_tower("small", input_size=32, output_dim=WIDTH, head_dim=8, members=members),
-        text_tower(WORDS, PLACES, 4, (1,), WIDTH, widths=(8,), members=members),
+        image_tower("small", input_size=32, output_dim=WIDTH, head_dim=8),
+        text_tower(WORDS, POSITIONS, 4, (1,), WIDTH, widths=(8,)),
         CLASSES,
         dropout,
         classifier_bias,
         relu_before_losses,
-        members=members,
     )
     # Both signs in every feature, and a bias to tell.
     draw = np.random.default_rng(0)
@@ -51,7 +49,7 @@ def batch(rows: int = 5, seed: int = 0) -> dict[str, np.ndarray]:
     draw = np.random.default_rng(seed)
     return {
         "image": draw.uniform(0, 255, (rows, 32, 32, 3)).astype(np.float32),
-        "text": draw.integers(0, WORDS + 1, (rows, PLACES)),
+        "text": draw.integers(0, WORDS + 1, (rows, POSITIONS)),
     }
 
 
@@ -78,21 +76,6 @@ def test_embeddings_and_pairs_have_unit_length(model: DualPath):
         assert lengths == pytest.approx(np.ones_like(lengths), abs=1e-5), name
 
 
-def test_members_have_equal_parts_in_pairs_and_embeddings():
-    model, inputs = build(members=2), batch()
-    parts = [model, DualPath.sharing(model), DualPath.from_config(model.get_config())]
-    parts[2].set_weights(model.get_weights())
-    expected = call(model, inputs)
-    for part in parts:
-        assert part.members == 2
-        for name, vectors in call(part, inputs).items():
-            assert vectors == pytest.approx(expected[name], abs=1e-5), name
-            if not name.endswith("logits"):
-                halves = np.linalg.norm(np.split(vectors, 2, axis=-1), axis=-1)
-                assert halves == pytest.approx(np.full_like(halves, 0.5**0.5), abs=1e-5), name
-    assert model.over_features().members == 2
-
-
 def test_the_encoders_are_the_halves_of_the_model(model: DualPath):
     inputs, outputs = batch(), call(model, batch())
     for modality in ("image", "text"):
@@ -106,7 +89,7 @@ def test_every_output_is_what_its_definition_says(relu_before_losses: bool):
     model, inputs = build(relu_before_losses=relu_before_losses), batch()
     outputs = call(model, inputs)
     kernel, bias = model.classifier.kernel.numpy(), model.classifier.bias.numpy()
-    for place, modality in enumerate(("image", "text")):
+    for position, modality in enumerate(("image", "text")):
         feature = getattr(model, f"{modality}_tower").predict(inputs[modality], verbose=0)
         assert (feature < 0).any(), "or the ReLU would not show"
         active = np.maximum(feature, 0) if relu_before_losses else feature
@@ -114,18 +97,32 @@ def test_every_output_is_what_its_definition_says(relu_before_losses: bool):
         embedding = feature / np.sqrt(1e-8 + (feature**2).sum(1, keepdims=True))
         pair = active / np.sqrt(1e-8 + (active**2).sum(1, keepdims=True))
         assert outputs[f"{modality}_embedding"] == pytest.approx(embedding, abs=1e-5)
-        assert outputs["pair"][:, place] == pytest.approx(pair, abs=1e-5)
+        assert outputs["pair"][:, position] == pytest.approx(pair, abs=1e-5)
         # One and the same matrix and bias for both modalities.
         assert outputs[f"{modality}_logits"] == pytest.approx(active @ kernel + bias, abs=1e-5)
 
 
-@pytest.mark.parametrize(("bias", "names"), [("shared", ["bias", "kernel"]), ("none", ["kernel"])])
-def test_there_is_one_classifier(bias: str, names: list[str]):
-    model = build(classifier_bias=bias)
-    assert sorted(v.name for v in model.classifier.variables) == names
-    layers = [layer for layer in model.layers if isinstance(layer, InstanceClassifier)]
-    assert layers == [model.classifier]
-    assert tuple(model.classifier.kernel.shape) == (WIDTH, CLASSES)
+def test_there_is_one_classifier():
+    for bias, names in (("shared", ["bias", "kernel"]), ("none", ["kernel"])):
+        model = build(classifier_bias=bias)
+        assert sorted(v.name for v in model.classifier.variables) == names
+        layers = [layer for layer in model.layers if isinstance(layer, InstanceClassifier)]
+        assert layers == [model.classifier]
+        assert tuple(model.classifier.kernel.shape) == (WIDTH, CLASSES)
+
+
+def test_every_weight_has_a_name_by_its_part_and_layer(model: DualPath):
+    named = dict(model.named_variables())
+    weights = [variable for variable in model.variables if "seed" not in variable.name]
+    assert {id(variable) for variable in named.values()} == {id(variable) for variable in weights}
+    assert len(named) == len(weights)
+    for name in (
+        "image_backbone/image_conv1/kernel",
+        "image_head/image_fc1_bn/gamma",
+        "text_tower/text_embedding/embeddings",
+        "instance_classifier/bias",
+    ):
+        assert name in named
 
 
 def test_the_classifier_starts_in_a_tenth_of_the_range():
@@ -169,7 +166,7 @@ def test_without_dropout_training_is_a_function_of_the_batch():
 def test_over_features_is_the_same_model_behind_the_backbone(model: DualPath):
     inputs = batch()
     head = model.over_features()
-    backbone = model.image_tower.get_layer("image_backbone")
+    backbone = model.image_backbone
     features = backbone.predict(inputs["image"], verbose=0)
     expected = call(model, inputs)
     for name, value in call(head, {**inputs, "image": features}).items():
@@ -206,8 +203,8 @@ def test_saved_and_loaded_it_gives_the_same_outputs(model: DualPath, tmp_path: P
 
 def test_another_kind_of_classifier_survives_a_round_trip():
     towers = (
-        image_tower("small", 32, output_dim=WIDTH),
-        text_tower(WORDS, PLACES, 4, (1,), WIDTH, widths=(8,)),
+        image_tower("small", input_size=32, output_dim=WIDTH),
+        text_tower(WORDS, POSITIONS, 4, (1,), WIDTH, widths=(8,)),
     )
     model = DualPath(*towers, CLASSES, classifier=RowClassifier(CLASSES, False))
     again = DualPath.from_config(model.get_config())

@@ -74,7 +74,6 @@ class Question:
         values = preset_values(self.preset or DEFAULT_PRESET)
         if self.preset is None:
             values = _merged(values, said.get("base", {}))
-        values = _merged(values, said.get("every", {}))
         given = {"seed": self.seed} | ({"weights": self.weights} if self.weights else {})
         values = _merged(values, given)
         return {name: self._config(name, values, each) for name, each in said["variants"].items()}

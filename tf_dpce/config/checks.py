@@ -19,7 +19,6 @@ def check_values(config: Config) -> None:
             f"configuration: text.blocks names {groups} groups and text.widths "
             f"{len(text.widths)}: give one width for each group of blocks",
         )
-    _check_members(config)
     for number in (1, 2):
         loss = config.stage(number).loss
         if not (loss.image_instance or loss.text_instance or loss.pair):
@@ -28,19 +27,3 @@ def check_values(config: Config) -> None:
                 f"configuration: the weights in stage{number}.loss are all 0: give image_instance, "
                 "text_instance or pair one above 0",
             )
-
-
-def _check_members(config: Config) -> None:
-    members, width = config.model.members, config.model.output_dim
-    if members > 1 and config.text.tower != "convolutional":
-        raise UserError(
-            "config.members",
-            f"configuration: model.members {members} needs the text tower convolutional, not "
-            f"{config.text.tower}: give --model.members 1",
-        )
-    if width % members:
-        raise UserError(
-            "config.members",
-            f"configuration: model.members {members} does not divide model.output_dim {width}: "
-            f"give --model.output_dim {width - width % members or members}",
-        )

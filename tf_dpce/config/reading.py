@@ -16,7 +16,16 @@ from tf_dpce.errors import UserError
 
 # Keys that configurations had before they were renamed, so that an old file is refused as old.
 _FORMER_KEYS = frozenset(
-    ("squash", "captions_of", "embedding_dim", "shared_bias", "rectify", "views", "average")
+    (
+        "squash",
+        "members",
+        "captions_of",
+        "embedding_dim",
+        "shared_bias",
+        "rectify",
+        "views",
+        "average",
+    )
     + ("trunk", "trunk_from", "trunk_multiplier", "word_multiplier", "classifier_multiplier")
 )
 

@@ -84,9 +84,6 @@ class ModelConfig:
         sampled_negatives: The number S of classes that a step draws for the instance loss beside
             those of its batch; 0 takes all classes, exactly. If classes are sampled, 8,192 is a
             good number; a rate S/C is given as that share of the C training instances.
-        members: M, heads over the backbone and text towers over the word vectors. Each
-            gives D / M of an embedding and meets the pair loss by itself, by its whole weight: an
-            ensemble that shares what is dear. 1 in the recipe.
     """
 
     output_dim: PositiveInt = 2048
@@ -95,7 +92,6 @@ class ModelConfig:
     classifier_bias: Literal["shared", "none"] = "shared"
     relu_before_losses: bool = True
     sampled_negatives: NonNegativeInt = 0
-    members: PositiveInt = 1
 
 
 @dataclass(frozen=True)

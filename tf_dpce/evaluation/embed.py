@@ -125,7 +125,7 @@ class SplitEncoder:
         self._encode_images = {size: inference(folded(tower)) for size, tower in towers.items()}
         text_tower = folded(model.text_tower, augmentation.float16)
         self._encode_texts = inference(text_tower, trimming(model.text_tower))
-        self._unit_length = UnitLength(model.members)
+        self._unit_length = UnitLength()
 
     def embed(
         self, folder: Path, split: str, images: int, captions: int, first: int = ALL

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from tf_dpce.losses.contrastive import ContrastiveLoss, contrastive_loss
 from tf_dpce.losses.instance import InstanceLoss, instance_loss
-from tf_dpce.losses.members import MemberLoss
 from tf_dpce.losses.ranking import RankingLoss, batch_ranking_loss, ranking_loss
 
 __all__ = [
     "ContrastiveLoss",
     "InstanceLoss",
-    "MemberLoss",
     "RankingLoss",
     "batch_ranking_loss",
     "contrastive_loss",

@@ -1,4 +1,4 @@
-"""What a row meets in a loss over the batch: rows of all replicas, its own replica's first."""
+"""Comparisons of the rows of a replica with those of the global batch. Pure Keras."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 
 from keras import ops
 
-# From rows at hand `[B, ...]` to those of the global batch, the rows at hand first.
+# A function from the rows `[B, ...]` of a replica to the rows `[G, ...]` of the global batch, its
+# own rows first, through which gradients flow back. `training` passes one in, because only it
+# knows the replicas.
 Gather = Callable[[Any], Any]
 
 
-def alone(rows: Any) -> Any:
-    """A `Gather` for one replica: its rows `[B, ...]` are the global batch."""
+def single_replica(rows: Any) -> Any:
+    """Returns the rows themselves: the `Gather` of one replica, whose rows are the global batch."""
     return rows
 
 

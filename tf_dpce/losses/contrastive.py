@@ -1,4 +1,4 @@
-"""In-batch softmax, the loss of later dual encoders, for comparison."""
+"""In-batch softmax, the loss of later dual encoders (CLIP, ALIGN), for comparison. Pure Keras."""
 
 from __future__ import annotations
 
@@ -7,36 +7,48 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_dpce.losses.batch import Gather, alone, cosines, same_instance
+from tf_dpce.losses.batch import Gather, cosines, same_instance, single_replica
 
 
 def contrastive_loss(
-    instance_ids: Any, image: Any, text: Any, temperature: float = 0.05, gather: Gather = alone
+    instance_ids: Any,
+    image: Any,
+    text: Any,
+    temperature: float = 0.05,
+    gather: Gather = single_replica,
 ) -> Any:
-    """Softmax cross-entropy over the global batch, the mean of both directions.
+    """Returns the softmax cross-entropy over the global batch, the mean of both directions.
 
     Rows of the same instance are not negatives of one another: they are left out of the sum.
+    See Radford et al., "Learning Transferable Visual Models From Natural Language Supervision"
+    (ICML 2021).
 
     Args:
-        instance_ids: integers `[B]`.
-        image: unit vectors `[B, D]`.
-        text: unit vectors `[B, D]`.
-        temperature: cosines are divided by it.
-        gather: brings the rows of the other replicas.
+        instance_ids: Integers `[B]`.
+        image: Unit vectors `[B, D]`.
+        text: Unit vectors `[B, D]`.
+        temperature: The number by which cosines are divided.
+        gather: A function that brings the rows of the other replicas; see `losses.batch`.
 
     Returns:
         Floats `[B]`.
+
+    Example:
+        >>> image, text = np.eye(2, dtype="float32"), np.ones((2, 2), "float32") / 2**0.5
+        >>> contrastive_loss([1, 2], image, text, temperature=1.0).numpy().round(4).tolist()
+        [0.6931, 0.6931]
     """
     same = same_instance(instance_ids, gather(instance_ids))
-    # A row's own place in the global batch is on the diagonal: `gather` puts own rows first.
+    # A row itself is on the diagonal, because `gather` puts own rows first.
     itself = ops.eye(*ops.shape(same), dtype="bool")
-    twin = ops.logical_and(same, ops.logical_not(itself))
+    left_out = ops.logical_and(same, ops.logical_not(itself))
 
-    def to_all(own: Any, others: Any) -> Any:
-        return ops.logsumexp(ops.where(twin, -1e9, cosines(own, others) / temperature), axis=1)
+    def log_sum(own: Any, others: Any) -> Any:
+        scores = cosines(own, others) / temperature
+        return ops.logsumexp(ops.where(left_out, -1e9, scores), axis=1)
 
     positive = ops.sum(image * text, axis=-1) / temperature
-    return (to_all(image, gather(text)) + to_all(text, gather(image))) / 2 - positive
+    return (log_sum(image, gather(text)) + log_sum(text, gather(image))) / 2 - positive
 
 
 @keras.saving.register_keras_serializable("tf_dpce")
@@ -44,16 +56,16 @@ class ContrastiveLoss(keras.losses.Loss):
     """`contrastive_loss` for `compile`: `y_true` instance ids `[B]`, `y_pred` pairs `[B, 2, D]`.
 
     Args:
-        temperature: cosines are divided by it.
-        gather: brings the rows of the other replicas.
-        reduction: Keras's.
-        name: of the loss.
+        temperature: The number by which cosines are divided.
+        gather: A function that brings the rows of the other replicas.
+        reduction: Keras's reduction over the batch.
+        name: The name of the loss.
     """
 
     def __init__(
         self,
         temperature: float = 0.05,
-        gather: Gather = alone,
+        gather: Gather = single_replica,
         reduction: str = "sum_over_batch_size",
         name: str = "contrastive_loss",
         **kwargs: Any,
@@ -63,7 +75,7 @@ class ContrastiveLoss(keras.losses.Loss):
         self.gather = gather
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns `[B]`."""
+        """Returns floats `[B]`."""
         return contrastive_loss(y_true, y_pred[:, 0], y_pred[:, 1], self.temperature, self.gather)
 
     def get_config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The instance loss: every image with its captions is a class of its own (paper section 4)."""
+"""The instance loss: every image with its captions is a class of its own. Pure Keras."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from keras import ops
 
 
 def instance_loss(instance_ids: Any, logits: Any) -> Any:
-    """Softmax cross-entropy over instances: `-log softmax(logits)[instance]`.
+    """Returns the softmax cross-entropy over instances (paper section 4).
+
+    It is `-log softmax(logits)[instance]`.
 
     Args:
-        instance_ids: integers `[B]` (or `[B, 1]`), dense from 0 to C - 1.
-        logits: floats `[B, C]`, from the classifier that both modalities share.
+        instance_ids: Integers `[B]` (or `[B, 1]`), dense from 0 to C - 1.
+        logits: Floats `[B, C]`, from the classifier that both modalities share.
 
     Returns:
         Floats `[B]`.
 
     Example:
-        >>> instance_loss([1], [[0.0, 0.0]])  # ln 2, an even bet
-        [0.6931472]
+        >>> instance_loss([1], [[0.0, 0.0]]).numpy().round(4).tolist()
+        [0.6931]
     """
     ids = ops.cast(ops.reshape(instance_ids, (-1,)), "int32")
     return ops.sparse_categorical_crossentropy(ids, logits, from_logits=True)
@@ -33,8 +35,8 @@ class InstanceLoss(keras.losses.Loss):
     Ids are exact up to 2^24, because `keras.losses.Loss` casts them to float32.
 
     Args:
-        reduction: Keras's; the recipe's is the mean over the batch.
-        name: of the loss.
+        reduction: Keras's reduction; the recipe's is the mean over the batch.
+        name: The name of the loss.
     """
 
     def __init__(
@@ -43,5 +45,5 @@ class InstanceLoss(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, **kwargs)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns `[B]`."""
+        """Returns floats `[B]`."""
         return instance_loss(y_true, y_pred)

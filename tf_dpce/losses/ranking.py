@@ -1,35 +1,39 @@
-"""The large-margin ranking loss, with given negatives (the recipe) or those of the batch."""
+"""The large-margin ranking loss, with paired negatives (the recipe) or those of the batch."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
-from tf_dpce.losses.batch import Gather, alone, cosines, same_instance
+from tf_dpce.losses.batch import Gather, cosines, same_instance, single_replica
 
-# More than any margin plus the widest gap of two cosines, so that what it is taken from never
-# violates a margin.
-_FAR = 1e3
+# More than any margin plus the widest gap of two cosines: a pair with this score costs nothing.
+_NEVER = -1e3
 
 
 def ranking_loss(
     image: Any, text: Any, image_negative: Any, text_negative: Any, margin: float = 1.0
 ) -> Any:
-    """Hinge on cosine gaps, in both directions (paper section 4; the authors' `RankLoss`).
+    """Returns the hinge on cosine gaps, in both directions (paper section 4, its `RankLoss`).
 
-    `max(0, margin - (x.y - x.y_negative)) + max(0, margin - (x.y - y.x_negative))`
+    It is `max(0, margin - (x.y - x.y_negative)) + max(0, margin - (x.y - y.x_negative))`.
 
     Args:
         image: x, unit vectors `[B, D]`.
         text: y, unit vectors `[B, D]`.
-        image_negative: a wrong image for each text, unit vectors `[B, D]`.
-        text_negative: a wrong text for each image, unit vectors `[B, D]`.
-        margin: the gap to reach.
+        image_negative: A wrong image for each caption, unit vectors `[B, D]`.
+        text_negative: A wrong caption for each image, unit vectors `[B, D]`.
+        margin: The gap to reach.
 
     Returns:
         Floats `[B]`.
+
+    Example:
+        >>> x, y = np.eye(2, dtype="float32")[:1], np.eye(2, dtype="float32")[1:]
+        >>> ranking_loss(x, x, y, y).numpy().tolist(), ranking_loss(x, y, x, x).numpy().tolist()
+        ([0.0], [3.0])
     """
     positive = ops.sum(image * text, axis=-1)
     wrong_text = ops.sum(image * text_negative, axis=-1)
@@ -38,58 +42,65 @@ def ranking_loss(
 
 
 def batch_ranking_loss(
-    instance_ids: Any, image: Any, text: Any, margin: float = 1.0, gather: Gather = alone
+    instance_ids: Any,
+    image: Any,
+    text: Any,
+    margin: float = 1.0,
+    gather: Gather = single_replica,
 ) -> Any:
-    """`ranking_loss` against the hardest image and text of the global batch.
+    """Returns `ranking_loss` against the hardest image and caption of the global batch.
 
     Rows of the same instance are never negatives of one another; a row without any negative
-    costs nothing.
+    costs nothing. See Faghri et al., "VSE++" (BMVC 2018).
 
     Args:
-        instance_ids: integers `[B]`.
-        image: unit vectors `[B, D]`.
-        text: unit vectors `[B, D]`.
-        margin: the gap to reach.
-        gather: brings the rows of the other replicas.
+        instance_ids: Integers `[B]`.
+        image: Unit vectors `[B, D]`.
+        text: Unit vectors `[B, D]`.
+        margin: The gap to reach.
+        gather: A function that brings the rows of the other replicas; see `losses.batch`.
 
     Returns:
         Floats `[B]`.
     """
     same = same_instance(instance_ids, gather(instance_ids))
     positive = ops.sum(image * text, axis=-1)
-    hardest_text = ops.max(ops.where(same, -_FAR, cosines(image, gather(text))), axis=1)
-    hardest_image = ops.max(ops.where(same, -_FAR, cosines(text, gather(image))), axis=1)
+    hardest_text = ops.max(ops.where(same, _NEVER, cosines(image, gather(text))), axis=1)
+    hardest_image = ops.max(ops.where(same, _NEVER, cosines(text, gather(image))), axis=1)
     return ops.relu(margin - positive + hardest_text) + ops.relu(margin - positive + hardest_image)
 
 
 @keras.saving.register_keras_serializable("tf_dpce")
 class RankingLoss(keras.losses.Loss):
-    """The ranking loss for `compile`, over `pair` `[B, 2, D]` (image first).
+    """The ranking loss for `compile`: `y_pred` is `pair` `[B, 2, D]`, image first.
 
-    With `negatives="batch"`, `y_true` is instance ids `[B]`, and each row meets the hardest
-    image and text of another instance.
+    With `negatives="batch"`, `y_true` is instance ids `[B]`, and each row meets the hardest image
+    and caption of another instance.
 
     With `negatives="paired"` (the recipe), `y_true` is `[B, 2]`: instance id and role. Role `2k`
-    is the anchor pair k, role `2k + 1` its negative; a negative lends its image and its text
-    to its anchor and costs nothing itself, so that the mean over the batch is the authors' sum
-    over anchors divided by the full batch. Being a field of the batch, roles survive slicing
-    over replicas as long as an anchor and its negative stay together. An anchor without a
-    negative, or with one of its own instance, costs nothing: the recipe draws negatives from
-    other instances only.
+    is the anchor of pair k, role `2k + 1` its negative. An anchor meets the image and the caption
+    of its negative; a negative costs nothing itself, so that the mean over the batch is the
+    authors' sum over anchors divided by the full batch. Roles are a field of the batch, so they
+    survive slicing over replicas as long as an anchor and its negative stay together. An anchor
+    without a negative, or with one of its own instance, costs nothing: the recipe draws negatives
+    from other instances only.
 
     Args:
-        margin: the gap to reach; 1 in the paper.
+        margin: The gap to reach; 1 in the paper.
         negatives: "batch" or "paired".
-        gather: brings the rows of the other replicas, where negatives are those of the batch.
-        reduction: Keras's.
-        name: of the loss.
+        gather: A function that brings the rows of the other replicas, for "batch".
+        reduction: Keras's reduction over the batch.
+        name: The name of the loss.
+
+    Raises:
+        ValueError: `negatives` is neither.
     """
 
     def __init__(
         self,
         margin: float = 1.0,
-        negatives: str = "batch",
-        gather: Gather = alone,
+        negatives: Literal["batch", "paired"] = "batch",
+        gather: Gather = single_replica,
         reduction: str = "sum_over_batch_size",
         name: str = "ranking_loss",
         **kwargs: Any,
@@ -102,21 +113,21 @@ class RankingLoss(keras.losses.Loss):
         self.gather = gather
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns `[B]`."""
+        """Returns floats `[B]`."""
         image, text = y_pred[:, 0], y_pred[:, 1]
         if self.negatives == "batch":
             return batch_ranking_loss(y_true, image, text, self.margin, self.gather)
-        borrows = ops.cast(_borrows(y_true[:, 0], y_true[:, 1]), image.dtype)
+        meets = ops.cast(_meets(y_true[:, 0], y_true[:, 1]), image.dtype)
         losses = ranking_loss(
-            image, text, ops.matmul(borrows, image), ops.matmul(borrows, text), self.margin
+            image, text, ops.matmul(meets, image), ops.matmul(meets, text), self.margin
         )
-        return losses * ops.sum(borrows, axis=1)
+        return losses * ops.sum(meets, axis=1)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "margin": self.margin, "negatives": self.negatives}
 
 
-def _borrows(instance_ids: Any, roles: Any) -> Any:
+def _meets(instance_ids: Any, roles: Any) -> Any:
     """Returns booleans `[B, B]`: whether the row is an anchor and the column its negative."""
     is_anchor = ops.equal(roles % 2, 0)[:, None]
     is_next = ops.equal(roles[:, None] + 1, roles[None, :])

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import keras
 from keras import layers, ops
 
-from tf_dpce.models.layers import PairStack, RowDropout, UnitLength
+from tf_dpce.models.layers import PairStack, RowDropout, UnitLength, WordEmbedding
+
+# The outputs that score classes.
+LOGITS = ("image_logits", "text_logits")
 
 
 @keras.saving.register_keras_serializable("tf_dpce")
 class InstanceClassifier(layers.Layer):
-    """One matrix W that scores images and sentences alike (paper section 4).
+    """The matrix W that scores images and captions alike (paper section 4).
 
     Args:
-        num_instances: C, the number of classes.
-        use_bias: whether a shared bias is added.
+        num_instances: The number C of classes.
+        use_bias: Whether a bias is added for both modalities.
     """
 
     def __init__(self, num_instances: int, use_bias: bool, **kwargs: Any) -> None:
@@ -39,17 +42,14 @@ class InstanceClassifier(layers.Layer):
         return self._biased(ops.matmul(features, self.kernel))
 
     def _add_bias(self) -> None:
-        self.bias = (
-            self.add_weight(shape=(self.num_instances,), initializer="zeros", name="bias")
-            if self.use_bias
-            else None
-        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                shape=(self.num_instances,), initializer="zeros", name="bias"
+            )
 
     def _biased(self, logits: Any) -> Any:
         return logits if self.bias is None else logits + self.bias
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (*input_shape[:-1], self.num_instances)
 
     def get_config(self) -> dict[str, Any]:
         config = {"num_instances": self.num_instances, "use_bias": self.use_bias}
@@ -60,7 +60,7 @@ class InstanceClassifier(layers.Layer):
 class RowClassifier(InstanceClassifier):
     """`InstanceClassifier` stored with a row for each class, `[C, D]`.
 
-    A few classes are then a few stretches of memory, which is what the sampled classifier of
+    A few classes are then a few stretches of memory, which is what the sampled softmax of
     `training` needs. As a layer it scores all of them, like the other one.
     """
 
@@ -81,33 +81,35 @@ class RowClassifier(InstanceClassifier):
 class DualPath(keras.Model):
     """Two towers and the instance classifier they share, as one functional model.
 
-    Inputs are a dict: `image`, what the image tower takes (float32 RGB `[B, S, S, 3]` in 0..255,
-    or backbone features `[B, F]` where the tower is a head alone), and `text`, int32 ids `[B, T]`.
+    The inputs are a dict: `image`, what the image tower takes (float32 RGB `[B, S, S, 3]` in
+    0..255, or backbone features `[B, F]` if the tower is a head alone), and `text`, int32 ids
+    `[B, T]`.
 
-    Outputs are a dict:
+    The outputs are a dict:
 
     - `image_logits`, `text_logits` `[B, C]`, from rectified features after dropout;
-    - `pair` `[B, 2, D]`, rectified features of unit length, image first: what the ranking and
-      contrastive losses take;
-    - `image_embedding`, `text_embedding` `[B, D]`, features of unit length before the ReLU: what
-      is compared at test time (the authors' code).
+    - `pair` `[B, 2, D]`, rectified features of unit length, image first, for the ranking and the
+      contrastive loss;
+    - `image_embedding`, `text_embedding` `[B, D]`, features of unit length before the ReLU, which
+      are compared at test time (the authors' code).
 
     Args:
-        image_tower: model of images to `[B, D]`.
-        text_tower: model of ids to `[B, D]`.
-        num_instances: C, the number of image-caption groups.
-        dropout: rate on the classifier's path, in both towers.
-        classifier_bias: "shared" gives the classifier a bias for both modalities; "none" no bias.
+        image_tower: A model of images to `[B, D]`.
+        text_tower: A model of ids to `[B, D]`.
+        num_instances: The number C of image-caption groups.
+        dropout: The dropout rate in front of the classifier, for both modalities.
+        classifier_bias: "shared" gives the classifier a bias for both modalities, "none" no bias.
         relu_before_losses: Whether the ReLU of the recipe stands before classifier and `pair`.
             Without it the losses see the very embeddings that are compared at test time.
-        classifier: one to share with another model, or of another kind, instead of a new one.
-        dropouts: those of "image" and "text", to share with another model.
-        members: M, how many the towers have side by side. Each has length 1 / sqrt(M) in vectors
-            of unit length; the classifier takes all as one.
+        classifier: A classifier of another model or of another kind, in place of a new one.
+        dropouts: The dropout layers of "image" and "text" of another model, in place of new ones.
 
     Example:
-        >>> model = DualPath(image_tower("small", input_size=64), text_tower(100), 50, 0.5)
+        >>> image, text = image_tower("small", None, 64, 32), text_tower(100, output_dim=32)
+        >>> model = DualPath(image, text, num_instances=50)
         >>> model.compile("adam", {"image_logits": InstanceLoss(), "text_logits": InstanceLoss()})
+        >>> model.output["pair"].shape
+        (None, 2, 32)
     """
 
     def __init__(
@@ -116,11 +118,10 @@ class DualPath(keras.Model):
         text_tower: keras.Model,
         num_instances: int,
         dropout: float = 0.5,
-        classifier_bias: str = "shared",
+        classifier_bias: Literal["shared", "none"] = "shared",
         relu_before_losses: bool = True,
         classifier: InstanceClassifier | None = None,
         dropouts: Mapping[str, RowDropout] | None = None,
-        members: int = 1,
         **kwargs: Any,
     ) -> None:
         # === Layers ===
@@ -131,23 +132,22 @@ class DualPath(keras.Model):
             modality: RowDropout(dropout, name=f"{modality}_dropout")
             for modality in ("image", "text")
         }
-        unit = UnitLength(members, name="unit_length", dtype="float32")
+        unit_length = UnitLength(name="unit_length", dtype="float32")
         inputs = {
             "image": keras.Input(image_tower.input_shape[1:], name="image"),
             "text": keras.Input(text_tower.input_shape[1:], dtype="int32", name="text"),
         }
 
         # === Functional Model ===
-        outputs, rectified = {}, []
+        outputs, pair = {}, []
         for modality, tower in (("image", image_tower), ("text", text_tower)):
             feature = tower(inputs[modality])
-            active = (
-                layers.ReLU(name=f"{modality}_relu")(feature) if relu_before_losses else feature
-            )
-            outputs[f"{modality}_logits"] = classifier(dropouts[modality](active))
-            outputs[f"{modality}_embedding"] = unit(feature)
-            rectified.append(unit(active))
-        outputs["pair"] = PairStack(name="pair", dtype="float32")(rectified)
+            outputs[f"{modality}_embedding"] = unit_length(feature)
+            if relu_before_losses:
+                feature = layers.ReLU(name=f"{modality}_relu")(feature)
+            outputs[f"{modality}_logits"] = classifier(dropouts[modality](feature))
+            pair.append(unit_length(feature))
+        outputs["pair"] = PairStack(name="pair", dtype="float32")(pair)
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
         # === Config ===
@@ -159,23 +159,35 @@ class DualPath(keras.Model):
         self.relu_before_losses = relu_before_losses
         self.classifier = classifier
         self.dropouts = dropouts
-        self.members = members
+        self.unit_length = unit_length
+
+    @property
+    def image_backbone(self) -> keras.Model:
+        """The model from images to backbone features `[B, F]`, of a tower by `image_tower`."""
+        return self.image_tower.get_layer("image_backbone")
+
+    @property
+    def image_head(self) -> keras.Model:
+        """The model from backbone features `[B, F]` to `[B, D]`, of a tower by `image_tower`."""
+        return self.image_tower.get_layer("image_head")
+
+    @property
+    def word_embedding(self) -> WordEmbedding:
+        """The layer of word vectors of a text tower of this library."""
+        return self.text_tower.get_layer("text_embedding")
 
     def shared_parts(self, **changes: Any) -> dict[str, Any]:
         """Returns the constructor's arguments for a model that shares all layers of this one.
 
         Args:
-            changes: arguments to replace; a new `classifier` brings its own `num_instances`.
+            changes: Arguments to replace; a new `classifier` brings its own `num_instances`.
         """
         parts = {
+            **self._settings(),
             "image_tower": self.image_tower,
             "text_tower": self.text_tower,
-            "dropout": self.dropout,
-            "classifier_bias": self.classifier_bias,
-            "relu_before_losses": self.relu_before_losses,
             "classifier": self.classifier,
             "dropouts": self.dropouts,
-            "members": self.members,
             **changes,
         }
         return {**parts, "num_instances": parts["classifier"].num_instances}
@@ -186,8 +198,8 @@ class DualPath(keras.Model):
         return cls(**model.shared_parts(**changes))
 
     def over_features(self) -> DualPath:
-        """Returns the same model from backbone features `[B, F]` on: it shares all its weights."""
-        return DualPath.sharing(self, image_tower=self.image_tower.get_layer("image_head"))
+        """Returns a model that takes backbone features `[B, F]` and shares all weights."""
+        return DualPath.sharing(self, image_tower=self.image_head)
 
     def named_variables(self) -> Iterator[tuple[str, keras.Variable]]:
         """Yields each weight with its name PART/LAYER/WEIGHT.
@@ -206,38 +218,38 @@ class DualPath(keras.Model):
 
     @cached_property
     def image_encoder(self) -> keras.Model:
-        """Model from images to unit vectors `[B, D]`."""
+        """The model from images to embeddings `[B, D]`."""
         return keras.Model(self.input["image"], self.output["image_embedding"])
 
     @cached_property
     def text_encoder(self) -> keras.Model:
-        """Model from int32 ids `[B, T]` to unit vectors `[B, D]`."""
+        """The model from int32 ids `[B, T]` to embeddings `[B, D]`."""
         return keras.Model(self.input["text"], self.output["text_embedding"])
 
+    def _settings(self) -> dict[str, Any]:
+        """Returns the constructor's arguments that are plain values."""
+        names = ("num_instances", "dropout", "classifier_bias", "relu_before_losses")
+        return {name: getattr(self, name) for name in names}
+
     def get_config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "image_tower": keras.saving.serialize_keras_object(self.image_tower),
-            "text_tower": keras.saving.serialize_keras_object(self.text_tower),
-            "num_instances": self.num_instances,
-            "dropout": self.dropout,
-            "classifier_bias": self.classifier_bias,
-            "relu_before_losses": self.relu_before_losses,
-            "classifier": keras.saving.serialize_keras_object(self.classifier),
-            "members": self.members,
-        }
+        parts = {name: getattr(self, name) for name in _SERIALIZED}
+        serialized = {k: keras.saving.serialize_keras_object(v) for k, v in parts.items()}
+        return {"name": self.name, **self._settings(), **serialized}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> DualPath:
         parts = {
-            key: keras.saving.deserialize_keras_object(config[key], custom_objects)
-            for key in ("image_tower", "text_tower", "classifier")
+            name: keras.saving.deserialize_keras_object(config[name], custom_objects)
+            for name in _SERIALIZED
         }
         return cls(**{**config, **parts})
 
 
+_SERIALIZED = ("image_tower", "text_tower", "classifier")
+
+
 def _leaves(layer: keras.Operation) -> Iterator[layers.Layer]:
-    """Yields the layers within a model or a wrapper, or a layer that is neither."""
+    """Yields the layers within a model or a wrapper, or the layer itself if it is neither."""
     if isinstance(layer, keras.Model):
         for inner in layer.layers:
             yield from _leaves(inner)

@@ -1,4 +1,4 @@
-"""BatchNorm folded into the layers before it, for a model that is only asked. Pure Keras."""
+"""BatchNorm fused into the layers before it, for a model in inference mode. Pure Keras."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from keras import layers
 from tf_dpce.errors import UserError
 from tf_dpce.models.layers import InferenceMode, WordEmbedding
 
-# Layers that multiply by one matrix: what scales and shifts their result can be put into it.
+# Layers that multiply by a matrix, which can take up what scales and shifts their result.
 _LINEAR = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.DepthwiseConv2D)
-# A look-up is such a product too: an empty place has no row, and gives the bias alone.
-_FOLDS = (*_LINEAR, WordEmbedding)
+# A look-up is such a product too: an empty position has no row, and gives the bias alone.
+_FUSES = (*_LINEAR, WordEmbedding)
+
+# The layers that take the result of an operation, by the operation's id; None stands for the
+# outside of the model.
+_Consumers = dict[int, list[layers.Layer | None]]
 
 
 class StoredInHalf(keras.DTypePolicy):
-    """Computes in float32 with weights that are kept in float16."""
+    """Computes in float32 with weights that are stored in float16."""
 
     def __init__(self) -> None:
         super().__init__("float32")
@@ -30,22 +34,26 @@ class StoredInHalf(keras.DTypePolicy):
 
 
 def folded(model: keras.Model, float16: bool = False) -> keras.Model:
-    """Returns a copy of a model that answers as it does in inference mode, with less to compute.
+    """Returns a copy of a model that computes the same in inference mode, with less work.
 
-    Where a BatchNorm stands behind a dense layer, a convolution or word vectors and nothing else
-    takes that one's result, the layer, with a bias, does the work of both. Dropout is left out.
-    Models within the model are folded too.
+    If a BatchNorm stands behind a dense layer, a convolution or word vectors and nothing else
+    takes the result of that layer, then the layer, with a bias, does the work of both. Dropout is
+    left out. A convolution pads by itself instead of a layer before it. Models within the model
+    are copied alike.
 
     Args:
-        model: functional.
-        float16: whether matrices, biases beside them and word vectors are kept in float16, once
-            folded. Layers compute in float32 nevertheless.
+        model: A functional model.
+        float16: Whether matrices, the biases beside them and word vectors are stored in float16.
+            Layers compute in float32 nevertheless.
 
     Raises:
-        UserError: a weight is beyond what float16 holds.
+        UserError: A weight is beyond what float16 holds.
 
     Example:
-        >>> folded(DualPath(...).image_encoder).predict(pixels)
+        >>> from tf_dpce.models.image_tower import image_head
+        >>> head = image_head(input_dim=8, output_dim=4, head_dim=0)
+        >>> [layer.name for layer in folded(head).layers]
+        ['features', 'image_fc2']
     """
     fast = _rebuilt(model, float16)
     refold(fast, model)
@@ -53,14 +61,14 @@ def folded(model: keras.Model, float16: bool = False) -> keras.Model:
 
 
 def refold(fast: keras.Model, model: keras.Model) -> None:
-    """Gives what `folded` made of a model the weights that the model has now.
+    """Gives a copy that `folded` made the weights that its model has now.
 
     Args:
-        fast: the copy, whose functions stay traced.
-        model: the model itself.
+        fast: The copy, whose traced functions stay valid.
+        model: The model itself.
 
     Raises:
-        UserError: a weight is beyond what the copy holds.
+        UserError: A weight is beyond what the copy holds.
     """
     norms, _, skipped = _plan(model)
     for layer in (each for each in model.layers if each.weights and each.name not in skipped):
@@ -78,29 +86,31 @@ def refold(fast: keras.Model, model: keras.Model) -> None:
 def _plan(
     model: keras.Model,
 ) -> tuple[dict[str, layers.BatchNormalization], dict[str, str], set[str]]:
-    """Returns the BatchNorm folded into a layer, the convolution for a padding, what is left out.
+    """Returns what a copy does without.
 
-    All by the names of layers.
+    Returns:
+        The BatchNorm to fuse into each layer, by the layer's name; the name of the convolution
+        that takes over a padding, by the name of the padding; the names of layers to leave out.
     """
-    takers = _takers(model)
-    norms, padded = _norms_behind(model, takers), _padded(model, takers)
+    consumers = _consumers(model)
+    norms, padded = _norms(model, consumers), _paddings(model, consumers)
     dropouts = {layer.name for layer in model.layers if isinstance(layer, layers.Dropout)}
     return norms, padded, {norm.name for norm in norms.values()} | padded.keys() | dropouts
 
 
 def _rebuilt(model: keras.Model, float16: bool) -> keras.Model:
-    """Returns the copy that `folded` does, with weights of its own."""
+    """Returns the copy of `folded`, with weights of its own."""
     norms, padded, skipped = _plan(model)
 
     def copy(layer: keras.Operation) -> keras.Operation:
-        # None is shared: a layer keeps every model alive that it was called in.
+        # No layer is shared: a layer keeps every model alive that it was called in.
         if isinstance(layer, keras.Model):
             return _rebuilt(layer, float16)
         if _wraps_model(layer):
             return type(layer)(_rebuilt(layer.layer, float16), name=layer.name)
         changes: dict[str, Any] = {}
         if isinstance(layer, layers.Layer):
-            # A layer's own config knows its policy by name alone.
+            # A layer's own config names its policy only.
             changes["dtype"] = _policy(layer, float16)
         if layer.name in norms and isinstance(layer, _LINEAR):
             changes["use_bias"] = True
@@ -123,10 +133,12 @@ def _policy(layer: layers.Layer, float16: bool) -> keras.DTypePolicy:
 
 def _set(layer: layers.Layer, weights: list[np.ndarray]) -> None:
     for variable, values in zip(layer.weights, weights, strict=True):
-        if np.abs(values).max(initial=0) > np.finfo(variable.dtype).max:
+        largest = np.abs(values).max(initial=0)
+        if largest > np.finfo(variable.dtype).max:
             raise UserError(
-                f"the layer {layer.name} has a weight of {np.abs(values).max():.3g}, which "
-                f"{variable.dtype} cannot hold: do without it"
+                "model.float16",
+                f"the layer {layer.name} has a weight of {largest:.3g}, which {variable.dtype} "
+                "cannot hold: do without it",
             )
     layer.set_weights(weights)
 
@@ -135,55 +147,52 @@ def _wraps_model(layer: keras.Operation) -> bool:
     return isinstance(layer, InferenceMode) and isinstance(layer.layer, keras.Model)
 
 
-def _takers(model: keras.Model) -> dict[int, list[layers.Layer | None]]:
-    """Returns the layers that take what an operation gives, by the operation's id.
+def _consumers(model: keras.Model) -> _Consumers:
+    """Returns the consumers of each operation.
 
-    Dropout hands on what it is given: its takers are those of the layer before it.
+    Dropout passes its input on: its consumers are those of the layer before it.
     """
-    takers: dict[int, list[layers.Layer | None]] = {}
+    consumers: _Consumers = {}
     for layer in model.layers:
         for node in layer._inbound_nodes:
             for tensor in node.input_tensors:
-                takers.setdefault(id(tensor._keras_history.operation), []).append(layer)
-    # What is given out has a taker beyond the model.
+                consumers.setdefault(id(tensor._keras_history.operation), []).append(layer)
     for tensor in keras.tree.flatten(model.output):
-        takers.setdefault(id(tensor._keras_history.operation), []).append(None)
+        consumers.setdefault(id(tensor._keras_history.operation), []).append(None)
     for layer in model.layers:
         if isinstance(layer, layers.Dropout):
-            before = takers[id(layer.input._keras_history.operation)]
-            before[before.index(layer) : before.index(layer) + 1] = takers.get(id(layer), [])
-    return takers
+            before = consumers[id(layer.input._keras_history.operation)]
+            before[before.index(layer) : before.index(layer) + 1] = consumers.get(id(layer), [])
+    return consumers
 
 
-def _norms_behind(
-    model: keras.Model, takers: dict[int, list[layers.Layer | None]]
-) -> dict[str, layers.BatchNormalization]:
-    """Returns the BatchNorm that can be folded into a layer, by the layer's name."""
+def _norms(model: keras.Model, consumers: _Consumers) -> dict[str, layers.BatchNormalization]:
+    """Returns the BatchNorm that can be fused into a layer, by the layer's name."""
     found = {}
     for layer in model.layers:
-        behind = takers.get(id(layer), [])
-        alone = len(behind) == 1 and len(layer._inbound_nodes) == 1
-        if alone and _is_linear(layer) and _is_norm(behind[0]):
-            found[layer.name] = behind[0]
+        after = consumers.get(id(layer), [])
+        once = len(after) == 1 and len(layer._inbound_nodes) == 1
+        if once and _is_linear(layer) and _is_norm(after[0]):
+            found[layer.name] = after[0]
     return found
 
 
-def _padded(model: keras.Model, takers: dict[int, list[layers.Layer | None]]) -> dict[str, str]:
-    """Returns layers that only pad, each with the convolution that can do so by itself."""
+def _paddings(model: keras.Model, consumers: _Consumers) -> dict[str, str]:
+    """Returns the layers that only pad, each with the convolution that can do so by itself."""
     found = {}
     for layer in model.layers:
-        behind = takers.get(id(layer), [])
-        if isinstance(layer, layers.ZeroPadding2D) and len(behind) == 1:
-            if _pads_alike(layer, behind[0]):
-                found[layer.name] = behind[0].name
+        after = consumers.get(id(layer), [])
+        if isinstance(layer, layers.ZeroPadding2D) and len(after) == 1:
+            if _pads_alike(layer, after[0]):
+                found[layer.name] = after[0].name
     return found
 
 
-def _pads_alike(padding: layers.ZeroPadding2D, taker: layers.Layer) -> bool:
-    """Returns whether zeros are where a convolution's padding "same" has them."""
-    if not isinstance(taker, (layers.Conv2D, layers.DepthwiseConv2D)):
+def _pads_alike(padding: layers.ZeroPadding2D, convolution: layers.Layer | None) -> bool:
+    """Returns whether the padding "same" of a convolution puts zeros at the same positions."""
+    if not isinstance(convolution, (layers.Conv2D, layers.DepthwiseConv2D)):
         return False
-    if taker.padding != "valid" or padding.data_format != "channels_last":
+    if convolution.padding != "valid" or padding.data_format != "channels_last":
         return False
     sizes = padding.input.shape[1:3]
     return None not in sizes and all(
@@ -191,9 +200,9 @@ def _pads_alike(padding: layers.ZeroPadding2D, taker: layers.Layer) -> bool:
         for before_and_after, size, width, dilation, stride in zip(
             padding.padding,
             sizes,
-            taker.kernel_size,
-            taker.dilation_rate,
-            taker.strides,
+            convolution.kernel_size,
+            convolution.dilation_rate,
+            convolution.strides,
             strict=True,
         )
     )
@@ -206,16 +215,16 @@ def _same_padding(size: int, width: int, stride: int) -> tuple[int, int]:
 
 def _is_linear(layer: layers.Layer) -> bool:
     activation = getattr(layer, "activation", keras.activations.linear)
-    return isinstance(layer, _FOLDS) and activation is keras.activations.linear
+    return isinstance(layer, _FUSES) and activation is keras.activations.linear
 
 
-def _is_norm(layer: layers.Layer) -> bool:
-    own = isinstance(layer, layers.BatchNormalization) and len(layer._inbound_nodes) == 1
-    return own and layer.axis in (-1, layer.input.ndim - 1)
+def _is_norm(layer: layers.Layer | None) -> bool:
+    once = isinstance(layer, layers.BatchNormalization) and len(layer._inbound_nodes) == 1
+    return once and layer.axis in (-1, layer.input.ndim - 1)
 
 
 def _merged(layer: layers.Layer, norm: layers.BatchNormalization) -> list[np.ndarray]:
-    """Returns kernel and bias of a layer that does what it and the BatchNorm behind it do."""
+    """Returns kernel and bias of a layer that does the work of `layer` and of `norm` behind it."""
     scale = 1 / np.sqrt(np.asarray(norm.moving_variance, np.float64) + norm.epsilon)
     if norm.gamma is not None:
         scale = scale * np.asarray(norm.gamma)
@@ -223,7 +232,7 @@ def _merged(layer: layers.Layer, norm: layers.BatchNormalization) -> list[np.nda
     if norm.beta is not None:
         shift = shift + np.asarray(norm.beta)
     kernel, *bias = layer.get_weights()
-    # A depthwise kernel ends in [channels, multiplier], and so does what it gives, laid flat.
+    # A depthwise kernel ends in [channels, multiplier]; its result has these two as one axis.
     depthwise = isinstance(layer, layers.DepthwiseConv2D)
     by_channel = scale.reshape(kernel.shape[-2:]) if depthwise else scale
     return [kernel * by_channel, shift + (bias[0] * scale if bias else 0)]

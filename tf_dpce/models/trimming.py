@@ -1,4 +1,4 @@
-"""Empty places that need not be computed, for a model that is only asked. Pure Keras."""
+"""Empty token positions that need not be computed in inference mode. Pure Keras."""
 
 from __future__ import annotations
 
@@ -12,53 +12,52 @@ from tf_dpce.models.layers import CausalConvolution
 
 
 def trimming(tower: keras.Model) -> Callable[[Any], Any]:
-    """Returns a function that leaves out places which cannot change what a text tower answers.
+    """Returns a function that leaves out positions which cannot change a text tower's feature.
 
-    A convolution sees no place to its right, and where it sees empty places alone its results are
-    all alike. The maximum over all places needs one of these, not every one, so that sentences of
-    ten words in a tower of 24 places take half of the work, for the same answer.
+    A convolution sees no position to its right, and its results over empty positions are all
+    alike. The maximum over all positions needs one of these, not every one, so that captions of
+    ten words in a tower of 24 positions take half of the work for the same feature.
 
     Args:
-        tower: a text tower; a recurrent one or a bag of words gets all its places.
+        tower: A text tower; a recurrent one or a bag of words gets all its positions.
 
     Returns:
-        A function from int32 ids `[B, T]` to the first places of them, `[B, T']`. It belongs into
-        a graph, where T' is not known: Keras holds a model to the T that it was built with.
+        A function from int32 ids `[B, T]` to their first positions `[B, T']`. Call it within a
+        graph, where T' is not known: Keras holds a model to the T that it was built with.
 
     Example:
         >>> tower = text_tower(100, max_length=24, blocks=(2,), widths=(8,))
         >>> trim = trimming(tower)
         >>> trim(np.array([[1, 2, 3] + [0] * 21])).shape
-        (1, 6)
+        TensorShape([1, 6])
         >>> encode = tf.function(lambda ids: tower(trim(ids)))
     """
-    table = needed_places(tower)
+    table = needed_positions(tower)
     if min(table) == len(table) - 1:
         return lambda ids: ids
-    places = ops.arange(1, len(table))
+    positions = ops.arange(1, len(table))
 
     def trim(ids: Any) -> Any:
-        filled = ops.max(ops.where(ids > 0, places, 0), initial=0)
-        return ids[:, : ops.take(ops.convert_to_tensor(table), filled)]
+        last_word = ops.max(ops.where(ids > 0, positions, 0), initial=0)
+        return ids[:, : ops.take(ops.convert_to_tensor(table), last_word)]
 
     return trim
 
 
-def needed_places(tower: keras.Model) -> tuple[int, ...]:
-    """Returns how many places a text tower must see, by the place of the last word, 0 to T."""
+def needed_positions(tower: keras.Model) -> tuple[int, ...]:
+    """Returns how many positions a text tower must see, if the last word is the 0th to Tth."""
     length = tower.input_shape[1]
-    pools = sum(isinstance(layer, layers.GlobalMaxPooling1D) for layer in tower.layers)
+    pools = any(isinstance(layer, layers.GlobalMaxPooling1D) for layer in tower.layers)
     convolutions = [layer for layer in tower.layers if isinstance(layer, CausalConvolution)]
     if not (pools and convolutions):
         return (length,) * (length + 1)
-    # Members side by side are alike, and take turns among the layers of their tower.
-    strides = [layer.strides[0] for layer in convolutions if layer.kernel_size[0] > 1][::pools]
+    strides = [layer.strides[0] for layer in convolutions if layer.kernel_size[0] > 1]
     return tuple(min(length, _needed(words, strides)) for words in range(length + 1))
 
 
 def _needed(words: int, strides: Sequence[int]) -> int:
-    # The first of the places that are all alike. Place t behind a stride s sees t * s and the one
-    # before it, both of which must be among them.
+    # `alike` is the first of the positions whose results are all alike. Position t behind a stride
+    # s sees t * s and the position before it, both of which must be among the alike ones.
     alike, stride = words, 1
     for step in strides:
         alike, stride = -(-(alike + 1) // step), stride * step

@@ -100,9 +100,7 @@ class HardNegatives:
 def _embed(model: DualPath, tower: keras.Model, inputs: tf.Tensor) -> tf.Tensor:
     """Returns the embeddings that the ranking loss compares, in test mode, without a gradient."""
     feature = tf.cast(tf.stop_gradient(tower(inputs, training=False)), tf.float32)
-    return model.get_layer("unit_length")(
-        ops.relu(feature) if model.relu_before_losses else feature
-    )
+    return model.unit_length(ops.relu(feature) if model.relu_before_losses else feature)
 
 
 def _interleave(even: tf.Tensor, odd: tf.Tensor) -> tf.Tensor:

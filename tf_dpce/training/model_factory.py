@@ -18,8 +18,8 @@ from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.vocabulary_coverage import count_captions
 from tf_dpce.logging import logger
-from tf_dpce.losses import ContrastiveLoss, InstanceLoss, MemberLoss, RankingLoss
-from tf_dpce.losses.batch import Gather, alone
+from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
+from tf_dpce.losses.batch import Gather, single_replica
 from tf_dpce.models import bag_of_words_tower, image_tower, recurrent_tower, text_tower
 from tf_dpce.models.dual_path import DualPath, RowClassifier
 from tf_dpce.models.image_tower import freeze_before
@@ -61,7 +61,6 @@ def build_model(config: Config, vocabulary_size: int, num_instances: int) -> Dua
                 settings.output_dim,
                 head_dim=config.image.head_dim,
                 dropout=settings.tower_dropout,
-                members=settings.members,
             ),
             text_tower_of(config, vocabulary_size),
             num_instances,
@@ -69,22 +68,24 @@ def build_model(config: Config, vocabulary_size: int, num_instances: int) -> Dua
             classifier_bias=settings.classifier_bias,
             relu_before_losses=settings.relu_before_losses,
             classifier=classifier,
-            members=settings.members,
         )
 
 
 def text_tower_of(config: Config, vocabulary_size: int) -> keras.Model:
     """Builds the text tower of a configuration, with random word vectors."""
-    text, width = config.text, config.model.output_dim
-    common = (vocabulary_size, text.max_length, text.word_dim)
-    dropouts = {"word_dropout": text.word_dropout, "dropout": config.model.tower_dropout}
+    text = config.text
+    common = {
+        "vocabulary_size": vocabulary_size,
+        "max_length": text.max_length,
+        "word_dim": text.word_dim,
+        "output_dim": config.model.output_dim,
+        "word_dropout": text.word_dropout,
+        "dropout": config.model.tower_dropout,
+    }
     if text.tower == "convolutional":
-        members = config.model.members
-        return text_tower(
-            *(*common, text.blocks, width), widths=text.widths, **dropouts, members=members
-        )
+        return text_tower(blocks=text.blocks, widths=text.widths, **common)
     tower = recurrent_tower if text.tower == "recurrent" else bag_of_words_tower
-    return tower(*common, text.widths, width, **dropouts)
+    return tower(hidden_dims=text.widths, **common)
 
 
 @contextmanager
@@ -153,7 +154,7 @@ def load_vectors(model: DualPath, path: Path, words: Sequence[str], lowercase: b
         UserError: the file cannot be read, has vectors of another width, or has no word of the
             vocabulary.
     """
-    embedding, file = model.text_tower.get_layer("text_embedding"), WordVectors(path)
+    embedding, file = model.word_embedding, WordVectors(path)
     if file.width != embedding.output_dim:
         raise UserError(
             "vectors.width",
@@ -177,32 +178,28 @@ def load_vectors(model: DualPath, path: Path, words: Sequence[str], lowercase: b
 # --- what a stage fits ----------------------------------------------------------------------------
 
 
-def loss_weights(loss: LossConfig, members: int = 1) -> dict[str, float]:
+def loss_weights(loss: LossConfig) -> dict[str, float]:
     """Returns the weight of each loss of a stage, by output of `DualPath`; 0 leaves a loss out."""
     weights = {
         "image_logits": loss.image_instance,
         "text_logits": loss.text_instance,
-        "pair": loss.pair * members,
+        "pair": loss.pair,
     }
     return {name: weight for name, weight in weights.items() if weight}
 
 
-def stage_losses(
-    loss: LossConfig, gather: Gather = alone, members: int = 1
-) -> dict[str, keras.losses.Loss]:
+def stage_losses(loss: LossConfig, gather: Gather = single_replica) -> dict[str, keras.losses.Loss]:
     """Returns the losses of a stage, by output of `DualPath`.
 
     Args:
         loss: weights and settings.
         gather: brings the rows of the other replicas.
-        members: M, of the vectors that the pair loss compares.
     """
     pair = (
         ContrastiveLoss(loss.temperature, gather)
         if loss.pair_loss == "contrastive"
         else RankingLoss(loss.margin, "paired" if loss.pairs_negatives else "batch", gather)
     )
-    pair = pair if members == 1 else MemberLoss(pair, members)
     losses = {"image_logits": InstanceLoss(), "text_logits": InstanceLoss(), "pair": pair}
     return {name: losses[name] for name in loss_weights(loss)}
 
@@ -225,7 +222,7 @@ def mark_trained(settings: StageConfig, model: DualPath) -> None:
     Raises:
         UserError: the backbone has no layer `finetune_from`.
     """
-    backbone = model.image_tower.get_layer("image_backbone")
+    backbone = model.image_backbone
     backbone.trainable = settings.backbone == "trained"
     if backbone.trainable and settings.finetune_from is not None:
         freeze_before(backbone, settings.finetune_from)
@@ -237,7 +234,7 @@ def compile_stage(
     model: DualPath,
     trainer: DualPath,
     schedule: StageSchedule | float,
-    gather: Gather = alone,
+    gather: Gather = single_replica,
     **options: Any,
 ) -> None:
     """Compiles what a stage trains with its losses and its optimizer.
@@ -252,8 +249,8 @@ def compile_stage(
     """
     optimizer = stage_optimizer(settings, schedule, model)
     optimizer.build(trainer.trainable_variables)
-    losses = stage_losses(settings.loss, gather, model.members)
-    weights = loss_weights(settings.loss, model.members)
+    losses = stage_losses(settings.loss, gather)
+    weights = loss_weights(settings.loss)
     trainer.compile(optimizer, losses, loss_weights=weights, **options)
 
 

@@ -15,15 +15,13 @@ import keras
 import tensorflow as tf
 
 from tf_dpce.data.index_shuffle import permuted
-from tf_dpce.models.dual_path import RowClassifier
+from tf_dpce.models.dual_path import LOGITS, RowClassifier
 from tf_dpce.training.optimizers import LayerwiseAdamW, LayerwiseSGD
 
 # The data order folds 0 and 1 into the same seed, hard-negative mining 2.
 _STREAM = 3
 # Added to the logit of an unused row: its softmax and its gradient are then exactly 0.
 _UNUSED = -1e9
-# The outputs of `DualPath` that are logits, whose targets are classes.
-_LOGITS = ("image_logits", "text_logits")
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ class PartialFC:
         Returns:
             The drawn classes, int64 `[K]`, and the targets with labels among them.
         """
-        own = {name: targets[name] for name in _LOGITS if name in targets}
+        own = {name: targets[name] for name in LOGITS if name in targets}
         all_gather = tf.distribute.get_replica_context().all_gather
         batch_ids = tf.concat([all_gather(ids, axis=0) for ids in own.values()], axis=0)
         sample = self.sampler(step, batch_ids)

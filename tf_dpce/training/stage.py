@@ -103,7 +103,7 @@ class Stage:
             *(self.number, self.settings.loss, self.settings.epochs),
             *(self._waiting, self.say, self.workers.all_gather),
         )
-        weights = loss_weights(self.settings.loss, self.model.members)
+        weights = loss_weights(self.settings.loss)
         callbacks = stage_callbacks(
             *(self.run, self.number, weights),
             *(self._validation(network), watch, checkpoints),
@@ -256,7 +256,7 @@ class Stage:
         return self._cache("train", self.settings.cached_augmentations)
 
     def _cache(self, split: str, views: int) -> FeatureCache:
-        backbone = self.model.image_tower.get_layer("image_backbone")
+        backbone = self.model.image_backbone
         place = (self.data, split, self.config.image, self.tokenizer)
         with self.workers.main_process_first():
             return cached_features(backbone, *place, views, self.progress)

@@ -22,6 +22,7 @@ from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.logging import logged_display, run_context
 from tf_dpce.models import image_tower, text_tower
 from tf_dpce.models.dual_path import DualPath
+from tf_dpce.models.image_tower import network_of
 from tf_dpce.preprocessing.image import evaluation_pixels
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
@@ -48,7 +49,7 @@ def encoder() -> CaptionTokenizer:
 def model() -> DualPath:
     keras.utils.set_random_seed(3)
     tower = image_tower(BACKBONE, None, SIZE, WIDTH, head_dim=8)
-    network = tower.get_layer("image_backbone").get_layer("image_network").layer
+    network = network_of(tower.get_layer("image_backbone"))
     # BatchNorm takes its averages from one batch; at their start every feature is next to 0.
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

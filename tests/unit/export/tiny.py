@@ -32,8 +32,7 @@ CONFIG = from_dict(
         "weights": "none",
         "image": {"backbone": "small", "input_size": SIZE, "head_dim": 16},
         "text": {"max_length": 6, "word_dim": 8, "blocks": [1, 1], "widths": [8, 16]},
-        # Two members, as the preset `flickr8k` has.
-        "model": {"output_dim": WIDTH, "members": 2},
+        "model": {"output_dim": WIDTH},
     }
 )
 

@@ -15,7 +15,7 @@ from tf_dpce.config import Config, LossConfig, from_dict
 from tf_dpce.data.index_shuffle import Order
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
-from tf_dpce.losses import ContrastiveLoss, InstanceLoss, MemberLoss, RankingLoss
+from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.checkpoint import Progress
@@ -107,14 +107,6 @@ def test_the_recipes_second_stage():
     assert weights == {"image_logits": 1.0, "text_logits": 0.1, "pair": 2.0}
     assert isinstance(losses["pair"], RankingLoss)
     assert (losses["pair"].margin, losses["pair"].negatives) == (0.5, "paired")
-
-
-def test_each_member_meets_the_pair_loss_by_its_whole_weight():
-    # The loss of members is their mean, so that three times its weight is once each.
-    loss = LossConfig(1.0, 0.1, 2.0)
-    losses, weights = stage_losses(loss, members=3), loss_weights(loss, members=3)
-    assert isinstance(losses["pair"], MemberLoss) and losses["pair"].members == 3
-    assert weights == {"image_logits": 1.0, "text_logits": 0.1, "pair": 6.0}
 
 
 def test_the_contrastive_loss_alone():

@@ -1,0 +1,51 @@
+"""The text towers against which the convolutional one is measured."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from tf_dpce.models import bag_of_words_tower, recurrent_tower
+
+VOCABULARY = 50
+IDS = np.array([[1, 2, 3, 4, 0, 0, 0, 0], [4, 2, 3, 1, 0, 0, 0, 0]])
+
+
+@pytest.fixture(scope="module")
+def recurrent() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    tower = recurrent_tower(VOCABULARY, 8, 6, (16, 12), 5, word_dropout=0.5, dropout=0.5)
+    tower.get_layer("text_embedding").bias.assign(np.random.default_rng(0).normal(size=6))
+    return tower
+
+
+def test_parameters_of_gated_units(recurrent: keras.Model):
+    # Words 50 * 6 + 6; BatchNorm 2 * 6. A GRU has three gates, each with weights of its inputs,
+    # of its states, and two biases. Dense 12 * 5, BatchNorm 2 * 5.
+    units = 3 * (6 * 16 + 16 * 16 + 2 * 16) + 3 * (16 * 12 + 12 * 12 + 2 * 12)
+    trainable = sum(int(np.prod(v.shape)) for v in recurrent.trainable_variables)
+    assert trainable == 306 + 12 + units + 60 + 10
+
+
+def test_the_order_of_words_matters_to_one_and_not_to_the_other(recurrent: keras.Model):
+    bag = bag_of_words_tower(VOCABULARY, 8, 6, (16,), 5)
+    for tower, differs in ((recurrent, True), (bag, False)):
+        one, other = tower.predict(IDS, verbose=0)
+        assert one.shape == (5,)
+        assert np.abs(one - other).max() > 1e-3 if differs else np.allclose(one, other, atol=1e-6)
+
+
+def test_empty_positions_are_read_like_words(recurrent: keras.Model):
+    """As in the convolutional tower there is no mask: states change behind the last word."""
+    states = keras.Model(recurrent.input, recurrent.get_layer("text_gru0").output)
+    read = states.predict(IDS, verbose=0)[0]
+    assert (np.abs(np.diff(read, axis=0)).max(axis=1) > 1e-4).all()
+
+
+def test_dropout_acts_in_training_alone(recurrent: keras.Model):
+    ids = np.arange(64).reshape(8, 8) % VOCABULARY + 1
+    for layer in ("text_word_dropout", "text_feature_dropout"):
+        dropped = keras.Model(recurrent.input, recurrent.get_layer(layer).output)
+        assert not np.array(dropped(ids, training=True)).all()
+        assert np.array(dropped(ids, training=False)).all()
