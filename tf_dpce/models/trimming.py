@@ -29,7 +29,7 @@ def trimming(tower: keras.Model) -> Callable[[Any], Any]:
         >>> tower = text_tower(100, max_length=24, blocks=(2,), widths=(8,))
         >>> trim = trimming(tower)
         >>> trim(np.array([[1, 2, 3] + [0] * 21])).shape
-        TensorShape([1, 6])
+        (1, 6)
         >>> encode = tf.function(lambda ids: tower(trim(ids)))
     """
     table = needed_positions(tower)
