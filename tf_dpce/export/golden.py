@@ -108,8 +108,8 @@ def example_captions(words: Sequence[str]) -> list[bytes]:
         unknown,
         b"\x01\x02\x7f",
         # As long as a caption may be, and one byte longer.
-        known[0] + b" " * (status.MAX_SENTENCE_BYTES - len(known[0])),
-        known[0] + b" " * (status.MAX_SENTENCE_BYTES + 1 - len(known[0])),
+        known[0] + b" " * (status.MAX_CAPTION_BYTES - len(known[0])),
+        known[0] + b" " * (status.MAX_CAPTION_BYTES + 1 - len(known[0])),
     ]
 
 
@@ -152,7 +152,7 @@ def _record_captions(module: ServingModule, captions: Sequence[bytes]) -> Exampl
 
 
 def _caption_status(caption: bytes, ids: np.ndarray) -> int:
-    if len(caption) > status.MAX_SENTENCE_BYTES:
+    if len(caption) > status.MAX_CAPTION_BYTES:
         return status.TOO_MANY_BYTES
     if ids.any():
         return status.OK

@@ -80,7 +80,7 @@ def model_card(
         statuses=_table(("status", "meaning"), status.REASONS.items()),
         max_bytes=module.limits.max_bytes,
         max_pixels=module.limits.max_pixels,
-        max_caption=status.MAX_SENTENCE_BYTES,
+        max_caption=status.MAX_CAPTION_BYTES,
         max_length=module.tokenizer.max_length,
     )
 

@@ -72,7 +72,7 @@ class ServingModule:
         """Embeds captions, UTF-8 `[B]`."""
         with _on_cpu():
             # What is too long is not even split: that would keep the captions beside it waiting.
-            too_long = tf.strings.length(text) > status.MAX_SENTENCE_BYTES
+            too_long = tf.strings.length(text) > status.MAX_CAPTION_BYTES
             ids = self.tokenizer(tf.where(too_long, "", text))
             codes = tf.where(too_long, status.TOO_MANY_BYTES, _caption_status(text, ids))
         return _answer(self._text_encoder, self._trim(ids), codes)

@@ -1,4 +1,4 @@
-"""Status codes of an encoded image or sentence: the table that exports promise to keep."""
+"""Status codes of an encoded image or caption: the table that exports promise not to change."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ REASONS = {
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 64_000_000
-MAX_SENTENCE_BYTES = 64 * 2**10
+MAX_CAPTION_BYTES = 64 * 2**10
 # Scans of a JPEG, packed texts of a PNG: a few bytes each, a tenth of a second to unpack.
 MAX_PARTS = 64
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an encoded image may have at most.
+    """Limits of an encoded image.
 
     Attributes:
-        max_bytes: of the file.
-        max_pixels: declared width times height.
+        max_bytes: largest size of the file.
+        max_pixels: largest product of the declared width and height.
     """
 
     max_bytes: int = MAX_BYTES

@@ -183,8 +183,8 @@ def test_statuses_of_captions(served):
         b"dog \xff": status.OK,
         b"dog " * 250_000: status.TOO_MANY_BYTES,
         b"x" * 1_000_000: status.TOO_MANY_BYTES,
-        b"." * status.MAX_SENTENCE_BYTES: status.NO_KNOWN_WORD,
-        b"dog " * (status.MAX_SENTENCE_BYTES // 4): status.OK,
+        b"." * status.MAX_CAPTION_BYTES: status.NO_KNOWN_WORD,
+        b"dog " * (status.MAX_CAPTION_BYTES // 4): status.OK,
     }
     embeddings, statuses = encode(served, "encode_text", list(cases))
     assert dict(zip(cases, statuses.tolist(), strict=True)) == cases
