@@ -92,9 +92,9 @@ def test_the_presets_are_those_of_the_folder(project_root):
     assert set(preset_names()) == files and "flickr8k" in files
 
 
-# The recipe, line by line. Backbone, width of the head's hidden layer, places of a caption; dropout
+# The recipe, line by line. Backbone, width of the head's hidden layer, token positions; dropout
 # and bias of the classifier; batch and epochs of stage 1; epochs of stage 2 and those at which its
-# rate falls; the weight of the sentences' instance loss and where its negatives come from.
+# rate falls; the weight of the captions' instance loss and the kind of negatives.
 PAPER = {
     "flickr30k": ("ResNet50", 2048, 32, 0.75, True, 32, 240, 60, (40,), 0.1, "mined"),
     "flickr30k_vgg19": ("VGG19", 4096, 32, 0.75, False, 32, 240, 60, (40,), 0.1, "mined"),

@@ -40,7 +40,7 @@ def normalise(x: np.ndarray, weights: Weights, name: str) -> np.ndarray:
 
 
 def convolve(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
-    """`[T, C]` by `[K, C, D]`, without bias; width 2 has one empty place on the left."""
+    """`[T, C]` by `[K, C, D]`, without bias; width 2 has one empty position on the left."""
     taps = len(kernel)
     padded = np.concatenate([np.zeros((taps - 1, x.shape[1])), x])
     starts = np.arange(0, len(padded) - taps + 1, stride)
@@ -61,16 +61,16 @@ def bottleneck(x: np.ndarray, weights: Weights, name: str, stride: int, projecte
 
 
 def plain_text_feature(ids: np.ndarray, weights: Weights) -> np.ndarray:
-    """Ids `[T]` -> `fc5_2bn` `[D]`: one-hot words, no mask, the maximum over all places."""
+    """Ids `[T]` -> `fc5_2bn` `[D]`: one-hot words, no mask, the maximum over all positions."""
     one_hot = np.zeros((len(ids), VOCABULARY))
-    for place, word in enumerate(ids):
+    for position, word in enumerate(ids):
         if word:
-            one_hot[place, word - 1] = 1
+            one_hot[position, word - 1] = 1
     x = one_hot @ weights["text_embedding/embeddings"] + weights["text_embedding/bias"]
     x = normalise(x, weights, "text_embedding_bn")
     for name, (_, stride, projected) in BLOCKS.items():
         x = bottleneck(x, weights, name, stride, projected)
-    # Two strides of 2: 32 places become 8, 56 become 14.
+    # Two strides of 2: 32 positions become 8, 56 become 14.
     assert len(x) == len(ids) // 4
     return normalise(x.max(axis=0) @ weights["text_fc/kernel"], weights, "text_fc_bn")
 
@@ -84,7 +84,7 @@ def cross_entropy(logits: np.ndarray, right: np.ndarray) -> float:
     """Mean of -log softmax(logits)[right] over the rows."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     shares = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
-    return float(np.mean([-np.log(row[place]) for row, place in zip(shares, right, strict=True)]))
+    return float(np.mean([-np.log(row[label]) for row, label in zip(shares, right, strict=True)]))
 
 
 def plain_ranking(image: np.ndarray, text: np.ndarray, margin: float) -> float:
@@ -109,7 +109,7 @@ def plain_contrastive(ids: np.ndarray, image: np.ndarray, text: np.ndarray, temp
 
 
 def narrowed(factor: int, length: int) -> keras.Model:
-    """The default blocks with all widths divided, and weights that are told apart everywhere."""
+    """The default blocks with all widths divided, and different weights everywhere."""
     tower = text_tower(
         VOCABULARY,
         length,
@@ -174,14 +174,14 @@ def test_the_text_tower_is_the_recipes(factor: int, length: int):
         assert (f"{name}_shortcut/kernel" in weights) == projected
     expected = np.stack([plain_text_feature(caption, weights) for caption in ids])
     assert_equal(outputs_of(tower, ids), expected)
-    # The captions differ by more than the tolerance, the same words at two places as well.
+    # The captions differ by more than the tolerance, also those of the same words at two positions.
     gaps = np.abs(expected[:, None] - expected[None]).max(axis=2) + np.eye(len(ids))
     assert gaps.min() > 0.01 * np.abs(expected).max()
 
 
 @pytest.fixture(scope="module")
 def batch() -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, Weights]:
-    """What the model gives for 32 pairs; what it is given, as NumPy would have it; its weights.
+    """The outputs of the model for 32 pairs, the features of both towers, and its weights.
 
     The image's feature is an input: its tower is not the recipe's own work.
     """

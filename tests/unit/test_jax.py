@@ -1,4 +1,4 @@
-"""Towers, losses and model run where TensorFlow is not: under JAX, with the import blocked."""
+"""Towers, losses and model run without TensorFlow: under JAX, with the import blocked."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ text = text_tower(20, 8, 4, (1, 1), 8, widths=(8, 8))
 ids = np.arange(4)
 pairs = np.zeros((4, 2, 4), np.float32)
 pairs[np.arange(4), :, np.arange(4)] = 1
-given = np.stack([ids, np.arange(4)], axis=1)
+roles = np.stack([ids, np.arange(4)], axis=1)
 # Perfect pairs, wrong cosines of 0: no hinge at margin 1; ln(1 + 3 / e) at temperature 1.
 values = [
     float(InstanceLoss()(ids, np.zeros((4, 4), np.float32))),
     float(RankingLoss()(ids, pairs)),
-    float(RankingLoss(negatives="paired")(given, pairs)),
+    float(RankingLoss(negatives="paired")(roles, pairs)),
     float(ContrastiveLoss(1.0)(ids, pairs)),
 ]
 np.testing.assert_allclose(values, [np.log(4), 0, 0, np.log1p(3 / np.e)], atol=1e-5)
@@ -49,7 +49,7 @@ inputs = {
     "text": draw.integers(0, 21, (8, 8)),
 }
 rows = np.tile(ids, 2)
-targets = {"image_logits": rows, "text_logits": rows, "pair": np.tile(given, (2, 1))}
+targets = {"image_logits": rows, "text_logits": rows, "pair": np.tile(roles, (2, 1))}
 before = model.get_weights()
 history = model.fit(inputs, targets, batch_size=4, epochs=1, shuffle=False, verbose=0).history
 assert int(model.optimizer.iterations) == 2

@@ -83,7 +83,7 @@ class ModelConfig:
         relu_before_losses: Whether a ReLU stands before the classifier and the pair losses.
         sampled_negatives: The number S of classes that a step draws for the instance loss beside
             those of its batch; 0 takes all classes, exactly. If classes are sampled, 8,192 is a
-            good number; a rate S/C is given as that share of the C training instances.
+            good number; for a rate S/C, give that share of the C training instances.
     """
 
     output_dim: PositiveInt = 2048

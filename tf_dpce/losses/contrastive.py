@@ -59,19 +59,13 @@ class ContrastiveLoss(keras.losses.Loss):
     Args:
         temperature: The number by which cosines are divided.
         gather: A function that brings the rows of the other replicas.
-        reduction: Keras's reduction over the batch.
-        name: The name of the loss.
+        kwargs: Keras's `reduction` and `name`.
     """
 
     def __init__(
-        self,
-        temperature: float = 0.05,
-        gather: Gather = single_replica,
-        reduction: str = "sum_over_batch_size",
-        name: str = "contrastive_loss",
-        **kwargs: Any,
+        self, temperature: float = 0.05, gather: Gather = single_replica, **kwargs: Any
     ) -> None:
-        super().__init__(name=name, reduction=reduction, **kwargs)
+        super().__init__(**kwargs)
         self.temperature = temperature
         self.gather = gather
 

@@ -33,16 +33,8 @@ class InstanceLoss(keras.losses.Loss):
     """`instance_loss` for `compile`: `y_true` instance ids `[B]`, `y_pred` logits `[B, C]`.
 
     Ids are exact up to 2^24, because `keras.losses.Loss` casts them to float32.
-
-    Args:
-        reduction: Keras's reduction; the recipe's is the mean over the batch.
-        name: The name of the loss.
+    Keras's default reduction, the mean over the batch, is the recipe's.
     """
-
-    def __init__(
-        self, reduction: str = "sum_over_batch_size", name: str = "instance_loss", **kwargs: Any
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, **kwargs)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Returns floats `[B]`."""

@@ -89,8 +89,7 @@ class RankingLoss(keras.losses.Loss):
         margin: The gap to reach; 1 in the paper.
         negatives: "batch" or "paired".
         gather: A function that brings the rows of the other replicas, for "batch".
-        reduction: Keras's reduction over the batch.
-        name: The name of the loss.
+        kwargs: Keras's `reduction` and `name`.
 
     Raises:
         ValueError: `negatives` is neither.
@@ -101,11 +100,9 @@ class RankingLoss(keras.losses.Loss):
         margin: float = 1.0,
         negatives: Literal["batch", "paired"] = "batch",
         gather: Gather = single_replica,
-        reduction: str = "sum_over_batch_size",
-        name: str = "ranking_loss",
         **kwargs: Any,
     ) -> None:
-        super().__init__(name=name, reduction=reduction, **kwargs)
+        super().__init__(**kwargs)
         if negatives not in ("batch", "paired"):
             raise ValueError(f"negatives must be 'batch' or 'paired'. Received: {negatives!r}")
         self.margin = margin

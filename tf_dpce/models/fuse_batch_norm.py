@@ -192,20 +192,14 @@ def _pads_alike(padding: layers.ZeroPadding2D, convolution: layers.Layer | None)
     """Returns whether the padding "same" of a convolution puts zeros at the same positions."""
     if not isinstance(convolution, (layers.Conv2D, layers.DepthwiseConv2D)):
         return False
-    if convolution.padding != "valid" or padding.data_format != "channels_last":
-        return False
     sizes = padding.input.shape[1:3]
-    return None not in sizes and all(
-        before_and_after == _same_padding(size, 1 + (width - 1) * dilation, stride)
-        for before_and_after, size, width, dilation, stride in zip(
-            padding.padding,
-            sizes,
-            convolution.kernel_size,
-            convolution.dilation_rate,
-            convolution.strides,
-            strict=True,
-        )
-    )
+    if convolution.padding != "valid" or padding.data_format != "channels_last" or None in sizes:
+        return False
+    for axis, size in enumerate(sizes):
+        width = 1 + (convolution.kernel_size[axis] - 1) * convolution.dilation_rate[axis]
+        if padding.padding[axis] != _same_padding(size, width, convolution.strides[axis]):
+            return False
+    return True
 
 
 def _same_padding(size: int, width: int, stride: int) -> tuple[int, int]:
