@@ -11,11 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.config import Config, StageConfig
+from tf_dpce.data.caption_table import CaptionTable
+from tf_dpce.data.feature_cache import FeatureCache
 from tf_dpce.data.index_shuffle import Order
 from tf_dpce.data.input_pipeline import Batches
 from tf_dpce.models.dual_path import DualPath
-from tf_dpce.training.caption_table import CaptionTable
-from tf_dpce.training.features import FeatureCache
 from tf_dpce.training.model_factory import build_model, to_inputs_and_targets
 
 _CAPTIONS = 5

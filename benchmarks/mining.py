@@ -10,9 +10,9 @@ import tensorflow as tf
 from benchmarks.material import fit_step, random_batches, random_cache, random_model
 from benchmarks.timing import Row, interleave, peak_memory, row
 from tf_dpce.config import Config, LossConfig, StageConfig
+from tf_dpce.data.feature_cache import FeatureCache
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.distributed import mirrored_strategy
-from tf_dpce.training.features import FeatureCache
 from tf_dpce.training.hard_negative_mining import HardNegatives
 from tf_dpce.training.model_factory import stage_trainer
 

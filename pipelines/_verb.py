@@ -141,7 +141,10 @@ def run_verb(
 
 @contextmanager
 def terminations() -> Iterator[Callable[[], bool]]:
-    """Yields what tells whether SIGTERM has come; a second one ends the process as ever."""
+    """Makes SIGTERM request a stop within the block; yields whether one has come.
+
+    A second SIGTERM ends the process at once.
+    """
     asked = Event()
 
     def ask(number: int, frame: object) -> None:
@@ -150,7 +153,8 @@ def terminations() -> Iterator[Callable[[], bool]]:
 
     before = signal.signal(signal.SIGTERM, ask)
     try:
-        yield asked.is_set
+        with run_context(stop_requested=asked.is_set):
+            yield asked.is_set
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from pipelines._configuration import add_configuration, configuration
-from pipelines._verb import STOPPED, progress, run_verb, say_files, terminations, verb_parser
+from pipelines._verb import STOPPED, run_verb, say_files, terminations, verb_parser
 
 _DESCRIPTION = (
     "Trains a model in two stages. Any configuration key can be set. On SIGTERM the step in "
-    f"flight ends, a checkpoint is written and the exit status is {STOPPED}; --resume goes on. "
+    f"flight ends, a checkpoint is written and the exit status is {STOPPED}; --resume continues. "
     "Where TF_CONFIG names several machines, this is one of them: docs/distributed.md."
 )
 
@@ -33,8 +33,9 @@ def build_parser(argv: Sequence[str] | None = None) -> ArgumentParser:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of prepared data")
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument("--verbose", type=int, default=2, help="Keras's: 0, 1 a bar, 2 lines")
+    parser.add_argument(
+        "--resume", action="store_true", help="resume from the newest checkpoint, if there is one"
+    )
     add_configuration(parser, argv)
     return parser
 
@@ -49,7 +50,7 @@ def run(arguments: Namespace) -> None:
         say_files([arguments.run])
         return
 
-    with terminations() as stop:
+    with terminations():
         from tf_dpce.training.train import train
 
         train(
@@ -59,10 +60,6 @@ def run(arguments: Namespace) -> None:
             stages=(arguments.stage,) if arguments.stage else (1, 2),
             init_from=arguments.init_from,
             resume=arguments.resume,
-            say=lambda line: print(line, flush=True),
-            progress=lambda: progress("images through the backbone"),
-            verbose=arguments.verbose,
-            stop=stop,
         )
     names = ("config.json", "history.csv", "checkpoints", "tensorboard")
     paths = [arguments.run / name for name in names]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TextIO
 
 from tf_dpce.errors import Stopped
 
@@ -37,7 +37,8 @@ class _NoProgress:
 
 
 @contextmanager
-def _no_display(description: str) -> Iterator[Progress]:
+def silent_display(description: str, transient: bool = False) -> Iterator[Progress]:
+    """Shows nothing."""
     yield _NoProgress()
 
 
@@ -47,11 +48,12 @@ class RunContext:
 
     Attributes:
         stop_requested: whether the work shall stop as soon as it can be resumed later.
-        display: context manager that opens the display of one piece of work, by its description.
+        display: context manager that opens the display of one piece of work, by its description,
+            and whether the display leaves nothing behind.
     """
 
     stop_requested: Callable[[], bool] = lambda: False
-    display: Callable[[str], object] = _no_display
+    display: Callable[[str, bool], object] = silent_display
 
 
 _context = RunContext()
@@ -75,6 +77,11 @@ def run_context(**changes: object) -> Iterator[None]:
         _context = before
 
 
+def current_context() -> RunContext:
+    """Returns the context of the running program."""
+    return _context
+
+
 def stop_requested() -> bool:
     """Returns whether the running program was asked to stop."""
     return _context.stop_requested()
@@ -94,17 +101,19 @@ def check_stop(message: str) -> None:
 
 
 @contextmanager
-def progress(description: str) -> Iterator[Progress]:
+def progress(description: str, transient: bool = False) -> Iterator[Progress]:
     """Opens the display of a piece of long work.
 
     Args:
         description: what is counted, in the plural.
+        transient: whether the display vanishes when the work ends, because the caller logs a line
+            of its own then.
 
     Example:
         >>> with progress("images") as display:
         ...     display.update(3, total=10)
     """
-    with _context.display(description) as display:
+    with _context.display(description, transient) as display:
         yield display
 
 
@@ -115,7 +124,7 @@ def configure(log_format: LogFormat = "text") -> None:
         log_format: "text", one message a line; or "json", one object a line with `time` (seconds
             since 1970), `level`, `message` and whatever the record carries as `fields`.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StderrHandler()
     handler.setFormatter(_JsonFormatter() if log_format == "json" else logging.Formatter())
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
@@ -123,7 +132,7 @@ def configure(log_format: LogFormat = "text") -> None:
 
 
 @contextmanager
-def terminal_display(description: str) -> Iterator[Progress]:
+def terminal_display(description: str, transient: bool = False) -> Iterator[Progress]:
     """Draws a bar on stderr; if stderr is no terminal, logs one line at the end."""
     from rich.console import Console
     from rich.progress import (
@@ -144,19 +153,21 @@ def terminal_display(description: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+    drawn = console.is_terminal
+    with Bars(*columns, console=console, disable=not drawn, transient=transient) as bars:
         bar = _Bar(bars, bars.add_task(description, total=None, note=""))
         yield bar
-    if not console.is_terminal:
+    if not drawn and not transient:
         bar.log(description)
 
 
 @contextmanager
-def logged_display(description: str) -> Iterator[Progress]:
+def logged_display(description: str, transient: bool = False) -> Iterator[Progress]:
     """Logs one line at the end of a piece of work; for logs that machines read."""
     display = _Counted()
     yield display
-    display.log(description)
+    if not transient:
+        display.log(description)
 
 
 class _Counted:
@@ -186,6 +197,17 @@ class _Bar(_Counted):
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
         super().update(done)
         self._bars.update(self._task, completed=done, total=total, note=note)
+
+
+class _StderrHandler(logging.StreamHandler):
+    """Writes to what `sys.stderr` is now: above a bar, rich puts a stream of its own there."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
 
 
 class _JsonFormatter(logging.Formatter):

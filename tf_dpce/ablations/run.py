@@ -18,7 +18,7 @@ from tf_dpce.evaluation.protocols import evaluate_split, split_named
 from tf_dpce.files import exclusive_lock, read_json, write_json
 from tf_dpce.logging import logger
 from tf_dpce.machine import code_version, machine_facts
-from tf_dpce.training.history import HISTORY_FILE, read_history
+from tf_dpce.training.callbacks import HISTORY_FILE, read_history
 from tf_dpce.training.run_folder import CONFIG_FILE, load_run
 from tf_dpce.training.train import train
 

@@ -1,17 +1,22 @@
-"""What happens beside the steps. Their order is behaviour: `stage_callbacks` is its only home."""
+"""Callbacks of a stage. Their order is behaviour, and `stage_callbacks` alone decides it."""
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 
-from tf_dpce.evaluation.metrics import metric_logs, retrieval_metrics
+from tf_dpce.errors import UserError
+from tf_dpce.evaluation.metrics import metric_logs
+from tf_dpce.files import publish_file
+from tf_dpce.logging import check_stop, logger, progress
 from tf_dpce.training.checkpoint import (
     Progress,
     best_path,
@@ -19,89 +24,164 @@ from tf_dpce.training.checkpoint import (
     save_checkpoint,
     save_state,
 )
-from tf_dpce.training.diagnostics import mean_cosine
+from tf_dpce.training.distributed import Workers
 from tf_dpce.training.ema import averaged
-from tf_dpce.training.history import History
 
-if TYPE_CHECKING:
-    from tf_dpce.training.distributed import Workers
+HISTORY_FILE = "history.csv"
+_RANKS = ("r1", "r5", "r10", "medr", "meanr")
+_COLUMNS = (
+    "stage",
+    "epoch",
+    "epoch_seconds",
+    "validation_seconds",
+    "input_share",
+    "learning_rate",
+    "loss",
+    "image_logits_loss",
+    "text_logits_loss",
+    "pair_loss",
+    "val_rsum",
+    *(f"val_i2t_{rank}" for rank in _RANKS),
+    *(f"val_t2i_{rank}" for rank in _RANKS),
+)
 
-
-def validation_metrics(
-    images: np.ndarray, texts: np.ndarray, image_ids: np.ndarray, text_ids: np.ndarray
-) -> dict[str, Any]:
-    """Returns what `retrieval_metrics` does, and the mean cosine of any two of a kind.
-
-    That of images is `images_alike`, that of sentences `sentences_alike`. Arguments and errors
-    are those of `retrieval_metrics`.
-    """
-    metrics = retrieval_metrics(images, texts, image_ids, text_ids)
-    alike = {"images_alike": images, "sentences_alike": texts}
-    return metrics | {name: mean_cosine(vectors) for name, vectors in alike.items()}
+Logs = dict[str, Any]
 
 
 class Validation(keras.callbacks.Callback):
-    """Adds retrieval metrics of the validation split, and what they took, to an epoch's logs.
+    """Completes the logs of an epoch: the sole loss by its name, and the metrics of a validation.
 
-    Where the optimizer keeps averages of the weights, they are what is validated.
+    If the optimizer keeps averages of the weights, it validates them.
 
     Args:
-        validate: returns what `validation_metrics` does.
-        every: epochs from one validation to the next; the last epoch is always validated.
-        epochs: of the stage.
+        validate: returns what `retrieval_metrics` does, and further numbers as `logs`.
+        every: number of epochs between validations; the last epoch is always validated.
+        epochs: number of epochs of the stage.
+        weights: weight of each loss of the stage.
     """
 
-    def __init__(self, validate: Callable[[], dict[str, Any]], every: int, epochs: int) -> None:
+    def __init__(
+        self,
+        validate: Callable[[], dict[str, Any]],
+        every: int,
+        epochs: int,
+        weights: Mapping[str, float],
+    ) -> None:
         super().__init__()
         self.validate = validate
         self.every = every
         self.epochs = epochs
+        self.weights = weights
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if len(self.weights) == 1:
+            # Keras logs a sole loss only as the weighted `loss`.
+            ((name, weight),) = self.weights.items()
+            logs[f"{name}_loss"] = logs["loss"] / weight
         if (epoch + 1) % self.every and epoch + 1 != self.epochs:
             return
         began = time.monotonic()
         with averaged(self.model.optimizer):
             metrics = self.validate()
         logs["validation_seconds"] = round(time.monotonic() - began, 1)
-        logs.update(metric_logs(metrics))
-        for side in ("images", "sentences"):
-            logs[f"val_{side}_alike"] = metrics[f"{side}_alike"]
+        logs.update(metric_logs(metrics) | metrics["logs"])
 
 
-class SoleLoss(keras.callbacks.Callback):
-    """Adds the loss of a stage that has but one to an epoch's logs.
+class EpochReport(keras.callbacks.Callback):
+    """Shows an epoch while it lasts; at its end it logs a line and adds one to `history.csv`.
 
-    Keras names the parts of a sum alone: of one loss it logs no more than its weighted mean.
-
-    Args:
-        weights: of the stage's losses, by name.
-    """
-
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        super().__init__()
-        self.weights = weights
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if len(self.weights) == 1:
-            ((name, weight),) = self.weights.items()
-            logs[f"{name}_loss"] = logs["loss"] / weight
-
-
-class Checkpoints(keras.callbacks.Callback):
-    """Keeps the best model of a stage, and its two newest states, to resume from.
-
-    Where the optimizer keeps averages of the weights, they are the best model. Of several workers
-    the chief writes, and all must agree on the moment.
+    Times are those of the epoch with its validation; of a resumed epoch, those since then.
 
     Args:
         run: folder of the run.
-        workers: that train.
-        model_variables: what evaluation needs.
-        state: returns those and the rest of the state: of dropout, optimizer and metrics.
-        start: where the run stands when `fit` begins.
-        minutes: from one checkpoint to the next within an epoch.
-        heed: called after each step; raises where the run shall stop.
+        stage: 1 or 2.
+        epochs: number of epochs of the stage.
+    """
+
+    def __init__(self, run: Path, stage: int, epochs: int) -> None:
+        super().__init__()
+        self.path = run / HISTORY_FILE
+        self.stage = stage
+        self.epochs = epochs
+        self._recall = ""
+        self._open = ExitStack()
+
+    def close(self) -> None:
+        """Closes the display, also if the training ends within an epoch."""
+        self._open.close()
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._began = time.monotonic()
+        self._title = f"stage {self.stage}, epoch {epoch + 1} of {self.epochs}"
+        self._display = self._open.enter_context(progress(self._title, transient=True))
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        note = f"loss {float(logs['loss']):.3g}{self._recall}"
+        self._display.update(batch + 1, total=self.params.get("steps"), note=note)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        seconds = time.monotonic() - self._began
+        self.close()
+        self._add_to_history(epoch, seconds, logs)
+        if "val_rsum" in logs:
+            self._recall = f", R@1 {logs['val_i2t_r1']:.1f}/{logs['val_t2i_r1']:.1f}"
+        left = seconds * (self.epochs - epoch - 1)
+        parts = [f"loss {logs['loss']:.3g}{self._recall}"]
+        parts[0] += " (image to text/text to image)" if self._recall else ""
+        parts += [_duration(seconds), *([f"about {_duration(left)} left"] if left else [])]
+        numbers = {name: logs[name] for name in _COLUMNS if name in logs}
+        fields = {"event": "epoch", "stage": self.stage, "epoch": epoch + 1, "epochs": self.epochs}
+        fields |= {**numbers, "epoch_seconds": round(seconds, 1), "seconds_left": round(left, 1)}
+        logger.info(f"{self._title}: {', '.join(parts)}", extra={"fields": fields})
+
+    def _add_to_history(self, epoch: int, seconds: float, logs: Logs) -> None:
+        row = {
+            **logs,
+            "stage": self.stage,
+            "epoch": epoch + 1,
+            "epoch_seconds": round(seconds, 1),
+            "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+        }
+        rows = [*read_history(self.path, before=(self.stage, epoch + 1)), row]
+        with publish_file(self.path) as temporary, temporary.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, _COLUMNS, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def read_history(path: Path, before: tuple[int, int]) -> list[dict[str, str]]:
+    """Returns the rows of a `history.csv` before a (stage, epoch).
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        return [row for row in rows if (int(row["stage"]), int(row["epoch"])) < before]
+    except (csv.Error, KeyError, TypeError, ValueError):
+        raise UserError(
+            "run.history",
+            f"{path} is damaged: put a copy back, or remove it, which loses its rows and no more",
+            path,
+        ) from None
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Saves the best weights of a stage and the states to resume from, and stops if it is asked to.
+
+    If the optimizer keeps averages of the weights, the averages are the best weights. The chief
+    writes; all workers must agree on the moment, because sums over the workers are read.
+
+    Args:
+        run: folder of the run.
+        workers: processes that train together.
+        model_variables: variables of the whole model.
+        state: returns those, and the variables of dropout, optimizer and metrics.
+        start: progress when `fit` begins.
+        minutes: time between two states within an epoch.
     """
 
     def __init__(
@@ -112,7 +192,6 @@ class Checkpoints(keras.callbacks.Callback):
         state: Callable[[], Sequence[keras.Variable]],
         start: Progress,
         minutes: float,
-        heed: Callable[[], None],
     ) -> None:
         super().__init__()
         self.run = run
@@ -121,23 +200,21 @@ class Checkpoints(keras.callbacks.Callback):
         self.state = state
         self.progress = start
         self.seconds = 60 * minutes
-        self.heed = heed
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         self._saved = time.monotonic()
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._first_step = self.progress.step
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         self.progress = replace(self.progress, step=self._first_step + batch + 1)
-        self.heed()
-        if self.workers.any_true(
-            self.workers.is_chief and time.monotonic() - self._saved >= self.seconds
-        ):
+        check_stop(stop_message(self.progress.stage))
+        is_time = time.monotonic() - self._saved >= self.seconds
+        if self.workers.any_true(self.workers.is_chief and is_time):
             self.save()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         best = self.progress.best_rsum
         rsum = logs.get("val_rsum", -1.0)
         self.progress = replace(self.progress, epoch=epoch + 1, step=0, best_rsum=max(best, rsum))
@@ -148,10 +225,10 @@ class Checkpoints(keras.callbacks.Callback):
         self.save()
 
     def save(self) -> None:
-        """Writes the whole state; the one before stays beside it.
+        """Saves the state.
 
         Raises:
-            UserError: a weight is NaN or infinite; the former checkpoints stay as they are.
+            UserError: a weight is out of range; the older states stay.
         """
         state = self.state()
         if self.workers.is_chief:
@@ -162,66 +239,54 @@ class Checkpoints(keras.callbacks.Callback):
         self._saved = time.monotonic()
 
 
-class Stopwatch(keras.callbacks.Callback):
-    """Measures steps of training, those at the start left out.
-
-    Args:
-        warm: steps at the start.
-
-    Attributes:
-        seconds: since the last of those.
-    """
-
-    def __init__(self, warm: int) -> None:
-        super().__init__()
-        self.warm = warm
-        self.seconds = 0.0
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        # The logs are numbers, not tensors, so that the step has ended.
-        if batch + 1 == self.warm:
-            self._began = time.monotonic()
-        elif batch + 1 > self.warm:
-            self.seconds = time.monotonic() - self._began
+def stop_message(stage: int) -> str:
+    """Returns what to say of a training that stopped as it was asked to."""
+    return f"stopped in stage {stage}: give the same command with --resume to continue"
 
 
 class RestoreMetrics(keras.callbacks.Callback):
-    """Gives the metrics back what they held when a run stopped within an epoch.
+    """Gives the metrics the values that they had when the run stopped within an epoch.
 
     `fit` resets metrics just before an epoch begins, after everything else is restored.
 
     Args:
-        values: of `model.metrics_variables`.
+        values: values of `model.metrics_variables`, or none.
     """
 
     def __init__(self, values: Sequence[np.ndarray]) -> None:
         super().__init__()
         self.values = values
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        for variable, value in zip(self.model.metrics_variables, self.values, strict=True):
-            variable.assign(value)
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        # Only the first epoch can have begun before.
+        if self.values:
+            for variable, value in zip(self.model.metrics_variables, self.values, strict=True):
+                variable.assign(value)
         self.values = ()
 
 
 def stage_callbacks(
-    run: Path,
-    stage: int,
-    weights: Mapping[str, float],
+    restore: RestoreMetrics,
     validation: Validation,
-    watch: keras.callbacks.Callback,
+    diagnostics: keras.callbacks.Callback,
+    report: EpochReport,
     checkpoints: Checkpoints,
-    writes: bool,
+    tensorboard: Path,
 ) -> list[keras.callbacks.Callback]:
     """Returns the callbacks of a stage, in the order in which they must run.
 
-    The sole loss and the validation come first, because the others read what they log. The watch,
-    which ends a training that is lost, comes before the checkpoints, which it must not reach. A
-    line of history comes before the checkpoint that counts its epoch as done, so that no kill can
-    lose it. Only a worker that writes has history and curves.
+    The validation comes before those that read what it logs. The diagnostics, which end a training
+    that is lost, come before the checkpoints, which that training must not reach. The report adds
+    its row of history before the checkpoint that counts the epoch as done, so that no kill can
+    lose it. Only the chief has a report and curves.
     """
-    first = [SoleLoss(weights), validation, watch]
-    if not writes:
+    first = [restore, validation, diagnostics]
+    if not checkpoints.workers.is_chief:
         return [*first, checkpoints]
-    tensorboard = keras.callbacks.TensorBoard(run / "tensorboard" / f"stage{stage}")
-    return [*first, History(run, stage), checkpoints, tensorboard]
+    return [*first, report, checkpoints, keras.callbacks.TensorBoard(tensorboard)]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -10,14 +10,19 @@ from typing import Any
 from tf_dpce.config import Config, to_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError
+from tf_dpce.evaluation.vocabulary_coverage import count_captions
 from tf_dpce.files import is_temporary, sha256_file
+from tf_dpce.logging import logger
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
+from tf_dpce.training.callbacks import HISTORY_FILE, read_history
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
-from tf_dpce.training.history import HISTORY_FILE, read_history
 from tf_dpce.training.run_folder import CONFIG_FILE, TRAIN_DIGEST, read_config, run_config
 
 # Keys that a resumed run may change: always, and if a checkpoint holds its weights.
 _FREE = {"checkpoint_minutes"}
 _FIRST_WEIGHTS = {"weights", "vectors"}
+# Percent of the words of captions that a vocabulary should know.
+_KNOWN_WORDS = 50.0
 
 
 def check_stages(config: Config, numbers: Sequence[int], images: int, replicas: int) -> None:
@@ -146,6 +151,28 @@ def check_origin(folder: Path | None, data: Mapping[str, Any], needed: bool = Fa
                 f"{folder} was trained with {what} than this data: give the --data of that run",
                 folder,
             )
+
+
+def warn_unknown_words(data: Path, manifest: Manifest, tokenizer: CaptionTokenizer) -> None:
+    """Warns of a vocabulary that knows few words of the training or the validation captions.
+
+    Training captions make the vocabulary, less the words without a vector if `prepare` was given
+    word vectors: it has counted the words that are left.
+
+    Args:
+        data: folder of prepared data.
+        manifest: manifest of that folder.
+        tokenizer: tokenizer of captions.
+    """
+    known, split = 100 * manifest.vocabulary_coverage, "train"
+    if known >= _KNOWN_WORDS and manifest.splits["val"].captions:
+        known, split = count_captions(data, "val", tokenizer).coverage()["known_words"], "val"
+    if known < _KNOWN_WORDS:
+        logger.warning(
+            f"only {known:.0f} % of the words in the captions of {split} are in the vocabulary: "
+            "prepare again, with --lowercase, without --vectors, or with vectors of this language",
+            extra={"fields": {"event": "diagnosis", "diagnosis": "unknown_words", "split": split}},
+        )
 
 
 def _check_batch(config: Config, number: int, images: int, replicas: int) -> None:

@@ -6,10 +6,10 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tf_dpce.data.caption_table import CaptionTable
 from tf_dpce.data.index_shuffle import pick
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import position_shift
-from tf_dpce.training.caption_table import CaptionTable
 
 # The data order folds 0 and 1 into the same seed.
 _STREAM = 2

@@ -1,4 +1,4 @@
-"""What is left of a stage, as calls of `fit`, which knows epochs of one length only."""
+"""Splits the rest of a stage into calls of `fit`, because Keras needs epochs of equal length."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tf_dpce.training.checkpoint import Progress
 
 
 @dataclass(frozen=True)
-class Part:
-    """Whole epochs, what is left of a broken one, or the mere end of one.
+class FitSegment:
+    """Whole epochs, the rest of an interrupted one, or the mere end of one.
 
     Attributes:
-        first_epoch: counted from 0.
-        stop_epoch: the one after the last.
-        steps: of each of its epochs; 0 where all are done, and only the epoch's end is left.
-        first_step: of the whole stage. Where none is left, the last one that was done.
-        stop_step: the one after the last.
+        first_epoch: first epoch, counted from 0.
+        stop_epoch: the epoch after the last.
+        steps: steps of each of its epochs; 0 if only the end of the epoch is left.
+        first_step: first step of the whole stage.
+        stop_step: the step after the last.
     """
 
     first_epoch: int
@@ -30,48 +30,45 @@ class Part:
     stop_step: int
 
 
-def parts_left(start: Progress, epochs: int, steps: int) -> list[Part]:
+def remaining_segments(start: Progress, epochs: int, steps: int) -> list[FitSegment]:
     """Returns what is left of a stage of so many epochs of so many steps."""
-    parts, epoch = [], start.epoch
+    segments, epoch = [], start.epoch
     if start.step:
         stop = (epoch + 1) * steps
-        first = min(epoch * steps + start.step, stop - 1)
-        parts.append(Part(epoch, epoch + 1, steps - start.step, first, stop))
+        first = epoch * steps + start.step
+        segments.append(FitSegment(epoch, epoch + 1, steps - start.step, first, stop))
         epoch += 1
     if epoch < epochs:
-        parts.append(Part(epoch, epochs, steps, epoch * steps, epochs * steps))
-    return parts
+        segments.append(FitSegment(epoch, epochs, steps, epoch * steps, epochs * steps))
+    return segments
 
 
-def fit_part(
-    network: keras.Model,
-    part: Part,
+def fit_segment(
+    trainer: keras.Model,
+    segment: FitSegment,
     batches: tf.data.Dataset,
     callbacks: Sequence[keras.callbacks.Callback],
-    verbose: int,
 ) -> None:
-    """Trains a part of a stage on the batches of its steps."""
-    if not part.steps:
-        _end_epoch(network, part.first_epoch, callbacks)
+    """Trains a segment of a stage on the batches of its steps."""
+    if not segment.steps:
+        _end_epoch(trainer, segment.first_epoch, callbacks)
         return
-    network.fit(
+    trainer.fit(
         batches,
-        initial_epoch=part.first_epoch,
-        epochs=part.stop_epoch,
-        steps_per_epoch=part.steps,
+        initial_epoch=segment.first_epoch,
+        epochs=segment.stop_epoch,
+        steps_per_epoch=segment.steps,
         callbacks=list(callbacks),
-        verbose=verbose,
+        verbose=0,
         shuffle=False,
     )
 
 
 def _end_epoch(
-    network: keras.Model,
-    epoch: int,
-    callbacks: Sequence[keras.callbacks.Callback],
+    trainer: keras.Model, epoch: int, callbacks: Sequence[keras.callbacks.Callback]
 ) -> None:
-    everyone = keras.callbacks.CallbackList(list(callbacks), model=network)
+    everyone = keras.callbacks.CallbackList(list(callbacks), model=trainer)
     everyone.on_train_begin()
     everyone.on_epoch_begin(epoch)
-    everyone.on_epoch_end(epoch, network.get_metrics_result())
+    everyone.on_epoch_end(epoch, trainer.get_metrics_result())
     everyone.on_train_end()

@@ -1,22 +1,22 @@
-"""Training from the first check to the last checkpoint."""
+"""Trains a model from the first check to the last checkpoint."""
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from tf_dpce.config import Config, to_dict
 from tf_dpce.data.caption_lengths import warn_cut_captions
 from tf_dpce.data.checksums import explain_damage
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
-from tf_dpce.errors import Stopped, UserError, explain_system_error
+from tf_dpce.errors import UserError, explain_system_error
 from tf_dpce.files import (
     exclusive_lock,
     publish_file,
@@ -25,11 +25,10 @@ from tf_dpce.files import (
     sha256_lines,
     write_json,
 )
-from tf_dpce.logging import logger
+from tf_dpce.logging import logger, run_context, silent_display
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
-from tf_dpce.training.caption_table import tell_unknown_words
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
 from tf_dpce.training.checks import (
     check_folder,
@@ -37,19 +36,14 @@ from tf_dpce.training.checks import (
     check_sampling,
     check_stages,
     check_vocabulary,
+    warn_unknown_words,
 )
 from tf_dpce.training.cluster import join_workers
-from tf_dpce.training.distributed import Workers, describe, mirrored_strategy
-from tf_dpce.training.features import Bar, Report, silent_bar
+from tf_dpce.training.distributed import Workers, describe
 from tf_dpce.training.model_factory import starting_model, with_absolute_paths
 from tf_dpce.training.restore import latest_stage, restore_best, resume_weights, start_from
 from tf_dpce.training.run_folder import CONFIG_FILE, provenance
-from tf_dpce.training.stage import Stage
-
-Say = Callable[[str], None]
-
-# Steps of a measurement: those that trace the graph and fill the input's buffers, then the others.
-_WARM, _TIMED = 5, 20
+from tf_dpce.training.stage import train_stage
 
 
 def train(
@@ -59,136 +53,102 @@ def train(
     stages: Sequence[int] = (1, 2),
     init_from: Path | None = None,
     resume: bool = False,
-    say: Say = logger.info,
-    progress: Bar = silent_bar,
-    verbose: int = 0,
-    stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Trains the stages of a configuration in order and leaves all in the run folder.
+    """Trains the stages of a configuration in order and writes the run folder.
 
-    Under `TF_CONFIG` this process is one of several workers. The chief alone reads and writes the
-    folders of runs, and the files of weights and vectors; the others may not even have them.
+    Under `TF_CONFIG` this process is one of several workers. Only the chief reads and writes run
+    folders and reads the files of weights and word vectors; the other workers need not have them.
+    The log says how far the training is; `run_context` can stop it.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         data: folder of prepared data.
-        run: folder to make, or to go on with where `resume`.
-        stages: numbers of the stages.
-        init_from: folder of a run whose best weights to start from. It must have been trained
-            on the same training images in the same order, because its classifier knows them
-            by their numbers.
-        resume: whether to go on from the last checkpoint.
-        say: called with a line now and then: devices, word vectors, stages.
-        progress: makes the bar of images while features are cached.
-        verbose: Keras's.
-        stop: asked after each step, and between batches of images and captions elsewhere,
-            whether to stop there.
+        run: folder of the run.
+        stages: numbers of the stages. Stage 2 alone needs `init_from`.
+        init_from: folder of a run whose best weights to start from. It must have been trained on
+            the same training images in the same order, because its classifier knows them by their
+            numbers.
+        resume: whether to resume the run from its newest state, if there is one.
 
     Raises:
-        UserError: whatever the user can mend: before the first step, but for a disk that fills and
-            a shard that is damaged.
-        Stopped: `stop` said so; the run's last checkpoint is where it stands.
+        UserError: a mistake of the user, found before the first step unless a disk fills, a shard
+            is damaged, or the training diverges.
+        Stopped: a stop was requested; the state of the run is saved.
     """
     config = with_absolute_paths(config)
-    with join_workers() as workers, explain_damage(data):
-        if not workers.is_chief:
-            say, verbose = _silent, 0
+    with join_workers() as workers, _only_the_chief_logs(workers), explain_damage(data):
+        trained = [number for number in stages if config.stage(number).epochs]
         with workers.fail_together():
-            manifest = _checked_data(config, data, stages, workers.strategy)
+            manifest = _checked_data(config, data, stages, workers)
             saved = {"config": to_dict(config), "data": provenance(manifest)}
-            trained = [number for number in stages if config.stage(number).epochs]
-            # The stage that the run stands in: what came before it need not be there any more.
-            held = latest_stage(run, trained) if workers.is_chief and resume else 0
+            latest = latest_stage(run, trained) if workers.is_chief and resume else 0
             if workers.is_chief:
-                asked, resume = resume, check_folder(run, saved, resume, held > 0)
-                if asked and not resume:
-                    logger.info(f"{run} holds no run to resume: starting a new one")
-                if not held:
+                resume = _check_run(run, saved, resume, latest)
+                if not latest:
                     check_origin(init_from, saved["data"], needed=tuple(stages) == (2,))
-        _check_alike(workers, config, saved["data"], stages)
-        resume, held = workers.broadcast(np.array([resume, held], np.int32)).tolist()
-        resume = bool(resume)
+        _check_same_on_all(workers, config, saved["data"], stages)
+        resume, latest = workers.broadcast(np.array([resume, latest], np.int32)).tolist()
 
-        say(f"{describe(workers.strategy)}, {config.precision}, seed {config.seed}")
-        words = tuple(read_vocabulary(data / VOCABULARY_FILE))
-        # The checkpoint holds all weights: the files that they once came from need not be there.
-        origin = None if held else init_from
-        files = replace(config, weights="none", vectors=None) if held else config
-        model = _build(files, words, manifest, workers, data)
-        start_from(workers, model, origin)
-        tokenizer = CaptionTokenizer(words, config.text.max_length, manifest.lowercase)
-        warn_cut_captions(manifest, tokenizer.max_length)
-        with _folder(workers, run, saved, data / VOCABULARY_FILE, resume, held > 0, say):
-            left = _left(workers, model, config, run, trained, held, say)
-            if left and workers.is_chief:
-                tell_unknown_words(data, manifest, tokenizer, say)
-            for number in left:
-                heed = _heeding(lambda: workers.any_true(stop()), number)
-                # Only the worker that caches features could ask the others meanwhile.
-                bar = _heeding_bar(progress, _heeding(stop, number))
-                stage = Stage(number, config, data, run, model, tokenizer, workers, bar, say, heed)
-                epochs, backbone = stage.settings.epochs, stage.settings.backbone
-                say(f"stage {number}: {epochs} epochs, backbone {backbone}")
-                with _with_advice(run):
-                    stage.fit(number == held, verbose)
+        logger.info(f"{describe(workers.strategy)}, {config.precision}, seed {config.seed}")
+        # A state holds all weights: the files that they once came from are not needed any more.
+        first = replace(config, weights="none", vectors=None) if latest else config
+        model, tokenizer = _build(first, data, manifest, workers)
+        start_from(workers, model, None if latest else init_from)
+        with _run_folder(workers, run, saved, data, resume=bool(resume), latest=latest):
+            if latest:
+                trained = _resume(workers, config, model, run, trained, latest)
+            if trained and workers.is_chief:
+                warn_cut_captions(manifest, tokenizer.max_length)
+                warn_unknown_words(data, manifest, tokenizer)
+            for number in trained:
+                settings = config.stage(number)
+                logger.info(
+                    f"stage {number}: {settings.epochs} epochs, backbone {settings.backbone}"
+                )
+                with _explain_how_to_continue(run):
+                    train_stage(
+                        number=number,
+                        config=config,
+                        data=data,
+                        run=run,
+                        model=model,
+                        tokenizer=tokenizer,
+                        workers=workers,
+                        resume=number == latest,
+                    )
                 restore_best(workers, model, run, number)
 
 
-def seconds_per_step(config: Config, data: Path, progress: Bar = silent_bar) -> dict[int, float]:
-    """Measures a step of each stage on this machine; writes nothing but a feature cache.
-
-    Args:
-        config: of a run.
-        data: folder of prepared data.
-        progress: makes the bar of images while features are cached.
-
-    Returns:
-        Seconds, by the number of each stage that has an epoch.
-
-    Raises:
-        UserError: what `train` would refuse.
-    """
-    workers = Workers(mirrored_strategy())
-    stages = [number for number in (1, 2) if config.stage(number).epochs]
-    manifest = _checked_data(config, data, stages, workers.strategy)
-    words = tuple(read_vocabulary(data / VOCABULARY_FILE))
-    model = _build(config, words, manifest, workers, data)
-    tokenizer = CaptionTokenizer(words, config.text.max_length, manifest.lowercase)
-    parts = [Stage(n, config, data, data, model, tokenizer, workers, progress) for n in stages]
-    with explain_damage(data):
-        return {stage.number: stage.seconds_per_step(_WARM, _TIMED) for stage in parts}
+# --- checks ---------------------------------------------------------------------------------------
 
 
-def _silent(line: str) -> None:
-    pass
-
-
-def _checked_data(
-    config: Config, data: Path, stages: Sequence[int], strategy: tf.distribute.Strategy
-) -> Manifest:
+def _checked_data(config: Config, data: Path, stages: Sequence[int], workers: Workers) -> Manifest:
     manifest = Manifest.load(data)
     train = manifest.splits["train"]
-    check_stages(config, stages, train.images, strategy.num_replicas_in_sync)
+    check_stages(config, stages, train.images, workers.strategy.num_replicas_in_sync)
     check_sampling(config, train.instances)
     check_vocabulary(data, manifest)
     return manifest
 
 
-def _check_alike(
+def _check_run(run: Path, saved: dict[str, dict], resume: bool, latest: int) -> bool:
+    """Returns whether there is a run to resume."""
+    found = check_folder(run, saved, resume, has_state=latest > 0)
+    if resume and not found:
+        logger.info(f"{run} holds no run to resume: starting a new one")
+    return found
+
+
+def _check_same_on_all(
     workers: Workers, config: Config, data: dict[str, object], stages: Sequence[int]
 ) -> None:
-    """Refuses workers that would not train the same.
-
-    Raises:
-        UserError: a worker was given other options or other data than the chief.
-    """
-    # The chief alone reads these two.
+    # Only the chief reads these two.
     shared = to_dict(replace(config, weights="none", vectors=None))
     digest = sha256_lines([json.dumps([shared, data, list(stages)], sort_keys=True)])
     own = np.frombuffer(digest.encode(), np.uint8).astype(np.int32)
-    of_chief = workers.broadcast(own)
+    chiefs = workers.broadcast(own)
     with workers.fail_together():
-        if not np.array_equal(own, of_chief):
+        if not np.array_equal(own, chiefs):
             raise UserError(
                 "workers.differ",
                 "this worker was given other options or other prepared data than the chief: "
@@ -196,31 +156,88 @@ def _check_alike(
             )
 
 
-def _left(
+# --- the model and the run folder -----------------------------------------------------------------
+
+
+def _build(
+    config: Config, data: Path, manifest: Manifest, workers: Workers
+) -> tuple[DualPath, CaptionTokenizer]:
+    words = tuple(read_vocabulary(data / VOCABULARY_FILE))
+    if not workers.is_chief:
+        # Its weights come from the chief.
+        config = replace(config, weights="none", vectors=None)
+    with workers.strategy.scope():
+        model = starting_model(config, words, manifest, data)
+    return model, CaptionTokenizer(words, config.text.max_length, manifest.lowercase)
+
+
+def _resume(
     workers: Workers,
-    model: DualPath,
     config: Config,
+    model: DualPath,
     run: Path,
     stages: Sequence[int],
-    held: int,
-    say: Say,
-) -> Sequence[int]:
-    """Gives the model the weights with which a run goes on, and returns the stages left to train.
-
-    A stage that is done is not made again: it would ask for its features, only to rest.
-    """
-    if not held:
-        return stages
-    # Before the stage, which knows its cached features by the weights of the backbone.
-    if resume_weights(workers, model, run, stages, held) < config.stage(held).epochs:
-        return [number for number in stages if number >= held]
-    say(f"stage {held} is done")
-    restore_best(workers, model, run, held)
-    return [number for number in stages if number > held]
+    latest: int,
+) -> list[int]:
+    """Gives the model the weights to resume with; returns the stages that are left to train."""
+    # Before the stage, which finds its cached features by the weights of the backbone. A finished
+    # stage is not made at all, because it would compute its features for nothing.
+    if resume_weights(workers, model, run, stages, latest) < config.stage(latest).epochs:
+        return [number for number in stages if number >= latest]
+    logger.info(f"stage {latest} is finished")
+    restore_best(workers, model, run, latest)
+    return [number for number in stages if number > latest]
 
 
 @contextmanager
-def _with_advice(run: Path) -> Iterator[None]:
+def _run_folder(
+    workers: Workers, run: Path, saved: dict[str, dict], data: Path, resume: bool, latest: int
+) -> Iterator[None]:
+    """Makes the folder of a run and locks it within the block, on the chief."""
+    with ExitStack() as stack:
+        with workers.fail_together(), _explain_how_to_continue(run):
+            if workers.is_chief:
+                run.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(exclusive_lock(run))
+                for folder in (run, run / CHECKPOINTS_FOLDER):
+                    remove_stale(folder)
+                # Again, because until now another process could write there.
+                check_folder(run, saved, resume, has_state=latest > 0)
+                _copy_vocabulary(data / VOCABULARY_FILE, run / VOCABULARY_FILE, saved, resume)
+                # It comes last: a folder without it is no run yet, see `check_folder`.
+                if not resume:
+                    write_json(run / CONFIG_FILE, saved)
+        yield
+
+
+def _copy_vocabulary(source: Path, target: Path, saved: dict[str, dict], resume: bool) -> None:
+    if target.is_file() and sha256_file(target) == saved["data"]["vocabulary_sha256"]:
+        return
+    with publish_file(target) as temporary:
+        shutil.copyfile(source, temporary)
+    if resume:
+        logger.warning(f"{target} was lost: copied again from {source}")
+
+
+# --- log and errors -------------------------------------------------------------------------------
+
+
+@contextmanager
+def _only_the_chief_logs(workers: Workers) -> Iterator[None]:
+    if workers.is_chief:
+        yield
+        return
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with run_context(display=silent_display):
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def _explain_how_to_continue(run: Path) -> Iterator[None]:
     """Turns a full disk and other faults of the machine into a line that says how to continue."""
     try:
         yield
@@ -232,78 +249,3 @@ def _with_advice(run: Path) -> Iterator[None]:
         if known is None:
             raise
         raise known from None
-
-
-@contextmanager
-def _folder(
-    workers: Workers,
-    run: Path,
-    saved: dict[str, dict],
-    vocabulary: Path,
-    resume: bool,
-    held: bool,
-    say: Say,
-) -> Iterator[None]:
-    """Keeps the folder of a run open on the chief; the others have none."""
-    with ExitStack() as stack:
-        with workers.fail_together(), _with_advice(run):
-            if workers.is_chief:
-                run.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(exclusive_lock(run))
-                for folder in (run, run / CHECKPOINTS_FOLDER):
-                    remove_stale(folder)
-                # Again: until here another process could write there.
-                check_folder(run, saved, resume, held)
-                _keep_vocabulary(run, saved, vocabulary, resume, say)
-                # It makes the folder a run: `check_folder` knows what a kill leaves before it.
-                if not resume:
-                    write_json(run / CONFIG_FILE, saved)
-        yield
-
-
-def _heeding(stop: Callable[[], bool], stage: int) -> Callable[..., None]:
-    """Returns what raises `Stopped` where `stop` says so, whatever it is called with."""
-
-    def heed(*done: int) -> None:
-        if stop():
-            raise Stopped(f"stopped in stage {stage}: the same command with --resume goes on there")
-
-    return heed
-
-
-def _heeding_bar(progress: Bar, heed: Callable[..., None]) -> Bar:
-    """Returns a bar that can stop what it reports on."""
-
-    @contextmanager
-    def bar() -> Iterator[Report]:
-        with progress() as report:
-            yield lambda *done: (heed(), report(*done))
-
-    return bar
-
-
-def _build(
-    config: Config,
-    words: Sequence[str],
-    manifest: Manifest,
-    workers: Workers,
-    data: Path,
-) -> DualPath:
-    if not workers.is_chief:
-        # Its weights come from the chief.
-        config = replace(config, weights="none", vectors=None)
-    with workers.strategy.scope():
-        return starting_model(config, words, manifest, data)
-
-
-def _keep_vocabulary(
-    run: Path, saved: dict[str, dict], vocabulary: Path, resume: bool, say: Say
-) -> None:
-    """Gives a run the vocabulary that it is used with, also where it was lost since."""
-    own = run / VOCABULARY_FILE
-    if own.is_file() and sha256_file(own) == saved["data"]["vocabulary_sha256"]:
-        return
-    with publish_file(own) as temporary:
-        shutil.copyfile(vocabulary, temporary)
-    if resume:
-        say(f"{own} was lost: put back from {vocabulary}")

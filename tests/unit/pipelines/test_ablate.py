@@ -15,7 +15,7 @@ from tests.errors import printed_code
 from tests.scenes import SIZE
 from tf_dpce.ablations import variants
 from tf_dpce.data.manifest import Manifest
-from tf_dpce.training.history import read_history
+from tf_dpce.training.callbacks import read_history
 from tf_dpce.training.run_folder import read_config
 
 TINY = {

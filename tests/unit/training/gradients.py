@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.config import Config, LossConfig, StageConfig, from_dict
-from tf_dpce.training.caption_table import CaptionTable
+from tf_dpce.data.caption_table import CaptionTable
 from tf_dpce.training.distributed import mirrored_strategy
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.hard_negative_mining import HardNegatives

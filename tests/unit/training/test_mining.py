@@ -11,12 +11,12 @@ import pytest
 import tensorflow as tf
 
 from tests.unit.training.tiny import run_tiny
+from tf_dpce.data.caption_table import CaptionTable
 from tf_dpce.data.input_pipeline import Batches, caption_groups
 from tf_dpce.losses import InstanceLoss, RankingLoss
 from tf_dpce.models import text_tower
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.models.image_tower import image_head
-from tf_dpce.training.caption_table import CaptionTable
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.hard_negative_mining import HardNegatives
 
@@ -200,7 +200,7 @@ def test_a_stage_trains_with_mined_negatives(
         read.append(split)
         return caption_groups(data, split, batch_size)
 
-    monkeypatch.setattr("tf_dpce.training.caption_table.caption_groups", counted)
+    monkeypatch.setattr("tf_dpce.data.caption_table.caption_groups", counted)
     options = {
         "stage1__epochs": 0,
         "stage2__epochs": 2,

@@ -16,6 +16,8 @@ from tests.samples import person_image, write_json
 from tests.unit.training.test_stages import stage
 from tests.unit.training.tiny import run_tiny
 from tf_dpce.config import ImageConfig, TextConfig
+from tf_dpce.data.caption_table import CaptionTable, InstanceCaptions, encode_captions
+from tf_dpce.data.feature_cache import FeatureCache
 from tf_dpce.data.index_shuffle import Order
 from tf_dpce.data.input_pipeline import caption_groups, training_batches
 from tf_dpce.data.prepare import prepare
@@ -23,8 +25,6 @@ from tf_dpce.datasets.cuhk_pedes import read_cuhk_pedes
 from tf_dpce.losses import RankingLoss
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
-from tf_dpce.training.caption_table import CaptionTable, InstanceCaptions, encode_captions
-from tf_dpce.training.features import FeatureCache
 
 PERSONS, IMAGES, PLACES = 3, 4, 8
 IMAGE = ImageConfig("small", 32, crop=False, flip=False)
@@ -120,17 +120,15 @@ def test_cached_features_come_with_the_same_captions(
     [("cached", "instance"), ("trained", "instance"), ("trained", "image")],
 )
 def test_a_stage_reads_the_captions_of_what_its_configuration_names(
-    people: Path, tmp_path: Path, backbone: str, caption_pool: str
+    people: Path, backbone: str, caption_pool: str
 ):
     options = {
         "text__caption_pool": caption_pool,
         "text__shift": False,
         "stage2__backbone": backbone,
     }
-    training = stage(
-        2, people, tmp_path, stage2__batch_size=4, stage2__backbone=backbone, **options
-    )
-    order, steps = training._order(), 30
+    training = stage(2, people, stage2__batch_size=4, **options)
+    order, steps = training.data.order, 30
     (groups,) = caption_groups(people, "train", PERSONS * IMAGES)
     persons = groups["instance"].numpy()
     own = [
@@ -140,7 +138,7 @@ def test_a_stage_reads_the_captions_of_what_its_configuration_names(
     others = alien = 0
     shown = order.steps(0, steps).as_numpy_iterator()
     for (places, _), (inputs, _) in zip(
-        shown, training._rows(order, 0, steps).as_numpy_iterator(), strict=True
+        shown, training.data.training_batches(0, steps).as_numpy_iterator(), strict=True
     ):
         for place, text in zip(places, inputs["text"], strict=True):
             of_person = set().union(*(own[i] for i in np.flatnonzero(persons == persons[place])))
@@ -159,13 +157,11 @@ def test_where_images_are_alone_nothing_changes(table: CaptionTable):
     np.testing.assert_array_equal(found, alone.ids[own])
 
 
-def test_no_negative_of_the_anchors_person_counts_in_the_loss(people: Path, tmp_path: Path):
+def test_no_negative_of_the_anchors_person_counts_in_the_loss(people: Path):
     """The batches of a run, and a loss whose worth is known: all vectors are alike."""
-    training = stage(
-        2, people, tmp_path, stage2__batch_size=4, text__caption_pool="instance", seed=1
-    )
+    training = stage(2, people, stage2__batch_size=4, text__caption_pool="instance", seed=1)
     loss, alike, margins = RankingLoss(1.0, "paired"), np.ones((4, 2, 1), np.float32), []
-    for _, targets in training._rows(training._order(), 0, 60).as_numpy_iterator():
+    for _, targets in training.data.training_batches(0, 60).as_numpy_iterator():
         ids = targets["pair"][:, 0]
         # Two hinges at the margin for an anchor whose negative is another person, else nothing.
         expected = np.where(ids[0::2] != ids[1::2], 2.0, 0.0)

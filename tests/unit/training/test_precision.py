@@ -15,8 +15,8 @@ from tests.unit.training.kills import arrays, newest
 from tests.unit.training.replicated import RUNS
 from tests.unit.training.tiny import run_tiny
 from tf_dpce.config import Config, from_dict, to_dict
+from tf_dpce.data.feature_cache import features_path
 from tf_dpce.errors import UserError
-from tf_dpce.training.features import _key
 from tf_dpce.training.model_factory import build_model
 from tf_dpce.training.run_folder import load_run
 
@@ -77,7 +77,9 @@ def test_each_precision_has_a_feature_cache_of_its_own(scenes: Path):
     backbones = [built(config).image_tower.get_layer("image_backbone") for config in (CONFIG, HALF)]
     for backbone in backbones:
         backbone.set_weights([np.ones_like(w) for w in backbone.get_weights()])
-    keys = [_key(backbone, scenes, "train", CONFIG.image, views=2) for backbone in backbones]
+    keys = [
+        features_path(backbone, scenes, "train", CONFIG.image, views=2) for backbone in backbones
+    ]
     assert keys[0] != keys[1]
 
 

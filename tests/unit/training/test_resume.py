@@ -20,6 +20,7 @@ from tf_dpce.data.manifest import Manifest
 from tf_dpce.datasets.shapes.scene import make_scene
 from tf_dpce.errors import Stopped
 from tf_dpce.files import exclusive_lock, is_temporary, read_json, sha256_file
+from tf_dpce.logging import run_context
 from tf_dpce.preprocessing.vocabulary import count_words
 from tf_dpce.training import train
 from tf_dpce.training.checkpoint import state_paths
@@ -91,9 +92,8 @@ def test_a_run_is_resumed_without_the_vectors_that_it_began_with(
 
     asked = iter([False] * (1 + STEPS // 2))
     features = sorted((data / "features").iterdir())
-    with pytest.raises(Stopped):
-        settings = config(vectors="vectors.txt", **MINED)
-        train.train(settings, data, run, stop=lambda: next(asked, True))
+    with pytest.raises(Stopped), run_context(stop_requested=lambda: next(asked, True)):
+        train.train(config(vectors="vectors.txt", **MINED), data, run)
     vectors.unlink()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -144,8 +144,8 @@ def halfway(scenes: Path, finished: Path, tmp_path_factory: pytest.TempPathFacto
     (run / "history.csv").write_text("".join(lines[: 1 + EPOCHS]))
     # A step is judged before it is written.
     stop = lambda: steps_done(run, 2) >= STOPPED_AT - 1  # noqa: E731
-    with pytest.raises(Stopped, match="stage 2"):
-        train.train(config(checkpoint_minutes=0.0), data, run, resume=True, stop=stop)
+    with pytest.raises(Stopped, match="stage 2"), run_context(stop_requested=stop):
+        train.train(config(checkpoint_minutes=0.0), data, run, resume=True)
     assert steps_done(run, 2) == STOPPED_AT
     assert not (data / "features").exists(), "stage 1, which is done, asks for none"
     return run
@@ -159,7 +159,7 @@ def test_a_finished_run_needs_nothing_of_its_first_stage_and_computes_nothing(
     for path in state_paths(run, 1):
         harm(path)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    monkeypatch.setattr(train, "Stage", None)
+    monkeypatch.setattr(train, "train_stage", None)
     train.train(config(), bare, run, resume=True)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     assert not (bare / "features").exists()

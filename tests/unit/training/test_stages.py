@@ -1,7 +1,10 @@
-"""What a stage trains, compares with, and where it goes on."""
+"""What a stage trains and compares with, and where it is resumed."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import keras
@@ -11,19 +14,19 @@ import tensorflow as tf
 
 from tests.errors import raises
 from tests.unit.training.tiny import BATCH, OPTIONS, STEPS
-from tf_dpce.config import Config, LossConfig, from_dict
-from tf_dpce.data.index_shuffle import Order
+from tf_dpce.config import Config, LossConfig, StageConfig, from_dict, to_dict
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
+from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.checkpoint import Progress
 from tf_dpce.training.distributed import Workers, describe, mirrored_strategy
-from tf_dpce.training.features import silent_bar
+from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.model_factory import build_model, load_vectors, loss_weights, stage_losses
-from tf_dpce.training.resume import Part, parts_left
-from tf_dpce.training.stage import Stage
+from tf_dpce.training.resume import FitSegment, remaining_segments
+from tf_dpce.training.stage import StageData, compile_stage_trainer, state_variables
 
 
 def config(**changes: object) -> Config:
@@ -39,29 +42,47 @@ def config(**changes: object) -> Config:
     return from_dict(values)
 
 
-def stage(number: int, scenes: Path, run: Path, **changes: object) -> Stage:
-    settings = config(**changes)
+@dataclass(frozen=True)
+class Prepared:
+    """A stage that may be compiled, on a model that nobody trains."""
+
+    number: int
+    config: Config
+    model: DualPath
+    tokenizer: CaptionTokenizer
+    data: StageData
+    workers: Workers
+
+    def compiled(self) -> DualPathTrainer:
+        return compile_stage_trainer(self.number, self.config, self.model, self.data, self.workers)
+
+
+@cache
+def untrained(scenes: Path, values: str) -> tuple[DualPath, CaptionTokenizer]:
+    settings = from_dict(json.loads(values))
     words = read_vocabulary(scenes / "vocabulary.txt")
     instances = Manifest.load(scenes).splits["train"].instances
     keras.utils.set_random_seed(0)
-    workers = Workers(mirrored_strategy())
-    with workers.strategy.scope():
+    with mirrored_strategy().scope():
         model = build_model(settings, len(words), instances)
-    tokenizer = CaptionTokenizer(words, settings.text.max_length, lowercase=True)
-    return Stage(
-        *(number, settings, scenes, run, model, tokenizer, workers, silent_bar),
-        say=lambda line: None,
-        heed=lambda *done: None,
-    )
+    return model, CaptionTokenizer(words, settings.text.max_length, lowercase=True)
 
 
-# --- where it goes on -----------------------------------------------------------------------------
+def stage(number: int, scenes: Path, **changes: object) -> Prepared:
+    settings, workers = config(**changes), Workers(mirrored_strategy())
+    same = replace(settings, stage1=StageConfig(), stage2=StageConfig())
+    model, tokenizer = untrained(scenes, json.dumps(to_dict(same)))
+    data = StageData(number, settings, scenes, model, tokenizer, workers)
+    return Prepared(number, settings, model, tokenizer, data, workers)
+
+
+# --- where it is resumed --------------------------------------------------------------------------
 
 
 def steps_of(start: Progress, epochs: int, steps: int) -> list[tuple[int, int]]:
     """(epoch, step of the whole stage) of everything that `fit` will run."""
     found = []
-    for part in parts_left(start, epochs, steps):
+    for part in remaining_segments(start, epochs, steps):
         step = part.first_step
         for epoch in range(part.first_epoch, part.stop_epoch):
             for _ in range(part.steps):
@@ -81,11 +102,10 @@ def test_what_is_left_is_what_was_not_done(done: int):
 
 @pytest.mark.parametrize("epoch", range(3))
 def test_an_epoch_that_lacks_its_end_alone_has_no_step_left(epoch: int):
-    end, *rest = parts_left(Progress(1, epoch, 4, -1.0), 3, 4)
-    # A batch that was met already shows Keras what the metrics are of.
-    last = 4 * epoch + 3
-    assert end == Part(epoch, epoch + 1, steps=0, first_step=last, stop_step=last + 1)
-    assert rest == parts_left(Progress(1, epoch + 1, 0, -1.0), 3, 4)
+    end, *rest = remaining_segments(Progress(1, epoch, 4, -1.0), 3, 4)
+    behind = 4 * epoch + 4
+    assert end == FitSegment(epoch, epoch + 1, steps=0, first_step=behind, stop_step=behind)
+    assert rest == remaining_segments(Progress(1, epoch + 1, 0, -1.0), 3, 4)
 
 
 # --- losses ---------------------------------------------------------------------------------------
@@ -119,47 +139,44 @@ def test_the_contrastive_loss_alone():
 # --- what is trained ------------------------------------------------------------------------------
 
 
-def trained(found: Stage) -> set[str]:
-    network = found._compile(Order(0, 48, BATCH))
-    return {v.path.split("/")[0] for v in network.trainable_variables}
+def trained(found: Prepared) -> set[str]:
+    return {v.path.split("/")[0] for v in found.compiled().trainable_variables}
 
 
 @pytest.mark.parametrize("backbone", ["cached", "frozen", "trained"])
-def test_only_a_trained_backbone_is_trained(scenes: Path, tmp_path: Path, backbone: str):
-    found = trained(stage(1, scenes, tmp_path, stage1__backbone=backbone))
+def test_only_a_trained_backbone_is_trained(scenes: Path, backbone: str):
+    found = trained(stage(1, scenes, stage1__backbone=backbone))
     assert ("image_conv1" in found) == (backbone == "trained")
     assert {"image_fc1", "text_embedding", "text_1_1_b", "instance_classifier"} <= found
 
 
-def test_a_backbone_can_be_trained_from_one_of_its_layers_on(scenes: Path, tmp_path: Path):
-    found = trained(stage(2, scenes, tmp_path, stage2__finetune_from="image_conv3"))
+def test_a_backbone_can_be_trained_from_one_of_its_layers_on(scenes: Path):
+    found = trained(stage(2, scenes, stage2__finetune_from="image_conv3"))
     assert {name for name in found if name.startswith("image_conv")} == {
         *("image_conv3", "image_conv4", "image_conv5"),
         *("image_conv3_bn", "image_conv4_bn", "image_conv5_bn"),
     }
 
 
-def test_a_layer_that_the_backbone_lacks_is_the_users_mistake(scenes: Path, tmp_path: Path):
+def test_a_layer_that_the_backbone_lacks_is_the_users_mistake(scenes: Path):
     with pytest.raises(UserError, match="no layer block_3 to train from: give one of pixels, "):
-        stage(2, scenes, tmp_path, stage2__finetune_from="block_3")._compile(Order(0, 48, BATCH))
+        stage(2, scenes, stage2__finetune_from="block_3").compiled()
 
 
-def test_a_classifier_without_a_loss_is_not_trained(scenes: Path, tmp_path: Path):
+def test_a_classifier_without_a_loss_is_not_trained(scenes: Path):
     contrastive = {
         "stage2__loss__image_instance": 0.0,
         "stage2__loss__text_instance": 0.0,
         "stage2__loss__pair_loss": "contrastive",
     }
-    found = trained(stage(2, scenes, tmp_path, **contrastive))
+    found = trained(stage(2, scenes, **contrastive))
     assert "instance_classifier" not in found and "text_fc" in found
 
 
 @pytest.mark.parametrize(("number", "width"), [(1, 2 * 2 * 128), (2, None)])
-def test_batches_hold_what_the_losses_compare_with(
-    scenes: Path, tmp_path: Path, number: int, width: int | None
-):
-    found = stage(number, scenes, tmp_path)
-    batches = list(found._batches(Order(0, 48, BATCH), 0, STEPS))
+def test_batches_hold_what_the_losses_compare_with(scenes: Path, number: int, width: int | None):
+    found = stage(number, scenes)
+    batches = list(found.data.training_batches(0, STEPS))
     assert len(batches) == STEPS
     inputs, targets = batches[0]
     assert set(inputs) == {"image", "text"}
@@ -174,20 +191,20 @@ def test_batches_hold_what_the_losses_compare_with(
         np.testing.assert_array_equal(targets["pair"][:, 0], targets["image_logits"])
 
 
-def test_in_batch_negatives_need_no_roles(scenes: Path, tmp_path: Path):
-    found = stage(2, scenes, tmp_path, stage2__loss__negatives="batch")
-    _, targets = next(iter(found._batches(Order(0, 48, BATCH), 0, 1)))
+def test_in_batch_negatives_need_no_roles(scenes: Path):
+    found = stage(2, scenes, stage2__loss__negatives="batch")
+    _, targets = next(iter(found.data.training_batches(0, 1)))
     np.testing.assert_array_equal(targets["pair"], targets["image_logits"])
 
 
-def test_dropout_is_seeded_by_the_stage_whatever_was_drawn_before(scenes: Path, tmp_path: Path):
+def test_dropout_is_seeded_by_the_stage_whatever_was_drawn_before(scenes: Path):
     # A network that mines is built anew, over the layers that there are.
-    found = stage(2, scenes, tmp_path, stage2__loss__negatives="mined")
+    found = stage(2, scenes, stage2__loss__negatives="mined")
     seeds = []
     for drawn in (1, 2):
         keras.utils.set_random_seed(drawn)
-        network = found._compile(Order(7, 48, BATCH))
-        states = [v for v in found._state(network) if "seed_generator" in v.path]
+        state = state_variables(found.model, found.compiled())
+        states = [v for v in state if "seed_generator" in v.path]
         seeds.append([v.numpy().tolist() for v in states])
     assert len(seeds[0]) == 3 and seeds[0] == seeds[1]
 
@@ -196,7 +213,7 @@ def test_dropout_is_seeded_by_the_stage_whatever_was_drawn_before(scenes: Path, 
 
 
 def test_known_words_start_from_their_vectors(scenes: Path, tmp_path: Path):
-    found = stage(1, scenes, tmp_path)
+    found = stage(1, scenes)
     words = found.tokenizer.words
     embedding = found.model.text_tower.get_layer("text_embedding").embeddings
     before = embedding.numpy()
@@ -210,7 +227,7 @@ def test_known_words_start_from_their_vectors(scenes: Path, tmp_path: Path):
 
 
 def test_vectors_that_may_be_cut_short_are_logged(scenes: Path, tmp_path: Path, caplog):
-    found = stage(1, scenes, tmp_path)
+    found = stage(1, scenes)
     path = tmp_path / "glove.txt"
     path.write_text(found.tokenizer.words[0] + " 0.5" * 8)
     load_vectors(found.model, path, found.tokenizer.words, lowercase=False)
@@ -219,7 +236,7 @@ def test_vectors_that_may_be_cut_short_are_logged(scenes: Path, tmp_path: Path, 
 
 
 def test_vectors_of_another_width_are_the_users_mistake(scenes: Path, tmp_path: Path):
-    found = stage(1, scenes, tmp_path)
+    found = stage(1, scenes)
     path = tmp_path / "vectors.npz"
     np.savez(path, words=np.array(["a"]), vectors=np.zeros((1, 5), np.float32))
     with raises("vectors.width", path=path):
@@ -227,7 +244,7 @@ def test_vectors_of_another_width_are_the_users_mistake(scenes: Path, tmp_path: 
 
 
 def test_vectors_of_other_words_alone_are_the_users_mistake(scenes: Path, tmp_path: Path):
-    found = stage(1, scenes, tmp_path)
+    found = stage(1, scenes)
     path = tmp_path / "glove.txt"
     path.write_text("zebra 1 2 3 4 5 6 7 8\n" + found.tokenizer.words[0].upper() + " 0" * 8)
     with raises("vectors.words", path=path):

@@ -46,7 +46,7 @@ def arguments(data: Path, run: Path, *more: str, **options: object) -> list[str]
     """The command line of `train`; `options` take `__` for a dot."""
     chosen = OPTIONS | {name.replace("__", "."): value for name, value in options.items()}
     flags = [part for name, value in chosen.items() for part in (f"--{name}", str(value))]
-    return ["--data", str(data), "--run", str(run), "--verbose", "0", *flags, *more]
+    return ["--data", str(data), "--run", str(run), *flags, *more]
 
 
 def run_tiny(data: Path, run: Path, *more: str, **options: object) -> int:

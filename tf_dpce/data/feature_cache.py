@@ -1,11 +1,10 @@
-"""The feature cache: the frozen backbone sees each image a few times, not once an epoch."""
+"""Features of a frozen backbone, computed once and kept beside the prepared data."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,25 +14,17 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.config import ImageConfig, TextConfig
+from tf_dpce.data.caption_table import CaptionTable, encode_captions
 from tf_dpce.data.index_shuffle import CAPTION, SHIFT, VIEW, Order
 from tf_dpce.data.input_pipeline import Batches, Captions, view_batches
 from tf_dpce.data.manifest import Manifest
-from tf_dpce.evaluation.embed import inference
 from tf_dpce.files import publish_file, remove_stale, sha256_lines
-from tf_dpce.models.fuse_batch_norm import folded
+from tf_dpce.logging import check_stop, progress
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer, position_shift
-from tf_dpce.training.caption_table import CaptionTable, encode_captions
 
 _BATCH = 64
 
-Report = Callable[[int, int], None]
-# Makes a progress bar for as long as the block lasts: it is called with what is done, and all.
-Bar = Callable[[], AbstractContextManager[Report]]
-
-
-def silent_bar() -> AbstractContextManager[Report]:
-    """Makes a bar that nobody sees."""
-    return nullcontext(lambda done, total: None)
+Encode = Callable[[tf.Tensor], tf.Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,7 +33,7 @@ class FeatureCache:
 
     Attributes:
         features: float16 `[N, views, F]`, mapped from disk; view 0 is the plain image.
-        captions: of the same images in the same order.
+        captions: captions of the same images in the same order.
     """
 
     features: np.ndarray
@@ -56,7 +47,7 @@ class FeatureCache:
         stop: int,
         captions: Captions | None = None,
     ) -> Batches:
-        """Returns what `pipeline.training_batches` does, with features `[R, F]` as `image`."""
+        """Returns batches as `input_pipeline.training_batches` does, `image` being `[R, F]`."""
         types = (tf.float32, tf.int32, tf.int64)
 
         def batch(indices: tf.Tensor, draws: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -71,7 +62,7 @@ class FeatureCache:
         return order.steps(start, stop).map(batch, num_parallel_calls=2).prefetch(4)
 
     def evaluation_images(self, batch_size: int) -> Batches:
-        """Returns the plain view of every image once, as `pipeline.evaluation_images` does."""
+        """Returns the plain view of every image once, as `evaluation_images` does."""
         plain = np.ascontiguousarray(self.features[:, 0]).astype(np.float32)
         rows = {"image": plain, "instance": self.captions.instances}
         return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size)
@@ -94,48 +85,55 @@ def cached_features(
     image: ImageConfig,
     tokenizer: CaptionTokenizer,
     views: int,
-    progress: Bar = silent_bar,
+    compiled: Callable[[keras.Model], Encode],
 ) -> FeatureCache:
     """Returns the features of a split, from `DATA/features/` or computed and left there.
 
-    The file is keyed by all that it depends on: the split's shards, the backbone, its weights and
-    precision, the images' size, resize, crop and flip, and the number of views. Captions are
-    cheap, and encoded anew.
+    The name of the file holds a digest of everything that the features depend on: the split's
+    shards, the backbone, its weights and precision, the size, resizing, crop and flip of images,
+    and the number of views. Captions are encoded each time, which is cheap.
 
     Args:
-        backbone: model of pixels to features `[B, F]`.
+        backbone: model from pixels to features `[B, F]`.
         data: folder of prepared data.
-        split: its name.
-        image: size and augmentation.
-        tokenizer: of captions.
-        views: views of each image: the plain one, then augmented ones.
-        progress: makes the bar of images, over all views.
+        split: name of the split.
+        image: size and augmentation of images.
+        tokenizer: tokenizer of captions.
+        views: number of views of each image: the plain one, then augmented ones.
+        compiled: makes of the backbone a function that computes features.
+
+    Raises:
+        Stopped: a stop was requested; nothing is left behind.
     """
-    path = data / "features" / f"{split}-{_key(backbone, data, split, image, views)}.npy"
+    path = features_path(backbone, data, split, image, views)
     features = _mapped(path)
     if features is None:
         remove_stale(path.parent)
-        with publish_file(path) as temporary, progress() as report:
-            _write_features(temporary, backbone, data, split, image, views, report)
+        with publish_file(path) as temporary:
+            _write_features(temporary, backbone, data, split, image, views, compiled(backbone))
         features = np.load(path, mmap_mode="r")
     return FeatureCache(features, encode_captions(data, split, tokenizer))
 
 
 def _mapped(path: Path) -> np.ndarray | None:
-    """Returns a file's features; None where there is none, or one cut short, to be made anew."""
+    """Returns the features of a file; None if there is none, or one that was cut short."""
     try:
         return np.load(path, mmap_mode="r")
     except (FileNotFoundError, EOFError, ValueError):
         return None
 
 
-def _key(backbone: keras.Model, data: Path, split: str, image: ImageConfig, views: int) -> str:
+def features_path(
+    backbone: keras.Model, data: Path, split: str, image: ImageConfig, views: int
+) -> Path:
+    """Returns the file of the features of a split; see `cached_features`."""
     shards = [shard.sha256 for shard in Manifest.load(data).splits[split].shards]
     weights = [sha256(v.numpy().tobytes()).hexdigest() for v in backbone.weights]
     augmentation = (image.resize, image.crop, image.flip)
     pixels = [image.backbone, image.input_size, *augmentation, views]
     computed = json.dumps([*pixels, backbone.output.dtype])
-    return sha256_lines([*shards, *weights, computed])[:16]
+    digest = sha256_lines([*shards, *weights, computed])[:16]
+    return data / "features" / f"{split}-{digest}.npy"
 
 
 def _write_features(
@@ -145,21 +143,22 @@ def _write_features(
     split: str,
     image: ImageConfig,
     views: int,
-    report: Report,
+    encode: Encode,
 ) -> None:
     images = Manifest.load(data).splits[split].images
     shape = (images, views, backbone.output_shape[-1])
     features = np.lib.format.open_memmap(path, "w+", np.float16, shape)
-    # Writing to a map of a full disk kills the process; reserving the disk is a plain OSError.
+    # Writing to a map of a full disk kills the process; reserving its bytes raises an OSError.
     with path.open("r+b") as stream:
         os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-    forward = inference(folded(backbone))
-    for view in range(views):
-        done = 0
-        for pixels in view_batches(data, split, image, view, _BATCH):
-            features[done : done + len(pixels), view] = forward(pixels).numpy()
-            done += len(pixels)
-            report(view * images + done, views * images)
+    with progress(f"{split} images through the backbone") as display:
+        for view in range(views):
+            done = 0
+            for pixels in view_batches(data, split, image, view, _BATCH):
+                features[done : done + len(pixels), view] = encode(pixels).numpy()
+                done += len(pixels)
+                display.update(view * images + done, total=views * images)
+                check_stop("stopped while features were computed: give the same command again")
     features.flush()
 
 

@@ -6,16 +6,20 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.scenes import SIZE
 from tf_dpce.config import ImageConfig, TextConfig
+from tf_dpce.data.feature_cache import FeatureCache, features_path
+from tf_dpce.data.feature_cache import cached_features as cached_features_with
 from tf_dpce.data.index_shuffle import Order
 from tf_dpce.data.input_pipeline import (
     evaluation_captions,
@@ -23,10 +27,10 @@ from tf_dpce.data.input_pipeline import (
     training_batches,
     view_batches,
 )
+from tf_dpce.logging import run_context
 from tf_dpce.models.image_tower import image_backbone
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
-from tf_dpce.training.features import FeatureCache, _key, cached_features
 
 PLACES, VIEWS = 40, 3
 IMAGE = ImageConfig("small", SIZE)
@@ -54,6 +58,22 @@ def tokenizer(data: Path) -> CaptionTokenizer:
 @pytest.fixture(scope="module")
 def cache(backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer) -> FeatureCache:
     return cached_features(backbone, data, "train", IMAGE, tokenizer, VIEWS)
+
+
+def cached_features(*arguments: object) -> FeatureCache:
+    return cached_features_with(*arguments, compiled=lambda backbone: tf.function(backbone))
+
+
+@contextmanager
+def watched(update: Callable[[int, int], None]) -> Iterator[None]:
+    """Calls `update` with what is done and the total, of every display in the block."""
+
+    @contextmanager
+    def display(description: str, transient: bool) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(update=lambda done, total=None, note="": update(done, total))
+
+    with run_context(display=display):
+        yield
 
 
 def files(data: Path) -> set[str]:
@@ -87,16 +107,13 @@ def test_the_second_time_the_backbone_rests(
     cache: FeatureCache, backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer
 ):
     before, calls = files(data), []
-
-    @contextmanager
-    def bar() -> Iterator[Callable[[int, int], None]]:
-        yield lambda done, total: calls.append((done, total))
-
-    again = cached_features(backbone, data, "train", IMAGE, tokenizer, VIEWS, bar)
+    with watched(lambda *call: calls.append(call)):
+        again = cached_features(backbone, data, "train", IMAGE, tokenizer, VIEWS)
     assert calls == [] and files(data) == before
     np.testing.assert_array_equal(again.features, cache.features)
     # A missing one is computed, and says how far it is: one view of 12 images.
-    cached_features(backbone, data, "val", IMAGE, tokenizer, 1, bar)
+    with watched(lambda *call: calls.append(call)):
+        cached_features(backbone, data, "val", IMAGE, tokenizer, 1)
     assert calls == [(12, 12)] and len(files(data)) == len(before) + 1
 
 
@@ -198,13 +215,17 @@ def test_evaluation_from_it_is_evaluation_through_the_backbone(
         np.testing.assert_allclose(batch["image"], features, rtol=2e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("kept", [0.0, 0.001, 0.5])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5])
 def test_a_file_that_was_cut_is_made_anew(
-    cache: FeatureCache, backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer, kept: float
+    cache: FeatureCache,
+    backbone: keras.Model,
+    data: Path,
+    tokenizer: CaptionTokenizer,
+    share: float,
 ):
-    (path,) = (data / "features").glob(f"train-{_key(backbone, data, 'train', IMAGE, VIEWS)}.npy")
+    path = features_path(backbone, data, "train", IMAGE, VIEWS)
     contents = path.read_bytes()
-    path.write_bytes(contents[: int(kept * len(contents))])
+    path.write_bytes(contents[: int(share * len(contents))])
     again = cached_features(backbone, data, "train", IMAGE, tokenizer, VIEWS)
     assert path.read_bytes() == contents
     np.testing.assert_array_equal(again.features, np.load(path))
@@ -220,9 +241,9 @@ def test_a_full_disk_is_met_before_the_work(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    bar = lambda: nullcontext(lambda done, total: calls.append(done))  # noqa: E731
-    with pytest.raises(OSError, match="No space left on device") as caught:
-        cached_features(backbone, data, "test", IMAGE, tokenizer, 5, bar)
+    with pytest.raises(OSError) as caught, watched(lambda *call: calls.append(call)):
+        cached_features(backbone, data, "test", IMAGE, tokenizer, 5)
+    assert caught.value.errno == errno.ENOSPC
     assert "features" in caught.value.filename
     assert calls == [] and files(data) == before
     # 12 images, 5 views, 512 features of 2 bytes, and NumPy's header.
@@ -238,6 +259,6 @@ def test_a_failure_half_way_leaves_no_cache(
         raise RuntimeError("out of memory")
 
     before = files(data)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        cached_features(backbone, data, "train", IMAGE, tokenizer, 6, lambda: nullcontext(fail))
+    with pytest.raises(RuntimeError), watched(fail):
+        cached_features(backbone, data, "train", IMAGE, tokenizer, 6)
     assert files(data) == before
