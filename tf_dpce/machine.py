@@ -1,4 +1,4 @@
-"""What a figure depends on beside the code: the machine; and which code it was."""
+"""The machine and the version of the code that a measurement belongs to."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def memory_bytes() -> int:
 
 
 def code_version() -> str:
-    """Returns the commit, with "-dirty" after it where files differ; without git the version."""
+    """Returns the commit, with "-dirty" if files differ; without git the version."""
     file = Path(tf_dpce.__file__)
     # A package that was installed may lie below a repository of somebody else.
     if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
@@ -45,7 +45,7 @@ def code_version() -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Returns what git says, or None where it fails or is not there."""
+    """Returns what git prints, or None if it fails or is not installed."""
     try:
         answer = subprocess.run(
             ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False

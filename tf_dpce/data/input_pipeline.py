@@ -1,4 +1,4 @@
-"""tf.data from prepared shards to batches."""
+"""Turns prepared shards into batches by tf.data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FEATURES = {
     "instance": tf.io.FixedLenFeature([], tf.int64),
 }
 _READ_BYTES = 64 * 1024
-# In place of the number of images to take, the first ones of a split: no end to them.
+# Stands for all images of a split, in place of the number of its first ones.
 ALL = -1
 
 Batches = tf.data.Dataset
@@ -31,11 +31,11 @@ Captions = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class RecordReader:
-    """Reads any record of a split by its place, from the offsets in the manifest.
+    """Reads any record of a split by its position, from the offsets in the manifest.
 
     Args:
-        folder: of prepared data.
-        split: its name.
+        folder: the folder of prepared data.
+        split: name of the split.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -46,7 +46,7 @@ class RecordReader:
         self._offset_of = tf.constant([o for shard in shards for o in shard.offsets], tf.int64)
 
     def __call__(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the record at an int64 scalar place, parsed."""
+        """Returns the record at an int64 scalar position, parsed."""
         variant = tf.raw_ops.TFRecordDatasetV2(
             filenames=[self._files[self._file_of[index]]],
             compression_type="",
@@ -84,13 +84,17 @@ def training_batches(
     def example(index: tf.Tensor, draws: tf.Tensor) -> dict[str, tf.Tensor]:
         record = reader(index)
         pixels = training_pixels(
-            *(record["image"], image.input_size, draws[IMAGE:]),
-            *(image.crop, image.flip, image.resize),
+            record["image"],
+            image.input_size,
+            draws[IMAGE:],
+            crop=image.crop,
+            flip=image.flip,
+            resize=image.resize,
         )
         own = record["captions"]
         caption = own[pick(draws[CAPTION], tf.size(own))]
-        rest = {"instance": record["instance"], "draws": draws}
-        return {"image": pixels, "caption": caption, **rest}
+        instance = record["instance"]
+        return {"image": pixels, "caption": caption, "instance": instance, "draws": draws}
 
     def encode(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         own, draws = batch.pop("caption"), batch.pop("draws")
@@ -118,8 +122,8 @@ def evaluation_images(
 
     def example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         record = parse_record(serialized)
-        kept = {key: record[key] for key in ("instance", "image_id", "path")}
-        return {"image": evaluation_pixels(record["image"], image_size, resize), **kept}
+        rest = {key: record[key] for key in ("instance", "image_id", "path")}
+        return {"image": evaluation_pixels(record["image"], image_size, resize), **rest}
 
     rows = records(folder, split, first).map(example, num_parallel_calls=tf.data.AUTOTUNE)
     return rows.batch(batch_size).prefetch(2)
@@ -139,8 +143,8 @@ def evaluation_captions(
         instances = tf.repeat(record["instance"], tf.size(record["captions"]))
         return tf.data.Dataset.from_tensor_slices((record["captions"], instances))
 
-    def encode(sentences: tf.Tensor, instances: tf.Tensor) -> dict[str, Any]:
-        return {"text": tokenizer(sentences), "instance": instances}
+    def encode(captions: tf.Tensor, instances: tf.Tensor) -> dict[str, Any]:
+        return {"text": tokenizer(captions), "instance": instances}
 
     rows = records(folder, split, first).flat_map(captions)
     return rows.batch(batch_size).map(encode).prefetch(2)
@@ -153,8 +157,8 @@ def caption_groups(folder: Path, split: str, batch_size: int, first: int = ALL) 
     """
 
     def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        kept = {key: _FEATURES[key] for key in ("captions", "instance")}
-        return tf.io.parse_example(serialized, kept)
+        features = {key: _FEATURES[key] for key in ("captions", "instance")}
+        return tf.io.parse_example(serialized, features)
 
     return records(folder, split, first).batch(batch_size).map(parse)
 

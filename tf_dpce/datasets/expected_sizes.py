@@ -12,7 +12,7 @@ class Published:
 
     Attributes:
         images: by split.
-        training_people: persons in training, None where every image is an instance of its own.
+        training_people: persons in training, None if every image is an instance of its own.
         other: key of another split of the same data set, which may be given in a file.
     """
 
@@ -51,7 +51,7 @@ def differences(
         name: key of `PUBLISHED`; with any other nothing is compared.
         images: by split.
         training_instances: classes of the instance loss.
-        rejected: the file that says what was refused, empty where nothing was.
+        rejected: the file that lists what was rejected; empty if nothing was.
         given: whether the split is from a file, which may be another one that was published.
 
     Yields:

@@ -1,4 +1,4 @@
-"""JPEG or PNG bytes -> pixels, in the graph: the same operations in training and serving."""
+"""Turns JPEG or PNG bytes into pixels, in the graph: the same way in training and serving."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tf_dpce.preprocessing.image_header import is_jpeg
 # The recipe's crop: its aspect is 3/4 to 4/3, its longer side 0.8 to 1 of the largest that fits.
 _MAX_LOG_ASPECT = math.log(4 / 3)
 _MIN_SIDE_SCALE_SQUARED = 0.8**2
-# Of an image to be stretched. Resizing holds the size of the result times the image's width as
-# floats: a PNG of a few kilobytes and a million columns would take gigabytes.
+# Largest aspect of an image to be stretched. Resizing holds the size of the result times the
+# image's width as floats: a PNG of a few kilobytes and a million columns would take gigabytes.
 _MAX_STRETCHED_ASPECT = 16
 # How often a JPEG can be halved while it is decoded.
 _HALVINGS = 3
@@ -69,7 +69,7 @@ def training_pixels(
         size: the side of the result, in pixels.
         draws: float32 `[5]`, uniform in 0..1: all the chance there is.
         crop: whether to take a random rectangle (aspect 3/4 to 4/3, side 0.8 to 1) instead of
-            the centred square. Only the rectangle is decoded where the image is a JPEG, and
+            the centred square. Only the rectangle is decoded if the image is a JPEG, and
             reduced like a whole one.
         flip: whether to mirror half of the images.
         resize: "stretch" stretches the image to a square before either.
@@ -89,7 +89,7 @@ def crop_window(
 
     The aspect (width by height) is log-uniform between 3/4 and 4/3; the largest such rectangle
     inside the image is shrunk on both sides by the root of a uniform draw from 0.64 to 1; its
-    place is uniform over all places where it fits.
+    position is uniform over all where it fits.
 
     Args:
         height: int32 scalar, of the image.

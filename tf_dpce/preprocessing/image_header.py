@@ -1,4 +1,4 @@
-"""What the first bytes of an image say, before anything is decoded, in the graph."""
+"""Checks an encoded image by its first bytes, before anything is decoded, in the graph."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ DEFAULT_LIMITS = status.Limits()
 
 
 def check(contents: tf.Tensor, limits: status.Limits = DEFAULT_LIMITS) -> tf.Tensor:
-    """Judges an encoded image by its length and header, so that no bomb is ever inflated.
+    """Checks an encoded image by its length and header, so that no bomb is ever inflated.
 
     Args:
         contents: scalar string, the bytes of a file.
-        limits: of what is accepted.
+        limits: the largest size that is accepted.
 
     Returns:
         int32 scalar of `status`: `EMPTY`, `TOO_MANY_BYTES`, `WRONG_TYPE`, `TOO_MANY_PIXELS`,

@@ -116,16 +116,16 @@ def position_shift(ids: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     Returns:
         int32 `[B, T]`.
     """
-    free = _free_places(ids)
+    free = _free_positions(ids)
     starts = tf.cast(draws * tf.cast(free + 1, tf.float32), tf.int32)
     # A draw close to 1 may round up to the number of starts itself.
     return _moved(ids, tf.minimum(starts, free))
 
 
-def _free_places(ids: tf.Tensor) -> tf.Tensor:
+def _free_positions(ids: tf.Tensor) -> tf.Tensor:
     return tf.shape(ids)[1] - tf.math.count_nonzero(ids, axis=1, dtype=tf.int32)
 
 
 def _moved(ids: tf.Tensor, starts: tf.Tensor) -> tf.Tensor:
-    places = tf.range(tf.shape(ids)[1])[tf.newaxis, :] - starts[:, tf.newaxis]
-    return tf.gather(ids, places % tf.shape(ids)[1], batch_dims=1)
+    positions = tf.range(tf.shape(ids)[1])[tf.newaxis, :] - starts[:, tf.newaxis]
+    return tf.gather(ids, positions % tf.shape(ids)[1], batch_dims=1)
