@@ -20,10 +20,11 @@ class SessionRunner:
             what is asked for.
 
     Example:
-        >>> with saved(function) as folder:
+        >>> double = tf.function(lambda rows: 2 * rows, input_signature=[tf.TensorSpec([None])])
+        >>> with saved(double) as folder:
         ...     runner = SessionRunner(folder)
-        >>> runner(rows).shape
-        (8, 1024)
+        >>> runner([1.0, 2.0])
+        array([2., 4.], dtype=float32)
     """
 
     def __init__(self, folder: str, endpoint: str = "serving_default") -> None:

@@ -167,7 +167,7 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
 
     Example:
         >>> with progress("images") as report:
-        ...     audit(pairs, progress=report)
+        ...     report(3, 10)
     """
     console = Console(stderr=True)
     columns = (

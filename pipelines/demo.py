@@ -53,7 +53,8 @@ def claim(out: Path) -> None:
         UserError: it holds something already, and no demo marked it.
     """
     if out.exists() and not (out / MARK).exists() and any(out.iterdir()):
-        raise UserError(f"{out} holds something else than a demo: choose another --out")
+        message = f"{out} holds something else than a demo: choose another --out"
+        raise UserError("demo.folder", message, out)
     out.mkdir(parents=True, exist_ok=True)
     names = ", ".join(CHILDREN)
     (out / MARK).write_text(f"The verb demo made this folder, and will replace {names} in it.\n")
@@ -112,7 +113,7 @@ def _step(verb: Any, *options: Any) -> None:
     name = verb.__name__.rsplit(".", 1)[1]
     print(f"\n$ tf-dpce {name} {' '.join(map(str, options))}", flush=True)
     if verb.main([str(option) for option in options]):
-        raise UserError(f"the demo ended at {name}, for the reason above")
+        raise UserError("demo.step", f"the demo ended at {name}, for the reason above")
 
 
 def _search_and_compare(exported: Path, indexed: Path, sheet: Path, count: int) -> float:

@@ -31,13 +31,10 @@ class UserError(Exception):
     def __init__(
         self,
         code: str,
-        message: str | None = None,
+        message: str,
         path: Path | str | None = None,
         line: int | None = None,
     ) -> None:
-        # For raise statements that name no code yet; gone once all do.
-        if message is None:
-            code, message = "unknown", code
         super().__init__(message)
         self.code = code
         self.message = message

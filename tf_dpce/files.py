@@ -32,7 +32,7 @@ def publish_file(path: Path) -> Iterator[Path]:
 
     Example:
         >>> with publish_file(folder / "metrics.json") as temporary:
-        ...     temporary.write_text("{}")
+        ...     written = temporary.write_text("{}")
     """
     try:
         with _temporary(path, lambda new: new.touch(exist_ok=False)) as temporary:

@@ -87,5 +87,5 @@ def test_mark_two_20_points_above_a_bag_of_words(reached: dict[str, Any], tmp_pa
 
 
 @pytest.mark.slow
-def test_mark_three_90_percent_of_captions_told_from_swapped_ones(reached: dict[str, Any]):
+def test_mark_three_90_percent_word_order_accuracy(reached: dict[str, Any]):
     assert reached["word_order_accuracy"] >= 90

@@ -48,9 +48,9 @@ class Encoders:
 
     Example:
         >>> encoders = Encoders(model)
-        >>> before = encoders.images(batches)
-        >>> model.fit(pairs)
-        >>> after = encoders.images(batches)
+        >>> before = encoders.images(image_batches)
+        >>> model.set_weights([0.5 * weight for weight in model.get_weights()])
+        >>> after = encoders.images(image_batches)  # of the new weights
     """
 
     def __init__(self, model: DualPath) -> None:

@@ -65,7 +65,6 @@ def export_model(
             a limit or the folder's name is out of range. Nothing is published then.
 
     Example:
-        >>> tokenizer = CaptionTokenizer(words, max_length=32, lowercase=True)
         >>> export_model(model, tokenizer, "saved_models/mine")
         PosixPath('saved_models/mine/1')
     """

@@ -40,8 +40,8 @@ class ServingModule:
         dimension: D, the numbers of an embedding.
 
     Example:
-        >>> module = ServingModule(model, CaptionTokenizer(words, 32, lowercase=True))
-        >>> module.encode_text(tf.constant(["A dog.", ""]))["status"].numpy()
+        >>> module = ServingModule(model, tokenizer)
+        >>> tf.function(module.encode_text)(tf.constant(["A dog.", ""]))["status"].numpy()
         array([0, 1], dtype=int32)
     """
 

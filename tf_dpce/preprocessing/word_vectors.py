@@ -82,7 +82,7 @@ class WordVectors:
             UserError: the file is cut short or damaged, or a vector in use is not finite numbers.
 
         Example:
-            >>> rows, found = WordVectors(path).look_up(["dog", "qzxw"])
+            >>> rows, found = WordVectors(Path("glove.txt")).look_up(["dog", "qzxw"])
             >>> rows.shape, found.tolist()
             ((2, 300), [True, False])
         """

@@ -82,7 +82,7 @@ def embed(
         >>> model = Path("saved_models/scenes")
         >>> inputs = find_images(["images/**/*.jpg"])
         >>> embed(tf_dpce.load(model), inputs, Path("embeddings"), model_digest(model))
-        Outcome(before=0, total=8000, embedded=7998, rejected=2)
+        Outcome(before=0, total=50, embedded=50, rejected=0)
     """
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(folder), progress(inputs.kind) as display:

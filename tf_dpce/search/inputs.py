@@ -78,7 +78,7 @@ def find_images(patterns: Sequence[str]) -> Inputs:
 
     Example:
         >>> find_images(["images/**/*.jpg"]).total
-        8000
+        50
     """
     found = _find(patterns)
     shards = [file for file, _ in found if file.endswith(_RECORDS)]

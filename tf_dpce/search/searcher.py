@@ -55,8 +55,8 @@ class Searcher:
 
     Example:
         >>> searcher = tf_dpce.Searcher("index", "saved_models/scenes")
-        >>> searcher.by_text("a red circle left of a blue square", top=1)
-        [Hit(rank=1, id='test-0012', score=0.93, path='/data/test-0012.png', text=None)]
+        >>> [hit.rank for hit in searcher.by_text("a dog on the grass", top=2)]
+        [1, 2]
     """
 
     def __init__(self, index: Path | str, model: Path | str | Encoder) -> None:

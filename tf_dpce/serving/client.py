@@ -121,10 +121,12 @@ class AsyncClient:
         UserError: see `Client`.
 
     Example:
-        >>> async with AsyncClient("http://localhost:8501", "flickr8k") as client:
-        ...     texts, images = await asyncio.gather(
-        ...         client.encode_texts(["two dogs"]), client.encode_images(["dog.jpg"])
-        ...     )
+        >>> async def encode():
+        ...     async with AsyncClient("http://localhost:8501", "flickr8k") as client:
+        ...         return await asyncio.gather(
+        ...             client.encode_texts(["two dogs"]), client.encode_images(["dog.jpg"])
+        ...         )
+        >>> texts, images = asyncio.run(encode())
     """
 
     def __init__(

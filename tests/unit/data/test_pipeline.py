@@ -180,8 +180,8 @@ def test_images_are_stretched_where_that_is_asked(tmp_path: Path):
             for record in records(tmp_path, split)
         ]
         # Training shuffles.
-        kept = {row.tobytes() for row in pixels}
-        assert kept == {row.tobytes() for row in expected}
+        remaining = {row.tobytes() for row in pixels}
+        assert remaining == {row.tobytes() for row in expected}
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 12, 100])

@@ -179,7 +179,7 @@ def test_large_splits_take_several_shards(tmp_path: Path):
     assert len(records(tmp_path / "out", "train")) == 9
 
 
-def test_the_split_digest_tells_splits_apart_and_nothing_else(tmp_path: Path):
+def test_the_split_digest_distinguishes_splits_and_nothing_else(tmp_path: Path):
     items = pairs(tmp_path)
     digest = run(items, tmp_path / "out").manifest.split_digest
     assert run(items[::-1], tmp_path / "out", seed=5).manifest.split_digest == digest
@@ -435,7 +435,7 @@ def test_what_a_killed_process_left_is_no_hindrance(tmp_path: Path):
     assert digests(tmp_path / "out") == digests(tmp_path / "fresh")
 
 
-def test_more_instances_than_labels_can_tell_apart_are_an_error(tmp_path: Path, monkeypatch):
+def test_more_instances_than_labels_can_number_are_an_error(tmp_path: Path, monkeypatch):
     # Sixteen million images would not fit here: the same line is drawn at two instances.
     monkeypatch.setattr("tf_dpce.data.split_writer.MAX_INSTANCES", 2)
     run(pairs(tmp_path, count=2), tmp_path / "out")

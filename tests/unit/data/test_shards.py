@@ -64,7 +64,7 @@ def test_no_record_makes_no_file(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failing_source_leaves_no_file_that_a_reader_looks_for(tmp_path: Path):
+def test_a_failing_source_leaves_no_file_that_a_reader_finds(tmp_path: Path):
     def records():
         yield from RECORDS
         raise RuntimeError("a bug")

@@ -108,7 +108,7 @@ def test_every_caption_is_true_and_its_twin_is_false_with_two_words_exchanged():
     assert max(exchanged.values()) < 0.5 * exchanged.total()
 
 
-def test_the_reader_of_these_tests_can_tell_true_from_false():
+def test_the_reader_of_these_tests_knows_true_from_false():
     square = Group(1, "small", "red", "square", x=10, y=30)
     circle = Group(2, "large", "blue", "circle", x=40, y=30)
     cross = Group(1, "small", "red", "cross", x=25, y=50)

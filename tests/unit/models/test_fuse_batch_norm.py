@@ -97,7 +97,7 @@ def test_a_copy_follows_the_weights_of_its_model():
             np.testing.assert_array_equal(one, two)
 
 
-def test_no_copy_is_kept_alive():
+def test_no_copy_stays_alive():
     tower = image_tower("small", input_size=32, output_dim=5)
     copies = [weakref.ref(folded(tower)) for _ in range(3)]
     keras.backend.clear_session()

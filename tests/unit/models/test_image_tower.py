@@ -145,7 +145,7 @@ def test_a_backbone_of_kerasapplications_keeps_its_averages_in_training():
     assert moved == set(names)
 
 
-def test_the_small_backbone_tells_left_from_right():
+def test_the_small_backbone_distinguishes_left_from_right():
     keras.utils.set_random_seed(0)
     backbone = image_backbone("small", None, 32)
     left = np.zeros((1, 32, 32, 3), np.float32)

@@ -145,8 +145,8 @@ def test_tensors_take_the_memory_of_earlier_ones_unless_the_user_said_otherwise(
 
 def test_ctrl_c_is_status_130_without_a_traceback(project_root: Path):
     # What starts the tests in the background may have told them to ignore it.
-    heed = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    process = started(project_root, f"{heed}print('ready', flush=True)\ntime.sleep(60)")
+    interruptible = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    process = started(project_root, f"{interruptible}print('ready', flush=True)\ntime.sleep(60)")
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
@@ -159,7 +159,7 @@ def test_work_that_stopped_as_asked_has_a_status_of_its_own(capsys):
     assert capsys.readouterr().err == "go on with --resume\n"
 
 
-def test_sigterm_is_told_once_and_then_ends_the_process(project_root: Path):
+def test_sigterm_asks_once_and_then_ends_the_process(project_root: Path):
     body = (
         "from pipelines._verb import terminations\n"
         "with terminations() as stop:\n"
@@ -210,7 +210,7 @@ def test_on_a_terminal_progress_is_a_bar(project_root: Path):
 def test_progress_that_fails_says_nothing_of_an_end(capsys):
     with pytest.raises(UserError), progress("images") as report:
         report(1, 2)
-        raise UserError("unreadable")
+        raise UserError("image.unreadable", "unreadable")
     assert capsys.readouterr().err == ""
 
 

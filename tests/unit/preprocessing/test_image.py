@@ -226,9 +226,9 @@ def stretched(pixels: np.ndarray, size: int) -> np.ndarray:
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_of_a_stretched_banner_only_what_is_beyond_16_to_1_is_cut_off(turned: bool):
-    for length, kept in ((80, slice(0, 80)), (91, slice(5, 85))):
+    for length, remaining in ((80, slice(0, 80)), (91, slice(5, 85))):
         banner = noise(5, length)
-        part = banner[:, kept]
+        part = banner[:, remaining]
         if turned:
             banner, part = banner.transpose(1, 0, 2), part.transpose(1, 0, 2)
         whole, cut = (

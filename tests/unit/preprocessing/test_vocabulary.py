@@ -57,7 +57,7 @@ def test_the_order_of_captions_does_not_matter(seed: int):
     assert build_vocabulary(mixed, True) == build_vocabulary(captions, True)
 
 
-def test_only_some_words_may_be_kept():
+def test_the_vocabulary_may_be_limited_to_some_words():
     counts = Counter({"dog": 3, "qzxw": 2, "cat": 1})
     assert rank_words(counts, only={"cat", "dog", "unseen"}) == ["dog", "cat"]
     assert rank_words(counts, only=set()) == []

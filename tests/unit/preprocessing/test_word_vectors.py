@@ -308,10 +308,10 @@ def test_an_array_that_ends_before_or_behind_its_rows(tmp_path: Path, save: Call
     path = tmp_path / "vectors.npz"
     save(path, words=WORDS, vectors=VECTORS)
     with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    for contents in (members["vectors.npy"][:-4], members["vectors.npy"] + b"more"):
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    for contents in (entries["vectors.npy"][:-4], entries["vectors.npy"] + b"more"):
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("words.npy", members["words.npy"])
+            archive.writestr("words.npy", entries["words.npy"])
             archive.writestr("vectors.npy", contents)
         with raises("vectors.damaged", path):
             read(path, ["dog"])

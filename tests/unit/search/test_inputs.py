@@ -53,7 +53,7 @@ def test_patterns_that_overlap_give_each_image_once(images, monkeypatch):
     assert ids(find_images(["c.png", "*.jpg"])) == ["c.png", "a.jpg", "b.jpg"]
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_that_file(images):
+def test_a_file_whose_name_is_a_pattern_is_that_file(images):
     (images / "[1]*.jpg").write_bytes(b"brackets")
     (images / "1.jpg").write_bytes(b"one")
     assert ids(find_images([str(images / "[1]*.jpg")])) == ["[1]*.jpg"]

@@ -204,7 +204,7 @@ def test_another_kind_of_file_is_damaged(tmp_path: Path):
 # --- the newest readable state --------------------------------------------------------------------
 
 
-def steps_kept(run: Path) -> list[int]:
+def steps_left(run: Path) -> list[int]:
     return [read_progress(path).step for path in state_paths(run, 1)]
 
 
@@ -217,7 +217,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_a_stage_keeps_its_two_newest_states(run: Path):
-    assert steps_kept(run) == [11, 10]
+    assert steps_left(run) == [11, 10]
     # The end of an epoch comes behind its last step; other stages have their own.
     save_state(run, variables(0), replace(OWN, epoch=1))
     save_state(run, variables(0), replace(OWN, stage=2))

@@ -46,8 +46,8 @@ def people(tmp_path_factory) -> Path:
             (folder / "raw" / "imgs").mkdir(parents=True, exist_ok=True)
             (folder / "raw" / "imgs" / name).write_bytes(stream.getvalue())
             captions = [f"A person p{person} in w{number}.", f"Person p{person}, again w{number}."]
-            told = person_image(name, 100 * len(split) + person, split)
-            listed.append(told | {"captions": captions})
+            reported = person_image(name, 100 * len(split) + person, split)
+            listed.append(reported | {"captions": captions})
     write_json(folder / "raw" / "reid_raw.json", listed)
     prepare(read_cuhk_pedes(folder / "raw"), folder / "data", source="cuhk_pedes", lowercase=True)
     return folder / "data"

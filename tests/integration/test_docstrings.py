@@ -1,0 +1,142 @@
+"""Every example in a docstring runs and gives what it says."""
+
+from __future__ import annotations
+
+import csv
+import doctest
+import shutil
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.samples import image
+
+# Names that examples use without importing them, and what they cost to make.
+PLAIN = {
+    "asyncio": "asyncio",
+    "keras": "keras",
+    "np": "numpy",
+    "tf": "tensorflow",
+    "tf_dpce": "tf_dpce",
+}
+MORE = {"find_images": "tf_dpce.search.inputs", "model_digest": "tf_dpce.search.fingerprint"}
+PUBLIC = ("CaptionTokenizer", "DualPath", "image_tower", "text_tower")
+LOSSES = ("InstanceLoss", "RankingLoss", "ContrastiveLoss")
+# Examples that need files, models or a server.
+PREPARED = (
+    *("tf_dpce.data.pairs", "tf_dpce.evaluation.callback", "tf_dpce.evaluation.embed"),
+    *("tf_dpce.export.encoder", "tf_dpce.export.publish", "tf_dpce.export.serving_module"),
+    *("tf_dpce.models.fuse_batch_norm", "tf_dpce.search.embed", "tf_dpce.search.searcher"),
+    *("tf_dpce.serving.client", "benchmarks.session_runner"),
+)
+
+
+def examples(project_root: Path) -> Iterator[doctest.DocTest]:
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    for folder in ("tf_dpce", "pipelines", "benchmarks"):
+        for path in sorted((project_root / folder).rglob("*.py")):
+            if ">>> " in path.read_text():
+                parts = path.relative_to(project_root).with_suffix("").parts
+                module = import_module(".".join(parts).removesuffix(".__init__"))
+                yield from (test for test in finder.find(module) if test.examples)
+
+
+def run(tests: list[doctest.DocTest], names: dict[str, Any]) -> int:
+    """Runs examples with some more names; returns how many there are."""
+    failed, options = [], doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    for test in tests:
+        test.globs = {**names, **test.globs}
+        doctest.DocTestRunner(optionflags=options).run(test, out=failed.append)
+    assert not failed, "".join(failed)
+    return len(tests)
+
+
+@pytest.fixture(scope="module")
+def names() -> dict[str, Any]:
+    import tf_dpce
+    from tf_dpce import losses
+
+    found = {name: import_module(module) for name, module in PLAIN.items()}
+    found |= {name: getattr(tf_dpce, name) for name in PUBLIC}
+    found |= {name: getattr(import_module(module), name) for name, module in MORE.items()}
+    return found | {name: getattr(losses, name) for name in LOSSES} | {"Path": Path}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder of the examples: word vectors and images of its user."""
+    (tmp_path / "glove.txt").write_text("dog" + " 0.5" * 300 + "\n")
+    for name in ("dog.jpg", "cat.jpg", *(f"images/{number}.jpg" for number in range(50))):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(image(size=(80, 64)))
+    with (tmp_path / "pairs.csv").open("w", newline="") as stream:
+        rows = [(f"{number}.jpg", f"a dog on the grass {number}") for number in range(50)]
+        csv.writer(stream).writerows([("image", "caption"), *rows])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_examples_that_need_no_model(project_root: Path, folder: Path, names: dict[str, Any]):
+    tests = [test for test in examples(project_root) if not test.name.startswith(PREPARED)]
+    assert run(tests, {**names, "folder": folder}) > 20
+
+
+@pytest.mark.full
+def test_examples_that_need_models_or_a_server(
+    project_root: Path, folder: Path, names: dict[str, Any], tiny_export: Path
+):
+    from pipelines import index
+    from tests.unit.export.tiny import SIZE, WORDS, tiny_model
+    from tests.unit.serving.servers import running
+
+    for name in ("scenes", "flickr8k"):
+        shutil.copytree(tiny_export, folder / "saved_models" / name)
+    model = tiny_model()
+    pixels = names["np"].zeros((2, SIZE, SIZE, 3), "float32")
+    known = {
+        **names,
+        "model": model,
+        "tokenizer": names["CaptionTokenizer"](WORDS, 6, lowercase=True),
+        "pixels": pixels,
+        "image_batches": names["tf"].data.Dataset.from_tensors(
+            {"image": pixels, "instance": [0, 1]}
+        ),
+    }
+    tests = {t.name: t for t in examples(project_root) if t.name.startswith(PREPARED)}
+    fit = tests.pop("tf_dpce.evaluation.callback.RetrievalEvaluation")
+    search = tests.pop("tf_dpce.search.searcher.Searcher")
+    clients = [tests.pop(name) for name in list(tests) if "serving.client" in name]
+    run(list(tests.values()), known)
+    # `embed` left embeddings.
+    assert index.main(["--embeddings", "embeddings", "--out", "index"]) == 0
+    run([search], known)
+    run([fit], {**known, **_fit_script(names)})
+    with running("development", folder / "saved_models", folder / "deployment") as server:
+        for test in clients:
+            for example in test.examples:
+                address = f"localhost:{server.rest_port}"
+                example.source = example.source.replace("localhost:8501", address)
+        run(clients, known)
+
+
+def _fit_script(names: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the script of the README has made when it fits."""
+    import tf_dpce
+
+    pairs = tf_dpce.load_pairs("pairs.csv", images="images")
+    tokenizer = tf_dpce.CaptionTokenizer.adapt(pairs.captions)
+    model = tf_dpce.DualPath(
+        tf_dpce.image_tower("small", input_size=64, head_dim=8, output_dim=8),
+        tf_dpce.text_tower(
+            tokenizer.vocabulary_size, word_dim=4, blocks=(1,), widths=(8,), output_dim=8
+        ),
+        pairs.num_instances,
+    )
+    instance, ranking = names["InstanceLoss"], names["RankingLoss"]
+    losses = {"image_logits": instance(), "text_logits": instance(), "pair": ranking()}
+    model.compile("adam", loss=losses)
+    batches = pairs.train.batch(8, tokenizer, image_size=64)
+    return {"pairs": pairs, "tokenizer": tokenizer, "model": model, "batches": batches}

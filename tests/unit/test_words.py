@@ -1,0 +1,88 @@
+"""One vocabulary (docs/glossary.md): names use no second word for the same thing."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.__main__ import VERBS
+from tf_dpce.config import Config
+
+BANNED = {
+    *("picture", "photo", "trunk", "heed", "told", "tell", "settle", "recalling", "joining"),
+    *("kept", "squash", "members", "looks", "bank"),
+}
+# Names of Python itself: of an enumeration, of a stream.
+FOREIGN = {"__members__", "tell"}
+
+
+def banned(name: str) -> set[str]:
+    """Returns the banned words of a name, singular or plural, in snake case or in camel case."""
+    words = re.findall(r"[a-z]+|[A-Z][a-z]*", name)
+    return {word for word in map(str.lower, words) if {word, word.removesuffix("s")} & BANNED}
+
+
+def test_identifiers(project_root: Path):
+    found = {
+        f"{path.relative_to(project_root)}: {name}"
+        for folder in ("tf_dpce", "pipelines", "benchmarks", "examples", "tests")
+        for path in (project_root / folder).rglob("*.py")
+        for name in _identifiers(ast.parse(path.read_text()))
+        if banned(name) and name not in FOREIGN
+    }
+    assert sorted(found) == []
+
+
+def test_configuration_keys(project_root: Path):
+    keys = set(_fields(Config))
+    for folder in ("presets", "ablations"):
+        for path in (project_root / "tf_dpce" / folder).glob("*.yaml"):
+            keys |= set(_keys(yaml.safe_load(path.read_text())))
+    assert [key for key in sorted(keys) if banned(key)] == []
+
+
+def test_options():
+    options = {
+        option
+        for verb in VERBS
+        for action in import_module(f"pipelines.{verb}").build_parser()._actions
+        for option in action.option_strings
+    }
+    assert [option for option in sorted(options) if banned(option)] == []
+
+
+def test_the_words_are_found():
+    assert banned("told_of_damage") == {"told"} and banned("Trunks") == {"trunks"}
+    assert banned("querybank") == banned("a_word_to_look_up") == set()
+
+
+def _identifiers(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        for field in ("id", "attr", "arg", "name", "asname"):
+            name = getattr(node, field, None)
+            if isinstance(name, str):
+                yield name
+
+
+def _fields(section: Any) -> Iterator[str]:
+    for field in dataclasses.fields(section):
+        yield field.name
+        if dataclasses.is_dataclass(field.default_factory):
+            yield from _fields(field.default_factory)
+
+
+def _keys(values: Any) -> Iterator[str]:
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield str(key)
+            yield from _keys(value)
+    elif isinstance(values, list):
+        for value in values:
+            yield from _keys(value)
