@@ -17,6 +17,8 @@ from tests.pages import blocks, command, commands, run_command, run_script
 from tf_dpce.datasets.shapes.drawing import draw_png
 from tf_dpce.datasets.shapes.scene import make_scene
 
+pytestmark = pytest.mark.process
+
 TUTORIAL = "docs/tutorial.md"
 IMAGES = 40
 # The commands of the tutorial are for photographs with ImageNet weights, and take an hour.

@@ -18,6 +18,8 @@ from tests.errors import printed_code
 from tests.unit.training.tiny import OPTIONS
 from tf_dpce.data.manifest import Manifest
 
+pytestmark = pytest.mark.process
+
 FIT = """
 import runpy
 sys.argv = ["jax_fit", sys.argv[1]]

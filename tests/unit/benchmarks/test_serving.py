@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
+
 from benchmarks.serving import Item, measure, put_load
 from tests.unit.benchmarks.rows import check_rows
 from tests.unit.benchmarks.test_mining import TOWERS
@@ -11,6 +13,7 @@ from tf_dpce.config import from_dict
 from tf_dpce.serving import AsyncClient
 
 
+@pytest.mark.process
 def test_both_endpoints_are_loaded_and_nothing_fails():
     rows = measure(from_dict(TOWERS), words=30, clients=(1, 3), seconds=0.3, rounds=1)
     timed, failed = rows[:-4], rows[-4:]

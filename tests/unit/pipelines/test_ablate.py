@@ -18,6 +18,8 @@ from tf_dpce.data.manifest import Manifest
 from tf_dpce.training.callbacks import read_history
 from tf_dpce.training.run_folder import read_config
 
+pytestmark = pytest.mark.full
+
 TINY = {
     "weights": "none",
     "image": {"backbone": "small", "input_size": SIZE, "head_dim": 0},

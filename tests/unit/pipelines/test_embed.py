@@ -80,6 +80,7 @@ def test_shards_give_images_and_captions(tiny_export: Path, tmp_path: Path, caps
     assert len(embedded(tmp_path / "vectors", "images")) == 9
 
 
+@pytest.mark.process
 def test_a_killed_embed_goes_on_to_the_same_bytes(
     tiny_export: Path, project_root: Path, tmp_path: Path, capsys
 ):

@@ -55,6 +55,8 @@ def assert_same_training(found: Path, expected: Path, stages: Sequence[int]) -> 
     assert_same_history(found, expected, stages)
 
 
+@pytest.mark.process
+@pytest.mark.sentinel
 def test_two_workers_train_as_one_process_does_and_the_chief_alone_writes(
     scenes: Path, one_replica: Path, tmp_path: Path
 ):

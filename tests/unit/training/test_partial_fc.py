@@ -330,6 +330,7 @@ def run(scenes: Path, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.full
 def test_a_run_trains_validates_and_evaluates(run: Path, scenes: Path):
     with (run / "history.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -342,6 +343,7 @@ def test_a_run_trains_validates_and_evaluates(run: Path, scenes: Path):
     assert tuple(model.classifier.rows.shape) == (48, 8)
 
 
+@pytest.mark.full
 def test_a_run_that_is_stopped_twice_ends_as_if_nothing_had_happened(
     run: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -172,6 +172,7 @@ def test_no_negative_of_the_anchors_person_counts_in_the_loss(people: Path):
     assert 0 < margins.count(0.0) < len(margins), "both kinds of pairs were drawn"
 
 
+@pytest.mark.full
 def test_both_stages_train_on_persons(people: Path, tmp_path: Path):
     run = tmp_path / "run"
     options = {

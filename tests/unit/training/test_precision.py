@@ -40,6 +40,7 @@ def losses(run: Path) -> np.ndarray:
         return np.array([float(row["loss"]) for row in csv.DictReader(stream)])
 
 
+@pytest.mark.full
 def test_the_loss_stays_finite_and_close(half_run: Path, one_replica: Path):
     whole, half = losses(one_replica / "both"), losses(half_run)
     assert len(half) == 4 and np.isfinite(half).all()
@@ -51,6 +52,7 @@ def test_the_loss_stays_finite_and_close(half_run: Path, one_replica: Path):
 
 
 @pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.full
 def test_weights_and_slots_stay_float32(half_run: Path, one_replica: Path, stage: int):
     whole, half = (arrays(newest(run, stage)) for run in (one_replica / "both", half_run))
     kinds = [
@@ -60,6 +62,7 @@ def test_weights_and_slots_stay_float32(half_run: Path, one_replica: Path, stage
     assert kinds[0] == kinds[1] and len(kinds[0]) > 20
 
 
+@pytest.mark.full
 def test_it_is_loaded_as_float32(half_run: Path):
     model = load_run(half_run).model
     assert {layer.compute_dtype for layer in model.text_tower.layers} == {"float32"}

@@ -54,6 +54,8 @@ def steps(folder: Path) -> dict[str, dict]:
 
 
 @pytest.mark.parametrize("replicas", COUNTS)
+@pytest.mark.process
+@pytest.mark.sentinel
 def test_loss_and_gradients_are_those_of_one_replica(
     replicated: Callable[[int], Path], replicas: int
 ):
@@ -81,6 +83,8 @@ def assert_alike(found: dict[str, tuple[float, float]], case: str) -> None:
 
 # 48 images in batches of 8, two epochs: 12 steps. Dropout is on in towers and classifier.
 @pytest.mark.parametrize("replicas", COUNTS)
+@pytest.mark.process
+@pytest.mark.sentinel
 def test_weights_slots_and_losses_after_twelve_steps_are_those_of_one_replica(
     replicated: Callable[[int], Path], one_replica: Path, replicas: int
 ):

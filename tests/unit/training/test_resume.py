@@ -72,6 +72,7 @@ def test_a_start_that_was_killed_is_no_hindrance(
 # --- without the files that it began with ---------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_run_is_resumed_without_the_vectors_that_it_began_with(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -109,6 +110,7 @@ def test_a_run_is_resumed_without_the_vectors_that_it_began_with(
     assert history(run)[0]["loss"] == history(whole)[0]["loss"]
 
 
+@pytest.mark.full
 def test_a_second_stage_starts_from_the_best_of_a_run_and_is_resumed_without_it(
     scenes: Path, finished: Path, tmp_path: Path
 ):
@@ -152,6 +154,7 @@ def halfway(scenes: Path, finished: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, flip_a_byte])
+@pytest.mark.full
 def test_a_finished_run_needs_nothing_of_its_first_stage_and_computes_nothing(
     scenes: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable
 ):
@@ -198,6 +201,7 @@ def test_an_evaluation_takes_the_newest_readable_state_too(
 
 
 @pytest.mark.parametrize("backbone", ["cached", "trained"])
+@pytest.mark.full
 def test_a_damaged_shard_is_named(
     scenes: Path, finished: Path, tmp_path: Path, capsys, backbone: str
 ):

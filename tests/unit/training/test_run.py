@@ -181,6 +181,8 @@ def test_a_loaded_run_has_the_weights_of_its_better_stage(
 # --- killed and resumed ---------------------------------------------------------------------------
 
 
+@pytest.mark.process
+@pytest.mark.sentinel
 def test_a_run_killed_in_both_stages_ends_as_if_nothing_had_happened(
     scenes: Path, finished: Path, tmp_path: Path
 ):
@@ -192,6 +194,7 @@ def test_a_run_killed_in_both_stages_ends_as_if_nothing_had_happened(
     assert len(list((tmp_path / "killed/checkpoints").iterdir())) == 6
 
 
+@pytest.mark.process
 def test_sigterm_ends_the_step_in_flight_writes_it_and_exits_with_its_own_status(
     scenes: Path, finished: Path, tmp_path: Path
 ):
@@ -210,6 +213,7 @@ def test_sigterm_ends_the_step_in_flight_writes_it_and_exits_with_its_own_status
     assert differences(finished, run) == []
 
 
+@pytest.mark.full
 def test_a_resumed_epoch_reads_the_records_of_the_steps_that_are_left(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -329,6 +333,7 @@ def test_starting_from_damaged_weights_is_refused(scenes: Path, run: Path, tmp_p
 
 # Of the stage that the run is in both are needed, of the one before it what it is judged by.
 @pytest.mark.parametrize(("kind", "stage"), [(newest, 2), (best_path, 2), (best_path, 1)])
+@pytest.mark.full
 def test_a_checkpoint_of_another_run_is_refused(
     scenes: Path, run: Path, kind: Callable, stage: int
 ):

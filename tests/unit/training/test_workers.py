@@ -107,6 +107,7 @@ with join_workers() as workers:
 """
 
 
+@pytest.mark.process
 def test_two_workers_fit_what_one_process_does_where_keras_alone_fails(
     tmp_path: Path, project_root: Path
 ):
