@@ -13,7 +13,7 @@ import tensorflow as tf
 from tf_dpce.config import Config, StageConfig
 from tf_dpce.data.caption_table import CaptionTable
 from tf_dpce.data.feature_cache import FeatureCache
-from tf_dpce.data.index_shuffle import Order
+from tf_dpce.data.index_shuffle import IndexShuffle
 from tf_dpce.data.input_pipeline import Batches
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.model_factory import build_model, to_inputs_and_targets
@@ -76,7 +76,7 @@ def random_batches(cache: FeatureCache, config: Config, stage: StageConfig) -> B
     Where the stage's backbone is not cached, the images are pixels, the same in every batch:
     reading and decoding are not part of the step.
     """
-    order = Order(config.seed, len(cache.captions.instances), stage.batch_size)
+    order = IndexShuffle(config.seed, len(cache.captions.instances), stage.batch_size)
     batches = cache.training_batches(config.text, order, 0, _STEPS)
     if stage.backbone != "cached":
         side = config.image.input_size

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tf_dpce.config import ImageConfig, TextConfig
 from tf_dpce.data.caption_table import CaptionTable, encode_captions
-from tf_dpce.data.index_shuffle import CAPTION, SHIFT, VIEW, Order
+from tf_dpce.data.index_shuffle import CAPTION, SHIFT, VIEW, IndexShuffle
 from tf_dpce.data.input_pipeline import Batches, Captions, view_batches
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.files import publish_file, remove_stale, sha256_lines
@@ -42,7 +42,7 @@ class FeatureCache:
     def training_batches(
         self,
         text: TextConfig,
-        order: Order,
+        order: IndexShuffle,
         start: int,
         stop: int,
         captions: Captions | None = None,

@@ -10,24 +10,24 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-# Places of the draws of a row.
+# Columns of the draws of a row.
 CAPTION, SHIFT, VIEW, IMAGE = 0, 1, 2, 3
 _DRAWS = 8
-# Of the cipher that permutes. At the 4 of `tf.random.experimental.index_shuffle`, whose key has a
-# constant part besides, places and pairs of them are not equally likely.
+# Rounds of the cipher that permutes. With the 4 of `tf.random.experimental.index_shuffle`, whose
+# key has a constant part besides, positions and pairs of them are not equally likely.
 _ROUNDS = 8
 
 
 @dataclass(frozen=True)
-class Order:
+class IndexShuffle:
     """The order of training.
 
     Attributes:
-        seed: of the order and of every draw.
+        seed: seed of the order and of every draw.
         images: N, the number of training images.
-        batch_size: B; what is left over at the end of an epoch waits for the next one.
-        part: which part of each batch's rows is taken here, where several machines share it.
-        parts: how many there are.
+        batch_size: B; the images left over at the end of an epoch wait for the next one.
+        part: number of the part of each batch's rows that this process takes.
+        parts: number of parts, if several machines share a batch.
     """
 
     seed: int
@@ -43,13 +43,13 @@ class Order:
 
     @property
     def rows(self) -> int:
-        """R, the rows of a batch that are taken here: all, unless it is shared."""
+        """R, the rows of a batch that this process takes: all, unless machines share it."""
         return self.batch_size // self.parts
 
     def steps(self, start: int, stop: int) -> tf.data.Dataset:
         """Returns a dataset of (indices int64 `[R]`, draws float32 `[R, 8]`) of these steps.
 
-        Indices are places of images in the split; an epoch meets each at most once. Draws are
+        Indices are positions of images in the split; an epoch meets each at most once. Draws are
         uniform in 0..1.
         """
         return tf.data.Dataset.range(start, stop).map(self._step)
@@ -65,19 +65,19 @@ class Order:
         return indices, draws[first : first + self.rows]
 
 
-def permuted(places: tf.Tensor, seed: tf.Tensor, count: int) -> tf.Tensor:
-    """Returns what stands at places int64 `[K]` of a random order of 0 to `count` - 1.
+def permuted(positions: tf.Tensor, seed: tf.Tensor, count: int) -> tf.Tensor:
+    """Returns the items at positions int64 `[K]` of a random order of 0 to `count` - 1.
 
-    The order is a function of the seed (int64 `[2]`) and nowhere written down, so that the work
+    The order is a function of the seed (int64 `[2]`) and is written down nowhere, so that the work
     depends on K alone.
     """
     key = tf.random.stateless_uniform([3], seed, None, None, tf.uint32)
     last = tf.constant(count - 1, tf.int64)
-    return tf.raw_ops.RandomIndexShuffle(index=places, seed=key, max_index=last, rounds=_ROUNDS)
+    return tf.raw_ops.RandomIndexShuffle(index=positions, seed=key, max_index=last, rounds=_ROUNDS)
 
 
 def pick(draws: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
     """Turns uniform draws in 0..1 into integers from 0 to `counts` - 1, of the same shape."""
     chosen = tf.cast(draws * tf.cast(counts, tf.float32), counts.dtype)
-    # A draw next to 1 may round up to the count itself.
+    # A draw close to 1 may round up to the count itself.
     return tf.minimum(chosen, counts - 1)

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dpce.config import ImageConfig, Resize, TextConfig
-from tf_dpce.data.index_shuffle import CAPTION, IMAGE, SHIFT, Order, pick
+from tf_dpce.data.index_shuffle import CAPTION, IMAGE, SHIFT, IndexShuffle, pick
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.preprocessing.image import evaluation_pixels, training_pixels
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer, position_shift
@@ -68,7 +68,7 @@ def training_batches(
     tokenizer: CaptionTokenizer,
     image: ImageConfig,
     text: TextConfig,
-    order: Order,
+    order: IndexShuffle,
     start: int,
     stop: int,
     captions: Captions | None = None,

@@ -1,4 +1,4 @@
-"""How long training waits for its input."""
+"""Measures how long training waits for its input."""
 
 from __future__ import annotations
 
@@ -7,39 +7,40 @@ import time
 import tensorflow as tf
 
 
-class Waiting:
-    """Adds up the seconds from the moment a step wants its batch until the batch is there.
+class InputTimer:
+    """Adds up the seconds from the beginning of a step until its batch is there.
 
-    The moment is told by who takes the steps. Inside the pipeline it would be seen late: where the
-    input is what is short, all threads are busy with it, and none is left to look at the clock.
+    The caller says when a step begins. Inside the pipeline that would be seen late: if the input is
+    what is short, all threads are busy with it, and none is left to look at the clock.
 
     Attributes:
-        seconds: so far.
+        seconds: the seconds waited so far.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self._there: dict[int, float] = {}
-        self.begin()
+        self._ready_at: dict[int, float] = {}
+        self.reset()
 
-    def within(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """Returns the same batches, each noted as it is there. Put it behind the last prefetching.
+    def timed(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """Returns the same batches and notes when each is ready. Put it behind the last prefetch.
 
-        One iteration begun after another notes its batches in place of the other's.
+        If one iteration begins after another, its batches replace those of the other.
         """
         return tf.data.Dataset.zip(tf.data.Dataset.counter(), batches).map(self._noted)
 
-    def begin(self) -> None:
-        """Says that the next step takes the first batch."""
+    def reset(self) -> None:
+        """Declares that the next step takes the first batch."""
         self._step = 0
 
-    def wanted(self) -> None:
-        """Says that a step begins."""
-        self._since = time.monotonic()
+    def begin_step(self) -> None:
+        """Declares that a step begins."""
+        self._began = time.monotonic()
 
-    def taken(self) -> None:
-        """Says that the step has been taken."""
-        self.seconds += max(0.0, self._there.pop(self._step, self._since) - self._since)
+    def end_step(self) -> None:
+        """Declares that the step has ended."""
+        ready_at = self._ready_at.pop(self._step, self._began)
+        self.seconds += max(0.0, ready_at - self._began)
         self._step += 1
 
     def _noted(self, number: tf.Tensor, *batch: tf.Tensor) -> tuple | tf.Tensor:
@@ -47,4 +48,4 @@ class Waiting:
         return batch if len(batch) > 1 else batch[0]
 
     def _note(self, number: int) -> None:
-        self._there[int(number)] = time.monotonic()
+        self._ready_at[int(number)] = time.monotonic()

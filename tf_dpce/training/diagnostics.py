@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tf_dpce.config import LossConfig
-from tf_dpce.data.input_timer import Waiting
+from tf_dpce.data.input_timer import InputTimer
 from tf_dpce.errors import UserError
 from tf_dpce.logging import logger
 from tf_dpce.training.distributed import Workers
@@ -42,7 +42,7 @@ class TrainingDiagnostics(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, stage: int, loss: LossConfig, epochs: int, timer: Waiting, workers: Workers
+        self, stage: int, loss: LossConfig, epochs: int, timer: InputTimer, workers: Workers
     ) -> None:
         super().__init__()
         self.stage = stage
@@ -60,13 +60,13 @@ class TrainingDiagnostics(keras.callbacks.Callback):
         self._began = self._first_step = (time.monotonic(), self.timer.seconds)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self.timer.begin()
+        self.timer.reset()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self.timer.wanted()
+        self.timer.begin_step()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self.timer.taken()
+        self.timer.end_step()
         if not self._started:
             # The first step is traced and fills the buffers: only what comes behind it is judged.
             self._started, self._first_step = True, (time.monotonic(), self.timer.seconds)

@@ -12,14 +12,14 @@ import keras
 from tf_dpce.config import Config
 from tf_dpce.data.caption_table import CaptionTable, InstanceCaptions, encode_captions
 from tf_dpce.data.feature_cache import cached_features
-from tf_dpce.data.index_shuffle import Order
+from tf_dpce.data.index_shuffle import IndexShuffle
 from tf_dpce.data.input_pipeline import (
     Batches,
     evaluation_captions,
     evaluation_images,
     training_batches,
 )
-from tf_dpce.data.input_timer import Waiting
+from tf_dpce.data.input_timer import InputTimer
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import Stopped
 from tf_dpce.evaluation.embed import Encoders, inference
@@ -82,8 +82,8 @@ class StageData:
         self._data = data
         self._tokenizer = tokenizer
         self._splits = Manifest.load(data).splits
-        self.timer = Waiting()
-        self.order = Order(
+        self.timer = InputTimer()
+        self.order = IndexShuffle(
             seed=config.seed + 1000 * number,
             images=self._splits["train"].images,
             batch_size=settings.batch_size,
@@ -133,7 +133,7 @@ class StageData:
                 stop,
                 captions=self._caption_of,
             )
-        return self.timer.within(batches).map(partial(to_inputs_and_targets, self._loss))
+        return self.timer.timed(batches).map(partial(to_inputs_and_targets, self._loss))
 
     def validator(self, trainer: DualPathTrainer, check: Callable[..., None]) -> Callable[[], dict]:
         """Returns a function that embeds the validation split and returns its metrics.

@@ -20,7 +20,7 @@ from tests.scenes import SIZE
 from tf_dpce.config import ImageConfig, TextConfig
 from tf_dpce.data.feature_cache import FeatureCache, features_path
 from tf_dpce.data.feature_cache import cached_features as cached_features_with
-from tf_dpce.data.index_shuffle import Order
+from tf_dpce.data.index_shuffle import IndexShuffle
 from tf_dpce.data.input_pipeline import (
     evaluation_captions,
     evaluation_images,
@@ -158,7 +158,7 @@ def test_another_vocabulary_needs_no_other_features(
 def test_training_from_it_is_training_through_the_backbone(
     cache: FeatureCache, backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer
 ):
-    order = Order(0, 48, 8)
+    order = IndexShuffle(0, 48, 8)
     plain = replace(IMAGE, crop=False, flip=False)
     only_plain = cached_features(backbone, data, "train", plain, tokenizer, 1)
     from_cache = only_plain.training_batches(TEXT, order, 2, 5).as_numpy_iterator()
@@ -172,7 +172,7 @@ def test_training_from_it_is_training_through_the_backbone(
 
 
 def test_training_takes_every_view_and_only_the_images_own(cache: FeatureCache):
-    order, views = Order(0, 48, 8), []
+    order, views = IndexShuffle(0, 48, 8), []
     place = {int(instance): row for row, instance in enumerate(cache.captions.instances)}
     for batch in cache.training_batches(TEXT, order, 0, 12).as_numpy_iterator():
         for features, instance in zip(batch["image"], batch["instance"], strict=True):
@@ -184,7 +184,7 @@ def test_training_takes_every_view_and_only_the_images_own(cache: FeatureCache):
 
 
 def test_starting_at_a_step_equals_skipping_to_it(cache: FeatureCache):
-    order = Order(0, 48, 8)
+    order = IndexShuffle(0, 48, 8)
     whole = list(cache.training_batches(TEXT, order, 0, 9).as_numpy_iterator())
     resumed = list(cache.training_batches(TEXT, order, 4, 9).as_numpy_iterator())
     for batch, expected in zip(resumed, whole[4:], strict=True):
@@ -193,7 +193,7 @@ def test_starting_at_a_step_equals_skipping_to_it(cache: FeatureCache):
 
 
 def test_a_worker_takes_its_rows_of_each_batch(cache: FeatureCache):
-    order = Order(0, 48, 8)
+    order = IndexShuffle(0, 48, 8)
     whole = list(cache.training_batches(TEXT, order, 0, 2).as_numpy_iterator())
     for part in (0, 1):
         own = cache.training_batches(TEXT, replace(order, part=part, parts=2), 0, 2)

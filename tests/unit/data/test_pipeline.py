@@ -13,7 +13,7 @@ import tensorflow as tf
 from tests.scenes import SIZE
 from tests.unit.export.tiny import WORDS, tiny_data
 from tf_dpce.config import ImageConfig, TextConfig
-from tf_dpce.data.index_shuffle import Order
+from tf_dpce.data.index_shuffle import IndexShuffle
 from tf_dpce.data.input_pipeline import (
     RecordReader,
     caption_groups,
@@ -41,19 +41,21 @@ def tokenizer(scenes: Path) -> CaptionTokenizer:
 
 
 @pytest.fixture(scope="module")
-def order(scenes: Path) -> Order:
-    return Order(0, Manifest.load(scenes).splits["train"].images, 8)
+def order(scenes: Path) -> IndexShuffle:
+    return IndexShuffle(0, Manifest.load(scenes).splits["train"].images, 8)
 
 
 @pytest.fixture(scope="module")
-def plain(scenes: Path, tokenizer: CaptionTokenizer, order: Order) -> list[dict[str, np.ndarray]]:
+def plain(
+    scenes: Path, tokenizer: CaptionTokenizer, order: IndexShuffle
+) -> list[dict[str, np.ndarray]]:
     """The first epoch (6 steps), without augmentation."""
     return batches(training_batches(scenes, tokenizer, PLAIN_IMAGE, PLAIN_TEXT, order, 0, 6))
 
 
 @pytest.fixture(scope="module")
 def augmented(
-    scenes: Path, tokenizer: CaptionTokenizer, order: Order
+    scenes: Path, tokenizer: CaptionTokenizer, order: IndexShuffle
 ) -> list[dict[str, np.ndarray]]:
     """Two epochs (12 steps), with crop, flip and shift."""
     return batches(training_batches(scenes, tokenizer, IMAGE, TEXT, order, 0, 12))
@@ -136,7 +138,11 @@ def test_shift_moves_the_words_and_keeps_them(plain: list[dict], augmented: list
 
 @pytest.mark.parametrize("start", [4, 6, 9])
 def test_training_that_starts_at_a_step_equals_training_that_came_there(
-    scenes: Path, tokenizer: CaptionTokenizer, order: Order, augmented: list[dict], start: int
+    scenes: Path,
+    tokenizer: CaptionTokenizer,
+    order: IndexShuffle,
+    augmented: list[dict],
+    start: int,
 ):
     # 6 steps an epoch: within the first, at the border, within the second.
     resumed = batches(training_batches(scenes, tokenizer, IMAGE, TEXT, order, start, 12))
@@ -153,7 +159,7 @@ def test_another_epoch_shows_a_image_in_another_way(augmented: list[dict]):
 
 
 def test_a_batch_of_images_is_left_over_never_cut(scenes: Path, tokenizer: CaptionTokenizer):
-    order = Order(0, 48, 20)
+    order = IndexShuffle(0, 48, 20)
     sizes = [
         len(batch["instance"])
         for batch in batches(training_batches(scenes, tokenizer, IMAGE, TEXT, order, 0, 4))
@@ -166,7 +172,7 @@ def test_images_are_stretched_where_that_is_asked(tmp_path: Path):
     tiny_data(tmp_path)
     image = replace(PLAIN_IMAGE, resize="stretch")
     words = CaptionTokenizer(WORDS, PLACES, lowercase=True)
-    order = Order(0, 3, 3)
+    order = IndexShuffle(0, 3, 3)
     found = {
         "val": batches(evaluation_images(tmp_path, "val", SIZE, 3, resize="stretch"))[0]["image"],
         "test": batches(view_batches(tmp_path, "test", image, 0, 3))[0],
@@ -241,7 +247,11 @@ def test_view_0_is_the_plain_image_and_the_others_are_augmented(scenes: Path):
 
 
 def test_a_worker_reads_the_records_of_its_rows_alone(
-    scenes: Path, tokenizer: CaptionTokenizer, order: Order, augmented: list[dict], tmp_path: Path
+    scenes: Path,
+    tokenizer: CaptionTokenizer,
+    order: IndexShuffle,
+    augmented: list[dict],
+    tmp_path: Path,
 ):
     share = replace(order, part=1, parts=2)
     taken = {int(i) for indices, _ in share.steps(0, 3).as_numpy_iterator() for i in indices}

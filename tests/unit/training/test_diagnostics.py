@@ -22,7 +22,7 @@ from tests.unit.training.test_stages import config
 from tests.unit.training.tiny import BATCH
 from tf_dpce.config import LossConfig
 from tf_dpce.data.feature_cache import FeatureCache
-from tf_dpce.data.input_timer import Waiting
+from tf_dpce.data.input_timer import InputTimer
 from tf_dpce.data.prepare import prepare
 from tf_dpce.datasets.shapes.source import draw_scenes, scene_numbers
 from tf_dpce.logging import logger
@@ -48,7 +48,7 @@ def diagnoses(
     The first step waits for `first` of its 10 seconds. Each epoch lasts 10 more, of which its input
     takes `waited`; `others` are the shares of workers before this one.
     """
-    timer, clock, steps = Waiting(), SimpleNamespace(now=0.0), itertools.count()
+    timer, clock, steps = InputTimer(), SimpleNamespace(now=0.0), itertools.count()
     workers = SimpleNamespace(all_gather=lambda own: [*others, own])
     found = TrainingDiagnostics(2, loss, len(epochs), timer, workers)
     with pytest.MonkeyPatch.context() as patch, logged() as records:
@@ -129,7 +129,7 @@ def test_of_several_workers_the_one_that_waits_the_longest_counts():
 
 def test_a_loss_that_is_no_number_ends_the_training():
     for loss in (float("nan"), float("inf")):
-        found = TrainingDiagnostics(1, SOFTMAX, 3, Waiting(), None)
+        found = TrainingDiagnostics(1, SOFTMAX, 3, InputTimer(), None)
         found.on_epoch_begin(2)
         found.on_train_batch_begin(0)
         found.on_train_batch_end(0, {"loss": 3.0})

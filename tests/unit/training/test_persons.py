@@ -18,7 +18,7 @@ from tests.unit.training.tiny import run_tiny
 from tf_dpce.config import ImageConfig, TextConfig
 from tf_dpce.data.caption_table import CaptionTable, InstanceCaptions, encode_captions
 from tf_dpce.data.feature_cache import FeatureCache
-from tf_dpce.data.index_shuffle import Order
+from tf_dpce.data.index_shuffle import IndexShuffle
 from tf_dpce.data.input_pipeline import caption_groups, training_batches
 from tf_dpce.data.prepare import prepare
 from tf_dpce.datasets.cuhk_pedes import read_cuhk_pedes
@@ -30,7 +30,7 @@ PERSONS, IMAGES, PLACES = 3, 4, 8
 IMAGE = ImageConfig("small", 32, crop=False, flip=False)
 TEXT = TextConfig(max_length=PLACES, shift=False)
 # Every image of training, once: 2 persons of 3 are alike in many pairs of a batch.
-ORDER = Order(seed=0, images=PERSONS * IMAGES, batch_size=4)
+ORDER = IndexShuffle(seed=0, images=PERSONS * IMAGES, batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_any_caption_of_the_person_goes_with_a_image(
 ):
     captions = InstanceCaptions(table)
 
-    def drawn(start: int, stop: int, order: Order = ORDER) -> list[tuple[int, bytes]]:
+    def drawn(start: int, stop: int, order: IndexShuffle = ORDER) -> list[tuple[int, bytes]]:
         batches = training_batches(
             people, tokenizer, IMAGE, TEXT, order, start, stop, captions=captions
         )

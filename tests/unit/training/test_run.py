@@ -30,7 +30,7 @@ from tests.unit.training.kills import (
 from tests.unit.training.test_stages import config
 from tests.unit.training.tiny import BATCH, EPOCHS, OPTIONS, STEPS, run_tiny
 from tf_dpce.config import Config
-from tf_dpce.data.index_shuffle import Order
+from tf_dpce.data.index_shuffle import IndexShuffle
 from tf_dpce.data.input_pipeline import RecordReader
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.prepare import prepare
@@ -232,7 +232,7 @@ def test_a_resumed_epoch_reads_the_records_of_the_steps_that_are_left(
     assert progress(tmp_path / "run", 2)["step"] == done
     read.clear()
     train.train(config(**options), scenes, tmp_path / "run", resume=True)
-    left = Order(OPTIONS["seed"] + 2000, 48, BATCH).steps(done, STEPS)
+    left = IndexShuffle(OPTIONS["seed"] + 2000, 48, BATCH).steps(done, STEPS)
     # Keras takes a look at the first of them before it trains on any.
     assert set(map(int, read)) == {int(place) for places, _ in left for place in places}
 

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from tf_dpce.data.input_timer import Waiting
+from tf_dpce.data.input_timer import InputTimer
 
 
 def slow(batch: tf.Tensor) -> tf.Tensor:
@@ -22,31 +22,31 @@ def slow(batch: tf.Tensor) -> tf.Tensor:
 
 def test_batches_are_the_same():
     batches = tf.data.Dataset.range(5)
-    assert list(Waiting().within(batches).as_numpy_iterator()) == [0, 1, 2, 3, 4]
+    assert list(InputTimer().timed(batches).as_numpy_iterator()) == [0, 1, 2, 3, 4]
     pairs = tf.data.Dataset.zip(batches, batches)
-    assert list(Waiting().within(pairs).as_numpy_iterator()) == [(n, n) for n in range(5)]
+    assert list(InputTimer().timed(pairs).as_numpy_iterator()) == [(n, n) for n in range(5)]
     rows = batches.map(lambda n: {"image": n})
-    assert list(Waiting().within(rows).as_numpy_iterator()) == [{"image": n} for n in range(5)]
+    assert list(InputTimer().timed(rows).as_numpy_iterator()) == [{"image": n} for n in range(5)]
 
 
-def steps(waiting: Waiting, batches: tf.data.Dataset, seconds: float = 0.0) -> int:
+def steps(timer: InputTimer, batches: tf.data.Dataset, seconds: float = 0.0) -> int:
     """Takes a step of so many seconds with each batch."""
     taken, iterator = 0, iter(batches)
-    waiting.begin()
+    timer.reset()
     while True:
-        waiting.wanted()
+        timer.begin_step()
         if next(iterator, None) is None:
             return taken
         time.sleep(seconds)
-        waiting.taken()
+        timer.end_step()
         taken += 1
 
 
 def test_a_slow_input_is_waited_for():
-    waiting = Waiting()
-    assert steps(waiting, waiting.within(tf.data.Dataset.range(8).map(slow))) == 8
+    timer = InputTimer()
+    assert steps(timer, timer.timed(tf.data.Dataset.range(8).map(slow))) == 8
     # Eight batches of 50 ms each.
-    assert 0.4 <= waiting.seconds < 1.2
+    assert 0.4 <= timer.seconds < 1.2
 
 
 def test_a_slow_input_is_waited_for_where_it_keeps_all_threads_busy():
@@ -61,26 +61,26 @@ def test_a_slow_input_is_waited_for_where_it_keeps_all_threads_busy():
     def read(batch: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(tf.numpy_function(sleep, [batch], tf.int64), [])
 
-    waiting = Waiting()
+    timer = InputTimer()
     reading = tf.data.Dataset.range(20).map(read, num_parallel_calls=threads).prefetch(4)
     began = time.monotonic()
-    assert steps(waiting, waiting.within(reading)) == 20
+    assert steps(timer, timer.timed(reading)) == 20
     # Nothing else is done in all that time, but for making the iterator.
-    assert 0.9 * 2.0 < waiting.seconds <= time.monotonic() - began
+    assert 0.9 * 2.0 < timer.seconds <= time.monotonic() - began
 
 
 def test_an_input_that_is_ahead_is_not():
-    waiting = Waiting()
+    timer = InputTimer()
     ahead = tf.data.Dataset.range(8).map(slow).prefetch(8)
     # The first batch takes 50 ms; then a step takes twice as long as a batch.
-    assert steps(waiting, waiting.within(ahead), seconds=0.1) == 8
-    assert 0.05 <= waiting.seconds < 0.15
+    assert steps(timer, timer.timed(ahead), seconds=0.1) == 8
+    assert 0.05 <= timer.seconds < 0.15
 
 
 def test_an_iteration_that_was_given_up_does_not_count():
-    waiting = Waiting()
-    batches = waiting.within(tf.data.Dataset.range(8).map(slow))
+    timer = InputTimer()
+    batches = timer.timed(tf.data.Dataset.range(8).map(slow))
     given_up = iter(batches)
     next(given_up), next(given_up)
-    assert steps(waiting, batches) == 8
-    assert 0.4 <= waiting.seconds < 1.2
+    assert steps(timer, batches) == 8
+    assert 0.4 <= timer.seconds < 1.2

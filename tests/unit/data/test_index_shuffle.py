@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dpce.data.index_shuffle import Order, pick
+from tf_dpce.data.index_shuffle import IndexShuffle, pick
 
 
-def steps(order: Order, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+def steps(order: IndexShuffle, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices `[steps, B]` and draws `[steps, B, 8]`."""
     pairs = list(order.steps(start, stop).as_numpy_iterator())
     return np.stack([i for i, _ in pairs]), np.stack([d for _, d in pairs])
 
 
-def epochs(order: Order, count: int) -> np.ndarray:
+def epochs(order: IndexShuffle, count: int) -> np.ndarray:
     return steps(order, 0, count * order.steps_per_epoch)[0].reshape(count, -1)
 
 
 @pytest.mark.parametrize(("images", "batch"), [(48, 8), (7, 7), (5, 1), (1, 1), (1000, 50)])
 def test_an_epoch_is_a_permutation(images: int, batch: int):
-    order = Order(3, images, batch)
+    order = IndexShuffle(3, images, batch)
     assert order.steps_per_epoch == images // batch
     for epoch in epochs(order, 3):
         assert sorted(epoch) == list(range(images))
@@ -29,32 +29,32 @@ def test_an_epoch_is_a_permutation(images: int, batch: int):
 
 @pytest.mark.parametrize(("images", "batch"), [(50, 8), (7, 4), (101, 100)])
 def test_what_is_left_over_waits_and_nothing_repeats(images: int, batch: int):
-    order = Order(3, images, batch)
+    order = IndexShuffle(3, images, batch)
     for epoch in epochs(order, 3):
         assert len(epoch) == images // batch * batch
         assert len(set(epoch)) == len(epoch) and 0 <= epoch.min() and epoch.max() < images
 
 
 def test_what_is_left_over_changes_from_epoch_to_epoch():
-    left = [set(range(10)) - set(epoch) for epoch in epochs(Order(0, 10, 8), 80)]
+    left = [set(range(10)) - set(epoch) for epoch in epochs(IndexShuffle(0, 10, 8), 80)]
     # Two of ten wait each time: that one never waits in 80 epochs has odds of 2e-8.
     assert set().union(*left) == set(range(10))
 
 
 def test_every_place_is_as_likely_for_every_image():
-    orders = epochs(Order(0, 20, 20), 2000)
+    orders = epochs(IndexShuffle(0, 20, 20), 2000)
     counts = np.stack([np.bincount(place, minlength=20) for place in orders.T])
     # 2,000 / 20 = 100 each, variance 95: chi square of 19 * 19 = 361, standard deviation 27.
     assert ((counts - 100) ** 2).sum() / 100 < 361 + 4 * 27
 
 
 def test_there_are_too_few_images_for_one_step():
-    assert Order(0, 5, 8).steps_per_epoch == 0
+    assert IndexShuffle(0, 5, 8).steps_per_epoch == 0
 
 
 def test_epochs_and_seeds_differ():
-    first, second = epochs(Order(0, 200, 10), 2)
-    other = epochs(Order(1, 200, 10), 1)[0]
+    first, second = epochs(IndexShuffle(0, 200, 10), 2)
+    other = epochs(IndexShuffle(1, 200, 10), 1)[0]
     # Two random orders of 200 agree in one place on average; more than 10 has odds below 1e-7.
     assert (first == second).sum() <= 10 and (first == other).sum() <= 10
     assert (first == np.arange(200)).sum() <= 10
@@ -62,7 +62,7 @@ def test_epochs_and_seeds_differ():
 
 def test_the_same_seed_gives_the_same_order_and_draws():
     for first, second in zip(
-        steps(Order(5, 30, 4), 0, 14), steps(Order(5, 30, 4), 0, 14), strict=True
+        steps(IndexShuffle(5, 30, 4), 0, 14), steps(IndexShuffle(5, 30, 4), 0, 14), strict=True
     ):
         np.testing.assert_array_equal(first, second)
 
@@ -70,14 +70,14 @@ def test_the_same_seed_gives_the_same_order_and_draws():
 @pytest.mark.parametrize("start", [1, 6, 7, 8, 13])
 def test_starting_at_a_step_equals_skipping_to_it(start: int):
     # 7 steps an epoch: within the first, at the border, within the second.
-    order = Order(5, 30, 4)
+    order = IndexShuffle(5, 30, 4)
     whole, resumed = steps(order, 0, 14), steps(order, start, 14)
     for all_steps, later in zip(whole, resumed, strict=True):
         np.testing.assert_array_equal(later, all_steps[start:])
 
 
 def test_draws_are_uniform_and_all_different():
-    _, draws = steps(Order(0, 100, 20), 0, 25)
+    _, draws = steps(IndexShuffle(0, 100, 20), 0, 25)
     assert draws.shape == (25, 20, 8) and draws.dtype == np.float32
     assert 0 <= draws.min() and draws.max() < 1
     # Means of 500 uniform draws in each column: 4 standard errors are 0.052.
@@ -88,7 +88,9 @@ def test_draws_are_uniform_and_all_different():
 
 def test_draws_of_a_step_do_not_depend_on_the_epochs_length():
     # A draw is the step's: the order of images may change with their number, draws may not.
-    np.testing.assert_array_equal(steps(Order(0, 40, 4), 3, 9)[1], steps(Order(0, 80, 4), 3, 9)[1])
+    np.testing.assert_array_equal(
+        steps(IndexShuffle(0, 40, 4), 3, 9)[1], steps(IndexShuffle(0, 80, 4), 3, 9)[1]
+    )
 
 
 def test_pick_chooses_each_number_equally_often():
@@ -110,8 +112,8 @@ def test_pick_never_reaches_the_count():
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_parts_of_a_batch_are_its_rows_in_order(parts: int):
-    whole = steps(Order(5, 30, 8), 2, 7)
-    shares = [steps(Order(5, 30, 8, part, parts), 2, 7) for part in range(parts)]
+    whole = steps(IndexShuffle(5, 30, 8), 2, 7)
+    shares = [steps(IndexShuffle(5, 30, 8, part, parts), 2, 7) for part in range(parts)]
     assert {share[0].shape for share in shares} == {(5, 8 // parts)}
     for place, expected in enumerate(whole):
         np.testing.assert_array_equal(np.concatenate([s[place] for s in shares], 1), expected)
