@@ -1,52 +1,37 @@
 """Checkpoints: variables and the progress of a stage in a file that notices when it is damaged.
 
 Of each stage a run keeps the two newest states, to resume from, and the weights of the best epoch.
-A file is an `.npz` whose last bytes, the archive's comment, are `sha256` and the digest of all
-bytes before the digest. It is written beside its place and renamed when it is whole.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import keras
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.files import publish_file
 from tf_dpce.logging import logger
+from tf_dpce.training.sealed_arrays import (
+    DamagedCheckpoint,
+    missing_checkpoint,
+    open_arrays,
+    write_arrays,
+)
 
 CHECKPOINTS_FOLDER = "checkpoints"
 _KEEP = 2
 _PROGRESS = "progress"
-_SEAL = b"sha256 "
-_DIGITS = 64
-_CHUNK = 1 << 20
 # Norms and variances square what they are taken of, in float32.
 _TOO_LARGE = float(np.sqrt(np.finfo(np.float32).max))
 
 _Read = TypeVar("_Read")
-
-
-class DamagedCheckpoint(UserError):
-    """A file that is not what was written: cut short, altered, or of another kind."""
-
-    def __init__(self, path: Path) -> None:
-        message = (
-            f"{path} is damaged, its checksum does not match: put a copy of it back, evaluate and "
-            "export with --checkpoint last, or train again with another --run"
-        )
-        super().__init__("checkpoint.damaged", message, path)
 
 
 @dataclass(frozen=True)
@@ -204,77 +189,17 @@ def find_checkpoint(run: Path, kind: str) -> Path:
         paths = next((found for n in (2, 1) if (found := state_paths(run, n))), [])
         if paths:
             return newest_readable(paths, read_progress)[0]
-        raise _missing(run / CHECKPOINTS_FOLDER)
+        raise missing_checkpoint(run / CHECKPOINTS_FOLDER)
     paths = [path for stage in (2, 1) if (path := best_path(run, stage)).exists()]
     if len(paths) == 1:
         return paths[0]
     if not paths:
-        raise _missing(best_path(run, 1))
+        raise missing_checkpoint(best_path(run, 1))
     return max(paths, key=lambda path: read_progress(path).best_rsum)
-
-
-def write_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Writes arrays to a sealed file; atomically.
-
-    Args:
-        path: file to write.
-        arrays: names and values; each is asked for when the one before is written.
-    """
-    with publish_file(path) as temporary:
-        # Not by `np.savez`, which wants all arrays at once.
-        with zipfile.ZipFile(temporary, "w") as archive:
-            archive.comment = _SEAL + b"0" * _DIGITS
-            for name, array in arrays:
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                    np.lib.format.write_array(entry, np.asarray(array, order="C"))
-        with temporary.open("r+b") as stream:
-            digest = _digest(stream)
-            stream.seek(-_DIGITS, os.SEEK_END)
-            stream.write(digest)
-
-
-@contextmanager
-def open_arrays(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
-    """Yields the arrays of a sealed file; each is read when it is asked for.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    try:
-        stream = path.open("rb")
-    except FileNotFoundError:
-        raise _missing(path) from None
-    with stream:
-        digest = _digest(stream)
-        stream.seek(-min(len(_SEAL) + _DIGITS, path.stat().st_size), os.SEEK_END)
-        if stream.read() != _SEAL + digest:
-            raise DamagedCheckpoint(path)
-        stream.seek(0)
-        with np.load(stream, allow_pickle=False) as arrays:
-            yield arrays
-
-
-def _digest(stream: BinaryIO) -> bytes:
-    """Returns the digits that belong at the end of a file."""
-    left = max(0, stream.seek(0, os.SEEK_END) - _DIGITS)
-    stream.seek(0)
-    digest = hashlib.sha256()
-    while left and (chunk := stream.read(min(left, _CHUNK))):
-        digest.update(chunk)
-        left -= len(chunk)
-    return digest.hexdigest().encode()
 
 
 def _progress(arrays: np.lib.npyio.NpzFile) -> Progress:
     return Progress(**json.loads(arrays[_PROGRESS].tobytes()))
-
-
-def _missing(path: Path) -> UserError:
-    message = (
-        f"{path} does not exist or holds no checkpoint: train the run on with --resume, or put a "
-        "copy of the file back"
-    )
-    return UserError("checkpoint.missing", message, path)
 
 
 def _check_owner(path: Path, found: Progress, owner: tuple[int, str]) -> None:

@@ -15,21 +15,19 @@ import pytest
 from tests.errors import raises
 from tf_dpce.search.fingerprint import model_digest
 from tf_dpce.training.checkpoint import (
-    DamagedCheckpoint,
     Progress,
     best_path,
     check_owner,
     check_values,
     find_checkpoint,
     newest_readable,
-    open_arrays,
     read_progress,
     restore_checkpoint,
     save_checkpoint,
     save_state,
     state_paths,
-    write_arrays,
 )
+from tf_dpce.training.sealed_arrays import DamagedCheckpoint, open_arrays, write_arrays
 
 PROGRESS = Progress(stage=2, epoch=3, step=17, best_rsum=123.25)
 OWN = Progress(stage=1, epoch=0, step=0, best_rsum=-1.0, run="own")

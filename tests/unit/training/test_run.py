@@ -39,8 +39,9 @@ from tf_dpce.errors import Stopped, UserError
 from tf_dpce.files import exclusive_lock
 from tf_dpce.logging import run_context
 from tf_dpce.training import train
-from tf_dpce.training.checkpoint import best_path, write_arrays
+from tf_dpce.training.checkpoint import best_path
 from tf_dpce.training.run_folder import load_run, provenance, run_digest
+from tf_dpce.training.sealed_arrays import write_arrays
 
 
 def prepare_again(scenes: Path, folder: Path, seed: int) -> Manifest:
