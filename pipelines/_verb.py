@@ -1,4 +1,4 @@
-"""What every verb shares: how it parses, reports progress, names its files and fails.
+"""What every verb shares: how it parses, logs, stops, names its files and fails.
 
 A verb is one module, `pipelines/VERB.py`, with three public functions:
 
@@ -10,9 +10,7 @@ A verb is one module, `pipelines/VERB.py`, with three public functions:
     def run(arguments: Namespace) -> None:          # imports TensorFlow here, if at all
         from tf_dpce.data.shards import write_shards
 
-        with progress("images") as report:
-            paths = write_shards(..., progress=report)
-        say_files(paths)
+        say_files(write_shards(...))
 
     def main(argv: Sequence[str] | None = None) -> int:
         return run_verb(build_parser, run, argv)
@@ -21,7 +19,8 @@ A verb is one module, `pipelines/VERB.py`, with three public functions:
         sys.exit(main())
 
 Heavy imports stand inside `run`, so that `--help` and a mistyped option answer at once and
-TensorFlow starts with its log level set. Results go to stdout; bars and errors to stderr.
+TensorFlow starts with its log level set. Results go to stdout; the log, bars and errors to stderr.
+Long work reports through `tf_dpce.logging`.
 """
 
 from __future__ import annotations
@@ -35,15 +34,6 @@ from pathlib import Path
 from threading import Event
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from tf_dpce.errors import Stopped, UserError, explain_system_error
 from tf_dpce.logging import (
@@ -157,33 +147,6 @@ def terminations() -> Iterator[Callable[[], bool]]:
             yield asked.is_set
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields a callback `(done, total)` that draws a bar on stderr.
-
-    Where stderr is no terminal nothing is drawn, and one line at the end says what was done.
-
-    Example:
-        >>> with progress("images") as report:
-        ...     report(3, 10)
-    """
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(description, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-        state = bar.tasks[task]
-    if not console.is_terminal:
-        line = f"{description}: {state.completed:.0f} in {state.elapsed or 0:.1f} s"
-        print(line, file=sys.stderr)
 
 
 def say_files(paths: Iterable[Path | str]) -> None:

@@ -1,20 +1,25 @@
-"""Callbacks of a stage. Their order is behaviour, and `stage_callbacks` alone decides it."""
+"""Callbacks of a stage. Their order is behaviour: `stage.train_stage` decides it."""
 
 from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from tf_dpce.config import StageConfig
+from tf_dpce.data.input_pipeline import Batches
+from tf_dpce.data.manifest import SplitInfo
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.metrics import metric_logs
+from tf_dpce.evaluation.embed import Encoders
+from tf_dpce.evaluation.metrics import metric_logs, retrieval_metrics
 from tf_dpce.files import publish_file
 from tf_dpce.logging import check_stop, logger, progress
 from tf_dpce.training.checkpoint import (
@@ -24,8 +29,10 @@ from tf_dpce.training.checkpoint import (
     save_checkpoint,
     save_state,
 )
+from tf_dpce.training.diagnostics import mean_cosine
 from tf_dpce.training.distributed import Workers
 from tf_dpce.training.ema import averaged
+from tf_dpce.training.model_factory import loss_weights
 
 HISTORY_FILE = "history.csv"
 _RANKS = ("r1", "r5", "r10", "medr", "meanr")
@@ -54,37 +61,52 @@ class Validation(keras.callbacks.Callback):
     If the optimizer keeps averages of the weights, it validates them.
 
     Args:
-        validate: returns what `retrieval_metrics` does, and further numbers as `logs`.
-        every: number of epochs between validations; the last epoch is always validated.
-        epochs: number of epochs of the stage.
-        weights: weight of each loss of the stage.
+        stage: 1 or 2.
+        settings: settings of the stage.
+        split: numbers of images and captions of the validation split.
+        images: batches of its images.
+        captions: batches of its captions.
     """
 
     def __init__(
         self,
-        validate: Callable[[], dict[str, Any]],
-        every: int,
-        epochs: int,
-        weights: Mapping[str, float],
+        stage: int,
+        settings: StageConfig,
+        split: SplitInfo,
+        images: Batches,
+        captions: Batches,
     ) -> None:
         super().__init__()
-        self.validate = validate
-        self.every = every
-        self.epochs = epochs
-        self.weights = weights
+        self.stage = stage
+        self.settings = settings
+        self.split = split
+        self.images = images
+        self.captions = captions
+        # Made by the first validation, and traced once for all.
+        self._encoders = cache(lambda: Encoders(self.model))
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        if len(self.weights) == 1:
+        weights = loss_weights(self.settings.loss)
+        if len(weights) == 1:
             # Keras logs a sole loss only as the weighted `loss`.
-            ((name, weight),) = self.weights.items()
+            ((name, weight),) = weights.items()
             logs[f"{name}_loss"] = logs["loss"] / weight
-        if (epoch + 1) % self.every and epoch + 1 != self.epochs:
+        if (epoch + 1) % self.settings.validate_every and epoch + 1 != self.settings.epochs:
             return
         began = time.monotonic()
         with averaged(self.model.optimizer):
-            metrics = self.validate()
+            logs.update(self._validate())
         logs["validation_seconds"] = round(time.monotonic() - began, 1)
-        logs.update(metric_logs(metrics) | metrics["logs"])
+
+    def _validate(self) -> Logs:
+        check = lambda done: check_stop(stop_message(self.stage))  # noqa: E731
+        images = self._encoders().images(self.images, self.split.images, check)
+        texts = self._encoders().texts(self.captions, self.split.captions, check)
+        metrics = retrieval_metrics(
+            images.vectors, texts.vectors, images.instances, texts.instances
+        )
+        cosines = {"val_image_cosine": images, "val_caption_cosine": texts}
+        return metric_logs(metrics) | {k: mean_cosine(v.vectors) for k, v in cosines.items()}
 
 
 class EpochReport(keras.callbacks.Callback):
@@ -263,27 +285,6 @@ class RestoreMetrics(keras.callbacks.Callback):
             for variable, value in zip(self.model.metrics_variables, self.values, strict=True):
                 variable.assign(value)
         self.values = ()
-
-
-def stage_callbacks(
-    restore: RestoreMetrics,
-    validation: Validation,
-    diagnostics: keras.callbacks.Callback,
-    report: EpochReport,
-    checkpoints: Checkpoints,
-    tensorboard: Path,
-) -> list[keras.callbacks.Callback]:
-    """Returns the callbacks of a stage, in the order in which they must run.
-
-    The validation comes before those that read what it logs. The diagnostics, which end a training
-    that is lost, come before the checkpoints, which that training must not reach. The report adds
-    its row of history before the checkpoint that counts the epoch as done, so that no kill can
-    lose it. Only the chief has a report and curves.
-    """
-    first = [restore, validation, diagnostics]
-    if not checkpoints.workers.is_chief:
-        return [*first, checkpoints]
-    return [*first, report, checkpoints, keras.callbacks.TensorBoard(tensorboard)]
 
 
 def _duration(seconds: float) -> str:

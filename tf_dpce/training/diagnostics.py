@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
-from tf_dpce.config import LossConfig
+from tf_dpce.config import StageConfig
 from tf_dpce.data.input_timer import InputTimer
 from tf_dpce.errors import UserError
 from tf_dpce.logging import logger
@@ -35,19 +36,17 @@ class TrainingDiagnostics(keras.callbacks.Callback):
 
     Args:
         stage: 1 or 2.
-        loss: losses of the stage.
-        epochs: number of epochs of the stage.
+        settings: settings of the stage.
         timer: measures the waiting.
         workers: processes that train together.
     """
 
     def __init__(
-        self, stage: int, loss: LossConfig, epochs: int, timer: InputTimer, workers: Workers
+        self, stage: int, settings: StageConfig, timer: InputTimer, workers: Workers
     ) -> None:
         super().__init__()
         self.stage = stage
-        self.loss = loss
-        self.epochs = epochs
+        self.settings = settings
         self.timer = timer
         self.workers = workers
         self._reported: set[str] = set()
@@ -55,8 +54,6 @@ class TrainingDiagnostics(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch + 1
-        # The first epoch says little, except in a stage that has no other.
-        self._is_judged = epoch > 0 or self.epochs == 1
         self._began = self._first_step = (time.monotonic(), self.timer.seconds)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -83,38 +80,37 @@ class TrainingDiagnostics(keras.callbacks.Callback):
         shares = self.workers.all_gather(self._share(self._began, validation))
         logs["input_share"] = round(max(shares), 4)
         shares = self.workers.all_gather(self._share(self._first_step, validation))
-        # After some dozen steps the averages of BatchNorm may still make all embeddings alike.
-        if self._is_judged:
-            self._judge_loss(logs)
-            for side in ("image", "caption"):
-                self._judge_embeddings(side, logs.get(f"val_{side}_cosine", 0.0))
-            self._judge_input(shares)
+        # The first epoch says little, except in a stage that has no other: after some dozen steps
+        # the averages of BatchNorm may still make all embeddings alike.
+        if epoch > 0 or self.settings.epochs == 1:
+            for diagnosis, line in self._diagnoses(logs, shares):
+                self._warn(diagnosis, line)
 
-    def _judge_loss(self, logs: dict[str, Any]) -> None:
+    def _diagnoses(self, logs: dict[str, Any], shares: list[float]) -> Iterator[tuple[str, str]]:
+        """Yields the name of each failure, and what was seen of it with its remedy."""
+        lower = f"lower --stage{self.stage}.learning_rate"
+        loss = self.settings.loss
         # Two hinges a row, each at the margin; paired negatives leave half of the rows without.
-        margin = self.loss.margin * (1 if self.loss.pairs_negatives else 2)
-        is_ranking = self.loss.pair > 0 and self.loss.pair_loss == "ranking"
+        margin = loss.margin * (1 if loss.pairs_negatives else 2)
+        is_ranking = loss.pair > 0 and loss.pair_loss == "ranking"
         if is_ranking and logs.get("pair_loss", 0.0) >= _DEAD_LOSS * margin:
-            self._warn(
+            yield (
                 "dead_loss",
                 f"the ranking loss stays at its margin ({logs['pair_loss']:.3f} of {margin:g}): "
-                "train with the instance loss first, or lower "
-                f"--stage{self.stage}.learning_rate",
+                f"train with the instance loss first, or {lower}",
             )
-
-    def _judge_embeddings(self, side: str, cosine: float) -> None:
-        if cosine >= _COLLAPSED:
-            self._warn(
-                f"collapsed_{side}",
-                f"all {side} embeddings are nearly equal (mean cosine {cosine:.3f}), so that "
-                f"nothing can be found: train again with a lower --stage{self.stage}.learning_rate",
-            )
-
-    def _judge_input(self, shares: list[float]) -> None:
+        for side in ("image", "caption"):
+            cosine = logs.get(f"val_{side}_cosine", 0.0)
+            if cosine >= _COLLAPSED:
+                yield (
+                    f"collapsed_{side}",
+                    f"all {side} embeddings are nearly equal (mean cosine {cosine:.3f}), so that "
+                    f"nothing can be found: train again and {lower}",
+                )
         share = max(shares)
         if share >= _STARVED:
             where = f" on worker {shares.index(share)}" if len(shares) > 1 else ""
-            self._warn(
+            yield (
                 "starved_input",
                 f"{share:.0%} of the epoch was spent waiting for batches{where}: store smaller "
                 "images, use a faster disk or more cores, or train stage 1 with "

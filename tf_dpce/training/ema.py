@@ -1,4 +1,4 @@
-"""The running average of the weights, in their place while it is judged and stored."""
+"""Running averages of the weights, which stand in for them in validations and best weights."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def averaged(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     """
     averages = optimizer._model_variables_moving_average if optimizer.use_ema else ()
     weights = optimizer._trainable_variables[: len(averages)]
-    originals = _copies(weights)
+    own = _copies(weights)
     _assign(weights, _copies(averages))
     try:
         yield
     finally:
-        _assign(weights, originals)
+        _assign(weights, own)
 
 
 def _copies(variables: Sequence[keras.Variable]) -> list[np.ndarray]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
-from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.checkpoint import (
     Progress,
     best_path,
@@ -18,8 +18,10 @@ from tf_dpce.training.checkpoint import (
     restore_checkpoint,
     state_paths,
 )
-from tf_dpce.training.distributed import Workers
 from tf_dpce.training.run_folder import run_digest
+
+if TYPE_CHECKING:
+    from tf_dpce.training.stage import TrainingContext
 
 
 def latest_stage(run: Path, stages: Sequence[int]) -> int:
@@ -27,41 +29,39 @@ def latest_stage(run: Path, stages: Sequence[int]) -> int:
     return max((stage for stage in stages if state_paths(run, stage)), default=0)
 
 
-def start_from(workers: Workers, model: DualPath, origin: Path | None) -> None:
+def start_from(context: TrainingContext, origin: Path | None) -> None:
     """Gives a model the best weights of another run, or if there is none those of the chief.
 
     Raises:
         UserError: that run has no best weights, or they are damaged or of another model.
     """
+    workers, variables = context.workers, context.model.variables
     with workers.fail_together():
         if workers.is_chief and origin:
-            restore_checkpoint(find_checkpoint(origin, "best"), model.variables)
-    workers.broadcast_variables(model.variables)
+            restore_checkpoint(find_checkpoint(origin, "best"), variables)
+    workers.broadcast_variables(variables)
 
 
-def restore_best(workers: Workers, model: DualPath, run: Path, stage: int) -> None:
+def restore_best(context: TrainingContext, stage: int) -> None:
     """Gives a model the best weights of a stage of its run.
 
     Raises:
         UserError: they are missing, damaged, or of another run, stage or model.
     """
+    workers, run, variables = context.workers, context.run, context.model.variables
     with workers.fail_together():
         if workers.is_chief:
-            restore_checkpoint(best_path(run, stage), model.variables, (stage, run_digest(run)))
-    workers.broadcast_variables(model.variables)
+            restore_checkpoint(best_path(run, stage), variables, (stage, run_digest(run)))
+    workers.broadcast_variables(variables)
 
 
-def resume_weights(
-    workers: Workers, model: DualPath, run: Path, stages: Sequence[int], stage: int
-) -> int:
+def resume_weights(context: TrainingContext, stages: Sequence[int], stage: int) -> int:
     """Gives a model the weights of the newest readable state of the stage that a run resumes in.
 
     Damaged states that are newer are removed, so that none of them is ever taken for the newest.
 
     Args:
-        workers: processes that train together.
-        model: whole model.
-        run: folder of the run.
+        context: what all stages share.
         stages: numbers of the stages that are trained.
         stage: latest of them that has a state.
 
@@ -72,13 +72,14 @@ def resume_weights(
         UserError: no state is readable, or it is of another run, stage or model; or the best
             weights of this stage or of an earlier one are, because the run needs them at its end.
     """
+    workers, run, variables = context.workers, context.run, context.model.variables
     epochs = 0
     with workers.fail_together():
         if workers.is_chief:
             digest = run_digest(run)
             path, (progress, _) = newest_readable(
                 state_paths(run, stage),
-                lambda path: restore_checkpoint(path, model.variables, (stage, digest)),
+                lambda path: restore_checkpoint(path, variables, (stage, digest)),
             )
             for number in stages:
                 best = best_path(run, number)
@@ -90,13 +91,12 @@ def resume_weights(
                     break
                 newer.unlink()
             epochs = progress.epoch
-    workers.broadcast_variables(model.variables)
+    workers.broadcast_variables(variables)
     return int(workers.broadcast(np.array([epochs], np.int32))[0])
 
 
 def restore_state(
-    workers: Workers,
-    run: Path,
+    context: TrainingContext,
     stage: int,
     variables: Sequence[keras.Variable],
     metrics: Sequence[keras.Variable],
@@ -104,8 +104,7 @@ def restore_state(
     """Restores the whole state of a stage after `resume_weights` has restored its weights.
 
     Args:
-        workers: processes that train together.
-        run: folder of the run.
+        context: what all stages share.
         stage: number of the stage.
         variables: state of model, optimizer and dropout.
         metrics: variables of the metrics; their values are returned, because `fit` resets them.
@@ -116,6 +115,7 @@ def restore_state(
     Raises:
         UserError: the state is damaged, or of another model.
     """
+    workers, run = context.workers, context.run
     digest, values, stands = "", [], np.zeros(3)
     with workers.fail_together():
         if workers.is_chief:

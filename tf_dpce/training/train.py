@@ -43,7 +43,7 @@ from tf_dpce.training.distributed import Workers, describe
 from tf_dpce.training.model_factory import starting_model, with_absolute_paths
 from tf_dpce.training.restore import latest_stage, restore_best, resume_weights, start_from
 from tf_dpce.training.run_folder import CONFIG_FILE, provenance
-from tf_dpce.training.stage import train_stage
+from tf_dpce.training.stage import TrainingContext, train_stage
 
 
 def train(
@@ -93,10 +93,11 @@ def train(
         # A state holds all weights: the files that they once came from are not needed any more.
         first = replace(config, weights="none", vectors=None) if latest else config
         model, tokenizer = _build(first, data, manifest, workers)
-        start_from(workers, model, None if latest else init_from)
-        with _run_folder(workers, run, saved, data, resume=bool(resume), latest=latest):
+        context = TrainingContext(config, data, run, model, tokenizer, workers)
+        start_from(context, None if latest else init_from)
+        with _run_folder(context, saved, resume=bool(resume), latest=latest):
             if latest:
-                trained = _resume(workers, config, model, run, trained, latest)
+                trained = _resume(context, trained, latest)
             if trained and workers.is_chief:
                 warn_cut_captions(manifest, tokenizer.max_length)
                 warn_unknown_words(data, manifest, tokenizer)
@@ -106,17 +107,8 @@ def train(
                     f"stage {number}: {settings.epochs} epochs, backbone {settings.backbone}"
                 )
                 with _explain_how_to_continue(run):
-                    train_stage(
-                        number=number,
-                        config=config,
-                        data=data,
-                        run=run,
-                        model=model,
-                        tokenizer=tokenizer,
-                        workers=workers,
-                        resume=number == latest,
-                    )
-                restore_best(workers, model, run, number)
+                    train_stage(context, number, resume=number == latest)
+                restore_best(context, number)
 
 
 # --- checks ---------------------------------------------------------------------------------------
@@ -171,29 +163,23 @@ def _build(
     return model, CaptionTokenizer(words, config.text.max_length, manifest.lowercase)
 
 
-def _resume(
-    workers: Workers,
-    config: Config,
-    model: DualPath,
-    run: Path,
-    stages: Sequence[int],
-    latest: int,
-) -> list[int]:
+def _resume(context: TrainingContext, stages: Sequence[int], latest: int) -> list[int]:
     """Gives the model the weights to resume with; returns the stages that are left to train."""
     # Before the stage, which finds its cached features by the weights of the backbone. A finished
     # stage is not made at all, because it would compute its features for nothing.
-    if resume_weights(workers, model, run, stages, latest) < config.stage(latest).epochs:
+    if resume_weights(context, stages, latest) < context.config.stage(latest).epochs:
         return [number for number in stages if number >= latest]
     logger.info(f"stage {latest} is finished")
-    restore_best(workers, model, run, latest)
+    restore_best(context, latest)
     return [number for number in stages if number > latest]
 
 
 @contextmanager
 def _run_folder(
-    workers: Workers, run: Path, saved: dict[str, dict], data: Path, resume: bool, latest: int
+    context: TrainingContext, saved: dict[str, dict], resume: bool, latest: int
 ) -> Iterator[None]:
     """Makes the folder of a run and locks it within the block, on the chief."""
+    run, data, workers = context.run, context.data, context.workers
     with ExitStack() as stack:
         with workers.fail_together(), _explain_how_to_continue(run):
             if workers.is_chief:

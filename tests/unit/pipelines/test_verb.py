@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from jsonargparse import ArgumentParser, Namespace
 
-from pipelines._verb import progress, run_verb, say_files, verb_parser
+from pipelines._verb import run_verb, say_files, verb_parser
 from tests.errors import printed_code
 from tf_dpce.errors import Stopped, UserError
 
@@ -38,7 +38,7 @@ def started(root: Path, body: str, environment: Mapping[str, str] = os.environ) 
     code = "\n".join(
         [
             "import sys, time",
-            "from pipelines._verb import progress, run_verb, verb_parser",
+            "from pipelines._verb import run_verb, verb_parser",
             "def run(arguments):",
             *(f"    {line}" for line in body.splitlines()),
             "sys.exit(run_verb(lambda: verb_parser('count', ''), run, []))",
@@ -182,36 +182,6 @@ def test_a_reader_that_leaves_early_is_no_failure(project_root: Path):
     process.stdout.close()
     assert (process.wait(timeout=30), process.stderr.read()) == (0, b"")
     process.stderr.close()
-
-
-def test_without_a_terminal_progress_is_one_line_at_the_end(project_root: Path):
-    body = "with progress('images') as report:\n    for n in range(1001): report(n, 1000)"
-    out, errors = started(project_root, body).communicate(timeout=30)
-    assert out == b""
-    assert errors.startswith(b"images: 1000 in ") and errors.count(b"\n") == 1
-
-
-def test_on_a_terminal_progress_is_a_bar(project_root: Path):
-    terminal, inner = os.openpty()
-    code = (
-        "from pipelines._verb import progress\n"
-        "with progress('images') as report: report(1000, 1000)"
-    )
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
-    subprocess.run(
-        [sys.executable, "-c", code], cwd=project_root, stderr=inner, env=environment, check=True
-    )
-    os.close(inner)
-    drawn = os.read(terminal, 65536).decode()
-    os.close(terminal)
-    assert "images" in drawn and "1000/1000" in drawn
-
-
-def test_progress_that_fails_says_nothing_of_an_end(capsys):
-    with pytest.raises(UserError), progress("images") as report:
-        report(1, 2)
-        raise UserError("image.unreadable", "unreadable")
-    assert capsys.readouterr().err == ""
 
 
 def test_files_are_named_one_a_line(capsys):

@@ -20,7 +20,7 @@ from tests.scenes import SIZE
 from tests.unit.training.kills import arrays, history
 from tests.unit.training.test_stages import config
 from tests.unit.training.tiny import BATCH
-from tf_dpce.config import LossConfig
+from tf_dpce.config import LossConfig, StageConfig
 from tf_dpce.data.feature_cache import FeatureCache
 from tf_dpce.data.input_timer import InputTimer
 from tf_dpce.data.prepare import prepare
@@ -50,7 +50,8 @@ def diagnoses(
     """
     timer, clock, steps = InputTimer(), SimpleNamespace(now=0.0), itertools.count()
     workers = SimpleNamespace(all_gather=lambda own: [*others, own])
-    found = TrainingDiagnostics(2, loss, len(epochs), timer, workers)
+    settings = StageConfig(epochs=len(epochs), loss=loss)
+    found = TrainingDiagnostics(2, settings, timer, workers)
     with pytest.MonkeyPatch.context() as patch, logged() as records:
         patch.setattr(time, "monotonic", lambda: clock.now)
         found.on_train_begin()
@@ -129,7 +130,7 @@ def test_of_several_workers_the_one_that_waits_the_longest_counts():
 
 def test_a_loss_that_is_no_number_ends_the_training():
     for loss in (float("nan"), float("inf")):
-        found = TrainingDiagnostics(1, SOFTMAX, 3, InputTimer(), None)
+        found = TrainingDiagnostics(1, StageConfig(epochs=3), InputTimer(), None)
         found.on_epoch_begin(2)
         found.on_train_batch_begin(0)
         found.on_train_batch_end(0, {"loss": 3.0})

@@ -26,7 +26,12 @@ from tf_dpce.training.distributed import Workers, describe, mirrored_strategy
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.model_factory import build_model, load_vectors, loss_weights, stage_losses
 from tf_dpce.training.resume import FitSegment, remaining_segments
-from tf_dpce.training.stage import StageData, compile_stage_trainer, state_variables
+from tf_dpce.training.stage import (
+    StageData,
+    TrainingContext,
+    compile_trainer,
+    state_variables,
+)
 
 
 def config(**changes: object) -> Config:
@@ -47,14 +52,19 @@ class Prepared:
     """A stage that may be compiled, on a model that nobody trains."""
 
     number: int
-    config: Config
-    model: DualPath
-    tokenizer: CaptionTokenizer
+    context: TrainingContext
     data: StageData
-    workers: Workers
+
+    @property
+    def model(self) -> DualPath:
+        return self.context.model
+
+    @property
+    def tokenizer(self) -> CaptionTokenizer:
+        return self.context.tokenizer
 
     def compiled(self) -> DualPathTrainer:
-        return compile_stage_trainer(self.number, self.config, self.model, self.data, self.workers)
+        return compile_trainer(self.context, self.number, self.data)
 
 
 @cache
@@ -72,8 +82,8 @@ def stage(number: int, scenes: Path, **changes: object) -> Prepared:
     settings, workers = config(**changes), Workers(mirrored_strategy())
     same = replace(settings, stage1=StageConfig(), stage2=StageConfig())
     model, tokenizer = untrained(scenes, json.dumps(to_dict(same)))
-    data = StageData(number, settings, scenes, model, tokenizer, workers)
-    return Prepared(number, settings, model, tokenizer, data, workers)
+    context = TrainingContext(settings, scenes, Path("no run"), model, tokenizer, workers)
+    return Prepared(number, context, StageData(context, number))
 
 
 # --- where it is resumed --------------------------------------------------------------------------
