@@ -200,9 +200,7 @@ def train_stage(context: TrainingContext, number: int, resume: bool) -> None:
     with run_context(stop_requested=lambda: workers.any_true(asked())):
         check_stop(stop_message(number))
         try:
-            for segment in remaining_segments(
-                start, settings.epochs, data.index_shuffle.steps_per_epoch
-            ):
+            for segment in remaining_segments(start, settings.epochs, data.order.steps_per_epoch):
                 rows = data.training_batches(segment.first_step, segment.stop_step)
                 fit_segment(trainer, segment, workers.distribute(rows), callbacks)
         except Stopped:
@@ -215,7 +213,7 @@ def train_stage(context: TrainingContext, number: int, resume: bool) -> None:
 def compile_trainer(context: TrainingContext, number: int, data: StageData) -> DualPathTrainer:
     """Returns what a stage fits, compiled and with the variables of its metrics."""
     config, model, settings = context.config, context.model, context.config.stage(number)
-    loss, seed = settings.loss, data.index_shuffle.seed
+    loss, seed = settings.loss, data.order.seed
     hard_negatives, sampler = None, None
     if loss.mines_negatives:
         hard_negatives = HardNegatives(data.captions, loss.candidates, config.text.shift, seed)
@@ -225,7 +223,7 @@ def compile_trainer(context: TrainingContext, number: int, data: StageData) -> D
             labels = settings.batch_size * (2 if loss.mines_negatives else 1)
             negatives = config.model.sampled_negatives
             sampler = ClassSampler(model.num_instances, negatives, labels, seed)
-        steps = data.index_shuffle.steps_per_epoch
+        steps = data.order.steps_per_epoch
         trainer = stage_trainer(settings, model, steps, hard_negatives, sampler)
     trainer.build_metrics(data.training_batches(0, 1).element_spec)
     return trainer
