@@ -165,7 +165,7 @@ class Steps:
         self.steps: list[tuple[int, int | None]] = []
 
     @contextmanager
-    def __call__(self, description: str) -> Iterator[Steps]:
+    def __call__(self, description: str, transient: bool = False) -> Iterator[Steps]:
         yield self
 
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
