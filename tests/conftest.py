@@ -6,6 +6,7 @@ in a folder that the workers share. Nobody writes to what they return; tests tha
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from filelock import FileLock
 
 from pipelines._verb import TENSORFLOW
+from tf_dpce.logging import logger
 
 # Read once, when TensorFlow and Keras are first imported. The verbs' own settings, so that a test
 # in this process computes as a verb does.
@@ -103,6 +105,17 @@ def tiny_export(build_once: Callable[..., Path]) -> Path:
         export_model(tiny_model(), tokenizer, folder, {"data": "drawn", "seed": 0})
 
     return build_once("tiny", export)
+
+
+# === The log ===
+
+
+@pytest.fixture(autouse=True)
+def log_of_the_library() -> None:
+    """The library's log as no program has set it up; a verb that ran in this process did."""
+    logger.handlers = [logging.NullHandler()]
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
 
 
 # === Processes ===

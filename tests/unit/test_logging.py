@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -22,13 +21,6 @@ from tf_dpce.logging import (
     stop_requested,
     terminal_display,
 )
-
-
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    before = logger.handlers, logger.level, logger.propagate
-    yield
-    logger.handlers, logger.level, logger.propagate = before
 
 
 def test_without_a_program_nothing_is_shown_and_nothing_stops(capsys):

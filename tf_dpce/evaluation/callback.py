@@ -36,7 +36,9 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
     Example:
         >>> recalls = tf_dpce.RetrievalEvaluation(pairs.val, tokenizer, image_size=64)
-        >>> history = model.fit(batches, epochs=3, callbacks=[recalls], shuffle=False)
+        >>> history = model.fit(
+        ...     batches, epochs=3, callbacks=[recalls], shuffle=False, verbose=0
+        ... )
         >>> len(history.history["val_rsum"])  # one for each epoch
         3
     """

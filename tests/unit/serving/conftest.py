@@ -12,19 +12,12 @@ import pytest
 
 from tests.unit.serving.servers import NAME, Served, export_toy, running
 from tf_dpce.export.golden import load_examples
-from tf_dpce.logging import logger
 
 # "binary" for an installed tensorflow_model_server, "docker" for its image, or HOST:GRPC:REST for
 # one that runs.
 KIND = "TF_DPCE_SERVER"
 # What that one serves: the folder that `python -m tests.unit.serving.servers` made.
 MODELS = "TF_DPCE_MODELS"
-
-
-@pytest.fixture(autouse=True)
-def _caplog_hears_the_library(monkeypatch):
-    # A verb that ran in this process before has cut the library's logger off.
-    monkeypatch.setattr(logger, "propagate", True)
 
 
 @pytest.fixture(scope="session")
