@@ -58,15 +58,6 @@ def is_jpeg(contents: tf.Tensor) -> tf.Tensor:
     return _starts_with(contents, _JPEG)
 
 
-def declared_shape(contents: tf.Tensor) -> tf.Tensor:
-    """Returns height and width, int32 `[2]`, of an image that `check` accepts."""
-    return tf.cond(
-        is_jpeg(contents),
-        lambda: tf.io.extract_jpeg_shape(contents)[:2],
-        lambda: tf.cast(_png_shape(contents)[::-1], tf.int32),
-    )
-
-
 def _starts_with(contents: tf.Tensor, mark: bytes) -> tf.Tensor:
     long_enough = tf.strings.length(contents) >= len(mark)
     return tf.cond(

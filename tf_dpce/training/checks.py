@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -201,8 +202,11 @@ def _check_same(run: Path, saved: Mapping[str, Mapping[str, Any]], has_state: bo
     free = _FREE | (_FIRST_WEIGHTS if has_state else set())
     before = {"config": to_dict(run_config(run)), "data": read_config(run)["data"]}
     for part, remedy in (("config", "options"), ("data", "prepared data")):
+        # Compared as text, because the order of `lr_multipliers` counts.
         differing = sorted(
-            k for k, v in saved[part].items() if before[part].get(k) != v and k not in free
+            key
+            for key, value in saved[part].items()
+            if key not in free and json.dumps(before[part].get(key)) != json.dumps(value)
         )
         if differing:
             raise UserError(

@@ -132,7 +132,8 @@ def run_digest(folder: Path) -> str:
     Raises:
         UserError: the folder is no run.
     """
-    return sha256_lines([json.dumps(read_config(folder), sort_keys=True)])
+    # Keys keep their order: among `lr_multipliers` the last match wins.
+    return sha256_lines([json.dumps(read_config(folder))])
 
 
 def provenance(manifest: Manifest) -> dict[str, object]:

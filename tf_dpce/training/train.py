@@ -136,7 +136,7 @@ def _check_same_on_all(
 ) -> None:
     # Only the chief reads these two.
     shared = to_dict(replace(config, weights="none", vectors=None))
-    digest = sha256_lines([json.dumps([shared, data, list(stages)], sort_keys=True)])
+    digest = sha256_lines([json.dumps([shared, data, list(stages)])])
     own = np.frombuffer(digest.encode(), np.uint8).astype(np.int32)
     chiefs = workers.broadcast(own)
     with workers.fail_together():

@@ -126,6 +126,19 @@ def test_a_run_is_resumed_with_what_it_began_with(tmp_path: Path):
         assert all(key in str(caught.value) for key in keys)
 
 
+def test_a_run_is_not_resumed_with_its_multipliers_in_another_order(tmp_path: Path):
+    # The last match wins: a bias has half the rate in the first order, twice the rate in the other.
+    rates = {"*/bias": 2.0, "image_head/*": 0.5}
+    first, other = (
+        SAVED | {"config": to_dict(stages(stage1={"lr_multipliers": dict(order)}))}
+        for order in (rates.items(), reversed(rates.items()))
+    )
+    write_json(tmp_path / "config.json", first)
+    assert check_folder(tmp_path, first, resume=True)
+    with raises("run.differs"):
+        check_folder(tmp_path, other, resume=True)
+
+
 def test_a_damaged_history_is_refused_before_the_first_step(tmp_path: Path):
     (run_of(tmp_path) / "history.csv").write_text("hello\n1,2\n")
     with raises("run.history", path=tmp_path / "history.csv"):
