@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -159,6 +161,31 @@ def terminal_display(description: str, transient: bool = False) -> Iterator[Prog
         yield bar
     if not drawn and not transient:
         bar.log(description)
+
+
+@contextmanager
+def without_native_lines(*lines: str) -> Iterator[None]:
+    """Keeps lines off the screen that native libraries write to stderr within the block.
+
+    Whatever else they write appears when the block ends. Wrap only short work: if the process
+    dies within the block, what was written there is lost.
+
+    Args:
+        lines: the whole lines to hide, such as "Input file read error", which libjpeg writes for
+            each damaged image without naming it.
+    """
+    hidden = {line.encode() for line in lines}
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
+            written.seek(0)
+            os.write(2, b"".join(line for line in written if line.strip() not in hidden))
 
 
 @contextmanager

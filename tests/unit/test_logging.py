@@ -20,6 +20,7 @@ from tf_dpce.logging import (
     run_context,
     stop_requested,
     terminal_display,
+    without_native_lines,
 )
 
 
@@ -78,3 +79,12 @@ def test_on_a_terminal_long_work_is_a_bar_and_the_log_stands_above_it():
     assert "1000/1000" in drawn and "loss 2.30" in drawn and "\nimages: " not in drawn
     # A line of its own, not behind the bar.
     assert "one is damaged" in [line.rpartition("\x1b[2K")[2] for line in drawn.split("\r\n")]
+
+
+def test_a_native_line_is_hidden_and_all_others_are_shown(capfd):
+    with pytest.raises(KeyError), without_native_lines("Input file read error"):
+        os.write(2, b"Input file read error\nInput file read error: disk\n")
+        raise KeyError
+    os.write(2, b"afterwards\n")
+    shown = "Input file read error: disk\nafterwards\n"
+    assert capfd.readouterr().err == shown

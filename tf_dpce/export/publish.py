@@ -86,7 +86,7 @@ def export_model(
                 raise UserError("export.rejected", message, folder)
         display.update(2, 2)
 
-    with progress("steps") as display:
+    with progress("steps of the export", transient=True) as display:
         return publish_version(folder, write)
 
 
