@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines import demo
+from tests.errors import printed_code, raises
 from tests.samples import digests
 from tf_dpce.files import exclusive_lock
 
@@ -79,7 +80,7 @@ def test_a_folder_that_no_demo_made_is_refused_and_left_as_it_is(
     (tmp_path / name).write_text("mine")
     before = digests(tmp_path)
     assert run(tmp_path) == 1
-    assert "holds something else than a demo: choose another --out" in capsys.readouterr().err
+    assert printed_code(capsys.readouterr().err) == "demo.folder"
     assert digests(tmp_path) == before and lines == []
 
 
@@ -87,5 +88,11 @@ def test_a_second_demo_at_the_same_time_is_refused(lines: list, tmp_path: Path, 
     demo.claim(tmp_path)
     with exclusive_lock(tmp_path):
         assert run(tmp_path) == 1
-    assert "another process is writing to" in capsys.readouterr().err
+    assert printed_code(capsys.readouterr().err) == "file.locked"
     assert lines == []
+
+
+def test_a_step_that_fails_ends_the_demo(tmp_path: Path, capsys):
+    with raises("demo.step"):
+        demo.run_line(tmp_path / "demo", prepare_options=["--train-images", "0"])
+    assert "train_images" in capsys.readouterr().err
