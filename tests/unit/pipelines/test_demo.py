@@ -92,7 +92,7 @@ def test_a_second_demo_at_the_same_time_is_refused(lines: list, tmp_path: Path, 
     assert lines == []
 
 
-def test_a_step_that_fails_ends_the_demo(tmp_path: Path, capsys):
+def test_a_step_that_fails_ends_the_demo_and_says_why(tmp_path: Path, capsys):
     with raises("demo.step"):
-        demo.run_line(tmp_path / "demo", prepare_options=["--train-images", "0"])
-    assert "train_images" in capsys.readouterr().err
+        demo.run_line(tmp_path / "demo", prepare_options=["--root", str(tmp_path)])
+    assert printed_code(capsys.readouterr().err) is not None
