@@ -93,6 +93,7 @@ def test_a_second_demo_at_the_same_time_is_refused(lines: list, tmp_path: Path, 
 
 
 def test_a_step_that_fails_ends_the_demo_and_says_why(tmp_path: Path, capsys):
+    (tmp_path / "demo").write_text("no folder")
     with raises("demo.step"):
-        demo.run_line(tmp_path / "demo", prepare_options=["--root", str(tmp_path)])
+        demo.run_line(tmp_path / "demo")
     assert printed_code(capsys.readouterr().err) is not None
