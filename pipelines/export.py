@@ -44,7 +44,7 @@ def build_parser() -> ArgumentParser:
 def run(arguments: Namespace) -> None:
     """Exports, verifies, publishes and prints the files."""
     from tf_dpce.evaluation.tta import TestTimeAugmentation, augmented_model
-    from tf_dpce.export.provenance import run_metrics, run_provenance
+    from tf_dpce.export.model_card import run_metrics, run_provenance
     from tf_dpce.export.publish import export_model
     from tf_dpce.export.versions import check_name
     from tf_dpce.training.run_folder import load_run

@@ -82,39 +82,12 @@ def _show(name: str, labels: dict[str, int]) -> None:
 
 
 def _start(models: Path, folder: Path, grpc_port: int, rest_port: int) -> None:
-    from tf_dpce.serving.deployment import deployed_labels
-    from tf_dpce.serving.saved_model_info import server_version
-    from tf_dpce.serving.tf_serving import (
-        VERSION_VARIABLE,
-        binary_command,
-        check_ports,
-        docker_command,
-        explain_missing_docker,
-    )
+    from tf_dpce.serving import tf_serving
+    from tf_dpce.serving.deployment import deployed_labels, server_version, write_deployment
 
-    check_ports(grpc_port, rest_port)
-    _prepare(models, folder)
-    if command := binary_command(folder, grpc_port, rest_port):
-        _become("TF Serving as it is installed", command)
-    fault = explain_missing_docker()
-    if fault is None:
-        # As in Compose: not every patch of TensorFlow has an image.
-        version = os.environ.get(VERSION_VARIABLE) or server_version(
-            models, deployed_labels(folder)
-        )
-        command = docker_command(models, folder, version, grpc_port, rest_port)
-        _become("TF Serving in Docker", command)
-    logger.info(
-        f"TF Serving is not installed, and {fault}: the development server, for development only"
-    )
-    _serve_for_development(folder, grpc_port, rest_port)
-
-
-def _prepare(models: Path, folder: Path) -> None:
-    """Writes the deployment; a start moves no label of a model that has labels."""
-    from tf_dpce.serving.deployment import deployed_labels, write_deployment
-
+    tf_serving.check_ports(grpc_port, rest_port)
     try:
+        # A start moves no label of a model that has labels.
         write_deployment(models, folder, try_newest=False)
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
@@ -125,8 +98,21 @@ def _prepare(models: Path, folder: Path) -> None:
             "by --deployment",
             folder,
         ) from None
-    for name, labels in deployed_labels(folder).items():
+    deployed = deployed_labels(folder)
+    for name, labels in deployed.items():
         _show(name, labels)
+    if command := tf_serving.binary_command(folder, grpc_port, rest_port):
+        _become("TF Serving as it is installed", command)
+    fault = tf_serving.explain_missing_docker()
+    if fault is None:
+        # As in Compose: not every patch of TensorFlow has an image.
+        version = os.environ.get(tf_serving.VERSION_VARIABLE) or server_version(models, deployed)
+        command = tf_serving.docker_command(models, folder, version, grpc_port, rest_port)
+        _become("TF Serving in Docker", command)
+    logger.info(
+        f"TF Serving is not installed, and {fault}: the development server, for development only"
+    )
+    _serve_for_development(folder / tf_serving.HOST_CONFIG_FILE, grpc_port, rest_port)
 
 
 def _become(what: str, command: list[str]) -> None:
@@ -134,15 +120,13 @@ def _become(what: str, command: list[str]) -> None:
     os.execvp(command[0], command)
 
 
-def _serve_for_development(folder: Path, grpc_port: int, rest_port: int) -> None:
+def _serve_for_development(config: Path, grpc_port: int, rest_port: int) -> None:
     import tensorflow as tf
 
     from tf_dpce.serving.dev_server import development_server
-    from tf_dpce.serving.tf_serving import HOST_CONFIG_FILE
 
     # The loader of Sessions is deprecated for new code; TF Serving's path it remains.
     tf.get_logger().setLevel("ERROR")
-    config = folder / HOST_CONFIG_FILE
     with terminations() as stopped:
         with development_server(config, grpc_port, rest_port) as (grpc, rest):
             address = f"gRPC at grpc://127.0.0.1:{grpc}, REST at http://127.0.0.1:{rest}"

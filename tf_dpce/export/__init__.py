@@ -8,6 +8,9 @@ ENDPOINTS = {"encode_image": "image", "encode_text": "text"}
 # A request that names no endpoint gets the first one, as in Keras and TF Serving.
 DEFAULT_SIGNATURE = "serving_default"
 
+# The endpoint behind each signature. TensorFlow prepares each by itself.
+SIGNATURES = {**{name: name for name in ENDPOINTS}, DEFAULT_SIGNATURE: "encode_image"}
+
 
 class Differs(Exception):
     """An export that is not what it should be; the message says in what."""

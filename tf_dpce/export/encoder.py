@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,40 +28,30 @@ Kind = Literal["images", "texts"]
 ENDPOINT_OF = {"images": "encode_image", "texts": "encode_text"}
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How much a batch holds.
+class Encoder(ABC):
+    """Embeds images and captions.
 
     Attributes:
-        items: largest number of items.
-        batch_bytes: largest number of bytes of several items together.
-        item_bytes: largest number of bytes of an item. The status of a longer one is
-            `TOO_MANY_BYTES`.
+        dimension: D, the width of an embedding.
     """
 
-    items: int = _BATCH
-    batch_bytes: float = math.inf
-    item_bytes: float = math.inf
-
-
-class Encoder(ABC):
-    """Embeds images and captions in batches.
-
-    Args:
-        limits: how much a batch holds.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-
-    @property
-    @abstractmethod
-    def dimension(self) -> int:
-        """D, the width of an embedding."""
+    dimension: int
 
     @abstractmethod
-    def _embed(self, endpoint: str, contents: Sequence[bytes]) -> Answer:
-        """Returns embeddings `[B, D]` and statuses `[B]` of B byte strings."""
+    def encode_with_status(self, kind: Kind, items: Sequence[str | Path | bytes]) -> Answer:
+        """Embeds images or captions, and returns a status for each in place of an error.
+
+        Args:
+            kind: what the items are.
+            items: N files or bytes of images, or N captions.
+
+        Returns:
+            Embeddings float32 `[N, D]`, all zeros if the status int32 `[N]` is not
+            `tf_dpce.preprocessing.status.OK`.
+
+        Raises:
+            UserError: if a file cannot be read.
+        """
 
     def encode_images(self, images: Sequence[str | Path | bytes]) -> np.ndarray:
         """Embeds images.
@@ -96,24 +85,6 @@ class Encoder(ABC):
         check_statuses("texts", statuses, captions)
         return embeddings
 
-    def encode_with_status(self, kind: Kind, items: Sequence[str | Path | bytes]) -> Answer:
-        """Embeds images or captions, and returns a status for each in place of an error.
-
-        Args:
-            kind: what the items are.
-            items: N files or bytes of images, or N captions.
-
-        Returns:
-            Embeddings float32 `[N, D]`, all zeros if the status int32 `[N]` is not
-            `tf_dpce.preprocessing.status.OK`.
-
-        Raises:
-            UserError: if a file cannot be read.
-        """
-        batches = Batches(contents_of(kind, items), self.limits)
-        answers = [self._embed(ENDPOINT_OF[kind], batch) for batch in batches]
-        return batches.join(answers) if answers else empty_answer(self.dimension)
-
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Returns the cosine similarities `[N, M]` of embeddings `[N, D]` and `[M, D]`.
 
@@ -131,29 +102,37 @@ class Batches:
 
     Args:
         contents: N byte strings, read as the batches are asked for.
-        limits: how much a batch holds.
+        items: largest number of items of a batch.
+        batch_bytes: largest number of bytes of several items together.
+        item_bytes: largest number of bytes of an item. The status of a longer one is
+            `TOO_MANY_BYTES`.
 
     Example:
-        >>> batches = Batches([b"a", b"b", b"c"], Limits(items=2))
+        >>> batches = Batches([b"a", b"b", b"c"], items=2)
         >>> list(batches)
         [[b'a', b'b'], [b'c']]
     """
 
-    def __init__(self, contents: Iterable[bytes], limits: Limits) -> None:
+    def __init__(
+        self,
+        contents: Iterable[bytes],
+        items: int = _BATCH,
+        batch_bytes: float = math.inf,
+        item_bytes: float = math.inf,
+    ) -> None:
         self._contents = contents
-        self._limits = limits
+        self._items, self._batch_bytes, self._item_bytes = items, batch_bytes, item_bytes
         self._too_large: list[bool] = []
 
     def __iter__(self) -> Iterator[list[bytes]]:
         batch, size = [], 0
         for content in self._contents:
-            self._too_large.append(len(content) > self._limits.item_bytes)
+            self._too_large.append(len(content) > self._item_bytes)
             if self._too_large[-1]:
                 # An empty string holds the row; its embedding is all zeros, too.
                 content = b""
             cost = len(content) + _ITEM_COST
-            full = len(batch) == self._limits.items or size + cost > self._limits.batch_bytes
-            if batch and full:
+            if batch and (len(batch) == self._items or size + cost > self._batch_bytes):
                 yield batch
                 batch, size = [], 0
             batch.append(content)
@@ -221,15 +200,15 @@ class LocalEncoder(Encoder):
     """
 
     def __init__(self, endpoints: Mapping[str, Callable], owner: object) -> None:
-        super().__init__(Limits())
         self._endpoints = endpoints
         self._owner = owner
-        self._dimension = int(self._embed("encode_text", [])[0].shape[1])
+        self.dimension = int(self._embed("encode_text", [])[0].shape[1])
 
-    @property
-    def dimension(self) -> int:
-        """D, the width of an embedding."""
-        return self._dimension
+    def encode_with_status(self, kind: Kind, items: Sequence[str | Path | bytes]) -> Answer:
+        """See `Encoder.encode_with_status`."""
+        batches = Batches(contents_of(kind, items))
+        answers = [self._embed(ENDPOINT_OF[kind], batch) for batch in batches]
+        return batches.join(answers) if answers else empty_answer(self.dimension)
 
     def _embed(self, endpoint: str, contents: Sequence[bytes]) -> Answer:
         import tensorflow as tf

@@ -1,20 +1,23 @@
 """Golden examples: inputs and what the model answered, by which anybody can check an export later.
 
 The answers come along the path of training and evaluation: preprocessing row by row in a tf.data
-pipeline, then the encoders of the model itself, without any of the exported functions.
+pipeline, then the encoders of the model itself, without any of the exported functions. The inputs
+are also the warm-up requests, which TF Serving runs before it lets a fresh model answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
 from tf_dpce.errors import UserError
-from tf_dpce.export import ENDPOINTS
+from tf_dpce.export import ENDPOINTS, SIGNATURES
 from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.logging import without_native_lines
 from tf_dpce.preprocessing import status
@@ -22,6 +25,8 @@ from tf_dpce.preprocessing.image import evaluation_pixels
 from tf_dpce.preprocessing.image_header import check
 
 EXAMPLES_FILE = "assets.extra/examples.npz"
+# The path and the format, a TFRecord of PredictionLog, are TF Serving's own.
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,43 @@ def record_examples(module: ServingModule) -> dict[str, Examples]:
             "encode_image": _record_images(module, example_images()),
             "encode_text": _record_captions(module, example_captions(module.tokenizer.words)),
         }
+
+
+def write_warmup(version: Path, name: str, examples: dict[str, Examples]) -> None:
+    """Writes two requests for each signature: its first example alone, and all of them.
+
+    Args:
+        version: the folder of the exported version.
+        name: the name of the model on the server.
+        examples: the golden examples of each endpoint. A request that fails keeps TF Serving from
+            loading the model, so these must have been run.
+    """
+    path = version / WARMUP_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, endpoint in SIGNATURES.items():
+            contents = examples[endpoint].inputs
+            for batch in (contents[:1], contents):
+                request = PredictRequest()
+                request.model_spec.name = name
+                request.model_spec.signature_name = signature
+                tensor = tf.make_tensor_proto(list(batch), tf.string)
+                request.inputs[ENDPOINTS[endpoint]].CopyFrom(tensor)
+                log = PredictionLog(predict_log=PredictLog(request=request))
+                writer.write(log.SerializeToString())
+
+
+def read_warmup(version: Path) -> Iterator[tuple[str, dict[str, list[bytes]]]]:
+    """Yields the signature and the inputs by name of each request of an exported version.
+
+    Raises:
+        tf.errors.OpError: if the file is missing or damaged.
+        google.protobuf.message.DecodeError: if a record is no request.
+    """
+    for record in tf.data.TFRecordDataset(str(version / WARMUP_FILE)).as_numpy_iterator():
+        request = PredictionLog.FromString(record).predict_log.request
+        inputs = {key: tf.make_ndarray(value).tolist() for key, value in request.inputs.items()}
+        yield request.model_spec.signature_name, inputs
 
 
 def _record_images(module: ServingModule, contents: Sequence[bytes]) -> Examples:

@@ -12,12 +12,11 @@ from tf_dpce.config import Resize
 from tf_dpce.errors import UserError
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.export.checksums import write_checksums
-from tf_dpce.export.golden import record_examples, save_examples
+from tf_dpce.export.golden import record_examples, save_examples, write_warmup
 from tf_dpce.export.model_card import model_card
 from tf_dpce.export.serving_module import ServingModule, input_signature
 from tf_dpce.export.verify import verify_version
 from tf_dpce.export.versions import check_name, publish_version
-from tf_dpce.export.warmup import write_warmup
 from tf_dpce.logging import progress
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing import status

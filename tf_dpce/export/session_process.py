@@ -1,6 +1,6 @@
 """An exported version in a Session of TensorFlow 1, which is how TF Serving runs it.
 
-`open_session` opens it in this process; `run_calls` runs it in a fresh one, by this file as a
+`SessionModel` opens it in this process; `run_calls` runs it in a fresh one, by this file as a
 script. The fresh process does not import `tf_dpce`, so it has nothing of the code that made the
 export.
 """
@@ -11,10 +11,8 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +40,22 @@ class ModelError(Exception):
 
 
 class SessionModel:
-    """A SavedModel in a Session of this process.
+    """An exported version in a Session of this process, which is freed with this object.
+
+    Args:
+        version: the folder of the version.
 
     Attributes:
         meta_graph: its graph, functions and signatures.
     """
 
-    def __init__(self, session: tf.compat.v1.Session, meta_graph: MetaGraphDef) -> None:
-        self._session = session
-        self.meta_graph = meta_graph
+    def __init__(self, version: Path) -> None:
+        config = tf.compat.v1.ConfigProto(device_count={"GPU": 0}, allow_soft_placement=True)
+        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
+        with self._session.graph.as_default():
+            self.meta_graph: MetaGraphDef = tf.compat.v1.saved_model.loader.load(
+                self._session, ["serve"], str(version)
+            )
 
     def run(self, signature: str, inputs: Inputs) -> Outputs:
         """Returns the outputs of a signature by name.
@@ -73,30 +78,16 @@ class SessionModel:
         return self._session.run({key: t.name for key, t in known.outputs.items()}, feeds)
 
 
-@contextmanager
-def open_session(version: Path) -> Iterator[SessionModel]:
-    """Opens an exported version in a Session of this process."""
-    config = tf.compat.v1.ConfigProto(device_count={"GPU": 0}, allow_soft_placement=True)
-    session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
-    try:
-        with session.graph.as_default():
-            meta_graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(version))
-        yield SessionModel(session, meta_graph)
-    finally:
-        session.close()
-
-
 def answer_calls(version: Path, calls: Sequence[Call]) -> list[Outputs | str]:
     """Does what `run_calls` does, in this process."""
 
-    def answer(signature: str, inputs: Inputs) -> Outputs | str:
+    model, answers = SessionModel(version), []
+    for call in calls:
         try:
-            return model.run(signature, inputs)
+            answers.append(model.run(*call))
         except Exception as error:
-            return one_line(error)
-
-    with open_session(version) as model:
-        return [answer(*call) for call in calls]
+            answers.append(one_line(error))
+    return answers
 
 
 def run_calls(version: Path, calls: Sequence[Call]) -> list[Outputs | str]:
@@ -113,22 +104,24 @@ def run_calls(version: Path, calls: Sequence[Call]) -> list[Outputs | str]:
         ModelError: if the version cannot be loaded, or the process dies or takes longer than
             `PATIENCE_SECONDS`.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        asked, answered = Path(folder, "calls"), Path(folder, "answers")
-        asked.write_text(json.dumps(calls, default=_packed))
-        command = [sys.executable, "-P", __file__, str(version), str(asked), str(answered)]
-        environment = {**os.environ, **_ENVIRONMENT}
-        try:
-            done = subprocess.run(
-                command, env=environment, capture_output=True, timeout=PATIENCE_SECONDS
-            )
-        except subprocess.TimeoutExpired:
-            message = f"no answer within {PATIENCE_SECONDS:,} seconds: it may never end"
-            raise ModelError(message) from None
-        if done.returncode:
-            lines = done.stderr.decode(errors="replace").splitlines() or [""]
-            raise ModelError(f"the process ended with status {done.returncode}: {lines[-1]}")
-        return json.loads(answered.read_text(), object_hook=_unpacked)
+    command = [sys.executable, "-P", __file__, str(version)]
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(calls, default=_packed),
+            env={**os.environ, **_ENVIRONMENT},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PATIENCE_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        message = f"no answer within {PATIENCE_SECONDS:,} seconds: it may never end"
+        raise ModelError(message) from None
+    if done.returncode:
+        lines = done.stderr.splitlines() or [""]
+        raise ModelError(f"the process ended with status {done.returncode}: {lines[-1]}")
+    return json.loads(done.stdout.splitlines()[-1], object_hook=_unpacked)
 
 
 def one_line(error: Exception) -> str:
@@ -159,15 +152,11 @@ def _unpacked(value: dict[str, Any]) -> bytes | np.ndarray | dict[str, Any]:
     return np.frombuffer(content, value["dtype"]).reshape(value["shape"])
 
 
-def _main(version: Path, asked: Path, answered: Path) -> None:
-    """Does the work of `run_calls` in the fresh process."""
+if __name__ == "__main__":
     try:
-        calls = json.loads(asked.read_text(), object_hook=_unpacked)
-        answers = answer_calls(version, calls)
+        sent = json.load(sys.stdin, object_hook=_unpacked)
+        answered = answer_calls(Path(sys.argv[1]), sent)
     except Exception as error:
         sys.exit(one_line(error))
-    answered.write_text(json.dumps(answers, default=_packed))
-
-
-if __name__ == "__main__":
-    _main(*map(Path, sys.argv[1:]))
+    # On a line of its own, since a graph may write as well.
+    sys.stdout.write("\n" + json.dumps(answered, default=_packed))

@@ -7,28 +7,18 @@ accepts. The Session is in a process of its own, which has nothing of the code t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
 
-from tf_dpce.errors import UserError
-from tf_dpce.export import ENDPOINTS, Differs
+from tf_dpce.export import ENDPOINTS, SIGNATURES, Differs
 from tf_dpce.export.checksums import check_files
-from tf_dpce.export.golden import Examples, load_examples
-from tf_dpce.export.graph_checks import (
-    check_batching,
-    check_operations,
-    check_placement,
-    read_meta_graph,
-    signatures_of,
-)
+from tf_dpce.export.golden import Examples, load_examples, read_warmup
+from tf_dpce.export.operations import check_operations, check_placement, read_meta_graph
 from tf_dpce.export.session_process import Call, ModelError, Outputs, one_line, run_calls
-from tf_dpce.export.versions import MODEL_FILE
-from tf_dpce.export.warmup import read_warmup
 
 TOLERANCE = 1e-5  # of each number of a unit vector
 BATCHES = (64, 7, 1)
@@ -56,28 +46,21 @@ def verify_version(version: Path, serving: str | None = None) -> list[Check]:
         serving: a version of TF Serving, one of `operations.SERVING`; by default the newest.
 
     Raises:
-        UserError: if the folder holds no exported version, or not its examples.
+        UserError: if the folder holds no golden examples.
     """
-    if not (version / MODEL_FILE).is_file():
-        message = f"{version} holds no {MODEL_FILE}: give the folder of an exported version"
-        raise UserError("export.missing", message, version)
     examples = load_examples(version)
     checks = [_check("files", check_files, version)]
     try:
         meta_graph = read_meta_graph(version)
     except Differs as error:
         return [*checks, Check("graph", False, str(error))]
-    checks += [
-        _check("operations", check_operations, meta_graph, serving),
-        _check("placement", check_placement, meta_graph),
-        _check("batching", check_batching, meta_graph),
-    ]
-    return [*checks, *check_answers(version, meta_graph, examples)]
+    checks.append(_check("operations", check_operations, meta_graph, serving))
+    checks.append(_check("placement", check_placement, meta_graph))
+    return [*checks, *check_answers(version, examples)]
 
 
 def check_answers(
     version: Path,
-    meta_graph: MetaGraphDef,
     examples: dict[str, Examples],
     run: Callable[..., list[Outputs | str]] = run_calls,
 ) -> Iterator[Check]:
@@ -85,21 +68,15 @@ def check_answers(
 
     Args:
         version: the folder of the version.
-        meta_graph: its graph.
         examples: the golden examples of each endpoint.
         run: runs calls of the version, as `run_calls` does.
     """
-    signatures = signatures_of(meta_graph)
-    trials: list[_Trial] = []
-    faults: dict[str, str | None] = {}
-    for name in dict.fromkeys([*ENDPOINTS, *sorted(signatures)]):
-        endpoint = _endpoint_like(name, signatures)
-        if endpoint is None:
-            faults[name] = "it is missing, or takes inputs without examples"
-            continue
-        faults[name] = None
-        for batch in _batches(examples[endpoint]):
-            trials.append(_Trial(name, (name, {ENDPOINTS[endpoint]: batch.inputs}), batch))
+    trials = [
+        _Trial(name, (name, {ENDPOINTS[endpoint]: batch.inputs}), batch)
+        for name, endpoint in SIGNATURES.items()
+        for batch in _batches(examples[endpoint])
+    ]
+    faults: dict[str, str | None] = dict.fromkeys(SIGNATURES)
     try:
         requests = [_Trial("warm-up", call, None) for call in read_warmup(version)]
         faults["warm-up"] = None if requests else "there are no requests"
@@ -134,15 +111,6 @@ def _check(name: str, function: Callable[..., str], *arguments: Any) -> Check:
         return Check(name, True, function(*arguments))
     except Differs as error:
         return Check(name, False, str(error))
-
-
-def _endpoint_like(name: str, signatures: Mapping[str, SignatureDef]) -> str | None:
-    """Returns the endpoint whose examples fit a signature, by the names of their inputs."""
-    inputs = list(signatures[name].inputs) if name in signatures else []
-    for endpoint, key in ENDPOINTS.items():
-        if inputs == [key] and ENDPOINTS.get(name, key) == key:
-            return endpoint
-    return None
 
 
 def _batches(examples: Examples) -> Iterator[Examples]:

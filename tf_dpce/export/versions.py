@@ -32,10 +32,12 @@ def check_name(folder: Path) -> None:
 
 
 def version_numbers(folder: Path) -> list[int]:
-    """Returns the versions in a model's folder, rising.
+    """Returns the versions in a model's folder, rising; none if there is no such folder.
 
     Files are passed over, and so are numbers that are not written as `export` writes them.
     """
+    if not folder.is_dir():
+        return []
     return sorted(
         number
         for number in _numbers(folder)
@@ -51,7 +53,7 @@ def find_version(path: Path) -> Path:
     """
     if (path / MODEL_FILE).is_file():
         return path
-    numbers = version_numbers(path) if path.is_dir() else []
+    numbers = version_numbers(path)
     newest = path / str(numbers[-1]) if numbers else path
     if not (newest / MODEL_FILE).is_file():
         message = f"{newest} holds no exported model: make one with `export`"

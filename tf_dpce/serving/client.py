@@ -10,10 +10,11 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -23,98 +24,24 @@ from tf_dpce.export.encoder import (
     Batches,
     Encoder,
     Kind,
-    Limits,
     check_statuses,
     contents_of,
     empty_answer,
 )
-from tf_dpce.serving.endpoint import BATCH, RETRIES, TIMEOUT, Endpoint
+from tf_dpce.serving.endpoint import Endpoint
 from tf_dpce.serving.errors import Refused, ServingError
 from tf_dpce.serving.rest_transport import RestTransport
 
 _BATCH_BYTES = 16 * 2**20
-_CONNECTIONS = 8
 _FIRST_WAIT = 0.1
 
-Result = TypeVar("Result")
 
-
-class Client(Encoder):
-    """Embeds images and captions by a model server, TF Serving or the development server.
-
-    Threads may share a client.
-
-    Args:
-        address: "http://HOST:8501" or "https://..." for REST, "grpc://HOST:8500" or "grpcs://..."
-            for gRPC without or with TLS.
-        model: its name on the server.
-        version: number of a version; None leaves the choice to the server, which takes the largest.
-        label: "stable", "canary" or another label, instead of a version.
-        timeout: seconds for a request, all its repetitions included.
-        retries: how often a request is repeated, after growing waits, if nobody accepted the
-            connection or, over REST, the model server itself answers 503. Nothing else is sent
-            twice, since it may have been computed, or be what stopped the server. Over REST, what
-            ended a connection that had answered before is sent once more, at once: most often the
-            server was closing it.
-        headers: sent with every request, for a gateway in front of the server.
-        batch: largest number of items of a request.
-
-    Raises:
-        UserError: the address is none, or a number is out of its range.
-
-    Example:
-        >>> with Client("http://localhost:8501", "flickr8k") as client:
-        ...     embeddings = client.encode_texts(["two dogs run on the beach"])
-    """
-
-    def __init__(
-        self,
-        address: str,
-        model: str,
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        timeout: float = TIMEOUT,
-        retries: int = RETRIES,
-        headers: Mapping[str, str] | None = None,
-        batch: int = BATCH,
-    ) -> None:
-        self._requests = _Requests(
-            Endpoint(address, model, version, label, timeout, retries, headers, batch)
-        )
-        super().__init__(self._requests.limits)
-        self._loop = _LoopThread()
-
-    @property
-    def dimension(self) -> int:
-        """The width D of an embedding.
-
-        Raises:
-            ServingError: the server did not answer.
-        """
-        return self._loop.run(self._requests.dimension())
-
-    def close(self) -> None:
-        """Closes the connections; the client cannot be used again."""
-        self._loop.close(self._requests.transport.close)
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def _embed(self, endpoint: str, contents: Sequence[bytes]) -> Answer:
-        return self._loop.run(self._requests.embed(endpoint, contents))
-
-
-class AsyncClient:
-    """The same for asyncio: the methods of `Client`, to be awaited.
+class AsyncClient(AbstractAsyncContextManager):
+    """Embeds images and captions by a model server, for asyncio: `Client`, to be awaited.
 
     Args:
         address: see `Client`.
         model: see `Client`.
-        connections: largest number of requests that are under way at a time; further ones wait.
         **options: see `Client`.
 
     Raises:
@@ -129,11 +56,11 @@ class AsyncClient:
         >>> texts, images = asyncio.run(encode())
     """
 
-    def __init__(
-        self, address: str, model: str, *, connections: int = _CONNECTIONS, **options: Any
-    ) -> None:
-        self._requests = _Requests(Endpoint(address, model, **options))
-        self._slots = asyncio.Semaphore(connections)
+    def __init__(self, address: str, model: str, **options: Any) -> None:
+        self._endpoint = Endpoint(address, model, **options)
+        self._transport = _transport(self._endpoint)
+        self._slots = asyncio.Semaphore(self._endpoint.connections)
+        self._dimension: int | None = None
 
     async def encode_images(self, items: Sequence[str | Path | bytes]) -> np.ndarray:
         """See `Client.encode_images`."""
@@ -149,46 +76,34 @@ class AsyncClient:
 
     async def encode_with_status(self, kind: Kind, items: Sequence[str | Path | bytes]) -> Answer:
         """See `Client.encode_with_status`."""
-        batches = Batches(contents_of(kind, items), self._requests.limits)
+        batches = Batches(
+            contents_of(kind, items),
+            self._endpoint.batch,
+            _BATCH_BYTES,
+            self._transport.max_item_bytes,
+        )
         answers, rest = [], iter(batches)
         # In a thread, because it reads files.
         while batch := await asyncio.to_thread(next, rest, None):
             async with self._slots:
-                answers.append(await self._requests.embed(ENDPOINT_OF[kind], batch))
-        if not answers:
-            return empty_answer(await self._requests.dimension())
-        return batches.join(answers)
+                answers.append(await self._embed(ENDPOINT_OF[kind], batch))
+        return batches.join(answers) if answers else empty_answer(await self.dimension())
+
+    async def dimension(self) -> int:
+        """Returns `Client.dimension`."""
+        if self._dimension is None:
+            # A prediction shows it. A gateway may let no other request through.
+            await self._embed("encode_text", [b""])
+        return self._dimension
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._requests.transport.close()
-
-    async def __aenter__(self) -> AsyncClient:
-        return self
+        await self._transport.close()
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
-
-class _Requests:
-    """What both clients send, and when they send it again."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.transport = _transport(endpoint)
-        self.limits = Limits(endpoint.batch, _BATCH_BYTES, self.transport.max_item_bytes)
-        self._timeout = endpoint.timeout
-        self._retries = endpoint.retries
-        self._random = random.Random()
-        self._dimension: int | None = None
-
-    async def dimension(self) -> int:
-        """Returns the width D of an embedding."""
-        if self._dimension is None:
-            # A prediction shows it. A gateway may let no other request through.
-            await self.embed("encode_text", [b""])
-        return self._dimension
-
-    async def embed(self, signature: str, contents: Sequence[bytes]) -> Answer:
+    async def _embed(self, signature: str, contents: Sequence[bytes]) -> Answer:
         """Returns embeddings `[B, D]` and statuses `[B]` of B byte strings."""
         outputs = await self._predict(signature, contents)
         try:
@@ -201,48 +116,94 @@ class _Requests:
         self._dimension = embeddings.shape[1]
         return embeddings, statuses
 
-    async def _predict(self, signature: str, contents: Sequence[bytes]) -> Mapping[str, np.ndarray]:
-        end = time.monotonic() + self._timeout
+    async def _predict(self, signature: str, contents: Sequence[bytes]) -> Mapping[str, Any]:
+        end = time.monotonic() + self._endpoint.timeout
         for attempt in count():
             try:
                 left = max(end - time.monotonic(), 1e-3)
-                return await self.transport.predict(signature, contents, left)
+                return await self._transport.predict(signature, contents, left)
             except Refused:
                 # A random share keeps many clients from coming back at the same moment.
-                wait = _FIRST_WAIT * 2**attempt * self._random.uniform(0.5, 1)
-                if attempt == self._retries or time.monotonic() + wait >= end:
+                wait = _FIRST_WAIT * 2**attempt * random.Random().uniform(0.5, 1)
+                if attempt == self._endpoint.retries or time.monotonic() + wait >= end:
                     raise
                 await asyncio.sleep(wait)
 
 
-class _LoopThread:
-    """Runs coroutines for callers without an event loop.
+class Client(AbstractContextManager, Encoder):
+    """Embeds images and captions by a model server, TF Serving or the development server.
 
-    Only asyncio can end a request as a whole when its time is up. A timeout of blocking sockets
-    begins anew with every piece that arrives.
+    Threads may share a client.
+
+    Args:
+        address: "http://HOST:8501" or "https://..." for REST, "grpc://HOST:8500" or "grpcs://..."
+            for gRPC without or with TLS.
+        model: its name on the server.
+        version: number of a version; None leaves the choice to the server, which takes the largest.
+        label: "stable", "canary" or another label, instead of a version.
+        timeout: seconds for a request, 30 by default, all its repetitions included.
+        retries: how often a request is repeated, 3 by default, after growing waits, if nobody
+            accepted the connection or, over REST, the model server itself answers 503. Nothing else
+            is sent twice, since it may have been computed, or be what stopped the server. Over
+            REST, what ended a connection that had answered before is sent once more, at once: most
+            often the server was closing it.
+        headers: sent with every request, for a gateway in front of the server.
+        batch: largest number of items of a request, 32 by default.
+        connections: largest number of requests that are under way at a time, 8 by default; further
+            ones wait.
+
+    Raises:
+        UserError: the address is none, or a number is out of its range.
+
+    Example:
+        >>> with Client("http://localhost:8501", "flickr8k") as client:
+        ...     embeddings = client.encode_texts(["two dogs run on the beach"])
     """
 
-    def __init__(self) -> None:
+    # Only asyncio can end a request as a whole when its time is up: a timeout of blocking sockets
+    # begins anew with every piece that arrives. Hence an event loop in a thread.
+
+    def __init__(self, address: str, model: str, **options: Any) -> None:
+        self._client = AsyncClient(address, model, **options)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
-    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """Returns what a coroutine returns, or raises what it raises."""
+    @property
+    def dimension(self) -> int:
+        """The width D of an embedding.
+
+        Raises:
+            ServingError: the server did not answer.
+        """
+        return self._run(self._client.dimension())
+
+    def encode_with_status(self, kind: Kind, items: Sequence[str | Path | bytes]) -> Answer:
+        """See `Encoder.encode_with_status`.
+
+        Raises:
+            ServingError: the server did not answer.
+        """
+        return self._run(self._client.encode_with_status(kind, items))
+
+    def close(self) -> None:
+        """Closes the connections; the client cannot be used again."""
+        if self._thread.is_alive():
+            self._run(self._client.close())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _run(self, coroutine: Coroutine) -> Any:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
         except KeyboardInterrupt:
             future.cancel()
             raise
-
-    def close(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Runs a last coroutine, then ends the thread; nothing happens the second time."""
-        if self._thread.is_alive():
-            self.run(last())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
 
 
 def _transport(endpoint: Endpoint) -> Any:

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 from textwrap import indent
 
 from tf_dpce.errors import UserError
+from tf_dpce.export import Differs
+from tf_dpce.export.operations import read_meta_graph
 from tf_dpce.export.versions import check_name, version_numbers
 from tf_dpce.files import exclusive_lock, publish_file, remove_stale
 from tf_dpce.serving import labels, tf_serving
-from tf_dpce.serving.model_config import Labels, config_labels, config_text, read_config
-from tf_dpce.serving.saved_model_info import (
-    find_models,
-    readable_versions,
-    server_version,
-    unreadable,
-)
 from tf_dpce.serving.tf_serving import CONFIG_FILE, CPU_BATCHING, GPU_BATCHING, MONITORING_FILE
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -46,19 +41,18 @@ def write_deployment(models: Path, folder: Path, try_newest: bool = True) -> lis
     Raises:
         UserError: there is no model, or a stable version is gone and the one before it as well.
     """
-    found = find_models(models)
+    found = _find_models(models)
     folder.mkdir(parents=True, exist_ok=True)
     with _exclusive(folder):
         before = deployed_labels(folder) if (folder / CONFIG_FILE).exists() else {}
-        for name in found:
-            if before.get(name):
-                _check_stable(folder, name, before[name])
-        change = labels.try_newest if try_newest else labels.keep
-        chosen = {name: change(name, before.get(name, {}), found[name]) for name in found}
+        chosen = {
+            name: labels.keep(name, before.get(name, {}), versions, try_newest)
+            for name, versions in found.items()
+        }
         return _write(models, folder, chosen)
 
 
-def promote(models: Path, folder: Path, name: str) -> dict[str, int]:
+def promote(models: Path, folder: Path, name: str) -> labels.Labels:
     """Makes the canary version of a model stable, and returns the model's labels.
 
     Raises:
@@ -67,7 +61,7 @@ def promote(models: Path, folder: Path, name: str) -> dict[str, int]:
     return _relabel(models, folder, name, labels.promote)
 
 
-def rollback(models: Path, folder: Path, name: str) -> dict[str, int]:
+def rollback(models: Path, folder: Path, name: str) -> labels.Labels:
     """Makes the version before stable again, and returns the model's labels.
 
     Raises:
@@ -76,18 +70,41 @@ def rollback(models: Path, folder: Path, name: str) -> dict[str, int]:
     return _relabel(models, folder, name, labels.roll_back)
 
 
-def deployed_labels(folder: Path) -> Labels:
+def deployed_labels(folder: Path) -> dict[str, labels.Labels]:
     """Returns the labels of each model of a deployment.
 
     Raises:
-        UserError: there is no deployment, or it cannot be read.
+        UserError: there is no deployment, it cannot be read, or a model has no label `stable`.
     """
-    return config_labels(read_config(folder / CONFIG_FILE))
+    found, path = {}, folder / CONFIG_FILE
+    for model in labels.read_config(path).model_config_list.config:
+        found[model.name] = dict(model.version_labels)
+        if labels.STABLE not in found[model.name]:
+            raise UserError(
+                "serving.no_stable_label",
+                f"{path} gives {model.name} no label {labels.STABLE}: remove the file, and "
+                "`serve --write` begins with the newest version",
+                path,
+            )
+    return found
+
+
+def server_version(models: Path, names: Iterable[str]) -> str:
+    """Returns the TF Serving that all versions of some models need: their newest TensorFlow.
+
+    It looks at every version on disk, because the server loads them all, labelled or not.
+
+    Args:
+        models: the folder of the models.
+        names: names of models, of which one has a readable version.
+    """
+    versions = [_readable_versions(models / name).values() for name in names]
+    return ".".join(map(str, max(max(found) for found in versions if found)))
 
 
 def _relabel(
-    models: Path, folder: Path, name: str, change: Callable[[str, dict[str, int]], dict[str, int]]
-) -> dict[str, int]:
+    models: Path, folder: Path, name: str, change: Callable[[str, labels.Labels], labels.Labels]
+) -> labels.Labels:
     if not folder.is_dir():
         message = f"{folder} does not exist: make it with `serve --write`"
         raise UserError("serving.no_deployment", message, folder)
@@ -96,41 +113,51 @@ def _relabel(
         if name not in before:
             message = f"{folder} has no model {name!r}: it has {', '.join(before)}"
             raise UserError("serving.unknown_model", message, folder)
-        _check_stable(folder, name, before[name])
-        moved = change(name, {labels.CANARY: before[name][labels.STABLE], **before[name]})
-        versions = readable_versions(models / name)
+        moved, versions = change(name, before[name]), _readable_versions(models / name)
         if moved[labels.STABLE] not in versions:
-            raise unreadable(models / name / str(moved[labels.STABLE]))
-        others = {other: _other_labels(models / other, before[other]) for other in before}
-        chosen = {**others, name: labels.drop_missing(moved, versions)}
+            raise _unreadable(models / name / str(moved[labels.STABLE]))
+        # The labels of other models do not move, so it is no matter where they are.
+        chosen = {**before, name: labels.drop_missing(moved, list(versions))}
         _write(models, folder, chosen)
     return chosen[name]
 
 
-def _check_stable(folder: Path, name: str, found: dict[str, int]) -> None:
-    if labels.STABLE not in found:
-        path = folder / CONFIG_FILE
-        raise UserError(
-            "serving.no_stable_label",
-            f"{path} gives {name} no label {labels.STABLE}: remove the file, and `serve --write` "
-            "begins with the newest version",
-            path,
-        )
+def _find_models(models: Path) -> dict[str, list[int]]:
+    """Returns the models of a folder by name, each with its readable versions in rising order.
 
-
-def _other_labels(folder: Path, found: dict[str, int]) -> dict[str, int]:
-    """Returns the labels of a model whose labels are not to be moved, without missing versions.
-
-    A folder that is away as a whole, and a stable version that is damaged, may still be in the
-    memory of the server: their labels stay.
+    Raises:
+        UserError: there is none, or one whose name cannot stand in a request's path, or one
+            without a readable version.
     """
-    numbers = version_numbers(folder) if folder.is_dir() else []
-    stable = {found.get(labels.STABLE)} & set(numbers)
-    versions = [*readable_versions(folder), *stable]
-    return labels.drop_missing(found, versions) if numbers else found
+    readable = {}
+    for folder in sorted(models.iterdir()) if models.is_dir() else []:
+        if numbers := version_numbers(folder):
+            check_name(folder)
+            readable[folder.name] = list(_readable_versions(folder))
+            if not readable[folder.name]:
+                raise _unreadable(folder / str(numbers[-1]))
+    if not readable:
+        message = f"{models} holds no model NAME/INTEGER: make one with `export`"
+        raise UserError("serving.no_models", message, models)
+    return readable
 
 
-def _write(models: Path, folder: Path, chosen: Labels) -> list[Path]:
+def _readable_versions(folder: Path) -> dict[int, tuple[int, ...]]:
+    """Returns the versions of a model that can be read, in rising order.
+
+    Each comes with the numbers of the TensorFlow that wrote it.
+    """
+    found = {}
+    for number in version_numbers(folder):
+        try:
+            text = read_meta_graph(folder / str(number)).meta_info_def.tensorflow_version
+            found[number] = tuple(map(int, re.match(r"(\d+)\.(\d+)\.(\d+)", text).groups()))
+        except (OSError, Differs, AttributeError):
+            continue
+    return found
+
+
+def _write(models: Path, folder: Path, chosen: dict[str, labels.Labels]) -> list[Path]:
     for name in chosen:
         check_name(models / name)
     texts = _texts(models.resolve(), chosen)
@@ -140,13 +167,20 @@ def _write(models: Path, folder: Path, chosen: Labels) -> list[Path]:
     return [folder / name for name in sorted(texts)]
 
 
-def _texts(models: Path, chosen: Labels) -> dict[str, str]:
+def _texts(models: Path, chosen: dict[str, labels.Labels]) -> dict[str, str]:
     """Returns the texts of a deployment by the names of its files."""
+    if _NOT_IN_COMPOSE.search(str(models)):
+        raise UserError(
+            "serving.path",
+            f"{str(models)!r} has a character that Compose cannot take, $ : {{ }} or a control "
+            "character: move the models",
+            models,
+        )
     version, health = server_version(models, chosen), tf_serving.health_command(sorted(chosen))
     configs = {
         **{name: _fill(name, cores=tf_serving.CORES) for name in (CPU_BATCHING, GPU_BATCHING)},
         MONITORING_FILE: _fill(MONITORING_FILE),
-        CONFIG_FILE: config_text(chosen, tf_serving.MODELS),
+        CONFIG_FILE: labels.config_text(chosen, tf_serving.MODELS),
     }
 
     def kubernetes(batching: str, suffix: str, surge: int, **limits: int) -> str:
@@ -172,7 +206,7 @@ def _texts(models: Path, chosen: Labels) -> dict[str, str]:
             "compose.yaml",
             version=version,
             flags=_flags(CPU_BATCHING, spaces=6),
-            models=_quoted(f"${{MODELS:-{_compose_path(models)}}}:{tf_serving.MODELS}:ro"),
+            models=_quoted(f"${{MODELS:-{models}}}:{tf_serving.MODELS}:ro"),
             cores=tf_serving.CORES,
             # Compose takes a single dollar for a variable of its own.
             health=_quoted(health.replace("$", "$$")),
@@ -181,11 +215,17 @@ def _texts(models: Path, chosen: Labels) -> dict[str, str]:
             "compose.gpu.yaml", version=version, flags=_flags(GPU_BATCHING, spaces=6)
         ),
         tf_serving.HOST_BATCHING: _fill("batching-host.config"),
-        tf_serving.HOST_CONFIG_FILE: config_text(chosen, models),
+        tf_serving.HOST_CONFIG_FILE: labels.config_text(chosen, models),
         # `models.config` is the last, and the one that is read back: a command that was killed
         # before can be repeated.
         **configs,
     }
+
+
+def _unreadable(version: Path) -> UserError:
+    """Returns the error for a version that cannot be read."""
+    message = f"{version} is no exported version: export it again, put it back, or remove it"
+    return UserError("serving.version", message, version)
 
 
 def _fill(template: str, **values: object) -> str:
@@ -205,17 +245,6 @@ def _flags(batching: str, spaces: int) -> str:
 
 def _indented(text: str) -> str:
     return indent(text.rstrip("\n"), "    ")
-
-
-def _compose_path(models: Path) -> str:
-    if _NOT_IN_COMPOSE.search(str(models)):
-        raise UserError(
-            "serving.path",
-            f"{str(models)!r} has a character that Compose cannot take, $ : {{ }} or a control "
-            "character: move the models",
-            models,
-        )
-    return str(models)
 
 
 @contextmanager

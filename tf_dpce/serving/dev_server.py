@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
@@ -19,17 +19,15 @@ from tf_dpce.errors import UserError
 from tf_dpce.serving.endpoint import MAX_REQUEST_BYTES
 from tf_dpce.serving.errors import ServingError
 from tf_dpce.serving.grpc_server import grpc_server
-from tf_dpce.serving.model_config import read_config
+from tf_dpce.serving.labels import read_config
 from tf_dpce.serving.rest_app import rest_app
 from tf_dpce.serving.servable_manager import ServableManager
 
 HOST = "127.0.0.1"
-POLL_SECONDS = 1.0
 
 # How long a client waits for an answer unless it sets another time.
 _GRACE_SECONDS = 30
 _IDLE_SECONDS = 30
-_BACKLOG = 128
 
 
 @contextmanager
@@ -38,7 +36,7 @@ def development_server(
     grpc_port: int = 0,
     rest_port: int = 0,
     max_request_bytes: int = MAX_REQUEST_BYTES,
-    poll_seconds: float = POLL_SECONDS,
+    poll_seconds: float = 1.0,
 ) -> Iterator[tuple[int, int]]:
     """Serves models on this machine's loopback address during the block.
 
@@ -56,24 +54,24 @@ def development_server(
         The ports of gRPC and REST, once the models are loaded.
 
     Raises:
-        UserError: the configuration cannot be read, or a port is taken.
+        UserError: the configuration cannot be read.
+        OSError, RuntimeError: a port is taken.
     """
     models = ServableManager()
     models.configure(read_config(config))
-    with ExitStack() as resources:
-        resources.callback(models.close)
-        models.refresh()
-        listening = resources.enter_context(_listen(rest_port))
+    models.refresh()
+    with _listen(rest_port) as listening:
         rpc = grpc_server(models, max_request_bytes)
-        try:
-            bound = rpc.add_insecure_port(f"{HOST}:{grpc_port}")
-        except RuntimeError:
-            raise _taken(grpc_port) from None
+        bound = rpc.add_insecure_port(f"{HOST}:{grpc_port}")
         app = rest_app(models, max_request_bytes)
         rest, stop = _uvicorn(app), threading.Event()
-        resources.enter_context(_thread(lambda: _poll(models, config, stop, poll_seconds)))
-        resources.enter_context(_thread(lambda: rest.run([listening])))
+        threads = [
+            threading.Thread(target=rest.run, args=[[listening]], daemon=True),
+            threading.Thread(target=_poll, args=[models, config, stop, poll_seconds], daemon=True),
+        ]
         rpc.start()
+        for thread in threads:
+            thread.start()
         try:
             while not rest.started:
                 time.sleep(0.01)
@@ -83,13 +81,12 @@ def development_server(
             app.state.ending = rest.should_exit = True
             stop.set()
             rpc.stop(_GRACE_SECONDS).wait()
+            for thread in threads:
+                thread.join()
 
 
 def _listen(port: int) -> socket.socket:
-    try:
-        listening = socket.create_server((HOST, port), backlog=_BACKLOG)
-    except OSError:
-        raise _taken(port) from None
+    listening = socket.create_server((HOST, port))
     # Connections inherit it. Without it a body waits 40 ms until the client acknowledges its head.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
@@ -100,26 +97,13 @@ def _uvicorn(app: Callable) -> uvicorn.Server:
         app,
         loop="asyncio",
         http="h11",
-        ws="none",
-        lifespan="off",
         # Broken requests of clients are none of the operator's business.
         log_config=None,
         log_level="critical",
-        access_log=False,
         timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     return uvicorn.Server(config)
-
-
-@contextmanager
-def _thread(work: Callable[[], None]) -> Iterator[None]:
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
 
 
 def _poll(
@@ -132,8 +116,3 @@ def _poll(
             models.configure(read_config(config))
         with suppress(OSError):
             models.refresh()
-
-
-def _taken(port: int) -> UserError:
-    message = f"port {port} cannot be opened, another server may have it: choose another"
-    return UserError("serving.port", message)

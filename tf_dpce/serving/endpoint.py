@@ -14,10 +14,6 @@ MAX_REQUEST_BYTES = 64 * 2**20
 # The rest is for names around an item.
 MAX_ITEM_BYTES = MAX_REQUEST_BYTES - 2**16
 
-TIMEOUT = 30.0
-RETRIES = 3
-BATCH = 32
-
 _SCHEMES = ("http", "https", "grpc", "grpcs")
 _LONGEST_TIMEOUT = 86_400
 
@@ -38,21 +34,24 @@ class Endpoint:
     model: str
     version: int | None = None
     label: str | None = None
-    timeout: float = TIMEOUT
-    retries: int = RETRIES
+    timeout: float = 30.0
+    retries: int = 3
     headers: Mapping[str, str] | None = None
-    batch: int = BATCH
+    batch: int = 32
+    connections: int = 8
     url: SplitResult = field(init=False)
 
     def __post_init__(self) -> None:
         if self.version is not None and self.label is not None:
             message = "a request names a version or a label, not both: leave one out"
             raise UserError("client.version", message)
-        if not (self.batch >= 1 and self.retries >= 0 and 0 < self.timeout <= _LONGEST_TIMEOUT):
+        counts = self.batch >= 1 and self.connections >= 1 and self.retries >= 0
+        if not (counts and 0 < self.timeout <= _LONGEST_TIMEOUT):
             raise UserError(
                 "client.range",
-                f"batch={self.batch}, retries={self.retries}, timeout={self.timeout}: set a batch "
-                f"of 1 or more, 0 retries or more, and above 0 to {_LONGEST_TIMEOUT} seconds",
+                f"batch={self.batch}, connections={self.connections}, retries={self.retries}, "
+                f"timeout={self.timeout}: set a batch and connections of 1 or more, 0 retries or "
+                f"more, and above 0 to {_LONGEST_TIMEOUT} seconds",
             )
         try:
             url = urlsplit(self.address)

@@ -17,9 +17,8 @@ from tensorflow_serving.apis.model_management_pb2 import ReloadConfigResponse
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from tf_dpce.export import DEFAULT_SIGNATURE
-from tf_dpce.serving.errors import STATUSES, ServingError
-from tf_dpce.serving.responses import model_metadata, model_status
-from tf_dpce.serving.servable_manager import ServableManager
+from tf_dpce.serving.errors import ServingError
+from tf_dpce.serving.servable_manager import SIGNATURE_FIELD, ServableManager
 
 _THREADS = 32
 _MOST_REPEATED = 2**16
@@ -39,13 +38,16 @@ def grpc_server(models: ServableManager, max_request_bytes: int) -> grpc.Server:
         ("grpc.so_reuseport", 0),
     ]
     server = grpc.server(ThreadPoolExecutor(_THREADS), options=options)
-    prediction = _PredictionService(models)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(models), server)
+    services = _Services(models)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(services, server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(services, server)
     return server
 
 
-class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+class _Services(
+    prediction_service_pb2_grpc.PredictionServiceServicer,
+    model_service_pb2_grpc.ModelServiceServicer,
+):
     # What is not here, such as Classify, answers UNIMPLEMENTED.
 
     def __init__(self, models: ServableManager) -> None:
@@ -57,17 +59,32 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def GetModelMetadata(self, request: Any, context: Any) -> Any:
         with _errors(context):
-            return model_metadata(self._models, request)
+            if not request.metadata_field:
+                message = "GetModelMetadataRequest must specify at least one metadata_field"
+                raise ServingError("INVALID_ARGUMENT", message)
+            for name in set(request.metadata_field) - {SIGNATURE_FIELD}:
+                message = f"Metadata field {name} is not supported"
+                raise ServingError("INVALID_ARGUMENT", message)
+            return self._models.metadata(request.model_spec)
+
+    def GetModelStatus(self, request: Any, context: Any) -> Any:
+        with _errors(context):
+            return self._models.status(request.model_spec)
+
+    def HandleReloadConfigRequest(self, request: Any, context: Any) -> ReloadConfigResponse:
+        with _errors(context):
+            self._models.configure(request.config)
+            return ReloadConfigResponse()
 
     def _predict(self, request: PredictRequest) -> PredictResponse:
+        servable = self._models.find(request.model_spec)
         signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
+        inputs = {name: _strings(value) for name, value in request.inputs.items()}
+        outputs = servable.predict(signature, inputs)
         response = PredictResponse()
-        with self._models.use(request.model_spec) as servable:
-            inputs = {name: _array(value) for name, value in request.inputs.items()}
-            outputs = servable.predict(signature, inputs)
-            response.model_spec.name = servable.name
-            response.model_spec.version.value = servable.number
-            response.model_spec.signature_name = signature
+        response.model_spec.name = servable.name
+        response.model_spec.version.value = servable.number
+        response.model_spec.signature_name = signature
         for name in request.output_filter or outputs:
             if name not in outputs:
                 message = f"output tensor alias not found in signature: {name}"
@@ -76,41 +93,17 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         return response
 
 
-class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    def __init__(self, models: ServableManager) -> None:
-        self._models = models
-
-    def GetModelStatus(self, request: Any, context: Any) -> Any:
-        with _errors(context):
-            return model_status(self._models, request.model_spec)
-
-    def HandleReloadConfigRequest(self, request: Any, context: Any) -> ReloadConfigResponse:
-        response = ReloadConfigResponse()
-        try:
-            self._models.configure(request.config)
-        except ServingError as error:
-            response.status.error_code = STATUSES[error.status][0]
-            response.status.error_message = error.detail
-        return response
-
-
-def _array(value: TensorProto) -> np.ndarray:
+def _strings(value: TensorProto) -> np.ndarray:
+    """Returns the strings of a tensor, as TF Serving's own parser reads them."""
     sides = [side.size for side in value.tensor_shape.dim]
-    if value.tensor_shape.unknown_rank or any(size < 0 for size in sides):
-        raise _malformed("its shape is not fully known")
     # One value may stand for many elements: a few bytes would take all memory.
     if math.prod(sides) > max(value.ByteSize(), _MOST_REPEATED):
-        raise _malformed(f"it has fewer values than its shape {sides} asks for")
+        message = f"a tensor has fewer values than its shape {sides} asks for"
+        raise ServingError("INVALID_ARGUMENT", message)
     try:
-        return tf.make_ndarray(value)
-    except KeyError:
-        raise _malformed("its type has no values") from None
-    except (TypeError, ValueError) as error:
-        raise _malformed(str(error)) from None
-
-
-def _malformed(reason: str) -> ServingError:
-    return ServingError("INVALID_ARGUMENT", f"malformed tensor: {reason}")
+        return np.array(tf.io.parse_tensor(value.SerializeToString(), tf.string).numpy(), object)
+    except tf.errors.OpError as error:
+        raise ServingError("INVALID_ARGUMENT", f"tensor parsing error: {error.message}") from None
 
 
 @contextmanager

@@ -70,7 +70,11 @@ class GrpcTransport:
         try:
             answer = await _answer(call)
         except grpc.RpcError as error:
-            raise _serving_error(error) from None
+            status, details = error.code().name, error.details() or ""
+            # gRPC itself repeats what surely no server took up. What it reports may have been taken
+            # up, and a gateway's status looks like a server's; only a failed connection is certain.
+            never_sent = status == "UNAVAILABLE" and _NO_CONNECTION in details
+            raise (Refused if never_sent else ServingError)(status, details) from None
         return {name: tf.make_ndarray(value) for name, value in answer.outputs.items()}
 
     async def close(self) -> None:
@@ -87,11 +91,3 @@ async def _answer(call: grpc.Future) -> PredictResponse:
         call.cancel()
         raise
     return call.result()
-
-
-def _serving_error(error: grpc.RpcError) -> ServingError:
-    status, details = error.code().name, error.details() or ""
-    # gRPC itself repeats what surely no server took up. What it reports may have been taken up, and
-    # a gateway's status looks like a server's; only a failed connection is certain.
-    never_sent = status == "UNAVAILABLE" and _NO_CONNECTION in details
-    return (Refused if never_sent else ServingError)(status, details)

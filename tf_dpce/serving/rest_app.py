@@ -1,13 +1,21 @@
-"""TF Serving's REST surface over the models of a development server."""
+"""TF Serving's REST surface over the models of a development server.
+
+Every signature of an export takes one batch of strings and returns batches of numbers, so nothing
+else is converted here.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import re
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -17,20 +25,16 @@ from starlette.routing import Route
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from tf_dpce.export import DEFAULT_SIGNATURE
-from tf_dpce.export.versions import LARGEST_NUMBER
 from tf_dpce.logging import logger
 from tf_dpce.serving.errors import STATUSES, TOO_LARGE, ServingError
-from tf_dpce.serving.json_tensors import ROWS, parse_body, parse_inputs, response_json
-from tf_dpce.serving.responses import metadata_json, status_json
-from tf_dpce.serving.servable_manager import ServableManager
+from tf_dpce.serving.servable_manager import SIGNATURE_FIELD, ServableManager
 
 # Like TF Serving: words before the model's name in any case, the method's name as it is.
 _MODEL = r"(?i:/v1/models)/(?P<name>[^/:]+)"
 _MODEL += r"(?:(?i:/versions)/(?P<version>\d+)|(?i:/labels)/(?P<label>[^/:]+))?"
-_PREDICT = re.compile(_MODEL + ":(?P<method>classify|regress|predict)")
+_PREDICT = re.compile(_MODEL + ":predict")
 _STATUS = re.compile(_MODEL + "(?P<metadata>/metadata)?")
 _METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
-_MOST_DIGITS = len(str(LARGEST_NUMBER))
 
 
 def rest_app(models: ServableManager, max_request_bytes: int) -> Starlette:
@@ -43,21 +47,13 @@ def rest_app(models: ServableManager, max_request_bytes: int) -> Starlette:
         max_request_bytes: larger bodies are refused with status 413.
     """
 
-    async def health(request: Request) -> Response:
-        faults = models.unavailable()
-        if not faults:
-            return _response(request, HTTPStatus.OK, {"status": "ok"})
-        errors = "; ".join(f"{name} {error}" for name, error in faults.items() if error)
-        content = {"status": "failed", "error": errors} if errors else {"status": "loading"}
-        return _response(request, HTTPStatus.SERVICE_UNAVAILABLE, content)
-
     async def surface(request: Request) -> Response:
         body = await _read(request, max_request_bytes)
         content = await run_in_threadpool(_answer, models, request, body)
         return _response(request, HTTPStatus.OK, content)
 
     app = Starlette(
-        routes=[Route("/healthz", health), Route("/{path:path}", surface, methods=_METHODS)],
+        routes=[Route("/{path:path}", surface, methods=_METHODS)],
         exception_handlers={
             ServingError: _serving_error,
             HTTPException: _http_error,
@@ -74,23 +70,91 @@ def _answer(models: ServableManager, request: Request, body: bytes) -> dict[str,
     if not path.lower().startswith("/v1/"):
         raise HTTPException(HTTPStatus.NOT_FOUND, f"Not found: {request.method} {path}")
     if request.method == "GET" and (found := _STATUS.fullmatch(path)):
-        return (metadata_json if found["metadata"] else status_json)(models, _spec(found))
+        if not found["metadata"]:
+            return _json(models.status(_spec(found)))
+        answer = _json(models.metadata(_spec(found)))
+        del answer["metadata"][SIGNATURE_FIELD]["@type"]
+        return answer
     if request.method == "POST" and (found := _PREDICT.fullmatch(path)):
-        if found["method"] != "predict":
-            raise ServingError("UNIMPLEMENTED", "the development server only has predict")
         return _predict(models, _spec(found), body)
-    raise ServingError("INVALID_ARGUMENT", f"Malformed request: {request.method} {path}")
+    raise _invalid(f"Malformed request: {request.method} {path}")
 
 
 def _predict(models: ServableManager, spec: ModelSpec, body: bytes) -> dict[str, Any]:
-    request = parse_body(body)
-    signature = request.get("signature_name") or DEFAULT_SIGNATURE
-    with models.use(spec) as servable:
-        if signature not in servable.signatures:
-            message = f'Serving signature name: "{signature}" not found in signature def'
-            raise ServingError("INVALID_ARGUMENT", message)
-        inputs = parse_inputs(request, servable.signature(signature).inputs)
-        return response_json(servable.predict(signature, inputs), rows=ROWS in request)
+    request = _parse(body)
+    name = request.get("signature_name") or DEFAULT_SIGNATURE
+    servable = models.find(spec)
+    if name not in servable.signatures:
+        raise _invalid(f'Serving signature name: "{name}" not found in signature def')
+    key = next(iter(servable.signatures[name].inputs))
+    if "inputs" in request:
+        outputs = servable.predict(name, {key: _column(request["inputs"], key)})
+        return {"outputs": {output: value.tolist() for output, value in outputs.items()}}
+    outputs = servable.predict(name, {key: _rows(request["instances"], key)})
+    rows = zip(*(value.tolist() for value in outputs.values()), strict=True)
+    return {"predictions": [dict(zip(outputs, row, strict=True)) for row in rows]}
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    """Returns the JSON object in a request's body."""
+    try:
+        # Bytes that are not UTF-8 go through a string as they are.
+        request = json.loads(body.decode(errors="surrogateescape"))
+    except (ValueError, RecursionError) as error:
+        raise _invalid(f"JSON Parse error: {error}") from None
+    if not isinstance(request, dict):
+        raise _invalid("JSON Value is not object")
+    if not isinstance(request.get("signature_name", ""), str):
+        raise _invalid("'signature_name' key must be a string value.")
+    if len(request.keys() & {"instances", "inputs"}) != 1:
+        raise _invalid("expecting exactly one of 'inputs' or 'instances' keys")
+    return request
+
+
+def _column(value: Any, key: str) -> list[bytes]:
+    """Returns the strings `[B]` of `inputs`: a list, or an object of such a list by its name."""
+    if isinstance(value, dict) and not _is_base64(value):
+        if key not in value:
+            raise _invalid(f"Missing named input: {key} in 'inputs' object.")
+        value = value[key]
+    if not isinstance(value, list):
+        raise _invalid(f"{key} takes a list of strings")
+    return [_string(item) for item in value]
+
+
+def _rows(rows: Any, key: str) -> list[bytes]:
+    """Returns the strings `[B]` of `instances`, all of them in objects by their name, or none."""
+    if not isinstance(rows, list) or not rows:
+        raise _invalid("'instances' is expected to be a list with values")
+    if any(isinstance(row, dict) and not _is_base64(row) for row in rows):
+        if not all(isinstance(row, dict) and list(row) == [key] for row in rows):
+            raise _invalid(f"elements of 'instances': keys must be equal to: {key}")
+        rows = [row[key] for row in rows]
+    return [_string(row) for row in rows]
+
+
+def _string(value: Any) -> bytes:
+    if isinstance(value, str):
+        try:
+            return value.encode(errors="surrogateescape")
+        except UnicodeEncodeError:
+            raise _invalid("JSON Parse error: a surrogate pair in a string is invalid") from None
+    if not _is_base64(value):
+        raise _invalid(f"JSON Value of type {type(value).__name__} is not of expected type: string")
+    try:
+        return base64.b64decode(value["b64"], validate=True)
+    except (binascii.Error, ValueError):
+        raise _invalid("Unable to base64 decode") from None
+
+
+def _is_base64(value: Any) -> bool:
+    return isinstance(value, dict) and list(value) == ["b64"] and isinstance(value["b64"], str)
+
+
+def _json(message: Message) -> dict[str, Any]:
+    return MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
 
 
 async def _read(request: Request, limit: int) -> bytes:
@@ -118,15 +182,17 @@ def _target(request: Request) -> str:
 def _spec(found: re.Match[str]) -> ModelSpec:
     spec = ModelSpec(name=unquote(found["name"]))
     if found["version"]:
-        # By its length first, because Python refuses to convert thousands of digits.
-        digits = found["version"].lstrip("0") or "0"
-        if len(digits) > _MOST_DIGITS or int(digits) > LARGEST_NUMBER:
-            message = f"Failed to convert version: {found['version']} to numeric."
-            raise ServingError("INVALID_ARGUMENT", message)
-        spec.version.value = int(digits)
+        try:
+            spec.version.value = int(found["version"])
+        except ValueError:  # it is beyond int64, or has thousands of digits
+            raise _invalid(f"Failed to convert version: {found['version']} to numeric.") from None
     if found["label"]:
         spec.version_label = unquote(found["label"])
     return spec
+
+
+def _invalid(message: str) -> ServingError:
+    return ServingError("INVALID_ARGUMENT", message)
 
 
 def _serving_error(request: Request, error: ServingError) -> Response:

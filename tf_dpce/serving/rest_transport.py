@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
@@ -102,14 +101,17 @@ class RestTransport:
         # A name that nobody knows, or TLS that fails, will be the same next time.
         lasting = isinstance(cause, (socket.gaierror, ssl.SSLError))
         refused = isinstance(error, httpx.ConnectError) and not lasting
-        named = isinstance(cause, ConnectionError) and cause.errno
-        reason = os.strerror(cause.errno) if named else str(error) or type(error).__name__
-        message = f"{self._address}: {reason}"
+        message = f"{self._address}: {str(cause) or type(cause).__name__}"
         return (Refused if refused else ServingError)("UNAVAILABLE", message)
 
 
 def _outputs(answer: httpx.Response) -> Mapping[str, Any]:
-    content = _parse(answer.content)
+    try:
+        content = json.loads(answer.content)
+    except (ValueError, RecursionError):
+        content = {}
+    if not isinstance(content, dict):
+        content = {}
     if answer.status_code == HTTPStatus.OK and "outputs" in content:
         return content["outputs"]
     quoted = repr(answer.content[:_LONGEST_QUOTE].decode(errors="replace").strip())
@@ -120,12 +122,3 @@ def _outputs(answer: httpx.Response) -> Mapping[str, Any]:
         raise Refused("UNAVAILABLE", str(content["error"]))
     message = content.get("error") or f"HTTP status {answer.status_code}: {quoted}"
     raise ServingError.of_http(answer.status_code, str(message))
-
-
-def _parse(body: bytes) -> dict[str, Any]:
-    """Returns the JSON object of an answer, or an empty one."""
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -2,36 +2,102 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse, SignatureDefMap
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse, ModelVersionStatus
 from tensorflow_serving.apis.model_pb2 import ModelSpec
-from tensorflow_serving.config.file_system_storage_path_source_pb2 import (
-    FileSystemStoragePathSourceConfig,
-)
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
+from tf_dpce.export.golden import WARMUP_FILE, read_warmup
+from tf_dpce.export.session_process import SessionModel, one_line
 from tf_dpce.export.versions import version_numbers
 from tf_dpce.logging import logger
-from tf_dpce.serving.errors import ServingError
-from tf_dpce.serving.servable import AVAILABLE, END, Servable
+from tf_dpce.serving.errors import STATUSES, ServingError
 
-Policy = FileSystemStoragePathSourceConfig.ServableVersionPolicy
+LOADING = "LOADING"
+AVAILABLE = "AVAILABLE"
+END = "END"
+
+# The only metadata of a model that there is.
+SIGNATURE_FIELD = "signature_def"
+
+
+class Servable:
+    """A version of a model that runs in a Session, like in TF Serving.
+
+    Args:
+        name: name of the model.
+        number: number of the version.
+        folder: the exported version.
+
+    Attributes:
+        state: LOADING, AVAILABLE, or END if it could not be loaded.
+        error: why it could not be loaded, or "".
+        signatures: if it is AVAILABLE, its signatures by name.
+    """
+
+    def __init__(self, name: str, number: int, folder: Path) -> None:
+        self.name = name
+        self.number = number
+        self.state = LOADING
+        self.error = ""
+        self._folder = folder
+        self._files = _files(folder)
+
+    def load(self) -> None:
+        """Opens the Session and runs the warm-up requests; after a failure `error` says why."""
+        try:
+            model = SessionModel(self._folder)
+            if (self._folder / WARMUP_FILE).exists():
+                for signature, inputs in read_warmup(self._folder):
+                    model.run(signature, inputs)
+        except Exception as error:  # a damaged version raises whatever TensorFlow trips over
+            self.state, self.error = END, one_line(error)
+        else:
+            self._model, self.signatures = model, model.meta_graph.signature_def
+            self.state = AVAILABLE
+
+    def is_replaced(self) -> bool:
+        """Returns whether other files have come in the place of those that were loaded."""
+        return _files(self._folder) != self._files
+
+    def predict(
+        self, signature: str, inputs: Mapping[str, Sequence[bytes] | np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Returns the outputs of a signature by name, given its inputs by name.
+
+        Raises:
+            ServingError: FAILED_PRECONDITION or INVALID_ARGUMENT if the request does not fit the
+                signature, else the status that TensorFlow gives.
+        """
+        if signature not in self.signatures:
+            message = f'Serving signature key "{signature}" not found.'
+            raise ServingError("FAILED_PRECONDITION", message)
+        try:
+            return self._model.run(signature, inputs)
+        except tf.errors.OpError as error:
+            raise ServingError.of_number(error.error_code, error.message) from None
+        except ValueError as error:
+            raise ServingError("INVALID_ARGUMENT", str(error)) from None
 
 
 class ServableManager:
-    """Loads versions from disk according to a configuration.
+    """Loads the models that a configuration names, with all versions that are on disk.
 
-    A version is taken out only after another one answers, and is freed when the last request that
-    uses it has ended. Any number of threads may ask while one calls `refresh`.
+    That is the policy of every `models.config` of this project; others are not followed. A version
+    is taken out only after another one answers, and Python frees it when the last request that uses
+    it has ended. Any number of threads may ask while one calls `refresh`: the versions of a model
+    are a dict that is replaced, never changed.
     """
 
     def __init__(self) -> None:
         self._config = ModelServerConfig()
         self._servables: dict[str, dict[int, Servable]] = {}
-        self._lock = threading.Lock()
 
     def configure(self, config: ModelServerConfig) -> None:
         """Takes a configuration over; `refresh` then loads what it names.
@@ -40,112 +106,35 @@ class ServableManager:
             ServingError: FAILED_PRECONDITION, a label that is in use would move to a version that
                 is not available; the configuration before stays.
         """
-        with self._lock:
-            for model in config.model_config_list.config:
-                before = self._labels(model.name)
-                available = self._available(model.name)
-                for label, number in model.version_labels.items():
-                    if before.get(label, number) != number and number not in available:
-                        raise ServingError(
-                            "FAILED_PRECONDITION",
-                            f"Request to assign label to version {number} of model {model.name}, "
-                            "which is not currently available for inference",
-                        )
-            self._config = config
+        for model in config.model_config_list.config:
+            before, available = self._labels(model.name), self._available(model.name)
+            for label, number in model.version_labels.items():
+                if before.get(label, number) != number and number not in available:
+                    raise ServingError(
+                        "FAILED_PRECONDITION",
+                        f"Request to assign label to version {number} of model {model.name}, "
+                        "which is not currently available for inference",
+                    )
+        self._config = config
 
     def refresh(self) -> None:
         """Loads versions that are new on disk, and drops those that are no longer wanted."""
         wanted = {}
         for model in self._config.model_config_list.config:
             folder = Path(model.base_path)
-            numbers = version_numbers(folder) if folder.is_dir() else []
-            wanted[model.name] = _choose(model.model_version_policy, numbers)
+            wanted[model.name] = version_numbers(folder)
             for number in wanted[model.name]:
                 self._load(model.name, number, folder / str(number))
         for name in list(self._servables):
             self._drop(name, wanted.get(name, []))
 
-    @contextmanager
-    def use(self, spec: ModelSpec) -> Iterator[Servable]:
-        """Yields the version that a request asks for, which stays until the block ends.
+    def find(self, spec: ModelSpec) -> Servable:
+        """Returns the version that a request asks for.
 
         Raises:
             ServingError: INVALID_ARGUMENT without a name or for an unknown label, NOT_FOUND if
                 there is no such model or version.
         """
-        with self._lock:
-            servable = self._find(spec)
-            servable.users += 1
-        try:
-            yield servable
-        finally:
-            with self._lock:
-                servable.users -= 1
-                unused = servable.state == END and not servable.users
-            if unused:
-                servable.close()
-
-    def states(self, spec: ModelSpec) -> list[Servable]:
-        """Returns the versions of a model, the largest first, or the one that is asked for.
-
-        Raises:
-            ServingError: NOT_FOUND, there is none.
-        """
-        with self._lock:
-            servables = dict(sorted(self._servables.get(spec.name, {}).items(), reverse=True))
-        number = spec.version.value
-        if not spec.HasField("version"):
-            found, message = [*servables.values()], f"any versions of model {spec.name}"
-        else:
-            found = [servables[number]] if number in servables else []
-            message = f"version {number} of model {spec.name}"
-        if not found:
-            raise ServingError("NOT_FOUND", f"Could not find {message}")
-        return found
-
-    def unavailable(self) -> dict[str, str]:
-        """Returns the configured models without an available version.
-
-        Each comes with the error of its newest version if all failed, else with "".
-        """
-        with self._lock:
-            names = [model.name for model in self._config.model_config_list.config]
-            return {name: self._error(name) for name in names if not self._available(name)}
-
-    def close(self) -> None:
-        """Drops every version."""
-        self._config = ModelServerConfig()
-        self.refresh()
-
-    def _load(self, name: str, number: int, folder: Path) -> None:
-        before = self._servables.get(name, {}).get(number)
-        # A version that failed is tried again only after its files were replaced.
-        if before and not (before.error and before.is_replaced()):
-            return
-        servable = Servable(name, number, folder)
-        with self._lock:
-            self._servables.setdefault(name, {})[number] = servable
-        servable.load()
-        state = f"cannot be loaded: {servable.error}" if servable.error else "is available"
-        logger.info(f"{name} version {number} {state}")
-
-    def _drop(self, name: str, wanted: list[int]) -> None:
-        with self._lock:
-            versions = self._servables[name]
-            if wanted and not any(number in wanted for number in self._available(name)):
-                return
-            dropped = [versions.pop(number) for number in set(versions) - set(wanted)]
-            for servable in dropped:
-                servable.state = END
-            unused = [servable for servable in dropped if not servable.users]
-            if not versions:
-                del self._servables[name]
-        for servable in unused:
-            servable.close()
-        for servable in dropped:
-            logger.info(f"{name} version {servable.number} is gone")
-
-    def _find(self, spec: ModelSpec) -> Servable:
         if not spec.name:
             raise ServingError("INVALID_ARGUMENT", "ModelSpec has no name specified.")
         available, number = self._available(spec.name), self._number(spec)
@@ -155,6 +144,64 @@ class ServableManager:
             return available[number]
         asked = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
         raise ServingError("NOT_FOUND", f"Servable not found for request: {asked}")
+
+    def status(self, spec: ModelSpec) -> GetModelStatusResponse:
+        """Returns the states of the versions of a model, or of the one that is asked for.
+
+        Raises:
+            ServingError: NOT_FOUND, there is none.
+        """
+        servables, number = self._servables.get(spec.name, {}), spec.version.value
+        if not spec.HasField("version"):
+            found, message = sorted(servables, reverse=True), f"any versions of model {spec.name}"
+        else:
+            found = [number] if number in servables else []
+            message = f"version {number} of model {spec.name}"
+        if not found:
+            raise ServingError("NOT_FOUND", f"Could not find {message}")
+        response = GetModelStatusResponse()
+        for servable in (servables[number] for number in found):
+            state = ModelVersionStatus.State.Value(servable.state)
+            status = response.model_version_status.add(version=servable.number, state=state).status
+            status.error_code = STATUSES["UNKNOWN"][0] if servable.error else 0
+            status.error_message = servable.error
+        return response
+
+    def metadata(self, spec: ModelSpec) -> GetModelMetadataResponse:
+        """Returns the signatures of the version that is asked for.
+
+        Raises:
+            ServingError: see `find`.
+        """
+        servable = self.find(spec)
+        response, signatures = GetModelMetadataResponse(), SignatureDefMap()
+        response.model_spec.name = servable.name
+        response.model_spec.version.value = servable.number
+        for name, signature in servable.signatures.items():
+            signatures.signature_def[name].CopyFrom(signature)
+        response.metadata[SIGNATURE_FIELD].Pack(signatures)
+        return response
+
+    def _load(self, name: str, number: int, folder: Path) -> None:
+        versions = self._servables.get(name, {})
+        # A version that failed is tried again only after its files were replaced.
+        if (before := versions.get(number)) and not (before.error and before.is_replaced()):
+            return
+        servable = Servable(name, number, folder)
+        self._servables[name] = {**versions, number: servable}
+        servable.load()
+        state = f"cannot be loaded: {servable.error}" if servable.error else "is available"
+        logger.info(f"{name} version {number} {state}")
+
+    def _drop(self, name: str, wanted: list[int]) -> None:
+        versions = self._servables[name]
+        if wanted and not any(number in wanted for number in self._available(name)):
+            return
+        self._servables[name] = {n: found for n, found in versions.items() if n in wanted}
+        if not wanted:
+            del self._servables[name]
+        for number in sorted(versions.keys() - set(wanted)):
+            logger.info(f"{name} version {number} is gone")
 
     def _number(self, spec: ModelSpec) -> int | None:
         if not spec.version_label:
@@ -173,17 +220,13 @@ class ServableManager:
         versions = self._servables.get(name, {})
         return {number: found for number, found in versions.items() if found.state == AVAILABLE}
 
-    def _error(self, name: str) -> str:
-        versions = self._servables.get(name, {})
-        if not versions or not all(servable.error for servable in versions.values()):
-            return ""
-        return f"version {max(versions)}: {versions[max(versions)].error}"
 
-
-def _choose(policy: Policy, numbers: list[int]) -> list[int]:
-    """Returns which of the versions on disk, in rising order, a policy wants."""
-    if policy.HasField("all"):
-        return numbers
-    if policy.HasField("specific"):
-        return [number for number in numbers if number in policy.specific.versions]
-    return numbers[-(policy.latest.num_versions or 1) :]
+def _files(folder: Path) -> set[tuple]:
+    """Returns what distinguishes the files of a version from any that replace them."""
+    found = set()
+    # A file may go while it is looked at; the next look finds what came.
+    with suppress(OSError):
+        for path in (folder, *folder.rglob("*")):
+            stat = path.stat()
+            found.add((path, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return found

@@ -44,7 +44,6 @@ def server_flags(
     batching: str = CPU_BATCHING,
     grpc_port: int = GRPC_PORT,
     rest_port: int = REST_PORT,
-    cores: int | None = CORES,
 ) -> list[str]:
     """Returns the flags of TF Serving.
 
@@ -54,9 +53,8 @@ def server_flags(
         batching: name of its batching parameters in there.
         grpc_port: port of gRPC.
         rest_port: port of REST and the metrics.
-        cores: number of cores that it may use; None sets no limit.
     """
-    pools = () if cores is None else ("intra", "inter")
+    pools = () if batching == HOST_BATCHING else ("intra", "inter")
     return [
         f"--model_config_file={folder}/{config}",
         "--model_config_file_poll_wait_seconds=5",
@@ -67,7 +65,7 @@ def server_flags(
         "--enable_batching",
         f"--batching_parameters_file={folder}/{batching}",
         f"--monitoring_config_file={folder}/{MONITORING_FILE}",
-        *(f"--tensorflow_{pool}_op_parallelism={cores}" for pool in pools),
+        *(f"--tensorflow_{pool}_op_parallelism={CORES}" for pool in pools),
     ]
 
 
@@ -92,9 +90,6 @@ def check_ports(*ports: int) -> None:
     Raises:
         UserError: a port is taken, or named twice.
     """
-    if len(set(ports)) < len(ports):
-        message = "gRPC and REST need a port each: choose another for one of them"
-        raise UserError("serving.port", message)
     with ExitStack() as opened:
         for port in ports:
             try:
@@ -103,7 +98,7 @@ def check_ports(*ports: int) -> None:
             except OSError as error:
                 # A port below 1024 may be open to Docker alone, so other errors are left to it.
                 if error.errno == errno.EADDRINUSE:
-                    message = f"port {port} is taken, perhaps by another server: choose another"
+                    message = f"port {port} is taken, by another server or twice: choose another"
                     raise UserError("serving.port", message) from None
 
 
@@ -118,7 +113,7 @@ def binary_command(folder: Path, grpc_port: int, rest_port: int) -> list[str] | 
     if shutil.which(BINARY) is None:
         return None
     root = str(folder.resolve())
-    flags = server_flags(root, HOST_CONFIG_FILE, HOST_BATCHING, grpc_port, rest_port, cores=None)
+    flags = server_flags(root, HOST_CONFIG_FILE, HOST_BATCHING, grpc_port, rest_port)
     return [BINARY, *flags]
 
 
@@ -140,19 +135,19 @@ def docker_command(
         command += ["-p", f"{outer}:{inner}"]
     for inner, outer in ((MODELS, models), (DEPLOYMENT, folder)):
         command += ["-v", f"{outer.resolve()}:{inner}:ro"]
-    flags = server_flags(DEPLOYMENT, batching=HOST_BATCHING, cores=None)
+    flags = server_flags(DEPLOYMENT, batching=HOST_BATCHING)
     return [*command, f"{IMAGE}:{version}", *flags]
 
 
 def explain_missing_docker() -> str | None:
     """Returns why Docker cannot run a server here, or None if it can."""
-    if shutil.which("docker") is None:
-        return "Docker is not installed"
     try:
         command = ["docker", "version"]
         done = subprocess.run(command, capture_output=True, timeout=_DOCKER_SECONDS)
+    except FileNotFoundError:
+        return "Docker is not installed"
     except subprocess.TimeoutExpired:
         return f"Docker did not answer within {_DOCKER_SECONDS} seconds"
-    return (
-        "`docker version` fails: no daemon runs, or you may not use it" if done.returncode else None
-    )
+    if done.returncode:
+        return "`docker version` fails: no daemon runs, or you may not use it"
+    return None

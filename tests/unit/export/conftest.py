@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from tests.unit.export.tiny import WORDS, tiny_model
 from tf_dpce.evaluation import tta
 from tf_dpce.export.publish import write_version
 from tf_dpce.export.serving_module import ServingModule
-from tf_dpce.export.session_process import SessionModel, open_session
+from tf_dpce.export.session_process import SessionModel
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
@@ -57,7 +56,6 @@ def version(exported, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def served(exported) -> Iterator[SessionModel]:
+def served(exported) -> SessionModel:
     """`exported` in a Session, as TF Serving runs it."""
-    with open_session(exported) as opened:
-        yield opened
+    return SessionModel(exported)

@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 import tf_dpce
 from pipelines import export
 from tests.errors import printed_code
-from tf_dpce.export.provenance import run_metrics
+from tf_dpce.evaluation.tta import PLAIN
+from tf_dpce.export.model_card import run_metrics
 from tf_dpce.files import sha256_file
 from tf_dpce.training.run_folder import load_run
 
@@ -58,7 +59,7 @@ def test_run_is_published_with_its_provenance_and_metrics(run, tmp_path, capsys)
         assert fact in card
     # Of the measurements, the card has those made with these weights, seen so.
     assert card.count("| image to text |") == 1
-    assert list(run_metrics(trained, "best")) == ["plain"]
+    assert list(run_metrics(trained, "best", PLAIN)) == ["plain"]
 
     image = Image.new("RGB", (40, 30), "red")
     image.paste("blue", (0, 0, 10, 30))

@@ -25,7 +25,7 @@ def test_sound_version_is_reported(tiny_export, capsys):
     found = checks(capsys.readouterr().out)
     assert set(found.values()) == {"ok"}
     assert list(found) == [
-        *("files", "operations", "placement", "batching", "load"),
+        *("files", "operations", "placement", "load"),
         *("encode_image", "encode_text", "serving_default", "warm-up"),
     ]
 

@@ -53,11 +53,3 @@ def served(exported, tmp_path_factory) -> Iterator[Served]:
 def channel(served) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(f"{served.host}:{served.grpc_port}") as opened:
         yield opened
-
-
-@pytest.fixture
-def publishing(served) -> Served:
-    """The same server, for tests that publish a version: not for one that is elsewhere."""
-    if served.models is None:
-        pytest.skip("the models of a server elsewhere are out of reach")
-    return served

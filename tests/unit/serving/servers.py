@@ -27,10 +27,9 @@ from tests.unit.export.tiny import WORDS, tiny_model
 from tf_dpce.export.publish import export_model
 from tf_dpce.export.versions import publish_version
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
-from tf_dpce.serving.deployment import deployed_labels, write_deployment
+from tf_dpce.serving.deployment import deployed_labels, server_version, write_deployment
 from tf_dpce.serving.dev_server import development_server
 from tf_dpce.serving.errors import ServingError
-from tf_dpce.serving.saved_model_info import server_version
 from tf_dpce.serving.tf_serving import HOST_CONFIG_FILE, binary_command, docker_command
 
 NAME = "tiny"
@@ -49,11 +48,6 @@ class Served:
     models: Path | None = None
     deployment: Path | None = None
     host: str = "127.0.0.1"
-
-
-def export_tiny(models: Path) -> Path:
-    """Exports version 1 of a tiny model into a folder of models."""
-    return export_model(tiny_model(), CaptionTokenizer(WORDS, 6, lowercase=True), models / NAME)
 
 
 def export_toy(models: Path) -> Path:
@@ -149,4 +143,5 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":
-    export_tiny(Path(sys.argv[1]))
+    tokenizer = CaptionTokenizer(WORDS, 6, lowercase=True)
+    export_model(tiny_model(), tokenizer, Path(sys.argv[1], NAME))

@@ -1,25 +1,35 @@
-"""What a client sends again if a connection fails, and that it ends when its time is up."""
+"""What a client sends again if a server declines or a connection fails, and how long it waits."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 
 import grpc
 import pytest
 
+from tests.errors import raises
 from tests.unit.serving.servers import NAME, fails, free_port
-from tf_dpce.serving import Client
+from tf_dpce.serving import AsyncClient, Client
 
-BODY = b'{"outputs": {"embedding": [[1.0, 0.0]], "status": [0]}}'
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+
+def answer(status: int, content: dict | bytes) -> bytes:
+    """Composes what a server sends."""
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return b"HTTP/1.1 %d -\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+
+
+GOOD = answer(200, {"outputs": {"embedding": [[1.0, 0.0]], "status": [0]}})
+DECLINED = answer(503, {"error": "loading"})
 
 
 def request(connection: socket.socket) -> bytes:
@@ -30,60 +40,164 @@ def request(connection: socket.socket) -> bytes:
     return content
 
 
-@contextmanager
-def server(
-    behave: Callable[[socket.socket], None], port: int = 0
-) -> Iterator[tuple[int, list[bytes]]]:
-    """Does something with each connection and closes it; yields the port and what it received."""
-    received = []
+class Scripted:
+    """A server that answers each request by the next item of a list.
 
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listening.accept()
-            except OSError:
-                return
-            with connection:
-                received.append(request(connection))
-                try:
-                    behave(connection)
-                except OSError:
-                    pass
+    It closes the connection after an item that is a list of pieces, or after each if it `hangs_up`,
+    without saying so before. Requests wait until `gate` lets them pass.
+    """
 
-    with socket.create_server(("127.0.0.1", port)) as listening:
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield listening.getsockname()[1], received
-        finally:
-            listening.shutdown(socket.SHUT_RDWR)
-            thread.join()
+    def __init__(self, *script: bytes | Iterable[bytes], port: int = 0) -> None:
+        self.script, self.asked, self.hangs_up = list(script), [], False
+        self.gate = threading.Barrier(1)
+        self._listening = socket.create_server(("127.0.0.1", port))
+        self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
+
+    def __enter__(self) -> Scripted:
+        self._thread = threading.Thread(target=self._accept)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listening.close()
+
+    def client(self, scheme: str = "http", **options) -> Client:
+        return Client(f"{scheme}://{self.address}", NAME, **options)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listening.accept()
+                threading.Thread(target=self._serve, args=[connection], daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            while content := request(connection):
+                self.asked.append(content)
+                self.gate.wait(timeout=30)
+                item = self.script.pop(0)
+                for piece in [item] if isinstance(item, bytes) else item:
+                    connection.sendall(piece)
+                if self.hangs_up or not isinstance(item, bytes):
+                    return
+
+
+def encode(client: Client) -> list:
+    embeddings, statuses = client.encode_with_status("texts", ["a dog"])
+    return [embeddings.tolist(), statuses.tolist()]
+
+
+# --- what it sends --------------------------------------------------------------------------------
+
+
+def test_requests_of_an_async_client_are_under_way_at_the_same_time():
+    async def ask(address: str) -> None:
+        async with AsyncClient(f"http://{address}", NAME, connections=5) as client:
+            await asyncio.gather(*(client.encode_texts(["a dog"]) for _ in range(10)))
+
+    with Scripted(*[GOOD] * 10) as server:
+        # Nobody is answered before all five have asked; of eight, three wait for a connection.
+        server.gate = threading.Barrier(5)
+        asyncio.run(ask(server.address))
+        assert len(server.asked) == 10
+
+
+def test_headers_and_the_gateway_s_path_go_with_every_request():
+    with Scripted(GOOD) as server:
+        address, headers = f"http://{server.address}/gateway/", {"Authorization": "key"}
+        with Client(address, "my model", label="canary", headers=headers) as client:
+            encode(client)
+    (asked,) = server.asked
+    assert asked.startswith(b"POST /gateway/v1/models/my%20model/labels/canary:predict ")
+    assert b"authorization: key\r\n" in asked.lower()
+
+
+def test_an_answer_that_is_not_an_export_s_is_an_error():
+    contents = [
+        b"<html>Welcome",
+        {"predictions": []},
+        {"outputs": {"embedding": [[1.0]]}},
+        {"outputs": {"embedding": [[1.0]], "status": [0, 0]}},
+        {"outputs": {"embedding": [[1.0], [2.0, 3.0]], "status": [0, 0]}},
+        {"outputs": [1.0]},
+        {"outputs": {"embedding": [[1.0]], "status": [[0]]}},
+    ]
+    with Scripted(*(answer(200, content) for content in contents)) as server:
+        with server.client() as client:
+            for _ in contents:
+                with fails("INTERNAL"):
+                    encode(client)
 
 
 # --- what it sends again --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", [b"", ANSWER[:20], ANSWER[:-5]])
-def test_what_a_server_received_is_not_sent_again_if_it_breaks_off(part):
-    with server(lambda connection: connection.sendall(part)) as (port, received):
-        with Client(f"http://127.0.0.1:{port}", NAME) as client, fails("UNAVAILABLE"):
-            client.encode_with_status("texts", ["a dog"])
-    assert len(received) == 1
+def test_it_asks_again_while_the_server_itself_declines_until_the_last_retry_or_time_is_up():
+    with Scripted(DECLINED, DECLINED, GOOD, *[DECLINED] * 100) as server:
+        with server.client() as client:
+            assert encode(client) == [[[1.0, 0.0]], [0]]
+        assert len(server.asked) == 3
+        with server.client(retries=2) as client, fails("UNAVAILABLE"):
+            encode(client)
+        assert len(server.asked) == 6
+        began = time.monotonic()
+        with server.client(retries=99, timeout=0.5) as client:
+            with raises("serving.request") as caught:
+                encode(client)
+    # The last attempt may itself run out of time.
+    assert caught.value.status in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+    assert time.monotonic() - began < 2
 
 
-@pytest.mark.parametrize("scheme", ["https", "grpcs"])
-def test_a_failure_of_tls_is_final(scheme):
-    with server(lambda connection: connection.sendall(b"no TLS here")) as (port, received):
-        with Client(f"{scheme}://127.0.0.1:{port}", NAME) as client, fails("UNAVAILABLE"):
-            client.encode_with_status("texts", ["a dog"])
-    assert len(received) == 1
+def test_what_somebody_answered_is_not_asked_again():
+    answers = [
+        *((400, "INVALID_ARGUMENT"), (401, "UNAUTHENTICATED"), (403, "PERMISSION_DENIED")),
+        *((404, "NOT_FOUND"), (413, "RESOURCE_EXHAUSTED"), (429, "RESOURCE_EXHAUSTED")),
+        *((500, "INTERNAL"), (504, "DEADLINE_EXCEEDED"), (418, "UNKNOWN")),
+        # These may be a gateway's, whose server died of the request.
+        *((502, "UNAVAILABLE"), (503, "UNAVAILABLE")),
+    ]
+    with Scripted(*(answer(code, b"upstream closed") for code, _ in answers)) as server:
+        with server.client() as client:
+            for _, expected in answers:
+                with fails(expected):
+                    encode(client)
+    assert len(server.asked) == len(answers)
+
+
+def test_a_connection_that_is_closed_between_two_requests_or_as_one_arrives_is_opened_again():
+    with Scripted(GOOD, GOOD, [], GOOD) as server, server.client() as client:
+        server.hangs_up = True
+        encode(client)
+        server.hangs_up = False
+        for _ in range(2):
+            encode(client)
+    assert len(server.asked) == 4
+
+
+def test_what_breaks_off_a_new_connection_is_not_sent_again():
+    for scheme, part in (
+        *(("http", part) for part in (b"", GOOD[:20], GOOD[:-5])),
+        *((scheme, b"no TLS here") for scheme in ("https", "grpcs")),
+    ):
+        with Scripted([part]) as server, server.client(scheme) as client, fails("UNAVAILABLE"):
+            encode(client)
+        assert len(server.asked) == 1, (scheme, part)
+    # After an answer, the connection that is used again breaks off first.
+    with Scripted(GOOD, [], []) as server, server.client() as client:
+        encode(client)
+        with fails("UNAVAILABLE"):
+            encode(client)
+    assert len(server.asked) == 3
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b"])
 def test_a_host_that_nobody_knows_is_looked_up_once(host):
     began = time.monotonic()
     with Client(f"http://{host}:8501", NAME, retries=9, timeout=60) as client, fails("UNAVAILABLE"):
-        client.encode_with_status("texts", ["a dog"])
+        encode(client)
     # Nine waits that double come to more than 25 seconds.
     assert time.monotonic() - began < 20
 
@@ -93,9 +207,9 @@ def test_a_server_that_comes_back_in_time_is_found_over_rest():
     with ThreadPoolExecutor(1) as threads, Client(f"http://127.0.0.1:{port}", NAME) as client:
         embeddings = threads.submit(client.encode_texts, ["a dog"])
         time.sleep(0.15)
-        with server(lambda connection: connection.sendall(ANSWER), port) as (_, received):
+        with Scripted(GOOD, port=port) as server:
             assert embeddings.result().tolist() == [[1.0, 0.0]]
-    assert len(received) == 1
+    assert len(server.asked) == 1
 
 
 class Declining(grpc.GenericRpcHandler):
@@ -131,32 +245,31 @@ def test_over_grpc_a_server_that_comes_back_is_found_and_asked_once():
 # --- when its time is up --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scheme", ["http", "grpc"])
-def test_a_server_that_is_silent_runs_out_of_time(scheme):
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"
+def drops(start: int) -> Iterator[bytes]:
+    """An answer whose end comes in 20 bytes at least, 0.2 seconds each: 4 seconds."""
+    yield GOOD[:start]
+    for byte in GOOD[start:]:
+        yield bytes([byte])
+        time.sleep(0.2)
+
+
+def silence() -> Iterator[bytes]:
+    time.sleep(3)
+    yield b""
+
+
+@pytest.mark.parametrize(
+    ("scheme", "pieces"),
+    [("http", silence()), ("grpc", silence()), ("http", drops(0)), ("http", drops(len(GOOD) - 20))],
+    ids=["silent", "silent, gRPC", "head in drops", "body in drops"],
+)
+def test_what_is_not_answered_in_time_is_given_up(scheme, pieces):
+    with Scripted(pieces) as server:
         began = time.monotonic()
-        with Client(address, NAME, timeout=0.5) as client, fails("DEADLINE_EXCEEDED"):
-            client.encode_with_status("texts", ["a dog"])
-        assert 0.4 < time.monotonic() - began < 5
-
-
-@pytest.mark.parametrize("start", [0, len(ANSWER) - 20], ids=["head", "body"])
-def test_an_answer_that_comes_in_drops_ends_with_the_time(start):
-    def behave(connection: socket.socket) -> None:
-        connection.sendall(ANSWER[:start])
-        # 20 bytes at least, 0.2 seconds each: 4 seconds.
-        for byte in ANSWER[start:]:
-            connection.sendall(bytes([byte]))
-            time.sleep(0.2)
-
-    with server(behave) as (port, received):
-        began = time.monotonic()
-        with Client(f"http://127.0.0.1:{port}", NAME, timeout=0.5) as client:
-            with fails("DEADLINE_EXCEEDED"):
-                client.encode_with_status("texts", ["a dog"])
-        assert 0.4 < time.monotonic() - began < 1.5
-    assert len(received) == 1
+        with server.client(scheme, timeout=0.5) as client, fails("DEADLINE_EXCEEDED"):
+            encode(client)
+        assert 0.4 < time.monotonic() - began < 2.5
+    assert len(server.asked) == 1
 
 
 # --- TLS ------------------------------------------------------------------------------------------
@@ -183,19 +296,18 @@ def test_tls_checks_the_server_s_certificate(certificate, monkeypatch):
             try:
                 with context.wrap_socket(connection, server_side=True) as secured:
                     asked.append(request(secured))
-                    secured.sendall(ANSWER)
+                    secured.sendall(GOOD)
             except ssl.SSLError:
                 connection.close()
 
     with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as threads:
         served = threads.submit(serve)
-        port = listening.getsockname()[1]
-        with Client(f"https://localhost:{port}", NAME) as client:
-            with fails("UNAVAILABLE") as caught:
-                client.encode_with_status("texts", ["a dog"])
-            assert "CERTIFICATE_VERIFY_FAILED" in caught.value.detail
+        address = f"https://localhost:{listening.getsockname()[1]}"
+        with Client(address, NAME) as client, fails("UNAVAILABLE") as caught:
+            encode(client)
+        assert "CERTIFICATE_VERIFY_FAILED" in caught.value.detail
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert"))
-        with Client(f"https://localhost:{port}", NAME) as client:
-            assert client.encode_with_status("texts", ["a dog"])[1].tolist() == [0]
+        with Client(address, NAME) as client:
+            encode(client)
         served.result()
-    assert f"Host: localhost:{port}\r\n".encode() in asked[0]
+    assert address.replace("https://", "Host: ").encode() in asked[0]

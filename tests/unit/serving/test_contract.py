@@ -10,27 +10,21 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
+    model_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
 )
 
 from tests.unit.export.tiny import WIDTH
-from tests.unit.serving.servers import (
-    NAME,
-    ask_served,
-    publish_again,
-    wait_until,
-)
+from tests.unit.serving.servers import NAME, ask_served, publish_again, wait_until
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.preprocessing import status
 
 PREDICT = f"/v1/models/{NAME}:predict"
-AVAILABLE = get_model_status_pb2.ModelVersionStatus.AVAILABLE
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +37,12 @@ def model_service(channel):
     return model_service_pb2_grpc.ModelServiceStub(channel)
 
 
-def predict_request(signature="encode_text", values=(b"a dog",), **spec):
+def predict_request(signature="encode_text", values=(b"a dog",), version=None, **spec):
     request = predict_pb2.PredictRequest()
-    request.model_spec.name = spec.pop("name", NAME)
+    request.model_spec.CopyFrom(model_pb2.ModelSpec(**{"name": NAME, **spec}))
     request.model_spec.signature_name = signature
-    if "version" in spec:
-        request.model_spec.version.value = spec["version"]
-    if "label" in spec:
-        request.model_spec.version_label = spec["label"]
+    if version is not None:
+        request.model_spec.version.value = version
     key = ENDPOINTS.get(signature, "text")
     request.inputs[key].CopyFrom(tf.make_tensor_proto(list(values), tf.string, [len(values)]))
     return request
@@ -81,20 +73,17 @@ def test_grpc_answers_what_was_recorded(predictions, recorded, signature):
     assert (answer.model_spec.name, answer.model_spec.signature_name) == (NAME, signature)
 
 
-def test_grpc_answers_by_version_and_label(predictions):
-    for spec in ({}, {"version": 1}, {"label": "stable"}):
-        answer = predictions.Predict(predict_request(**spec), timeout=30)
+def test_grpc_answers_by_version_and_label_and_the_outputs_that_are_asked_for(predictions):
+    request = predict_request(version_label="stable")
+    request.output_filter.append("status")
+    for asked in (predict_request(), predict_request(version=1), request):
+        answer = predictions.Predict(asked, timeout=30)
         assert answer.model_spec.version.value >= 1
     assert answer.model_spec.version.value == 1
+    assert list(answer.outputs) == ["status"]
 
 
-def test_grpc_answers_only_the_outputs_that_are_asked_for(predictions):
-    request = predict_request()
-    request.output_filter.append("status")
-    assert list(predictions.Predict(request, timeout=30).outputs) == ["status"]
-
-
-def test_grpc_returns_the_signatures(predictions):
+def test_grpc_returns_the_signatures_and_the_state(predictions, model_service):
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     request.model_spec.name = NAME
     answer = predictions.GetModelMetadata(request, timeout=30)
@@ -103,14 +92,10 @@ def test_grpc_returns_the_signatures(predictions):
     assert set(ENDPOINTS) <= set(signatures.signature_def)
     shape = signatures.signature_def["encode_text"].outputs["embedding"].tensor_shape
     assert [side.size for side in shape.dim] == [-1, WIDTH]
-
-
-def test_grpc_returns_the_state(model_service):
-    request = get_model_status_pb2.GetModelStatusRequest()
-    request.model_spec.name = NAME
-    request.model_spec.version.value = 1
+    request = get_model_status_pb2.GetModelStatusRequest(model_spec=answer.model_spec)
     (state,) = model_service.GetModelStatus(request, timeout=30).model_version_status
-    assert (state.version, state.state, state.status.error_code) == (1, AVAILABLE, 0)
+    available = get_model_status_pb2.ModelVersionStatus.AVAILABLE
+    assert (state.version, state.state, state.status.error_code) == (1, available, 0)
 
 
 def test_grpc_errors_have_their_code(predictions, model_service):
@@ -118,7 +103,7 @@ def test_grpc_errors_have_their_code(predictions, model_service):
         ({"name": "nobody"}, "NOT_FOUND"),
         ({"name": ""}, "INVALID_ARGUMENT"),
         ({"version": 77}, "NOT_FOUND"),
-        ({"label": "nowhere"}, "INVALID_ARGUMENT"),
+        ({"version_label": "nowhere"}, "INVALID_ARGUMENT"),
         ({"signature": "encode_sound"}, "FAILED_PRECONDITION"),
     ):
         assert code_of(predictions.Predict, predict_request(**spec)) == expected
@@ -137,11 +122,10 @@ def test_grpc_refuses_inputs_that_do_not_fit(predictions):
     other.inputs["image"].CopyFrom(other.inputs["text"])
     numbers = predict_request()
     numbers.inputs["text"].CopyFrom(tf.make_tensor_proto([1.0]))
-    resource, vast, negative = predict_request(), predict_request(), predict_request()
-    resource.inputs["text"].dtype = types_pb2.DT_RESOURCE
+    vast, negative = predict_request(), predict_request()
     vast.inputs["text"].tensor_shape.dim[0].size = 10**12
     negative.inputs["text"].tensor_shape.dim[0].size = -5
-    for request in (missing, other, numbers, resource, vast, negative):
+    for request in (missing, other, numbers, vast, negative):
         assert code_of(predictions.Predict, request) == "INVALID_ARGUMENT"
 
 
@@ -150,27 +134,18 @@ def test_grpc_refuses_inputs_that_do_not_fit(predictions):
 
 @pytest.mark.sentinel
 @pytest.mark.parametrize("signature", ENDPOINTS)
-def test_rest_answers_in_columns(served, recorded, signature):
-    example = recorded[signature]
-    body = {"signature_name": signature, "inputs": [b64(content) for content in example.inputs]}
-    code, answer = ask_served(served, PREDICT, body)
-    assert (code, set(answer["outputs"])) == (200, {"embedding", "status"})
-    np.testing.assert_allclose(answer["outputs"]["embedding"], example.embeddings, atol=1e-5)
-    np.testing.assert_array_equal(answer["outputs"]["status"], example.statuses)
-
-
-@pytest.mark.parametrize("signature", ENDPOINTS)
-def test_rest_answers_in_rows_named_or_not(served, recorded, signature):
+def test_rest_answers_in_columns_and_in_rows(served, recorded, signature):
     example = recorded[signature]
     contents = [b64(content) for content in example.inputs]
     named = [{ENDPOINTS[signature]: content} for content in contents]
-    for rows in (contents, named):
-        body = {"signature_name": signature, "instances": rows}
-        code, answer = ask_served(served, PREDICT, body)
+    for body in ({"inputs": contents}, {"instances": contents}, {"instances": named}):
+        code, answer = ask_served(served, PREDICT, {"signature_name": signature, **body})
         assert code == 200
-        found = [row["embedding"] for row in answer["predictions"]]
-        np.testing.assert_allclose(found, example.embeddings, atol=1e-5)
-        assert [row["status"] for row in answer["predictions"]] == example.statuses.tolist()
+        rows = answer.get("predictions")
+        found = answer.get("outputs") or {key: [row[key] for row in rows] for key in rows[0]}
+        assert set(found) == {"embedding", "status"}
+        np.testing.assert_allclose(found["embedding"], example.embeddings, atol=1e-5)
+        assert found["status"] == example.statuses.tolist()
 
 
 def test_rest_takes_captions_as_they_are(served):
@@ -184,19 +159,11 @@ def test_rest_takes_captions_as_they_are(served):
     assert ask_served(served, PREDICT, plain)[1] == answer
 
 
-def test_rest_takes_images_if_no_signature_is_named(served):
-    # The first endpoint of an export is its default.
-    code, answer = ask_served(served, PREDICT, {"instances": ["no image"]})
-    assert (code, answer["predictions"][0]["status"]) == (200, status.WRONG_TYPE)
-
-
-def test_rest_answers_by_version_and_label(served):
-    body = {"signature_name": "encode_text", "inputs": ["a dog"]}
-    answers = [
-        ask_served(served, f"/v1/models/{NAME}{which}:predict", body)
-        for which in ("", "/versions/1", "/labels/stable")
-    ]
-    assert [code for code, _ in answers] == [200] * 3
+def test_rest_answers_by_version_and_label_and_takes_images_if_no_signature_is_named(served):
+    for which in ("", "/versions/1", "/labels/stable"):
+        path = f"/v1/models/{NAME}{which}:predict"
+        code, answer = ask_served(served, path, {"instances": ["no image"]})
+        assert (code, answer["predictions"][0]["status"]) == (200, status.WRONG_TYPE)
 
 
 def test_rest_returns_state_and_signatures(served):
@@ -223,7 +190,6 @@ REST_ERRORS = [
     (f"/v1/models/{NAME}/versions/77", None, 404),
     (f"/v1/models/{NAME}/versions/{2**63 - 1}:predict", GOOD, 404),
     (f"/v1/models/{NAME}/versions/{2**63}:predict", GOOD, 400),
-    (f"{LONG}:predict", GOOD, 400),
     (LONG, None, 400),
     (f"/v1/models/{NAME}/labels/nowhere:predict", GOOD, 400),
     (f"/v1/models/{NAME}:guess", GOOD, 400),
@@ -233,17 +199,13 @@ REST_ERRORS = [
     (PREDICT, {"signature_name": "encode_text"}, 400),
     (PREDICT, {**GOOD, "instances": ["a dog"]}, 400),
     (PREDICT, {"signature_name": "encode_text", "instances": []}, 400),
-    (PREDICT, {"signature_name": "encode_text", "instances": "a dog"}, 400),
     (PREDICT, {"signature_name": "encode_text", "instances": [{"image": "a"}]}, 400),
     (PREDICT, {"signature_name": "encode_text", "instances": ["a", {"text": "b"}]}, 400),
     (PREDICT, {**GOOD, "inputs": {"image": ["a dog"]}}, 400),
-    (PREDICT, {**GOOD, "inputs": [1]}, 400),
     (PREDICT, {**GOOD, "inputs": [None]}, 400),
     (PREDICT, {**GOOD, "inputs": ["a", ["b"]]}, 400),
-    (PREDICT, {**GOOD, "inputs": [["a"], "b"]}, 400),
     (PREDICT, {**GOOD, "inputs": [{"b64": "*"}]}, 400),
     (PREDICT, {**GOOD, "inputs": [{"b64": "YQ==", "text": "a"}]}, 400),
-    (PREDICT, b"", 400),
     (PREDICT, b"{", 400),
     (PREDICT, b"[]", 400),
     (PREDICT, b'{"inputs": ["\\ud800"], "signature_name": "encode_text"}', 400),
@@ -261,13 +223,15 @@ def test_rest_errors_have_their_status_and_a_message(served):
 
 
 @pytest.mark.full
-def test_a_new_version_takes_over_without_a_failed_request(publishing, predictions):
+def test_a_new_version_takes_over_without_a_failed_request(served, predictions):
+    if served.models is None:
+        pytest.skip("the models of a server elsewhere are out of reach")
     answered, stop = ([], []), threading.Event()
 
     def keep_asking(answers: list[tuple[int, int]]) -> None:
         while not stop.is_set():
             answer = predictions.Predict(predict_request(), timeout=30)
-            code, _ = ask_served(publishing, PREDICT, GOOD)
+            code, _ = ask_served(served, PREDICT, GOOD)
             answers.append((answer.model_spec.version.value, code))
 
     threads = [threading.Thread(target=keep_asking, args=[answers]) for answers in answered]
@@ -275,7 +239,7 @@ def test_a_new_version_takes_over_without_a_failed_request(publishing, predictio
         thread.start()
     try:
         wait_until(lambda: min(map(len, answered)) > 5)
-        number = int(publish_again(publishing.models).name)
+        number = int(publish_again(served.models).name)
         wait_until(lambda: all(answers[-1][0] == number for answers in answered))
     finally:
         stop.set()
@@ -287,5 +251,5 @@ def test_a_new_version_takes_over_without_a_failed_request(publishing, predictio
         found = [version for version, _ in answers]
         assert found == sorted(found) and set(found) == {number - 1, number}
     # The label stays where it was.
-    answer = predictions.Predict(predict_request(label="stable"), timeout=30)
+    answer = predictions.Predict(predict_request(version_label="stable"), timeout=30)
     assert answer.model_spec.version.value == 1

@@ -27,8 +27,6 @@ def blocks(language: str) -> list[str]:
 
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
 VERBS = [line for line in COMMANDS if line.startswith("python -m pipelines.")]
-
-
 REQUESTS = [line for line in COMMANDS if "curl" in line]
 
 
@@ -82,11 +80,8 @@ def test_the_script_runs(served, recorded, tmp_path, monkeypatch):
     assert names["best"] == []
 
 
-def test_every_file_of_a_deployment_has_its_row(toy, tmp_path):
+def test_every_file_of_a_deployment_has_its_row_and_the_limit_is_that_of_the_code(toy, tmp_path):
     named = re.findall(r"`([\w./-]+)`", "".join(re.findall(r"^\| (`.*?) \|", GUIDE, re.MULTILINE)))
     files = write_deployment(toy.parent, tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in files} <= set(named)
-
-
-def test_the_limit_is_that_of_the_code():
     assert f"requests above {MAX_REQUEST_BYTES // 2**20} MiB" in GUIDE
