@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from importlib import import_module
 
 VERBS = {
-    "prepare": "check images and captions once and write them as shards",
+    "prepare": "check images and captions and write them as shards",
     "train": "train both towers in the two stages of a preset",
     "evaluate": "measure recall in both directions on one split",
-    "ablate": "answer one of the paper's questions by a few short runs",
+    "ablate": "answer one of the paper's questions with a few short runs",
     "export": "publish a trained run as a SavedModel that takes raw bytes and strings",
     "verify": "check an exported version in a fresh process, as TF Serving would run it",
-    "serve": "run a model server over exports, or write what one needs",
-    "embed": "turn images or sentences into vectors",
-    "index": "build a search index over vectors",
-    "search": "find images by a sentence, or sentences and images by an image",
-    "demo": "run the whole line on drawn scenes",
+    "serve": "run a model server, or write the configuration for one",
+    "embed": "turn images or texts into embeddings",
+    "index": "build a search index over embeddings",
+    "search": "find images or texts with a text or an image",
+    "demo": "run all steps from prepare to search on drawn scenes",
 }
 
 

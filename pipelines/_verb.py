@@ -74,7 +74,7 @@ def verb_parser(verb: str, description: str) -> ArgumentParser:
         prog=f"python -m pipelines.{verb}", description=description, allow_abbrev=False
     )
     parser.add_argument(
-        "--log-format", type=LogFormat, default="text", help="of stderr: lines for people, or JSON"
+        "--log-format", type=LogFormat, default="text", help="format of the log on stderr"
     )
     return parser
 

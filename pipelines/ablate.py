@@ -15,7 +15,7 @@ from pipelines._verb import run_verb, say_files, verb_parser
 _QUESTION = (
     "text_tower: convolutions, a GRU and a bag of words; objective: the losses, alone and one "
     "after the other; parts: frozen or trained backbone, word vectors, position shift; transfer: "
-    "trained on one data set, scored on another"
+    "trained on one dataset, evaluated on another"
 )
 
 
@@ -28,15 +28,15 @@ def build_parser() -> ArgumentParser:
         "--out", type=Path, required=True, help="folder of the results; the same command continues"
     )
     parser.add_argument(
-        "--other", nargs="+", type=Path, default=[], help="further prepared data, for transfer"
+        "--other", nargs="+", type=Path, default=[], help="transfer: folders of other prepared data"
     )
     parser.add_argument("--preset", type=str, help="values to start from (flickr8k_small)")
     parser.add_argument(
-        "--epochs", type=PositiveInt, help="of each variant, all stages together (the preset's)"
+        "--epochs", type=PositiveInt, help="epochs of a variant in all stages (the preset's)"
     )
-    parser.add_argument("--weights", type=str, help="of the backbone: imagenet, none or a file")
+    parser.add_argument("--weights", type=str, help="backbone: imagenet, none or a file")
     parser.add_argument("--vectors", type=Path, help="file of word vectors")
-    parser.add_argument("--seed", type=int, default=0, help="of every variant")
+    parser.add_argument("--seed", type=int, default=0, help="seed of every variant")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The whole line on drawn scenes, in one process: `python -m pipelines.demo`."""
+"""Runs all steps from prepare to search on drawn scenes: `python -m pipelines.demo`."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _HITS_IN_ROW = 5
 
 def build_parser() -> ArgumentParser:
     """Returns the verb's parser."""
-    parser = verb_parser("demo", "Runs the whole line on drawn scenes: a few minutes on 2 cores.")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder, filled anew")
+    parser = verb_parser("demo", "Runs all steps from prepare to search on drawn scenes.")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder to replace")
     parser.add_argument("--port", type=int, help="of the search page, once there is one")
     parser.add_argument("--no-web", action="store_true", help="end without the search page")
     return parser

@@ -30,14 +30,14 @@ def build_parser() -> ArgumentParser:
         nargs="+",
         type=str,
         metavar="FILE",
-        help="one text a line, or .jsonl with text and id; or shards, for their captions",
+        help="files with one text in each line, or .jsonl with text and id; or shards",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of embeddings to write")
     parser.add_argument(
         "--shard-size",
         type=PositiveInt,
         default=SHARD_SIZE,
-        help=f"inputs a file (default: {SHARD_SIZE})",
+        help=f"number of embeddings in a file (default: {SHARD_SIZE})",
     )
     return parser
 

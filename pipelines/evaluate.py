@@ -1,4 +1,4 @@
-"""Scores a run on one split of prepared data: `python -m pipelines.evaluate`."""
+"""Evaluates a run on a split of prepared data: `python -m pipelines.evaluate`."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
     from tf_dpce.evaluation.tta import TestTimeAugmentation
 
 PROTOCOL_HELP = (
-    "all: every image against every caption (default); coco1k: the mean of five blocks of 1,000 "
-    "images; coco5k: 5,000 images, the first five captions of each; cuhk_pedes: captions "
-    "are queries for every image of a person"
+    "all: every image and every caption (default); coco1k: the mean over five blocks of 1,000 "
+    "images; coco5k: 5,000 images with five captions each; cuhk_pedes: captions are queries for "
+    "all images of a person"
 )
 
 
 def build_parser() -> ArgumentParser:
     """Returns the verb's parser."""
-    parser = verb_parser("evaluate", "Scores a run on one split of prepared data.")
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
+    parser = verb_parser("evaluate", "Evaluates a run on a split of prepared data.")
+    parser.add_argument("--run", type=Path, required=True, help="run folder")
     parser.add_argument("--data", type=Path, required=True, help="folder of prepared data")
     parser.add_argument("--split", default="test", help="train, val or test (default: test)")
     parser.add_argument("--protocol", default="all", help=PROTOCOL_HELP)
-    parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
+    parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="weights")
     parser.add_argument(
-        "--flip", action="store_true", help="see images mirrored too, as the paper's test does"
+        "--flip", action="store_true", help="encode mirrored images too, as the paper's test does"
     )
     parser.add_argument(
         "--sizes",
         nargs="+",
         type=PositiveInt,
         default=[],
-        help="sides in pixels at which to see images (default: the one of training)",
+        help="image sizes in pixels whose features are added (default: the size of training)",
     )
     parser.add_argument(
-        "--float16", action="store_true", help="store weights in float16, as `export --float16`"
+        "--float16", action="store_true", help="round weights to float16, as `export --float16`"
     )
     parser.add_argument(
         "--querybank",
@@ -56,7 +56,7 @@ def build_parser() -> ArgumentParser:
 
 
 def run(arguments: Namespace) -> None:
-    """Scores, shows the table and saves it in the run's folder."""
+    """Evaluates, shows the table and saves it in the run folder."""
     from rich.console import Console
 
     from tf_dpce.data.checksums import explain_damage

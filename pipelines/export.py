@@ -16,27 +16,25 @@ from tf_dpce.preprocessing.status import MAX_BYTES, MAX_PIXELS, Limits
 def build_parser() -> ArgumentParser:
     """Returns the verb's parser."""
     parser = verb_parser(
-        "export", "Publishes a run as the next version of a model, verified in a fresh process."
+        "export", "Exports a run, verifies it in a fresh process and publishes it as a new version."
     )
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--to", type=Path, required=True, help="saved_models/NAME")
-    parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
+    parser.add_argument("--run", type=Path, required=True, help="run folder")
+    parser.add_argument("--to", type=Path, required=True, help="model folder, saved_models/NAME")
+    parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="weights")
     parser.add_argument(
-        "--flip", action="store_true", help="encode images from both sides: twice the work"
+        "--flip", action="store_true", help="encode mirrored images too: twice the work"
     )
     parser.add_argument(
-        "--size",
-        type=PositiveInt,
-        help="side in pixels at which images are encoded (default: the side of training)",
+        "--size", type=PositiveInt, help="image size in pixels (default: the size of training)"
     )
     parser.add_argument(
         "--float16", action="store_true", help="store weights in float16: half the size on disk"
     )
     parser.add_argument(
-        "--max-bytes", type=PositiveInt, default=MAX_BYTES, help="refuse larger files"
+        "--max-bytes", type=PositiveInt, default=MAX_BYTES, help="reject larger files"
     )
     parser.add_argument(
-        "--max-pixels", type=PositiveInt, default=MAX_PIXELS, help="refuse larger images"
+        "--max-pixels", type=PositiveInt, default=MAX_PIXELS, help="reject larger images"
     )
     return parser
 

@@ -23,14 +23,14 @@ def build_parser() -> ArgumentParser:
         "--factory",
         type=str,
         default=DEFAULT_FACTORY,
-        help="FAISS's description: Flat is exact (default), IVF1024,Flat and HNSW32 are fast",
+        help="FAISS index: Flat is exact (default), IVF1024,Flat and HNSW32 are faster",
     )
     parser.add_argument(
         "--querybank",
         type=Path,
         metavar="DIR",
-        help="folder that embed wrote, of queries like those to come: corrects for hubs by "
-        "querybank normalisation (CSLS)",
+        help="folder that embed wrote, of typical queries: corrects for hubs by querybank "
+        "normalisation (CSLS)",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""`prepare`: from photographs and captions on disk to shards that training reads."""
+"""Turns images and captions into shards that training reads: `python -m pipelines.prepare`."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ _UNSPLIT = ("flickr30k", "mscoco")
 
 def build_parser() -> ArgumentParser:
     """Returns the parser of this verb."""
-    parser = verb_parser("prepare", "Decodes every image once and writes shards for training.")
-    parser.add_argument("--source", choices=list(_OPTIONS), required=True, help="what to read")
+    parser = verb_parser("prepare", "Checks images and captions and writes shards for training.")
+    parser.add_argument("--source", choices=list(_OPTIONS), required=True, help="dataset to read")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--root", type=Path, help="folder of the data set; karpathy: of images")
+    parser.add_argument("--root", type=Path, help="folder of the dataset; karpathy: of its images")
     parser.add_argument("--images", type=Path, help="folder of images, if it is another")
     parser.add_argument(
-        "--annotations", type=Path, help="file of captions; flickr8k, mscoco: folder of such files"
+        "--annotations", type=Path, help="file of captions; flickr8k, mscoco: folder of files"
     )
     parser.add_argument(
-        "--split-file", type=Path, help="lines of image<TAB>split, in place of any other split"
+        "--split-file", type=Path, help="lines of image<TAB>split, instead of any other split"
     )
     parser.add_argument(
-        "--workers", type=PositiveInt, default=os.cpu_count(), help="threads; processes that draw"
+        "--workers", type=PositiveInt, default=os.cpu_count(), help="number of threads or processes"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the order, split and scenes")
-    parser.add_argument("--lowercase", action="store_true", help="lower-case all captions")
-    parser.add_argument("--vectors", type=Path, help="use only words with a vector in this file")
+    parser.add_argument("--seed", type=int, default=0, help="seed of order, split and scenes")
+    parser.add_argument("--lowercase", action="store_true", help="convert captions to lower case")
+    parser.add_argument("--vectors", type=Path, help="leave out words without a vector")
     for option, meaning in (
-        ("train_images", "scenes to train on"),
-        ("val_images", "to validate on"),
-        ("test_images", "to test on"),
-        ("image_size", "side of a scene in pixels"),
+        ("train_images", "number of training scenes"),
+        ("val_images", "number of validation scenes"),
+        ("test_images", "number of test scenes"),
+        ("image_size", "size of a scene in pixels"),
     ):
         # A default of the parser would hide whether the option was given.
         text = f"scenes: {meaning} (default: {_SCENES[option]})"

@@ -27,8 +27,8 @@ def build_parser() -> ArgumentParser:
         "--model", type=Path, required=True, help="model that the index was built with"
     )
     query = parser.add_mutually_exclusive_group(required=True)
-    query.add_argument("--text", type=str, help="text to search with")
-    query.add_argument("--image", type=Path, help="image to search with")
+    query.add_argument("--text", type=str, help="query: a text")
+    query.add_argument("--image", type=Path, help="query: a file of an image")
     parser.add_argument(
         "--for",
         dest="kind",
@@ -36,8 +36,8 @@ def build_parser() -> ArgumentParser:
         help="what to find (default: images for a text, texts for an image if there are any)",
     )
     parser.add_argument("--top", type=int, default=10, help="number of results (default: 10)")
-    parser.add_argument("--json", action="store_true", help="results as JSON on stdout")
-    parser.add_argument("--sheet", type=Path, help="contact sheet of the results, FILE.png")
+    parser.add_argument("--json", action="store_true", help="print results as JSON")
+    parser.add_argument("--sheet", type=Path, help="draw the results as a contact sheet, FILE.png")
     return parser
 
 

@@ -28,29 +28,29 @@ def build_parser() -> ArgumentParser:
     """Returns the verb's parser."""
     parser = verb_parser(
         "serve",
-        "Serves exported models: by TF Serving where it is installed, else by its Docker image, "
-        "else by a development server; or writes a deployment, or moves its labels.",
+        "Serves exported models by TF Serving if it is installed, else by its Docker image, else "
+        "by a development server; or writes a deployment; or moves its labels.",
     )
-    parser.add_argument("--models", type=Path, required=True, help="saved_models")
+    parser.add_argument("--models", type=Path, required=True, help="folder of models: saved_models")
     folder = parser.add_mutually_exclusive_group()
     folder.add_argument(
-        "--write", type=Path, metavar="DIR", help="write a deployment there, and start nothing"
+        "--write", type=Path, metavar="DIR", help="write a deployment there; start no server"
     )
     folder.add_argument(
         "--deployment",
         type=Path,
         metavar="DIR",
-        help=f"the deployment of the server to start, written anew (default: MODELS/{FOLDER})",
+        help=f"folder for the deployment of the server (default: MODELS/{FOLDER})",
     )
     labels = parser.add_mutually_exclusive_group()
     labels.add_argument(
         "--promote", metavar="NAME", help="only make this model's canary version stable"
     )
     labels.add_argument(
-        "--rollback", metavar="NAME", help="only make this model's previous version stable again"
+        "--rollback", metavar="NAME", help="only make its previous version stable again"
     )
-    parser.add_argument("--grpc-port", type=_Port, default=GRPC_PORT)
-    parser.add_argument("--rest-port", type=_Port, default=REST_PORT)
+    parser.add_argument("--grpc-port", type=_Port, default=GRPC_PORT, help="port for gRPC")
+    parser.add_argument("--rest-port", type=_Port, default=REST_PORT, help="port for REST")
     return parser
 
 

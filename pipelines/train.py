@@ -12,27 +12,27 @@ from pipelines._configuration import add_configuration, configuration
 from pipelines._verb import STOPPED, run_verb, say_files, terminations, verb_parser
 
 _DESCRIPTION = (
-    "Trains a model in two stages. Any configuration key can be set. On SIGTERM the step in "
-    f"flight ends, a checkpoint is written and the exit status is {STOPPED}; --resume continues. "
-    "Where TF_CONFIG names several machines, this is one of them: docs/distributed.md."
+    "Trains a model in two stages. Every configuration key is an option. SIGTERM makes it finish "
+    f"the step, save a checkpoint and exit with code {STOPPED}; --resume continues. If TF_CONFIG "
+    "lists several workers, this process is one of them: see docs/distributed.md."
 )
 
 
 def build_parser(argv: Sequence[str] | None = None) -> ArgumentParser:
     """Returns the verb's parser, whose defaults are those of the preset named in `argv`."""
     parser = verb_parser("train", _DESCRIPTION)
-    parser.add_argument("--stage", type=int, choices=[1, 2], help="one stage alone")
+    parser.add_argument("--stage", type=int, choices=[1, 2], help="train only this stage")
     parser.add_argument(
-        "--init-from", type=Path, help="run of the same --data whose best weights to start from"
+        "--init-from", type=Path, help="start from the best weights of this run on the same --data"
     )
     parser.add_argument(
         "--from-weights",
         type=Path,
         metavar="FILE",
-        help="make the run of these .weights.h5 (see examples/jax_fit.py) instead of training",
+        help="do not train: make a run of this .weights.h5 file (see examples/jax_fit.py)",
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of prepared data")
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--run", type=Path, required=True, help="run folder to write")
     parser.add_argument(
         "--resume", action="store_true", help="resume from the newest checkpoint, if there is one"
     )

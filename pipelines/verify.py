@@ -14,10 +14,10 @@ from pipelines._verb import run_verb, verb_parser
 def build_parser() -> ArgumentParser:
     """Returns the verb's parser."""
     parser = verb_parser("verify", "Checks an exported version as TF Serving will run it.")
-    parser.add_argument("path", type=Path, help="saved_models/NAME/INTEGER, or NAME: its newest")
+    parser.add_argument("path", type=Path, help="saved_models/NAME/INTEGER, or NAME for the newest")
     parser.add_argument(
         "--serving-version",
-        help="the TF Serving that must have every operation, as 2.19 (default: the newest known)",
+        help="TF Serving that must have every operation, such as 2.19 (default: the newest known)",
     )
     return parser
 

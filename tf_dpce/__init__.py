@@ -3,13 +3,13 @@
 The public names are imported when they are first used, so `import tf_dpce` alone is light:
 
     text_tower, image_tower, DualPath    the model, in pure Keras
-    losses, evaluation                   the objectives and the retrieval metrics
-    load_pairs                           a table of images and captions as tf.data
-    CaptionTokenizer                     captions to token ids
-    RetrievalEvaluation                  recalls of validation pairs while a model is fitted
-    export_model                         a verified SavedModel of a trained model
-    load                                 a run folder or an exported model, ready to encode
-    Searcher                             queries to the hits of an index
+    losses, evaluation                   the losses and the retrieval metrics
+    load_pairs                           reads a table of images and captions for `fit`
+    CaptionTokenizer                     turns captions into token ids
+    RetrievalEvaluation                  adds recalls of validation pairs to the logs of `fit`
+    export_model                         exports a trained model as a verified SavedModel
+    load                                 loads a run or an exported model, to encode with it
+    Searcher                             answers queries from an index
 """
 
 from __future__ import annotations

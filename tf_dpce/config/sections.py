@@ -21,16 +21,16 @@ Resize = Literal["center_crop", "stretch"]
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """The image tower and what images go through before it.
+    """The image tower and the preprocessing of images.
 
     Attributes:
         backbone: The name of a `keras.applications` model, or "small".
-        input_size: The side S of the square images, in pixels.
+        input_size: The width and height S of the images, in pixels.
         head_dim: The width of the head's hidden layer; 0 leaves the layer out.
         resize: How an image becomes a square: "center_crop" cuts out its largest centred square;
-            "stretch" keeps all of it, which suits tall images of persons. Only the ends of an
-            image longer than 16 times its shorter side are cut off before it is stretched.
-        crop: Whether training cuts random rectangles out of the images.
+            "stretch" changes its aspect ratio, which suits tall images of persons. If an image is
+            longer than 16 times its shorter side, its ends are cut off before it is stretched.
+        crop: Whether training crops images at random.
         flip: Whether training mirrors half of the images.
     """
 
@@ -44,19 +44,20 @@ class ImageConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """The text tower and what captions go through before it.
+    """The text tower and the preprocessing of captions.
 
     Attributes:
-        tower: "convolutional"; "recurrent" (GRUs) and "bag_of_words" (blind to the order of
-            words) exist to measure what the convolutions are worth.
+        tower: "convolutional", or for comparison "recurrent" (GRUs) or "bag_of_words" (ignores
+            the order of words).
         max_length: The number T of token positions.
         word_dim: The width of a word vector.
         blocks: The number of residual blocks in each group.
-        widths: The width of each group, of each GRU or of each hidden layer of a bag of words.
-        shift: Whether training moves captions to random token positions.
+        widths: The width of each group, of each GRU, or of each hidden layer of the bag of words.
+        shift: Whether training moves captions to random token positions; otherwise captions are
+            aligned left.
         caption_pool: The captions from which training draws one for an image: those of the "image"
             itself, or those of all images of its "instance", such as a person.
-        word_dropout: The share of words that training hides.
+        word_dropout: The share of words that training drops at random.
     """
 
     tower: Literal["convolutional", "recurrent", "bag_of_words"] = "convolutional"
@@ -71,19 +72,18 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What stands between the towers and the losses.
+    """The layers between the towers and the losses.
 
     Attributes:
         output_dim: The width D of an embedding.
-        dropout: The dropout rate in front of the classifier.
-        tower_dropout: The dropout rate behind the backbone and behind the text tower's pooling (0
+        dropout: The dropout rate before the classifier.
+        tower_dropout: The dropout rate after the backbone and after the text tower's pooling (0
             in the recipe).
-        classifier_bias: "shared" gives the classifier a bias for both modalities; "none" leaves it
-            out.
-        relu_before_losses: Whether a ReLU stands before the classifier and the pair losses.
-        sampled_negatives: The number S of classes that a step draws for the instance loss beside
-            those of its batch; 0 takes all classes, exactly. If classes are sampled, 8,192 is a
-            good number; for a rate S/C, give that share of the C training instances.
+        classifier_bias: "shared" gives the classifier a bias for both modalities, "none" no bias.
+        relu_before_losses: Whether a ReLU is applied before the classifier and the pair loss.
+        sampled_negatives: The number S of classes that a step samples for the instance loss beside
+            those of its batch; 0 uses all classes. If classes are sampled, 8,192 is a good number;
+            for a rate S/C, give that share of the C training instances.
     """
 
     output_dim: PositiveInt = 2048
@@ -101,13 +101,13 @@ class LossConfig:
     Attributes:
         image_instance: The weight of the instance loss of images.
         text_instance: The weight of the instance loss of captions.
-        pair: The weight of the loss between images and captions.
-        pair_loss: The kind of that loss.
-        negatives: The negatives of the ranking loss. "paired" takes every second pair of the batch
+        pair: The weight of the pair loss, which compares images with captions.
+        pair_loss: The pair loss: "ranking", or "contrastive" (in-batch softmax).
+        negatives: The negatives of the ranking loss. "paired" uses every second pair of the batch
             as the negative of the pair before it; "mined" does so too, but replaces the negative
-            captions by the hardest of `candidates`; "batch" takes the hardest pairs of the batch.
+            captions by the hardest of `candidates`; "batch" uses the hardest pairs of the batch.
             "paired" and "mined" need a batch of an even size on each replica.
-        candidates: The number of captions that each step draws to mine from.
+        candidates: The number of captions that each step draws for mining.
         margin: The margin of the ranking loss.
         temperature: The temperature of the contrastive loss.
     """
@@ -138,28 +138,29 @@ class StageConfig:
 
     Attributes:
         epochs: The number of passes over the training images; 0 leaves the stage out.
-        batch_size: The batch size B over all replicas.
+        batch_size: The batch size B, summed over all replicas.
         backbone: "cached" (frozen, its features are computed once), "frozen" or "trained".
         finetune_from: The first layer of the backbone that is trained. The layers before it stay
-            as they are, which saves most of the time that the large early maps cost. None trains
-            all layers.
+            frozen, which saves much time, because their feature maps are large. None trains all
+            layers.
         cached_augmentations: The number of augmented versions of each image in the feature cache,
             the plain one included.
-        optimizer: The recipe's "sgd" (Nesterov, decay coupled) or "adamw" (decay decoupled).
-        learning_rate: The learning rate at its highest.
-        lr_multipliers: Factors on the learning rate, by patterns of variables. A variable is named
+        optimizer: The recipe's "sgd" (Nesterov, weight decay in the gradient) or "adamw"
+            (decoupled weight decay).
+        learning_rate: The highest learning rate.
+        lr_multipliers: Factors of the learning rate, by patterns of variables. A variable is named
             PART/LAYER/VARIABLE, such as "image_backbone/conv1_conv/kernel",
-            "text_tower/text_embedding/embeddings" or "image_head/image_fc1_bn/gamma"; the
-            classifier's are "instance_classifier/kernel" and "instance_classifier/bias". In a
+            "text_tower/text_embedding/embeddings" or "image_head/image_fc1_bn/gamma"; those of the
+            classifier are "instance_classifier/kernel" and "instance_classifier/bias". In a
             pattern, "*" stands for any characters. The last pattern that matches a variable wins;
             without a match the factor is 1.
         schedule: "steps" (a tenth at each of `decay_epochs`) or "cosine" (down to 0).
         decay_epochs: The epochs at whose start the learning rate falls to a tenth.
         warmup_epochs: The number of epochs in which the learning rate rises from 0.
-        weight_decay: The decay of matrices and filters, and under "sgd" of BatchNorm too (the
+        weight_decay: The weight decay of matrices and filters, and with "sgd" of all variables (the
             recipe).
-        ema_momentum: The share of the weights' running average that a step keeps. If it is above
-            0, the average is validated and saved instead of the weights.
+        ema_momentum: The momentum of the running average of the weights. If it is above 0,
+            validation and the best checkpoint use the average instead of the weights.
         validate_every: The number of epochs from one validation to the next.
         loss: Weights and settings of the losses.
 
@@ -188,18 +189,18 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """The whole configuration of a run: with the data and the weight files it makes the model.
+    """The whole configuration of a run.
 
     Attributes:
         seed: The seed of initial weights, data order, augmentation and dropout.
-        weights: The weights of the backbone: "imagenet", "none" or a file.
-        vectors: A file of word vectors to start from (GloVe, word2vec or .npz), or None (random).
-        precision: The precision of the layers' arithmetic; weights, embeddings and losses stay
+        weights: The initial weights of the backbone: "imagenet", "none" (random) or a file.
+        vectors: A file of initial word vectors (GloVe, word2vec or .npz), or None (random).
+        precision: The precision in which layers compute; weights, embeddings and losses stay
             float32.
         checkpoint_minutes: The minutes from one checkpoint to the next within an epoch.
-        image: The image tower.
-        text: The text tower.
-        model: What stands between the towers and the losses.
+        image: The image tower and the preprocessing of images.
+        text: The text tower and the preprocessing of captions.
+        model: The layers between the towers and the losses.
         stage1: The first stage.
         stage2: The second stage.
     """

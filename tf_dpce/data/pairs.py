@@ -1,4 +1,4 @@
-"""A table of images and captions as tf.data, for a `keras fit` script without prepared shards."""
+"""Loads a table of images and captions for `keras fit`, without prepared shards."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 class PairSplit:
     """The images of a split and their captions.
 
-    Image bytes are read as batches are asked for; only paths and captions are in memory.
+    Only paths and captions are in memory; the image files are read batch by batch.
 
     Attributes:
-        paths: path of each of N images.
-        instances: N instance ids, from 0 to `num_instances - 1`. Images of one person share one.
-        captions: M captions, image by image.
-        caption_images: for each caption the position of its image in `paths`, M numbers.
+        paths: the paths of N images.
+        instances: N instance ids, from 0 to `num_instances - 1`. Images of the same person share
+            an id.
+        captions: M captions, in the order of their images.
+        caption_images: M numbers: for each caption the index of its image in `paths`.
     """
 
     paths: tuple[Path, ...]
@@ -56,14 +57,15 @@ class PairSplit:
         """Returns batches for `fit`, in a new random order in every epoch.
 
         Each is a pair of dicts: the inputs `image`, float32 `[B, S, S, 3]` in 0..255, and `text`,
-        int32 `[B, T]`; and the targets `image_logits`, `text_logits` and `pair`, the instance ids
-        int64 `[B]`. The captions that are left over at the end of an epoch make no batch.
+        int32 `[B, T]`; and the targets `image_logits`, `text_logits` and `pair`, which are all the
+        instance ids, int64 `[B]`. The last captions of an epoch are dropped if they do not fill a
+        batch.
 
         Args:
             batch_size: B, the number of captions in a batch.
             tokenizer: the tokenizer of captions.
-            image_size: S, the side of an image in pixels.
-            seed: seed of the order.
+            image_size: S, the width and height of an image in pixels.
+            seed: the seed of the order.
 
         Raises:
             UserError: there are fewer captions than `batch_size`.
@@ -118,12 +120,12 @@ class PairSplit:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What `load_pairs` returns.
+    """The pairs of a table, as `load_pairs` returns them.
 
     Attributes:
         train: the training split.
         val: the validation split.
-        rejected: the rows and images that were left out, each with the reason.
+        rejected: the rows and images that cannot be used, each with the reason.
     """
 
     train: PairSplit
@@ -132,7 +134,7 @@ class Pairs:
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """The training captions, to which a tokenizer is adapted."""
+        """The training captions, from which `CaptionTokenizer.adapt` takes its vocabulary."""
         return self.train.captions
 
     @property
@@ -144,18 +146,19 @@ class Pairs:
 def load_pairs(table: Path | str, images: Path | str | None = None, seed: int = 0) -> Pairs:
     """Loads a table of images and captions for training with `keras fit`.
 
-    The table has the columns `image` and `caption`, and may have `split` and `instance`, as
-    `prepare --source table` reads them. Without a column `split` it is drawn: 80 % of the images
-    are for training, 10 % for validation, and the rest for a test that this function leaves alone.
+    The table has the columns `image` and `caption`, and may have `split` and `instance`, as for
+    `prepare --source table`. Without a column `split`, the split is drawn: 80 % of the images are
+    for training, 10 % for validation, and the rest is a test split that this function ignores.
 
-    Every image is decoded once, so that none fails later; one that cannot be decoded is left out
-    and logged. For many thousands of images `prepare` is the better way: its shards are read
-    faster, and it checks the images only once.
+    Every image is decoded once, so that none fails during training. Images that cannot be decoded
+    are left out, and a warning counts them. For many thousands of images use `prepare` instead:
+    its shards are read faster, and it checks the images only once.
 
     Args:
         table: a `.csv`, `.tsv`, `.jsonl` or `.parquet` file.
-        images: the folder that the paths in the table start from; by default the table's own.
-        seed: seed of the drawn split.
+        images: the folder to which the paths in the table are relative; None takes the folder of
+            the table.
+        seed: the seed of the drawn split.
 
     Raises:
         UserError: the table is malformed, or no image of a split can be used.

@@ -1,4 +1,4 @@
-"""A Keras callback that computes retrieval metrics while a model is fitted."""
+"""A Keras callback that computes retrieval metrics during `fit`."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class EvaluationSplit(Protocol):
 class RetrievalEvaluation(keras.callbacks.Callback):
     """Adds the retrieval metrics of a split to the logs of each epoch.
 
-    The history and the callbacks behind it see `val_i2t_r1`, `val_i2t_r5`, `val_i2t_r10`,
-    `val_i2t_medr` and `val_i2t_meanr` (captions found with images), the same of `val_t2i` (images
-    found with captions), and `val_rsum`, the sum of the six recalls. `EarlyStopping` and
-    `ModelCheckpoint`, with `mode="max"`, can watch `val_rsum` if they come behind it.
+    The logs get `val_i2t_r1`, `val_i2t_r5`, `val_i2t_r10`, `val_i2t_medr` and `val_i2t_meanr`
+    (captions found with images), the same with `val_t2i` (images found with captions), and
+    `val_rsum`, the sum of the six recalls. `EarlyStopping` and `ModelCheckpoint`, with
+    `mode="max"`, can monitor `val_rsum` if they follow this callback in the list.
 
     Args:
         split: the images and captions, such as `load_pairs(...).val`.
         tokenizer: the tokenizer that the model is trained with.
-        image_size: S, the side of the model's images in pixels.
+        image_size: S, the width and height of the model's images in pixels.
 
     Example:
         >>> recalls = tf_dpce.RetrievalEvaluation(pairs.val, tokenizer, image_size=64)

@@ -19,15 +19,15 @@ def retrieval_metrics(
     image_ids: np.ndarray,
     text_ids: np.ndarray,
 ) -> dict[str, Any]:
-    """Scores the retrieval of captions with images and of images with captions.
+    """Measures the retrieval of captions with images and of images with captions.
 
-    A hit is an item with the id of the query: the id of the image, or of the person if several
-    images show one person. The rank of a query is that of its best hit among all items of the
-    other kind, by falling inner product. A wrong item with an equal score ranks before the right
-    one, so that a model whose embeddings all collapsed into one scores 0.
+    An item is right if it has the id of the query. The id stands for the image, or for the person
+    if several images show the same person. Items of the other kind are ranked by descending inner
+    product; the rank of a query is the rank of its best right item. A wrong item with an equal
+    score ranks before the right one, so a model whose embeddings are all equal has a recall of 0.
 
-    With two images and four captions, `text_ids = [0, 0, 1, 1]` says that the first two captions
-    describe the first image.
+    For two images and four captions, `image_ids = [0, 1]` and `text_ids = [0, 0, 1, 1]` mean that
+    the first two captions describe the first image.
 
     Args:
         image_embeddings: float `[N, D]`, of unit length for cosine similarity.
@@ -37,12 +37,12 @@ def retrieval_metrics(
 
     Returns:
         `{"image_to_text": {...}, "text_to_image": {...}, "rsum": float}`; each direction has
-        `r1`, `r5` and `r10` (percent, 0 to 100, of queries with a hit among so many), `medr`
-        (the floor of the median rank) and `meanr` (the mean rank), where the best rank is 1;
-        `rsum` is the sum of the six recalls.
+        `r1`, `r5` and `r10` (the percentage of queries with a right item among the first 1, 5 or
+        10), `medr` (the median rank, rounded down) and `meanr` (the mean rank), where the best
+        rank is 1; `rsum` is the sum of the six recalls.
 
     Raises:
-        ValueError: the shapes do not belong together.
+        ValueError: the shapes do not match.
         UserError: an embedding is not finite, or a query has no right item.
 
     Example:
@@ -68,18 +68,18 @@ def identity_metrics(
     image_ids: np.ndarray,
     text_ids: np.ndarray,
 ) -> dict[str, Any]:
-    """Scores the retrieval of all images of a person with a caption.
+    """Measures the retrieval of all images of a person with a caption.
 
-    Hits, ties, arguments and errors are those of `retrieval_metrics`; but an image without a
-    caption is allowed, and wrong for every query.
+    Right items, ties, arguments and errors are those of `retrieval_metrics`, except that an image
+    may have no caption; it is then wrong for every query.
 
     Returns:
-        `{"image_to_text": None, "text_to_image": {...}, "rsum": float}`. The direction has what it
-        has in `retrieval_metrics`, and two means over all queries, in percent. `map` is that of the
-        average precision, the mean of the precision at each hit, which is h / r for the h-th hit at
-        rank r; the authors' code takes the mean of it and (h - 1) / (r - 1) (trapezoids), which is
-        never higher. `minp` is that of the inverse negative penalty, the number of hits over the
-        rank of the last one. `rsum` is the sum of the three recalls, at most 300.
+        `{"image_to_text": None, "text_to_image": {...}, "rsum": float}`. The direction has the
+        values of `retrieval_metrics` and two means over all queries, in percent. `map` is the mean
+        average precision: the precision at the h-th right item, at rank r, is h / r. (The authors'
+        code uses the mean of h / r and (h - 1) / (r - 1), trapezoids, which is never higher.)
+        `minp` is the mean inverse negative penalty: the number of right items, divided by the rank
+        of the last one. `rsum` is the sum of the three recalls, at most 300.
 
     Example:
         >>> vectors = np.eye(3, dtype=np.float32)

@@ -57,13 +57,13 @@ class Encoder(ABC):
         """Embeds images.
 
         Args:
-            images: N files, or the bytes of JPEG or PNG files.
+            images: a list of N paths, or of the bytes of JPEG or PNG files.
 
         Returns:
-            Float32 `[N, D]`, of unit length.
+            Float32 `[N, D]`, rows of unit length.
 
         Raises:
-            UserError: if a file cannot be read, or is no image.
+            UserError: a file cannot be read, or is not a JPEG or PNG that can be encoded.
         """
         embeddings, statuses = self.encode_with_status("images", images)
         check_statuses("images", statuses, images)
@@ -73,13 +73,13 @@ class Encoder(ABC):
         """Embeds captions.
 
         Args:
-            captions: N captions.
+            captions: a list of N captions or text queries.
 
         Returns:
-            Float32 `[N, D]`, of unit length.
+            Float32 `[N, D]`, rows of unit length.
 
         Raises:
-            UserError: if a caption is empty, or has no word of the vocabulary.
+            UserError: a caption is empty or too long, or has no word of the vocabulary.
         """
         embeddings, statuses = self.encode_with_status("texts", captions)
         check_statuses("texts", statuses, captions)
@@ -218,14 +218,14 @@ class LocalEncoder(Encoder):
 
 
 def load(path: str | Path) -> Encoder:
-    """Loads a model, to embed images and captions.
+    """Loads a trained model, to embed images and captions.
 
     Args:
-        path: the folder of a run, whose best weights are taken; of an exported version
-            (NAME/INTEGER); or of an exported model (NAME), whose newest version is taken.
+        path: a run folder, whose best weights are used; an exported version (NAME/INTEGER); or an
+            exported model (NAME), whose newest version is used.
 
     Raises:
-        UserError: if there is no model, or it cannot be loaded.
+        UserError: there is no model, or it cannot be loaded.
 
     Example:
         >>> encoder = tf_dpce.load("saved_models/flickr8k")

@@ -39,29 +39,29 @@ def export_model(
     resize: Resize = "center_crop",
     limits: status.Limits = DEFAULT_LIMITS,
 ) -> Path:
-    """Publishes a model as the next version in a folder, for TF Serving and `tf_dpce.load`.
+    """Exports a model as the next version in a folder, for TF Serving and `tf_dpce.load`.
 
-    The version holds the endpoints `encode_image` and `encode_text`, which take JPEG or PNG bytes
-    and captions as they are, golden examples, warm-up requests, a model card and the checksums of
-    all these files. It is verified in a fresh process before it appears, whole, under its number.
+    The version contains a SavedModel with the endpoints `encode_image` (JPEG or PNG bytes) and
+    `encode_text` (strings), golden examples, warm-up requests, a model card and the checksums of
+    all files. It is verified in a fresh process, and only then appears under its number.
 
     Args:
         model: the trained model.
         tokenizer: the tokenizer that the model was trained with.
         folder: the folder of the model, NAME; versions are NAME/1, NAME/2, ...
-        provenance: what the card says of data, seed and settings.
-        metrics: what the card says of results: by a name of the measurement, what
-            `evaluate_split` returned.
-        resize: how images become squares; see `ImageConfig`.
-        limits: the most bytes and pixels of an image; what is beyond gets a status, and is not
-            decoded.
+        provenance: data, seed and settings for the model card.
+        metrics: results for the model card: the results of `evaluate_split` by the name of the
+            measurement.
+        resize: how images become squares, "center_crop" or "stretch".
+        limits: the largest number of bytes and pixels of an image. A larger image is not decoded
+            and gets a status.
 
     Returns:
         The folder of the version.
 
     Raises:
-        UserError: if the export answers otherwise than the model, TF Serving would refuse it, or
-            a limit or the folder's name is out of range. Nothing is published then.
+        UserError: the export answers differently from the model, TF Serving would refuse it, a
+            limit is out of range, or the folder's name is invalid. Nothing is published then.
 
     Example:
         >>> export_model(model, tokenizer, "saved_models/mine")

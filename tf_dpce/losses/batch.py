@@ -19,7 +19,7 @@ def single_replica(rows: Any) -> Any:
 
 
 def cosines(own: Any, others: Any) -> Any:
-    """Returns floats `[B, G]` of unit vectors `[B, D]` and `[G, D]`."""
+    """Returns the cosines `[B, G]` of unit vectors `[B, D]` and `[G, D]`."""
     return ops.matmul(own, ops.transpose(others))
 
 

@@ -17,18 +17,18 @@ def contrastive_loss(
     temperature: float = 0.05,
     gather: Gather = single_replica,
 ) -> Any:
-    """Returns the softmax cross-entropy over the global batch, the mean of both directions.
+    """Returns the in-batch softmax loss: cross-entropy over the global batch in both directions.
 
-    Rows of the same instance are not negatives of one another: they are left out of the sum.
-    See Radford et al., "Learning Transferable Visual Models From Natural Language Supervision"
-    (ICML 2021).
+    The loss is the mean over both directions. Rows of the same instance are not negatives of each
+    other: they are left out of the sum. See Radford et al., "Learning Transferable Visual Models
+    From Natural Language Supervision" (ICML 2021).
 
     Args:
         instance_ids: Integers `[B]`.
         image: Unit vectors `[B, D]`.
         text: Unit vectors `[B, D]`.
         temperature: The number by which cosines are divided.
-        gather: A function that brings the rows of the other replicas; see `losses.batch`.
+        gather: A function that gathers the rows of all replicas; see `losses.batch`.
 
     Returns:
         Floats `[B]`.
@@ -58,7 +58,7 @@ class ContrastiveLoss(keras.losses.Loss):
 
     Args:
         temperature: The number by which cosines are divided.
-        gather: A function that brings the rows of the other replicas.
+        gather: A function that gathers the rows of all replicas.
         kwargs: Keras's `reduction` and `name`.
     """
 

@@ -1,4 +1,4 @@
-"""The large-margin ranking loss, with paired negatives (the recipe) or those of the batch."""
+"""The large-margin ranking loss, with paired negatives (the recipe) or in-batch negatives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NEVER = -1e3
 def ranking_loss(
     image: Any, text: Any, image_negative: Any, text_negative: Any, margin: float = 1.0
 ) -> Any:
-    """Returns the hinge on cosine gaps, in both directions (paper section 4, its `RankLoss`).
+    """Returns the ranking loss: a hinge on cosine differences, in both directions (section 4).
 
     It is `max(0, margin - (x.y - x.y_negative)) + max(0, margin - (x.y - y.x_negative))`.
 
@@ -25,7 +25,7 @@ def ranking_loss(
         text: y, unit vectors `[B, D]`.
         image_negative: A wrong image for each caption, unit vectors `[B, D]`.
         text_negative: A wrong caption for each image, unit vectors `[B, D]`.
-        margin: The gap to reach.
+        margin: The difference of cosines at which a pair costs nothing.
 
     Returns:
         Floats `[B]`.
@@ -50,15 +50,15 @@ def batch_ranking_loss(
 ) -> Any:
     """Returns `ranking_loss` against the hardest image and caption of the global batch.
 
-    Rows of the same instance are never negatives of one another; a row without any negative
-    costs nothing. See Faghri et al., "VSE++" (BMVC 2018).
+    Rows of the same instance are never negatives of each other; a row without any negative has a
+    loss of 0. See Faghri et al., "VSE++" (BMVC 2018).
 
     Args:
         instance_ids: Integers `[B]`.
         image: Unit vectors `[B, D]`.
         text: Unit vectors `[B, D]`.
-        margin: The gap to reach.
-        gather: A function that brings the rows of the other replicas; see `losses.batch`.
+        margin: The difference of cosines at which a pair costs nothing.
+        gather: A function that gathers the rows of all replicas; see `losses.batch`.
 
     Returns:
         Floats `[B]`.
@@ -72,23 +72,23 @@ def batch_ranking_loss(
 
 @keras.saving.register_keras_serializable("tf_dpce")
 class RankingLoss(keras.losses.Loss):
-    """The ranking loss for `compile`: `y_pred` is `pair` `[B, 2, D]`, image first.
+    """The ranking loss for `compile`: `y_pred` is the output `pair` `[B, 2, D]`, image first.
 
-    With `negatives="batch"`, `y_true` is instance ids `[B]`, and each row meets the hardest image
-    and caption of another instance.
+    With `negatives="batch"`, `y_true` contains instance ids `[B]`. The negatives of each row are
+    the hardest image and caption of another instance.
 
-    With `negatives="paired"` (the recipe), `y_true` is `[B, 2]`: instance id and role. Role `2k`
-    is the anchor of pair k, role `2k + 1` its negative. An anchor meets the image and the caption
-    of its negative; a negative costs nothing itself, so that the mean over the batch is the
-    authors' sum over anchors divided by the full batch. Roles are a field of the batch, so they
-    survive slicing over replicas as long as an anchor and its negative stay together. An anchor
-    without a negative, or with one of its own instance, costs nothing: the recipe draws negatives
-    from other instances only.
+    With `negatives="paired"` (the recipe), `y_true` `[B, 2]` contains instance ids and roles. Role
+    `2k` is the anchor of pair k, role `2k + 1` its negative: the image and the caption of that row
+    are the negatives of the anchor. The negative's own loss is 0, so that the mean over the batch
+    is the authors' sum over anchors divided by the full batch. Because roles are a field of the
+    batch, they survive slicing over replicas if an anchor and its negative stay together. An
+    anchor without a negative, or with one of its own instance, has a loss of 0: the recipe draws
+    negatives from other instances only.
 
     Args:
-        margin: The gap to reach; 1 in the paper.
+        margin: The difference of cosines at which a pair costs nothing; 1 in the paper.
         negatives: "batch" or "paired".
-        gather: A function that brings the rows of the other replicas, for "batch".
+        gather: A function that gathers the rows of all replicas, for "batch".
         kwargs: Keras's `reduction` and `name`.
 
     Raises:

@@ -81,28 +81,31 @@ class RowClassifier(InstanceClassifier):
 class DualPath(keras.Model):
     """Two towers and the instance classifier they share, as one functional model.
 
-    The inputs are a dict: `image`, what the image tower takes (float32 RGB `[B, S, S, 3]` in
-    0..255, or backbone features `[B, F]` if the tower is a head alone), and `text`, int32 ids
-    `[B, T]`.
+    The inputs are a dict:
+
+    - `image`, the input of the image tower: float32 RGB `[B, S, S, 3]` in 0..255, or backbone
+      features `[B, F]` if the tower is only a head;
+    - `text`, int32 token ids `[B, T]`.
 
     The outputs are a dict:
 
-    - `image_logits`, `text_logits` `[B, C]`, from rectified features after dropout;
-    - `pair` `[B, 2, D]`, rectified features of unit length, image first, for the ranking and the
+    - `image_logits`, `text_logits` `[B, C]`, from features after ReLU and dropout, for the
+      instance loss;
+    - `pair` `[B, 2, D]`, features after ReLU, of unit length, image first, for the ranking and the
       contrastive loss;
-    - `image_embedding`, `text_embedding` `[B, D]`, features of unit length before the ReLU, which
+    - `image_embedding`, `text_embedding` `[B, D]`, features before the ReLU, of unit length, which
       are compared at test time (the authors' code).
 
     Args:
-        image_tower: A model of images to `[B, D]`.
-        text_tower: A model of ids to `[B, D]`.
-        num_instances: The number C of image-caption groups.
-        dropout: The dropout rate in front of the classifier, for both modalities.
+        image_tower: A model from images to features `[B, D]`.
+        text_tower: A model from token ids to features `[B, D]`.
+        num_instances: The number C of training instances, the classes of the instance loss.
+        dropout: The dropout rate before the classifier, for both modalities.
         classifier_bias: "shared" gives the classifier a bias for both modalities, "none" no bias.
-        relu_before_losses: Whether the ReLU of the recipe stands before classifier and `pair`.
-            Without it the losses see the very embeddings that are compared at test time.
-        classifier: A classifier of another model or of another kind, in place of a new one.
-        dropouts: The dropout layers of "image" and "text" of another model, in place of new ones.
+        relu_before_losses: Whether the recipe's ReLU is applied before the classifier and `pair`.
+            Without it the losses use the same embeddings that are compared at test time.
+        classifier: A classifier to use instead of a new one.
+        dropouts: The dropout layers for "image" and "text" to use instead of new ones.
 
     Example:
         >>> image, text = image_tower("small", None, 64, 32), text_tower(100, output_dim=32)

@@ -1,4 +1,4 @@
-"""The image tower: a `keras.applications` backbone under a small head. Pure Keras."""
+"""The image tower: a `keras.applications` backbone and a small head. Pure Keras."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def image_tower(
     """Builds the image tower: a backbone named `image_backbone` and a head named `image_head`.
 
     Args:
-        backbone: A `keras.applications` model, or "small", a few plain convolutions for drawn
-            scenes. Its features are averaged over all positions. Those of VGG16 and VGG19 are the
-            output of the second dense layer, without its ReLU (the recipe), so that `weights` must
-            have the dense layers.
+        backbone: The name of a `keras.applications` model, whose features are averaged over all
+            positions; or "small", a few plain convolutions for drawn scenes. The features of VGG16
+            and VGG19 are the output of the second dense layer, without its ReLU (the recipe), so
+            `weights` must include the dense layers.
         weights: The weights of the backbone: "imagenet", a file that Keras saved, or None (random).
-        input_size: The side S of the square images, in pixels.
-        output_dim: The width D of the feature.
+        input_size: The width and height S of the images, in pixels.
+        output_dim: The width D of the features.
         name: The name of the model.
         head_dim: The width of the head's hidden layer; 0 leaves it out.
         dropout: The share of the backbone's features that training zeroes (0 in the recipe).

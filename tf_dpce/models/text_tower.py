@@ -32,18 +32,18 @@ def text_tower(
 ) -> keras.Model:
     """Builds the convolutional text tower.
 
-    Word vectors and BatchNorm are followed by residual groups. A group opens with a wide block
-    (all its convolutions are as wide as its output; the second and third group halve the length);
-    the blocks that follow squeeze to a quarter. The maximum over all positions and a dense layer
-    close the tower. There is no mask: empty positions flow through every convolution, as in the
-    authors' code.
+    The tower consists of word vectors, BatchNorm, groups of residual blocks, the maximum over all
+    token positions and a dense layer. The first block of a group is wide: all its convolutions are
+    as wide as its output. In the second and third group this block also halves the length. The
+    other blocks of a group have a bottleneck of a quarter of the width. There is no mask: empty
+    token positions pass through every convolution, as in the authors' code.
 
     Args:
-        vocabulary_size: The number V of words; ids run from 1 to V, 0 is an empty position.
+        vocabulary_size: The number V of words; ids are 1 to V, and 0 is an empty token position.
         max_length: The number T of token positions.
         word_dim: The width of a word vector.
         blocks: The number of residual blocks in each group; the recipe's are (3, 4, 6, 1).
-        output_dim: The width D of the feature.
+        output_dim: The width D of the features.
         name: The name of the model.
         widths: The width of each group, one for each entry of `blocks`.
         word_dropout: The share of word vectors that training zeroes (0 in the recipe).

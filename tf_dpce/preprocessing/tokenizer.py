@@ -1,4 +1,4 @@
-"""Turns captions into word ids, in the graph: the same operations in training and serving."""
+"""Turns captions into token ids, in the graph: the same operations in training and serving."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _HOST = "/device:CPU:0"
 
 
 class CaptionTokenizer(tf.Module):
-    """Turns captions into left-aligned word ids.
+    """Turns captions into token ids, aligned left.
 
-    Words outside the vocabulary are dropped and take no token position (the authors' code). Known
-    words beyond the first `max_length` are cut off.
+    Words outside the vocabulary are dropped and take no token position (the authors' code). After
+    the first `max_length` known words a caption is cut.
 
     Args:
         words: the vocabulary; the id of a word is its position in it, counted from 1.
@@ -48,10 +48,10 @@ class CaptionTokenizer(tf.Module):
     def adapt(
         cls, captions: Iterable[str], max_length: int = 32, lowercase: bool = True
     ) -> CaptionTokenizer:
-        """Returns a tokenizer whose vocabulary is every word of these captions.
+        """Returns a tokenizer whose vocabulary consists of all words of the given captions.
 
         Args:
-            captions: the training captions, and no others.
+            captions: the training captions; do not give captions of other splits.
             max_length: T, the number of token positions.
             lowercase: whether captions are lower-cased, here and whenever the tokenizer is called.
 

@@ -1,4 +1,4 @@
-"""Queries: a text or an image to ranked images or texts."""
+"""Answers a query, a text or an image, with ranked images or texts."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hit:
-    """An answer to a query.
+    """An image or a text that was found.
 
     Attributes:
-        rank: 1 is the best.
-        id: as `embed` gave it.
-        score: inner product of unit vectors, the cosine (approximate if the index is). If the
-            index was built with a querybank and the query is of the other kind, less half of the
-            item's hubness.
-        path: file of the image, for an image.
-        text: the text, for a text.
+        rank: the rank; 1 is the best.
+        id: the id that `embed` gave the item.
+        score: the cosine similarity to the query (approximate if the index is). If the index has a
+            querybank and the query is of the other kind, half of the item's hubness is subtracted.
+        path: the file, if the item is an image.
+        text: the text, if the item is a text.
     """
 
     rank: int
@@ -43,12 +42,12 @@ class Hit:
 class Searcher:
     """Answers queries from an index.
 
-    The part of the index for a kind is read once, by the first query for it.
+    The first query for images, or for texts, loads that part of the index into memory.
 
     Args:
-        index: folder that `build_index` wrote.
+        index: the folder that the verb `index` wrote.
         model: the model that the index was built with: a run folder, an exported version or a
-            folder of versions; or an encoder of it that is loaded already.
+            folder of versions; or what `tf_dpce.load` returned for it.
 
     Raises:
         UserError: there is no index or no model, or the index was built with another model.
@@ -74,12 +73,12 @@ class Searcher:
         self._opened: dict[str, tuple[Any, Any]] = {}
 
     def by_text(self, query: str, top: int = 10, kind: str = IMAGES) -> list[Hit]:
-        """Returns the best items for a text.
+        """Returns the best hits for a text.
 
         Args:
             query: the text.
-            top: K, the number of hits; there are fewer if the index holds fewer.
-            kind: "images" or "texts".
+            top: K, the number of hits; fewer are returned if the index has fewer items.
+            kind: what to find, "images" or "texts".
 
         Raises:
             UserError: the query is empty or has no known word, `top` is below 1, or the index
@@ -91,12 +90,12 @@ class Searcher:
         return self._nearest(vectors, top, kind, TEXTS)
 
     def by_image(self, image: str | Path | bytes, top: int = 10, kind: str = IMAGES) -> list[Hit]:
-        """Returns the best items for an image.
+        """Returns the best hits for an image.
 
         Args:
-            image: a file, or the bytes of a JPEG or PNG.
-            top: K, the number of hits; there are fewer if the index holds fewer.
-            kind: "images" or "texts".
+            image: a path, or the bytes of a JPEG or PNG file.
+            top: K, the number of hits; fewer are returned if the index has fewer items.
+            kind: what to find, "images" or "texts".
 
         Raises:
             UserError: the image cannot be read or decoded, `top` is below 1, or the index does
