@@ -37,7 +37,7 @@ def build_parser() -> ArgumentParser:
         "--shard-size",
         type=PositiveInt,
         default=SHARD_SIZE,
-        help=f"number of embeddings in a file (default: {SHARD_SIZE})",
+        help="number of embeddings in a file",
     )
     return parser
 

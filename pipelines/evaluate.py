@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tf_dpce.evaluation.tta import TestTimeAugmentation
 
 PROTOCOL_HELP = (
-    "all: every image and every caption (default); coco1k: the mean over five blocks of 1,000 "
+    "all: every image and every caption; coco1k: the mean over five blocks of 1,000 "
     "images; coco5k: 5,000 images with five captions each; cuhk_pedes: captions are queries for "
     "all images of a person"
 )
@@ -29,7 +29,7 @@ def build_parser() -> ArgumentParser:
     parser = verb_parser("evaluate", "Evaluates a run on a split of prepared data.")
     parser.add_argument("--run", type=Path, required=True, help="run folder")
     parser.add_argument("--data", type=Path, required=True, help="folder of prepared data")
-    parser.add_argument("--split", default="test", help="train, val or test (default: test)")
+    parser.add_argument("--split", default="test", help="train, val or test")
     parser.add_argument("--protocol", default="all", help=PROTOCOL_HELP)
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="weights")
     parser.add_argument(

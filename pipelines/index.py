@@ -23,7 +23,7 @@ def build_parser() -> ArgumentParser:
         "--factory",
         type=str,
         default=DEFAULT_FACTORY,
-        help="FAISS index: Flat is exact (default), IVF1024,Flat and HNSW32 are faster",
+        help="FAISS index: Flat is exact, IVF1024,Flat and HNSW32 are faster",
     )
     parser.add_argument(
         "--querybank",

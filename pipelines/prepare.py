@@ -60,7 +60,7 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of order, split and scenes")
     parser.add_argument("--lowercase", action="store_true", help="convert captions to lower case")
-    parser.add_argument("--vectors", type=Path, help="leave out words without a vector")
+    parser.add_argument("--vectors", type=Path, help="file of word vectors; drop words without one")
     for option, meaning in (
         ("train_images", "number of training scenes"),
         ("val_images", "number of validation scenes"),

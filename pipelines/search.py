@@ -35,7 +35,7 @@ def build_parser() -> ArgumentParser:
         choices=KINDS,
         help="what to find (default: images for a text, texts for an image if there are any)",
     )
-    parser.add_argument("--top", type=int, default=10, help="number of results (default: 10)")
+    parser.add_argument("--top", type=int, default=10, help="number of results")
     parser.add_argument("--json", action="store_true", help="print results as JSON")
     parser.add_argument("--sheet", type=Path, help="draw the results as a contact sheet, FILE.png")
     return parser
