@@ -39,18 +39,18 @@ class Encoder(ABC):
 
     @abstractmethod
     def encode_with_status(self, kind: Kind, items: Sequence[str | Path | bytes]) -> Answer:
-        """Embeds images or captions, and returns a status for each in place of an error.
+        """Embeds images or captions, and returns a status for each row instead of an error.
 
         Args:
-            kind: what the items are.
-            items: N files or bytes of images, or N captions.
+            kind: "images" or "texts".
+            items: a list of N paths or bytes of images, or of N captions.
 
         Returns:
-            Embeddings float32 `[N, D]`, all zeros if the status int32 `[N]` is not
-            `tf_dpce.preprocessing.status.OK`.
+            Embeddings, float32 `[N, D]`, and statuses, int32 `[N]`. If the status of a row is not
+            0 (`tf_dpce.preprocessing.status.OK`), its embedding is all zeros.
 
         Raises:
-            UserError: if a file cannot be read.
+            UserError: a file cannot be read.
         """
 
     def encode_images(self, images: Sequence[str | Path | bytes]) -> np.ndarray:
