@@ -37,7 +37,7 @@ _FIRST_WAIT = 0.1
 
 
 class AsyncClient(AbstractAsyncContextManager):
-    """Embeds images and captions by a model server, for asyncio: `Client`, to be awaited.
+    """Embeds images and captions with a model server; its methods are coroutines.
 
     Args:
         address: see `Client`.
@@ -131,29 +131,29 @@ class AsyncClient(AbstractAsyncContextManager):
 
 
 class Client(AbstractContextManager, Encoder):
-    """Embeds images and captions by a model server, TF Serving or the development server.
+    """Embeds images and captions with a model server, TF Serving or the development server.
 
     Threads may share a client.
 
     Args:
         address: "http://HOST:8501" or "https://..." for REST, "grpc://HOST:8500" or "grpcs://..."
             for gRPC without or with TLS.
-        model: its name on the server.
-        version: number of a version; None leaves the choice to the server, which takes the largest.
+        model: the name of the model on the server.
+        version: the number of a version; None lets the server use the largest one.
         label: "stable", "canary" or another label, instead of a version.
-        timeout: seconds for a request, 30 by default, all its repetitions included.
-        retries: how often a request is repeated, 3 by default, after growing waits, if nobody
-            accepted the connection or, over REST, the model server itself answers 503. Nothing else
-            is sent twice, since it may have been computed, or be what stopped the server. Over
-            REST, what ended a connection that had answered before is sent once more, at once: most
-            often the server was closing it.
-        headers: sent with every request, for a gateway in front of the server.
-        batch: largest number of items of a request, 32 by default.
-        connections: largest number of requests that are under way at a time, 8 by default; further
-            ones wait.
+        timeout: the seconds that a request may take with all its retries, 30 by default.
+        retries: the largest number of retries, 3 by default, with growing pauses. The client
+            retries if no server accepts the connection or, over REST, if the model server itself
+            answers 503. It does not retry otherwise, because the server may have computed the
+            request, or the request may have stopped the server. Over REST, if a connection is lost
+            that had answered before, the request is sent once more at once, because servers close
+            idle connections.
+        headers: HTTP headers of every request, for a gateway in front of the server.
+        batch: the largest number of items in a request, 32 by default.
+        connections: the largest number of simultaneous requests, 8 by default; further ones wait.
 
     Raises:
-        UserError: the address is none, or a number is out of its range.
+        UserError: the address is invalid, or a number is out of its range.
 
     Example:
         >>> with Client("http://localhost:8501", "flickr8k") as client:
