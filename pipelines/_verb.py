@@ -25,6 +25,8 @@ Long work reports through `tf_dpce.logging`.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -45,6 +47,10 @@ from tf_dpce.logging import (
     terminal_display,
 )
 from tf_dpce.machine import memory_bytes
+
+# Otherwise Python looks through all graphs of TensorFlow for garbage before it ends, for seconds: a
+# run that was sent SIGTERM could be killed for it after all.
+atexit.register(gc.freeze)
 
 SUCCESS = 0
 FAILURE = 1

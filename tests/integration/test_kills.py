@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenes import prepare_scenes
-from tests.unit.training.kills import differences, kill_often, start
+from tests.unit.training.kills import differences, finish, kill_often, start
 from tests.unit.training.tiny import STEPS
 
 # Negatives are mined from here on, so that stage 2 has layers of its own; epochs to be killed in.
@@ -47,9 +47,7 @@ def test_kills_at_random_moments_change_nothing(
         "checkpoint_minutes": minutes,
     }
     began = time.monotonic()
-    process = start(data, whole, **options)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    finish(start(data, whole, **options))
     seconds = time.monotonic() - began
     struck = kill_often(data, killed, kills, 3 * STEPS, random.Random(7), seconds, **options)
     writing = [kill for kill in struck if not kill.by_clock]

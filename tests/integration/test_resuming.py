@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenes import prepare_scenes
-from tests.unit.training.kills import reached, signal_when, start
+from tests.unit.training.kills import kill_when, reached, start
 
 IMAGES, BATCH, KILLED_AT = 960, 4, 160
 # Seconds of computing from the start of the process to its first step, over those of a fresh run.
@@ -62,7 +62,7 @@ def test_a_killed_run_is_back_as_soon_as_a_fresh_one_starts(tmp_path: Path):
     data, run = tmp_path / "data", tmp_path / "run"
     prepare_scenes(data, train=IMAGES)
     fresh, process = first_step(data, run)
-    signal_when(process, reached(run, 2, KILLED_AT))
+    kill_when(process, reached(run, 2, KILLED_AT))
     resumed, process = first_step(data, run, "--resume")
     process.kill()
     process.communicate()

@@ -95,7 +95,7 @@ def test_the_weights_make_a_run_that_is_evaluated_and_exported(
     assert printed_code(capsys.readouterr().err) == "run.weights" and not run.exists()
     assert train.main([*command, *FLAGS]) == 0
     assert train.main([*command, *FLAGS]) == 1
-    assert printed_code(capsys.readouterr().err) == "run.exists"
+    assert printed_code(capsys.readouterr().err) == "file.exists"
 
     assert evaluate.main(["--run", str(run), "--data", str(scenes), "--split", "train"]) == 0
     (metrics,) = run.glob("metrics-*.json")

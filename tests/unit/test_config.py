@@ -60,11 +60,6 @@ def test_a_round_trip_through_json_changes_nothing():
     assert again.text.blocks == (1, 2) and isinstance(again.stage1.decay_epochs, tuple)
 
 
-def test_it_is_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        Config().seed = 1
-
-
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_loads_and_survives_a_round_trip(name: str):
     values = preset_values(name)
@@ -178,10 +173,8 @@ REFUSED = [
     ("config.unknown_key", "stage1.loss.marginn", {"stage1": {"loss": {"marginn": 1.0}}}),
     ("config.unknown_key", "stage3", {"stage3": {"epochs": 1}}),
     ("config.unknown_key", "stage1.epochs", {"stage1.epochs": 1}),
-    ("config.former_key", "image.squash", {"image": {"squash": True}}),
-    ("config.former_key", "model.members", {"model": {"members": 2}}),
-    ("config.former_key", "stage2.trunk", {"stage2": {"trunk": "trained"}}),
-    ("config.former_key", "stage1.word_multiplier", {"stage1": {"word_multiplier": 0.1}}),
+    # A key of an earlier version.
+    ("config.unknown_key", "model.members", {"model": {"members": 2}}),
     ("config.value", "seed", {"seed": "many"}),
     ("config.value", "seed", {"seed": 1.5}),
     ("config.value", "seed", {"seed": None}),

@@ -19,7 +19,7 @@ from tf_dpce.files import exclusive_lock, read_json, write_json
 from tf_dpce.logging import logger
 from tf_dpce.machine import code_version, machine_facts
 from tf_dpce.training.callbacks import HISTORY_FILE, read_history
-from tf_dpce.training.run_folder import CONFIG_FILE, load_run
+from tf_dpce.training.run_folder import load_run
 from tf_dpce.training.train import train
 
 RESULTS_FILE = "ablation.json"
@@ -71,7 +71,9 @@ def run_ablation(
                 continue
             write_json(out / RESULTS_FILE, results)
             logger.info(f"{name}:")
-            _train(config, source, out / name)
+            # Otherwise names of layers and seeds would depend on the variants before.
+            keras.utils.clear_session()
+            train(config, source, out / name, resume=(out / name).exists())
             targets = sources if question.name == "transfer" else (source,)
             entry |= _scores(out / name, targets)
         write_json(out / RESULTS_FILE, results)
@@ -126,13 +128,6 @@ def _begun(out: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
             path,
         )
     return saved
-
-
-def _train(config: Config, data: Path, run: Path) -> None:
-    # Otherwise names of layers and seeds would depend on the variants before.
-    keras.utils.clear_session()
-    begun = (run / CONFIG_FILE).is_file()
-    train(config, data, run, resume=begun)
 
 
 def _scores(run: Path, targets: Sequence[Path]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,8 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from tf_dpce.config.checks import check_values
 from tf_dpce.config.sections import Config
 from tf_dpce.errors import UserError
-
-# Keys that configurations had before they were renamed, so that an old file is refused as old.
-_FORMER_KEYS = frozenset(
-    (
-        "squash",
-        "members",
-        "captions_of",
-        "embedding_dim",
-        "shared_bias",
-        "rectify",
-        "views",
-        "average",
-    )
-    + ("trunk", "trunk_from", "trunk_multiplier", "word_multiplier", "classifier_multiplier")
-)
 
 
 def preset_names() -> list[str]:
@@ -53,7 +38,7 @@ def from_dict(values: dict[str, Any]) -> Config:
     """Builds a `Config`; keys that are not named keep their defaults.
 
     Raises:
-        UserError: a key is unknown or of an earlier version, or a value has the wrong type or is
+        UserError: a key is unknown, or a value has the wrong type or is
             out of its range.
 
     Example:
@@ -66,10 +51,17 @@ def from_dict(values: dict[str, Any]) -> Config:
     try:
         parsed = parser.parse_object(values)
     except Exception as error:
-        raise UserError("config.value", f"configuration: {_sentence(error)}") from None
+        # The message names the key, the value and its range, in several lines.
+        line = " ".join(str(error).split()).removeprefix("Parser key ")
+        raise UserError("config.value", f"configuration: {line}") from None
     config = _with_plain_numbers(Config(**parser.instantiate(parsed).as_dict()))
-    check_values(config)
+    _check_values(config)
     return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Returns the nested dict of JSON types from which `from_dict` builds `config` again."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def _with_plain_numbers(value: Any) -> Any:
@@ -99,7 +91,8 @@ def _check_keys(values: dict[str, Any], kind: Any, prefix: str = "") -> None:
     known = {item.name: item for item in dataclasses.fields(kind)}
     for name, value in values.items():
         if name not in known:
-            raise _unknown(f"{prefix}{name}", name)
+            key = f"{prefix}{name}"
+            raise UserError("config.unknown_key", f"configuration: there is no key {key}")
         section = known[name].default_factory
         if dataclasses.is_dataclass(section) and isinstance(value, dict):
             _check_keys(value, section, f"{prefix}{name}.")
@@ -109,27 +102,24 @@ def _check_keys(values: dict[str, Any], kind: Any, prefix: str = "") -> None:
             raise UserError("config.value", f"configuration: {prefix}{name} cannot be {value!r}")
 
 
-def _unknown(key: str, name: str) -> UserError:
-    if name in _FORMER_KEYS:
-        return UserError(
-            "config.former_key",
-            f"configuration: {key} is a key of an earlier version, whose runs this one cannot "
-            "read: train anew, or rename the key as docs/recipe.md has it",
+def _check_values(config: Config) -> None:
+    """Refuses a mix of keys that no run can use.
+
+    Raises:
+        UserError: two keys contradict one another; the message names both.
+    """
+    text, groups = config.text, len(config.text.blocks)
+    if text.tower == "convolutional" and not groups == len(text.widths) > 0:
+        raise UserError(
+            "config.widths",
+            f"configuration: text.blocks names {groups} groups and text.widths "
+            f"{len(text.widths)}: give one width for each group of blocks",
         )
-    return UserError("config.unknown_key", f"configuration: there is no key {key}")
-
-
-def _sentence(error: Exception) -> str:
-    """Returns jsonargparse's message in one line: it names the key, the value and its range."""
-    return " ".join(str(error).split()).removeprefix("Parser key ")
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """Returns the nested dict of JSON types from which `from_dict` builds `config` again."""
-    return _plain(dataclasses.asdict(config))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    for number in (1, 2):
+        loss = config.stage(number).loss
+        if not (loss.image_instance or loss.text_instance or loss.pair):
+            raise UserError(
+                "config.no_loss",
+                f"configuration: the weights in stage{number}.loss are all 0: give image_instance, "
+                "text_instance or pair one above 0",
+            )

@@ -9,47 +9,30 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from tf_dpce.config import StageConfig
-from tf_dpce.data.input_pipeline import Batches
-from tf_dpce.data.manifest import SplitInfo
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.embed import Encoders
 from tf_dpce.evaluation.metrics import metric_logs, retrieval_metrics
 from tf_dpce.files import publish_file
 from tf_dpce.logging import check_stop, logger, progress
-from tf_dpce.training.checkpoint import (
-    Progress,
-    best_path,
-    check_values,
-    save_checkpoint,
-    save_state,
-)
+from tf_dpce.training import checkpoint
 from tf_dpce.training.diagnostics import mean_cosine
-from tf_dpce.training.distributed import Workers
-from tf_dpce.training.ema import averaged
 from tf_dpce.training.model_factory import loss_weights
+from tf_dpce.training.optimizers import averaged
+
+if TYPE_CHECKING:
+    from tf_dpce.training.stage import StageData, TrainingContext
 
 HISTORY_FILE = "history.csv"
-_RANKS = ("r1", "r5", "r10", "medr", "meanr")
 _COLUMNS = (
-    "stage",
-    "epoch",
-    "epoch_seconds",
-    "validation_seconds",
-    "input_share",
-    "learning_rate",
-    "loss",
-    "image_logits_loss",
-    "text_logits_loss",
-    "pair_loss",
-    "val_rsum",
-    *(f"val_i2t_{rank}" for rank in _RANKS),
-    *(f"val_t2i_{rank}" for rank in _RANKS),
+    *("stage", "epoch", "epoch_seconds", "validation_seconds", "input_share", "learning_rate"),
+    *("loss", "image_logits_loss", "text_logits_loss", "pair_loss", "val_rsum"),
+    *(f"val_i2t_{rank}" for rank in ("r1", "r5", "r10", "medr", "meanr")),
+    *(f"val_t2i_{rank}" for rank in ("r1", "r5", "r10", "medr", "meanr")),
 )
 
 Logs = dict[str, Any]
@@ -61,37 +44,24 @@ class Validation(keras.callbacks.Callback):
     If the optimizer keeps averages of the weights, it validates them.
 
     Args:
-        stage: 1 or 2.
-        settings: settings of the stage.
-        split: numbers of images and captions of the validation split.
-        images: batches of its images.
-        captions: batches of its captions.
+        data: data of the stage.
     """
 
-    def __init__(
-        self,
-        stage: int,
-        settings: StageConfig,
-        split: SplitInfo,
-        images: Batches,
-        captions: Batches,
-    ) -> None:
+    def __init__(self, data: StageData) -> None:
         super().__init__()
-        self.stage = stage
-        self.settings = settings
-        self.split = split
-        self.images = images
-        self.captions = captions
+        self.data = data
+        self._images, self._captions = data.validation_batches()
         # Made by the first validation, and traced once for all.
         self._encoders = cache(lambda: Encoders(self.model))
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        weights = loss_weights(self.settings.loss)
+        settings = self.data.settings
+        weights = loss_weights(settings.loss)
         if len(weights) == 1:
             # Keras logs a sole loss only as the weighted `loss`.
             ((name, weight),) = weights.items()
             logs[f"{name}_loss"] = logs["loss"] / weight
-        if (epoch + 1) % self.settings.validate_every and epoch + 1 != self.settings.epochs:
+        if (epoch + 1) % settings.validate_every and epoch + 1 != settings.epochs:
             return
         began = time.monotonic()
         with averaged(self.model.optimizer):
@@ -99,9 +69,10 @@ class Validation(keras.callbacks.Callback):
         logs["validation_seconds"] = round(time.monotonic() - began, 1)
 
     def _validate(self) -> Logs:
-        check = lambda done: check_stop(stop_message(self.stage))  # noqa: E731
-        images = self._encoders().images(self.images, self.split.images, check)
-        texts = self._encoders().texts(self.captions, self.split.captions, check)
+        split = self.data.splits["val"]
+        check = lambda done: check_stop(stop_message(self.data.number))  # noqa: E731
+        images = self._encoders().images(self._images, split.images, check)
+        texts = self._encoders().texts(self._captions, split.captions, check)
         metrics = retrieval_metrics(
             images.vectors, texts.vectors, images.instances, texts.instances
         )
@@ -147,14 +118,14 @@ class EpochReport(keras.callbacks.Callback):
         self._add_to_history(epoch, seconds, logs)
         if "val_rsum" in logs:
             self._recall = f", R@1 {logs['val_i2t_r1']:.1f}/{logs['val_t2i_r1']:.1f}"
+        recall = self._recall and f"{self._recall} (image to text/text to image)"
         left = seconds * (self.epochs - epoch - 1)
-        parts = [f"loss {logs['loss']:.3g}{self._recall}"]
-        parts[0] += " (image to text/text to image)" if self._recall else ""
-        parts += [_duration(seconds), *([f"about {_duration(left)} left"] if left else [])]
+        line = f"{self._title}: loss {logs['loss']:.3g}{recall}, {_duration(seconds)}"
+        line += f", about {_duration(left)} left" if left else ""
         numbers = {name: logs[name] for name in _COLUMNS if name in logs}
         fields = {"event": "epoch", "stage": self.stage, "epoch": epoch + 1, "epochs": self.epochs}
         fields |= {**numbers, "epoch_seconds": round(seconds, 1), "seconds_left": round(left, 1)}
-        logger.info(f"{self._title}: {', '.join(parts)}", extra={"fields": fields})
+        logger.info(line, extra={"fields": fields})
 
     def _add_to_history(self, epoch: int, seconds: float, logs: Logs) -> None:
         row = {
@@ -198,30 +169,21 @@ class Checkpoints(keras.callbacks.Callback):
     writes; all workers must agree on the moment, because sums over the workers are read.
 
     Args:
-        run: folder of the run.
-        workers: processes that train together.
-        model_variables: variables of the whole model.
-        state: returns those, and the variables of dropout, optimizer and metrics.
+        context: what all stages share.
+        state: returns the variables of model, dropout, optimizer and metrics.
         start: progress when `fit` begins.
-        minutes: time between two states within an epoch.
     """
 
     def __init__(
         self,
-        run: Path,
-        workers: Workers,
-        model_variables: Sequence[keras.Variable],
+        context: TrainingContext,
         state: Callable[[], Sequence[keras.Variable]],
-        start: Progress,
-        minutes: float,
+        start: checkpoint.Progress,
     ) -> None:
         super().__init__()
-        self.run = run
-        self.workers = workers
-        self.model_variables = model_variables
+        self.context = context
         self.state = state
         self.progress = start
-        self.seconds = 60 * minutes
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._saved = time.monotonic()
@@ -232,18 +194,19 @@ class Checkpoints(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         self.progress = replace(self.progress, step=self._first_step + batch + 1)
         check_stop(stop_message(self.progress.stage))
-        is_time = time.monotonic() - self._saved >= self.seconds
-        if self.workers.any_true(self.workers.is_chief and is_time):
+        is_time = time.monotonic() - self._saved >= 60 * self.context.config.checkpoint_minutes
+        workers = self.context.workers
+        if workers.any_true(workers.is_chief and is_time):
             self.save()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         best = self.progress.best_rsum
         rsum = logs.get("val_rsum", -1.0)
         self.progress = replace(self.progress, epoch=epoch + 1, step=0, best_rsum=max(best, rsum))
-        if rsum > best and self.workers.is_chief:
+        if rsum > best and self.context.workers.is_chief:
             with averaged(self.model.optimizer):
-                path = best_path(self.run, self.progress.stage)
-                save_checkpoint(path, self.model_variables, self.progress)
+                path = checkpoint.best_path(self.context.run, self.progress.stage)
+                checkpoint.save_checkpoint(path, self.context.model.variables, self.progress)
         self.save()
 
     def save(self) -> None:
@@ -253,11 +216,11 @@ class Checkpoints(keras.callbacks.Callback):
             UserError: a weight is out of range; the older states stay.
         """
         state = self.state()
-        if self.workers.is_chief:
-            save_state(self.run, state, self.progress)
+        if self.context.workers.is_chief:
+            checkpoint.save_state(self.context.run, state, self.progress)
         else:
             # Metrics are summed over the workers while all of them read.
-            check_values(state, self.progress)
+            checkpoint.check_values(state, self.progress)
         self._saved = time.monotonic()
 
 

@@ -96,28 +96,18 @@ def check_values(variables: Sequence[keras.Variable], progress: Progress) -> Non
         pass
 
 
-def read_progress(path: Path) -> Progress:
-    """Returns the progress of a run when a checkpoint was written.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    with open_arrays(path) as arrays:
-        return _progress(arrays)
-
-
-def check_owner(path: Path, stage: int, run: str) -> None:
-    """Reads a checkpoint's checksum and progress, and no values.
+def read_progress(path: Path, owner: tuple[int, str] | None = None) -> Progress:
+    """Returns the progress of a run when a checkpoint was written; reads no values.
 
     Args:
         path: file of the checkpoint.
-        stage: stage that it must be of.
-        run: digest of the run that must have written it.
+        owner: stage and digest of the run that must have written it; None accepts any run.
 
     Raises:
         UserError: the file is missing or damaged, or another run or stage wrote it.
     """
-    _check_owner(path, read_progress(path), (stage, run))
+    with open_arrays(path) as arrays:
+        return _progress(path, arrays, owner)
 
 
 def restore_checkpoint(
@@ -138,9 +128,7 @@ def restore_checkpoint(
             another run or stage wrote it. No variable has changed then.
     """
     with open_arrays(path) as arrays:
-        progress = _progress(arrays)
-        if owner is not None:
-            _check_owner(path, progress, owner)
+        progress = _progress(path, arrays, owner)
         names = [name for name in arrays.files if name != _PROGRESS]
         _check_variables(path, names, arrays, variables)
         for name, variable in zip(names, variables, strict=False):
@@ -198,18 +186,16 @@ def find_checkpoint(run: Path, kind: str) -> Path:
     return max(paths, key=lambda path: read_progress(path).best_rsum)
 
 
-def _progress(arrays: np.lib.npyio.NpzFile) -> Progress:
-    return Progress(**json.loads(arrays[_PROGRESS].tobytes()))
-
-
-def _check_owner(path: Path, found: Progress, owner: tuple[int, str]) -> None:
-    if (found.stage, found.run) != owner:
+def _progress(path: Path, arrays: np.lib.npyio.NpzFile, owner: tuple[int, str] | None) -> Progress:
+    found = Progress(**json.loads(arrays[_PROGRESS].tobytes()))
+    if owner is not None and (found.stage, found.run) != owner:
         raise UserError(
             "checkpoint.foreign",
             f"{path} was written by another run or stage: put this run's own file back, or train "
             "again with another --run",
             path,
         )
+    return found
 
 
 def _check_variables(

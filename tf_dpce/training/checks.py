@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_dpce.config import Config, to_dict
-from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
+from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest, SplitInfo
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.vocabulary_coverage import count_captions
 from tf_dpce.files import is_temporary, sha256_file
@@ -26,13 +26,13 @@ _FIRST_WEIGHTS = {"weights", "vectors"}
 _KNOWN_WORDS = 50.0
 
 
-def check_stages(config: Config, numbers: Sequence[int], images: int, replicas: int) -> None:
-    """Refuses stages without an epoch, and batches that the data or the losses cannot fill.
+def check_stages(config: Config, numbers: Sequence[int], train: SplitInfo, replicas: int) -> None:
+    """Refuses stages without an epoch, and what the training split is too small for.
 
     Args:
         config: configuration of the run.
         numbers: numbers of the stages that are asked for.
-        images: number of images of the training split.
+        train: numbers of images and instances of the training split.
         replicas: number of replicas that a batch is divided among.
 
     Raises:
@@ -46,25 +46,13 @@ def check_stages(config: Config, numbers: Sequence[int], images: int, replicas: 
             f"nothing to train with {options}: give --preset, or --stage{numbers[0]}.epochs",
         )
     for number in trained:
-        _check_batch(config, number, images, replicas)
-
-
-def check_sampling(config: Config, instances: int) -> None:
-    """Refuses to sample as many classes as there are, or more.
-
-    Args:
-        config: configuration of the run.
-        instances: C, the number of classes.
-
-    Raises:
-        UserError: `model.sampled_negatives` is not smaller than C.
-    """
+        _check_batch(config, number, train.images, replicas)
     negatives = config.model.sampled_negatives
-    if negatives >= instances:
+    if negatives >= train.instances:
         raise UserError(
             "training.sampled_negatives",
-            f"--model.sampled_negatives {negatives} is not smaller than the {instances} training "
-            "instances: lower it, or give 0 for the exact classifier",
+            f"--model.sampled_negatives {negatives} is not smaller than the {train.instances} "
+            "training instances: lower it, or give 0 for the exact classifier",
         )
 
 

@@ -19,12 +19,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.errors import UserError
-from tf_dpce.logging import logger
+from tf_dpce.logging import current_context, logger, run_context, silent_display
 from tf_dpce.training.distributed import LOST, Workers, mirrored_strategy
 
 # Key of the group of all workers and of its first collective; TensorFlow counts its own from 1.
 _KEY = 1_000_000
-_KINDS = ("CPU", "GPU")
 _EXAMPLE = (
     '{"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}} '
     "is that of the first of two"
@@ -50,7 +49,7 @@ class Cluster:
         """Returns what messages call a worker."""
         return f"worker {index} of {len(self.addresses)} ({self.addresses[index]})"
 
-    def check_devices(self, devices: Sequence[tuple[int, str]]) -> None:
+    def check_devices(self, devices: Sequence[str]) -> None:
         """Refuses workers that do not have the same devices.
 
         TensorFlow's collectives would wait for ever, or sum what does not belong together.
@@ -61,12 +60,11 @@ class Cluster:
         Raises:
             UserError: a worker has other devices than the chief.
         """
-        for index, (count, kind) in enumerate(devices):
-            if (count, kind) != devices[0]:
-                chiefs = "{} {}(s)".format(*devices[0])
+        for index, others in enumerate(devices):
+            if others != devices[0]:
                 raise UserError(
                     "workers.devices",
-                    f"{self.name(0)} trains on {chiefs}, {self.name(index)} on {count} {kind}(s): "
+                    f"{self.name(0)} trains on {devices[0]}, {self.name(index)} on {others}: "
                     "give all workers the same number of GPUs, or hide those of all of them with "
                     "CUDA_VISIBLE_DEVICES=-1",
                 )
@@ -103,20 +101,15 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
     jobs, task = config.get("cluster"), config.get("task")
     if not jobs:
         return None
-    if not isinstance(jobs, dict):
-        raise _invalid('has a "cluster" that is not an object')
-    if others := sorted(jobs.keys() - {"chief", "worker"}):
-        raise _invalid(f"has jobs that train does not know: {', '.join(others)}")
-    for job, addresses in jobs.items():
-        is_list = isinstance(addresses, list) and all(isinstance(a, str) for a in addresses)
-        if not is_list or not all(_ADDRESS.fullmatch(a) for a in addresses):
+    if not isinstance(jobs, dict) or jobs.keys() - {"chief", "worker"}:
+        raise _invalid('needs a "cluster" of no other jobs than "chief" and "worker"')
+    for job, listed in jobs.items():
+        if not isinstance(listed, list) or not all(_ADDRESS.fullmatch(str(a)) for a in listed):
             raise _invalid(f'needs a list of "host:port" for the job {job}')
-    chiefs, workers = jobs.get("chief", []), jobs.get("worker", [])
-    if len(chiefs) > 1:
-        raise _invalid("names more than one chief, where the others are workers")
-    addresses = (*chiefs, *workers)
-    if double := sorted({address for address in addresses if addresses.count(address) > 1}):
-        raise _invalid(f"names {double[0]} twice, where each worker needs its own address")
+    chiefs = jobs.get("chief", [])
+    addresses = (*chiefs, *jobs.get("worker", []))
+    if len(chiefs) > 1 or len(set(addresses)) < len(addresses):
+        raise _invalid("names two chiefs, or one address twice")
     if not isinstance(task, dict) or not {"type", "index"} <= task.keys():
         raise _invalid('lacks the "task" with its "type" and "index"')
     job, index = str(task["type"]), str(task["index"])
@@ -135,8 +128,8 @@ def _invalid(reason: str) -> UserError:
 def join_workers() -> Iterator[Workers]:
     """Yields the workers that `TF_CONFIG` names, once all of them have started.
 
-    It must come before anything else that TensorFlow does in this process. Within the block only
-    the chief logs messages below a warning.
+    It must come before anything else that TensorFlow does in this process. Within the block the
+    others than the chief log errors alone.
 
     Raises:
         UserError: `TF_CONFIG` is wrong, the workers' devices differ, or another worker was lost,
@@ -153,9 +146,12 @@ def join_workers() -> Iterator[Workers]:
             strategy = _start(cluster)
             _check_devices(cluster, strategy)
         workers = Workers(strategy, cluster.index, len(cluster.addresses))
+        display = current_context().display
         if not workers.is_chief:
-            logger.setLevel(logging.WARNING)
-        yield workers
+            logger.setLevel(logging.ERROR)
+            display = silent_display
+        with run_context(display=display):
+            yield workers
         # A worker that ends is lost to others that still read the last values.
         with suppress(*LOST):
             workers.barrier()
@@ -192,11 +188,12 @@ def _start(cluster: Cluster) -> tf.distribute.Strategy:
 def _check_devices(cluster: Cluster, strategy: tf.distribute.Strategy) -> None:
     own = strategy.extended.worker_devices
     kind = tf.DeviceSpec.from_string(own[0]).device_type
-    counts = np.zeros((len(cluster.addresses), len(_KINDS)), np.int32)
-    counts[cluster.index, _KINDS.index(kind)] = len(own)
+    # How many GPUs each worker has, or, below zero, how many CPUs.
+    counts = np.zeros(len(cluster.addresses), np.int32)
+    counts[cluster.index] = len(own) if kind == "GPU" else -len(own)
     found = _sum_over_workers(counts, _KEY)
     try:
-        cluster.check_devices([(int(row.max()), _KINDS[int(row.argmax())]) for row in found])
+        cluster.check_devices([f"{abs(n)} {'GPU' if n > 0 else 'CPU'}(s)" for n in found])
     except UserError:
         # A worker that ends is lost to others that still read.
         with suppress(*LOST):
@@ -205,7 +202,7 @@ def _check_devices(cluster: Cluster, strategy: tf.distribute.Strategy) -> None:
 
 
 def _sum_over_workers(value: np.ndarray, key: int) -> np.ndarray:
-    """Returns the sum of int32 `[workers, ...]` over all workers.
+    """Returns the sum of int32 `[workers]` over all workers.
 
     It is no collective of the strategy: if one worker has a single device and another has several,
     each waits in a group of its own, for ever.

@@ -31,8 +31,8 @@ class TrainingDiagnostics(keras.callbacks.Callback):
 
     It comes behind the validation, whose logs it reads, and before the checkpoints, so that none
     is written of a loss that is no number. It logs `input_share`, the share of an epoch's time
-    without validation that was spent waiting for batches; of several workers the largest one
-    counts, because all take their steps together.
+    that was spent waiting for batches, without its validation and without the very first step; of
+    several workers the largest one counts, because all take their steps together.
 
     Args:
         stage: 1 or 2.
@@ -54,7 +54,7 @@ class TrainingDiagnostics(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch + 1
-        self._began = self._first_step = (time.monotonic(), self.timer.seconds)
+        self._began = (time.monotonic(), self.timer.seconds)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.timer.reset()
@@ -65,8 +65,8 @@ class TrainingDiagnostics(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.timer.end_step()
         if not self._started:
-            # The first step is traced and fills the buffers: only what comes behind it is judged.
-            self._started, self._first_step = True, (time.monotonic(), self.timer.seconds)
+            # The first step is traced and fills the buffers: only what comes behind it counts.
+            self._started, self._began = True, (time.monotonic(), self.timer.seconds)
         loss = float(logs["loss"])
         if not math.isfinite(loss):
             raise UserError(
@@ -76,15 +76,22 @@ class TrainingDiagnostics(keras.callbacks.Callback):
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        validation = logs.get("validation_seconds", 0.0)
-        shares = self.workers.all_gather(self._share(self._began, validation))
+        began, waited = self._began
+        seconds = time.monotonic() - began - logs.get("validation_seconds", 0.0)
+        shares = self.workers.all_gather((self.timer.seconds - waited) / max(seconds, 1e-9))
         logs["input_share"] = round(max(shares), 4)
-        shares = self.workers.all_gather(self._share(self._first_step, validation))
         # The first epoch says little, except in a stage that has no other: after some dozen steps
         # the averages of BatchNorm may still make all embeddings alike.
-        if epoch > 0 or self.settings.epochs == 1:
-            for diagnosis, line in self._diagnoses(logs, shares):
-                self._warn(diagnosis, line)
+        if epoch == 0 and self.settings.epochs > 1:
+            return
+        for diagnosis, line in self._diagnoses(logs, shares):
+            if diagnosis not in self._reported:
+                self._reported.add(diagnosis)
+                fields = {"event": "diagnosis", "diagnosis": diagnosis, "stage": self.stage}
+                logger.warning(
+                    f"stage {self.stage}, epoch {self._epoch}: {line}",
+                    extra={"fields": fields | {"epoch": self._epoch}},
+                )
 
     def _diagnoses(self, logs: dict[str, Any], shares: list[float]) -> Iterator[tuple[str, str]]:
         """Yields the name of each failure, and what was seen of it with its remedy."""
@@ -115,21 +122,6 @@ class TrainingDiagnostics(keras.callbacks.Callback):
                 f"{share:.0%} of the epoch was spent waiting for batches{where}: store smaller "
                 "images, use a faster disk or more cores, or train stage 1 with "
                 "--stage1.backbone cached",
-            )
-
-    def _share(self, since: tuple[float, float], validation: float) -> float:
-        """Returns the share of the time since then, without validation, that was waiting."""
-        began, waited = since
-        spent = time.monotonic() - began - validation
-        return (self.timer.seconds - waited) / max(spent, 1e-9)
-
-    def _warn(self, diagnosis: str, line: str) -> None:
-        if diagnosis not in self._reported:
-            self._reported.add(diagnosis)
-            fields = {"event": "diagnosis", "diagnosis": diagnosis, "stage": self.stage}
-            logger.warning(
-                f"stage {self.stage}, epoch {self._epoch}: {line}",
-                extra={"fields": fields | {"epoch": self._epoch}},
             )
 
 

@@ -29,10 +29,6 @@ def run_from_weights(config: Config, data: Path, run: Path, weights: Path) -> No
     Raises:
         UserError: the folder exists, or the weights are not those of this model.
     """
-    if run.exists():
-        raise UserError(
-            "run.exists", f"{run} exists already: choose another --run, or remove it", run
-        )
     manifest = Manifest.load(data)
     check_vocabulary(data, manifest)
     saved = {"config": to_dict(config), "data": provenance(manifest)}

@@ -1,9 +1,10 @@
-"""SGD and AdamW with a learning rate for each kind of layer."""
+"""SGD and AdamW with a learning rate for each kind of layer, and averages of the weights."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -16,7 +17,20 @@ from tf_dpce.training.schedule import StageSchedule
 
 
 class _ByLayer(keras.optimizers.Optimizer):
-    """Scales the step of each variable by a multiplier that its path selects."""
+    """Scales the step of each variable by a multiplier that its path selects.
+
+    Args:
+        learning_rate: a float or a schedule.
+        multipliers: from variable paths to factors of the learning rate; 1 where absent.
+        decay: factor of the weights' decay.
+    """
+
+    def __init__(
+        self, learning_rate: Any, multipliers: Mapping[str, float], decay: float, **kwargs: Any
+    ) -> None:
+        super().__init__(learning_rate, **kwargs)
+        self.multipliers = multipliers
+        self.decay = decay
 
     def build(self, variables: list[Any]) -> None:
         super().build(variables)
@@ -26,30 +40,17 @@ class _ByLayer(keras.optimizers.Optimizer):
     def finalize_variable_values(self, var_list: list[Any]) -> None:
         """Leaves the weights alone: a stage may take several `fit`, and `averaged` swaps."""
 
-    def get_config(self) -> dict[str, Any]:
-        config = {"multipliers": dict(self.multipliers), "decay": self.decay}
-        return {**super().get_config(), **config}
 
-
-@keras.saving.register_keras_serializable("tf_dpce")
 class LayerwiseSGD(_ByLayer, keras.optimizers.SGD):
     """The recipe's SGD: Nesterov momentum 0.9, decay coupled to the gradient.
 
     The step of a variable is `multiplier * lr` times the momentum of `gradient + decay * w`, so
-    that at a constant rate the multiplier scales everything alike (section 5 of the recipe).
-
-    Args:
-        learning_rate: a float or a schedule.
-        multipliers: from variable paths to factors of the learning rate; 1 where absent.
-        decay: L2 factor, on all trained variables.
+    that at a constant rate the multiplier scales everything alike (section 5 of the recipe). The
+    decay applies to all trained variables.
     """
 
-    def __init__(
-        self, learning_rate: Any, multipliers: Mapping[str, float], decay: float, **kwargs: Any
-    ) -> None:
-        super().__init__(learning_rate, **{"momentum": 0.9, "nesterov": True, **kwargs})
-        self.multipliers = multipliers
-        self.decay = decay
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, momentum=0.9, nesterov=True, **kwargs)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         scale = self._scales[self._get_variable_index(variable)]
@@ -61,22 +62,11 @@ class LayerwiseSGD(_ByLayer, keras.optimizers.SGD):
         return [self.momentums[self._get_variable_index(variable)]]
 
 
-@keras.saving.register_keras_serializable("tf_dpce")
 class LayerwiseAdamW(_ByLayer, keras.optimizers.Adam):
     """AdamW whose step and decay of a variable are both scaled by its multiplier.
 
-    Args:
-        learning_rate: a float or a schedule.
-        multipliers: from variable paths to factors of the learning rate; 1 where absent.
-        decay: decoupled decay, on matrices and filters alone.
+    The decay is decoupled, and applies to matrices and filters alone.
     """
-
-    def __init__(
-        self, learning_rate: Any, multipliers: Mapping[str, float], decay: float, **kwargs: Any
-    ) -> None:
-        super().__init__(learning_rate, **kwargs)
-        self.multipliers = multipliers
-        self.decay = decay
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)
@@ -138,3 +128,24 @@ def lr_multipliers(patterns: Mapping[str, float], model: DualPath) -> dict[str, 
             )
         factors |= {names[name]: factor for name in matched}
     return factors
+
+
+@contextmanager
+def averaged(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """Puts the running averages in place of the trained weights for as long as the block lasts.
+
+    The weights come back bit by bit. An optimizer that keeps no averages changes nothing.
+
+    Args:
+        optimizer: built, with `use_ema` or without.
+    """
+    averages = optimizer._model_variables_moving_average if optimizer.use_ema else ()
+    weights = optimizer._trainable_variables[: len(averages)]
+    own = [weight.numpy() for weight in weights]
+    for weight, average in zip(weights, averages, strict=True):
+        weight.assign(average)
+    try:
+        yield
+    finally:
+        for weight, value in zip(weights, own, strict=True):
+            weight.assign(value)

@@ -41,6 +41,7 @@ class ClassSample:
         return tf.searchsorted(self.positives, instances, out_type=tf.int64)
 
 
+@dataclass(frozen=True)
 class ClassSampler:
     """Draws the classes of a step as a function of (seed, step, classes of the global batch).
 
@@ -55,11 +56,10 @@ class ClassSampler:
         seed: seed of the draws.
     """
 
-    def __init__(self, num_instances: int, negatives: int, max_positives: int, seed: int) -> None:
-        self.num_instances = num_instances
-        self.negatives = negatives
-        self.max_positives = max_positives
-        self.seed = seed
+    num_instances: int
+    negatives: int
+    max_positives: int
+    seed: int
 
     @property
     def max_classes(self) -> int:
@@ -83,7 +83,6 @@ class ClassSampler:
         return ClassSample(positives, tf.concat([positives, negatives], axis=0))
 
 
-@keras.saving.register_keras_serializable("tf_dpce")
 class SampledClassifier(RowClassifier):
     """The classifier of the classes of one step; a step may leave some of its rows unused.
 

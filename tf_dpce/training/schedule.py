@@ -11,7 +11,6 @@ from keras import ops
 from tf_dpce.config import StageConfig
 
 
-@keras.saving.register_keras_serializable("tf_dpce")
 class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """A linear rise from 0, then steps down to a tenth each, or half a cosine down to 0.
 
@@ -47,14 +46,6 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
             return (1 + ops.cos(math.pi * done)) / 2
         falls = sum((ops.cast(step >= start, "float32") for start in self.decay_steps), 0.0)
         return ops.power(0.1, falls)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "learning_rate": self.learning_rate,
-            "total_steps": self.total_steps,
-            "warmup_steps": self.warmup_steps,
-            "decay_steps": self.decay_steps,
-        }
 
 
 def stage_schedule(stage: StageConfig, steps_per_epoch: int) -> StageSchedule:

@@ -9,15 +9,11 @@ from pathlib import Path
 import keras
 
 from tf_dpce.config import Config
+from tf_dpce.data import input_pipeline
 from tf_dpce.data.caption_table import CaptionTable, InstanceCaptions, encode_captions
 from tf_dpce.data.feature_cache import cached_features
 from tf_dpce.data.index_shuffle import IndexShuffle
-from tf_dpce.data.input_pipeline import (
-    Batches,
-    evaluation_captions,
-    evaluation_images,
-    training_batches,
-)
+from tf_dpce.data.input_pipeline import Batches
 from tf_dpce.data.input_timer import InputTimer
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import Stopped
@@ -26,13 +22,7 @@ from tf_dpce.logging import check_stop, current_context, run_context
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.models.fuse_batch_norm import folded
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
-from tf_dpce.training.callbacks import (
-    Checkpoints,
-    EpochReport,
-    RestoreMetrics,
-    Validation,
-    stop_message,
-)
+from tf_dpce.training import callbacks
 from tf_dpce.training.checkpoint import Progress
 from tf_dpce.training.diagnostics import TrainingDiagnostics
 from tf_dpce.training.distributed import Workers
@@ -40,8 +30,7 @@ from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.hard_negative_mining import HardNegatives
 from tf_dpce.training.model_factory import stage_trainer, to_inputs_and_targets
 from tf_dpce.training.partial_fc import ClassSampler
-from tf_dpce.training.restore import restore_state
-from tf_dpce.training.resume import fit_segment, remaining_segments
+from tf_dpce.training.resume import fit_segment, remaining_segments, restore_state
 from tf_dpce.training.run_folder import run_digest
 
 _EVALUATION_BATCH = 64
@@ -78,26 +67,31 @@ class StageData:
         number: 1 or 2.
 
     Attributes:
+        context: what all stages share.
+        number: 1 or 2.
+        settings: settings of the stage.
+        splits: numbers of images and captions of each split.
         order: order of the training images.
         timer: measures how long training waits for batches.
     """
 
     def __init__(self, context: TrainingContext, number: int) -> None:
-        self._context = context
-        self._settings = context.config.stage(number)
+        self.number = number
+        self.settings = context.config.stage(number)
+        self.context = context
         self.splits = Manifest.load(context.data).splits
         self.timer = InputTimer()
         self.order = IndexShuffle(
             seed=context.config.seed + 1000 * number,
             images=self.splits["train"].images,
-            batch_size=self._settings.batch_size,
+            batch_size=self.settings.batch_size,
             part=context.workers.index,
             parts=context.workers.count,
         )
         self._features = {}
-        if self._settings.backbone == "cached":
+        if self.settings.backbone == "cached":
             with context.workers.main_process_first():
-                for split, views in (("train", self._settings.cached_augmentations), ("val", 1)):
+                for split, views in (("train", self.settings.cached_augmentations), ("val", 1)):
                     self._features[split] = cached_features(
                         backbone=context.model.image_backbone,
                         data=context.data,
@@ -113,23 +107,19 @@ class StageData:
         """All training captions."""
         if self._features:
             return self._features["train"].captions
-        return encode_captions(self._context.data, "train", self._context.tokenizer)
-
-    @cached_property
-    def _caption_of(self) -> InstanceCaptions | None:
-        """Draws a row's caption from those of its instance; None draws it from its image's own."""
-        pool = self._context.config.text.caption_pool
-        return InstanceCaptions(self.captions) if pool == "instance" else None
+        return encode_captions(self.context.data, "train", self.context.tokenizer)
 
     def training_batches(self, start: int, stop: int) -> Batches:
         """Returns this worker's rows of the batches of these steps, as (inputs, targets)."""
-        context, config = self._context, self._context.config
+        context, config = self.context, self.context.config
+        # A row's caption is drawn from those of its instance, or else from its image's own.
+        pool = InstanceCaptions(self.captions) if config.text.caption_pool == "instance" else None
         if self._features:
             batches = self._features["train"].training_batches(
-                config.text, self.order, start, stop, self._caption_of
+                config.text, self.order, start, stop, pool
             )
         else:
-            batches = training_batches(
+            batches = input_pipeline.training_batches(
                 context.data,
                 context.tokenizer,
                 config.image,
@@ -137,17 +127,21 @@ class StageData:
                 self.order,
                 start,
                 stop,
-                captions=self._caption_of,
+                captions=pool,
             )
-        return self.timer.timed(batches).map(partial(to_inputs_and_targets, self._settings.loss))
+        return self.timer.timed(batches).map(partial(to_inputs_and_targets, self.settings.loss))
 
     def validation_batches(self) -> tuple[Batches, Batches]:
         """Returns the images and the captions of the validation split."""
-        data, image = self._context.data, self._context.config.image
-        captions = evaluation_captions(data, "val", self._context.tokenizer, _EVALUATION_BATCH)
+        data, image = self.context.data, self.context.config.image
+        captions = input_pipeline.evaluation_captions(
+            data, "val", self.context.tokenizer, _EVALUATION_BATCH
+        )
         if self._features:
             return self._features["val"].evaluation_images(_EVALUATION_BATCH), captions
-        images = evaluation_images(data, "val", image.input_size, _EVALUATION_BATCH, image.resize)
+        images = input_pipeline.evaluation_images(
+            data, "val", image.input_size, _EVALUATION_BATCH, image.resize
+        )
         return images, captions
 
 
@@ -165,59 +159,57 @@ def train_stage(context: TrainingContext, number: int, resume: bool) -> None:
     """
     run, workers, settings = context.run, context.workers, context.config.stage(number)
     data = StageData(context, number)
-    trainer = compile_trainer(context, number, data)
+    trainer = compile_trainer(data)
     state = state_variables(context.model, trainer)
     digest = run_digest(run) if workers.is_chief else ""
     start, metrics = Progress(number, epoch=0, step=0, best_rsum=-1.0, run=digest), []
     if resume:
         start, metrics = restore_state(context, number, state, trainer.metrics_variables)
 
-    report = EpochReport(run, number, settings.epochs)
-    checkpoints = Checkpoints(
-        run=run,
-        workers=workers,
-        model_variables=context.model.variables,
-        state=lambda: [*state, *trainer.metrics_variables],
-        start=start,
-        minutes=context.config.checkpoint_minutes,
+    report = callbacks.EpochReport(run, number, settings.epochs)
+    checkpoints = callbacks.Checkpoints(
+        context, lambda: [*state, *trainer.metrics_variables], start
     )
     # The validation comes before those that read what it logs. The diagnostics, which end a
     # training that is lost, come before the checkpoints, which that training must not reach. The
     # report adds its row of history before the checkpoint that counts the epoch as done, so that
     # no kill can lose it.
-    callbacks = [
-        RestoreMetrics(metrics),
-        Validation(number, settings, data.splits["val"], *data.validation_batches()),
+    everyone = [
+        callbacks.RestoreMetrics(metrics),
+        callbacks.Validation(data),
         TrainingDiagnostics(number, settings, data.timer, workers),
         *([report] if workers.is_chief else []),
         checkpoints,
     ]
     if workers.is_chief:
-        callbacks.append(keras.callbacks.TensorBoard(run / "tensorboard" / f"stage{number}"))
+        everyone.append(keras.callbacks.TensorBoard(run / "tensorboard" / f"stage{number}"))
 
     asked = current_context().stop_requested
     # All workers ask after the same steps, and stop together if one of them was asked to.
     with run_context(stop_requested=lambda: workers.any_true(asked())):
-        check_stop(stop_message(number))
+        check_stop(callbacks.stop_message(number))
         try:
             for segment in remaining_segments(start, settings.epochs, data.order.steps_per_epoch):
                 rows = data.training_batches(segment.first_step, segment.stop_step)
-                fit_segment(trainer, segment, workers.distribute(rows), callbacks)
+                fit_segment(trainer, segment, workers.distribute(rows), everyone)
         except Stopped:
             checkpoints.save()
+            for callback in everyone:
+                # `fit` does not, and TensorBoard has curves that are not written yet.
+                callback.on_train_end()
             raise
         finally:
             report.close()
 
 
-def compile_trainer(context: TrainingContext, number: int, data: StageData) -> DualPathTrainer:
+def compile_trainer(data: StageData) -> DualPathTrainer:
     """Returns what a stage fits, compiled and with the variables of its metrics."""
-    config, model, settings = context.config, context.model, context.config.stage(number)
+    config, model, settings = data.context.config, data.context.model, data.settings
     loss, seed = settings.loss, data.order.seed
     hard_negatives, sampler = None, None
     if loss.mines_negatives:
         hard_negatives = HardNegatives(data.captions, loss.candidates, config.text.shift, seed)
-    with context.workers.strategy.scope():
+    with data.context.workers.strategy.scope():
         if config.model.sampled_negatives and (loss.image_instance or loss.text_instance):
             # A mined caption brings a class of its own.
             labels = settings.batch_size * (2 if loss.mines_negatives else 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,36 +11,28 @@ from pathlib import Path
 
 import numpy as np
 
+from tf_dpce import files
 from tf_dpce.config import Config, to_dict
 from tf_dpce.data.caption_lengths import warn_cut_captions
 from tf_dpce.data.checksums import explain_damage
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError, explain_system_error
-from tf_dpce.files import (
-    exclusive_lock,
-    publish_file,
-    remove_stale,
-    sha256_file,
-    sha256_lines,
-    write_json,
-)
-from tf_dpce.logging import logger, run_context, silent_display
+from tf_dpce.logging import logger
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
+from tf_dpce.training import checks
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
-from tf_dpce.training.checks import (
-    check_folder,
-    check_origin,
-    check_sampling,
-    check_stages,
-    check_vocabulary,
-    warn_unknown_words,
-)
 from tf_dpce.training.cluster import join_workers
 from tf_dpce.training.distributed import Workers, describe
 from tf_dpce.training.model_factory import starting_model, with_absolute_paths
-from tf_dpce.training.restore import latest_stage, restore_best, resume_weights, start_from
+from tf_dpce.training.resume import (
+    check_best_weights,
+    latest_stage,
+    restore_best,
+    restore_state,
+    start_from,
+)
 from tf_dpce.training.run_folder import CONFIG_FILE, provenance
 from tf_dpce.training.stage import TrainingContext, train_stage
 
@@ -76,16 +67,22 @@ def train(
         Stopped: a stop was requested; the state of the run is saved.
     """
     config = with_absolute_paths(config)
-    with join_workers() as workers, _only_the_chief_logs(workers), explain_damage(data):
+    with join_workers() as workers, explain_damage(data):
         trained = [number for number in stages if config.stage(number).epochs]
         with workers.fail_together():
-            manifest = _checked_data(config, data, stages, workers)
+            manifest = Manifest.load(data)
+            replicas = workers.strategy.num_replicas_in_sync
+            checks.check_stages(config, stages, manifest.splits["train"], replicas)
+            checks.check_vocabulary(data, manifest)
             saved = {"config": to_dict(config), "data": provenance(manifest)}
             latest = latest_stage(run, trained) if workers.is_chief and resume else 0
             if workers.is_chief:
-                resume = _check_run(run, saved, resume, latest)
+                asked = resume
+                resume = checks.check_folder(run, saved, asked, has_state=latest > 0)
+                if asked and not resume:
+                    logger.info(f"{run} holds no run to resume: starting a new one")
                 if not latest:
-                    check_origin(init_from, saved["data"], needed=tuple(stages) == (2,))
+                    checks.check_origin(init_from, saved["data"], needed=tuple(stages) == (2,))
         _check_same_on_all(workers, config, saved["data"], stages)
         resume, latest = workers.broadcast(np.array([resume, latest], np.int32)).tolist()
 
@@ -100,7 +97,7 @@ def train(
                 trained = _resume(context, trained, latest)
             if trained and workers.is_chief:
                 warn_cut_captions(manifest, tokenizer.max_length)
-                warn_unknown_words(data, manifest, tokenizer)
+                checks.warn_unknown_words(data, manifest, tokenizer)
             for number in trained:
                 settings = config.stage(number)
                 logger.info(
@@ -114,29 +111,12 @@ def train(
 # --- checks ---------------------------------------------------------------------------------------
 
 
-def _checked_data(config: Config, data: Path, stages: Sequence[int], workers: Workers) -> Manifest:
-    manifest = Manifest.load(data)
-    train = manifest.splits["train"]
-    check_stages(config, stages, train.images, workers.strategy.num_replicas_in_sync)
-    check_sampling(config, train.instances)
-    check_vocabulary(data, manifest)
-    return manifest
-
-
-def _check_run(run: Path, saved: dict[str, dict], resume: bool, latest: int) -> bool:
-    """Returns whether there is a run to resume."""
-    found = check_folder(run, saved, resume, has_state=latest > 0)
-    if resume and not found:
-        logger.info(f"{run} holds no run to resume: starting a new one")
-    return found
-
-
 def _check_same_on_all(
     workers: Workers, config: Config, data: dict[str, object], stages: Sequence[int]
 ) -> None:
     # Only the chief reads these two.
     shared = to_dict(replace(config, weights="none", vectors=None))
-    digest = sha256_lines([json.dumps([shared, data, list(stages)])])
+    digest = files.sha256_lines([json.dumps([shared, data, list(stages)])])
     own = np.frombuffer(digest.encode(), np.uint8).astype(np.int32)
     chiefs = workers.broadcast(own)
     with workers.fail_together():
@@ -167,7 +147,9 @@ def _resume(context: TrainingContext, stages: Sequence[int], latest: int) -> lis
     """Gives the model the weights to resume with; returns the stages that are left to train."""
     # Before the stage, which finds its cached features by the weights of the backbone. A finished
     # stage is not made at all, because it would compute its features for nothing.
-    if resume_weights(context, stages, latest) < context.config.stage(latest).epochs:
+    reached, _ = restore_state(context, latest, context.model.variables)
+    check_best_weights(context, stages, reached)
+    if reached.epoch < context.config.stage(latest).epochs:
         return [number for number in stages if number >= latest]
     logger.info(f"stage {latest} is finished")
     restore_best(context, latest)
@@ -184,42 +166,28 @@ def _run_folder(
         with workers.fail_together(), _explain_how_to_continue(run):
             if workers.is_chief:
                 run.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(exclusive_lock(run))
+                stack.enter_context(files.exclusive_lock(run))
                 for folder in (run, run / CHECKPOINTS_FOLDER):
-                    remove_stale(folder)
+                    files.remove_stale(folder)
                 # Again, because until now another process could write there.
-                check_folder(run, saved, resume, has_state=latest > 0)
+                checks.check_folder(run, saved, resume, has_state=latest > 0)
                 _copy_vocabulary(data / VOCABULARY_FILE, run / VOCABULARY_FILE, saved, resume)
                 # It comes last: a folder without it is no run yet, see `check_folder`.
                 if not resume:
-                    write_json(run / CONFIG_FILE, saved)
+                    files.write_json(run / CONFIG_FILE, saved)
         yield
 
 
 def _copy_vocabulary(source: Path, target: Path, saved: dict[str, dict], resume: bool) -> None:
-    if target.is_file() and sha256_file(target) == saved["data"]["vocabulary_sha256"]:
+    if target.is_file() and files.sha256_file(target) == saved["data"]["vocabulary_sha256"]:
         return
-    with publish_file(target) as temporary:
+    with files.publish_file(target) as temporary:
         shutil.copyfile(source, temporary)
     if resume:
         logger.warning(f"{target} was lost: copied again from {source}")
 
 
 # --- log and errors -------------------------------------------------------------------------------
-
-
-@contextmanager
-def _only_the_chief_logs(workers: Workers) -> Iterator[None]:
-    if workers.is_chief:
-        yield
-        return
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with run_context(display=silent_display):
-            yield
-    finally:
-        logger.setLevel(before)
 
 
 @contextmanager

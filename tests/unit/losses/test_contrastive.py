@@ -22,15 +22,12 @@ def plain(ids: np.ndarray, image: np.ndarray, text: np.ndarray, temperature: flo
 
 
 def test_hand_derived_values():
-    # Cosines [[1, 0], [0, 1]] at temperature 1: ln(e + 1) - 1 = ln(1 + 1/e) both ways.
+    # Cosines [[1, 0], [0, 1]] at temperature 1: ln(e + 1) - 1 = ln(1 + 1/e) both ways. At
+    # temperature 1/2 the gap is 2.
     eye = np.eye(2, dtype=np.float32)
-    assert value(contrastive_loss([0, 1], eye, eye, 1.0)) == pytest.approx(
-        np.log1p(np.exp([-1] * 2))
-    )
-    # At temperature 1/2 the gap is 2.
-    assert value(contrastive_loss([0, 1], eye, eye, 0.5)) == pytest.approx(
-        np.log1p(np.exp([-2] * 2))
-    )
+    for temperature, gap in ((1.0, 1), (0.5, 2)):
+        expected = np.log1p(np.exp([-gap] * 2))
+        assert value(contrastive_loss([0, 1], eye, eye, temperature)) == pytest.approx(expected)
 
 
 def test_both_directions_count_alike():
@@ -43,14 +40,12 @@ def test_both_directions_count_alike():
 
 
 def test_perfect_collapsed_and_worst_batch():
-    ends = np.array([[1, 0], [-1, 0]], np.float32)
+    ends, same = np.array([[1, 0], [-1, 0]], np.float32), np.ones((3, 1), np.float32)
     # Cosines of 1 and -1 at temperature 0.05: a gap of 40.
     assert value(contrastive_loss([0, 1], ends, ends)) == pytest.approx([0, 0], abs=1e-5)
     assert value(contrastive_loss([0, 1], ends, ends[::-1])) == pytest.approx([40, 40])
-    same = np.ones((3, 1), np.float32)
-    assert value(contrastive_loss([0, 1, 2], same, same)) == pytest.approx(
-        np.log([3] * 3), abs=1e-5
-    )
+    even = np.log([3] * 3)
+    assert value(contrastive_loss([0, 1, 2], same, same)) == pytest.approx(even, abs=1e-5)
 
 
 def test_rows_of_one_instance_are_no_negatives_of_one_another():
@@ -74,15 +69,12 @@ def test_equals_the_plain_reference():
         assert losses == pytest.approx(plain(ids, image, text, temperature), rel=1e-4, abs=1e-4)
 
 
-def test_the_class_returns_rows_and_reduces_to_their_mean():
+def test_the_class_returns_rows_reduces_to_their_mean_and_is_made_again():
     draw = np.random.default_rng(0)
     ids, image, text = np.arange(5), random_units(draw, 5), random_units(draw, 5)
     pairs = np.stack([image, text], axis=1)
     expected = plain(ids, image, text, 0.2)
     assert value(ContrastiveLoss(0.2).call(ids, pairs)) == pytest.approx(expected, rel=1e-4)
     assert float(ContrastiveLoss(0.2)(ids, pairs)) == pytest.approx(np.mean(expected), rel=1e-4)
-
-
-def test_the_configuration_makes_the_same_loss_again():
     again = through_its_configuration(ContrastiveLoss(0.07, reduction="sum"))
     assert (again.temperature, again.reduction) == (0.07, "sum")

@@ -58,26 +58,20 @@ def test_each_direction_meets_its_own_negative():
 
 def test_best_and_worst_case():
     best = ranking_loss(unit(EAST), unit(EAST), unit(WEST), unit(WEST))
-    assert value(best) == pytest.approx([0.0])
     # Right pair opposite (-1), wrong pairs equal (1): gaps of -2, twice margin + 2.
     worst = ranking_loss(unit(EAST), unit(WEST), unit(WEST), unit(EAST))
-    assert value(worst) == pytest.approx([6.0])
+    assert (value(best), value(worst)) == (pytest.approx([0.0]), pytest.approx([6.0]))
 
 
 # --- in-batch negatives ---------------------------------------------------------------------------
 
 
-def test_a_perfect_batch_costs_nothing_and_the_worst_six_a_row():
-    ids, image = np.array([7, 9]), unit(EAST, WEST)
+def test_a_perfect_a_collapsed_and_the_worst_batch():
+    ids, image, same = np.array([7, 9]), unit(EAST, WEST), unit(EAST, EAST)
     assert value(batch_ranking_loss(ids, image, image)) == pytest.approx([0.0, 0.0])
     # As the worst case above, in both rows.
     assert value(batch_ranking_loss(ids, image, image[::-1])) == pytest.approx([6.0, 6.0])
-
-
-def test_a_collapsed_batch_costs_the_margin_twice():
-    same = unit(EAST, EAST, EAST)
-    loss = batch_ranking_loss(np.arange(3), same, same, margin=0.3)
-    assert value(loss) == pytest.approx(np.full(3, 0.6))
+    assert value(batch_ranking_loss(ids, same, same, margin=0.3)) == pytest.approx([0.6, 0.6])
 
 
 def test_rows_of_one_instance_are_no_negatives_of_one_another():
@@ -123,23 +117,16 @@ def paired_batch(draw: np.random.Generator, anchors: int) -> tuple[np.ndarray, n
 
 def test_an_anchor_meets_its_negative_which_costs_nothing_itself():
     # Row 0 is the anchor of the first hand-derived case (0.6), row 1 its negative.
-    pairs = np.stack([unit(EAST, NORTH), unit(EAST, [0.6, 0.8])], axis=1)
-    rows = value(RankingLoss(negatives="paired").call(np.array([[3, 0], [8, 1]]), pairs))
-    assert rows == pytest.approx([0.6, 0.0])
-
-
-def test_an_anchor_whose_negative_is_of_its_own_instance_costs_nothing():
-    # The vectors of the case above, but both captions speak of instance 3.
-    pairs = np.stack([unit(EAST, NORTH), unit(EAST, [0.6, 0.8])], axis=1)
-    rows = value(RankingLoss(negatives="paired").call(np.array([[3, 0], [3, 1]]), pairs))
-    assert rows == pytest.approx([0.0, 0.0])
-
-
-def test_an_anchor_without_a_negative_costs_nothing():
-    # A third row, whose negative fell off the end of the batch.
     pairs = np.stack([unit(EAST, NORTH, EAST), unit(EAST, [0.6, 0.8], WEST)], axis=1)
-    targets = np.array([[3, 0], [8, 1], [5, 2]])
-    assert value(RankingLoss(negatives="paired").call(targets, pairs)) == pytest.approx([0.6, 0, 0])
+    for targets, expected in (
+        ([[3, 0], [8, 1]], [0.6, 0.0]),
+        # A negative of the anchor's own instance costs nothing.
+        ([[3, 0], [3, 1]], [0.0, 0.0]),
+        # Nor does an anchor whose negative fell off the end of the batch.
+        ([[3, 0], [8, 1], [5, 2]], [0.6, 0.0, 0.0]),
+    ):
+        rows = RankingLoss(negatives="paired").call(np.array(targets), pairs[: len(targets)])
+        assert value(rows) == pytest.approx(expected)
 
 
 def test_the_mean_is_the_authors_sum_over_anchors_by_the_full_batch():
@@ -154,37 +141,28 @@ def test_the_mean_is_the_authors_sum_over_anchors_by_the_full_batch():
     assert loss == pytest.approx(total / (2 * anchors), rel=1e-5)
 
 
-def test_roles_survive_a_permutation_of_the_rows():
-    draw = np.random.default_rng(0)
+def test_roles_survive_a_permutation_and_slices_that_keep_both_rows_of_a_pair_together():
+    draw, loss = np.random.default_rng(0), RankingLoss(negatives="paired")
     targets, pairs = paired_batch(draw, 6)
-    rows = value(RankingLoss(negatives="paired").call(targets, pairs))
-    order = draw.permutation(len(rows))
-    moved = value(RankingLoss(negatives="paired").call(targets[order], pairs[order]))
-    assert moved == pytest.approx(rows[order], abs=1e-6)
-
-
-def test_roles_survive_slicing_that_keeps_anchor_and_negative_together():
-    targets, pairs = paired_batch(np.random.default_rng(0), 6)
-    loss = RankingLoss(negatives="paired")
     rows = value(loss.call(targets, pairs))
+    assert np.count_nonzero(rows) == 6
+    order = draw.permutation(len(rows))
+    moved = value(loss.call(targets[order], pairs[order]))
+    assert moved == pytest.approx(rows[order], abs=1e-6)
     halves = [value(loss.call(targets[part], pairs[part])) for part in (slice(6), slice(6, 12))]
     assert np.concatenate(halves) == pytest.approx(rows, abs=1e-6)
-    assert np.count_nonzero(rows) == 6
 
 
 # --- the class ------------------------------------------------------------------------------------
 
 
-def test_the_class_returns_rows_and_reduces_to_their_mean():
+def test_the_class_returns_rows_reduces_to_their_mean_and_is_made_again():
     draw = np.random.default_rng(0)
     ids, image, text = np.arange(4), random_units(draw, 4), random_units(draw, 4)
     pairs = np.stack([image, text], axis=1)
     expected = plain_in_batch(ids, image, text, 0.2)
     assert value(RankingLoss(0.2).call(ids, pairs)) == pytest.approx(expected, abs=1e-5)
     assert float(RankingLoss(0.2)(ids, pairs)) == pytest.approx(np.mean(expected), abs=1e-5)
-
-
-def test_the_configuration_makes_the_same_loss_again():
     again = through_its_configuration(RankingLoss(0.25, "paired", reduction="sum", name="rank"))
     assert (again.margin, again.negatives, again.reduction) == (0.25, "paired", "sum")
 

@@ -9,13 +9,17 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def one_replica(scenes: Path, build_once: Callable[..., Path]) -> Path:
-    """The runs of `replicated.RUNS` on one replica, in a folder for each."""
+def one_replica(scenes: Path, build_once: Callable[..., Path]) -> Callable[[str], Path]:
+    """Returns `run(name)`: a run of `replicated.RUNS` on one replica."""
     from tests.unit.training.replicated import RUNS
     from tests.unit.training.tiny import run_tiny
 
-    def train(folder: Path) -> None:
-        for name, options in RUNS.items():
-            assert run_tiny(scenes, folder / name, **options) == 0
+    options = {name: run for part in RUNS.values() for name, run in part.items()}
 
-    return build_once("one_replica", train)
+    def run(name: str) -> Path:
+        def train(folder: Path) -> None:
+            assert run_tiny(scenes, folder, **options[name]) == 0
+
+        return build_once(f"one_replica_{name}", train)
+
+    return run

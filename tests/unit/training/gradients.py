@@ -108,6 +108,9 @@ def _gradients(network: DualPathTrainer) -> dict[str, np.ndarray]:
     if network.partial_fc:
         # Of all classes, not of the rows that they took for this step.
         slots |= {v.path: v for v in network.partial_fc.slots}
+        for slot in network.partial_fc.slots:
+            first, *others = (copy.numpy() for copy in slot.value.values)
+            assert all(np.array_equal(first, other) for other in others)
     return {path: scale * slot.numpy() for path, slot in slots.items()}
 
 

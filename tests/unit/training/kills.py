@@ -7,12 +7,12 @@ import functools
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +67,14 @@ def start(
     """Starts a tiny run that writes a checkpoint after each step, unless `options` say else."""
     argv = arguments(data, run, *more, **{"checkpoint_minutes": 0} | options)
     command = ["-c", _REPLICATED, str(replicas)] if replicas > 1 else program
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    return start_python([*command, *argv])
+
+
+def start_python(argv: Sequence[str], **environment: str) -> subprocess.Popen[str]:
+    """Starts a program of Python's; whatever it prints can be read."""
     return subprocess.Popen(
-        [sys.executable, *command, *argv],
-        env=environment,
+        [sys.executable, *argv],
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -112,17 +116,21 @@ def aside(run: Path) -> list[str]:
     return [name for name in os.listdir(folder) if name.endswith(".tmp")] if folder.exists() else []
 
 
-def signal_when(
-    process: subprocess.Popen[str], moment: Callable[[], bool], number: int = signal.SIGKILL
-) -> tuple[str, str]:
-    """Sends a signal at a moment, and returns what the process printed until its end."""
+def kill_when(process: subprocess.Popen[str], moment: Callable[[], bool]) -> None:
+    """Kills a process at a moment."""
     deadline = time.monotonic() + PATIENCE
     while not moment():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "the moment did not come"
         time.sleep(0.0005)  # writing takes longer, and the process needs the core
-    process.send_signal(number)
-    return process.communicate(timeout=PATIENCE)
+    process.kill()
+    process.communicate(timeout=PATIENCE)
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    """Waits for the end of a process, which must end well."""
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, errors
 
 
 def reached(run: Path, stage: int, steps: int, writing: bool = False) -> Callable[[], bool]:
@@ -138,34 +146,27 @@ class Kill:
 
     Attributes:
         by_clock: whether at a moment by the clock, or else while a file was being written.
-        stage: whose kills it is one of.
-        began: steps of that stage that were done when the process began.
-        done: steps of that stage that its last checkpoint counted when it was killed.
         torn: files that it left half-written.
     """
 
     by_clock: bool
-    stage: int
-    began: int
-    done: int
     torn: tuple[str, ...]
 
 
 def kill_often(
     data: Path,
     run: Path,
-    kills: Sequence[int],
+    kills: tuple[int, int],
     steps: int,
     draws: random.Random,
     seconds: float,
     **options: object,
 ) -> list[Kill]:
-    """Kills a run in both stages, resumes it each time, and lets it end at last.
+    """Trains with processes that are killed, and resumed by the next one, to the end.
 
-    Every second kill comes at a moment by the clock, wherever the process then is: importing,
-    caching features, restoring, within a step, validating, between the stages. The others wait
-    for a file that is being written. One that was killed before it had a `config.json` is no run
-    yet: it is started again without `--resume`.
+    Every second one is killed at a moment by the clock: starting, resuming, in a step, writing,
+    validating, between the stages. The others wait for a file that is being written. One that was
+    killed before it had a `config.json` is no run yet: `--resume` starts it anew.
 
     Args:
         data: prepared scenes.
@@ -181,28 +182,18 @@ def kill_often(
     struck: list[Kill] = []
     for stage, count in enumerate(kills, start=1):
         for target in sorted(draws.sample(range(1, steps), count)):
-            by_clock, began = len(struck) % 2 == 0, steps_done(run, stage)
-            step = reached(run, stage, max(target, began + 1), writing=not by_clock)
+            by_clock = len(struck) % 2 == 0
+            next_step = max(target, steps_done(run, stage) + 1)
+            step = reached(run, stage, next_step, writing=not by_clock)
             left = set(aside(run))
-            process = start(data, run, *_again(run), **options)
-            elapsed = after(draws.uniform(0, seconds)) if by_clock else step
-            signal_when(process, lambda a=elapsed, b=step: a() or b())
-            torn = tuple(sorted(set(aside(run)) - left))
-            struck.append(Kill(by_clock, stage, began, steps_done(run, stage), torn))
-    process = start(data, run, *_again(run), **options)
-    _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, errors
+            process = start(data, run, "--resume", **options)
+            end = time.monotonic() + draws.uniform(0, seconds)
+            kill_when(
+                process, lambda e=end, c=by_clock, s=step: (c and time.monotonic() >= e) or s()
+            )
+            struck.append(Kill(by_clock, tuple(sorted(set(aside(run)) - left))))
+    finish(start(data, run, "--resume", **options))
     return struck
-
-
-def after(seconds: float) -> Callable[[], bool]:
-    """Returns what tells whether so many seconds have passed from now on."""
-    end = time.monotonic() + seconds
-    return lambda: time.monotonic() >= end
-
-
-def _again(run: Path) -> list[str]:
-    return ["--resume"] if (run / "config.json").exists() else []
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:
@@ -226,7 +217,8 @@ def differences(expected: Path, found: Path, metrics_rtol: float = 0.0) -> list[
         metrics_rtol: by how much logged losses, and the sums that they come from, may differ.
     """
     names = []
-    for kind, stage in ((best_path, 1), (newest, 1), (best_path, 2), (newest, 2)):
+    stages = [stage for stage in (1, 2) if newest(expected, stage)]
+    for kind, stage in product((best_path, newest), stages):
         file = kind(expected, stage).name
         assert kind(found, stage).name == file
         one, two = (arrays(folder / "checkpoints" / file) for folder in (expected, found))

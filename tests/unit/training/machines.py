@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.unit.training.kills import TRAIN
+from tests.unit.training.kills import TRAIN, start_python
 from tests.unit.training.replicated import FIRST
 from tests.unit.training.tiny import arguments
 
@@ -47,26 +45,8 @@ def start_workers(
     workers = []
     for index, run in enumerate(runs):
         own = [part.format(index=index) for part in more]
-        environment = {"TF_CONFIG": tf_config(ports, index)}
         program = programs[index] if programs else TRAIN
-        workers.append(_start(environment, data, run, *own, program=program, **options))
+        environment = {"TF_CONFIG": tf_config(ports, index), "CUDA_VISIBLE_DEVICES": "-1"}
+        argv = arguments(data, run, *own, **FIRST | options)
+        workers.append(start_python([*program, *argv], **environment))
     return workers
-
-
-def _start(
-    environment: dict[str, str],
-    data: Path,
-    run: Path,
-    *more: str,
-    program: Sequence[str] = TRAIN,
-    **options: object,
-) -> subprocess.Popen[str]:
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    return subprocess.Popen(
-        [sys.executable, *program, *arguments(data, run, *more, **FIRST | options)],
-        env=os.environ | quiet | environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )

@@ -38,9 +38,14 @@ def run_epochs(report: EpochReport) -> None:
         report.on_epoch_end(epoch, logs)
 
 
-def test_an_epoch_is_a_line_in_the_log(report: EpochReport, caplog: pytest.LogCaptureFixture):
+def test_an_epoch_is_a_line_in_the_log_and_in_the_history(
+    report: EpochReport, caplog: pytest.LogCaptureFixture
+):
     with caplog.at_level("INFO", "tf_dpce"):
         run_epochs(report)
+    rows = read_history(report.path, before=(2, 0))
+    assert [row["epoch_seconds"] for row in rows] == ["30.0", "12.2"]
+    assert read_history(report.path, before=(1, 2)) == rows[:1]
     assert caplog.messages == [
         "stage 1, epoch 1 of 40: loss 2.5, 30 s, about 20 min left",
         "stage 1, epoch 2 of 40: loss 2.31, R@1 41.2/35.0 (image to text/text to image), 12 s, "
@@ -65,13 +70,6 @@ def test_an_epoch_is_a_bar_with_the_loss_and_the_last_recalls(report: EpochRepor
         report.on_train_batch_end(0, FIRST)
     assert shown[:2] == [("stage 1, epoch 1 of 40", True), (1, 2, "loss 2.5")]
     assert shown[-1] == (1, 2, "loss 2.5, R@1 41.2/35.0")
-
-
-def test_the_seconds_of_a_row_are_those_of_its_epoch(report: EpochReport, tmp_path: Path):
-    run_epochs(report)
-    rows = read_history(tmp_path / "history.csv", before=(2, 0))
-    assert [row["epoch_seconds"] for row in rows] == ["30.0", "12.2"]
-    assert read_history(tmp_path / "history.csv", before=(1, 2)) == rows[:1]
 
 
 def test_a_history_of_something_else_is_refused(tmp_path: Path):

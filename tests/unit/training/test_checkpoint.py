@@ -17,7 +17,6 @@ from tf_dpce.search.fingerprint import model_digest
 from tf_dpce.training.checkpoint import (
     Progress,
     best_path,
-    check_owner,
     check_values,
     find_checkpoint,
     newest_readable,
@@ -27,7 +26,7 @@ from tf_dpce.training.checkpoint import (
     save_state,
     state_paths,
 )
-from tf_dpce.training.sealed_arrays import DamagedCheckpoint, open_arrays, write_arrays
+from tf_dpce.training.sealed_arrays import open_arrays, write_arrays
 
 PROGRESS = Progress(stage=2, epoch=3, step=17, best_rsum=123.25)
 OWN = Progress(stage=1, epoch=0, step=0, best_rsum=-1.0, run="own")
@@ -63,18 +62,14 @@ def test_what_is_saved_is_restored(path: Path):
     assert values(restored) == values(variables(0))
     assert [item.dtype for item in restored] == ["float32", "int32", "float32"]
     assert read_progress(path) == PROGRESS
+    # Values behind those of the variables are returned in order.
+    _, rest = restore_checkpoint(path, restored[:1])
+    assert [array.tolist() for array in rest] == values(variables(0))[1:]
     # What replaces it is restored just so, and nothing else is left.
     save_checkpoint(path, variables(2), OWN)
     assert restore_checkpoint(path, restored)[0] == OWN
     assert values(restored) == values(variables(2))
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_values_behind_those_of_the_variables_are_returned_in_order(path: Path):
-    restored = variables(1)
-    _, rest = restore_checkpoint(path, restored[:1])
-    assert [array.tolist() for array in rest] == values(variables(0))[1:]
-    assert values(restored)[1:] == values(variables(1))[1:]
 
 
 def test_a_save_that_fails_leaves_the_former_file(path: Path):
@@ -124,13 +119,10 @@ def test_the_number_of_a_seed_generator_does_not_matter(tmp_path: Path):
     assert generators[1].state.numpy().tolist() == generators[0].state.numpy().tolist()
 
 
-def test_a_missing_file_is_the_users_mistake(tmp_path: Path):
+def test_a_file_that_is_missing_or_of_another_model_changes_nothing(path: Path):
     for read in (read_progress, lambda path: restore_checkpoint(path, variables())):
-        with raises("checkpoint.missing", path=tmp_path / "a.npz"):
-            read(tmp_path / "a.npz")
-
-
-def test_a_checkpoint_of_another_model_changes_nothing(path: Path):
+        with raises("checkpoint.missing", path=path.with_name("b.npz")):
+            read(path.with_name("b.npz"))
     for other in (variables(1, width=4), variables(1, name="bias"), [*variables(1), *variables(1)]):
         before = values(other)
         with raises("checkpoint.model", path=path):
@@ -145,7 +137,7 @@ def test_a_checkpoint_of_another_run_or_stage_changes_nothing(tmp_path: Path):
         with raises("checkpoint.foreign", path=path):
             restore_checkpoint(path, restored, (1, "own"))
         with raises("checkpoint.foreign", path=path):
-            check_owner(path, 1, "own")
+            read_progress(path, (1, "own"))
         assert values(restored) == values(variables(0))
     # To start from, the checkpoint of any run will do.
     assert restore_checkpoint(path, variables(0))[0].run == ""
@@ -167,11 +159,7 @@ def test_arrays_come_back_as_they_went_and_numpy_reads_them_too(tmp_path: Path):
         for name, array in ARRAYS.items():
             assert found[name].dtype == array.dtype
             np.testing.assert_array_equal(found[name], array)
-
-
-def test_the_seal_is_the_digest_of_all_before_it(tmp_path: Path):
-    path = tmp_path / "a.npz"
-    write_arrays(path, ARRAYS.items())
+    # The seal is the digest of all before it.
     contents = path.read_bytes()
     digits = hashlib.sha256(contents[:-64]).hexdigest().encode()
     assert contents.endswith(b"sha256 " + digits)
@@ -242,19 +230,14 @@ def test_a_damaged_newest_state_gives_way_to_the_older_one(
 
 def test_if_no_state_is_readable_the_newest_is_named(run: Path):
     newest, older = state_paths(run, 1)
+    # One of another model is not passed over.
+    other = variables(0, width=4)
+    with raises("checkpoint.model", path=newest):
+        newest_readable([newest, older], lambda path: restore_checkpoint(path, other))
     for path in (newest, older):
         path.write_bytes(b"cut")
     with raises("checkpoint.damaged", path=newest):
         find_checkpoint(run, "last")
-    older.unlink()
-    with raises("checkpoint.damaged", path=newest):
-        find_checkpoint(run, "last")
-
-
-def test_a_state_of_another_model_is_not_passed_over(run: Path):
-    other = variables(0, width=4)
-    with raises("checkpoint.model", path=state_paths(run, 1)[0]):
-        newest_readable(state_paths(run, 1), lambda path: restore_checkpoint(path, other))
 
 
 # --- which one a run is judged by -----------------------------------------------------------------
@@ -280,16 +263,14 @@ def test_the_last_is_that_of_the_latest_stage(run: Path):
     assert find_checkpoint(run, "last") == state_paths(run, 2)[0]
 
 
-def test_a_run_without_a_checkpoint_has_none_to_find(tmp_path: Path):
+def test_a_missing_one_or_a_damaged_best_of_two_is_refused(tmp_path: Path):
     for kind in ("best", "last"):
         with raises("checkpoint.missing"):
             find_checkpoint(tmp_path, kind)
-
-
-def test_a_damaged_best_of_two_is_refused(tmp_path: Path):
     keep_best(tmp_path, 1, 9)
-    keep_best(tmp_path, 2, 9).write_bytes(b"cut")
-    with pytest.raises(DamagedCheckpoint):
+    damaged = keep_best(tmp_path, 2, 9)
+    damaged.write_bytes(b"cut")
+    with raises("checkpoint.damaged", path=damaged):
         find_checkpoint(tmp_path, "best")
 
 

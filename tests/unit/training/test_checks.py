@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tests.errors import raises
 from tests.mounts import read_only
 from tf_dpce.config import Config, from_dict, to_dict
+from tf_dpce.data.manifest import SplitInfo
 from tf_dpce.files import write_json
-from tf_dpce.training.checks import (
-    check_folder,
-    check_origin,
-    check_sampling,
-    check_stages,
-)
+from tf_dpce.training.checks import check_folder, check_origin, check_stages
 
 PAIRED = {"pair": 1.0, "pair_loss": "ranking", "negatives": "paired"}
 MINED = PAIRED | {"negatives": "mined", "candidates": 4}
@@ -39,14 +36,19 @@ def run_of(folder: Path, **changes: object) -> Path:
 # --- stages and batches ---------------------------------------------------------------------------
 
 
+def check(config: Config, numbers: Sequence[int], images: int, replicas: int = 1) -> None:
+    check_stages(config, numbers, SplitInfo(images, 5 * images, images, ()), replicas)
+
+
 def test_without_epochs_there_is_nothing_to_train():
     for config, numbers in ((Config(), (1, 2)), (stages(stage1={}), (2,))):
         with raises("training.epochs") as caught:
-            check_stages(config, numbers, images=100, replicas=1)
+            check(config, numbers, images=100)
         assert f"--stage{numbers[0]}.epochs" in str(caught.value)
 
 
 def test_batches_that_cannot_be_filled_or_divided_are_refused():
+    in_batch = PAIRED | {"negatives": "batch"}
     for stage, images, replicas, fine in (
         ({"batch_size": 49}, 48, 1, {"batch_size": 48}),
         # An anchor and its negative meet on one replica.
@@ -56,33 +58,26 @@ def test_batches_that_cannot_be_filled_or_divided_are_refused():
         # Other losses take an odd batch, but every replica an equal part of it.
         ({"batch_size": 10}, 100, 4, {"batch_size": 12}),
         ({"batch_size": 9, "loss": PAIRED}, 100, 1, {"batch_size": 9, "loss": {"pair": 0}}),
-        (
-            {"batch_size": 9, "loss": PAIRED},
-            100,
-            1,
-            {"batch_size": 9, "loss": PAIRED | {"negatives": "batch"}},
-        ),
+        ({"batch_size": 9, "loss": PAIRED}, 100, 1, {"batch_size": 9, "loss": in_batch}),
         # Some image must be left to mine negatives from.
         ({"batch_size": 48, "loss": MINED}, 48, 1, {"batch_size": 46, "loss": MINED}),
     ):
         for number in (1, 2):
             key = f"stage{number}"
             with raises("training.batch_size") as caught:
-                check_stages(stages(**{key: stage}), (1, 2), images, replicas)
+                check(stages(**{key: stage}), (1, 2), images, replicas)
             assert f"--{key}." in str(caught.value)
-            check_stages(stages(**{key: fine}), (1, 2), images, replicas)
+            check(stages(**{key: fine}), (1, 2), images, replicas)
     # A stage that is not trained needs no batch.
-    check_stages(stages(stage1={"batch_size": 49}, stage2={}), (2,), images=48, replicas=1)
+    check(stages(stage1={"batch_size": 49}, stage2={}), (2,), images=48)
 
 
 def test_negatives_are_fewer_than_the_instances():
     for negatives in (100, 8192):
         config = stages(model={"sampled_negatives": negatives}, stage1={})
-        check_sampling(config, instances=negatives + 1)
+        check(config, (1,), images=negatives + 1)
         with raises("training.sampled_negatives"):
-            check_sampling(config, instances=negatives)
-    # The exact classifier asks for nothing.
-    check_sampling(stages(stage1={}), instances=1)
+            check(config, (1,), images=negatives)
 
 
 # --- the folder of the run ------------------------------------------------------------------------

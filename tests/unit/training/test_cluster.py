@@ -8,8 +8,6 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from pipelines.train import build_parser
 from tests.errors import raises
 from tf_dpce.training.cluster import Cluster, read_cluster
@@ -25,30 +23,23 @@ def task(job: str, index: int | str) -> dict[str, object]:
     return {"type": job, "index": index}
 
 
-def test_the_first_worker_is_the_chief():
+def test_the_first_worker_is_the_chief_unless_there_is_one_of_its_own():
     found = cluster({"cluster": {"worker": TWO}, "task": task("worker", 1)})
     assert found == Cluster(("a:2222", "b:2222"), 1)
     assert found.name(0) == "worker 0 of 2 (a:2222)"
-
-
-def test_a_chief_of_its_own_comes_before_the_workers():
+    # An index may be a string, as shells write it.
+    assert cluster({"cluster": {"worker": TWO}, "task": task("worker", "1")}) == found
     jobs = {"worker": TWO, "chief": ["c:1"]}
     found = cluster({"cluster": jobs, "task": task("worker", 1)})
     assert found == Cluster(("c:1", "a:2222", "b:2222"), 2, chiefs=1)
     assert cluster({"cluster": jobs, "task": task("chief", 0)}).index == 0
 
 
-def test_an_index_may_be_a_string_as_shells_write_it():
-    assert cluster({"cluster": {"worker": TWO}, "task": task("worker", "1")}).index == 1
-
-
-@pytest.mark.parametrize("text", [None, "", "  ", "{}", '{"task": {}}', '{"cluster": {}}'])
-def test_without_a_cluster_a_process_trains_alone(text: str | None):
-    assert read_cluster({} if text is None else {"TF_CONFIG": text}) is None
-
-
-def test_a_single_worker_trains_alone():
-    assert cluster({"cluster": {"worker": ["a:1"]}, "task": task("worker", 0)}) is None
+def test_without_a_cluster_of_several_a_process_trains_alone():
+    alone = json.dumps({"cluster": {"worker": ["a:1"]}, "task": task("worker", 0)})
+    for text in ("", "  ", "{}", '{"task": {}}', '{"cluster": {}}', alone):
+        assert read_cluster({"TF_CONFIG": text}) is None
+    assert read_cluster({}) is None
 
 
 WRONG = [
@@ -90,11 +81,6 @@ def test_a_message_of_tensorflow_names_the_other_workers():
 # --- the page in the docs -------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def page(project_root: Path) -> str:
-    return (project_root / "docs" / "distributed.md").read_text()
-
-
 def said_by(script: str, folder: Path, **environment: str) -> tuple[Cluster | None, list[str]]:
     """The workers that a script of the page names, and the arguments that it gives Python."""
     hosts = "printf '%s\\n' node1 node4 node5"
@@ -113,7 +99,8 @@ def said_by(script: str, folder: Path, **environment: str) -> tuple[Cluster | No
     return read_cluster({"TF_CONFIG": text}), arguments.split()
 
 
-def test_the_commands_of_the_page_are_understood(page: str, tmp_path: Path):
+def test_the_examples_of_the_page_are_understood(project_root: Path, tmp_path: Path):
+    page = (project_root / "docs" / "distributed.md").read_text()
     kubernetes, slurm = re.findall(r"^```bash\n(workers=.*?)^```$", page, re.M | re.S)
     found, first = said_by(kubernetes, tmp_path, WORKERS="3", JOB_COMPLETION_INDEX="2")
     assert found == Cluster(tuple(f"train-{n}.train:2222" for n in range(3)), 2)
@@ -124,27 +111,16 @@ def test_the_commands_of_the_page_are_understood(page: str, tmp_path: Path):
     # A run that is there is gone on with.
     assert again == [*first, "--resume"] and first[:2] == ["-m", "pipelines.train"]
     assert build_parser(again[2:]).parse_args(again[2:])
-
-
-def test_the_first_example_of_the_page_is_understood(page: str):
     [text] = re.findall(r"^export TF_CONFIG='(.*)'$", page, re.M)
     assert read_cluster({"TF_CONFIG": text}) == Cluster(("10.0.0.1:2222", "10.0.0.2:2222"), 0)
 
 
-def test_workers_with_the_same_devices_may_train():
-    for devices in ((1, "CPU"), (1, "GPU"), (4, "GPU")):
-        Cluster(("a:1", "b:1", "c:1"), 0).check_devices([devices] * 3)
-
-
-def test_every_worker_refuses_other_devices_than_the_chiefs():
-    for chief, other in (
-        ((4, "GPU"), (2, "GPU")),
-        ((1, "GPU"), (8, "GPU")),
-        # As many of another kind: a machine without its driver.
-        ((1, "GPU"), (1, "CPU")),
-    ):
-        for index in range(3):
-            with raises("workers.devices") as caught:
-                Cluster(("a:1", "b:1", "c:1"), index).check_devices([chief, chief, other])
-            line = str(caught.value)
-            assert "(a:1)" in line and "(c:1)" in line and "CUDA_VISIBLE_DEVICES=-1" in line
+def test_workers_of_other_devices_than_the_chiefs_are_refused():
+    workers = Cluster(("a:1", "b:1", "c:1"), 0)
+    workers.check_devices(["4 GPU(s)"] * 3)
+    # As many of another kind: a machine without its driver.
+    for other in ("2 GPU(s)", "4 CPU(s)"):
+        with raises("workers.devices") as caught:
+            workers.check_devices(["4 GPU(s)", "4 GPU(s)", other])
+        line = str(caught.value)
+        assert "(a:1)" in line and "(c:1)" in line and "CUDA_VISIBLE_DEVICES=-1" in line

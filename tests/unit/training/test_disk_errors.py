@@ -9,6 +9,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from tests.errors import printed_code, raises
 from tests.mounts import mounted
 from tests.unit.training.test_stages import config
 from tests.unit.training.tiny import run_tiny
+from tf_dpce import files
 from tf_dpce.errors import explain_system_error
 from tf_dpce.training import train
 from tf_dpce.training.checkpoint import Progress, restore_checkpoint, save_state, state_paths
@@ -90,10 +92,9 @@ def test_a_disk_that_fills_while_training_says_how_to_continue(
         gc.collect()
 
     # There is nothing to resume yet.
-    def full(path: Path, value: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-
-    monkeypatch.setattr(train, "write_json", full)
-    with raises("system.file", path=tmp_path / "new" / "config.json") as caught:
+    path = tmp_path / "new" / "config.json"
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    monkeypatch.setattr(files, "write_json", Mock(side_effect=full))
+    with raises("system.file", path=path) as caught:
         train.train(config(), scenes, tmp_path / "new")
     assert "--resume" not in str(caught.value)

@@ -49,16 +49,10 @@ def trained(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[str, str]]
     return [(out, err) for _, out, err in answers]
 
 
-def assert_same_training(found: Path, expected: Path, stages: Sequence[int]) -> None:
-    for stage in stages:
-        assert_same_stage(found, expected, stage)
-    assert_same_history(found, expected, stages)
-
-
 @pytest.mark.process
 @pytest.mark.sentinel
 def test_two_workers_train_as_one_process_does_and_the_chief_alone_writes(
-    scenes: Path, one_replica: Path, tmp_path: Path
+    scenes: Path, one_replica: Callable[[str], Path], tmp_path: Path
 ):
     # 48 images in batches of 8: 12 steps, with dropout and the negatives of both workers.
     two, none = tmp_path / "two", tmp_path / "none"
@@ -68,18 +62,8 @@ def test_two_workers_train_as_one_process_does_and_the_chief_alone_writes(
     lines = [line for line in other_log.splitlines() if not re.match(r"WARNING: |[IW]\d{4} ", line)]
     assert other == "" and len(lines) == 1 and lines[0].startswith("worker 1 of 2 ")
     assert not none.exists()
-    assert_same_training(two, one_replica / "both", stages=[1])
-
-
-@pytest.mark.slow
-def test_a_mistake_of_the_chief_ends_all(scenes: Path, tmp_path: Path):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "file").touch()
-    workers = start_workers(scenes, [tmp_path / "full", tmp_path / "none"])
-    (chief, _, stderr), (other, _, other_stderr) = ended(workers, PATIENCE)
-    assert (chief, other) == (1, 1)
-    assert printed_code(stderr) == "run.not_empty"
-    assert printed_code(other_stderr) == "workers.failed"
+    assert_same_stage(two, one_replica("first"), 1)
+    assert_same_history(two, one_replica("first"))
 
 
 # --- death and resumption -------------------------------------------------------------------------
@@ -121,8 +105,10 @@ def done(run: Path, stage: int) -> int:
 
 
 @pytest.mark.slow
-def test_mined_negatives_and_all_are_those_of_one_process(undisturbed: Path, one_replica: Path):
-    assert_same_training(undisturbed, one_replica / "both", stages=[1, 2])
+def test_mined_negatives_and_all_are_those_of_one_process(
+    undisturbed: Path, one_replica: Callable[[str], Path]
+):
+    assert_same_training(undisturbed, one_replica("both"))
 
 
 @pytest.mark.slow
@@ -131,7 +117,13 @@ def test_the_rows_of_a_sampled_classifier_are_those_of_one_process(scenes: Path,
     options = {"model__sampled_negatives": 7}
     assert run_tiny(scenes, one, **FIRST | options) == 0
     trained(start_workers(scenes, [two, tmp_path / "none"], **options))
-    assert_same_training(two, one, stages=[1, 2])
+    assert_same_training(two, one)
+
+
+def assert_same_training(found: Path, expected: Path) -> None:
+    for stage in (1, 2):
+        assert_same_stage(found, expected, stage)
+    assert_same_history(found, expected)
 
 
 @pytest.mark.slow
@@ -187,13 +179,17 @@ def test_a_worker_that_freezes_ends_the_other(disturbed: Callable[..., list], fr
 
 
 @pytest.mark.slow
-def test_workers_of_other_options_are_refused(scenes: Path, tmp_path: Path):
-    runs = [tmp_path / "run", tmp_path / "none"]
-    workers = start_workers(scenes, runs, "--seed", "{index}")
-    (_, _, other_stderr), (_, _, stderr) = ended(workers, PATIENCE)
-    assert printed_code(stderr) == "workers.differ"
-    assert printed_code(other_stderr) == "workers.failed"
-    assert not any(run.exists() for run in runs)
+def test_a_mistake_of_one_worker_ends_all(scenes: Path, tmp_path: Path):
+    full, none = tmp_path / "full", tmp_path / "none"
+    (full / "folder").mkdir(parents=True)
+    for runs, more, codes in (
+        ([full, none], (), ("run.not_empty", "workers.failed")),
+        # Other options than the chief's.
+        ([none, none], ("--seed", "{index}"), ("workers.failed", "workers.differ")),
+    ):
+        answers = ended(start_workers(scenes, runs, *more), PATIENCE)
+        assert tuple(printed_code(stderr) for _, _, stderr in answers) == codes
+        assert [status for status, _, _ in answers] == [1, 1] and not none.exists()
 
 
 # TensorFlow gives a worker one CPU, however many logical ones there are.

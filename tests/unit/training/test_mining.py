@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
+from unittest.mock import Mock
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.unit.training.kills import history
 from tests.unit.training.tiny import run_tiny
 from tf_dpce.data.caption_table import CaptionTable
-from tf_dpce.data.input_pipeline import Batches, caption_groups
+from tf_dpce.data.input_pipeline import caption_groups
 from tf_dpce.losses import InstanceLoss, RankingLoss
 from tf_dpce.models import text_tower
 from tf_dpce.models.dual_path import DualPath
@@ -60,18 +61,17 @@ def words_of(row: np.ndarray) -> tuple[int, ...]:
     return tuple(row[row > 0])
 
 
-@pytest.mark.parametrize("shift", [False, True])
-def test_a_candidate_is_a_caption_of_the_instance_it_names(captions: CaptionTable, shift: bool):
+def test_a_candidate_is_a_caption_of_the_instance_it_names(captions: CaptionTable):
     owners = np.repeat(captions.instances, np.diff(captions.first))
     known = {(owner, words_of(row)) for owner, row in zip(owners, captions.ids, strict=True)}
-    draw = negatives(captions, shift).draw
-    starts = set()
-    for step in range(20):
-        ids, instances = (value.numpy() for value in draw(tf.constant(step, tf.int64)))
-        assert ids.shape == (COUNT, PLACES) and instances.shape == (COUNT,)
-        assert {(i, words_of(row)) for i, row in zip(instances, ids, strict=True)} <= known
-        starts |= set(np.argmax(ids > 0, axis=1))
-    assert starts == (set(range(PLACES)) if shift else {0})
+    for shift in (False, True):
+        draw, starts = negatives(captions, shift).draw, set()
+        for step in range(20):
+            ids, instances = (value.numpy() for value in draw(tf.constant(step, tf.int64)))
+            assert ids.shape == (COUNT, PLACES) and instances.shape == (COUNT,)
+            assert {(i, words_of(row)) for i, row in zip(instances, ids, strict=True)} <= known
+            starts |= set(np.argmax(ids > 0, axis=1))
+        assert starts == (set(range(PLACES)) if shift else {0})
 
 
 def test_every_image_is_as_likely_however_many_captions_it_has(captions: CaptionTable):
@@ -86,12 +86,22 @@ def test_draws_are_a_function_of_seed_and_step(captions: CaptionTable):
     def drawn(seed: int, step: int) -> list:
         return negatives(captions, True, seed).draw(tf.constant(step, tf.int64))[0].numpy().tolist()
 
-    assert drawn(3, 7) == drawn(3, 7)
-    assert drawn(3, 7) != drawn(3, 8)
+    assert drawn(3, 7) == drawn(3, 7) != drawn(3, 8)
     assert drawn(3, 7) != drawn(4, 7)
 
 
 # --- what an anchor meets -------------------------------------------------------------------------
+
+
+def batch(ids: np.ndarray, texts: np.ndarray | None = None) -> tuple[dict, dict]:
+    """Inputs and targets of images drawn at random and, if no captions are given, such captions."""
+    draw, rows = np.random.default_rng(1), len(ids)
+    images = draw.normal(size=(rows, 5)).astype(np.float32)
+    if texts is None:
+        texts = draw.integers(1, WORDS, (rows, PLACES))
+    roles = tf.range(rows, dtype=tf.int64)
+    inputs = {"image": tf.constant(images), "text": tf.constant(texts, tf.int32)}
+    return inputs, {"text_logits": tf.constant(ids), "pair": tf.stack([ids, roles], axis=1)}
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:
@@ -102,18 +112,15 @@ def cosine(one: np.ndarray, other: np.ndarray) -> float:
 def test_it_is_the_nearest_caption_of_an_instance_outside_the_batch(
     captions: CaptionTable, relu_before_losses: bool
 ):
-    mined = network(captions, relu_before_losses)
-    images = np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32)
-    batch_ids = np.array([100, 101, 102, 103, 104, 105])
-    inputs = {"image": tf.constant(images), "text": tf.zeros([6, PLACES], tf.int32)}
-    ids = tf.constant(batch_ids)
-    targets = {"text_logits": ids, "pair": tf.stack([ids, tf.range(6, dtype=tf.int64)], axis=1)}
-    inputs, targets = mined_batch(mined, inputs, targets)
-    anchors, texts, instances = images[0::2], inputs["text"][1::2], targets["text_logits"][1::2]
+    mined, batch_ids = network(captions, relu_before_losses), np.arange(100, 106)
+    before = [v.numpy() for v in mined.non_trainable_variables]
+    inputs, targets = batch(batch_ids)
+    new_inputs, new_targets = mined_batch(mined, inputs, targets)
+    texts, instances = new_inputs["text"][1::2], new_targets["text_logits"][1::2]
 
     # The plain way: one anchor and one candidate at a time.
     ids, owners = (value.numpy() for value in negatives(captions).draw(tf.constant(0, tf.int64)))
-    for row, anchor in enumerate(anchors):
+    for row, anchor in enumerate(inputs["image"].numpy()[0::2]):
         scores = {}
         for place in range(COUNT):
             if owners[place] not in batch_ids:
@@ -124,44 +131,23 @@ def test_it_is_the_nearest_caption_of_an_instance_outside_the_batch(
                 scores[place] = cosine(image, text)
         best = max(scores, key=scores.__getitem__)
         assert texts[row].numpy().tolist() == ids[best].tolist()
+        # A mined caption has the label of its own image.
         assert instances[row] == owners[best]
-
-
-def test_paired_captions_stay_if_every_candidate_is_of_the_batch(captions: CaptionTable):
-    mined, draw = network(captions), np.random.default_rng(2)
-    # All twelve instances, as where the images of a few people make a batch.
-    ids = tf.range(100, 112, dtype=tf.int64)
-    inputs = {
-        "image": tf.constant(draw.normal(size=(12, 5)).astype(np.float32)),
-        "text": tf.constant(draw.integers(1, WORDS, (12, PLACES)).astype(np.int32)),
-    }
-    targets = {"text_logits": ids, "pair": tf.stack([ids, tf.range(12, dtype=tf.int64)], axis=1)}
-    new_inputs, new_targets = mined_batch(mined, inputs, targets)
-    np.testing.assert_array_equal(new_inputs["text"], inputs["text"])
-    np.testing.assert_array_equal(new_targets["text_logits"], ids)
-
-
-def test_mining_leaves_anchors_and_moves_no_statistic(captions: CaptionTable):
-    mined = network(captions)
-    before = [v.numpy() for v in mined.non_trainable_variables]
-    batch = np.random.default_rng(2)
-    inputs = {
-        "image": tf.constant(batch.normal(size=(4, 5)).astype(np.float32)),
-        "text": tf.constant(batch.integers(1, WORDS, (4, PLACES)).astype(np.int32)),
-    }
-    ids = tf.constant([100, 101, 102, 103], tf.int64)
-    targets = {"text_logits": ids, "pair": tf.stack([ids, tf.range(4, dtype=tf.int64)], axis=1)}
-    new_inputs, new_targets = mined_batch(mined, inputs, targets)
-
+    # Anchors stay, and so do all statistics.
     np.testing.assert_array_equal(new_inputs["image"], inputs["image"])
     np.testing.assert_array_equal(new_inputs["text"][0::2], inputs["text"][0::2])
-    labels = new_targets["text_logits"].numpy()
-    assert labels[0::2].tolist() == [100, 102]
-    # A mined caption keeps the label of its own image, which is not in the batch.
-    assert all(label >= 104 for label in labels[1::2])
+    np.testing.assert_array_equal(new_targets["text_logits"][0::2], batch_ids[0::2])
     np.testing.assert_array_equal(new_targets["pair"], targets["pair"])
     for variable, value in zip(mined.non_trainable_variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
+
+
+def test_paired_captions_stay_if_every_candidate_is_of_the_batch(captions: CaptionTable):
+    # All twelve instances, as where the images of a few people make a batch.
+    inputs, targets = batch(np.arange(100, 112))
+    new_inputs, new_targets = mined_batch(network(captions), inputs, targets)
+    np.testing.assert_array_equal(new_inputs["text"], inputs["text"])
+    np.testing.assert_array_equal(new_targets["text_logits"], targets["text_logits"])
 
 
 def test_a_step_of_fit_trains_the_words_of_mined_captions_and_none_of_the_replaced():
@@ -169,12 +155,8 @@ def test_a_step_of_fit_trains_the_words_of_mined_captions_and_none_of_the_replac
     words = np.repeat(np.arange(1, 11, dtype=np.int32)[:, None], PLACES, axis=1)
     mined = network(CaptionTable(words, np.arange(11), 100 + np.arange(10)))
     anchors, paired = {21, 22}, {31, 32}
-    inputs = {
-        "image": tf.constant(np.random.default_rng(3).normal(size=(4, 5)).astype(np.float32)),
-        "text": tf.repeat([[21], [31], [22], [32]], PLACES, axis=1),
-    }
-    ids = tf.range(110, 114, dtype=tf.int64)
-    targets = {"text_logits": ids, "pair": tf.stack([ids, tf.range(4, dtype=tf.int64)], axis=1)}
+    texts = np.repeat([[21], [31], [22], [32]], PLACES, axis=1)
+    inputs, targets = batch(np.arange(110, 114), texts)
     chosen = set(mined_batch(mined, inputs, targets)[0]["text"].numpy()[1::2].flat)
     assert chosen <= set(range(1, 11))
     vectors = mined.text_tower.get_layer("text_embedding").get_weights()[0]
@@ -191,27 +173,22 @@ def test_a_step_of_fit_trains_the_words_of_mined_captions_and_none_of_the_replac
 
 
 # A stage that mines end to end is among the runs of `test_replicas`.
+@pytest.mark.full
 def test_a_stage_trains_with_mined_negatives(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    read = []
-
-    def counted(data: Path, split: str, batch_size: int) -> Batches:
-        read.append(split)
-        return caption_groups(data, split, batch_size)
-
-    monkeypatch.setattr("tf_dpce.data.caption_table.caption_groups", counted)
+    groups = Mock(wraps=caption_groups)
+    monkeypatch.setattr("tf_dpce.data.caption_table.caption_groups", groups)
     options = {
         "stage1__epochs": 0,
-        "stage2__epochs": 2,
         "stage2__backbone": "cached",
         "stage2__loss__negatives": "mined",
         "stage2__loss__candidates": 8,
     }
     assert run_tiny(scenes, tmp_path / "run", **options) == 0
-    with (tmp_path / "run" / "history.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
+    rows = history(tmp_path / "run")
     assert len(rows) == 2
     # Hinges with margin 1 on cosines from 0 to 1: of four rows two anchors pay, each 0 to 4.
     assert all(0 < float(row["pair_loss"]) <= 2 for row in rows)
+    read = [call.args[1] for call in groups.call_args_list]
     assert read.count("train") == 1, "the cache and the candidates share the captions"

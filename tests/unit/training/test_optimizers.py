@@ -1,6 +1,9 @@
-"""The optimizers against plain NumPy, several steps long."""
+"""The optimizers and the averages of weights against plain NumPy, several steps long."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,12 +11,15 @@ import pytest
 
 from tests.errors import raises
 from tests.unit.export.tiny import CONFIG
+from tests.unit.training.kills import arrays, newest
 from tf_dpce.config import StageConfig
 from tf_dpce.models.dual_path import DualPath
+from tf_dpce.training.checkpoint import best_path
 from tf_dpce.training.model_factory import build_model
 from tf_dpce.training.optimizers import (
     LayerwiseAdamW,
     LayerwiseSGD,
+    averaged,
     lr_multipliers,
     stage_optimizer,
 )
@@ -77,50 +83,35 @@ def model() -> DualPath:
     return build_model(CONFIG, vocabulary_size=9, num_instances=4)
 
 
-@pytest.fixture
-def schedule() -> StageSchedule:
-    return StageSchedule(0.1, STEPS, decay_steps=(3,))
-
-
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     ("kind", "plain"), [(LayerwiseSGD, plain_sgd), (LayerwiseAdamW, plain_adamw)]
 )
-def test_several_steps_equal_the_plain_reference(kind, plain, schedule, seed: int):
-    found = apply(kind(schedule, MULTIPLIERS, DECAY), seed)
-    for name, expected in plain(seed).items():
-        np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-5, err_msg=name)
-    np.testing.assert_allclose(found["frozen"], start(seed)["frozen"], rtol=1e-6)
+def test_several_steps_equal_the_plain_reference(kind: type, plain: Callable):
+    schedule = StageSchedule(0.1, STEPS, decay_steps=(3,))
+    for seed in range(3):
+        found = apply(kind(schedule, MULTIPLIERS, DECAY), seed)
+        for name, expected in plain(seed).items():
+            np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found["frozen"], start(seed)["frozen"], rtol=1e-6)
 
 
-def test_sgd_without_extras_is_that_of_keras():
-    expected = apply(keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True), 0)
-    for name, value in apply(LayerwiseSGD(0.1, {}, 0.0), 0).items():
-        np.testing.assert_allclose(value, expected[name], rtol=1e-6)
+def test_without_extras_they_are_those_of_keras():
+    sgd, adamw = keras.optimizers.SGD, keras.optimizers.AdamW
+    for found, expected, names in (
+        (LayerwiseSGD(0.1, {}, 0.0), sgd(0.1, momentum=0.9, nesterov=True), SHAPES),
+        # Keras decays vectors too.
+        (LayerwiseAdamW(0.1, {}, DECAY), adamw(0.1, weight_decay=DECAY), ("matrix", "slow")),
+    ):
+        one, other = apply(found, 0), apply(expected, 0)
+        for name in names:
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-5)
 
 
-def test_adamw_on_matrices_is_that_of_keras():
-    expected = apply(keras.optimizers.AdamW(0.1, weight_decay=DECAY), 0)
-    found = apply(LayerwiseAdamW(0.1, {}, DECAY), 0)
-    for name in ("matrix", "slow"):
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
-
-
-@pytest.mark.parametrize("kind", [LayerwiseSGD, LayerwiseAdamW])
-def test_the_configuration_makes_the_same_optimizer_again(kind, schedule):
-    optimizer = kind(schedule, MULTIPLIERS, DECAY)
-    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
-    assert type(again) is kind
-    expected = apply(optimizer, 0)
-    for name, value in apply(again, 0).items():
-        np.testing.assert_array_equal(value, expected[name], err_msg=name)
-
-
-@pytest.mark.parametrize(("name", "kind"), [("sgd", LayerwiseSGD), ("adamw", LayerwiseAdamW)])
-def test_a_stage_gets_the_optimizer_that_it_names(name: str, kind):
-    stage = StageConfig(epochs=1, optimizer=name, weight_decay=0.03)
-    optimizer = stage_optimizer(stage, stage_schedule(stage, 5), model())
-    assert type(optimizer) is kind and optimizer.decay == 0.03 and not optimizer.multipliers
+def test_a_stage_gets_the_optimizer_that_it_names():
+    for name, kind in (("sgd", LayerwiseSGD), ("adamw", LayerwiseAdamW)):
+        stage = StageConfig(epochs=1, optimizer=name, weight_decay=0.03)
+        optimizer = stage_optimizer(stage, stage_schedule(stage, 5), model())
+        assert type(optimizer) is kind and optimizer.decay == 0.03 and not optimizer.multipliers
 
 
 def test_the_last_pattern_that_matches_a_variable_gives_its_rate():
@@ -156,12 +147,50 @@ def test_the_last_pattern_that_matches_a_variable_gives_its_rate():
 def test_frozen_variables_can_be_named_as_well():
     whole = model()
     whole.image_tower.get_layer("image_backbone").trainable = False
-    assert lr_multipliers({"image_backbone/image_conv1/*": 0.5}, whole) == {
-        "image_conv1/kernel": 0.5
-    }
+    found = lr_multipliers({"image_backbone/image_conv1/*": 0.5}, whole)
+    assert found == {"image_conv1/kernel": 0.5}
 
 
 def test_a_pattern_that_matches_nothing_is_refused():
     with raises("config.lr_multipliers") as caught:
         lr_multipliers({"*": 0.5, "image_bakbone/*": 0.1}, model())
     assert "image_bakbone/*" in str(caught.value)
+
+
+# --- averages of the weights ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [LayerwiseSGD, LayerwiseAdamW])
+def test_the_average_stands_in_and_the_weights_come_back(kind: type):
+    draw, momentum, average = np.random.default_rng(0), 0.75, None
+    variable = keras.Variable(draw.normal(size=(3, 2)), dtype="float32", name="w")
+    optimizer = kind(0.1, multipliers={}, decay=0.0, use_ema=True, ema_momentum=momentum)
+    optimizer.build([variable])
+    for _ in range(5):
+        optimizer.apply([keras.ops.convert_to_tensor(draw.normal(size=(3, 2)), "float32")])
+        # The first step's weights are the first average: nothing drags it towards zero.
+        before = variable.numpy()
+        average = before if average is None else momentum * average + (1 - momentum) * before
+    # Also after an error, and `fit` leaves the weights alone at its end.
+    with pytest.raises(KeyError), averaged(optimizer):
+        np.testing.assert_allclose(variable.numpy(), average, rtol=1e-6, atol=1e-7)
+        assert not np.array_equal(variable.numpy(), before)
+        raise KeyError("validation")
+    optimizer.finalize_variable_values([variable])
+    np.testing.assert_array_equal(variable.numpy(), before)
+
+    plain = kind(0.1, multipliers={}, decay=0.0)
+    plain.build([variable])
+    with averaged(plain):
+        np.testing.assert_array_equal(variable.numpy(), before)
+
+
+def test_a_run_keeps_the_averages_as_its_best_and_goes_on_with_the_weights(finished: Path):
+    # The tiny run averages in its first stage and not in its second.
+    best, last = arrays(best_path(finished, 1)), arrays(newest(finished, 1))
+    weight = next(name for name in best if name.endswith("text_fc/kernel"))
+    average = next(name for name in last if "text_fc_kernel_average" in name)
+    assert not np.array_equal(last[weight], last[average])
+    # Only an epoch that is both best and last could hold the very numbers of `last`.
+    assert not np.array_equal(best[weight], last[weight])
+    assert not any("average" in name for name in arrays(newest(finished, 2)))

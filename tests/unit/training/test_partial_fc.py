@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import os
-import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,21 +12,21 @@ import pytest
 import tensorflow as tf
 
 from pipelines import evaluate
-from tests.errors import printed_code
 from tests.unit.export.tiny import CONFIG
-from tests.unit.training.kills import differences, steps_done
-from tests.unit.training.tiny import STEPS as EPOCH
-from tests.unit.training.tiny import run_tiny
+from tests.unit.training.kills import differences, history, steps_done
+from tests.unit.training.test_stages import config
 from tf_dpce.config import StageConfig
+from tf_dpce.errors import Stopped
+from tf_dpce.logging import run_context
 from tf_dpce.losses import InstanceLoss
 from tf_dpce.models.dual_path import DualPath, RowClassifier
-from tf_dpce.training.callbacks import Checkpoints
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.model_factory import build_model
 from tf_dpce.training.optimizers import LayerwiseAdamW, LayerwiseSGD, stage_optimizer
 from tf_dpce.training.partial_fc import ClassSampler, PartialFC
 from tf_dpce.training.run_folder import load_run
 from tf_dpce.training.schedule import StageSchedule
+from tf_dpce.training.train import train
 
 CLASSES, WIDTH, BATCH = 40, 6, 4
 
@@ -50,9 +47,10 @@ def test_a_sample_is_the_batch_and_as_many_others_as_asked_for():
         assert ids[:3] == [0, 7, 999]
         assert len(ids) == len(set(ids)) == 53
         assert all(0 <= i < 1000 for i in ids)
-
-
-def test_all_others_are_drawn_where_there_are_no_more():
+    # A function of seed and step.
+    assert drawn(sampler, 7, [0]) == drawn(sampler, 7, [0]) != drawn(sampler, 8, [0])
+    assert drawn(replace(sampler, seed=4), 7, [0]) != drawn(sampler, 7, [0])
+    # All others, if there are no more.
     sampler = ClassSampler(20, negatives=19, max_positives=4, seed=3)
     assert sorted(drawn(sampler, 5, [3, 3, 19, 3])) == list(range(20))
 
@@ -64,15 +62,6 @@ def test_a_label_is_the_index_of_its_class():
     sample = sampler(tf.constant(0, tf.int64), labels)
     assert sample.labels(labels).numpy().tolist() == [2, 0, 1, 0]
     assert tf.gather(sample.ids, sample.labels(labels)).numpy().tolist() == labels.numpy().tolist()
-
-
-def test_draws_are_a_function_of_seed_and_step():
-    def of(seed: int, step: int) -> list[int]:
-        return drawn(ClassSampler(1000, 50, 1, seed), step, [0])
-
-    assert of(3, 7) == of(3, 7)
-    assert of(3, 7) != of(3, 8)
-    assert of(3, 7) != of(4, 7)
 
 
 def test_every_class_is_as_likely_as_any_other_and_so_is_every_pair():
@@ -196,32 +185,17 @@ def test_a_class_that_is_not_drawn_neither_moves_nor_decays_and_keeps_its_slots(
         assert (variable.numpy()[ids] != value[ids]).any(), variable.path
 
 
-def plain_sgd(w: np.ndarray, slots: list, g: np.ndarray, rate: float, t: int) -> np.ndarray:
-    move = rate * (g + DECAY * w)
-    slots[0] = 0.9 * slots[0] - move
-    return w + 0.9 * slots[0] - move
-
-
-def plain_adamw(w: np.ndarray, slots: list, g: np.ndarray, rate: float, t: int) -> np.ndarray:
-    slots[0] = 0.9 * slots[0] + 0.1 * g
-    slots[1] = 0.999 * slots[1] + 0.001 * g**2
-    corrected = rate * np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
-    decay = rate * DECAY * w if w.ndim > 1 else 0
-    return w - decay - corrected * slots[0] / (np.sqrt(slots[1]) + 1e-7)
-
-
-@pytest.mark.parametrize(
-    ("kind", "plain"), [(LayerwiseSGD, plain_sgd), (LayerwiseAdamW, plain_adamw)]
-)
-def test_ten_steps_equal_partial_fc_in_plain_numpy(kind: type, plain):
-    network, classifier = sampled(kind, negatives=7)
+# AdamW's rule is proved in `test_optimizers`, and that rows take it in the tests above.
+def test_ten_steps_equal_partial_fc_in_plain_numpy():
+    network, classifier = sampled(LayerwiseSGD, negatives=7)
     tables = [classifier.rows, classifier.bias]
     weights = [table.numpy().astype(np.float64) for table in tables]
-    slots = [[np.zeros_like(w), np.zeros_like(w)] for w in weights]
+    slots, counts = [np.zeros_like(w) for w in weights], set()
     for step, batch in enumerate(batches()):
         inputs, targets = batch
         labels = targets["image_logits"]
         ids = network.partial_fc.sampler(tf.constant(step, tf.int64), labels).ids.numpy()
+        counts.add(len(ids))
         hot = (labels.numpy()[:, None] == ids).astype(float)
         gradients = [np.zeros((len(ids), WIDTH)), np.zeros(len(ids))]
         for tower, weight in ((network.image_tower, 1.0), (network.text_tower, 0.5)):
@@ -231,39 +205,23 @@ def test_ten_steps_equal_partial_fc_in_plain_numpy(kind: type, plain):
             gradients[0] += weight * (shares - hot).T @ x / BATCH
             gradients[1] += weight * (shares - hot).sum(axis=0) / BATCH
         for place, scale in enumerate((0.5, 0.2)):
-            rate = scale * float(RATES(step))
-            own = [slot[ids] for slot in slots[place]]
-            weights[place][ids] = plain(weights[place][ids], own, gradients[place], rate, step + 1)
-            for slot, value in zip(slots[place], own, strict=True):
-                slot[ids] = value
+            move = scale * float(RATES(step)) * (gradients[place] + DECAY * weights[place][ids])
+            slots[place][ids] = 0.9 * slots[place][ids] - move
+            weights[place][ids] += 0.9 * slots[place][ids] - move
         network.fit(tf.data.Dataset.from_tensors(batch), shuffle=False, verbose=0)
+    # Where a class is in a batch twice, some rows stay unused; they count for nothing.
+    most = network.partial_fc.sampler.max_classes
+    assert most in counts and min(counts) < most
     for table, weight in zip(tables, weights, strict=True):
         np.testing.assert_allclose(table, weight, rtol=0, atol=1e-5, err_msg=table.path)
-
-
-def test_rows_that_stay_unused_count_for_nothing():
-    # The whole batch is of one class: of eleven rows three stay unused.
-    network, classifier = sampled(LayerwiseSGD, negatives=7)
-    inputs, _ = next(iter(batches(1)))
-    ids = tf.fill([BATCH], tf.constant(5, tf.int64))
-    data = tf.data.Dataset.from_tensors((inputs, {"image_logits": ids, "text_logits": ids}))
-    chosen = network.partial_fc.sampler(tf.constant(0, tf.int64), ids).ids.numpy()
-    assert len(chosen) == 8 < network.partial_fc.sampler.max_classes
-    image = np.maximum(network.image_tower.predict(inputs["image"], verbose=0), 0)
-    text = np.maximum(network.text_tower.predict(inputs["text"], verbose=0), 0)
-    rows = classifier.rows.numpy()[chosen]
-    losses = [np.log(np.exp(x @ rows.T).sum(1)) - x @ rows[0] for x in (image, text)]
-    assert fit(network, data)[0] == pytest.approx(
-        losses[0].mean() + 0.5 * losses[1].mean(), rel=1e-5
-    )
 
 
 def test_sampled_rows_learn_at_the_rates_of_the_whole_classifier():
     stage = StageConfig(
         lr_multipliers={"instance_classifier/*": 0.01, "instance_classifier/bias": 0.02}
     )
-    config = replace(CONFIG, model=replace(CONFIG.model, sampled_negatives=3))
-    model = build_model(config, vocabulary_size=9, num_instances=5)
+    settings = replace(CONFIG, model=replace(CONFIG.model, sampled_negatives=3))
+    model = build_model(settings, vocabulary_size=9, num_instances=5)
     partial_fc = PartialFC(model.classifier, ClassSampler(5, negatives=3, max_positives=1, seed=0))
     network = DualPathTrainer(model.over_features(), partial_fc=partial_fc)
     assert tuple(network.classifier.rows.shape) == (4, CONFIG.model.output_dim)
@@ -314,70 +272,32 @@ def test_the_work_of_a_step_does_not_depend_on_the_number_of_classes(kind: type)
 
 # --- runs -----------------------------------------------------------------------------------------
 
+# By AdamW over cached features, with mining: a mined caption brings a class of its own.
 SAMPLED = {
     "model__sampled_negatives": 10,
-    # A mined caption brings a class of its own.
-    "stage2__loss__negatives": "mined",
-    "stage2__loss__candidates": 8,
+    "stage1__loss__pair": 1.0,
+    "stage1__loss__negatives": "mined",
+    "stage1__loss__candidates": 8,
+    "stage2__epochs": 0,
 }
 
 
-@pytest.fixture(scope="module")
-def run(scenes: Path, tmp_path_factory) -> Path:
-    """Both stages, AdamW over cached features and SGD end to end with mining, undisturbed."""
-    folder = tmp_path_factory.mktemp("runs") / "sampled"
-    assert run_tiny(scenes, folder, **SAMPLED) == 0
-    return folder
-
-
 @pytest.mark.full
-def test_a_run_trains_validates_and_evaluates(run: Path, scenes: Path):
-    with (run / "history.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert [float(row["val_rsum"]) > 0 for row in rows] == [True] * 4
+def test_a_run_is_evaluated_and_one_that_is_stopped_ends_as_if_nothing_had_happened(
+    scenes: Path, tmp_path: Path
+):
+    run, copy = tmp_path / "run", tmp_path / "stopped"
+    train(config(**SAMPLED), scenes, run)
+    first, second = history(run)
+    assert float(first["val_rsum"]) > 0 and float(second["loss"]) < float(first["loss"])
     # Fourteen of 48 classes: a guess costs ln 14 at most.
-    assert float(rows[0]["image_logits_loss"]) < 1.1 * np.log(14)
-    assert float(rows[1]["loss"]) < float(rows[0]["loss"])
+    assert float(first["image_logits_loss"]) < 1.1 * np.log(14)
     assert evaluate.main(["--run", str(run), "--data", str(scenes), "--split", "test"]) == 0
-    model = load_run(run).model
-    assert tuple(model.classifier.rows.shape) == (48, 8)
+    assert tuple(load_run(run).model.classifier.rows.shape) == (48, 8)
 
-
-@pytest.mark.full
-def test_a_run_that_is_stopped_twice_ends_as_if_nothing_had_happened(
-    run: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    copy, calls = tmp_path / "stopped", []
-    # In the last step of an epoch, whose end alone is then left to do, and within the next epoch.
-    stops = (EPOCH, EPOCH + 5)
-
-    def count(self, batch: int, logs: dict | None = None) -> None:
-        calls.append(batch)
-        if len(calls) in stops:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "on_train_batch_begin", count)
-        for steps, resume in zip(stops, ((), ("--resume",)), strict=True):
-            assert run_tiny(scenes, copy, *resume, **SAMPLED) == 75
-            assert steps_done(copy, 1) == len(calls) == steps
-
-    assert run_tiny(scenes, copy, "--resume", **SAMPLED) == 0
+    asked = iter([False] * 6)
+    with pytest.raises(Stopped), run_context(stop_requested=lambda: next(asked, True)):
+        train(config(**SAMPLED), scenes, copy)
+    assert 0 < steps_done(copy, 1) < 12
+    train(config(**SAMPLED), scenes, copy, resume=True)
     assert differences(run, copy) == []
-
-
-def test_a_run_of_the_exact_classifier_is_no_start(
-    scenes: Path, finished: Path, tmp_path: Path, capsys
-):
-    more = ("--stage", "2", "--init-from", str(finished))
-    assert run_tiny(scenes, tmp_path / "run", *more, **SAMPLED) == 1
-    stderr = capsys.readouterr().err
-    assert printed_code(stderr) == "checkpoint.model" and "instance_classifier/rows" in stderr
-
-
-def test_more_negatives_than_instances_are_refused(scenes: Path, tmp_path: Path, capsys):
-    for negatives in (48, 8192):
-        assert run_tiny(scenes, tmp_path / "run", model__sampled_negatives=negatives) == 1
-        error = capsys.readouterr().err
-        assert printed_code(error) == "training.sampled_negatives" and f" {negatives} " in error
-    assert not (tmp_path / "run").exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.unit.export.tiny import CONFIG
-from tests.unit.training.kills import arrays, newest
+from tests.unit.training.kills import arrays, history, newest
 from tests.unit.training.replicated import RUNS
 from tests.unit.training.tiny import run_tiny
 from tf_dpce.config import Config, from_dict, to_dict
@@ -27,44 +27,28 @@ def built(config: Config) -> keras.Model:
     return build_model(config, vocabulary_size=20, num_instances=6)
 
 
-@pytest.fixture(scope="module")
-def half_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run "both" of `one_replica` in bfloat16."""
-    folder = tmp_path_factory.mktemp("bfloat16") / "run"
-    assert run_tiny(scenes, folder, precision="bfloat16", **RUNS["both"]) == 0
-    return folder
-
-
-def losses(run: Path) -> np.ndarray:
-    with (run / "history.csv").open(newline="") as stream:
-        return np.array([float(row["loss"]) for row in csv.DictReader(stream)])
-
-
 @pytest.mark.full
-def test_the_loss_stays_finite_and_close(half_run: Path, one_replica: Path):
-    whole, half = losses(one_replica / "both"), losses(half_run)
+def test_a_run_stays_close_and_its_weights_float32(
+    scenes: Path, tmp_path: Path, one_replica: Callable[[str], Path]
+):
+    runs = [one_replica("both"), tmp_path / "run"]
+    assert run_tiny(scenes, runs[1], precision="bfloat16", **RUNS["rest"]["both"]) == 0
+    whole, half = (np.array([float(row["loss"]) for row in history(run)]) for run in runs)
     assert len(half) == 4 and np.isfinite(half).all()
     # bfloat16 has 8 bits: steps of 0.4 percent, of which a loss averages many.
     np.testing.assert_allclose(half[:2], whole[:2], rtol=0.005)
     # Captions that are nearly as hard as one another are mined in its place.
     np.testing.assert_allclose(half[2:], whole[2:], rtol=0.1)
     assert not np.array_equal(half, whole)
-
-
-@pytest.mark.parametrize("stage", [1, 2])
-@pytest.mark.full
-def test_weights_and_slots_stay_float32(half_run: Path, one_replica: Path, stage: int):
-    whole, half = (arrays(newest(run, stage)) for run in (one_replica / "both", half_run))
-    kinds = [
-        {k: (v.dtype, v.shape) for k, v in found.items() if k != "progress"}
-        for found in (whole, half)
-    ]
-    assert kinds[0] == kinds[1] and len(kinds[0]) > 20
-
-
-@pytest.mark.full
-def test_it_is_loaded_as_float32(half_run: Path):
-    model = load_run(half_run).model
+    for stage in (1, 2):
+        kinds = [
+            {k: (v.dtype, v.shape) for k, v in arrays(newest(run, stage)).items()} for run in runs
+        ]
+        for found in kinds:
+            del found["progress"]
+        assert kinds[0] == kinds[1] and len(kinds[0]) > 20
+    # It is loaded as float32.
+    model = load_run(runs[1]).model
     assert {layer.compute_dtype for layer in model.text_tower.layers} == {"float32"}
 
 

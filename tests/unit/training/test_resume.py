@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -12,10 +12,12 @@ import pytest
 
 from pipelines import evaluate
 from tests.errors import printed_code, raises
+from tests.samples import digests
 from tests.unit.training.kills import arrays, differences, history, newest, steps_done
 from tests.unit.training.test_run import flip_a_byte
 from tests.unit.training.test_stages import config
 from tests.unit.training.tiny import EPOCHS, STEPS, run_tiny
+from tf_dpce import files
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.datasets.shapes.scene import make_scene
 from tf_dpce.errors import Stopped
@@ -50,7 +52,7 @@ def test_a_start_that_was_killed_is_no_hindrance(
 ):
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(train, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(files, "write_json", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train.train(config(**ONCE), scenes, run)
     aside = run / ".config.json.0f12a9b3c4d5.tmp"
@@ -58,7 +60,7 @@ def test_a_start_that_was_killed_is_no_hindrance(
     before = {run / "vocabulary.txt", aside}
     assert set(run.iterdir()) == before
     # As by one in another container: only its lock shows that it lives.
-    with exclusive_lock(run), pytest.raises(Exception, match=str(run)):
+    with exclusive_lock(run), raises("file.locked", path=run):
         train.train(config(**ONCE), scenes, run)
     assert set(run.iterdir()) == before
     # A scheduler repeats one command: nothing to resume is no mistake, and is said.
@@ -153,19 +155,18 @@ def halfway(scenes: Path, finished: Path, tmp_path_factory: pytest.TempPathFacto
     return run
 
 
-@pytest.mark.parametrize("harm", [Path.unlink, flip_a_byte])
 @pytest.mark.full
 def test_a_finished_run_needs_nothing_of_its_first_stage_and_computes_nothing(
-    scenes: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable
+    scenes: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     bare, run = copy_data(scenes, tmp_path / "data"), shutil.copytree(finished, tmp_path / "run")
-    for path in state_paths(run, 1):
-        harm(path)
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    damaged, lost = state_paths(run, 1)
+    flip_a_byte(damaged)
+    lost.unlink()
+    before = digests(run)
     monkeypatch.setattr(train, "train_stage", None)
     train.train(config(), bare, run, resume=True)
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    assert not (bare / "features").exists()
+    assert digests(run) == before and not (bare / "features").exists()
 
 
 def test_a_run_is_resumed_from_the_newest_readable_state_of_its_latest_stage(
@@ -200,19 +201,17 @@ def test_an_evaluation_takes_the_newest_readable_state_too(
 # --- damaged data ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backbone", ["cached", "trained"])
 @pytest.mark.full
-def test_a_damaged_shard_is_named(
-    scenes: Path, finished: Path, tmp_path: Path, capsys, backbone: str
-):
+def test_a_damaged_shard_is_named(scenes: Path, finished: Path, tmp_path: Path, capsys):
     data = copy_data(scenes, tmp_path / "data")
     for split in ("train", "test"):
         flip_a_byte(sorted(data.glob(f"{split}-*.tfrecord"))[1])
-    assert run_tiny(data, tmp_path / "run", **ONCE, stage1__backbone=backbone) == 1
-    assert str(data / "train-00001-of-") in capsys.readouterr().err
-    options = ["--run", str(shutil.copytree(finished, tmp_path / "judged")), "--data", str(data)]
-    if backbone == "trained":
-        assert evaluate.main([*options, "--split", "test"]) == 1
-        errors = capsys.readouterr().err
-        # The manifest knows more than one shard that may be read first.
-        assert str(data) in errors.splitlines()[-1] and printed_code(errors) != "system.file"
+    for backbone in ("cached", "trained"):
+        run = tmp_path / backbone
+        assert run_tiny(data, run, **ONCE, stage1__backbone=backbone) == 1
+        assert str(data / "train-00001-of-") in capsys.readouterr().err
+    run = shutil.copytree(finished, tmp_path / "run")
+    assert evaluate.main(["--run", str(run), "--data", str(data), "--split", "test"]) == 1
+    errors = capsys.readouterr().err
+    # The manifest knows more than one shard that may be read first.
+    assert str(data) in errors.splitlines()[-1] and printed_code(errors) != "system.file"

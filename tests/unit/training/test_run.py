@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import json
-import random
+import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tests.errors import printed_code, raises
 from tests.scenes import SIZE
 from tests.unit.training.kills import (
-    STOPPED_WITHIN,
     arrays,
-    await_held,
+    aside,
     differences,
-    held,
     history,
-    kill_often,
+    kill_when,
     newest,
     progress,
+    reached,
     start,
+    steps_done,
 )
 from tests.unit.training.test_stages import config
-from tests.unit.training.tiny import BATCH, EPOCHS, OPTIONS, STEPS, run_tiny
-from tf_dpce.config import Config
-from tf_dpce.data.index_shuffle import IndexShuffle
-from tf_dpce.data.input_pipeline import RecordReader
+from tests.unit.training.tiny import EPOCHS, STEPS, run_tiny
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.prepare import prepare
 from tf_dpce.datasets.shapes.source import draw_scenes, scene_numbers
 from tf_dpce.errors import Stopped, UserError
-from tf_dpce.files import exclusive_lock
 from tf_dpce.logging import run_context
 from tf_dpce.training import train
+from tf_dpce.training.callbacks import Checkpoints
 from tf_dpce.training.checkpoint import best_path
 from tf_dpce.training.run_folder import load_run, provenance, run_digest
 from tf_dpce.training.sealed_arrays import write_arrays
@@ -66,6 +61,12 @@ def change_progress(path: Path, **changes: object) -> dict[str, np.ndarray]:
     return stored
 
 
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run to write to."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
 # --- a run that nobody disturbs -------------------------------------------------------------------
 
 
@@ -77,106 +78,67 @@ def test_what_a_run_leaves_behind(finished: Path, scenes: Path):
     # less than the minutes between two checkpoints, of the one before.
     kinds = ("best", "epoch0001-step000000", "epoch0002-step000000")
     assert files == {f"stage{n}-{kind}.npz" for n in (1, 2) for kind in kinds}
-    for stage in ("stage1", "stage2"):
-        assert list((finished / "tensorboard" / stage).rglob("events.out.tfevents.*"))
     vocabulary = (scenes / "vocabulary.txt").read_bytes()
     assert (finished / "vocabulary.txt").read_bytes() == vocabulary
-
-
-def test_the_configuration_is_written_resolved(finished: Path, scenes: Path):
     saved = json.loads((finished / "config.json").read_text())
-    assert saved["config"]["seed"] == OPTIONS["seed"]
     assert saved["config"]["stage2"]["loss"]["pair"] == 2.0
     assert saved["config"]["stage2"]["loss"]["margin"] == 1.0, "defaults too"
-    manifest = json.loads((scenes / "manifest.json").read_text())
-    assert saved["data"]["split_digest"] == manifest["split_digest"]
-    assert saved["data"]["vocabulary_sha256"] == manifest["vocabulary_sha256"]
-    assert saved["data"]["num_instances"] == 48
     assert saved["data"] == provenance(Manifest.load(scenes))
+    assert saved["data"]["num_instances"] == 48
 
 
-def test_another_order_of_the_same_images_is_other_data(scenes: Path, tmp_path: Path):
-    first = provenance(Manifest.load(scenes))
-    assert provenance(prepare_again(scenes, tmp_path / "same", seed=0)) == first
-    # Another seed gives the same images other numbers.
-    other = provenance(prepare_again(scenes, tmp_path / "other", seed=1))
-    assert {key for key in first if first[key] != other[key]} == {"train_digest"}
-
-
-def test_history_has_a_line_an_epoch(finished: Path):
+def test_history_has_a_line_an_epoch_and_the_loss_falls(finished: Path):
     rows = history(finished)
     stages = [(int(row["stage"]), int(row["epoch"])) for row in rows]
     assert stages == [(n, epoch + 1) for n in (1, 2) for epoch in range(EPOCHS)]
     for row in rows:
         assert np.isfinite(float(row["loss"])) and 0 <= float(row["val_rsum"]) <= 600
         assert (row["pair_loss"] != "") == (row["stage"] == "2")
+    assert float(rows[1]["loss"]) < float(rows[0]["loss"])
     # Weights 1, 0.1 and 2 of the second stage.
     for row in rows[EPOCHS:]:
         parts = [float(row[f"{n}_loss"]) for n in ("image_logits", "text_logits", "pair")]
         total = parts[0] + 0.1 * parts[1] + 2 * parts[2]
         assert float(row["loss"]) == pytest.approx(total, rel=1e-4)
-    rates = [float(row["learning_rate"]) for row in rows[EPOCHS:]]
     # `decay_epochs: [1]`, read after the last step of each epoch.
-    assert rates[-1] == pytest.approx(0.001)
-
-
-def test_the_loss_falls_and_the_model_is_no_guess(finished: Path):
-    rows = [row for row in history(finished) if row["stage"] == "1"]
-    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert float(rows[-1]["learning_rate"]) == pytest.approx(0.001)
 
 
 def test_tensorboard_shows_the_validation(finished: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folders = (finished / "tensorboard" / "stage2").iterdir()
-    tags = set()
-    for folder in folders:
-        accumulator = EventAccumulator(str(folder))
-        accumulator.Reload()
-        tags |= set(accumulator.Tags()["tensors"]) | set(accumulator.Tags()["scalars"])
-    assert any("rsum" in tag for tag in tags), tags
+    for stage in ("stage1", "stage2"):
+        tags = set()
+        for folder in (finished / "tensorboard" / stage).iterdir():
+            accumulator = EventAccumulator(str(folder))
+            accumulator.Reload()
+            tags |= set(accumulator.Tags()["tensors"]) | set(accumulator.Tags()["scalars"])
+        assert any("rsum" in tag for tag in tags), tags
 
 
 def test_the_best_checkpoint_is_that_of_the_best_epoch(finished: Path):
     for stage in (1, 2):
         best = max(float(r["val_rsum"]) for r in history(finished) if r["stage"] == str(stage))
-        assert progress(finished, stage)["best_rsum"] == pytest.approx(best, rel=1e-6)
-        assert progress(finished, stage) | {"best_rsum": 0} == {
-            "stage": stage,
-            "epoch": EPOCHS,
-            "step": 0,
-            "best_rsum": 0,
-            "run": run_digest(finished),
-        }
+        found = progress(finished, stage)
+        assert found.pop("best_rsum") == pytest.approx(best, rel=1e-6)
+        digest = run_digest(finished)
+        assert found == {"stage": stage, "epoch": EPOCHS, "step": 0, "run": digest}
 
 
-def test_a_loaded_run_is_ready_to_embed(finished: Path):
-    run = load_run(finished)
-    assert run.config.model.output_dim == 8 and run.config.image.input_size == 32
-    assert run.tokenizer.lowercase
-    ids = run.tokenizer([" ".join(run.tokenizer.words[:5])])
+def test_a_loaded_run_is_ready_to_embed_with_the_weights_of_its_better_stage(run: Path):
+    for better, rsum in ((1, 601.0), (2, 602.0)):
+        path = best_path(run, better)
+        stored = change_progress(path, best_rsum=rsum)
+        loaded = load_run(run)
+        assert loaded.checkpoint == path
+        named = {name.split(" ", 1)[1]: value for name, value in stored.items() if " " in name}
+        for variable in loaded.model.trainable_variables:
+            np.testing.assert_array_equal(variable.numpy(), named[variable.path])
+    assert loaded.config.model.output_dim == 8 and loaded.tokenizer.lowercase
+    ids = loaded.tokenizer([" ".join(loaded.tokenizer.words[:5])])
     assert ids.numpy()[0, :6].tolist() == [1, 2, 3, 4, 5, 0]
-    vector = run.model.text_encoder.predict(ids, verbose=0)
+    vector = loaded.model.text_encoder.predict(ids, verbose=0)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
-    # The last checkpoint holds the same variables at another time.
-    last = load_run(finished, "last").model
-    assert [v.path for v in last.trainable_variables] == [
-        v.path for v in run.model.trainable_variables
-    ]
-
-
-@pytest.mark.parametrize("better", [1, 2])
-def test_a_loaded_run_has_the_weights_of_its_better_stage(
-    finished: Path, tmp_path: Path, better: int
-):
-    folder = shutil.copytree(finished, tmp_path / "run")
-    path = folder / "checkpoints" / f"stage{better}-best.npz"
-    stored = change_progress(path, best_rsum=601.0)
-    run = load_run(folder)
-    assert run.checkpoint == path
-    named = {name.split(" ", 1)[1]: value for name, value in stored.items() if " " in name}
-    for variable in run.model.trainable_variables:
-        np.testing.assert_array_equal(variable.numpy(), named[variable.path])
 
 
 # --- killed and resumed ---------------------------------------------------------------------------
@@ -184,58 +146,38 @@ def test_a_loaded_run_has_the_weights_of_its_better_stage(
 
 @pytest.mark.process
 @pytest.mark.sentinel
-def test_a_run_killed_in_both_stages_ends_as_if_nothing_had_happened(
+def test_a_run_that_is_killed_while_it_writes_ends_as_if_nothing_had_happened(
     scenes: Path, finished: Path, tmp_path: Path
 ):
-    # One by the clock, one while a checkpoint is being written; the proof of `make slow` kills
-    # more often.
-    kill_often(scenes, tmp_path / "killed", (1, 1), STEPS, random.Random(0), seconds=20)
-    assert differences(finished, tmp_path / "killed") == []
-    # The best weights and two states of each stage, and nothing half-written.
-    assert len(list((tmp_path / "killed/checkpoints").iterdir())) == 6
-
-
-@pytest.mark.process
-def test_sigterm_ends_the_step_in_flight_writes_it_and_exits_with_its_own_status(
-    scenes: Path, finished: Path, tmp_path: Path
-):
-    run, minutes = tmp_path / "stopped", Config().checkpoint_minutes
-    process = start(scenes, run, program=held(1, 6), checkpoint_minutes=minutes)
-    await_held(process)
-    assert not (run / "checkpoints").exists(), "five steps are done, and none is written"
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate("go on\n", timeout=STOPPED_WITHIN)
-    assert process.returncode == 75
-    assert "--resume" in errors.splitlines()[-1]
-    names = [item.name for item in (run / "checkpoints").iterdir()]
-    assert names == ["stage1-epoch0000-step000006.npz"]
-    assert (progress(run, 1)["epoch"], progress(run, 1)["step"]) == (0, 6)
-    assert run_tiny(scenes, run, "--resume", checkpoint_minutes=minutes) == 0
+    run = tmp_path / "killed"
+    kill_when(start(scenes, run), reached(run, 1, STEPS // 2, writing=True))
+    assert steps_done(run, 1) < EPOCHS * STEPS
+    assert run_tiny(scenes, run, "--resume") == 0
     assert differences(finished, run) == []
+    assert not aside(run), "nothing half-written"
 
 
 @pytest.mark.full
-def test_a_resumed_epoch_reads_the_records_of_the_steps_that_are_left(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_sigterm_ends_the_step_in_flight_writes_it_and_exits_with_its_own_status(
+    scenes: Path, finished: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ):
-    read, keep, done = [], RecordReader.__call__, 7
+    run, begun = tmp_path / "stopped", []
+    # In the last step of an epoch, whose end alone is then left to do, and within the next epoch.
+    stops = {STEPS: "epoch0000-step000012", STEPS + 5: "epoch0001-step000005"}
 
-    def count(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        tf.numpy_function(read.append, [index], [])
-        return keep(self, index)
+    def count(self, batch: int, logs: dict | None = None) -> None:
+        begun.append(batch)
+        if len(begun) in stops:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    options = {"stage1__epochs": 0, "stage2__epochs": 1}
-    # Asked once before the first step, and after each of them.
-    asked = iter([False] * done)
-    monkeypatch.setattr(RecordReader, "__call__", count)
-    with pytest.raises(Stopped), run_context(stop_requested=lambda: next(asked, True)):
-        train.train(config(**options), scenes, tmp_path / "run")
-    assert progress(tmp_path / "run", 2)["step"] == done
-    read.clear()
-    train.train(config(**options), scenes, tmp_path / "run", resume=True)
-    left = IndexShuffle(OPTIONS["seed"] + 2000, 48, BATCH).steps(done, STEPS)
-    # Keras takes a look at the first of them before it trains on any.
-    assert set(map(int, read)) == {int(place) for places, _ in left for place in places}
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "on_train_batch_begin", count)
+        for (steps, state), resume in zip(stops.items(), ((), ("--resume",)), strict=True):
+            assert run_tiny(scenes, run, *resume) == 75
+            assert "--resume" in capsys.readouterr().err.splitlines()[-1]
+            assert len(begun) == steps and newest(run, 1).name == f"stage1-{state}.npz"
+    assert run_tiny(scenes, run, "--resume") == 0
+    assert differences(finished, run) == []
 
 
 def test_a_stop_while_features_are_cached_leaves_no_part_of_them(scenes: Path, tmp_path: Path):
@@ -249,12 +191,6 @@ def test_a_stop_while_features_are_cached_leaves_no_part_of_them(scenes: Path, t
 
 
 # --- refused --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished run to write to."""
-    return shutil.copytree(finished, tmp_path / "run")
 
 
 def test_the_verb_refuses_in_one_line_before_anything_is_built(
@@ -300,50 +236,48 @@ def test_what_a_model_cannot_be_made_of_is_refused(scenes: Path, tmp_path: Path)
     assert not (tmp_path / "run").exists(), "the same --run can be given again"
 
 
-def test_a_run_that_another_process_trains_is_refused(scenes: Path, run: Path):
-    before = {item: item.read_bytes() for item in run.rglob("*") if item.is_file()}
-    with exclusive_lock(run), pytest.raises(UserError):
-        train.train(config(), scenes, run, resume=True)
-    assert {item: item.read_bytes() for item in run.rglob("*") if item.is_file()} == before
-
-
-def test_the_same_images_in_another_order_are_refused(
+def test_the_same_images_in_another_order_are_other_data(
     scenes: Path, finished: Path, run: Path, tmp_path: Path
 ):
-    prepare_again(scenes, tmp_path / "data", seed=1)
+    first = provenance(Manifest.load(scenes))
+    assert provenance(prepare_again(scenes, tmp_path / "same", seed=0)) == first
+    # Another seed gives the same images other numbers.
+    other = provenance(prepare_again(scenes, tmp_path / "data", seed=1))
+    assert {key for key in first if first[key] != other[key]} == {"train_digest"}
     with raises("run.differs"):
         train.train(config(), tmp_path / "data", run, resume=True)
     with raises("run.other_data", path=finished):
         train.train(config(), tmp_path / "data", tmp_path / "new", (2,), init_from=finished)
 
 
-def test_starting_from_a_checkpoint_of_another_architecture_is_refused(
-    scenes: Path, finished: Path, tmp_path: Path
+def test_starting_from_another_architecture_or_damaged_weights_is_refused(
+    scenes: Path, run: Path, tmp_path: Path
 ):
-    with raises("checkpoint.model"):
-        train.train(config(image__head_dim=16), scenes, tmp_path / "run", (2,), init_from=finished)
-    assert not (tmp_path / "run").exists()
+    new = tmp_path / "new"
+    for options, code in (
+        ({"image__head_dim": 16}, "checkpoint.model"),
+        ({"model__sampled_negatives": 10}, "checkpoint.model"),
+        ({}, "checkpoint.damaged"),
+    ):
+        if not options:
+            for stage in (1, 2):
+                flip_a_byte(best_path(run, stage))
+        with raises(code):
+            train.train(config(**options), scenes, new, (2,), init_from=run)
+    assert not new.exists()
 
 
-def test_starting_from_damaged_weights_is_refused(scenes: Path, run: Path, tmp_path: Path):
-    for stage in (1, 2):
-        flip_a_byte(best_path(run, stage))
-    with raises("checkpoint.damaged"):
-        train.train(config(), scenes, tmp_path / "new", (2,), init_from=run)
-
-
-# Of the stage that the run is in both are needed, of the one before it what it is judged by.
-@pytest.mark.parametrize(("kind", "stage"), [(newest, 2), (best_path, 2), (best_path, 1)])
 @pytest.mark.full
-def test_a_checkpoint_of_another_run_is_refused(
-    scenes: Path, run: Path, kind: Callable, stage: int
-):
-    path = kind(run, stage)
-    change_progress(path, run="another's")
-    before = path.read_bytes()
-    with raises("checkpoint.foreign", path=path):
-        train.train(config(), scenes, run, resume=True)
-    assert path.read_bytes() == before
+def test_a_checkpoint_of_another_run_is_refused(scenes: Path, run: Path):
+    # Of the stage that the run is in both are needed, of the one before it what it is judged by.
+    for path in (newest(run, 2), best_path(run, 2), best_path(run, 1)):
+        before = path.read_bytes()
+        change_progress(path, run="another's")
+        changed = path.read_bytes()
+        with raises("checkpoint.foreign", path=path):
+            train.train(config(), scenes, run, resume=True)
+        assert path.read_bytes() == changed
+        path.write_bytes(before)
 
 
 def test_a_vocabulary_of_other_data_is_refused_before_anything_is_written(

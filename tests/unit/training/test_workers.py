@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tests.errors import raises
-from tests.unit.training.kills import PATIENCE
+from tests.unit.training.kills import PATIENCE, start_python
 from tests.unit.training.machines import free_ports, tf_config
 from tests.unit.training.test_partial_fc import LayerwiseSGD, batches, exact_trainer, sampled
 from tf_dpce.errors import Stopped, UserError
@@ -29,17 +26,12 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Workers:
         return workers
 
 
-def test_a_process_alone_is_the_chief_and_takes_every_row(alone: Workers):
+def test_a_process_alone_is_the_chief_takes_every_row_and_agrees_with_itself(alone: Workers):
     assert (alone.index, alone.count, alone.is_chief) == (0, 1, True)
     assert isinstance(alone.strategy, tf.distribute.MirroredStrategy)
-    rows = tf.data.Dataset.range(8).batch(4)
-    assert alone.distribute(rows) is rows
-
-
-def test_a_process_alone_agrees_with_itself(alone: Workers):
+    rows, value = tf.data.Dataset.range(8).batch(4), np.arange(3)
+    assert alone.distribute(rows) is rows and alone.broadcast(value) is value
     assert alone.any_true(True) and not alone.any_true(False)
-    value = np.arange(3)
-    assert alone.broadcast(value) is value
     assert alone.all_gather(0.5) == [0.5]
 
 
@@ -49,14 +41,12 @@ def test_gathered_values_come_in_the_order_of_the_workers():
     assert Workers(strategy, index=1, count=3).all_gather(0.5) == [0.25, 0.5, 0.75]
 
 
-@pytest.mark.parametrize("error", [UserError("a.b", "wrong"), Stopped("stop"), KeyError("bug")])
-def test_a_block_that_fails_keeps_its_own_error(alone: Workers, error: Exception):
-    with pytest.raises(type(error)) as caught, alone.fail_together():
-        raise error
-    assert caught.value is error
-    with pytest.raises(type(error)) as caught, alone.main_process_first():
-        raise error
-    assert caught.value is error
+def test_a_block_that_fails_keeps_its_own_error(alone: Workers):
+    for error in (UserError("a.b", "wrong"), Stopped("stop"), KeyError("bug")):
+        for block in (alone.fail_together, alone.main_process_first):
+            with pytest.raises(type(error)) as caught, block():
+                raise error
+            assert caught.value is error
 
 
 def test_workers_must_start_before_tensorflow_is_used(monkeypatch: pytest.MonkeyPatch):
@@ -112,16 +102,9 @@ def test_two_workers_fit_what_one_process_does_where_keras_alone_fails(
     tmp_path: Path, project_root: Path
 ):
     ports, file = free_ports(2), tmp_path / "chief.npz"
+    both = {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(project_root)}
     started = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(file)],
-            env=os.environ
-            | {"TF_CONFIG": tf_config(ports, index), "CUDA_VISIBLE_DEVICES": "-1"}
-            | {"PYTHONPATH": str(project_root)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        start_python(["-c", PROGRAM, str(file)], TF_CONFIG=tf_config(ports, index), **both)
         for index in range(2)
     ]
     try:
