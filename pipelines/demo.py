@@ -28,8 +28,6 @@ def build_parser() -> ArgumentParser:
     """Returns the verb's parser."""
     parser = verb_parser("demo", "Runs all steps from prepare to search on drawn scenes.")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder to replace")
-    parser.add_argument("--port", type=int, help="of the search page, once there is one")
-    parser.add_argument("--no-web", action="store_true", help="end without the search page")
     return parser
 
 

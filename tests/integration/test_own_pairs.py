@@ -93,8 +93,8 @@ def test_the_scripts_of_the_readme_fit_export_load_and_search(folder: Path, sear
     # The fitted model, and the index of the tutorial, in place of those of the demo.
     load = load.replace('"one.png", "two.png"', '"images/0.png", "images/1.png"')
     fitted, _, rest = load.partition("searcher =")
-    run_script(fitted.replace("saved_models/scenes", "saved_models/mine"), folder)
-    rest = rest.replace("indexes/scenes", "indexes/mine")
+    run_script(fitted.replace("runs/demo/saved_models/scenes", "saved_models/mine"), folder)
+    rest = rest.replace("runs/demo/index", "indexes/mine")
     # Version 1 is the tutorial's export, which the index belongs to; the script made version 2.
-    rest = rest.replace("saved_models/scenes", "saved_models/mine/1")
+    rest = rest.replace("runs/demo/saved_models/scenes", "saved_models/mine/1")
     assert len(run_script(f"import tf_dpce\nsearcher ={rest}", folder).splitlines()) == 5
