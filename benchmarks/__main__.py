@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from benchmarks.timing import Row
 
 Name = Literal["mining", "step", "classifier", "encoders", "serving"]
-NAMES = get_args(Name)
 PRESET = "flickr8k_paper"
 _HELP = (
     "mining: a training step with paired, mined and in-batch negatives; step: a training step "
@@ -54,21 +52,16 @@ def run(arguments: Namespace) -> None:
         figures[name] = import_module(f"benchmarks.{name}").measure(config)
         Console().print(figures_table(name, figures[name]))
     if arguments.json:
-        save_figures(arguments.json, figures, arguments.preset)
+        options = ["--preset", arguments.preset, "--json", str(arguments.json)]
+        saved = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": code_version(),
+            "machine": machine_facts(),
+            "command": shlex.join(["python", "-m", "benchmarks", *figures, *options]),
+            "benchmarks": figures,
+        }
+        write_json(arguments.json, saved)
         say_files([arguments.json])
-
-
-def save_figures(path: Path, figures: Mapping[str, Sequence[Row]], preset: str) -> None:
-    """Writes figures as JSON, with the machine, the commit and the date."""
-    command = shlex.join(["python", "-m", "benchmarks", *figures, "--preset", preset])
-    saved = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": code_version(),
-        "machine": machine_facts(),
-        "command": f"{command} --json {path}",
-        "benchmarks": {name: [asdict(row) for row in rows] for name, rows in figures.items()},
-    }
-    write_json(path, saved)
 
 
 def figures_table(name: str, rows: Sequence[Row]) -> Table:
@@ -80,12 +73,11 @@ def figures_table(name: str, rows: Sequence[Row]) -> Table:
     for heading in ("unit", "ratio", "to"):
         table.add_column(heading)
     for row in rows:
-        ratio = ("", "")
-        if row.ratio:
-            low, high = row.ratio.low, row.ratio.high
-            ratio = (f"{row.ratio.median:.2f} ({low:.2f} to {high:.2f})", row.ratio.to)
-        spread = (_short(value) for value in (row.median, row.low, row.high))
-        table.add_row(row.name, *spread, row.unit, *ratio)
+        cells = [row["name"], *(_short(row[key]) for key in ("median", "low", "high")), row["unit"]]
+        if ratio := row.get("ratio"):
+            shown = "{median:.2f} ({low:.2f} to {high:.2f})".format_map(ratio)
+            cells += [shown, ratio["to"]]
+        table.add_row(*cells)
     return table
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.timing import Row, interleave, peak_mib, row
+from benchmarks.timing import Row, interleave, peak_mib, row, step_rows
 from tf_dpce.config import Config
 from tf_dpce.losses import InstanceLoss
 from tf_dpce.models.dual_path import DualPath, RowClassifier
@@ -49,14 +51,11 @@ def measure(
         rounds: number of rounds.
     """
     case = (dim, batch_size, config.seed)
-    names = {f"sampled, {size:,}": (size, sampled, *case) for size in sizes}
-    rows = _timed(names, rounds)
-    for size in sizes:
+    cases = {f"sampled, {size:,}": (size, sampled, *case) for size in sizes}
+    rows = _timed(cases, rounds)
+    for size, (name, sampled_case) in zip(sizes, cases.items(), strict=True):
         if 4 * size * (_AT_ONCE * dim + 6 * batch_size) < _free_bytes():
-            pair = {
-                f"sampled, {size:,}": (size, sampled, *case),
-                f"exact, {size:,}": (size, 0, *case),
-            }
+            pair = {name: sampled_case, f"exact, {size:,}": (size, 0, *case)}
             rows += _timed(pair, rounds)[2:]
     return rows
 
@@ -96,43 +95,36 @@ def classifier_step(
 
 def _timed(cases: dict[str, tuple[int, ...]], rounds: int) -> list[Row]:
     """Returns two rows for each case: its step relative to the first case, and its memory."""
-    workers = {name: _Worker(*case) for name, case in cases.items()}
-    seconds = interleave({name: worker.step for name, worker in workers.items()}, rounds, 2)
-    first, rows = next(iter(cases)), []
-    for name, taken in seconds.items():
-        rows.append(row(name, "ms a step", 1000 * taken, first, 1000 * seconds[first]))
-        rows.append(row(f"{name}: memory", "MiB", [workers[name].close()]))
+    spawn = get_context("spawn")
+    processes = {name: ProcessPoolExecutor(1, spawn, _begin, case) for name, case in cases.items()}
+    calls = {name: partial(_in, process, _step) for name, process in processes.items()}
+    rows = []
+    for step in step_rows(interleave(calls, rounds, warm_up=2)):
+        process = processes[step["name"]]
+        rows += [step, row(f"{step['name']}: memory", "MiB", [_in(process, _added_mib)])]
+        process.shutdown()
     return rows
 
 
-class _Worker:
-    """A process that has a classifier and makes steps of it."""
-
-    def __init__(self, *case: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, *case), daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def step(self) -> float:
-        """Makes one step and returns its loss."""
-        self._connection.send("step")
-        return self._connection.recv()
-
-    def close(self) -> float:
-        """Ends the process; returns the most MiB that it held, beyond what it began with."""
-        self._connection.send("end")
-        added = self._connection.recv()
-        self._process.join()
-        return added
+def _in(process: ProcessPoolExecutor, function: Callable[[], float]) -> float:
+    return process.submit(function).result()
 
 
-def _serve(connection: Connection, *case: int) -> None:
-    before, step = peak_mib(), classifier_step(*case)
-    while connection.recv() != "end":
-        connection.send(step())
-    connection.send(peak_mib() - before)
+# What a process of a classifier holds: its step, and the MiB that it began with.
+_own: dict[str, Any] = {}
+
+
+def _begin(*case: int) -> None:
+    _own["before"] = peak_mib()
+    _own["step"] = classifier_step(*case)
+
+
+def _step() -> float:
+    return _own["step"]()
+
+
+def _added_mib() -> float:
+    return peak_mib() - _own["before"]
 
 
 def _free_bytes() -> int:

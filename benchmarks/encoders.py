@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.material import (
-    random_images,
-    random_model,
-    random_sentences,
-    random_vocabulary,
-)
-from benchmarks.session_runner import SessionRunner, saved
+from benchmarks.material import random_images, random_model, random_sentences, random_tokenizer
 from benchmarks.timing import Row, interleave, row
 from tf_dpce.config import Config
 from tf_dpce.evaluation.embed import inference
@@ -29,32 +22,12 @@ from tf_dpce.export.publish import write_archive
 from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.models.fuse_batch_norm import folded
 from tf_dpce.models.trimming import trimming
-from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 EXPORT = "export, from raw input"
 ENCODER = "its encoder alone"
 UNFOLDED = "the same, BatchNorm apart"
 
 Run = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One of the two encoders, and rows for it.
-
-    Attributes:
-        kind: "images" or "sentences".
-        export: takes raw rows.
-        raw: bytes `[N]`.
-        runs: by runtime, take what the tower does.
-        rows: `[N, ...]` of that.
-    """
-
-    kind: str
-    export: SessionRunner
-    raw: np.ndarray
-    runs: Mapping[str, Run]
-    rows: np.ndarray
 
 
 def measure(
@@ -72,14 +45,34 @@ def measure(
         batches: B, rows of a call.
         rounds: number of rounds.
     """
+    model, tokenizer = random_model(config, words, classes=2), random_tokenizer(config, words)
+    count, side = max(batches), config.image.input_size
+    with tempfile.TemporaryDirectory() as folder:
+        write_archive(ServingModule(model, tokenizer, config.image.resize), Path(folder))
+        exports = [session_run(folder, name) for name in ("encode_image", "encode_text")]
+    pixels = np.random.default_rng(config.seed).uniform(0, 255, (count, side, side, 3))
+    sentences = random_sentences(count, words)
+    cases = {
+        "images": (
+            random_images(count, config.seed),
+            runtimes(model.image_encoder),
+            pixels.astype(np.float32),
+        ),
+        "sentences": (
+            [sentence.encode() for sentence in sentences],
+            runtimes(model.text_encoder, model.text_tower),
+            tokenizer(tf.constant(sentences)).numpy(),
+        ),
+    }
     rows = []
-    for case, batch in product(_cases(config, words, max(batches)), batches):
-        calls = {EXPORT: partial(case.export, case.raw[:batch])}
-        calls |= {name: partial(run, case.rows[:batch]) for name, run in case.runs.items()}
-        rates = {name: batch / taken for name, taken in interleave(calls, rounds).items()}
-        what = f"{case.kind}, {batch} at a time"
-        base = f"{what}, {ENCODER}", rates[ENCODER]
-        rows += [row(f"{what}, {name}", "a second", rate, *base) for name, rate in rates.items()]
+    for export, (kind, (raw, runs, inputs)) in zip(exports, cases.items(), strict=True):
+        for batch in batches:
+            calls = {EXPORT: partial(export, np.array(raw[:batch], object))}
+            calls |= {name: partial(run, inputs[:batch]) for name, run in runs.items()}
+            rates = {name: batch / taken for name, taken in interleave(calls, rounds).items()}
+            what = f"{kind}, {batch} at a time"
+            base = f"{what}, {ENCODER}", rates[ENCODER]
+            rows += [row(f"{what}, {name}", "a second", r, *base) for name, r in rates.items()]
     return rows
 
 
@@ -91,11 +84,14 @@ def runtimes(encoder: keras.Model, text_tower: keras.Model | None = None) -> dic
 
     Args:
         encoder: of a trained model.
-        text_tower: within it, where it takes sentences: an export leaves empty places out.
+        text_tower: within it, if it takes sentences: an export leaves empty positions out.
     """
     fast = inference(folded(encoder))
     own = fast if text_tower is None else inference(folded(encoder), trimming(text_tower))
-    found = {ENCODER: _served(own), UNFOLDED: _served(inference(encoder))}
+    found = {}
+    for name, function in ((ENCODER, own), (UNFOLDED, inference(encoder))):
+        with saved(function) as folder:
+            found[name] = session_run(folder)
     if find_spec("openvino"):
         found["OpenVINO"] = _openvino(fast)
     if find_spec("onnxruntime") and find_spec("tf2onnx"):
@@ -103,35 +99,34 @@ def runtimes(encoder: keras.Model, text_tower: keras.Model | None = None) -> dic
     return found
 
 
-def _cases(config: Config, words: int, count: int) -> list[Case]:
-    model, vocabulary = random_model(config, words, classes=2), random_vocabulary(words)
-    tokenizer = CaptionTokenizer(vocabulary, config.text.max_length, lowercase=True)
+def session_run(folder: str, endpoint: str = "serving_default") -> Run:
+    """Returns an endpoint of a SavedModel in a Session, without the request around it.
+
+    Args:
+        folder: of the SavedModel.
+        endpoint: name of a signature with one input; its output `embedding`, or its only one, is
+            what is asked for.
+    """
+    session = tf.compat.v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], folder)
+    signature = graph.signature_def[endpoint]
+    (given,) = signature.inputs.values()
+    wanted = signature.outputs.get("embedding") or next(iter(signature.outputs.values()))
+    return session.make_callable(wanted.name, [given.name])
+
+
+@contextmanager
+def saved(function: Any) -> Iterator[str]:
+    """Yields a folder with a SavedModel of one `tf.function` that has a signature."""
+    module = tf.Module()
+    module.function = function
+    concrete = function.get_concrete_function()
+    # What the function holds by weak references only.
+    module.weights = list(concrete.graph.variables)
     with tempfile.TemporaryDirectory() as folder:
-        write_archive(ServingModule(model, tokenizer, config.image.resize), Path(folder))
-        exports = {name: SessionRunner(folder, name) for name in ("encode_image", "encode_text")}
-    draw, size = np.random.default_rng(config.seed), config.image.input_size
-    sentences = random_sentences(count, vocabulary)
-    return [
-        Case(
-            "images",
-            exports["encode_image"],
-            np.array(random_images(count, config.seed), object),
-            runtimes(model.image_encoder),
-            draw.uniform(0, 255, (count, size, size, 3)).astype(np.float32),
-        ),
-        Case(
-            "sentences",
-            exports["encode_text"],
-            np.array([sentence.encode() for sentence in sentences], object),
-            runtimes(model.text_encoder, model.text_tower),
-            tokenizer(tf.constant(sentences)).numpy(),
-        ),
-    ]
-
-
-def _served(function: Any) -> SessionRunner:
-    with saved(function) as folder:
-        return SessionRunner(folder)
+        tf.saved_model.save(module, folder, signatures=concrete)
+        yield folder
 
 
 def _openvino(function: Any) -> Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -15,8 +15,10 @@ from tf_dpce.data.caption_table import CaptionTable
 from tf_dpce.data.feature_cache import FeatureCache
 from tf_dpce.data.index_shuffle import IndexShuffle
 from tf_dpce.data.input_pipeline import Batches
+from tf_dpce.models.build import build_model
 from tf_dpce.models.dual_path import DualPath
-from tf_dpce.training.model_factory import build_model, to_inputs_and_targets
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
+from tf_dpce.training.model_factory import to_inputs_and_targets
 
 _CAPTIONS = 5
 _LENGTHS = (5, 16)
@@ -32,15 +34,16 @@ def random_model(config: Config, words: int, classes: int) -> DualPath:
     return build_model(replace(config, weights="none"), words, classes)
 
 
-def random_vocabulary(words: int) -> list[str]:
-    """Returns as many different words."""
-    return [f"word{number}" for number in range(words)]
+def random_tokenizer(config: Config, words: int) -> CaptionTokenizer:
+    """Returns the tokenizer of a configuration, with as many different words."""
+    vocabulary = [f"word{number}" for number in range(words)]
+    return CaptionTokenizer(vocabulary, config.text.max_length, lowercase=True)
 
 
-def random_sentences(count: int, vocabulary: Sequence[str]) -> list[str]:
-    """Returns sentences of ten words."""
-    draw = np.random.default_rng(len(vocabulary))
-    return [" ".join(draw.choice(vocabulary, _WORDS_IN_SENTENCE)) for _ in range(count)]
+def random_sentences(count: int, words: int) -> list[str]:
+    """Returns sentences of ten words that `random_tokenizer` knows."""
+    numbers = np.random.default_rng(words).integers(words, size=(count, _WORDS_IN_SENTENCE))
+    return [" ".join(f"word{number}" for number in row) for row in numbers]
 
 
 def random_images(count: int, seed: int) -> list[bytes]:

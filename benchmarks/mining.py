@@ -8,7 +8,7 @@ from dataclasses import replace
 import tensorflow as tf
 
 from benchmarks.material import fit_step, random_batches, random_cache, random_model
-from benchmarks.timing import Row, interleave, peak_memory, row
+from benchmarks.timing import Row, interleave, peak_memory, step_rows
 from tf_dpce.config import Config, LossConfig, StageConfig
 from tf_dpce.data.feature_cache import FeatureCache
 from tf_dpce.models.dual_path import DualPath
@@ -16,7 +16,6 @@ from tf_dpce.training.distributed import mirrored_strategy
 from tf_dpce.training.hard_negative_mining import HardNegatives
 from tf_dpce.training.model_factory import stage_trainer
 
-_NEGATIVES = ("paired", "mined", "batch")
 _SETTINGS = {"cached": "cached", "trained": "end to end"}
 
 
@@ -51,19 +50,12 @@ def measure(
     cache, rows = random_cache(config, width, words, classes), []
     for backbone, count in (("cached", rounds), ("trained", image_rounds)):
         stage = replace(config.stage2, batch_size=batch_size, backbone=backbone)
-        losses = {n: LossConfig(1.0, 0.1, 2.0, "ranking", n, candidates) for n in _NEGATIVES}
-        calls = {
-            f"{_SETTINGS[backbone]}, {negatives}": _step(
-                replace(stage, loss=loss), config, model, cache, strategy
-            )
-            for negatives, loss in losses.items()
-        }
-        seconds = interleave(calls, count)
-        base, *_ = calls
-        rows += [
-            row(name, "ms a step", 1000 * taken, base, 1000 * seconds[base])
-            for name, taken in seconds.items()
-        ]
+        calls = {}
+        for negatives in ("paired", "mined", "batch"):
+            loss = LossConfig(1.0, 0.1, 2.0, "ranking", negatives, candidates)
+            step = _step(replace(stage, loss=loss), config, model, cache, strategy)
+            calls[f"{_SETTINGS[backbone]}, {negatives}"] = step
+        rows += step_rows(interleave(calls, count))
     return [*rows, peak_memory()]
 
 

@@ -15,7 +15,8 @@ from benchmarks.timing import Row, interleave, peak_memory, row
 from tf_dpce.config import Config
 from tf_dpce.models.dual_path import LOGITS, DualPath
 from tf_dpce.training.distributed import mirrored_strategy
-from tf_dpce.training.model_factory import loss_weights, stage_trainer
+from tf_dpce.training.model_factory import stage_trainer
+from tf_dpce.training.objective import loss_weights
 
 _PRODUCT = "float32 matrix product"
 _UNIT = "billion multiply-adds a second"

@@ -2,58 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 
 from tf_dpce.logging import progress
 
-Calls = Mapping[str, Callable[[], object]]
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How a call compares with another.
-
-    Attributes:
-        to: name of the other call.
-        median: over the rounds, of the ratios within a round.
-        low: the smallest.
-        high: the largest.
-    """
-
-    to: str
-    median: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measured figure.
-
-    Attributes:
-        name: what was measured.
-        unit: of the figures.
-        median: over the rounds.
-        low: the smallest.
-        high: the largest.
-        ratio: to another figure of the same run, where there is one to compare with.
-    """
-
-    name: str
-    unit: str
-    median: float
-    low: float
-    high: float
-    ratio: Ratio | None = None
+# A measured figure: `name`, `unit`, and over the rounds `median`, `low` (the smallest) and `high`.
+# If it is compared with another figure of the same run, `ratio` has the name of that figure, `to`,
+# and the median, low and high of the ratios within a round.
+Row = dict[str, Any]
 
 
 def interleave(
-    calls: Calls, rounds: int, warm_up: int = 1, clock: Callable[[], float] = time.perf_counter
+    calls: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
 ) -> dict[str, np.ndarray]:
     """Makes every call once a round and returns the seconds float64 `[rounds]` that each took.
 
@@ -63,15 +28,14 @@ def interleave(
         calls: calls by name; they return once their work is done.
         rounds: number of rounds that are timed.
         warm_up: number of rounds before those.
-        clock: returns seconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     with progress("rounds") as display:
         for done in range(warm_up + rounds):
             for name in list(calls)[:: -1 if done % 2 else 1]:
-                began = clock()
+                began = perf_counter()
                 calls[name]()
-                seconds[name].append(clock() - began)
+                seconds[name].append(perf_counter() - began)
             display.update(done + 1, warm_up + rounds)
     return {name: np.array(values[warm_up:]) for name, values in seconds.items()}
 
@@ -92,8 +56,19 @@ def row(
         to: name of what they are compared with.
         base: its figures in the same rounds, `[rounds]`; None compares with nothing.
     """
-    ratio = None if base is None else Ratio(to, *_spread(np.asarray(values) / base))
-    return Row(name, unit, *_spread(values), ratio)
+    found = {"name": name, "unit": unit, **_spread(values)}
+    if base is not None:
+        found["ratio"] = {"to": to, **_spread(np.asarray(values) / base)}
+    return found
+
+
+def step_rows(seconds: Mapping[str, np.ndarray]) -> list[Row]:
+    """Returns a row for each call that makes a step, compared with the first."""
+    first = next(iter(seconds))
+    return [
+        row(name, "ms a step", 1000 * taken, first, 1000 * seconds[first])
+        for name, taken in seconds.items()
+    ]
 
 
 def peak_memory() -> Row:
@@ -110,5 +85,9 @@ def peak_mib() -> float:
     raise OSError("/proc/self/status has no VmHWM")
 
 
-def _spread(values: np.ndarray | Sequence[float]) -> tuple[float, float, float]:
-    return float(np.median(values)), float(np.min(values)), float(np.max(values))
+def _spread(values: np.ndarray | Sequence[float]) -> dict[str, float]:
+    return {
+        "median": float(np.median(values)),
+        "low": float(np.min(values)),
+        "high": float(np.max(values)),
+    }

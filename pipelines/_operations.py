@@ -7,7 +7,8 @@ this TF Serving links. `SERVING` in `tf_dpce/export/operations.py` must name the
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from functools import partial
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -83,10 +84,7 @@ def run(arguments: Namespace) -> None:
     say_files([TABLE])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs it and returns its exit status."""
-    return run_verb(build_parser, run, argv)
-
+main = partial(run_verb, build_parser, run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,8 +12,7 @@ A verb is one module, `pipelines/VERB.py`, with three public functions:
 
         say_files(write_shards(...))
 
-    def main(argv: Sequence[str] | None = None) -> int:
-        return run_verb(build_parser, run, argv)
+    main = partial(run_verb, build_parser, run)
 
     if __name__ == "__main__":
         sys.exit(main())

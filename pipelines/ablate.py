@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -54,8 +54,13 @@ def run(arguments: Namespace) -> None:
         epochs=arguments.epochs,
         seed=arguments.seed,
     )
+    command = ["python", "-m", "pipelines.ablate", arguments.question]
+    for option in ("data", "other", "out", "preset", "epochs", "weights", "vectors", "seed"):
+        value = arguments[option]
+        if value not in (None, []):
+            command += [f"--{option}", *map(str, value if option == "other" else [value])]
     results = run_ablation(
-        question, arguments.data, arguments.other, arguments.out, _command(arguments)
+        question, arguments.data, arguments.other, arguments.out, shlex.join(command)
     )
     table = write_table(results, arguments.out)
     curves = draw_curves(results, arguments.out)
@@ -64,20 +69,7 @@ def run(arguments: Namespace) -> None:
     say_files(arguments.out / name for name in results["variants"])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the verb and returns its exit status."""
-    return run_verb(build_parser, run, argv)
-
-
-def _command(arguments: Namespace) -> str:
-    words = ["python", "-m", "pipelines.ablate", arguments.question]
-    for option in ("data", "other", "out", "preset", "epochs", "weights", "vectors", "seed"):
-        value = arguments[option]
-        if value not in (None, []):
-            values = value if isinstance(value, list) else [value]
-            words += [f"--{option}", *map(str, values)]
-    return shlex.join(words)
-
+main = partial(run_verb, build_parser, run)
 
 if __name__ == "__main__":
     sys.exit(main())

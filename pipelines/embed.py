@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -34,6 +34,13 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of embeddings to write")
     parser.add_argument(
+        "--shard",
+        type=part,
+        metavar="I/N",
+        help="embed the I-th of N equal parts (1/N to N/N), so that N machines share the work; "
+        "each part has a folder --out of its own, and index takes them all",
+    )
+    parser.add_argument(
         "--shard-size",
         type=PositiveInt,
         default=SHARD_SIZE,
@@ -51,24 +58,31 @@ def run(arguments: Namespace) -> None:
     digest = model_digest(arguments.model)
     images = arguments.images is not None
     inputs = find_images(arguments.images) if images else find_texts(arguments.texts)
+    if arguments.shard is not None:
+        inputs = inputs.part(*map(int, arguments.shard.split("/")))
 
     from tf_dpce.export.encoder import load
     from tf_dpce.search.embed import embed
 
-    out = arguments.out
-    outcome = embed(load(arguments.model), inputs, out, digest, arguments.shard_size)
-    if outcome.before == outcome.total:
-        print(f"nothing to do: {out} already holds these {inputs.kind}")
-    elif outcome.before:
-        print(f"continued after {outcome.before:,} of {outcome.total:,} {inputs.kind}")
-    print(f"{outcome.embedded:,} {inputs.kind} embedded, {outcome.rejected:,} rejected")
-    say_files([out / MANIFEST, rejected_file(out, inputs.kind)])
+    out, kind = arguments.out, inputs.kind
+    before, done = embed(load(arguments.model), inputs, out, digest, arguments.shard_size)
+    if before == done.total:
+        print(f"nothing to do: {out} already holds these {kind}")
+    elif before:
+        print(f"continued after {before:,} of {done.total:,} {kind}")
+    print(f"{done.embedded:,} {kind} embedded, {done.rejected:,} rejected")
+    say_files([out / MANIFEST, rejected_file(out, kind)])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the verb and returns its exit status."""
-    return run_verb(build_parser, run, argv)
+def part(text: str) -> str:
+    """Returns `I/N` if there is such a part."""
+    number, count = map(int, text.split("/"))
+    if not 1 <= number <= count:
+        raise ValueError(f"{number} is not in 1..{count}")
+    return text
 
+
+main = partial(run_verb, build_parser, run)
 
 if __name__ == "__main__":
     sys.exit(main())

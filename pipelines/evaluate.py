@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from pipelines._verb import run_verb, say_files, verb_parser
 
-if TYPE_CHECKING:
-    from tf_dpce.evaluation.tta import TestTimeAugmentation
-
-PROTOCOL_HELP = (
+# The options that `command` in a metrics file names, beside those of the augmentation.
+_OPTIONS = ("run", "data", "split", "protocol", "checkpoint")
+_PROTOCOL_HELP = (
     "all: every image and every caption; coco1k: the mean over five blocks of 1,000 "
     "images; coco5k: 5,000 images with five captions each; cuhk_pedes: captions are queries for "
     "all images of a person"
@@ -30,7 +28,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--run", type=Path, required=True, help="run folder")
     parser.add_argument("--data", type=Path, required=True, help="folder of prepared data")
     parser.add_argument("--split", default="test", help="train, val or test")
-    parser.add_argument("--protocol", default="all", help=PROTOCOL_HELP)
+    parser.add_argument("--protocol", default="all", help=_PROTOCOL_HELP)
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="weights")
     parser.add_argument(
         "--flip", action="store_true", help="encode mirrored images too, as the paper's test does"
@@ -60,20 +58,17 @@ def run(arguments: Namespace) -> None:
     from rich.console import Console
 
     from tf_dpce.data.checksums import explain_damage
+    from tf_dpce.data.manifest import Manifest
     from tf_dpce.evaluation.protocols import evaluate_split, protocol_named, split_named
-    from tf_dpce.evaluation.report import (
-        metrics_path,
-        metrics_table,
-        save_metrics,
-        unshared_path,
-    )
+    from tf_dpce.evaluation.report import metrics_path, metrics_table
     from tf_dpce.evaluation.tta import TestTimeAugmentation
-    from tf_dpce.files import sha256_file
+    from tf_dpce.files import sha256_file, write_json
     from tf_dpce.training.run_folder import load_run
 
     data, split, protocol = arguments.data, arguments.split, arguments.protocol
     protocol_named(protocol)
     split_named(data, split)
+    digest = Manifest.load(data).split_digest
     trained = load_run(arguments.run, arguments.checkpoint)
     augmentation = TestTimeAugmentation(
         flip=arguments.flip,
@@ -81,8 +76,19 @@ def run(arguments: Namespace) -> None:
         float16=arguments.float16,
         querybank=arguments.querybank,
     )
-    # Before the long work, because a training that still runs may replace the best checkpoint.
-    checkpoint_sha256 = sha256_file(trained.checkpoint)
+    options = {name: str(arguments[name]) for name in _OPTIONS}
+    command = " ".join(f"--{name} {value}" for name, value in options.items())
+    origin = {
+        "data": options["data"],
+        "split": split,
+        "split_digest": digest,
+        "protocol": protocol,
+        **asdict(augmentation),
+        "checkpoint": arguments.checkpoint,
+        # Before the long work, because a training that still runs may replace the best checkpoint.
+        "checkpoint_sha256": sha256_file(trained.checkpoint),
+        "command": f"python -m pipelines.evaluate {command} {augmentation.options}".rstrip(),
+    }
     with explain_damage(data):
         metrics = evaluate_split(
             trained.model,
@@ -93,39 +99,17 @@ def run(arguments: Namespace) -> None:
             protocol,
             augmentation=augmentation,
         )
-    origin = _origin(arguments, augmentation, checkpoint_sha256)
-    path = metrics_path(arguments.run, data, split, protocol, augmentation, arguments.checkpoint)
-    path = unshared_path(path, origin["split_digest"])
-    save_metrics(path, metrics, origin)
+    path = metrics_path(
+        arguments.run, data, split, protocol, digest, augmentation, arguments.checkpoint
+    )
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(path, {**metrics, **origin, "date": date})
     title = f"{arguments.run} on {data}, {split}, {protocol}"
-    Console().print(metrics_table(metrics, title, origin["split_digest"]))
+    Console().print(metrics_table(metrics, title, digest))
     say_files([path])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the verb and returns its exit status."""
-    return run_verb(build_parser, run, argv)
-
-
-def _origin(
-    arguments: Namespace, augmentation: TestTimeAugmentation, checkpoint_sha256: str
-) -> dict[str, Any]:
-    from tf_dpce.data.manifest import Manifest
-
-    options = ("run", "data", "split", "protocol", "checkpoint")
-    command = " ".join(f"--{name} {arguments[name]}" for name in options)
-    return {
-        "data": str(arguments.data),
-        "split": arguments.split,
-        "split_digest": Manifest.load(arguments.data).split_digest,
-        "protocol": arguments.protocol,
-        **asdict(augmentation),
-        "checkpoint": arguments.checkpoint,
-        "checkpoint_sha256": checkpoint_sha256,
-        "command": f"python -m pipelines.evaluate {command} {augmentation.options}".rstrip(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
+main = partial(run_verb, build_parser, run)
 
 if __name__ == "__main__":
     sys.exit(main())

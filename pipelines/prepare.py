@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,11 +102,6 @@ def run(arguments: Namespace) -> None:
     say_files(prepared.files)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the verb and returns its exit status."""
-    return run_verb(build_parser, run, argv)
-
-
 def _check_usage(arguments: Namespace) -> None:
     needed, allowed = _OPTIONS[arguments.source]
     for option in ("root", "images", "annotations", "split_file", *_SCENES):
@@ -181,6 +177,8 @@ def _print_counts(prepared: Prepared) -> None:
     if prepared.doubt:
         logger.warning(prepared.doubt)
 
+
+main = partial(run_verb, build_parser, run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pipelines._verb import run_verb, say_files, verb_parser
+from pipelines._verb import run_verb, verb_parser
 from tf_dpce.logging import logger
 from tf_dpce.search.embedding_store import KINDS
 
@@ -45,50 +45,45 @@ def run(arguments: Namespace) -> None:
     """Searches, shows the hits and draws them."""
     from tf_dpce.search.index import IndexManifest
 
+    by_image = arguments.image is not None
+    query = arguments.image if by_image else arguments.text
     manifest = IndexManifest.load(arguments.index)
-    kind = arguments.kind or _usual_kind(arguments, manifest.counts)
+    usual = "texts" if by_image and "texts" in manifest.counts else "images"
+    kind = arguments.kind or usual
     manifest.check(kind, arguments.top)
     if arguments.sheet is not None:
-        from tf_dpce.drawing.contact_sheet import check_sheet
+        from tf_dpce.drawing.contact_sheet import SheetRow, check_sheet, contact_sheet
 
         check_sheet(arguments.sheet)
 
     from tf_dpce.search.searcher import Searcher
 
     searcher = Searcher(arguments.index, arguments.model)
-    if arguments.image is None:
-        query, hits = arguments.text, searcher.by_text(arguments.text, arguments.top, kind)
+    hits = (searcher.by_image if by_image else searcher.by_text)(query, arguments.top, kind)
+    if arguments.json:
+        answer = {
+            "query": {"image" if by_image else "text": str(query)},
+            "for": kind,
+            "hits": [{k: v for k, v in asdict(hit).items() if v is not None} for hit in hits],
+        }
+        print(json.dumps(answer, indent=1, ensure_ascii=False))
     else:
-        query, hits = arguments.image, searcher.by_image(arguments.image, arguments.top, kind)
-    _show(query, kind, hits, arguments.json)
+        _print_table(str(query), kind, hits)
     if len(hits) < arguments.top:
         found = f"{len(hits)} of the {manifest.counts[kind]} {kind} in the index"
         logger.warning(f"asked for {arguments.top}, found {found}")
     if arguments.sheet is not None:
-        _draw(query, hits, arguments.sheet, arguments.json)
+        contact_sheet([SheetRow(query, hits)], arguments.sheet)
+        # With --json stdout is for a program to read.
+        print(arguments.sheet, file=sys.stderr if arguments.json else sys.stdout)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the verb and returns its exit status."""
-    return run_verb(build_parser, run, argv)
-
-
-def _usual_kind(arguments: Namespace, counts: dict[str, int]) -> str:
-    return "texts" if arguments.image is not None and "texts" in counts else "images"
-
-
-def _show(query: str | Path, kind: str, hits: list[Hit], as_json: bool) -> None:
-    if as_json:
-        given = {"image": str(query)} if isinstance(query, Path) else {"text": query}
-        answer = {"query": given, "for": kind, "hits": [_present(hit) for hit in hits]}
-        print(json.dumps(answer, indent=1, ensure_ascii=False))
-        return
-
+def _print_table(query: str, kind: str, hits: list[Hit]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(str(query)), title_justify="left")
+    table = Table(title=Text(query), title_justify="left")
     table.add_column("rank", justify="right")
     table.add_column("score", justify="right")
     table.add_column("id", overflow="fold")
@@ -100,19 +95,7 @@ def _show(query: str | Path, kind: str, hits: list[Hit], as_json: bool) -> None:
     Console().print(table)
 
 
-def _present(hit: Hit) -> dict[str, object]:
-    return {name: value for name, value in asdict(hit).items() if value is not None}
-
-
-def _draw(query: str | Path, hits: list[Hit], sheet: Path, as_json: bool) -> None:
-    from tf_dpce.drawing.contact_sheet import SheetRow, contact_sheet
-
-    contact_sheet([SheetRow(query, hits)], sheet)
-    if as_json:
-        print(sheet, file=sys.stderr)  # stdout is for a program to read
-    else:
-        say_files([sheet])
-
+main = partial(run_verb, build_parser, run)
 
 if __name__ == "__main__":
     sys.exit(main())

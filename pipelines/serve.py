@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -70,11 +70,6 @@ def run(arguments: Namespace) -> None:
         _start(models, folder, arguments.grpc_port, arguments.rest_port)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the verb and returns its exit status."""
-    return run_verb(build_parser, run, argv)
-
-
 def _show(name: str, labels: dict[str, int]) -> None:
     # By this order `stable` is the first.
     shown = sorted(labels.items(), reverse=True)
@@ -134,6 +129,8 @@ def _serve_for_development(config: Path, grpc_port: int, rest_port: int) -> None
             while not stopped():
                 time.sleep(_POLL_SECONDS)
 
+
+main = partial(run_verb, build_parser, run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -41,10 +41,7 @@ def run(arguments: Namespace) -> None:
     print(f"{version} answers as the model it was exported from")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the verb and returns its exit status."""
-    return run_verb(build_parser, run, argv)
-
+main = partial(run_verb, build_parser, run)
 
 if __name__ == "__main__":
     sys.exit(main())

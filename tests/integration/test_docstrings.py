@@ -14,23 +14,25 @@ import pytest
 
 from tests.samples import image
 
-# Names that examples use without importing them, and what they cost to make.
-PLAIN = {
-    "asyncio": "asyncio",
-    "keras": "keras",
-    "np": "numpy",
-    "tf": "tensorflow",
-    "tf_dpce": "tf_dpce",
-}
-MORE = {"find_images": "tf_dpce.search.inputs", "model_digest": "tf_dpce.search.fingerprint"}
-PUBLIC = ("CaptionTokenizer", "DualPath", "image_tower", "text_tower")
-LOSSES = ("InstanceLoss", "RankingLoss", "ContrastiveLoss")
+# What examples use without importing it.
+IMPORTS = """
+import asyncio
+from pathlib import Path
+import keras
+import numpy as np
+import tensorflow as tf
+import tf_dpce
+from tf_dpce import CaptionTokenizer, DualPath, image_tower, text_tower
+from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
+from tf_dpce.search.fingerprint import model_digest
+from tf_dpce.search.inputs import find_images
+"""
 # Examples that need files, models or a server.
 PREPARED = (
     *("tf_dpce.data.pairs", "tf_dpce.evaluation.callback", "tf_dpce.evaluation.embed"),
     *("tf_dpce.export.encoder", "tf_dpce.export.publish", "tf_dpce.export.serving_module"),
     *("tf_dpce.models.fuse_batch_norm", "tf_dpce.search.embed", "tf_dpce.search.searcher"),
-    *("tf_dpce.serving.client", "benchmarks.session_runner"),
+    "tf_dpce.serving.client",
 )
 
 
@@ -56,13 +58,9 @@ def run(tests: list[doctest.DocTest], names: dict[str, Any]) -> int:
 
 @pytest.fixture(scope="module")
 def names() -> dict[str, Any]:
-    import tf_dpce
-    from tf_dpce import losses
-
-    found = {name: import_module(module) for name, module in PLAIN.items()}
-    found |= {name: getattr(tf_dpce, name) for name in PUBLIC}
-    found |= {name: getattr(import_module(module), name) for name, module in MORE.items()}
-    return found | {name: getattr(losses, name) for name in LOSSES} | {"Path": Path}
+    found: dict[str, Any] = {}
+    exec(IMPORTS, found)
+    return found
 
 
 @pytest.fixture

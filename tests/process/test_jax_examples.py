@@ -26,7 +26,7 @@ sys.argv = ["jax_fit", sys.argv[1]]
 runpy.run_module("examples.jax_fit", run_name="__main__")
 assert not [name for name in sys.modules if name.split(".")[0] == "tensorflow"]
 """
-EPOCHS = (12, 8)
+EPOCHS = (40, 8)
 CHANGES = {
     "model.dropout": 0.0,
     "stage1.epochs": EPOCHS[0],

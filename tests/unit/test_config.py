@@ -7,7 +7,6 @@ import json
 import re
 from typing import Any
 
-import pytest
 import yaml
 from jsonargparse import ArgumentParser
 
@@ -35,11 +34,8 @@ def leaves(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def test_nothing_said_gives_the_defaults():
-    assert from_dict({}) == Config()
-
-
 def test_what_is_not_named_keeps_its_default():
+    assert from_dict({}) == Config()
     config = from_dict({"seed": 3, "stage2": {"epochs": 2, "loss": {"margin": 0.5}}})
     assert config.seed == 3 and config.stage1 == StageConfig()
     assert config.stage2 == StageConfig(epochs=2, loss=LossConfig(margin=0.5))
@@ -60,31 +56,24 @@ def test_a_round_trip_through_json_changes_nothing():
     assert again.text.blocks == (1, 2) and isinstance(again.stage1.decay_epochs, tuple)
 
 
-@pytest.mark.parametrize("name", preset_names())
-def test_every_preset_loads_and_survives_a_round_trip(name: str):
-    values = preset_values(name)
-    config = from_dict(values)
-    assert from_dict(to_dict(config)) == config
-    # What the file says is what the configuration holds.
-    held = leaves(to_dict(config))
-    for key, value in leaves(values).items():
-        assert held[key] == value, key
-    assert config.stage1.epochs + config.stage2.epochs > 0
-    assert len(config.text.blocks) == len(config.text.widths) or (
-        config.text.tower == "bag_of_words"
-    )
-
-
-def test_only_the_tall_images_of_persons_are_stretched():
-    stretched = {
-        name for name in preset_names() if from_dict(preset_values(name)).image.resize == "stretch"
-    }
-    assert stretched == {"cuhk_pedes", "cuhk_pedes_vgg16"}
-
-
-def test_the_presets_are_those_of_the_folder(project_root):
+def test_every_preset_loads_and_survives_a_round_trip(project_root):
     files = {path.stem for path in (project_root / "tf_dpce" / "presets").glob("*.yaml")}
     assert set(preset_names()) == files and "flickr8k" in files
+    stretched = set()
+    for name in files:
+        values = preset_values(name)
+        config = from_dict(values)
+        assert from_dict(to_dict(config)) == config
+        # What the file says is what the configuration holds.
+        held = leaves(to_dict(config))
+        for key, value in leaves(values).items():
+            assert held[key] == value, (name, key)
+        assert config.stage1.epochs + config.stage2.epochs > 0
+        stretched |= {name} if config.image.resize == "stretch" else set()
+    # The tall images of persons alone.
+    assert stretched == {"cuhk_pedes", "cuhk_pedes_vgg16"}
+    with raises("config.preset"):
+        preset_values("flickr9k")
 
 
 # The recipe, line by line. Backbone, width of the head's hidden layer, token positions; dropout
@@ -161,56 +150,34 @@ def test_the_presets_of_the_papers_data_sets_are_all_checked():
     assert {name for name in preset_names() if name.startswith(sets)} == set(PAPER)
 
 
-def test_an_unknown_preset_is_the_users_mistake():
-    with raises("config.preset"):
-        preset_values("flickr9k")
-
-
-# The code, and the key that the message must name.
 REFUSED = [
     ("config.unknown_key", "sed", {"sed": 1}),
     ("config.unknown_key", "stage1.epoch", {"stage1": {"epoch": 1}}),
     ("config.unknown_key", "stage1.loss.marginn", {"stage1": {"loss": {"marginn": 1.0}}}),
-    ("config.unknown_key", "stage3", {"stage3": {"epochs": 1}}),
     ("config.unknown_key", "stage1.epochs", {"stage1.epochs": 1}),
     # A key of an earlier version.
     ("config.unknown_key", "model.members", {"model": {"members": 2}}),
     ("config.value", "seed", {"seed": "many"}),
     ("config.value", "seed", {"seed": 1.5}),
-    ("config.value", "seed", {"seed": None}),
     ("config.value", "seed", {"seed": -1}),
-    ("config.value", "seed", {"seed": 2**32}),
-    ("config.value", "checkpoint_minutes", {"checkpoint_minutes": -0.5}),
-    ("config.value", "image.input_size", {"image": {"input_size": 0}}),
     ("config.value", "image.flip", {"image": {"flip": "sometimes"}}),
     ("config.value", "image.resize", {"image": {"resize": "squeeze"}}),
-    ("config.value", "text", {"text": None}),
-    ("config.value", "text.blocks", {"text": {"blocks": "wide"}}),
     ("config.value", "text.blocks", {"text": {"blocks": [1, "two"]}}),
     ("config.value", "text.blocks", {"text": {"blocks": [3, 0, 6, 1]}}),
     ("config.value", "text.widths", {"text": {"widths": [256, 512, 1024, 2]}}),
     ("config.value", "text.word_dropout", {"text": {"word_dropout": -0.1}}),
-    ("config.value", "model.dropout", {"model": {"dropout": 1.5}}),
     ("config.value", "model.tower_dropout", {"model": {"tower_dropout": 1.0}}),
     ("config.value", "stage1", {"stage1": 3}),
-    ("config.value", "stage1", {"stage1": None}),
-    ("config.value", "stage2", {"stage2": [1]}),
     ("config.value", "stage1.epochs", {"stage1": {"epochs": "two"}}),
-    ("config.value", "stage1.epochs", {"stage1": {"epochs": [2]}}),
     ("config.value", "stage2.epochs", {"stage2": {"epochs": -1}}),
     ("config.value", "stage1.batch_size", {"stage1": {"batch_size": 0}}),
-    ("config.value", "stage1.backbone", {"stage1": {"backbone": "thawed"}}),
-    ("config.value", "stage1.optimizer", {"stage1": {"optimizer": "rmsprop"}}),
-    ("config.value", "stage1.validate_every", {"stage1": {"validate_every": 0}}),
     ("config.value", "stage2.cached_augmentations", {"stage2": {"cached_augmentations": 0}}),
     ("config.value", "stage2.learning_rate", {"stage2": {"learning_rate": -0.1}}),
     ("config.value", "stage2.learning_rate", {"stage2": {"learning_rate": float("nan")}}),
-    ("config.value", "stage2.learning_rate", {"stage2": {"learning_rate": float("inf")}}),
     ("config.value", "stage2.ema_momentum", {"stage2": {"ema_momentum": 1}}),
     ("config.value", "stage1.decay_epochs", {"stage1": {"decay_epochs": [2, -4]}}),
     ("config.value", "stage2.lr_multipliers", {"stage2": {"lr_multipliers": {"*/bias": -1.0}}}),
     ("config.value", "stage2.lr_multipliers", {"stage2": {"lr_multipliers": 0.1}}),
-    ("config.value", "stage2.loss", {"stage2": {"loss": 4}}),
     ("config.value", "stage2.loss.pair", {"stage2": {"loss": {"pair": -2.0}}}),
     ("config.value", "stage2.loss.temperature", {"stage2": {"loss": {"temperature": 0.0}}}),
     ("config.value", "stage2.loss.negatives", {"stage2": {"loss": {"negatives": "given"}}}),
@@ -231,16 +198,13 @@ def test_every_number_has_a_range():
             assert not {"int", "float"} & set(re.findall(r"\w+", item.type)), item.name
 
 
-def test_every_group_of_blocks_has_a_width():
+def test_settings_that_need_one_another():
     for text in ({"blocks": [1, 1], "widths": [8]}, {"blocks": [], "widths": []}):
         with raises("config.widths"):
             from_dict({"text": text})
     # A bag of words has no blocks.
     text = {"tower": "bag_of_words", "blocks": [1, 1], "widths": [8]}
     assert from_dict({"text": text}).text.widths == (8,)
-
-
-def test_a_stage_has_a_loss():
     loss = {"image_instance": 0, "text_instance": 0, "pair": 0}
     with raises("config.no_loss"):
         from_dict({"stage2": {"loss": loss}})

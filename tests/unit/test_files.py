@@ -34,57 +34,38 @@ def names(folder: Path) -> list[str]:
     return sorted(item.name for item in folder.iterdir())
 
 
-def test_a_published_file_replaces_the_old_one_at_the_end(tmp_path: Path):
+def test_a_file_is_published_whole_or_not_at_all(tmp_path: Path):
     path = tmp_path / "new" / "table.csv"
     for text in ("first", "second"):
         with publish_file(path) as temporary:
             temporary.write_text(text)
             assert not path.exists() or path.read_text() == "first"
         assert path.read_text() == text
-    assert names(path.parent) == ["table.csv"]
-
-
-def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path):
-    path = tmp_path / "table.csv"
-    path.write_text("old")
     with pytest.raises(Failure), publish_file(path) as temporary:
         temporary.write_text("half")
         raise Failure
-    assert path.read_text() == "old" and names(tmp_path) == ["table.csv"]
-
-
-def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path: Path):
-    with pytest.raises(OSError, match="table.csv"), publish_file(tmp_path / "table.csv"):
+    with pytest.raises(OSError, match="table.csv"), publish_file(path):
         # A device that refuses every byte; what `write` raises names no file.
         with open("/dev/full", "w") as full:
             full.write("half")
-    assert names(tmp_path) == []
+    assert path.read_text() == "second" and names(path.parent) == ["table.csv"]
 
 
-def test_a_published_folder_appears_at_the_end(tmp_path: Path):
+def test_a_folder_is_published_whole_or_not_at_all(tmp_path: Path):
     path = tmp_path / "models" / "1"
+    with pytest.raises(Failure), publish_folder(path) as temporary:
+        (temporary / "half").write_text("w")
+        raise Failure
+    assert names(path.parent) == []
     with publish_folder(path) as temporary:
         (temporary / "inner").mkdir()
         (temporary / "inner" / "weights").write_text("w")
         assert not path.exists()
     assert (path / "inner" / "weights").read_text() == "w"
-    assert names(path.parent) == ["1"]
-
-
-def test_a_failure_leaves_no_folder(tmp_path: Path):
-    with pytest.raises(Failure), publish_folder(tmp_path / "1") as temporary:
-        (temporary / "half").write_text("w")
-        raise Failure
-    assert names(tmp_path) == []
-
-
-def test_a_folder_that_exists_is_not_touched(tmp_path: Path):
-    path = tmp_path / "1"
-    path.mkdir()
-    (path / "mine").write_text("m")
+    # One that exists is not touched.
     with raises("file.exists", path), publish_folder(path) as temporary:
         (temporary / "theirs").write_text("t")
-    assert names(tmp_path) == ["1"] and names(path) == ["mine"]
+    assert names(path.parent) == ["1"] and names(path) == ["inner"]
 
 
 WRITER = """
@@ -152,15 +133,10 @@ def test_what_is_removed_before_it_is_locked_is_made_again(tmp_path: Path, monke
     assert names(tmp_path) == ["mine"]
 
 
-def test_a_folder_has_one_writer_at_a_time(tmp_path: Path):
+def test_a_folder_has_one_writer_at_a_time_and_a_killed_one_holds_nobody_up(tmp_path: Path):
     with exclusive_lock(tmp_path):
         with raises("file.locked", tmp_path), exclusive_lock(tmp_path):
             pass
-    with exclusive_lock(tmp_path):
-        assert names(tmp_path) == [], "and nothing is left of it"
-
-
-def test_a_killed_writer_holds_nobody_up(tmp_path: Path):
     code = (
         "import os, signal, sys; from pathlib import Path\n"
         "from tf_dpce.files import exclusive_lock\n"
@@ -170,7 +146,7 @@ def test_a_killed_writer_holds_nobody_up(tmp_path: Path):
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)])
     assert killed.returncode == -signal.SIGKILL
     with exclusive_lock(tmp_path):
-        pass
+        assert names(tmp_path) == [], "and nothing is left of it"
 
 
 def test_digests(tmp_path: Path):
@@ -181,16 +157,13 @@ def test_digests(tmp_path: Path):
     assert sha256_lines(["dogcat"]) != sha256_lines(["dog", "cat"]), "ends of lines count"
 
 
-def test_json_comes_back_as_it_went(tmp_path: Path):
-    value = {"words": ["Hündchen", "犬"], "share": 0.1, "none": None, "nested": {"n": [1, 2]}}
-    write_json(tmp_path / "value.json", value)
-    assert read_json(tmp_path / "value.json") == value
-
-
-def test_what_is_not_json_or_missing_is_named(tmp_path: Path):
+def test_json_comes_back_as_it_went_and_what_is_none_is_named(tmp_path: Path):
     path = tmp_path / "value.json"
     with raises("file.missing", path):
         read_json(path)
+    value = {"words": ["Hündchen", "犬"], "share": 0.1, "none": None, "nested": {"n": [1, 2]}}
+    write_json(path, value)
+    assert read_json(path) == value
     for contents, line in ((b"", 1), (b'{\n"a": }', 2), (b"\xff\xfe{}", None)):
         path.write_bytes(contents)
         with raises("file.json", path, line):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.blocked import WITHOUT_TENSORFLOW
 
 PROGRAM = """
@@ -63,5 +65,6 @@ assert not [name for name in sys.modules if name.split(".")[0] == "tensorflow"]
 """
 
 
+@pytest.mark.process
 def test_the_model_trains_under_jax_without_tensorflow(run_program):
     run_program(WITHOUT_TENSORFLOW + PROGRAM, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")

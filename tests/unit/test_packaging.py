@@ -34,12 +34,14 @@ def wheel(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfi
     return zipfile.ZipFile(path)
 
 
-def metadata(wheel: zipfile.ZipFile):
-    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
-    return Parser().parsestr(wheel.read(name).decode())
+def text(wheel: zipfile.ZipFile, ending: str) -> str:
+    (name,) = (name for name in wheel.namelist() if name.endswith(ending))
+    return wheel.read(name).decode()
 
 
-def test_it_holds_every_module_and_preset(wheel: zipfile.ZipFile, project_root: Path):
+def test_it_holds_every_module_and_preset_and_nothing_else(
+    wheel: zipfile.ZipFile, project_root: Path
+):
     wanted = [
         str(path.relative_to(project_root))
         for folder in ("tf_dpce", "pipelines")
@@ -48,34 +50,24 @@ def test_it_holds_every_module_and_preset(wheel: zipfile.ZipFile, project_root: 
     ]
     assert any(name.startswith("tf_dpce/presets/") and name.endswith(".yaml") for name in wanted)
     assert sorted(set(wanted) - set(wheel.namelist())) == []
-
-
-def test_it_holds_nothing_else(wheel: zipfile.ZipFile):
     folders = {name.split("/")[0] for name in wheel.namelist()}
     assert folders == {"tf_dpce", "pipelines", f"tf_dpce-{tf_dpce.__version__}.dist-info"}
 
 
-def test_it_installs_the_command(wheel: zipfile.ZipFile):
-    (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
-    assert "tf-dpce = pipelines.__main__:main" in wheel.read(name).decode()
-
-
-def test_its_metadata(wheel: zipfile.ZipFile, project_root: Path):
-    fields = metadata(wheel)
+def test_it_installs_the_command_and_what_it_needs(wheel: zipfile.ZipFile, project_root: Path):
+    assert "tf-dpce = pipelines.__main__:main" in text(wheel, "entry_points.txt")
+    fields = Parser().parsestr(text(wheel, ".dist-info/METADATA"))
     assert fields["Version"] == tf_dpce.__version__
     assert fields["License-Expression"] == "Apache-2.0"
-    pins = [
-        line
-        for line in (project_root / "requirements.txt").read_text().splitlines()
-        if line and not line.startswith("#")
-    ]
+    lines = (project_root / "requirements.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
     assert fields.get_all("Requires-Dist") == pins
 
 
-@pytest.mark.parametrize("suffix", ["", "-dev", "-gpu", "-jax"])
-def test_every_requirement_is_pinned_exactly(suffix: str, project_root: Path):
-    for line in (project_root / f"requirements{suffix}.txt").read_text().splitlines():
-        assert re.fullmatch(r"#.*||-r requirements\.txt|[\w\-\[\]]+==[\d.]+", line), line
+def test_every_requirement_is_pinned_exactly(project_root: Path):
+    for suffix in ("", "-dev", "-gpu", "-jax"):
+        for line in (project_root / f"requirements{suffix}.txt").read_text().splitlines():
+            assert re.fullmatch(r"#.*||-r requirements\.txt|[\w\-\[\]]+==[\d.]+", line), line
 
 
 def test_the_gpu_list_pins_the_same_tensorflow(project_root: Path):

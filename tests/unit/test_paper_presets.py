@@ -21,13 +21,10 @@ import pytest
 from keras import layers
 
 from tf_dpce.config import Config, from_dict, preset_values
+from tf_dpce.models.build import build_model
 from tf_dpce.models.dual_path import DualPath
-from tf_dpce.training.model_factory import (
-    build_model,
-    compile_stage,
-    mark_trained,
-    to_inputs_and_targets,
-)
+from tf_dpce.training.model_factory import compile_stage, to_inputs_and_targets
+from tf_dpce.training.objective import mark_trained
 from tf_dpce.training.optimizers import stage_optimizer
 from tf_dpce.training.schedule import stage_schedule
 

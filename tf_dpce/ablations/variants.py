@@ -15,7 +15,7 @@ import yaml
 
 from tf_dpce.config import Config, StageConfig, from_dict, preset_values
 from tf_dpce.errors import UserError
-from tf_dpce.training.model_factory import text_tower_of
+from tf_dpce.models.build import text_tower_of
 
 QUESTIONS = ("text_tower", "objective", "parts", "transfer")
 DEFAULT_PRESET = "flickr8k_small"

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 
-from tf_dpce.evaluation.embed import Batches, Encoders
+from tf_dpce.data.pairs import PairSplit
+from tf_dpce.evaluation.embed import Encoders
 from tf_dpce.evaluation.metrics import metric_logs, retrieval_metrics
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
-
-
-class EvaluationSplit(Protocol):
-    """Images and captions in batches; `tf_dpce.load_pairs(...).val` has both methods."""
-
-    def image_batches(self, image_size: int) -> Batches:
-        """Returns dicts with `image`, float32 `[B, S, S, 3]`, and `instance`, int64 `[B]`."""
-
-    def caption_batches(self, tokenizer: CaptionTokenizer) -> Batches:
-        """Returns dicts with `text`, int32 `[B, T]`, and `instance`, int64 `[B]`."""
 
 
 class RetrievalEvaluation(keras.callbacks.Callback):
@@ -30,7 +21,8 @@ class RetrievalEvaluation(keras.callbacks.Callback):
     `mode="max"`, can monitor `val_rsum` if they follow this callback in the list.
 
     Args:
-        split: the images and captions, such as `load_pairs(...).val`.
+        split: the images and captions, such as `load_pairs(...).val`; anything with its methods
+            `image_batches` and `caption_batches` will do.
         tokenizer: the tokenizer that the model is trained with.
         image_size: S, the width and height of the model's images in pixels.
 
@@ -43,9 +35,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         3
     """
 
-    def __init__(
-        self, split: EvaluationSplit, tokenizer: CaptionTokenizer, image_size: int
-    ) -> None:
+    def __init__(self, split: PairSplit, tokenizer: CaptionTokenizer, image_size: int) -> None:
         super().__init__()
         self._images = split.image_batches(image_size)
         self._captions = split.caption_batches(tokenizer)

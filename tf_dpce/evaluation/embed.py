@@ -59,43 +59,31 @@ class Encoders:
         self._encode_images = inference(self._images)
         self._encode_texts = inference(self._texts, trimming(model.text_tower))
 
-    def images(
-        self,
-        batches: Batches,
-        count: int | None = None,
-        report: Callable[[int], None] | None = None,
-    ) -> Embeddings:
+    def images(self, batches: Batches, count: int | None = None) -> Embeddings:
         """Embeds images.
 
         Args:
             batches: dicts with `image`, float32 `[B, S, S, 3]`, and `instance`, int64 `[B]`.
             count: the number of images that there must be.
-            report: called with the number of images done after each batch.
 
         Raises:
             UserError: there are more or fewer images than `count`.
         """
         refold(self._images, self._model.image_encoder)
-        return embed(self._encode_images, batches, "image", count, report)
+        return embed(self._encode_images, batches, "image", count)
 
-    def texts(
-        self,
-        batches: Batches,
-        count: int | None = None,
-        report: Callable[[int], None] | None = None,
-    ) -> Embeddings:
+    def texts(self, batches: Batches, count: int | None = None) -> Embeddings:
         """Embeds captions.
 
         Args:
             batches: dicts with `text`, int32 `[B, T]`, and `instance`, int64 `[B]`.
             count: the number of captions that there must be.
-            report: called with the number of captions done after each batch.
 
         Raises:
             UserError: there are more or fewer captions than `count`.
         """
         refold(self._texts, self._model.text_encoder)
-        return embed(self._encode_texts, batches, "text", count, report)
+        return embed(self._encode_texts, batches, "text", count)
 
 
 class SplitEncoder:
@@ -120,7 +108,7 @@ class SplitEncoder:
         augmentation: TestTimeAugmentation,
         batch_size: int,
     ) -> None:
-        self._captions, self._image, self._batch_size = tokenizer, image, batch_size
+        self._tokenizer, self._image, self._batch_size = tokenizer, image, batch_size
         towers = image_towers(model.image_tower, image.backbone, augmentation)
         self._encode_images = {size: inference(folded(tower)) for size, tower in towers.items()}
         text_tower = folded(model.text_tower, augmentation.float16)
@@ -142,23 +130,29 @@ class SplitEncoder:
         Raises:
             UserError: the numbers are not those of the manifest.
         """
-        features = []
+        features, image = [], self._image
         for size, encode in self._encode_images.items():
-            pixels = evaluation_images(
-                folder, split, size, self._batch_size, self._image.resize, first=first
-            )
-            with progress(f"{split} images of {size} pixels") as display:
-                report = lambda done: display.update(done, images)  # noqa: B023, E731
-                features.append(embed(encode, pixels, "image", images, report))
-        ids = evaluation_captions(folder, split, self._captions, self._batch_size, first)
-        with progress(f"{split} captions") as display:
-            report = lambda done: display.update(done, captions)  # noqa: E731
-            texts = embed(self._encode_texts, ids, "text", captions, report)
+            rows = evaluation_images(folder, split, size, self._batch_size, image.resize, first)
+            rows = _shown(rows, f"{split} images of {size} pixels", images)
+            features.append(embed(encode, rows, "image", images))
+        rows = evaluation_captions(folder, split, self._tokenizer, self._batch_size, first)
+        rows = _shown(rows, f"{split} captions", captions)
+        texts = embed(self._encode_texts, rows, "text", captions)
         total = sum(each.vectors for each in features)
         return self._scaled(total, features[0]), self._scaled(texts.vectors, texts)
 
     def _scaled(self, features: np.ndarray, embeddings: Embeddings) -> Embeddings:
         return Embeddings(self._unit_length(features).numpy(), embeddings.instances)
+
+
+def _shown(batches: Batches, description: str, total: int) -> Batches:
+    """Yields the batches, and shows how many of their `total` rows were worked on."""
+    with progress(description) as display:
+        done = 0
+        for batch in batches:
+            yield batch
+            done += len(batch["instance"])
+            display.update(done, total)
 
 
 def inference(model: keras.Model, prepare: Encode = tf.identity) -> Encode:
@@ -181,13 +175,7 @@ def inference(model: keras.Model, prepare: Encode = tf.identity) -> Encode:
     return encode
 
 
-def embed(
-    encode: Encode,
-    batches: Batches,
-    feature: str,
-    count: int | None = None,
-    report: Callable[[int], None] | None = None,
-) -> Embeddings:
+def embed(encode: Encode, batches: Batches, feature: str, count: int | None = None) -> Embeddings:
     """Applies an encoder to every batch.
 
     Args:
@@ -195,18 +183,15 @@ def embed(
         batches: one or more dicts with `feature` and `instance`, int64 `[B]`.
         feature: name of the examples in a batch.
         count: the number of examples that there must be; None takes any number.
-        report: called with the number of examples done after each batch.
 
     Raises:
         UserError: there are more or fewer examples than `count`.
     """
-    vectors, instances, done = [], [], 0
+    vectors, instances = [], []
     for batch in batches:
         vectors.append(np.asarray(encode(batch[feature])))
         instances.append(np.asarray(batch["instance"]))
-        done += len(instances[-1])
-        if report is not None:
-            report(done)
+    done = sum(map(len, instances))
     if count not in (None, done):
         raise UserError(
             "data.counts",

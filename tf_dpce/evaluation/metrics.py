@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -90,11 +90,11 @@ def identity_metrics(
         image_embeddings, text_embeddings, image_ids, text_ids
     )
     _check_answerable("captions have no image", text_keys, image_keys)
-    ranks = hit_ranks(texts, images, text_keys, image_keys)
+    best, average_precision, inverse_penalty = hit_ranks(texts, images, text_keys, image_keys)
     direction = {
-        **_summary(ranks.best),
-        "map": 100 * float(np.mean(ranks.average_precision)),
-        "minp": 100 * float(np.mean(ranks.inverse_penalty)),
+        **_summary(best),
+        "map": 100 * float(np.mean(average_precision)),
+        "minp": 100 * float(np.mean(inverse_penalty)),
     }
     return {"image_to_text": None, "text_to_image": direction, "rsum": _rsum(direction)}
 
@@ -114,19 +114,6 @@ def metric_logs(metrics: Mapping[str, Any]) -> dict[str, float]:
     return logs
 
 
-def mean_metrics(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the mean of every metric over several measurements of one kind."""
-
-    def mean(values: Sequence[Any]) -> Any:
-        if values[0] is None:
-            return None
-        if isinstance(values[0], Mapping):
-            return {key: mean([value[key] for value in values]) for key in values[0]}
-        return float(np.mean(values))
-
-    return mean(folds)
-
-
 def _summary(ranks: np.ndarray) -> dict[str, float]:
     recalls = {f"r{k}": 100.0 * int(np.sum(ranks < k)) / len(ranks) for k in RECALLS}
     median, mean = np.floor(np.median(ranks)) + 1, np.mean(ranks) + 1
@@ -141,17 +128,7 @@ def _checked(
     images: np.ndarray, texts: np.ndarray, image_ids: np.ndarray, text_ids: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns images, texts and their ids as small integers, if all belong together."""
-    images, texts = np.asarray(images), np.asarray(texts)
-    image_ids, text_ids = np.asarray(image_ids), np.asarray(text_ids)
-    _check_shapes(images, texts, image_ids, text_ids)
-    _check_finite(images, "image_embeddings")
-    _check_finite(texts, "text_embeddings")
-    return images, texts, *_shared_keys(image_ids, text_ids)
-
-
-def _check_shapes(
-    images: np.ndarray, texts: np.ndarray, image_ids: np.ndarray, text_ids: np.ndarray
-) -> None:
+    images, texts, image_ids, text_ids = map(np.asarray, (images, texts, image_ids, text_ids))
     received = (
         f"Received: image_embeddings {images.shape}, text_embeddings {texts.shape}, "
         f"image_ids {image_ids.shape}, text_ids {text_ids.shape}"
@@ -162,6 +139,9 @@ def _check_shapes(
         raise ValueError(f"There is one id for each embedding. {received}")
     if not len(images) or not len(texts):
         raise ValueError(f"There is at least one image and one caption. {received}")
+    _check_finite(images, "image_embeddings")
+    _check_finite(texts, "text_embeddings")
+    return images, texts, *_shared_keys(image_ids, text_ids)
 
 
 def _check_finite(vectors: np.ndarray, name: str) -> None:

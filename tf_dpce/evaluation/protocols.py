@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from tf_dpce.config import ImageConfig
 from tf_dpce.data.manifest import Manifest, SplitInfo
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.embed import Embeddings, SplitEncoder
-from tf_dpce.evaluation.metrics import identity_metrics, mean_metrics, retrieval_metrics
+from tf_dpce.evaluation.metrics import identity_metrics, retrieval_metrics
 from tf_dpce.evaluation.querybank import querybank_normalised
 from tf_dpce.evaluation.tta import PLAIN, TestTimeAugmentation
 from tf_dpce.evaluation.vocabulary_coverage import count_captions
@@ -70,7 +71,11 @@ class Protocol:
                     texts.instances[own],
                 )
             )
-        return {**mean_metrics(results), "captions": len(owners)}
+        # A protocol leaves the same directions out in every fold.
+        mean = keras.tree.map_structure(
+            lambda *values: None if values[0] is None else float(np.mean(values)), *results
+        )
+        return {**mean, "captions": len(owners)}
 
 
 PROTOCOLS = {
@@ -150,12 +155,19 @@ def evaluate_split(
     counts = count_captions(folder, split, tokenizer)
     _check_takes(protocol, folder, split, counts.per_image)
     querybank = augmentation.querybank
+    if querybank == split:
+        raise UserError(
+            "evaluation.querybank",
+            f"the split {split} is the one that is scored, and its queries are not known before "
+            "they are asked: give another querybank, such as train",
+        )
     if querybank:
-        sizes = _querybank_sizes(folder, split, tokenizer, querybank)
+        first = min(QUERYBANK_IMAGES, split_named(folder, querybank).images)
+        captions = count_captions(folder, querybank, tokenizer, first).per_image.sum()
     encoder = SplitEncoder(model, tokenizer, image, augmentation, batch_size)
     images, texts = encoder.embed(folder, split, info.images, info.captions)
     if querybank:
-        queries = encoder.embed(folder, querybank, *sizes, first=sizes[0])
+        queries = encoder.embed(folder, querybank, first, int(captions), first)
         vectors = querybank_normalised(
             images.vectors, texts.vectors, queries[0].vectors, queries[1].vectors
         )
@@ -171,21 +183,6 @@ def evaluate_split(
             "words": counts.lost_words,
         },
     }
-
-
-def _querybank_sizes(
-    folder: Path, split: str, tokenizer: CaptionTokenizer, querybank: str
-) -> tuple[int, int]:
-    """Returns the numbers of images and of captions of a querybank: the first of its split."""
-    if querybank == split:
-        raise UserError(
-            "evaluation.querybank",
-            f"the split {split} is the one that is scored, and its queries are not known before "
-            "they are asked: give another querybank, such as train",
-        )
-    images = min(QUERYBANK_IMAGES, split_named(folder, querybank).images)
-    counts = count_captions(folder, querybank, tokenizer, images)
-    return images, int(counts.per_image.sum())
 
 
 def _check_takes(protocol: str, folder: Path, split: str, per_image: np.ndarray) -> None:

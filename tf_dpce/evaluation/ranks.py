@@ -7,7 +7,6 @@ one. Memory grows with the numbers of queries and items, never with their produc
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,22 +15,6 @@ _BLOCK_SCORES = 2**22
 # Scores of equal vectors differ by rounding, because a matrix product adds up in another order at
 # its edges. This is far above that noise, and far below the noise of float32 vectors.
 _TIE = 1e-9
-
-
-@dataclass(frozen=True)
-class HitRanks:
-    """Ranks of all right items of each query.
-
-    Attributes:
-        best: int64 `[Q]`, the 0-based rank of its best hit.
-        average_precision: float64 `[Q]`, in 0..1: the mean of the precision at each hit, which is
-            h / r for the h-th hit at rank r, counted from 1.
-        inverse_penalty: float64 `[Q]`, in 0..1: the number of hits over the rank of the last one.
-    """
-
-    best: np.ndarray
-    average_precision: np.ndarray
-    inverse_penalty: np.ndarray
 
 
 def best_ranks(
@@ -54,8 +37,14 @@ def best_ranks(
 
 def hit_ranks(
     queries: np.ndarray, corpus: np.ndarray, query_ids: np.ndarray, corpus_ids: np.ndarray
-) -> HitRanks:
-    """Returns the ranks of all hits of each query; the arguments are those of `best_ranks`."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns what the ranks of all hits of each query say; the arguments are `best_ranks`'s.
+
+    Returns:
+        int64 `[Q]`, the 0-based rank of the best hit; float64 `[Q]`, in 0..1, the mean of the
+        precision at each hit, which is h / r for the h-th hit at rank r, counted from 1; and
+        float64 `[Q]`, in 0..1, the number of hits over the rank of the last one.
+    """
     best = np.empty(len(queries), np.int64)
     average_precision, inverse_penalty = np.empty((2, len(queries)))
     for rows, scores, right, tie in _blocks(queries, corpus, query_ids, corpus_ids):
@@ -65,7 +54,7 @@ def hit_ranks(
             best[query] = ranks[0] - 1
             average_precision[query] = np.mean(numbers / ranks)
             inverse_penalty[query] = len(ranks) / ranks[-1]
-    return HitRanks(best, average_precision, inverse_penalty)
+    return best, average_precision, inverse_penalty
 
 
 def _ranks_of_hits(scores: np.ndarray, right: np.ndarray, tie: np.ndarray) -> np.ndarray:

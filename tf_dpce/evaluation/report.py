@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.tta import PLAIN, TestTimeAugmentation
-from tf_dpce.files import read_json, write_json
+from tf_dpce.files import read_json
 
 _TITLES = {"image_to_text": "image to text", "text_to_image": "text to image"}
 _HEADINGS = {
@@ -26,47 +26,32 @@ def metrics_path(
     data: Path,
     split: str,
     protocol: str,
+    split_digest: str,
     augmentation: TestTimeAugmentation = PLAIN,
     checkpoint: str = "best",
 ) -> Path:
     """Returns the metrics file of a run on a split, in the run's own folder.
 
-    The checkpoint `last` has a file of its own beside that of `best`, which is exported.
+    The checkpoint `last` has a file of its own beside that of `best`, which is exported. Two
+    folders of data may have the same name: if the file has the metrics of another split, they must
+    not be lost, and the name of the new one ends in the beginning of `split_digest`.
     """
     parts = (data.resolve().name, split, protocol, augmentation.name, checkpoint)
     name = "-".join(part for part in parts if part not in ("", "best"))
-    return run / f"metrics-{name}.json"
-
-
-def unshared_path(path: Path, split_digest: str) -> Path:
-    """Returns the path of a metrics file, with a digest if the file has those of another split.
-
-    Two folders of data may have the same name, and the metrics of the first must not be lost.
-    """
+    path = run / f"metrics-{name}.json"
     try:
         earlier = read_json(path)["split_digest"] if path.exists() else split_digest
     except (UserError, KeyError, TypeError):
         # A damaged file, or one of something else, holds nothing worth keeping.
         return path
-    ending = "" if earlier == split_digest else f"-{split_digest[:_DIGITS_OF_NAME]}"
-    return path.with_name(f"{path.stem}{ending}.json")
+    if earlier == split_digest:
+        return path
+    return path.with_name(f"{path.stem}-{split_digest[:_DIGITS_OF_NAME]}.json")
 
 
 def short_digest(digest: str) -> str:
     """Returns the beginning of a digest, enough to distinguish splits at a glance."""
     return digest[:_DIGITS]
-
-
-def save_metrics(path: Path, metrics: dict[str, Any], origin: dict[str, Any]) -> None:
-    """Writes metrics as JSON, atomically, with what they were measured on.
-
-    Args:
-        path: the file.
-        metrics: what `evaluate_split` returns.
-        origin: data, split and its digest, protocol, augmentation, checkpoint and its digest,
-            command and date.
-    """
-    write_json(path, {**metrics, **origin})
 
 
 def metrics_table(metrics: dict[str, Any], title: str, split_digest: str) -> Table:

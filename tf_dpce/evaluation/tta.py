@@ -10,7 +10,7 @@ import keras
 
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.models.fuse_batch_norm import folded
-from tf_dpce.models.resized_tower import resized_tower
+from tf_dpce.models.image_tower import resized_tower
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def augmented_model(model: DualPath, backbone: str, augmentation: TestTimeAugmen
     text_tower = model.text_tower
     if augmentation.float16:
         text_tower = folded(text_tower, float16=True)
-    return DualPath.sharing(model, image_tower=image_tower, text_tower=text_tower)
+    return DualPath(**model.shared_parts(image_tower=image_tower, text_tower=text_tower))
 
 
 def _with_mirror_image(tower: keras.Model) -> keras.Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import keras
 from keras import layers, ops
@@ -13,6 +13,9 @@ from tf_dpce.models.layers import PairStack, RowDropout, UnitLength, WordEmbeddi
 
 # The outputs that score classes.
 LOGITS = ("image_logits", "text_logits")
+# The arguments of `DualPath` that are layers, and those that are plain values.
+_LAYERS = ("image_tower", "text_tower", "classifier")
+_SETTINGS = ("num_instances", "dropout", "classifier_bias", "relu_before_losses")
 
 
 @keras.saving.register_keras_serializable("tf_dpce")
@@ -185,24 +188,13 @@ class DualPath(keras.Model):
         Args:
             changes: Arguments to replace; a new `classifier` brings its own `num_instances`.
         """
-        parts = {
-            **self._settings(),
-            "image_tower": self.image_tower,
-            "text_tower": self.text_tower,
-            "classifier": self.classifier,
-            "dropouts": self.dropouts,
-            **changes,
-        }
-        return {**parts, "num_instances": parts["classifier"].num_instances}
-
-    @classmethod
-    def sharing(cls, model: DualPath, **changes: Any) -> Self:
-        """Returns a model that shares all layers of another one, but for `changes`."""
-        return cls(**model.shared_parts(**changes))
+        names = (*_LAYERS, *_SETTINGS, "dropouts")
+        parts = {name: getattr(self, name) for name in names} | changes
+        return parts | {"num_instances": parts["classifier"].num_instances}
 
     def over_features(self) -> DualPath:
         """Returns a model that takes backbone features `[B, F]` and shares all weights."""
-        return DualPath.sharing(self, image_tower=self.image_head)
+        return DualPath(**self.shared_parts(image_tower=self.image_head))
 
     def named_variables(self) -> Iterator[tuple[str, keras.Variable]]:
         """Yields each weight with its name PART/LAYER/WEIGHT.
@@ -229,26 +221,17 @@ class DualPath(keras.Model):
         """The model from int32 ids `[B, T]` to embeddings `[B, D]`."""
         return keras.Model(self.input["text"], self.output["text_embedding"])
 
-    def _settings(self) -> dict[str, Any]:
-        """Returns the constructor's arguments that are plain values."""
-        names = ("num_instances", "dropout", "classifier_bias", "relu_before_losses")
-        return {name: getattr(self, name) for name in names}
-
     def get_config(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name) for name in _SERIALIZED}
-        serialized = {k: keras.saving.serialize_keras_object(v) for k, v in parts.items()}
-        return {"name": self.name, **self._settings(), **serialized}
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        parts = {k: keras.saving.serialize_keras_object(getattr(self, k)) for k in _LAYERS}
+        return {"name": self.name, **settings, **parts}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> DualPath:
         parts = {
-            name: keras.saving.deserialize_keras_object(config[name], custom_objects)
-            for name in _SERIALIZED
+            k: keras.saving.deserialize_keras_object(config[k], custom_objects) for k in _LAYERS
         }
         return cls(**{**config, **parts})
-
-
-_SERIALIZED = ("image_tower", "text_tower", "classifier")
 
 
 def _leaves(layer: keras.Operation) -> Iterator[layers.Layer]:

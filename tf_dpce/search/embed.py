@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,30 +34,13 @@ _CHUNK = 64  # items whose contents are in memory at a time, and as many being r
 _THREADS = 8  # more than cores, because they wait for the disk or the network
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a run of `embed`.
-
-    Attributes:
-        before: number of inputs that earlier runs had finished.
-        total: number of inputs.
-        embedded: number of embeddings now on disk.
-        rejected: number of inputs without an embedding.
-    """
-
-    before: int
-    total: int
-    embedded: int
-    rejected: int
-
-
 def embed(
     encoder: Encoder,
     inputs: Inputs,
     folder: Path,
     model: str,
     shard_size: int = SHARD_SIZE,
-) -> Outcome:
+) -> tuple[int, KindProgress]:
     """Embeds `inputs` into `folder`, which may hold the other kind already.
 
     A run that was killed continues after its last finished shard and ends with the same bytes as
@@ -72,7 +55,7 @@ def embed(
         shard_size: number of inputs in a shard.
 
     Returns:
-        The counts, those of earlier runs included.
+        The number of inputs that earlier runs had finished, and the embeddings now on disk.
 
     Raises:
         UserError: `folder` holds embeddings of another model or of other inputs, another process
@@ -81,25 +64,28 @@ def embed(
     Example:
         >>> model = Path("saved_models/scenes")
         >>> inputs = find_images(["images/**/*.jpg"])
-        >>> embed(tf_dpce.load(model), inputs, Path("embeddings"), model_digest(model))
-        Outcome(before=0, total=50, embedded=50, rejected=0)
+        >>> encoder = tf_dpce.load(model)
+        >>> before, done = embed(encoder, inputs, Path("embeddings"), model_digest(model))
+        >>> before, done.embedded, done.rejected
+        (0, 50, 0)
     """
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(folder), progress(inputs.kind) as display:
         remove_stale(folder)
         manifest = _open_manifest(folder, encoder.dimension, model, inputs)
-        before = done = manifest.kinds[inputs.kind]
-        items = islice(inputs.items(), done.taken, None)
+        done = manifest.kinds[inputs.kind]
+        before = done.taken
+        items = islice(inputs.items(), before, None)
         while not done.complete:
             done = _embed_shard(encoder, islice(items, shard_size), folder, inputs, done, display)
-            manifest = manifest.with_progress(inputs.kind, done)
+            manifest.kinds[inputs.kind] = done
             manifest.save(folder)
         display.update(done.taken, done.total)
     if not done.embedded:
         refused = rejected_file(folder, inputs.kind)
         message = f"none of the {inputs.total} {inputs.kind} has an embedding: see {refused}"
         raise UserError("embeddings.none", message, refused)
-    return Outcome(before.taken, done.total, done.embedded, done.rejected)
+    return before, done
 
 
 def _open_manifest(folder: Path, dimension: int, model: str, inputs: Inputs) -> StoreManifest:
@@ -109,8 +95,7 @@ def _open_manifest(folder: Path, dimension: int, model: str, inputs: Inputs) -> 
     if manifest.model != model:
         message = f"{folder} holds embeddings of another model: give another folder"
         raise UserError("embeddings.other_model", message, folder)
-    new = KindProgress(inputs.digest, inputs.total)
-    done = manifest.kinds.get(inputs.kind, new)
+    done = manifest.kinds.setdefault(inputs.kind, KindProgress(inputs.digest, inputs.total))
     if (done.inputs, done.total) != (inputs.digest, inputs.total):
         raise UserError(
             "embeddings.other_inputs",
@@ -118,7 +103,7 @@ def _open_manifest(folder: Path, dimension: int, model: str, inputs: Inputs) -> 
             "give another folder",
             folder,
         )
-    return manifest.with_progress(inputs.kind, done)
+    return manifest
 
 
 def _embed_shard(
@@ -162,15 +147,14 @@ def _answers(
     """Yields each item with its embedding, float32 `[D]`, or the reason why it has none."""
     for chunk, contents in read_ahead(items):
         usable = [content for content in contents if not isinstance(content, Refusal)]
-        encoded: Iterator[np.ndarray | Refusal] = iter(())
-        if usable:
-            vectors, statuses = encoder.encode_with_status(kind, usable)
-            encoded = (
-                vector if status == OK else Refusal(status, REASONS[status])
-                for vector, status in zip(vectors, statuses.tolist(), strict=True)
-            )
+        vectors, statuses = encoder.encode_with_status(kind, usable) if usable else ((), ())
+        encoded = zip(vectors, statuses, strict=True)
         for item, content in zip(chunk, contents, strict=True):
-            yield item, content if isinstance(content, Refusal) else next(encoded)
+            if isinstance(content, Refusal):
+                yield item, content
+                continue
+            vector, status = next(encoded)
+            yield item, vector if status == OK else Refusal(int(status), REASONS[int(status)])
 
 
 def read_ahead(items: Iterable[Item]) -> Iterator[tuple[list[Item], list[Any]]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,10 +130,6 @@ class StoreManifest:
             counts = {"embedded": done.embedded, "rejected": done.rejected}
             content["kinds"][kind] |= {**counts, "complete": done.complete}
         write_json(folder / MANIFEST, content)
-
-    def with_progress(self, kind: str, done: KindProgress) -> StoreManifest:
-        """Returns the manifest with the progress of one kind replaced."""
-        return replace(self, kinds={**self.kinds, kind: done})
 
 
 def rejected_file(folder: Path, kind: str) -> Path:

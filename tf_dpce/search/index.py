@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import numpy as np
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.querybank import hubness
 from tf_dpce.files import exclusive_lock, publish_folder, read_json, remove_stale, write_json
-from tf_dpce.logging import Progress, progress
+from tf_dpce.logging import progress
 from tf_dpce.search.embedding_store import (
     IMAGES,
     KINDS,
@@ -135,29 +135,35 @@ def build_index(
     if re.search(r"(?<!\d)0+(?!\d)", factory):
         # FAISS would end the process over HNSW0 or PQ8x0.
         raise UserError("index.factory", f"no index {factory!r}: a number in it is 0")
-    stores = {folder: StoreManifest.load(folder) for folder in embeddings}
-    model, dimension = _one_model(stores)
-    found = {kind: StoredEmbeddings(stores, kind) for kind in KINDS}
+    folders = embeddings if querybank is None else [*embeddings, querybank]
+    stores = {folder: StoreManifest.load(folder) for folder in folders}
+    first = stores[embeddings[0]]
+    for folder, store in stores.items():
+        if store.model != first.model:
+            message = f"{embeddings[0]} and {folder} hold embeddings of two models: take one"
+            raise UserError("index.two_models", message, folder)
+    indexed = {folder: stores[folder] for folder in embeddings}
+    found = {kind: StoredEmbeddings(indexed, kind) for kind in KINDS}
     found = {kind: items for kind, items in found.items() if items.rows}
     if not found:
-        folders = ", ".join(map(str, embeddings))
-        raise UserError("index.no_embeddings", f"there is no embedding in {folders}: run embed")
-    queries = {} if querybank is None else _queries(querybank, model, found)
+        named = ", ".join(map(str, embeddings))
+        raise UserError("index.no_embeddings", f"there is no embedding in {named}: run embed")
+    queries = {}
+    if querybank is not None:
+        queries = _queries(querybank, stores[querybank], found)
     _refuse_foreign(out)
     out.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(out), progress("embeddings") as display:
+    with exclusive_lock(out):
         remove_stale(out)
         version = 1 + max((int(item.name) for item in _versions(out)), default=0)
         with publish_folder(out / str(version)) as folder:
-            total, done = sum(items.rows for items in found.values()), 0
             for kind, items in found.items():
-                _build_kind(folder, items, factory, queries.get(kind), display, done, total)
-                done += items.rows
+                _build_kind(folder, items, factory, queries.get(kind))
         manifest = IndexManifest(
             version=version,
             factory=factory,
-            model=model,
-            dimension=dimension,
+            model=first.model,
+            dimension=first.dimension,
             counts={kind: items.rows for kind, items in found.items()},
             querybanks={kind: len(rows) for kind, rows in queries.items()},
         )
@@ -168,32 +174,12 @@ def build_index(
     return manifest
 
 
-def _one_model(stores: Mapping[Path, StoreManifest]) -> tuple[str, int]:
-    """Returns the digest and the dimension of the model of all stores."""
-    (first, store), *others = stores.items()
-    for folder, other in others:
-        if other.model != store.model:
-            message = f"{first} and {folder} hold embeddings of two models: index one at a time"
-            raise UserError("index.two_models", message, folder)
-    return store.model, store.dimension
-
-
-def _queries(
-    folder: Path, model: str, found: Mapping[str, StoredEmbeddings]
-) -> dict[str, np.ndarray]:
+def _queries(folder: Path, store: StoreManifest, kinds: Iterable[str]) -> dict[str, np.ndarray]:
     """Returns the querybank of each kind that has one, float32 `[Q, D]`."""
-    store = StoreManifest.load(folder)
-    if store.model != model:
-        raise UserError(
-            "index.two_models",
-            f"the querybank {folder} is of another model than the embeddings: embed its queries "
-            "with their model",
-            folder,
-        )
-    queries = {kind: StoredEmbeddings({folder: store}, _QUERIES[kind]) for kind in found}
+    queries = {kind: StoredEmbeddings({folder: store}, _QUERIES[kind]) for kind in kinds}
     queries = {kind: items.sample(_QUERYBANK) for kind, items in queries.items() if items.rows}
     if not queries:
-        missing = " and no ".join(_QUERIES[kind] for kind in found)
+        missing = " and no ".join(_QUERIES[kind] for kind in kinds)
         message = f"the querybank {folder} holds no {missing}: embed some into it"
         raise UserError("index.querybank", message, folder)
     return queries
@@ -213,13 +199,7 @@ def _versions(out: Path) -> list[Path]:
 
 
 def _build_kind(
-    folder: Path,
-    items: StoredEmbeddings,
-    factory: str,
-    querybank: np.ndarray | None,
-    display: Progress,
-    done: int,
-    total: int,
+    folder: Path, items: StoredEmbeddings, factory: str, querybank: np.ndarray | None
 ) -> None:
     """Writes the index of one kind and its records."""
     import faiss
@@ -245,10 +225,10 @@ def _build_kind(
             index.train(prepared(items.sample(_SAMPLES_PER_CENTROID * centroids)))
         if inverted:
             inverted.nprobe = max(1, round(inverted.nlist**0.5))
-        for vectors in items.arrays():
-            index.add(prepared(vectors))
-            done += len(vectors)
-            display.update(done, total)
+        with progress(f"indexed {items.kind}") as display:
+            for vectors in items.arrays():
+                index.add(prepared(vectors))
+                display.update(index.ntotal, items.rows)
         faiss.write_index(index, str(folder / f"{items.kind}.faiss"))
     except RuntimeError as error:
         # FAISS's own words, without its C++ signatures.

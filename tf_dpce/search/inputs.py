@@ -9,10 +9,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from tf_dpce.data.manifest import MANIFEST_FILE, Manifest
 from tf_dpce.errors import UserError
+from tf_dpce.files import sha256_lines
 from tf_dpce.preprocessing.status import MAX_BYTES, REASONS, TOO_MANY_BYTES
 from tf_dpce.search.embedding_store import IMAGES, TEXTS
 
@@ -61,6 +63,19 @@ class Inputs:
     digest: str
     total: int
     items: Callable[[], Iterator[Item]]
+
+    def part(self, number: int, count: int) -> Inputs:
+        """Returns the `number`-th, from 1, of `count` parts of nearly equal size, in order.
+
+        Raises:
+            UserError: there are fewer items than parts.
+        """
+        if self.total < count:
+            message = f"{self.total} {self.kind} have no {count} parts: take fewer"
+            raise UserError("inputs.parts", message)
+        start, stop = (self.total * place // count for place in (number - 1, number))
+        digest = sha256_lines([self.digest, f"{number}/{count}"])
+        return Inputs(self.kind, digest, stop - start, lambda: islice(self.items(), start, stop))
 
 
 def find_images(patterns: Sequence[str]) -> Inputs:
@@ -124,16 +139,18 @@ def _find(patterns: Sequence[str]) -> list[tuple[str, str]]:
     """Returns the files of all patterns, each once, with the folder that its id leaves out."""
     found: dict[str, tuple[str, str]] = {}
     for pattern in patterns:
-        for file, root in _matches(pattern):
+        files, root = _matches(pattern)
+        for file in files:
             found.setdefault(os.path.abspath(file), (file, root))
     return list(found.values())
 
 
-def _matches(pattern: str) -> list[tuple[str, str]]:
+def _matches(pattern: str) -> tuple[list[str], str]:
+    """Returns the files of a pattern, and the folder in which its wildcards begin."""
     if os.path.isdir(pattern):
-        return [(shard, pattern) for shard in _shards(Path(pattern))]
+        return _shards(Path(pattern)), pattern
     if os.path.isfile(pattern):
-        return [(pattern, os.path.dirname(pattern))]
+        return [pattern], os.path.dirname(pattern)
     files = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
     if not files:
         message = f"{pattern} matches no file: quote it, and cross folders with **"
@@ -141,7 +158,7 @@ def _matches(pattern: str) -> list[tuple[str, str]]:
     root = pattern
     while glob.has_magic(root):
         root = os.path.dirname(root)
-    return [(file, root) for file in files]
+    return files, root
 
 
 def _shards(folder: Path) -> list[str]:
@@ -157,12 +174,9 @@ def _shards(folder: Path) -> list[str]:
 
 
 def _image_files(found: list[tuple[str, str]]) -> Inputs:
-    digest = hashlib.sha256()
-    for file, _ in found:
-        status = os.stat(file)
-        line = f"{os.path.abspath(file)}\t{status.st_size}\t{status.st_mtime_ns}\n"
-        digest.update(os.fsencode(line))
-    return Inputs(IMAGES, digest.hexdigest(), len(found), partial(_file_items, found))
+    states = ((os.path.abspath(file), os.stat(file)) for file, _ in found)
+    lines = (f"{_clean(path)}\t{s.st_size}\t{s.st_mtime_ns}" for path, s in states)
+    return Inputs(IMAGES, sha256_lines(lines), len(found), partial(_file_items, found))
 
 
 def _file_items(found: list[tuple[str, str]]) -> Iterator[Item]:

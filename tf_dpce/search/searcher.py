@@ -61,7 +61,19 @@ class Searcher:
     def __init__(self, index: Path | str, model: Path | str | Encoder) -> None:
         folder = Path(index)
         self.manifest = IndexManifest.load(folder)
-        self.encoder = _load(folder, self.manifest, model)
+        if isinstance(model, (Path, str)):
+            # Before the model is loaded, which takes seconds.
+            if self.manifest.model != model_digest(Path(model)):
+                raise UserError(
+                    "search.other_model",
+                    f"{folder} was built with another model than {model}: search with that model, "
+                    "or embed and index again with this one",
+                    folder,
+                )
+            from tf_dpce.export.encoder import load
+
+            model = load(model)
+        self.encoder = model
         if self.encoder.dimension != self.manifest.dimension:
             raise UserError(
                 "search.other_model",
@@ -85,9 +97,7 @@ class Searcher:
                 does not hold `kind`.
         """
         self.manifest.check(kind, top)
-        vectors, statuses = self.encoder.encode_with_status(TEXTS, [query])
-        _check_status(f"the text {query[:60]!r}", int(statuses[0]))
-        return self._nearest(vectors, top, kind, TEXTS)
+        return self._nearest(TEXTS, query, f"the text {query[:60]!r}", top, kind)
 
     def by_image(self, image: str | Path | bytes, top: int = 10, kind: str = IMAGES) -> list[Hit]:
         """Returns the best hits for an image.
@@ -106,11 +116,15 @@ class Searcher:
         contents = image if isinstance(image, bytes) else read_image(str(image))
         if isinstance(contents, Refusal):
             raise UserError("search.query", f"{name} {contents.reason}", name)
-        vectors, statuses = self.encoder.encode_with_status(IMAGES, [contents])
-        _check_status(name, int(statuses[0]))
-        return self._nearest(vectors, top, kind, IMAGES)
+        return self._nearest(IMAGES, contents, name, top, kind)
 
-    def _nearest(self, vectors: np.ndarray, top: int, kind: str, query_kind: str) -> list[Hit]:
+    def _nearest(
+        self, query_kind: str, query: str | bytes, name: str, top: int, kind: str
+    ) -> list[Hit]:
+        vectors, statuses = self.encoder.encode_with_status(query_kind, [query])
+        if statuses[0] != OK:
+            reason = REASONS[int(statuses[0])]
+            raise UserError("search.query", f"{name} cannot be used: {reason}")
         index, records = self._open(kind)
         if kind in self.manifest.querybanks:
             # Only queries of the other kind are normalised.
@@ -138,22 +152,6 @@ class Searcher:
         return self._opened[kind]
 
 
-def _load(folder: Path, manifest: IndexManifest, model: Path | str | Encoder) -> Encoder:
-    """Loads a model once it is sure that the index was built with it."""
-    if not isinstance(model, (Path, str)):
-        return model
-    if manifest.model != model_digest(Path(model)):
-        raise UserError(
-            "search.other_model",
-            f"{folder} was built with another model than {model}: search with that model, or "
-            "embed and index again with this one",
-            folder,
-        )
-    from tf_dpce.export.encoder import load
-
-    return load(model)
-
-
 def _search(index: Any, vectors: np.ndarray, top: int) -> tuple[list[float], list[int]]:
     """Asks FAISS for the best `top`; an inverted file searches all lists if it found too few."""
     import faiss
@@ -165,8 +163,3 @@ def _search(index: Any, vectors: np.ndarray, top: int) -> tuple[list[float], lis
         scores, rows = index.search(vectors, top)
         inverted.nprobe = usual
     return scores[0].tolist(), rows[0].tolist()
-
-
-def _check_status(name: str, status: int) -> None:
-    if status != OK:
-        raise UserError("search.query", f"{name} cannot be used: {REASONS[status]}")

@@ -15,13 +15,13 @@ import keras
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.embed import Encoders
+from tf_dpce.evaluation.embed import Batches, Encoders
 from tf_dpce.evaluation.metrics import metric_logs, retrieval_metrics
 from tf_dpce.files import publish_file
 from tf_dpce.logging import check_stop, logger, progress
 from tf_dpce.training import checkpoint
 from tf_dpce.training.diagnostics import mean_cosine
-from tf_dpce.training.model_factory import loss_weights
+from tf_dpce.training.objective import loss_weights
 from tf_dpce.training.optimizers import averaged
 
 if TYPE_CHECKING:
@@ -69,15 +69,19 @@ class Validation(keras.callbacks.Callback):
         logs["validation_seconds"] = round(time.monotonic() - began, 1)
 
     def _validate(self) -> Logs:
-        split = self.data.splits["val"]
-        check = lambda done: check_stop(stop_message(self.data.number))  # noqa: E731
-        images = self._encoders().images(self._images, split.images, check)
-        texts = self._encoders().texts(self._captions, split.captions, check)
+        split, encoders = self.data.splits["val"], self._encoders()
+        images = encoders.images(self._stoppable(self._images), split.images)
+        texts = encoders.texts(self._stoppable(self._captions), split.captions)
         metrics = retrieval_metrics(
             images.vectors, texts.vectors, images.instances, texts.instances
         )
         cosines = {"val_image_cosine": images, "val_caption_cosine": texts}
         return metric_logs(metrics) | {k: mean_cosine(v.vectors) for k, v in cosines.items()}
+
+    def _stoppable(self, batches: Batches) -> Batches:
+        for batch in batches:
+            yield batch
+            check_stop(stop_message(self.data.number))
 
 
 class EpochReport(keras.callbacks.Callback):

@@ -11,9 +11,9 @@ from tf_dpce.config import Config, to_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_folder, remove_stale, write_json
+from tf_dpce.models.build import build_model
 from tf_dpce.training.checkpoint import Progress, best_path, save_checkpoint
 from tf_dpce.training.checks import check_vocabulary
-from tf_dpce.training.model_factory import build_model
 from tf_dpce.training.run_folder import CONFIG_FILE, provenance, run_digest
 
 

@@ -1,9 +1,8 @@
-"""Builds the model of a configuration, and compiles what a stage fits."""
+"""Gives the model of a configuration its first weights, and compiles what a stage fits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import compress
 from pathlib import Path
@@ -18,87 +17,18 @@ from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.vocabulary_coverage import count_captions
 from tf_dpce.logging import logger
-from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
 from tf_dpce.losses.batch import Gather, single_replica
-from tf_dpce.models import bag_of_words_tower, image_tower, recurrent_tower, text_tower
-from tf_dpce.models.dual_path import DualPath, RowClassifier
-from tf_dpce.models.image_tower import freeze_before
+from tf_dpce.models.build import build_model, dtype_policy
+from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.word_vectors import WordVectors
 from tf_dpce.training.distributed import gather_rows, synchronize_replicas
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.hard_negative_mining import HardNegatives
+from tf_dpce.training.objective import loss_weights, mark_trained, stage_losses
 from tf_dpce.training.optimizers import stage_optimizer
 from tf_dpce.training.partial_fc import ClassSampler, PartialFC
 from tf_dpce.training.schedule import StageSchedule, stage_schedule
-
-# --- the model ------------------------------------------------------------------------------------
-
-
-def build_model(config: Config, vocabulary_size: int, num_instances: int) -> DualPath:
-    """Builds the model of a configuration, with the backbone's weights and random word vectors.
-
-    Args:
-        config: configuration of the run. Layers compute in its `precision`; weights are float32.
-        vocabulary_size: V, the number of words.
-        num_instances: C, the number of training classes.
-
-    Raises:
-        UserError: the backbone is unknown, or the weights do not fit it.
-    """
-    settings, classifier = config.model, None
-    half = config.precision == "bfloat16"
-    with _dtype_policy("mixed_bfloat16" if half else keras.config.dtype_policy()):
-        if settings.sampled_negatives:
-            classifier = RowClassifier(
-                num_instances, settings.classifier_bias == "shared", name="instance_classifier"
-            )
-        return DualPath(
-            image_tower(
-                config.image.backbone,
-                None if config.weights == "none" else config.weights,
-                config.image.input_size,
-                settings.output_dim,
-                head_dim=config.image.head_dim,
-                dropout=settings.tower_dropout,
-            ),
-            text_tower_of(config, vocabulary_size),
-            num_instances,
-            dropout=settings.dropout,
-            classifier_bias=settings.classifier_bias,
-            relu_before_losses=settings.relu_before_losses,
-            classifier=classifier,
-        )
-
-
-def text_tower_of(config: Config, vocabulary_size: int) -> keras.Model:
-    """Builds the text tower of a configuration, with random word vectors."""
-    text = config.text
-    common = {
-        "vocabulary_size": vocabulary_size,
-        "max_length": text.max_length,
-        "word_dim": text.word_dim,
-        "output_dim": config.model.output_dim,
-        "word_dropout": text.word_dropout,
-        "dropout": config.model.tower_dropout,
-    }
-    if text.tower == "convolutional":
-        return text_tower(blocks=text.blocks, widths=text.widths, **common)
-    tower = recurrent_tower if text.tower == "recurrent" else bag_of_words_tower
-    return tower(hidden_dims=text.widths, **common)
-
-
-@contextmanager
-def _dtype_policy(policy: str | keras.DTypePolicy) -> Iterator[None]:
-    # Layers take the policy of the process when they are made. It is put back, so that a run that
-    # is loaded later, or a model of the caller's own, computes in float32.
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
 
 # --- where its weights start ----------------------------------------------------------------------
 
@@ -178,32 +108,6 @@ def load_vectors(model: DualPath, path: Path, words: Sequence[str], lowercase: b
 # --- what a stage fits ----------------------------------------------------------------------------
 
 
-def loss_weights(loss: LossConfig) -> dict[str, float]:
-    """Returns the weight of each loss of a stage, by output of `DualPath`; 0 leaves a loss out."""
-    weights = {
-        "image_logits": loss.image_instance,
-        "text_logits": loss.text_instance,
-        "pair": loss.pair,
-    }
-    return {name: weight for name, weight in weights.items() if weight}
-
-
-def stage_losses(loss: LossConfig, gather: Gather = single_replica) -> dict[str, keras.losses.Loss]:
-    """Returns the losses of a stage, by output of `DualPath`.
-
-    Args:
-        loss: weights and settings.
-        gather: brings the rows of the other replicas.
-    """
-    pair = (
-        ContrastiveLoss(loss.temperature, gather)
-        if loss.pair_loss == "contrastive"
-        else RankingLoss(loss.margin, "paired" if loss.pairs_negatives else "batch", gather)
-    )
-    losses = {"image_logits": InstanceLoss(), "text_logits": InstanceLoss(), "pair": pair}
-    return {name: losses[name] for name in loss_weights(loss)}
-
-
 def to_inputs_and_targets(loss: LossConfig, batch: dict[str, tf.Tensor]) -> tuple[dict, dict]:
     """Splits a batch into the inputs of `DualPath` and what the losses of a stage compare with."""
     ids = batch["instance"]
@@ -214,19 +118,6 @@ def to_inputs_and_targets(loss: LossConfig, batch: dict[str, tf.Tensor]) -> tupl
         targets["pair"] = tf.stack([ids, roles], axis=1)
     inputs = {"image": batch["image"], "text": batch["text"]}
     return inputs, {name: targets[name] for name in loss_weights(loss)}
-
-
-def mark_trained(settings: StageConfig, model: DualPath) -> None:
-    """Marks which layers of a model a stage trains.
-
-    Raises:
-        UserError: the backbone has no layer `finetune_from`.
-    """
-    backbone = model.image_backbone
-    backbone.trainable = settings.backbone == "trained"
-    if backbone.trainable and settings.finetune_from is not None:
-        freeze_before(backbone, settings.finetune_from)
-    model.classifier.trainable = bool(settings.loss.image_instance or settings.loss.text_instance)
 
 
 def compile_stage(
@@ -274,7 +165,7 @@ def stage_trainer(
         sampler: draws classes, if the instance loss samples.
     """
     mark_trained(settings, model)
-    with _dtype_policy(model.classifier.dtype_policy):
+    with dtype_policy(model.classifier.dtype_policy):
         trained = model.over_features() if settings.backbone == "cached" else model
         partial_fc = PartialFC(model.classifier, sampler) if sampler else None
         trainer = DualPathTrainer(trained, hard_negatives, partial_fc)

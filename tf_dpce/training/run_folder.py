@@ -11,11 +11,11 @@ from tf_dpce.config import Config, from_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.files import read_json, sha256_file, sha256_lines
+from tf_dpce.models.build import build_model
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.checkpoint import find_checkpoint, restore_checkpoint
-from tf_dpce.training.model_factory import build_model
 
 CONFIG_FILE = "config.json"
 TRAIN_DIGEST = "train_digest"

@@ -13,7 +13,8 @@ from tests.errors import raises
 from tf_dpce.ablations.variants import QUESTIONS, Question, text_parameters, trained_stages
 from tf_dpce.config import Config, LossConfig, from_dict, preset_values
 from tf_dpce.losses import ContrastiveLoss
-from tf_dpce.training.model_factory import loss_weights, stage_losses, text_tower_of
+from tf_dpce.models.build import text_tower_of
+from tf_dpce.training.objective import loss_weights, stage_losses
 
 
 @cache

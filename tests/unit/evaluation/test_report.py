@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tf_dpce.evaluation import tta
-from tf_dpce.evaluation.report import metrics_path, metrics_table, save_metrics, unshared_path
+from tf_dpce.evaluation.report import metrics_path, metrics_table
 
 METRICS = {
     "image_to_text": {"r1": 27.04, "r5": 58.0, "r10": 71.0, "medr": 4.0, "meanr": 13.25},
@@ -48,28 +48,22 @@ def test_table_shows_the_precision_of_persons():
     assert "image to text" not in table
 
 
-def test_a_metrics_file_is_named_after_data_split_and_protocol(tmp_path, monkeypatch):
-    (tmp_path / "flickr8k").mkdir()
-    monkeypatch.chdir(tmp_path / "flickr8k")
-    path = metrics_path(tmp_path / "run", Path("."), "test", "all")
-    assert path == tmp_path / "run" / "metrics-flickr8k-test-all.json"
-    augmented = metrics_path(
-        tmp_path, Path("."), "test", "all", tta.TestTimeAugmentation(flip=True, sizes=(224, 288))
-    )
-    assert augmented.name == "metrics-flickr8k-test-all-sizes-224-288-flip.json"
-    last = metrics_path(
-        tmp_path, Path("."), "test", "all", tta.TestTimeAugmentation(flip=True), "last"
-    )
-    assert last.name == "metrics-flickr8k-test-all-flip-last.json"
-    save_metrics(path, METRICS, {"split": "test"})
-    assert json.loads(path.read_text()) == {**METRICS, "split": "test"}
+def test_a_metrics_file_is_named_after_what_it_measures_and_not_replaced(tmp_path, monkeypatch):
+    folder = tmp_path / "flickr8k"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
 
+    def path(digest: str = DIGEST, *measured: object) -> Path:
+        return metrics_path(tmp_path, Path("."), "test", "all", digest, *measured)
 
-def test_metrics_of_another_split_of_one_name_are_not_replaced(tmp_path):
-    path, other = tmp_path / "metrics-flickr8k-test-all.json", "0f" * 32
-    assert unshared_path(path, DIGEST) == path
-    save_metrics(path, METRICS, {"split_digest": DIGEST})
-    assert unshared_path(path, DIGEST) == path, "measured again"
-    assert unshared_path(path, other) == tmp_path / "metrics-flickr8k-test-all-0f0f0f0f.json"
-    path.write_text("{")
-    assert unshared_path(path, other) == path, "there is nothing to keep"
+    plain = tmp_path / "metrics-flickr8k-test-all.json"
+    assert path() == plain
+    two_sizes = tta.TestTimeAugmentation(True, (224, 288))
+    flip = tta.TestTimeAugmentation(flip=True)
+    assert path(DIGEST, two_sizes).name == "metrics-flickr8k-test-all-sizes-224-288-flip.json"
+    assert path(DIGEST, flip, "last").name == "metrics-flickr8k-test-all-flip-last.json"
+    plain.write_text(json.dumps({"split_digest": DIGEST}))
+    assert path() == plain, "measured again"
+    assert path("0f" * 32).name == "metrics-flickr8k-test-all-0f0f0f0f.json"
+    plain.write_text("{")
+    assert path("0f" * 32) == plain, "there is nothing to keep"

@@ -17,10 +17,10 @@ from tf_dpce.datasets.pair import SPLITS, Pair
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.export.session_process import SessionModel
 from tf_dpce.files import sha256_lines, write_json
+from tf_dpce.models.build import build_model
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.vocabulary import write_vocabulary
 from tf_dpce.training.checkpoint import Progress, best_path, save_checkpoint
-from tf_dpce.training.model_factory import build_model
 
 WORDS = ("a", "dog", "on", "the", "grass", "naïve", "狗", "two", "cats", "sleep")
 SIZE = 32

@@ -43,15 +43,6 @@ def test_a_head_without_a_hidden_layer_is_one_matrix_and_its_batch_norm():
     np.testing.assert_allclose(head(features, training=False), expected, rtol=1e-5)
 
 
-def test_layers_of_the_head():
-    head = image_head(12, 6, 8)
-    kinds = [type(layer).__name__ for layer in head.layers[1:]]
-    # It ends in BatchNorm: the ReLU belongs to the classifier's path, not to the feature.
-    assert kinds == ["Dense", "BatchNormalization", "ReLU", "Dense", "BatchNormalization"]
-    shapes = [tuple(v.shape) for v in head.trainable_variables if v.name == "kernel"]
-    assert shapes == [(12, 8), (8, 6)]
-
-
 def test_a_vgg_ends_at_its_second_dense_layer_before_the_relu():
     for name in ("VGG16", "VGG19"):
         backbone = image_backbone(name, None, 32)

@@ -39,14 +39,10 @@ def test_a_causal_convolution_is_keras_own():
         assert own.compute_output_shape(rows.shape) == found[0].shape
 
 
-def test_a_causal_convolution_goes_through_its_configuration():
-    layer = CausalConvolution(4, 2, 2, name="b")
-    twin = CausalConvolution.from_config(layer.get_config())
+def test_a_causal_convolution_goes_through_its_configuration_and_is_no_wider_than_two():
+    twin = CausalConvolution.from_config(CausalConvolution(4, 2, 2, name="b").get_config())
     assert (twin.filters, twin.kernel_size, twin.strides, twin.name) == (4, (2,), (2,), "b")
     assert not twin.use_bias and twin.padding == "causal"
-
-
-def test_a_causal_convolution_is_no_wider_than_two():
     with pytest.raises(ValueError):
         CausalConvolution(4, 3)
 

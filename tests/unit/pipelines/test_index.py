@@ -21,38 +21,28 @@ def vectors(tmp_path: Path) -> Path:
 def test_an_index_says_what_it_holds(vectors: Path, tmp_path: Path, capsys):
     out = tmp_path / "index"
     assert main(["--embeddings", str(vectors), "--out", str(out)]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "Flat index of 40 images and 2 texts, 16 numbers each",
-        str(out),
-    ]
+    said = ["Flat index of 40 images and 2 texts, 16 numbers each", str(out)]
+    assert capsys.readouterr().out.splitlines() == said
     manifest = json.loads((out / "index.json").read_text())
     assert (manifest["factory"], manifest["counts"]) == ("Flat", {"images": 40, "texts": 2})
-
-
-def test_several_folders_another_factory_and_a_querybank(vectors: Path, tmp_path: Path, capsys):
+    # Several folders, another factory and a querybank.
     more = embed_images(tmp_path / "more", 10, tmp_path / "more-vectors")
-    querybank = embed_texts(
-        tmp_path / "queries.txt", ["A bird.", "A fish."], tmp_path / "querybank"
-    )
-    argv = ["--embeddings", str(vectors), str(more), "--out", str(tmp_path / "index")]
-    assert main([*argv, "--factory", "HNSW8", "--querybank", str(querybank)]) == 0
+    querybank = embed_texts(tmp_path / "queries.txt", ["A bird.", "A fish."], tmp_path / "queries")
+    argv = ["--embeddings", str(vectors), str(more), "--out", str(out), "--factory", "HNSW8"]
+    assert main([*argv, "--querybank", str(querybank)]) == 0
     output = capsys.readouterr().out
     assert "HNSW8 index of 50 images and 2 texts" in output
     assert "querybank of 2 queries" in output
 
 
-@pytest.mark.parametrize(
-    ("options", "code"),
-    [
-        (["--factory", "Flatt"], "index.factory"),
-        (["--embeddings", "{folder}/none"], "embeddings.missing"),
-        (["--querybank", "{folder}/none"], "embeddings.missing"),
-        (["--out", "{folder}/images"], "index.target"),
-    ],
-)
-def test_a_mistake_is_one_line(vectors: Path, tmp_path: Path, capsys, options, code):
+def test_a_mistake_is_one_line(vectors: Path, tmp_path: Path, capsys):
     before = files_of(tmp_path)
     argv = ["--embeddings", str(vectors), "--out", str(tmp_path / "index")]
-    assert main([*argv, *(option.format(folder=tmp_path) for option in options)]) == 1
-    assert printed_code(capsys.readouterr().err) == code
-    assert files_of(tmp_path) == before
+    for option, value, code in (
+        ("--factory", "Flatt", "index.factory"),
+        ("--querybank", str(tmp_path / "none"), "embeddings.missing"),
+        ("--out", str(tmp_path / "images"), "index.target"),
+    ):
+        assert main([*argv, option, value]) == 1
+        assert printed_code(capsys.readouterr().err) == code
+        assert files_of(tmp_path) == before

@@ -71,33 +71,21 @@ def test_the_table_holds_ranks_scores_and_texts_as_they_are(search):
     assert all(f" {rank} │" in out for rank in (1, 2, 3))
 
 
-@pytest.mark.parametrize(
-    ("folder", "options", "kind"),
-    [
-        ("index", ["--text", "a dog"], "images"),
-        ("index", ["--text", "a dog", "--for", "texts"], "texts"),
-        ("index", ["--image", "{image}"], "texts"),
-        ("index", ["--image", "{image}", "--for", "images"], "images"),
-        ("images-only", ["--image", "{image}"], "images"),
-    ],
-)
-def test_what_is_found_unless_it_is_said(line: Path, search, folder, options, kind):
+def test_what_is_found_unless_it_is_said(line: Path, search):
     image = str(line / "images" / "0004.png")
-    options = [option.format(image=image) for option in options]
-    status, out, _ = search(*options, "--top", "2", "--json", folder=folder)
-    answer = json.loads(out)
-    assert (status, answer["for"]) == (0, kind)
-    assert all(("path" in hit) == (kind == "images") for hit in answer["hits"])
-    if "--image" in options and kind == "images":
-        assert answer["query"] == {"image": image}
-        assert answer["hits"][0]["path"] == image, "an image is most like itself"
-
-
-def test_asking_for_more_than_there_is_gives_all_and_says_so(search):
-    status, out, err = search("--text", "a dog", "--top", "99", "--json")
-    assert status == 0
-    assert len(json.loads(out)["hits"]) == 12
-    assert err == "asked for 99, found 12 of the 12 images in the index\n"
+    for folder, kind, *options in (
+        ("index", "images", "--text", "a dog"),
+        ("index", "texts", "--image", image),
+        ("index", "images", "--image", image, "--for", "images"),
+        ("images-only", "images", "--image", image),
+    ):
+        status, out, _ = search(*options, "--top", "2", "--json", folder=folder)
+        answer = json.loads(out)
+        assert (status, answer["for"]) == (0, kind)
+        assert all(("path" in hit) == (kind == "images") for hit in answer["hits"])
+        if options[0] == "--image" and kind == "images":
+            assert answer["query"] == {"image": image}
+            assert answer["hits"][0]["path"] == image, "an image is most like itself"
 
 
 def test_a_sheet_is_drawn_and_named(tmp_path: Path, search):
@@ -106,63 +94,52 @@ def test_a_sheet_is_drawn_and_named(tmp_path: Path, search):
     assert (status, out.splitlines()[-1]) == (0, str(sheet))
     with Image.open(sheet) as image:
         assert image.format == "PNG"
-    status, out, err = search("--text", "a dog", "--sheet", str(sheet), "--json")
-    assert (status, err) == (0, f"{sheet}\n")
-    json.loads(out)  # nothing but JSON
+    # More than there is gives all, and says so; stdout has nothing but JSON.
+    options = ("--text", "a dog", "--top", "99", "--json", "--sheet", str(sheet))
+    status, out, err = search(*options)
+    assert len(json.loads(out)["hits"]) == 12
+    assert err == f"asked for 99, found 12 of the 12 images in the index\n{sheet}\n"
 
 
-@pytest.mark.parametrize(
-    ("options", "code"),
-    [
-        (["--text", "xyzzy"], "search.query"),
-        (["--text", "a dog", "--top", "0"], "search.top"),
-        (["--text", "a dog", "--index", "{tmp}/none"], "index.missing"),
-        (["--text", "a dog", "--sheet", "{tmp}/sheet.jpg"], "sheet.suffix"),
-        (["--image", "{tmp}/none.jpg"], "search.query"),
-        (["--image", "{tmp}/text.jpg"], "search.query"),
-        (["--image", "{tmp}/cut.jpg"], "search.query"),
-    ],
-)
-def test_a_mistake_is_one_line(tmp_path: Path, search, options: list[str], code: str):
-    (tmp_path / "text.jpg").write_text("no image")
+def test_a_mistake_is_one_line(tmp_path: Path, search):
     (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
-    status, out, err = search(*(option.format(tmp=tmp_path) for option in options))
-    assert (status, out) == (1, ""), "it is reported before anything is shown"
-    assert printed_code(err) == code
+    dog = ("--text", "a dog")
+    for code, *options in (
+        ("search.query", "--text", "xyzzy"),
+        ("search.top", *dog, "--top", "0"),
+        ("index.missing", *dog, "--index", str(tmp_path / "none")),
+        ("sheet.suffix", *dog, "--sheet", str(tmp_path / "sheet.jpg")),
+        ("search.query", "--image", str(tmp_path / "none.jpg")),
+        ("search.query", "--image", str(tmp_path / "cut.jpg")),
+    ):
+        status, out, err = search(*options)
+        assert (status, out) == (1, ""), "it is reported before anything is shown"
+        assert printed_code(err) == code
+    status, _, err = search(*dog, "--for", "texts", folder="images-only")
+    assert (status, printed_code(err)) == (1, "search.kind")
     assert not (tmp_path / "sheet.jpg").exists()
 
 
-def test_a_kind_that_the_index_lacks_is_one_line(search):
-    status, _, err = search("--text", "a dog", "--for", "texts", folder="images-only")
-    assert (status, printed_code(err)) == (1, "search.kind")
-
-
-def test_an_index_of_another_model_is_one_line(line: Path, tmp_path: Path, capsys):
-    from tests.unit.export.tiny import tiny_run
-
-    (tmp_path / "run").mkdir()
-    run = tiny_run(tmp_path / "run", seed=1)
+def test_a_run_folder_serves_as_the_model_and_another_model_does_not(
+    line: Path, tiny_run: Path, tmp_path: Path, capsys
+):
+    model, out, made = (
+        ["--model", str(tiny_run)],
+        str(tmp_path / "vectors"),
+        str(tmp_path / "index"),
+    )
+    assert embed.main([*model, "--texts", str(line / "captions.txt"), "--out", out]) == 0
+    assert index.main(["--embeddings", out, "--out", made]) == 0
     capsys.readouterr()
-    assert main(["--index", str(line / "index"), "--model", str(run), "--text", "a dog"]) == 1
+    query = [*model, "--text", "two cats", "--for", "texts", "--json"]
+    assert main(["--index", made, *query]) == 0
+    assert len(json.loads(capsys.readouterr().out)["hits"]) == 3
+    assert main(["--index", str(line / "index"), *query]) == 1
     assert printed_code(capsys.readouterr().err) == "search.other_model"
 
 
-def test_a_run_folder_serves_as_the_model(tmp_path: Path, capsys):
-    from tests.unit.export.tiny import tiny_run
-
-    (tmp_path / "run").mkdir()
-    model = ["--model", str(tiny_run(tmp_path / "run"))]
-    pattern, out = draw_images(tmp_path / "images", 3), str(tmp_path / "vectors")
-    assert embed.main([*model, "--images", pattern, "--out", out]) == 0
-    assert index.main(["--embeddings", out, "--out", str(tmp_path / "index")]) == 0
-    capsys.readouterr()
-    argv = ["--index", str(tmp_path / "index"), *model, "--text", "two cats", "--json"]
-    assert main(argv) == 0
-    assert len(json.loads(capsys.readouterr().out)["hits"]) == 3
-
-
-@pytest.mark.parametrize("options", [[], ["--text", "a", "--image", "b"], ["--top", "few"]])
-def test_bad_usage_is_status_2(options: list[str]):
-    with pytest.raises(SystemExit) as exit:
-        main(["--index", "i", "--model", "m", *options])
-    assert exit.value.code == 2
+def test_bad_usage_is_status_2():
+    for options in ([], ["--text", "a", "--image", "b"], ["--text", "a", "--top", "few"]):
+        with pytest.raises(SystemExit) as exit:
+            main(["--index", "i", "--model", "m", *options])
+        assert exit.value.code == 2

@@ -25,14 +25,20 @@ from tests.unit.search.plain import (
     write_images,
     write_texts,
 )
-from tf_dpce.errors import UserError
 from tf_dpce.files import exclusive_lock
-from tf_dpce.search.embed import Outcome, embed, read_ahead
+from tf_dpce.search.embed import embed, read_ahead
+from tf_dpce.search.embedding_store import KindProgress
 from tf_dpce.search.inputs import Item, find_images, find_texts
 
 
 def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def counts(found: tuple[int, KindProgress]) -> tuple[int, int, int, int]:
+    """Of what `embed` returns: done before, inputs, embeddings, rejected."""
+    before, done = found
+    return before, done.total, done.embedded, done.rejected
 
 
 def all_records(folder: Path, kind: str) -> list[dict]:
@@ -42,8 +48,8 @@ def all_records(folder: Path, kind: str) -> list[dict]:
 def test_a_small_list_is_written_as_it_is(tmp_path: Path):
     pattern = write_images(tmp_path / "images", 4, bad=(1,))
     (tmp_path / "images" / "003.jpg").write_bytes(b"")
-    outcome = embed(PlainEncoder(), find_images([pattern]), tmp_path / "out", MODEL)
-    assert outcome == Outcome(before=0, total=4, embedded=2, rejected=2)
+    found = embed(PlainEncoder(), find_images([pattern]), tmp_path / "out", MODEL)
+    assert counts(found) == (0, 4, 2, 2)
     images, out = tmp_path / "images", tmp_path / "out"
     expected = np.stack([vector("image 000.jpg"), vector("image 002.jpg")])
     stored = np.load(out / "images-00000.npy", allow_pickle=False)
@@ -60,23 +66,35 @@ def test_a_small_list_is_written_as_it_is(tmp_path: Path):
     ]
     manifest = json.loads((out / "embeddings.json").read_text())
     assert (manifest["model"], manifest["dimension"]) == (MODEL, DIMENSION)
-    counts = {key: manifest["kinds"]["images"][key] for key in ("embedded", "rejected", "complete")}
-    assert counts == {"embedded": 2, "rejected": 2, "complete": True}
+    written = {"embedded": 2, "rejected": 2, "complete": True}.items()
+    assert written <= manifest["kinds"]["images"].items()
 
 
-def test_the_size_of_shards_changes_no_row(tmp_path: Path):
+def test_neither_the_size_of_shards_nor_parts_change_a_row(tmp_path: Path):
     bad = (0, 64, 70, 149)
     inputs = find_images([write_images(tmp_path / "images", 150, bad)])
     names = [f"{n:03d}.jpg" for n in range(150) if n not in bad]
     expected = np.stack([vector(f"image {name}") for name in names])
-    for shard_size in (7, 63, 64, 65, 200):
-        out = tmp_path / str(shard_size)
-        embed(PlainEncoder(), inputs, out, MODEL, shard_size)
-        assert [record["id"] for record in all_records(out, "images")] == names
-        np.testing.assert_array_equal(embedded(out, "images"), expected)
-        assert len(list(out.glob("images-*.npy"))) == -(-150 // shard_size)
-        rejected = [item["id"] for item in lines(out / "rejected-images.jsonl")]
-        assert rejected == [f"{n:03d}.jpg" for n in bad]
+    for parts, shard_size in ((1, 7), (1, 64), (1, 65), (1, 200), (3, 20), (4, 9)):
+        folders = [tmp_path / f"{parts}-{shard_size}-{number}" for number in range(1, parts + 1)]
+        sizes = []
+        for number, out in enumerate(folders, 1):
+            part = inputs.part(number, parts)
+            embed(PlainEncoder(), part, out, MODEL, shard_size)
+            sizes.append(part.total)
+            assert len(list(out.glob("images-*.npy"))) == -(-part.total // shard_size)
+        assert sum(sizes) == 150 and max(sizes) - min(sizes) <= 1
+        ids = [record["id"] for out in folders for record in all_records(out, "images")]
+        assert ids == names
+        rows = np.concatenate([embedded(out, "images") for out in folders])
+        np.testing.assert_array_equal(rows, expected)
+        ids = [item["id"] for out in folders for item in lines(out / "rejected-images.jsonl")]
+        assert ids == [f"{n:03d}.jpg" for n in bad]
+    # A part is no other part, and none is empty.
+    with raises("embeddings.other_inputs"):
+        embed(PlainEncoder(), inputs.part(2, 3), tmp_path / "3-20-1", MODEL)
+    with raises("inputs.parts"):
+        inputs.part(1, 151)
 
 
 def test_texts_and_images_share_a_folder(tmp_path: Path):
@@ -84,7 +102,7 @@ def test_texts_and_images_share_a_folder(tmp_path: Path):
     before = files_of(out)
     texts = ["A dog.", "", "bad words", "Zwei Katzen schlafen — 狗"]
     inputs = find_texts([write_texts(tmp_path / "captions.txt", texts)])
-    assert embed(PlainEncoder(), inputs, out, MODEL) == Outcome(0, 4, 2, 2)
+    assert counts(embed(PlainEncoder(), inputs, out, MODEL)) == (0, 4, 2, 2)
     assert all_records(out, "texts") == [
         {"id": "1", "text": texts[0]},
         {"id": "4", "text": texts[3]},
@@ -102,8 +120,7 @@ def test_a_rerun_changes_nothing_and_encodes_nothing(tmp_path: Path):
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     encoder = PlainEncoder()
     again = embed(encoder, find_images([pattern]), tmp_path / "out", MODEL, 8)
-    assert again == Outcome(before=30, total=30, embedded=29, rejected=1)
-    assert first == Outcome(before=0, total=30, embedded=29, rejected=1)
+    assert (counts(first), counts(again)) == ((0, 30, 29, 1), (30, 30, 29, 1))
     assert encoder.calls == []
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == stamps
 
@@ -131,51 +148,41 @@ def test_nothing_but_rejected_inputs_is_an_error_that_names_the_list(tmp_path: P
     assert len(lines(path)) == 2
 
 
-def test_an_image_that_vanishes_meanwhile_is_rejected(tmp_path: Path):
+def test_an_image_that_vanishes_is_rejected_and_fewer_texts_end_the_run(tmp_path: Path):
+    out, captions = tmp_path / "out", tmp_path / "captions.txt"
     inputs = find_images([write_images(tmp_path / "images", 3)])
     (tmp_path / "images" / "001.jpg").unlink()
-    assert embed(PlainEncoder(), inputs, tmp_path / "out", MODEL).rejected == 1
-    (item,) = lines(tmp_path / "out" / "rejected-images.jsonl")
+    assert counts(embed(PlainEncoder(), inputs, out, MODEL)) == (0, 3, 2, 1)
+    (item,) = lines(out / "rejected-images.jsonl")
     assert os.strerror(errno.ENOENT) in item["reason"] and item["status"] is None
-
-
-def test_texts_that_get_fewer_meanwhile_end_the_run(tmp_path: Path):
-    inputs = find_texts([write_texts(tmp_path / "captions.txt", ["one", "two", "three"])])
-    write_texts(tmp_path / "captions.txt", ["one"])
+    inputs = find_texts([write_texts(captions, ["one", "two", "three"])])
+    write_texts(captions, ["one"])
     with raises("embeddings.inputs_changed"):
-        embed(PlainEncoder(), inputs, tmp_path / "out", MODEL)
+        embed(PlainEncoder(), inputs, tmp_path / "texts", MODEL)
 
 
 def test_two_writers_never_meet(tmp_path: Path):
     inputs = find_images([write_images(tmp_path / "images", 3)])
     (tmp_path / "out").mkdir()
-    with exclusive_lock(tmp_path / "out"), pytest.raises(UserError):
+    with exclusive_lock(tmp_path / "out"), raises("file.locked"):
         embed(PlainEncoder(), inputs, tmp_path / "out", MODEL)
     assert files_of(tmp_path / "out") == {}
-    assert embed(PlainEncoder(), inputs, tmp_path / "out", MODEL).embedded == 3
 
 
 def test_every_item_comes_once_in_order_and_at_most_two_chunks_are_in_memory():
-    for count in (0, 1, 63, 64, 65, 300):
-        items = [Item(str(number), contents=b"%d" % number) for number in range(count)]
-        chunks = list(read_ahead(items))
-        assert [item for chunk, _ in chunks for item in chunk] == items
-        contents = [content for _, contents in chunks for content in contents]
-        assert contents == [item.contents for item in items]
-
     started = taken = 0
 
-    def endless():
+    def items():
         nonlocal started
-        while True:
-            started += 1
-            yield Item(str(started), contents=b"image")
+        for started in range(1, 301):
+            yield Item(str(started), contents=b"%d" % started)
 
-    for chunk, _ in read_ahead(endless()):
-        taken += len(chunk)
+    for chunk, contents in read_ahead(items()):
+        for item, content in zip(chunk, contents, strict=True):
+            taken += 1
+            assert (item.id, content) == (str(taken), b"%d" % taken)
         assert started <= taken + 64
-        if taken > 1000:
-            break
+    assert taken == 300 and list(read_ahead([])) == []
 
 
 # --- kills ----------------------------------------------------------------------------------------
@@ -202,8 +209,8 @@ def test_a_killed_run_continues_to_the_same_bytes(project_root: Path, tmp_path: 
     assert status == -signal.SIGKILL
     assert files_of(out) != files_of(whole)
     encoder = PlainEncoder()
-    outcome = embed(encoder, find_images([pattern]), out, MODEL, shard_size=4)
+    before, _ = embed(encoder, find_images([pattern]), out, MODEL, shard_size=4)
     # The shards that the last manifest lists are not encoded again.
     finished = min(10, 4 * ((number - 1) // 4))
-    assert (outcome.before, sum(encoder.calls)) == (finished, 10 - finished)
+    assert (before, sum(encoder.calls)) == (finished, 10 - finished)
     assert files_of(out) == files_of(whole)

@@ -53,13 +53,11 @@ def test_patterns_that_overlap_give_each_image_once(images, monkeypatch):
     assert ids(find_images(["c.png", "*.jpg"])) == ["c.png", "a.jpg", "b.jpg"]
 
 
-def test_a_file_whose_name_is_a_pattern_is_that_file(images):
+def test_odd_names_stay_in_the_list(images):
     (images / "[1]*.jpg").write_bytes(b"brackets")
     (images / "1.jpg").write_bytes(b"one")
+    # A file whose name is a pattern is that file.
     assert ids(find_images([str(images / "[1]*.jpg")])) == ["[1]*.jpg"]
-
-
-def test_a_name_that_is_not_utf8_stays_in_the_list(images):
     with open(os.fsencode(images) + b"/\xff.jpg", "wb") as stream:
         stream.write(b"image")
     items = [item for item in find_images([str(images / "*.jpg")]).items() if "udcff" in item.id]
@@ -129,24 +127,25 @@ def test_ids_of_several_files_begin_with_their_names(tmp_path: Path):
     assert ids(find_texts([files[0], files[0]])) == ["1", "2"]
 
 
+def test_the_digest_of_texts_is_of_their_content_and_an_empty_file_is_refused(tmp_path: Path):
+    paths = {name: tmp_path / f"{name}.txt" for name in ("one", "same", "other", "none")}
+    texts = {
+        "one": ["A dog.", "A cat."],
+        "same": ["A dog.", "A cat."],
+        "other": ["A dog.", "A bat."],
+    }
+    found = {name: find_texts([write_texts(paths[name], texts[name])]).digest for name in texts}
+    assert found["one"] == found["same"] != found["other"]
+    with raises("inputs.empty"):
+        find_texts([write_texts(paths["none"], [])])
+
+
 def test_a_line_of_json_without_a_text_is_named(tmp_path: Path):
     path = tmp_path / "captions.jsonl"
     for line in ("A dog.", "", '["A dog."]', '{"caption": "A"}', '{"text": 1}'):
         path.write_text(f'{{"text": "A dog."}}\n{line}\n')
         with raises("inputs.line", path=path, line=2):
             find_texts([str(path)])
-
-
-def test_an_empty_file_is_refused(tmp_path: Path):
-    with raises("inputs.empty"):
-        find_texts([write_texts(tmp_path / "captions.txt", [])])
-
-
-def test_the_digest_of_texts_is_of_their_content(tmp_path: Path):
-    one = find_texts([write_texts(tmp_path / "one.txt", ["A dog.", "A cat."])])
-    same = find_texts([write_texts(tmp_path / "same.txt", ["A dog.", "A cat."])])
-    other = find_texts([write_texts(tmp_path / "other.txt", ["A dog.", "A bat."])])
-    assert one.digest == same.digest != other.digest
 
 
 # --- shards ---------------------------------------------------------------------------------------
@@ -175,30 +174,24 @@ def test_prepared_shards_give_their_images_and_captions(prepared: Path):
     assert ids(find_texts(shards)) == captions
 
 
-def test_shards_and_images_do_not_mix(prepared: Path, tmp_path: Path):
-    with raises("inputs.mixed"):
-        find_images([str(prepared), write_images(tmp_path / "images", 2)])
-
-
-def test_a_damaged_or_foreign_shard_is_named_before_anything_is_embedded(prepared, tmp_path):
+def test_shards_that_cannot_be_read_are_named_before_anything_is_embedded(prepared, tmp_path):
     import tensorflow as tf
 
     contents = bytearray(next(prepared.glob("test-*.tfrecord")).read_bytes())
     contents[len(contents) // 2] ^= 1
     path = tmp_path / "test-00000.tfrecord"
     path.write_bytes(contents)
+    with raises("inputs.mixed"):
+        find_images([str(prepared), write_images(tmp_path / "images", 2)])
+    # A folder with shards, but without their manifest.
+    with raises("inputs.not_prepared", path=tmp_path):
+        find_images([str(tmp_path)])
     with raises("inputs.shard", path=path):
         find_images([str(path)])
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(tf.train.Example().SerializeToString())
     with raises("inputs.shard", path=path):
         find_images([str(path)])
-
-
-def test_a_folder_that_was_not_prepared_to_its_end_is_refused(tmp_path: Path):
-    (tmp_path / "train-00000-of-00001.tfrecord").write_bytes(b"")
-    with raises("inputs.not_prepared", path=tmp_path):
-        find_images([str(tmp_path)])
 
 
 def test_a_file_over_the_limit_is_refused_without_being_read_whole(tmp_path: Path):

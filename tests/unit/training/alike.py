@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.unit.training.kills import arrays, history, newest
 from tf_dpce.config import from_dict
-from tf_dpce.training.model_factory import build_model
+from tf_dpce.models.build import build_model
 from tf_dpce.training.run_folder import read_config
 
 NOISE = 1e-5

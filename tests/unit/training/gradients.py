@@ -12,10 +12,11 @@ import tensorflow as tf
 
 from tf_dpce.config import Config, LossConfig, StageConfig, from_dict
 from tf_dpce.data.caption_table import CaptionTable
+from tf_dpce.models.build import build_model
 from tf_dpce.training.distributed import mirrored_strategy
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.hard_negative_mining import HardNegatives
-from tf_dpce.training.model_factory import build_model, stage_trainer, to_inputs_and_targets
+from tf_dpce.training.model_factory import stage_trainer, to_inputs_and_targets
 from tf_dpce.training.optimizers import LayerwiseSGD
 from tf_dpce.training.partial_fc import ClassSampler
 

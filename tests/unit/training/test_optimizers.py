@@ -13,9 +13,9 @@ from tests.errors import raises
 from tests.unit.export.tiny import CONFIG
 from tests.unit.training.kills import arrays, newest
 from tf_dpce.config import StageConfig
+from tf_dpce.models.build import build_model
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.checkpoint import best_path
-from tf_dpce.training.model_factory import build_model
 from tf_dpce.training.optimizers import (
     LayerwiseAdamW,
     LayerwiseSGD,

@@ -19,9 +19,9 @@ from tf_dpce.config import StageConfig
 from tf_dpce.errors import Stopped
 from tf_dpce.logging import run_context
 from tf_dpce.losses import InstanceLoss
+from tf_dpce.models.build import build_model
 from tf_dpce.models.dual_path import DualPath, RowClassifier
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
-from tf_dpce.training.model_factory import build_model
 from tf_dpce.training.optimizers import LayerwiseAdamW, LayerwiseSGD, stage_optimizer
 from tf_dpce.training.partial_fc import ClassSampler, PartialFC
 from tf_dpce.training.run_folder import load_run

@@ -17,7 +17,7 @@ from tests.unit.training.tiny import run_tiny
 from tf_dpce.config import Config, from_dict, to_dict
 from tf_dpce.data.feature_cache import features_path
 from tf_dpce.errors import UserError
-from tf_dpce.training.model_factory import build_model
+from tf_dpce.models.build import build_model
 from tf_dpce.training.run_folder import load_run
 
 HALF = from_dict({**to_dict(CONFIG), "precision": "bfloat16"})

@@ -17,18 +17,14 @@ from tf_dpce.config import Config, LossConfig, StageConfig, from_dict, to_dict
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
+from tf_dpce.models.build import build_model
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.checkpoint import Progress
 from tf_dpce.training.distributed import Workers, mirrored_strategy
-from tf_dpce.training.model_factory import (
-    build_model,
-    load_vectors,
-    loss_weights,
-    mark_trained,
-    stage_losses,
-)
+from tf_dpce.training.model_factory import load_vectors
+from tf_dpce.training.objective import loss_weights, mark_trained, stage_losses
 from tf_dpce.training.resume import FitSegment, remaining_segments
 from tf_dpce.training.stage import StageData, TrainingContext, compile_trainer, state_variables
 

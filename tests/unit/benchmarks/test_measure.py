@@ -1,0 +1,136 @@
+"""Every benchmark at a size for tests: a figure for each case, compared with the right one."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from benchmarks import classifier, encoders, mining, serving, step
+from benchmarks.material import random_model
+from benchmarks.timing import Row
+from tf_dpce.config import Config, from_dict
+from tf_dpce.models import text_tower
+from tf_dpce.models.dual_path import DualPath
+from tf_dpce.models.image_tower import image_head
+from tf_dpce.serving import AsyncClient
+from tf_dpce.serving.errors import ServingError
+
+CONFIG = from_dict(
+    {
+        "image": {"backbone": "small", "input_size": 32, "head_dim": 0},
+        "text": {"tower": "bag_of_words", "max_length": 16, "word_dim": 4, "widths": [4]},
+        "model": {"output_dim": 8},
+    }
+)
+
+
+def compared(rows: list[Row]) -> list[tuple[str, str | None]]:
+    """Returns the name of each row, and of the row that it is compared with; checks the figures."""
+    for row in rows:
+        ratio = row.get("ratio", {"low": 1, "median": 1, "high": 1})
+        for spread in (row, ratio):
+            # Of towers so small, a busy machine may find the update longer than the step around it.
+            rough = row["name"] == "step without its update"
+            assert rough or 0 < spread["low"] <= spread["median"] <= spread["high"], row
+        if ratio.get("to") == row["name"]:
+            assert ratio["low"] == ratio["high"] == 1
+    return [(row["name"], row.get("ratio", {}).get("to")) for row in rows]
+
+
+@pytest.mark.full
+def test_mining_times_every_kind_of_negatives_in_both_settings():
+    sizes = {"batch_size": 4, "candidates": 8, "classes": 24, "words": 30}
+    *timed, memory = mining.measure(CONFIG, **sizes, rounds=2, image_rounds=1)
+    assert compared(timed) == [
+        (f"{setting}, {negatives}", f"{setting}, paired")
+        for setting in ("cached", "end to end")
+        for negatives in ("paired", "mined", "batch")
+    ]
+    assert memory["unit"] == "MiB"
+
+
+@pytest.mark.full
+def test_a_step_its_update_and_a_product_are_timed_together():
+    rows = step.measure(CONFIG, batch_size=4, classes=24, words=30, side=64, rounds=2)
+    assert compared(rows) == [
+        ("step", None),
+        ("step", None),
+        ("step on one batch in memory", "step"),
+        ("the optimizer's update", "step"),
+        ("multiply-adds of a step", None),
+        ("float32 matrix product", None),
+        ("step without its update", "float32 matrix product"),
+        ("memory of the process, peak", None),
+    ]
+
+
+def test_multiply_adds_are_those_of_the_layers():
+    # Of a pair. A group of one block on 6 positions of 4 numbers, 8 wide, its middle 4 wide:
+    # 6 * (4*4 + 2*4*4 + 4*8 + 4*8) = 672, and a dense layer 8*8; words are trained before them.
+    text = 3 * (672 + 64)
+    # No gradient goes to the features.
+    for head_dim, head in ((0, 2 * 5 * 8), (7, 2 * 5 * 7 + 3 * 7 * 8)):
+        images = image_head(input_dim=5, output_dim=8, head_dim=head_dim)
+        texts = text_tower(40, max_length=6, word_dim=4, blocks=(1,), output_dim=8, widths=(8,))
+        network = DualPath(images, texts, num_instances=200)
+        for losses, scored in (({"pair"}, 0), ({"image_logits", "text_logits", "pair"}, 2)):
+            found = step.step_multiply_adds(network, losses)
+            assert found == head + text + scored * 3 * 8 * 200
+
+
+@pytest.mark.process
+def test_each_classifier_is_compared_with_the_smallest_and_what_does_not_fit_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    small = {"dim": 16, "sampled": 20, "batch_size": 4, "rounds": 2}
+    assert compared(classifier.measure(Config(), sizes=(200,), **small)) == [
+        ("sampled, 200", "sampled, 200"),
+        ("sampled, 200: memory", None),
+        ("exact, 200", "sampled, 200"),
+        ("exact, 200: memory", None),
+    ]
+    timed = []
+    monkeypatch.setattr(classifier, "_free_bytes", lambda: 1000)
+    monkeypatch.setattr(classifier, "_timed", lambda cases, rounds: timed.append(cases) or [])
+    classifier.measure(Config(), sizes=(200, 400), **small)
+    assert [list(cases) for cases in timed] == [["sampled, 200", "sampled, 400"]]
+
+
+@pytest.mark.full
+def test_every_runtime_is_timed_at_every_size_and_all_give_the_same():
+    calls = (encoders.EXPORT, encoders.ENCODER, encoders.UNFOLDED)
+    names = dict(compared(encoders.measure(CONFIG, words=30, batches=(1, 3), rounds=2)))
+    for what in (f"{kind}, {n} at a time" for kind in ("images", "sentences") for n in (1, 3)):
+        assert {f"{what}, {call}" for call in calls} <= names.keys()
+    model = random_model(CONFIG, 30, 2)
+    for encoder, tower in ((model.image_encoder, None), (model.text_encoder, model.text_tower)):
+        shape = (3, *encoder.input_shape[1:])
+        rows = np.random.default_rng(0).integers(0, 30, shape).astype(encoder.input.dtype)
+        rows[:, -3:] = 0
+        found = {name: run(rows) for name, run in encoders.runtimes(encoder, tower).items()}
+        assert (len(found) > 2) == any(map(find_spec, ("openvino", "onnxruntime")))
+        for embeddings in found.values():
+            np.testing.assert_allclose(embeddings, found[encoders.UNFOLDED], atol=1e-5)
+
+
+@pytest.mark.process
+def test_a_server_is_loaded_at_both_endpoints_by_both_ways():
+    rows = serving.measure(CONFIG, words=30, clients=(1, 3), seconds=0.3, rounds=1)
+    assert [name for name, _ in compared(rows)[::3]] == [
+        f"{endpoint}, {clients} at a time{way}"
+        for way in ("", ", REST")
+        for clients in (1, 3)
+        for endpoint in ("encode_image", "encode_text")
+    ]
+    units = ["requests a second", "ms, median", "ms, 99 of 100"]
+    assert [row["unit"] for row in rows[:3]] == units
+
+
+def test_a_request_that_fails_is_no_figure():
+    # Nobody listens at this port.
+    client = partial(AsyncClient, "http://127.0.0.1:9", "tiny", retries=0)
+    with pytest.raises(ServingError):
+        serving.put_load(client, ["a dog"], clients=2, seconds=0.1)
