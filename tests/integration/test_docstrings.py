@@ -29,7 +29,7 @@ from tf_dpce.search.inputs import find_images
 """
 # Examples that need files, models or a server.
 PREPARED = (
-    *("tf_dpce.data.pairs", "tf_dpce.evaluation.callback", "tf_dpce.evaluation.embed"),
+    *("tf_dpce.data.pairs", "tf_dpce.evaluation.embed"),
     *("tf_dpce.export.encoder", "tf_dpce.export.publish", "tf_dpce.export.serving_module"),
     *("tf_dpce.models.fuse_batch_norm", "tf_dpce.search.embed", "tf_dpce.search.searcher"),
     "tf_dpce.serving.client",
@@ -104,37 +104,15 @@ def test_examples_that_need_models_or_a_server(
         ),
     }
     tests = {t.name: t for t in examples(project_root) if t.name.startswith(PREPARED)}
-    fit = tests.pop("tf_dpce.evaluation.callback.RetrievalEvaluation")
     search = tests.pop("tf_dpce.search.searcher.Searcher")
     clients = [tests.pop(name) for name in list(tests) if "serving.client" in name]
     run(list(tests.values()), known)
     # `embed` left embeddings.
     assert index.main(["--embeddings", "embeddings", "--out", "index"]) == 0
     run([search], known)
-    run([fit], {**known, **_fit_script(names)})
     with running("development", folder / "saved_models", folder / "deployment") as server:
         for test in clients:
             for example in test.examples:
                 address = f"localhost:{server.rest_port}"
                 example.source = example.source.replace("localhost:8501", address)
         run(clients, known)
-
-
-def _fit_script(names: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the script of the README has made when it fits."""
-    import tf_dpce
-
-    pairs = tf_dpce.load_pairs("pairs.csv", images="images")
-    tokenizer = tf_dpce.CaptionTokenizer.adapt(pairs.captions)
-    model = tf_dpce.DualPath(
-        tf_dpce.image_tower("small", input_size=64, head_dim=8, output_dim=8),
-        tf_dpce.text_tower(
-            tokenizer.vocabulary_size, word_dim=4, blocks=(1,), widths=(8,), output_dim=8
-        ),
-        pairs.num_instances,
-    )
-    instance, ranking = names["InstanceLoss"], names["RankingLoss"]
-    losses = {"image_logits": instance(), "text_logits": instance(), "pair": ranking()}
-    model.compile("adam", loss=losses)
-    batches = pairs.train.batch(8, tokenizer, image_size=64)
-    return {"pairs": pairs, "tokenizer": tokenizer, "model": model, "batches": batches}

@@ -26,13 +26,10 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         tokenizer: the tokenizer that the model is trained with.
         image_size: S, the width and height of the model's images in pixels.
 
-    Example:
-        >>> recalls = tf_dpce.RetrievalEvaluation(pairs.val, tokenizer, image_size=64)
-        >>> history = model.fit(
-        ...     batches, epochs=3, callbacks=[recalls], shuffle=False, verbose=0
-        ... )
-        >>> len(history.history["val_rsum"])  # one for each epoch
-        3
+    Example, behind the pairs and the model of the README's script:
+
+        recalls = tf_dpce.RetrievalEvaluation(pairs.val, tokenizer, image_size=64)
+        model.fit(batches, epochs=3, callbacks=[recalls], shuffle=False)
     """
 
     def __init__(self, split: PairSplit, tokenizer: CaptionTokenizer, image_size: int) -> None:

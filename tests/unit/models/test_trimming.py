@@ -53,9 +53,11 @@ def test_a_trimmed_tower_has_the_features_of_a_whole_one():
             input_signature=[tf.TensorSpec([None, None], tf.int32)],
         )
         for before in (0, 3):
-            for lengths in ([], [0], [1], [4, 9, 2], [0, 7], [positions - before]):
+            for lengths in ([0], [1], [4, 9, 2], [0, 7], [positions - before]):
                 ids = captions(lengths, positions, seed, before)
                 np.testing.assert_allclose(encode(ids), tower(ids), rtol=1e-5, atol=1e-6)
+            # One trace serves batches of any length, and one of no captions.
+            assert encode(np.zeros((0, positions), np.int32)).shape == (0, 5)
             # Twelve positions more than words are enough for all these towers.
             trimmed = trim(captions([4, 2], positions, seed, before))
             assert trimmed.shape[1] <= before + 4 + 12

@@ -261,6 +261,7 @@ def check_unfinished_then_whole(out: Path, argv: list, expected: dict[str, str])
     assert digests(out) == expected, "the same bytes, and nothing else"
 
 
+@pytest.mark.process
 def test_killed_while_drawing_over_an_earlier_set_and_while_decoding(tmp_path: Path):
     out = tmp_path / "out"
     argv = [*SCENES[:3], "400", *SCENES[4:], "--workers", "1"]
@@ -277,6 +278,7 @@ def test_killed_while_drawing_over_an_earlier_set_and_while_decoding(tmp_path: P
         shutil.rmtree(out)
 
 
+@pytest.mark.process
 def test_killed_before_and_while_publishing(flickr8k: list[str], tmp_path: Path):
     whole = tmp_path / "whole"
     assert run(*flickr8k, "--out", whole) == 0

@@ -124,6 +124,7 @@ print(faults() - before)
 """
 
 
+@pytest.mark.process
 def test_tensors_take_the_memory_of_earlier_ones(project_root: Path):
     # 20 sums of 64 MiB: in fresh memory 16,384 pages of 4 KiB each, 327,680 in all. Where oneDNN is
     # on, as by default on some processors, it keeps memory by itself.

@@ -197,6 +197,7 @@ def run_to_rename(root: Path, number: int, *arguments: str) -> int:
     return subprocess.run(command, cwd=root, check=False).returncode
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", range(1, RENAMES + 2))
 def test_a_killed_run_continues_to_the_same_bytes(project_root: Path, tmp_path: Path, number: int):
     pattern = write_images(tmp_path / "images", 10, bad=(0, 3, 5, 9))

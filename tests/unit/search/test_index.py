@@ -230,6 +230,7 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path):
 RENAMES = 3
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", range(1, RENAMES + 2))
 def test_a_killed_build_keeps_what_was_there(project_root: Path, tmp_path: Path, number: int):
     old = embed_images(tmp_path / "old", 3, tmp_path / "first")
