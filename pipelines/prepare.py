@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,26 +20,13 @@ from tf_dpce.datasets.coco import read_coco
 from tf_dpce.datasets.cuhk_pedes import read_cuhk_pedes
 from tf_dpce.datasets.expected_sizes import differences
 from tf_dpce.datasets.flickr import read_flickr8k, read_flickr30k
-from tf_dpce.datasets.karpathy import karpathy_dataset, load_karpathy, read_karpathy
-from tf_dpce.datasets.pair import Pair, Rejected
+from tf_dpce.datasets.karpathy import read_karpathy
+from tf_dpce.datasets.listing import Image, Rejected
 from tf_dpce.datasets.table import read_table
-from tf_dpce.logging import logger
 
 if TYPE_CHECKING:
     from tf_dpce.data.prepare import Prepared
 
-# The options that only scenes take, with their defaults.
-_SCENES = {"train_images": 16_000, "val_images": 500, "test_images": 500, "image_size": 64}
-# The options that each source needs, and those that it may have besides.
-_OPTIONS = {
-    "scenes": ((), tuple(_SCENES)),
-    "flickr8k": (("root",), ("images", "annotations", "split_file")),
-    "flickr30k": (("root",), ("images", "annotations", "split_file")),
-    "karpathy": (("root", "annotations"), ("split_file",)),
-    "mscoco": (("root",), ("annotations", "split_file")),
-    "cuhk_pedes": (("root",), ("images", "annotations", "split_file")),
-    "table": (("annotations",), ("root", "images", "split_file")),
-}
 # These come without a split of their own, and all who use them hold out the same numbers.
 _UNSPLIT = ("flickr30k", "mscoco")
 
@@ -46,7 +34,7 @@ _UNSPLIT = ("flickr30k", "mscoco")
 def build_parser() -> ArgumentParser:
     """Returns the parser of this verb."""
     parser = verb_parser("prepare", "Checks images and captions and writes shards for training.")
-    parser.add_argument("--source", choices=list(_OPTIONS), required=True, help="dataset to read")
+    parser.add_argument("--source", choices=list(_READERS), required=True, help="dataset to read")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--root", type=Path, help="folder of the dataset; karpathy: of its images")
     parser.add_argument("--images", type=Path, help="folder of images, if it is another")
@@ -62,28 +50,23 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="seed of order, split and scenes")
     parser.add_argument("--lowercase", action="store_true", help="convert captions to lower case")
     parser.add_argument("--vectors", type=Path, help="file of word vectors; drop words without one")
-    for option, meaning in (
-        ("train_images", "number of training scenes"),
-        ("val_images", "number of validation scenes"),
-        ("test_images", "number of test scenes"),
-        ("image_size", "size of a scene in pixels"),
-    ):
+    for option, meaning in _SCENE_OPTIONS.items():
         # A default of the parser would hide whether the option was given.
-        text = f"scenes: {meaning} (default: {_SCENES[option]})"
-        parser.add_argument(f"--{option.replace('_', '-')}", type=PositiveInt, help=text)
+        text = f"scenes: {meaning} (default: {signature(_draw).parameters[option].default})"
+        parser.add_argument(_flag(option), type=PositiveInt, help=text)
     return parser
 
 
 def run(arguments: Namespace) -> None:
     """Reads, checks and writes; prints what was stored and what was rejected."""
-    _check_usage(arguments)
-    items, published = _read(arguments)
+    source, given = arguments.source, arguments.split_file is not None
+    items = _read(arguments)
     from tf_dpce.data.prepare import prepare
 
     prepared = prepare(
         items,
         arguments.out,
-        source=arguments.source,
+        source=source,
         seed=arguments.seed,
         lowercase=arguments.lowercase,
         vectors=arguments.vectors,
@@ -93,61 +76,73 @@ def run(arguments: Namespace) -> None:
     splits = prepared.manifest.splits
     images = {name: split.images for name, split in splits.items()}
     see = REJECTED_FILE if prepared.rejected else ""
-    given = arguments.split_file is not None
-    for line in differences(published, images, splits["train"].instances, see, given):
-        print(line)
+    published = source
+    if source == "karpathy":
+        published = f"karpathy/{arguments.annotations.stem.removeprefix('dataset_')}"
+    # What is published of the others is the size of their own split.
+    if not given or source in _UNSPLIT:
+        for line in differences(published, images, splits["train"].instances, see, given):
+            print(line)
     # How a table is split is its owner's affair; on these data sets results are compared.
-    if arguments.source in _UNSPLIT and not given:
+    if source in _UNSPLIT and not given:
         print(f"split drawn by --seed {arguments.seed}; --split-file takes a published one")
     say_files(prepared.files)
 
 
-def _check_usage(arguments: Namespace) -> None:
-    needed, allowed = _OPTIONS[arguments.source]
-    for option in ("root", "images", "annotations", "split_file", *_SCENES):
-        name, given = f"--{option.replace('_', '-')}", arguments[option] is not None
-        if option in needed and not given:
-            build_parser().error(f"--source {arguments.source} needs {name}")
-        if given and option not in needed + allowed:
-            build_parser().error(f"--source {arguments.source} takes no {name}")
+def _read(arguments: Namespace) -> Iterator[Image | Rejected]:
+    """Calls the source's reader with the options that it takes; a default of None is not given."""
+    reader = _READERS[arguments.source]
+    takes = signature(reader).parameters
+    for option in (*_READER_OPTIONS, *_SCENE_OPTIONS):
+        given = arguments[option] is not None
+        if given and option not in takes:
+            build_parser().error(f"--source {arguments.source} takes no {_flag(option)}")
+        if not given and option in takes and takes[option].default is Parameter.empty:
+            build_parser().error(f"--source {arguments.source} needs {_flag(option)}")
+    return reader(**{name: arguments[name] for name in takes if arguments[name] is not None})
 
 
-def _read(arguments: Namespace) -> tuple[Iterable[Pair | Rejected], str]:
-    """Returns what the source yields, and the name under which its size is published."""
-    source, root, images = arguments.source, arguments.root, arguments.images
-    annotations, split_file, seed = arguments.annotations, arguments.split_file, arguments.seed
-    # What is published of the others is the size of their own split.
-    published = source if split_file is None or source in _UNSPLIT else ""
-    if source == "flickr8k":
-        items = read_flickr8k(root, images, annotations, split_file)
-    elif source == "flickr30k":
-        items = read_flickr30k(root, images, annotations, split_file, seed)
-    elif source == "mscoco":
-        items = read_coco(root, annotations, split_file, seed)
-    elif source == "cuhk_pedes":
-        items = read_cuhk_pedes(root, images, annotations, split_file)
-    elif source == "table":
-        items = read_table(annotations, images or root, split_file, seed)
-    elif source == "karpathy":
-        contents = load_karpathy(annotations)
-        items = read_karpathy(contents, root, split_file)
-        published = published and f"karpathy/{karpathy_dataset(contents)}"
-    else:
-        items = _draw(arguments)
-    return items, published
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
 
 
-def _draw(arguments: Namespace) -> Iterator[Pair]:
+def _draw(
+    out: Path,
+    seed: int,
+    workers: int,
+    train_images: int = 16_000,
+    val_images: int = 500,
+    test_images: int = 500,
+    image_size: int = 64,
+) -> Iterator[Image]:
     """Draws scenes once `prepare` asks for them: it then locks out other processes."""
     from tf_dpce.datasets.shapes.source import draw_scenes, scene_numbers
 
-    out, folder = arguments.out, (arguments.out / "scenes").resolve()
-    train, val, test, size = (arguments[name] or usual for name, usual in _SCENES.items())
+    folder = (out / "scenes").resolve()
     refuse_foreign(out, [folder])
-    numbers = scene_numbers(train, val, test)
-    scenes = draw_scenes(folder, arguments.seed, numbers, size, arguments.workers)
+    numbers = scene_numbers(train_images, val_images, test_images)
+    scenes = draw_scenes(folder, seed, numbers, image_size, workers)
     discard(out)
     yield from scenes
+
+
+# A source's options are the parameters of its reader.
+_READERS = {
+    "scenes": _draw,
+    "flickr8k": read_flickr8k,
+    "flickr30k": read_flickr30k,
+    "karpathy": read_karpathy,
+    "mscoco": read_coco,
+    "cuhk_pedes": read_cuhk_pedes,
+    "table": read_table,
+}
+_READER_OPTIONS = ("root", "images", "annotations", "split_file")
+_SCENE_OPTIONS = {
+    "train_images": "number of training scenes",
+    "val_images": "number of validation scenes",
+    "test_images": "number of test scenes",
+    "image_size": "size of a scene in pixels",
+}
 
 
 def _print_counts(prepared: Prepared) -> None:
@@ -174,8 +169,6 @@ def _print_counts(prepared: Prepared) -> None:
         f"{100 * manifest.vocabulary_coverage:.1f} % of the training captions' words"
     )
     print(describe_lengths(manifest.caption_lengths))
-    if prepared.doubt:
-        logger.warning(prepared.doubt)
 
 
 main = partial(run_verb, build_parser, run)

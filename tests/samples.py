@@ -13,8 +13,6 @@ from typing import Any
 
 from PIL import Image
 
-from tf_dpce.datasets.pair import Pair, Rejected
-
 TRUNCATED = 0.6
 
 
@@ -26,13 +24,6 @@ def image(kind: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (9, 7),
     pixels = bytes(x * 37 % 256 for x in range(width * height * bands * depth))
     stream = io.BytesIO()
     Image.frombytes(mode, size, pixels).save(stream, format=kind, **how)
-    return stream.getvalue()
-
-
-def animated_png() -> bytes:
-    frames = [Image.new("RGB", (5, 4), colour) for colour in ("red", "blue")]
-    stream = io.BytesIO()
-    frames[0].save(stream, format="PNG", save_all=True, append_images=frames[1:])
     return stream.getvalue()
 
 
@@ -149,13 +140,6 @@ def write_splits(path: Path, splits: dict[str, str]) -> Path:
     """Writes a split file."""
     path.write_text("".join(f"{image}\t{split}\n" for image, split in splits.items()))
     return path
-
-
-def divide(items: Iterable[Pair | Rejected]) -> tuple[list[Pair], list[Rejected]]:
-    """Returns the pairs and the rejected items that a reader yields."""
-    items = list(items)
-    pairs = [item for item in items if isinstance(item, Pair)]
-    return pairs, [item for item in items if isinstance(item, Rejected)]
 
 
 class Steps:

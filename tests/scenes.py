@@ -14,7 +14,7 @@ SIZE = 32
 def prepare_scenes(folder: Path, train: int = 48, val: int = 12, test: int = 12) -> Manifest:
     """Prepared data of scenes, in several shards a split."""
     numbers = scene_numbers(train, val, test)
-    pairs = list(draw_scenes(folder / "scenes", 0, numbers, SIZE))
+    images = list(draw_scenes(folder / "scenes", 0, numbers, SIZE))
     return prepare(
-        pairs, folder, source="scenes", lowercase=True, workers=2, shard_bytes=10_000
+        images, folder, source="scenes", lowercase=True, workers=2, shard_bytes=10_000
     ).manifest

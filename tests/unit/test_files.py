@@ -149,6 +149,34 @@ def test_a_folder_has_one_writer_at_a_time_and_a_killed_one_holds_nobody_up(tmp_
         assert names(tmp_path) == [], "and nothing is left of it"
 
 
+REWRITER = """
+import itertools, sys
+from pathlib import Path
+from tf_dpce.files import publish_file
+print("started", flush=True)
+for letter in itertools.cycle((b"a", b"b")):
+    with publish_file(Path(sys.argv[1])) as temporary:
+        temporary.write_bytes(2**20 * letter)
+"""
+
+
+@pytest.mark.full
+def test_no_reader_sees_half_a_file_whenever_the_writer_is_killed(tmp_path: Path):
+    path = tmp_path / "table"
+    path.write_bytes(2**20 * b"a")
+    for _ in range(5):
+        command = [sys.executable, "-c", REWRITER, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout.readline() == b"started\n"
+            for reading in range(51):
+                if reading == 50:
+                    writer.kill()
+                    writer.wait()
+                assert path.read_bytes() in (2**20 * b"a", 2**20 * b"b")
+        remove_stale(tmp_path)
+        assert names(tmp_path) == ["table"]
+
+
 def test_digests(tmp_path: Path):
     path = tmp_path / "data"
     path.write_bytes(b"dog\ncat\n")

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.data.index_shuffle import pick
-from tf_dpce.data.input_pipeline import caption_groups
+from tf_dpce.data.input_pipeline import Captions, caption_groups
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 _BATCH = 1024
@@ -41,27 +41,33 @@ def encode_captions(data: Path, split: str, tokenizer: CaptionTokenizer) -> Capt
     return CaptionTable(np.concatenate(ids), first, np.concatenate(instances))
 
 
-class InstanceCaptions:
-    """Draws a caption of any image of an instance, as the recipe does for persons.
+def captions_of_images(table: CaptionTable) -> Captions:
+    """Returns a function that draws one of an image's own captions, by the image's position."""
+    return _drawn(table.first, table.ids)
 
-    The caption is a function of instance and draw alone, so that a resumed run and every worker
-    read the same captions.
 
-    Args:
-        table: captions of the training split.
+def captions_of_instances(table: CaptionTable) -> Captions:
+    """Returns a function that draws a caption of any image of an instance, by the instance's id.
+
+    So does the recipe for persons.
     """
+    of_caption = np.repeat(table.instances, np.diff(table.first))
+    by_instance = np.argsort(of_caption, kind="stable")
+    # The first caption of each instance, and the number of all.
+    first = np.searchsorted(of_caption[by_instance], np.arange(of_caption.max() + 2))
+    return _drawn(first, table.ids[by_instance])
 
-    def __init__(self, table: CaptionTable) -> None:
-        of_caption = np.repeat(table.instances, np.diff(table.first))
-        by_instance = np.argsort(of_caption, kind="stable")
-        # The first caption of each instance, and the number of all.
-        first = np.searchsorted(of_caption[by_instance], np.arange(of_caption.max() + 2))
-        self._first = tf.constant(first)
-        self._ids = tf.constant(table.ids[by_instance])
 
-    def __call__(self, instances: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        """Returns int32 ids `[R, T]` for instances int64 `[R]` and uniform draws `[R]`."""
-        first = tf.gather(self._first, instances)
-        return tf.gather(
-            self._ids, first + pick(draws, tf.gather(self._first, instances + 1) - first)
-        )
+def _drawn(first: np.ndarray, ids: np.ndarray) -> Captions:
+    """Draws one of the captions from `first[row]` to `first[row + 1]` - 1 for each row.
+
+    It is a function of row and draw alone, so that a resumed run and every worker read the same
+    captions.
+    """
+    first, ids = tf.constant(first), tf.constant(ids)
+
+    def draw(rows: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        start = tf.gather(first, rows)
+        return tf.gather(ids, start + pick(draws, tf.gather(first, rows + 1) - start))
+
+    return draw

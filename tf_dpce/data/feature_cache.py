@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dpce.config import ImageConfig, TextConfig
-from tf_dpce.data.caption_table import CaptionTable, encode_captions
-from tf_dpce.data.index_shuffle import CAPTION, SHIFT, VIEW, IndexShuffle
+from tf_dpce.data.caption_table import CaptionTable, captions_of_images, encode_captions
+from tf_dpce.data.index_shuffle import CAPTION, SHIFT, VIEW, IndexShuffle, pick
 from tf_dpce.data.input_pipeline import Batches, Captions, view_batches
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.files import publish_file, remove_stale, sha256_lines
@@ -48,14 +49,16 @@ class FeatureCache:
         captions: Captions | None = None,
     ) -> Batches:
         """Returns batches as `input_pipeline.training_batches` does, `image` being `[R, F]`."""
-        types = (tf.float32, tf.int32, tf.int64)
+        views, width = self.features.shape[1:]
+        instances_of, own = tf.constant(self.captions.instances), captions_of_images(self.captions)
 
         def batch(indices: tf.Tensor, draws: tf.Tensor) -> dict[str, tf.Tensor]:
-            features, ids, instances = tf.numpy_function(self._take, [indices, draws], types)
-            features = tf.ensure_shape(features, [order.rows, self.features.shape[2]])
-            ids = tf.ensure_shape(ids, [order.rows, self.captions.ids.shape[1]])
-            instances = tf.ensure_shape(instances, [order.rows])
-            ids = captions(instances, draws[:, CAPTION]) if captions else ids
+            places = [indices, pick(draws[:, VIEW], tf.constant(views))]
+            features = tf.ensure_shape(
+                tf.numpy_function(self._take, places, tf.float32), [order.rows, width]
+            )
+            instances, draw = tf.gather(instances_of, indices), draws[:, CAPTION]
+            ids = captions(instances, draw) if captions else own(indices, draw)
             ids = position_shift(ids, draws[:, SHIFT]) if text.shift else ids
             return {"image": features, "text": ids, "instance": instances}
 
@@ -67,15 +70,8 @@ class FeatureCache:
         rows = {"image": plain, "instance": self.captions.instances}
         return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size)
 
-    def _take(
-        self, indices: np.ndarray, draws: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        views = _pick(draws[:, VIEW], self.features.shape[1])
-        table = self.captions
-        first = table.first[indices]
-        chosen = first + _pick(draws[:, CAPTION], table.first[indices + 1] - first)
-        features = self.features[indices, views].astype(np.float32)
-        return features, table.ids[chosen], table.instances[indices]
+    def _take(self, indices: np.ndarray, views: np.ndarray) -> np.ndarray:
+        return self.features[indices, views].astype(np.float32)
 
 
 def cached_features(
@@ -106,21 +102,30 @@ def cached_features(
         Stopped: a stop was requested; nothing is left behind.
     """
     path = features_path(backbone, data, split, image, views)
-    features = _mapped(path)
-    if features is None:
-        remove_stale(path.parent)
-        with publish_file(path) as temporary:
-            _write_features(temporary, backbone, data, split, image, views, compiled(backbone))
-        features = np.load(path, mmap_mode="r")
-    return FeatureCache(features, encode_captions(data, split, tokenizer))
+    captions = encode_captions(data, split, tokenizer)
+    with suppress(FileNotFoundError, EOFError, ValueError):  # none, or one that was cut short
+        return FeatureCache(np.load(path, mmap_mode="r"), captions)
+    remove_stale(path.parent)
+    images, encode = Manifest.load(data).splits[split].images, compiled(backbone)
+    with publish_file(path) as temporary, progress(f"{split} images in the backbone") as display:
+        features = _new_map(temporary, (images, views, backbone.output_shape[-1]))
+        for view in range(views):
+            done = 0
+            for pixels in view_batches(data, split, image, view, _BATCH):
+                features[done : done + len(pixels), view] = encode(pixels).numpy()
+                done += len(pixels)
+                display.update(view * images + done, total=views * images)
+                check_stop("stopped while features were computed: give the same command again")
+        features.flush()
+    return FeatureCache(np.load(path, mmap_mode="r"), captions)
 
 
-def _mapped(path: Path) -> np.ndarray | None:
-    """Returns the features of a file; None if there is none, or one that was cut short."""
-    try:
-        return np.load(path, mmap_mode="r")
-    except (FileNotFoundError, EOFError, ValueError):
-        return None
+def _new_map(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    features = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+    # Writing to a map of a full disk kills the process; reserving its bytes raises an OSError.
+    with path.open("r+b") as stream:
+        os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return features
 
 
 def features_path(
@@ -129,40 +134,7 @@ def features_path(
     """Returns the file of the features of a split; see `cached_features`."""
     shards = [shard.sha256 for shard in Manifest.load(data).splits[split].shards]
     weights = [sha256(v.numpy().tobytes()).hexdigest() for v in backbone.weights]
-    augmentation = (image.resize, image.crop, image.flip)
-    pixels = [image.backbone, image.input_size, *augmentation, views]
+    pixels = [image.backbone, image.input_size, image.resize, image.crop, image.flip, views]
     computed = json.dumps([*pixels, backbone.output.dtype])
     digest = sha256_lines([*shards, *weights, computed])[:16]
     return data / "features" / f"{split}-{digest}.npy"
-
-
-def _write_features(
-    path: Path,
-    backbone: keras.Model,
-    data: Path,
-    split: str,
-    image: ImageConfig,
-    views: int,
-    encode: Encode,
-) -> None:
-    images = Manifest.load(data).splits[split].images
-    shape = (images, views, backbone.output_shape[-1])
-    features = np.lib.format.open_memmap(path, "w+", np.float16, shape)
-    # Writing to a map of a full disk kills the process; reserving its bytes raises an OSError.
-    with path.open("r+b") as stream:
-        os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-    with progress(f"{split} images through the backbone") as display:
-        for view in range(views):
-            done = 0
-            for pixels in view_batches(data, split, image, view, _BATCH):
-                features[done : done + len(pixels), view] = encode(pixels).numpy()
-                done += len(pixels)
-                display.update(view * images + done, total=views * images)
-                check_stop("stopped while features were computed: give the same command again")
-    features.flush()
-
-
-def _pick(draws: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
-    """Turns uniform draws in 0..1 into integers from 0 to `counts` - 1, as `index_shuffle.pick`."""
-    # A draw next to 1 may round up to the count itself.
-    return np.minimum((draws * counts).astype(np.int64), np.asarray(counts) - 1)

@@ -83,14 +83,7 @@ def training_batches(
 
     def example(index: tf.Tensor, draws: tf.Tensor) -> dict[str, tf.Tensor]:
         record = reader(index)
-        pixels = training_pixels(
-            record["image"],
-            image.input_size,
-            draws[IMAGE:],
-            crop=image.crop,
-            flip=image.flip,
-            resize=image.resize,
-        )
+        pixels = _augmented(record["image"], image, draws[IMAGE:])
         own = record["captions"]
         caption = own[pick(draws[CAPTION], tf.size(own))]
         instance = record["instance"]
@@ -177,12 +170,15 @@ def view_batches(
         if view == 0:
             return evaluation_pixels(contents, image.input_size, image.resize)
         draws = tf.random.stateless_uniform([5], tf.stack([tf.constant(view, tf.int64), index]))
-        return training_pixels(
-            contents, image.input_size, draws, image.crop, image.flip, image.resize
-        )
+        return _augmented(contents, image, draws)
 
     rows = records(folder, split).enumerate().map(example, num_parallel_calls=tf.data.AUTOTUNE)
     return rows.batch(batch_size).prefetch(2)
+
+
+def _augmented(contents: tf.Tensor, image: ImageConfig, draws: tf.Tensor) -> tf.Tensor:
+    size = image.input_size
+    return training_pixels(contents, size, draws, image.crop, image.flip, image.resize)
 
 
 def records(folder: Path, split: str, first: int = ALL) -> tf.data.Dataset:

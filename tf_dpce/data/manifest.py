@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from tf_dpce.datasets.pair import SPLITS
+from tf_dpce.datasets.listing import SPLITS
 from tf_dpce.errors import UserError
 from tf_dpce.files import is_temporary, read_json, write_json
 
@@ -18,10 +18,10 @@ MANIFEST_FILE = "manifest.json"
 VOCABULARY_FILE = "vocabulary.txt"
 REJECTED_FILE = "rejected.jsonl"
 
-# The shards that prepare may delete or replace, for as long as no manifest lists them.
+# Stands in place of a manifest while prepare replaces what the folder holds.
 UNFINISHED_FILE = ".unfinished.json"
 
-_SHARD = re.compile(rf"({'|'.join(SPLITS)})-[^/]*\.tfrecord")
+_SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.tfrecord")
 
 # Keras casts labels to float32, in which larger whole numbers collide.
 MAX_INSTANCES = 2**24
@@ -113,19 +113,17 @@ class Manifest:
         manifest = _parse(path, _read(path, "run prepare again, with an empty --out"))
         for split in manifest.splits.values():
             for shard in split.shards:
-                _check_shard(folder / shard.file, shard)
+                file = folder / shard.file
+                size = file.stat().st_size if file.is_file() else None
+                if size != shard.bytes:
+                    found = "is missing" if size is None else f"has {size} bytes, not {shard.bytes}"
+                    raise UserError("data.shard", f"{file} {found}: run prepare again", file)
         return manifest
 
 
-def discard(folder: Path, shards: Iterable[str] = ()) -> None:
-    """Declares a folder not prepared, before anything that its manifest speaks of is changed.
-
-    Args:
-        folder: a folder, prepared or not.
-        shards: names of files that will be written; a run after a kill may replace them.
-    """
-    owned = (written_shards(folder) or set()) | set(shards)
-    write_json(folder / UNFINISHED_FILE, sorted(owned))
+def discard(folder: Path) -> None:
+    """Declares a folder not prepared, before anything that its manifest speaks of is changed."""
+    write_json(folder / UNFINISHED_FILE, {})
     (folder / MANIFEST_FILE).unlink(missing_ok=True)
 
 
@@ -135,18 +133,14 @@ def written_shards(folder: Path) -> set[str] | None:
     Raises:
         UserError: there is a manifest, cut short.
     """
-    names = None
-    if (folder / UNFINISHED_FILE).is_file():
-        names = read_json(folder / UNFINISHED_FILE)
-    elif (folder / MANIFEST_FILE).is_file():
+    if not (folder / UNFINISHED_FILE).is_file():
+        if not (folder / MANIFEST_FILE).is_file():
+            return None
         value = _read(folder / MANIFEST_FILE, "choose another --out, or remove what is there")
-        try:
-            splits = value["splits"].values()
-            names = [shard["file"] for split in splits for shard in split["shards"]]
-        except (KeyError, TypeError, AttributeError):
+        if not isinstance(value, dict) or "split_digest" not in value:
             # The manifest of something else.
             return None
-    return None if names is None else {name for name in names if _SHARD.fullmatch(str(name))}
+    return {item.name for item in folder.iterdir() if _SHARD.fullmatch(item.name)}
 
 
 def refuse_foreign(folder: Path, images: Iterable[Path]) -> None:
@@ -159,14 +153,12 @@ def refuse_foreign(folder: Path, images: Iterable[Path]) -> None:
     Raises:
         UserError: there are files that `prepare` did not write.
     """
-    written = written_shards(folder)
+    if written_shards(folder) is not None:
+        return
     names = {item.name for item in folder.iterdir() if not is_temporary(item.name)}
-    if written is not None:
-        names = {name for name in names if _SHARD.fullmatch(name)} - written
-    if names:
-        root = os.path.join(folder.resolve(), "")
-        inside = (str(path) for path in images if str(path).startswith(root))
-        names -= {path[len(root) :].split(os.sep)[0] for path in inside}
+    root = os.path.join(folder.resolve(), "")
+    inside = (str(path) for path in images if str(path).startswith(root))
+    names -= {path[len(root) :].split(os.sep)[0] for path in inside}
     if names:
         message = f"{folder} holds {min(names)}, which prepare did not write"
         message = f"{message}: choose another --out, or move it away"
@@ -219,12 +211,3 @@ def _from_json(kind: Any, value: Any) -> Any:
     if type(value) is not kind and (kind, type(value)) != (float, int):
         raise TypeError(f"{value!r} is no {kind}")
     return value
-
-
-def _check_shard(path: Path, shard: ShardInfo) -> None:
-    if not path.is_file():
-        raise UserError("data.shard", f"{path} is missing: run prepare again", path)
-    size = path.stat().st_size
-    if size != shard.bytes:
-        message = f"{path} has {size} bytes, not {shard.bytes}: run prepare again"
-        raise UserError("data.shard", message, path)

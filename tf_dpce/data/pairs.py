@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
 
-from tf_dpce.data.prepare import drop_empty_captions
-from tf_dpce.data.split_writer import decoding_fault
-from tf_dpce.datasets.pair import Image, Rejected, group_pairs
+from tf_dpce.data.prepare import read_images
+from tf_dpce.data.validate_images import decoding_fault, validate_images
+from tf_dpce.datasets.listing import Image, Rejected
 from tf_dpce.datasets.table import read_table
-from tf_dpce.datasets.validate_images import validate_images
 from tf_dpce.errors import UserError
-from tf_dpce.logging import logger, progress
-from tf_dpce.preprocessing import status
+from tf_dpce.logging import logger
 from tf_dpce.preprocessing.image import evaluation_pixels
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
@@ -29,17 +26,13 @@ class PairSplit:
     Only paths and captions are in memory; the image files are read batch by batch.
 
     Attributes:
-        paths: the paths of N images.
-        instances: N instance ids, from 0 to `num_instances - 1`. Images of the same person share
-            an id.
-        captions: M captions, in the order of their images.
-        caption_images: M numbers: for each caption the index of its image in `paths`.
+        images: N images with their captions.
+        instances: N instance ids, from 0 to `num_instances - 1`. Images of the same
+            person share an id.
     """
 
-    paths: tuple[Path, ...]
+    images: tuple[Image, ...]
     instances: tuple[int, ...]
-    captions: tuple[str, ...]
-    caption_images: tuple[int, ...]
 
     @property
     def num_instances(self) -> int:
@@ -47,9 +40,9 @@ class PairSplit:
         return len(set(self.instances))
 
     @property
-    def caption_instances(self) -> tuple[int, ...]:
-        """The instance id of each caption, M numbers."""
-        return tuple(self.instances[image] for image in self.caption_images)
+    def captions(self) -> tuple[str, ...]:
+        """M captions, image by image."""
+        return tuple(caption for image in self.images for caption in image.captions)
 
     def batch(
         self, batch_size: int, tokenizer: CaptionTokenizer, image_size: int, seed: int = 0
@@ -70,25 +63,22 @@ class PairSplit:
         Raises:
             UserError: there are fewer captions than `batch_size`.
         """
-        if len(self.captions) < batch_size:
+        count = len(self.captions)
+        if count < batch_size:
             raise UserError(
                 "pairs.batch_size",
-                f"the split has {len(self.captions)} captions, fewer than batch_size {batch_size}: "
+                f"the split has {count} captions, fewer than batch_size {batch_size}: "
                 "choose a smaller batch_size or add captions",
             )
-        paths = [os.fsencode(self.paths[image]) for image in self.caption_images]
-        rows = (paths, list(self.captions), tf.constant(self.caption_instances, tf.int64))
 
         def load(path: tf.Tensor, caption: tf.Tensor, instance: tf.Tensor) -> tuple:
             return _pixels(path, image_size), caption, instance
 
-        def inputs_and_targets(
-            image: tf.Tensor, captions: tf.Tensor, instance: tf.Tensor
-        ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        def inputs_and_targets(image: tf.Tensor, captions: tf.Tensor, instance: tf.Tensor) -> tuple:
             targets = dict.fromkeys(("image_logits", "text_logits", "pair"), instance)
             return {"image": image, "text": tokenizer(captions)}, targets
 
-        pairs = tf.data.Dataset.from_tensor_slices(rows).shuffle(len(paths), seed=seed)
+        pairs = self._pairs().shuffle(count, seed=seed)
         pairs = pairs.map(load, num_parallel_calls=tf.data.AUTOTUNE)
         return pairs.batch(batch_size, drop_remainder=True).map(inputs_and_targets).prefetch(2)
 
@@ -98,7 +88,8 @@ class PairSplit:
         Each batch is a dict: `image`, float32 `[B, S, S, 3]`, and `instance`, int64 `[B]`. The last
         batch may be smaller.
         """
-        rows = (list(map(os.fsencode, self.paths)), tf.constant(self.instances, tf.int64))
+        paths = [os.fsencode(image.path) for image in self.images]
+        rows = (paths, tf.constant(self.instances, tf.int64))
         images = tf.data.Dataset.from_tensor_slices(rows).map(
             lambda path, instance: {"image": _pixels(path, image_size), "instance": instance},
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -113,9 +104,20 @@ class PairSplit:
         Each batch is a dict: `text`, int32 `[B, T]`, and `instance`, int64 `[B]`. The last batch
         may be smaller.
         """
-        rows = (list(self.captions), tf.constant(self.caption_instances, tf.int64))
-        captions = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size)
-        return captions.map(lambda text, instance: {"text": tokenizer(text), "instance": instance})
+        return (
+            self._pairs()
+            .batch(batch_size)
+            .map(lambda _, text, instance: {"text": tokenizer(text), "instance": instance})
+        )
+
+    def _pairs(self) -> tf.data.Dataset:
+        """Returns path, caption and instance of every caption."""
+        paths, instances = [], []
+        for image, instance in zip(self.images, self.instances, strict=True):
+            paths += [os.fsencode(image.path)] * len(image.captions)
+            instances += [instance] * len(image.captions)
+        rows = (paths, list(self.captions), tf.constant(instances, tf.int64))
+        return tf.data.Dataset.from_tensor_slices(rows)
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,11 @@ def load_pairs(table: Path | str, images: Path | str | None = None, seed: int = 
     """
     table = Path(table)
     items = read_table(table, None if images is None else Path(images), seed=seed)
-    found, rejected = drop_empty_captions(*group_pairs(items))
-    usable = _decodable([image for image in found if image.split != "test"], rejected)
+    found, rejected = read_images(items)
+    seen = [image for image in found if image.split != "test"]
+    workers = len(os.sched_getaffinity(0))
+    checked = validate_images(seen, lambda file: (file, decoding_fault(file)), rejected, workers)
+    usable = [item.image for item in checked]
     if rejected:
         reasons = Counter(item.reason for item in rejected).most_common()
         counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
@@ -186,39 +191,10 @@ def load_pairs(table: Path | str, images: Path | str | None = None, seed: int = 
                 f"{table} has no usable image in the split {name!r}{last}",
                 table,
             )
-        splits.append(_split(own))
+        numbers: dict[str, int] = {}
+        instances = tuple(numbers.setdefault(image.instance, len(numbers)) for image in own)
+        splits.append(PairSplit(tuple(own), instances))
     return Pairs(*splits, tuple(rejected))
-
-
-def _decodable(images: Sequence[Image], rejected: list[Rejected]) -> list[Image]:
-    """Returns the images that can be decoded and adds the others to `rejected`."""
-    usable = []
-    workers = len(os.sched_getaffinity(0))
-
-    def inspect(contents: bytes) -> tuple[bytes, str | None]:
-        return b"", decoding_fault(contents)
-
-    with progress("images") as display:
-        checked = validate_images(images, inspect, status.MAX_BYTES, workers)
-        for done, item in enumerate(checked, start=1):
-            display.update(done, total=len(images))
-            if item.reason:
-                rejected.append(Rejected(str(item.image.path), item.reason))
-            else:
-                usable.append(item.image)
-    return usable
-
-
-def _split(images: Sequence[Image]) -> PairSplit:
-    numbers: dict[str, int] = {}
-    return PairSplit(
-        paths=tuple(image.path for image in images),
-        instances=tuple(numbers.setdefault(image.instance, len(numbers)) for image in images),
-        captions=tuple(caption for image in images for caption in image.captions),
-        caption_images=tuple(
-            position for position, image in enumerate(images) for _ in image.captions
-        ),
-    )
 
 
 def _pixels(path: tf.Tensor, image_size: int) -> tf.Tensor:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 from tf_dpce.data.caption_lengths import count_lengths
@@ -19,9 +20,8 @@ from tf_dpce.data.manifest import (
     refuse_foreign,
     written_shards,
 )
-from tf_dpce.data.shards import SHARD_BYTES
-from tf_dpce.data.split_writer import SplitWriter
-from tf_dpce.datasets.pair import SPLITS, Image, Pair, Rejected, group_pairs
+from tf_dpce.data.shards import SHARD_BYTES, SplitWriter
+from tf_dpce.datasets.listing import SPLITS, Image, Rejected, gather
 from tf_dpce.errors import UserError
 from tf_dpce.files import (
     exclusive_lock,
@@ -31,15 +31,13 @@ from tf_dpce.files import (
     sha256_lines,
     temporary_folder,
 )
-from tf_dpce.logging import progress
 from tf_dpce.preprocessing.vocabulary import (
     count_words,
-    known_words,
     rank_words,
     without_words,
     write_vocabulary,
 )
-from tf_dpce.preprocessing.word_vectors import WordVectors
+from tf_dpce.preprocessing.word_vectors import look_up_vectors
 
 
 @dataclass(frozen=True)
@@ -50,17 +48,15 @@ class Prepared:
         manifest: the manifest that it wrote.
         rejected: what it rejected.
         files: paths of the files that it wrote.
-        doubt: a line on what may be missing in the file of word vectors; empty if nothing is.
     """
 
     manifest: Manifest
     rejected: tuple[Rejected, ...]
     files: tuple[Path, ...]
-    doubt: str = ""
 
 
 def prepare(
-    items: Iterable[Pair | Rejected],
+    items: Iterable[Image | Rejected],
     out: Path,
     *,
     source: str,
@@ -93,18 +89,17 @@ def prepare(
         UserError: there is nothing to use in a split, an input is wrong, `out` holds what
             `prepare` did not write, or another process is writing there.
     """
-    file = WordVectors(vectors) if vectors else None
     with _staging(out) as folder:
-        images, rejected = drop_empty_captions(*group_pairs(items))
+        images, rejected = read_images(items)
         refuse_foreign(out, (image.path for image in images))
-        # Before the images: a damaged file is found out before they are decoded.
-        captions = [text for item in images if item.split == "train" for text in item.captions]
-        known = known_words(file, captions, lowercase) if file else None
-        with progress("images") as display:
-            writer = SplitWriter(folder, rejected, workers, shard_bytes, len(images), display)
-            splits = {
-                split: writer.write(split, _in_order(images, split, seed)) for split in SPLITS
-            }
+        known = None
+        if vectors:
+            # Before the images: a damaged file is found out before they are decoded.
+            captions = [text for item in images if item.split == "train" for text in item.captions]
+            found = list(count_words(captions, lowercase))
+            known = set(compress(found, look_up_vectors(vectors, found, lowercase)[1]))
+        writer = SplitWriter(folder, rejected, workers, shard_bytes)
+        splits = {split: writer.write(split, _in_order(images, split, seed)) for split in SPLITS}
         counts = count_words(writer.training_captions, lowercase)
         words = rank_words(counts, known)
         if not words:
@@ -126,20 +121,21 @@ def prepare(
             bitmaps=writer.bitmaps,
         )
         files = _publish(folder, out, manifest)
-    return Prepared(manifest, tuple(rejected), files, file.doubt if file else "")
+    return Prepared(manifest, tuple(rejected), files)
 
 
-def drop_empty_captions(
-    images: Sequence[Image], rejected: list[Rejected]
-) -> tuple[list[Image], list[Rejected]]:
-    """Leaves out captions without a word, and images that are left without a caption."""
+def read_images(items: Iterable[Image | Rejected]) -> tuple[list[Image], list[Rejected]]:
+    """Reads what a reader yields, and drops captions without a word.
+
+    An image that is left without a caption is rejected.
+    """
+    images, rejected = gather(items)
     empty = iter(without_words([text for image in images for text in image.captions]))
     left: list[Image] = []
-    rejected = list(rejected)
     for image in images:
-        captions = tuple(text for text in image.captions if not next(empty))
-        dropped = len(image.captions) - len(captions)
+        captions = [text for text in image.captions if not next(empty)]
         if captions:
+            dropped = len(image.captions) - len(captions)
             rejected += [Rejected(str(image.path), "empty caption")] * dropped
             left.append(replace(image, captions=captions))
         else:
@@ -184,9 +180,9 @@ def _staging(out: Path) -> Iterator[Path]:
 def _publish(folder: Path, out: Path, manifest: Manifest) -> tuple[Path, ...]:
     """Replaces what `out` held; from its first step to its last the folder has no manifest."""
     earlier = written_shards(out) or set()
-    discard(out, (shard.name for shard in folder.glob("*.tfrecord")))
+    discard(out)
     for name in earlier:
-        (out / name).unlink(missing_ok=True)
+        (out / name).unlink()
     files = []
     for item in sorted(folder.iterdir()):
         with publish_file(out / item.name) as temporary:

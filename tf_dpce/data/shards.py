@@ -1,16 +1,20 @@
-"""TFRecord shards: one record an image, with all its captions."""
+"""TFRecord shards: one record an image, with all its captions, if training could decode it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tensorflow as tf
 
-from tf_dpce.data.manifest import ShardInfo
-from tf_dpce.datasets.pair import Image
+from tf_dpce.data.manifest import MAX_INSTANCES, ShardInfo, SplitInfo
+from tf_dpce.data.validate_images import storable, validate_images
+from tf_dpce.datasets.listing import NO_FILE, Image, Rejected
+from tf_dpce.errors import UserError
 from tf_dpce.files import sha256_file
 
 SHARD_BYTES = 100 * 2**20
@@ -49,40 +53,96 @@ def write_shards(
     Returns:
         What was written, file by file.
     """
-    drafts: list[_Draft] = []
-    writer = None
-    try:
+    sizes: list[int] = []
+    offsets: list[list[int]] = []
+    with ExitStack() as stack:
         for record in records:
-            if writer is None or drafts[-1].bytes >= shard_bytes:
-                if writer is not None:
-                    writer.close()
-                drafts.append(_Draft(folder / f"{split}-{len(drafts):05d}"))
-                writer = tf.io.TFRecordWriter(str(drafts[-1].path))
+            if not sizes or sizes[-1] >= shard_bytes:
+                stack.close()
+                path = folder / f"{split}-{len(sizes):05d}"
+                writer = stack.enter_context(tf.io.TFRecordWriter(str(path)))
+                sizes.append(0)
+                offsets.append([])
             writer.write(record)
-            drafts[-1].add(record)
-    finally:
-        if writer is not None:
-            writer.close()
-    return [draft.finish(len(drafts)) for draft in drafts]
-
-
-@dataclass
-class _Draft:
-    """A shard whose final name is unknown until all are written."""
-
-    path: Path
-    bytes: int = 0
-    offsets: list[int] = field(default_factory=list)
-
-    def add(self, record: bytes) -> None:
-        self.offsets.append(self.bytes)
-        self.bytes += _FRAME_BYTES + len(record)
-
-    def finish(self, count: int) -> ShardInfo:
-        path = self.path.rename(f"{self.path}-of-{count:05d}.tfrecord")
-        digest = sha256_file(path)
-        return ShardInfo(path.name, self.bytes, digest, len(self.offsets), tuple(self.offsets))
+            offsets[-1].append(sizes[-1])
+            sizes[-1] += _FRAME_BYTES + len(record)
+    shards = []
+    for number, (size, starts) in enumerate(zip(sizes, offsets, strict=True)):
+        # Its final name was unknown until all were written.
+        path = folder / f"{split}-{number:05d}"
+        path = path.rename(f"{path}-of-{len(sizes):05d}.tfrecord")
+        shards.append(ShardInfo(path.name, size, sha256_file(path), len(starts), tuple(starts)))
+    return shards
 
 
 def _bytes_feature(*values: bytes) -> tf.train.Feature:
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+
+@dataclass
+class SplitWriter:
+    """Validates and writes splits, and gathers what concerns all of them.
+
+    Attributes:
+        folder: where the shards go; no reader looks into it yet.
+        rejected: what was rejected so far; unusable images are added.
+        workers: number of threads that decode.
+        shard_bytes: a new shard is begun once one has this many bytes.
+        bitmaps: number of BMP images stored so far, as PNG.
+        split_lines: a line of split and image for each stored image.
+        training_captions: captions of the stored training images.
+    """
+
+    folder: Path
+    rejected: list[Rejected]
+    workers: int
+    shard_bytes: int
+    bitmaps: int = 0
+    split_lines: list[str] = field(default_factory=list)
+    training_captions: list[str] = field(default_factory=list)
+
+    def write(self, split: str, images: Sequence[Image]) -> SplitInfo:
+        """Writes the shards of a split, in the order of `images`.
+
+        Raises:
+            UserError: none of them can be used, or they are of too many instances.
+        """
+        stored: list[Image] = []
+        instances: dict[str, int] = {}
+
+        def records() -> Iterator[bytes]:
+            name = f"{split} images"
+            for item in validate_images(images, storable, self.rejected, self.workers, name):
+                stored.append(item.image)
+                self.bitmaps += item.rewritten
+                instance = instances.setdefault(item.image.instance, len(instances))
+                if instance >= MAX_INSTANCES:
+                    message = f"there are more than {MAX_INSTANCES} instances: use fewer"
+                    raise UserError("prepare.instances", message)
+                yield encode_record(item.image, item.contents, instance)
+
+        shards = write_shards(self.folder, split, records(), self.shard_bytes)
+        if not stored:
+            raise UserError("prepare.empty_split", self._why_empty(split, len(images)))
+        captions = [caption for image in stored for caption in image.captions]
+        if split == "train":
+            self.training_captions = captions
+        self.split_lines += [f"{split}\t{image.image_id}" for image in stored]
+        # An image that is an instance of its own is no lone one.
+        shown = Counter(image.instance for image in stored if image.instance != image.image_id)
+        lone = sum(count == 1 for count in shown.values())
+        return SplitInfo(len(stored), len(captions), len(instances), tuple(shards), lone)
+
+    def _why_empty(self, split: str, images: int) -> str:
+        if not images:
+            return (
+                f"no image is in the split {split!r}: train, val and test each need one; look at "
+                "the data set's splits, or give others as --split-file"
+            )
+        last = self.rejected[-1]
+        reasons = {item.reason for item in self.rejected[-images:]}
+        wrong = "; --root or --images is probably wrong" if reasons == {NO_FILE} else ""
+        return (
+            f"none of the {images} images of the split {split!r} can be used, "
+            f"the last of them {last.path}: {last.reason}{wrong}"
+        )

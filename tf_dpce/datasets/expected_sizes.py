@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+from tf_dpce.datasets.listing import SPLITS
 
-@dataclass(frozen=True)
-class Published:
-    """The size of a data set in one split of it.
-
-    Attributes:
-        images: by split.
-        training_people: persons in training, None if every image is an instance of its own.
-        other: key of another split of the same data set, which may be given in a file.
-    """
-
-    images: Mapping[str, int]
-    training_people: int | None = None
-    other: str | None = None
-
-
-def _images(train: int, val: int, test: int) -> dict[str, int]:
-    return {"train": train, "val": val, "test": test}
-
-
-# Flickr30k and MSCOCO have no official split into three: theirs is the one in the authors' code,
-# github.com/layumi/Image-Text-Embedding. After the slash stands the name in Karpathy's own file.
-PUBLISHED: dict[str, Published] = {
-    "flickr8k": Published(_images(6_000, 1_000, 1_000)),
-    "flickr30k": Published(_images(29_783, 1_000, 1_000), other="karpathy/flickr30k"),
-    "mscoco": Published(_images(113_287, 5_000, 5_000)),
-    "cuhk_pedes": Published(_images(34_054, 3_078, 3_074), training_people=11_003),
-    "karpathy/flickr8k": Published(_images(6_000, 1_000, 1_000)),
-    "karpathy/flickr30k": Published(_images(29_000, 1_014, 1_000)),
-    "karpathy/coco": Published(_images(113_287, 5_000, 5_000)),
+# Images by split. Flickr30k and MSCOCO have no official split into three: theirs is the one in the
+# authors' code, github.com/layumi/Image-Text-Embedding. After the slash stands the name in
+# Karpathy's own file.
+PUBLISHED: dict[str, dict[str, int]] = {
+    name: dict(zip(SPLITS, images, strict=True))
+    for name, images in {
+        "flickr8k": (6_000, 1_000, 1_000),
+        "flickr30k": (29_783, 1_000, 1_000),
+        "mscoco": (113_287, 5_000, 5_000),
+        "cuhk_pedes": (34_054, 3_078, 3_074),
+        "karpathy/flickr8k": (6_000, 1_000, 1_000),
+        "karpathy/flickr30k": (29_000, 1_014, 1_000),
+        "karpathy/coco": (113_287, 5_000, 5_000),
+    }.items()
 }
+# Persons in training, if an image is no instance of its own.
+TRAINING_PEOPLE = {"cuhk_pedes": 11_003}
+# Another split of the same data set, which may be given in a file.
+_OTHER = {"flickr30k": "karpathy/flickr30k"}
 
 
 def differences(
@@ -59,25 +48,16 @@ def differences(
 
     Example:
         >>> list(differences("flickr8k", {"train": 5_999, "val": 1_000, "test": 1_000}, 5_999))
-        ['train has 5,999 of the 6,000 published images: 1 is missing']
+        ['train has 5,999 of the 6,000 published images']
     """
-    published = PUBLISHED.get(name)
-    if published is None or (given and published.other and _is_whole(published.other, images)):
+    published = PUBLISHED.get(name, {})
+    if given and name in _OTHER and PUBLISHED[_OTHER[name]] == images:
         return
     whose = " of the authors' split" if given else ""
-    counts = [(split, "images", images[split], n) for split, n in published.images.items()]
-    if published.training_people is not None:
-        counts.append(("train", "people", training_instances, published.training_people))
+    counts = [(split, "images", images[split], n) for split, n in published.items()]
+    if name in TRAINING_PEOPLE:
+        counts.append(("train", "people", training_instances, TRAINING_PEOPLE[name]))
     for split, what, found, expected in counts:
-        missing = expected - found
-        if missing > 0:
-            verb, see = "is" if missing == 1 else "are", f", see {rejected}" if rejected else ""
-            share = f"{found:,} of the {expected:,} published {what}{whose}"
-            yield f"{split} has {share}: {missing:,} {verb} missing{see}"
-        elif missing < 0:
-            more = f"{-missing:,} more than the {expected:,} published{whose}"
-            yield f"{split} has {found:,} {what}, {more}"
-
-
-def _is_whole(name: str, images: Mapping[str, int]) -> bool:
-    return PUBLISHED[name].images == dict(images)
+        if found != expected:
+            see = f", see {rejected}" if rejected and found < expected else ""
+            yield f"{split} has {found:,} of the {expected:,} published {what}{whose}{see}"

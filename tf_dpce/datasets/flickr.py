@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tf_dpce.datasets.annotations import ListedImage, listed_pairs
 from tf_dpce.datasets.expected_sizes import PUBLISHED
-from tf_dpce.datasets.pair import NO_FILE, Pair, Rejected
+from tf_dpce.datasets.listing import NO_FILE, Image, Rejected, usable_images
 from tf_dpce.datasets.splits import assign_split, given_or_drawn_splits, read_split_file
 from tf_dpce.datasets.text_files import existing_file, existing_folder, read_lines
 
@@ -21,7 +20,7 @@ FLICKR8K_SPLITS = {
     "test": "Flickr_8k.testImages.txt",
 }
 
-_HELD_OUT = PUBLISHED["flickr30k"].images["test"]
+_HELD_OUT = PUBLISHED["flickr30k"]["test"]
 _SUFFIXES = (".jpg", ".jpeg")
 
 
@@ -30,7 +29,7 @@ def read_flickr8k(
     images: Path | None = None,
     annotations: Path | None = None,
     split_file: Path | None = None,
-) -> Iterator[Pair | Rejected]:
+) -> Iterator[Image | Rejected]:
     """Reads Flickr8k.
 
     Args:
@@ -40,26 +39,24 @@ def read_flickr8k(
         split_file: lines of `image<TAB>split`, in place of the official lists.
 
     Yields:
-        A `Pair` for each caption that can be used, a `Rejected` for each line or image that cannot.
+        The images, and a `Rejected` for each line or image that cannot be used.
 
     Raises:
         UserError: a folder or file is missing or malformed, or no image can be used.
     """
-    remedy = "give the one that holds Flickr8k as --root"
-    images = existing_folder(images or root / "Flicker8k_Dataset", remedy)
-    folder = existing_folder(annotations or root / "Flickr8k_text", remedy)
-    remedy = "give the folder of all of Flickr8k's text files as --annotations"
-    tokens = existing_file(folder / "Flickr8k.token.txt", remedy)
+    images = existing_folder(images or root / "Flicker8k_Dataset")
+    folder = existing_folder(annotations or root / "Flickr8k_text")
+    tokens = existing_file(folder / "Flickr8k.token.txt")
     splits: dict[str, str] = {}
     if split_file:
         splits = read_split_file(split_file)
     else:
         for split, file in FLICKR8K_SPLITS.items():
-            for origin, line in read_lines(existing_file(folder / file, remedy)):
+            for origin, line in read_lines(existing_file(folder / file)):
                 assign_split(splits, line.strip(), split, origin)
-    listed, rejected = _read_tokens(tokens, images)
-    yield from rejected
-    yield from listed_pairs(tokens, listed, images, splits, split_file or folder)
+    listed: dict[str, Image] = {}
+    yield from _read_tokens(tokens, images, listed)
+    yield from usable_images(tokens, listed.values(), images, splits, split_file or folder)
 
 
 def read_flickr30k(
@@ -68,7 +65,7 @@ def read_flickr30k(
     annotations: Path | None = None,
     split_file: Path | None = None,
     seed: int = 0,
-) -> Iterator[Pair | Rejected]:
+) -> Iterator[Image | Rejected]:
     """Reads Flickr30k.
 
     No split comes with these files. Without a split file 1,000 images each are drawn by hash for
@@ -82,39 +79,33 @@ def read_flickr30k(
         seed: seed of the drawn split.
 
     Yields:
-        A `Pair` for each caption that can be used, a `Rejected` for each line or image that cannot.
+        The images, and a `Rejected` for each line or image that cannot be used.
 
     Raises:
         UserError: a folder or file is missing or malformed, or no image can be used.
     """
-    remedy = "give that of Flickr30k's images as --images"
-    images = existing_folder(images or root / "flickr30k-images", remedy)
-    remedy = "give results_20130124.token as --annotations"
-    tokens = existing_file(annotations or root / "results_20130124.token", remedy)
-    listed, rejected = _read_tokens(tokens, images)
+    images = existing_folder(images or root / "flickr30k-images")
+    tokens = existing_file(annotations or root / "results_20130124.token")
+    listed: dict[str, Image] = {}
+    yield from _read_tokens(tokens, images, listed)
     # A missing image keeps its place in the draw, which depends on the annotations alone.
-    names = (item.image for item in listed if item.fault in ("", NO_FILE))
+    names = (name for name, image in listed.items() if image.fault in ("", NO_FILE))
     splits = given_or_drawn_splits(split_file, names, seed, _HELD_OUT)
-    yield from rejected
-    yield from listed_pairs(tokens, listed, images, splits, split_file)
+    yield from usable_images(tokens, listed.values(), images, splits, split_file)
 
 
-def _read_tokens(tokens: Path, images: Path) -> tuple[list[ListedImage], list[Rejected]]:
-    """Returns the images of a token file, and the lines that cannot be used."""
+def _read_tokens(tokens: Path, images: Path, listed: dict[str, Image]) -> Iterator[Rejected]:
+    """Adds the images of a token file to `listed`, and yields the lines that cannot be used."""
     present = {item.name for item in images.iterdir()}
-    listed: dict[str, ListedImage] = {}
-    rejected = []
     for origin, line in read_lines(tokens):
         key, tab, caption = line.partition("\t")
         if not tab:
-            rejected.append(Rejected(str(origin), "no tab between name and caption"))
+            yield Rejected(str(origin), "no tab between name and caption")
             continue
         name = key.partition("#")[0]
         if name not in listed:
             fault = "" if name in present else NO_FILE
-            well_formed = Path(name).suffix.lower() in _SUFFIXES
-            listed[name] = ListedImage(
-                name, origin, fault=fault if well_formed else "malformed name"
-            )
+            if Path(name).suffix.lower() not in _SUFFIXES:
+                fault = "malformed name"
+            listed[name] = Image(name, images / name, [], origin=origin, fault=fault)
         listed[name].captions.append(caption.strip())
-    return list(listed.values()), rejected

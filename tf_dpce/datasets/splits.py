@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from tf_dpce.datasets.pair import SPLITS, Origin
+from tf_dpce.datasets.listing import SPLITS, Origin
 from tf_dpce.datasets.text_files import existing_file, read_lines
 from tf_dpce.errors import UserError
 
@@ -36,8 +36,7 @@ def read_split_file(path: Path) -> dict[str, str]:
             into a second split.
     """
     splits: dict[str, str] = {}
-    file = existing_file(path, "give one with lines of image<TAB>split as --split-file")
-    for origin, line in read_lines(file):
+    for origin, line in read_lines(existing_file(path)):
         image, tab, split = line.partition("\t")
         image = image_name(image)
         if not tab or not image:
@@ -65,8 +64,7 @@ def check_split(split: str, origin: Origin) -> str:
     if split not in SPLITS:
         message = f"split is {split!r}: it must be one of {', '.join(SPLITS)}"
         raise origin.error("split.name", message)
-    # The constant, not one string a row.
-    return SPLITS[SPLITS.index(split)]
+    return split
 
 
 def drawn_splits(names: Iterable[str], seed: int) -> dict[str, str]:
@@ -80,7 +78,10 @@ def drawn_splits(names: Iterable[str], seed: int) -> dict[str, str]:
         ['test', 'train', 'val']
     """
     draws = {name: _draw(name, seed) for name in names}
-    splits = {name: _split(draw) for name, draw in draws.items()}
+    splits = {}
+    for name, draw in draws.items():
+        held_out = "val" if draw < TRAIN_SHARE + VAL_SHARE else "test"
+        splits[name] = "train" if draw < TRAIN_SHARE else held_out
     for empty in SPLITS:
         drawn = {split: [name for name in splits if splits[name] == split] for split in SPLITS}
         largest = max(drawn.values(), key=len)
@@ -116,9 +117,3 @@ def given_or_drawn_splits(
 def _draw(name: str, seed: int) -> float:
     digest = hashlib.sha256(f"{seed}\t{name}".encode()).digest()
     return int.from_bytes(digest[:8]) / 2**64
-
-
-def _split(draw: float) -> str:
-    if draw < TRAIN_SHARE:
-        return "train"
-    return "val" if draw < TRAIN_SHARE + VAL_SHARE else "test"

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_dpce.datasets.pair import (
-    IN_NO_SPLIT,
-    NO_CAPTION,
+from tf_dpce.datasets.listing import (
     NO_NAME,
-    SPLITS,
+    Image,
     Origin,
-    Pair,
     Rejected,
+    check_same,
+    usable_images,
 )
 from tf_dpce.datasets.splits import check_split, drawn_splits, image_name, read_split_file
 from tf_dpce.datasets.text_files import (
@@ -31,12 +29,11 @@ from tf_dpce.errors import UserError
 Row = tuple[Origin, dict[str, Any]]
 
 _REQUIRED = ("image", "caption")
-_UNDRAWN = ""
 
 
 def read_table(
-    table: Path, images: Path | None = None, split_file: Path | None = None, seed: int = 0
-) -> Iterator[Pair | Rejected]:
+    annotations: Path, images: Path | None = None, split_file: Path | None = None, seed: int = 0
+) -> Iterator[Image | Rejected]:
     """Reads a table with the columns `image` and `caption`, and optional `split` and `instance`.
 
     An image has several captions by several rows, or by a list in one (in CSV and TSV: a JSON
@@ -45,61 +42,45 @@ def read_table(
     column: about 80, 10 and 10 of 100, and none is left empty if there are three.
 
     Args:
-        table: a `.csv`, `.tsv`, `.jsonl` or `.parquet` file.
+        annotations: a `.csv`, `.tsv`, `.jsonl` or `.parquet` file.
         images: folder that the images' paths start from; the table's own if None.
         split_file: lines of `image<TAB>split`; replaces a column `split`.
         seed: seed of the drawn split.
 
     Yields:
-        A `Pair` for each caption, a `Rejected` for each image or row that cannot be used.
+        The images, and a `Rejected` for each image or row that cannot be used.
 
     Raises:
-        UserError: a file is missing or malformed, a split is unknown, or no row can be used.
+        UserError: a file is missing or malformed, a split is unknown, or no image can be used.
     """
-    folder = existing_folder(images or table.parent, "give that of the images as --images")
+    folder = existing_folder(images or annotations.parent)
     splits = read_split_file(split_file) if split_file else None
-    items = list(_items(table, folder, splits))
-    pairs = [item for item in items if isinstance(item, Pair)]
-    if not any(pair.caption for pair in pairs):
-        message = f"{table} has no usable row: each needs an image and a caption"
-        raise UserError("table.no_row", message, table)
-    # An image without a caption will be rejected, so it fills no split.
-    undrawn = (pair for pair in pairs if pair.split == _UNDRAWN and pair.caption)
-    drawn = drawn_splits((pair.instance for pair in undrawn), seed)
-    for item in items:
-        if isinstance(item, Pair) and item.split == _UNDRAWN:
-            item = replace(item, split=drawn.get(item.instance, SPLITS[0]))
-        yield item
-
-
-def _items(table: Path, folder: Path, splits: dict[str, str] | None) -> Iterator[Pair | Rejected]:
-    # Each image once: its name, its path, and its captions so far. Millions of pairs share them.
-    # A set of five captions, the usual number, takes three times the memory of a dict of five.
-    seen: dict[str, tuple[str, Path, dict[str, None]]] = {}
-    for origin, row in read_rows(table):
-        image = image_name(_text(row, "image", origin))
-        if not image:
+    listed: dict[str, Image] = {}
+    captions: dict[str, dict[str, None]] = {}
+    for origin, row in read_rows(annotations):
+        name = image_name(_text(row, "image", origin))
+        if not name:
             yield Rejected(str(origin), NO_NAME)
             continue
-        listed = image in seen
-        image, path, captions = seen.setdefault(image, (image, folder / image, {}))
-        if splits is not None and image not in splits:
-            if not listed:
-                yield Rejected(str(path), IN_NO_SPLIT)
-            continue
-        split = _UNDRAWN
-        if splits is not None:
-            split = splits[image]
-        elif "split" in row:
+        split = None
+        if splits is None and "split" in row:
             split = check_split(_text(row, "split", origin), origin)
-        instance = _text(row, "instance", origin) or image
-        for caption in _captions(row["caption"], origin):
-            if caption not in captions:
-                captions[caption] = None
-                yield Pair(image, path, caption, split, instance, origin)
-    yield from (
-        Rejected(str(folder / name), NO_CAPTION) for name in splits or () if name not in seen
-    )
+        image = Image(name, folder / name, (), split, _text(row, "instance", origin), origin)
+        check_same(listed.setdefault(name, image), image)
+        captions.setdefault(name, {}).update(dict.fromkeys(_captions(row["caption"], origin)))
+    for name, image in listed.items():
+        image.captions = list(captions[name]) if any(captions[name]) else []
+    if splits is None:
+        _draw_splits(listed.values(), seed)
+    yield from usable_images(annotations, listed.values(), folder, splits, split_file)
+
+
+def _draw_splits(images: Collection[Image], seed: int) -> None:
+    undrawn = [image for image in images if image.split is None]
+    # An image without a caption will be rejected, so it fills no split.
+    drawn = drawn_splits((image.instance for image in undrawn if image.captions), seed)
+    for image in undrawn:
+        image.split = drawn.get(image.instance)
 
 
 def _text(row: dict[str, Any], column: str, origin: Origin) -> str:
@@ -146,26 +127,25 @@ def read_rows(path: Path) -> Iterator[Row]:
     if reader is None:
         message = f"{path} is no table: its name must end in {', '.join(readers)}"
         raise UserError("table.kind", message, path)
-    return reader(existing_file(path, "give a table of images and captions"))
+    return reader(existing_file(path))
 
 
 def _read_delimited(path: Path, delimiter: str) -> Iterator[Row]:
-    reader = csv.reader(read_raw_lines(path), delimiter=delimiter, strict=True)
-    header: list[str] = []
+    reader = csv.DictReader(read_raw_lines(path), delimiter=delimiter, strict=True)
     try:
+        if reader.fieldnames:
+            reader.fieldnames = [name.strip() for name in reader.fieldnames]
+            _check_columns(reader.fieldnames, Origin.of_line(path, reader.reader.line_num))
         # An empty line is no row.
-        for fields in filter(None, reader):
-            origin = Origin.of_line(path, reader.line_num)
-            if not header:
-                header = [name.strip() for name in fields]
-                _check_columns(header, origin)
-            elif len(fields) != len(header):
-                message = f"{len(fields)} fields, {len(header)} in the header: put quotes around"
-                raise origin.error("table.fields", f"{message} a field that holds {delimiter!r}")
-            else:
-                yield origin, dict(zip(header, fields, strict=True))
+        for row in reader:
+            origin = Origin.of_line(path, reader.reader.line_num)
+            if None in row or None in row.values():
+                message = f"not {len(reader.fieldnames)} fields as in the header: put quotes around"
+                message = f"{message} a field that holds {delimiter!r}"
+                raise origin.error("table.fields", message)
+            yield origin, row
     except csv.Error as error:
-        origin = Origin.of_line(path, reader.line_num)
+        origin = Origin.of_line(path, reader.reader.line_num)
         raise origin.error("table.malformed", f"malformed, {error}: mend its quotes") from None
 
 

@@ -1,4 +1,4 @@
-"""Text and JSON files, with errors that name the file, the place in it and the remedy."""
+"""Text and JSON files, with errors that name the file and the place in it."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tf_dpce.datasets.pair import Origin
+from tf_dpce.datasets.listing import Origin
 from tf_dpce.errors import UserError
 
 
-def existing_folder(path: Path, remedy: str) -> Path:
+def existing_folder(path: Path) -> Path:
     """Returns the absolute path of a folder.
 
     Raises:
-        UserError: it is no folder; the message ends in `remedy`.
+        UserError: it is no folder.
     """
     if not path.is_dir():
-        raise UserError("dataset.folder", f"{path} is not a folder: {remedy}", path)
+        message = f"{path} is not a folder: check --root, --images and --annotations"
+        raise UserError("dataset.folder", message, path)
     return path.resolve()
 
 
-def existing_file(path: Path, remedy: str) -> Path:
+def existing_file(path: Path) -> Path:
     """Returns the path of a file.
 
     Raises:
-        UserError: it is no file; the message ends in `remedy`.
+        UserError: it is no file.
     """
     if not path.is_file():
-        raise UserError("dataset.file", f"{path} is not a file: {remedy}", path)
+        message = f"{path} is not a file: check --root, --annotations and --split-file"
+        raise UserError("dataset.file", message, path)
     return path
 
 
@@ -74,21 +76,14 @@ def whole_characters(text: str, origin: Origin) -> str:
     return text.strip()
 
 
-def read_json(path: Path, remedy: str) -> Node:
+def read_json(path: Path) -> Node:
     """Reads a whole file of annotations.
-
-    Args:
-        path: the file.
-        remedy: what to give instead of a file that is missing or of another shape, for messages.
 
     Raises:
         UserError: the file is missing, not UTF-8 or not JSON.
     """
     try:
-        with existing_file(path, remedy).open(encoding="utf-8-sig") as stream:
-            return Node(json.load(stream), Origin(path), remedy)
-    except UnicodeDecodeError:
-        raise Origin(path).error("dataset.encoding", "not UTF-8: save it as UTF-8") from None
+        return Node(json.loads("".join(read_raw_lines(existing_file(path)))), Origin(path))
     except (ValueError, RecursionError) as error:
         message = f"{path} is not whole JSON, {error}: fetch it again"
         raise UserError("dataset.json", message, path, getattr(error, "lineno", None)) from None
@@ -101,12 +96,10 @@ class Node:
     Attributes:
         value: the value.
         origin: its file, and the keys that lead to it.
-        remedy: what to do if the file has another shape.
     """
 
     value: Any
     origin: Origin
-    remedy: str
 
     def __contains__(self, key: str) -> bool:
         return isinstance(self.value, dict) and key in self.value
@@ -137,7 +130,8 @@ class Node:
         return self.text()
 
     def _child(self, value: Any, step: str) -> Node:
-        return Node(value, Origin(self.origin.path, self.origin.place + step), self.remedy)
+        return Node(value, Origin(self.origin.path, self.origin.place + step))
 
     def _error(self, what: str) -> UserError:
-        return UserError("dataset.shape", f"{self.origin} {what}: {self.remedy}", self.origin.path)
+        message = f"{self.origin} {what}: give the official file as --annotations"
+        return UserError("dataset.shape", message, self.origin.path)

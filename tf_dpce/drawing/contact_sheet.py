@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Protocol
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -37,27 +37,18 @@ _TEXT_LINES = 3
 _SCORE_WIDTH = 128  # of rank and score before a text
 
 
-class RankedHit(Protocol):
-    """What is drawn of a hit: `tf_dpce.search.searcher.Hit` has it."""
-
-    rank: int
-    id: str
-    score: float
-    path: str | None
-    text: str | None
-
-
 @dataclass(frozen=True)
 class SheetRow:
     """A query with its hits.
 
     Attributes:
         query: a text, or the path of an image.
-        hits: best first; those with a `text` are written, the others are images.
+        hits: best first, each a `tf_dpce.search.searcher.Hit`; those with a `text` are written,
+            the others are images.
     """
 
     query: str | Path
-    hits: Sequence[RankedHit]
+    hits: Sequence[Any]
 
 
 def contact_sheet(rows: Sequence[SheetRow], path: Path) -> None:
@@ -103,17 +94,15 @@ def _row_blocks(row: SheetRow) -> list[Image.Image]:
     blocks += [_image_hits(images[n : n + _COLUMNS]) for n in range(0, len(images), _COLUMNS)]
     blocks += [_text_hit(hit) for hit in hits if hit.text is not None]
     if len(row.hits) > len(hits):
-        blocks.append(
-            _text_block([f"and {len(row.hits) - len(hits):,} more"], font(14), 0, 8, FAINT)
-        )
+        blocks.append(_text_block([f"and {len(row.hits) - len(hits):,} more"], font(14), FAINT))
     if not hits:
-        blocks.append(_text_block(["nothing found"], font(14), 0, 8, FAINT))
+        blocks.append(_text_block(["nothing found"], font(14), FAINT))
     return [*blocks, _blank(2 * _GAP)]
 
 
 def _text_query(text: str) -> Image.Image:
     face = font(22, bold=True)
-    return _rule(_text_block(wrap(text, face, _WIDTH, 4), face, _GAP, _GAP, INK))
+    return _rule(_text_block(wrap(text, face, _WIDTH, 4), face, INK, above=_GAP, below=_GAP))
 
 
 def _image_query(path: Path) -> Image.Image:
@@ -126,7 +115,7 @@ def _image_query(path: Path) -> Image.Image:
     return block
 
 
-def _image_hits(hits: Sequence[RankedHit]) -> Image.Image:
+def _image_hits(hits: Sequence[Any]) -> Image.Image:
     heading, name = font(14, bold=True), font(13)
     below = _SIDE + 6 + line_height(heading)
     block = _blank(below + _NAME_LINES * line_height(name) + _GAP)
@@ -142,10 +131,10 @@ def _image_hits(hits: Sequence[RankedHit]) -> Image.Image:
     return block
 
 
-def _text_hit(hit: RankedHit) -> Image.Image:
+def _text_hit(hit: Any) -> Image.Image:
     face = font(16)
     lines = wrap(hit.text or "", face, _WIDTH - _SCORE_WIDTH, _TEXT_LINES)
-    block = _text_block(lines, face, 0, 8, INK, left=_SCORE_WIDTH)
+    block = _text_block(lines, face, INK, left=_SCORE_WIDTH)
     draw = ImageDraw.Draw(block)
     draw.text((36, 0), str(hit.rank), font=font(16, bold=True), fill=INK, anchor="ra")
     draw.text((_SCORE_WIDTH - 24, 0), f"{hit.score:.3f}", font=face, fill=FAINT, anchor="ra")
@@ -172,10 +161,10 @@ def _paste_image(block: Image.Image, path: Path, corner: tuple[int, int], side: 
 def _text_block(
     lines: list[str],
     face: ImageFont.FreeTypeFont,
-    above: int,
-    below: int,
     colour: str,
     left: int = 0,
+    above: int = 0,
+    below: int = 8,
 ) -> Image.Image:
     block = _blank(above + len(lines) * line_height(face) + below)
     write_lines(ImageDraw.Draw(block), (left, above), lines, face, colour)

@@ -28,7 +28,8 @@ def check(contents: tf.Tensor, limits: status.Limits = DEFAULT_LIMITS) -> tf.Ten
         raises `tf.errors.InvalidArgumentError`, as `image.decode` does.
     """
     length = tf.strings.length(contents)
-    jpeg, png = is_jpeg(contents), _starts_with(contents, _PNG)
+    jpeg = is_jpeg(contents)
+    png = tf.strings.substr(contents, 0, len(_PNG)) == _PNG
 
     def by_parts() -> tf.Tensor:
         slow = _slow_parts(contents, jpeg) > status.MAX_PARTS
@@ -55,16 +56,7 @@ def check(contents: tf.Tensor, limits: status.Limits = DEFAULT_LIMITS) -> tf.Ten
 
 def is_jpeg(contents: tf.Tensor) -> tf.Tensor:
     """Returns whether the bytes of a file, a scalar string, are those of a JPEG."""
-    return _starts_with(contents, _JPEG)
-
-
-def _starts_with(contents: tf.Tensor, mark: bytes) -> tf.Tensor:
-    long_enough = tf.strings.length(contents) >= len(mark)
-    return tf.cond(
-        long_enough,
-        lambda: tf.strings.substr(contents, 0, len(mark)) == mark,
-        lambda: tf.constant(False),
-    )
+    return tf.strings.substr(contents, 0, len(_JPEG)) == _JPEG
 
 
 def _declared_pixels(contents: tf.Tensor, of_jpeg: tf.Tensor) -> tf.Tensor:
@@ -73,11 +65,13 @@ def _declared_pixels(contents: tf.Tensor, of_jpeg: tf.Tensor) -> tf.Tensor:
         return shape[0] * shape[1]
 
     def png() -> tf.Tensor:
-        return tf.cond(
-            tf.strings.length(contents) < _PNG_HEADER_BYTES,
-            lambda: tf.constant(0, tf.int64),
-            lambda: tf.reduce_prod(_png_shape(contents)),
-        )
+        header = tf.strings.substr(contents, 0, _PNG_HEADER_BYTES)
+        # Zeros stand for a header that is cut short.
+        short = tf.strings.length(header) < _PNG_HEADER_BYTES
+        header = tf.where(short, bytes(_PNG_HEADER_BYTES), header)
+        digits = tf.reshape(tf.io.decode_raw(header, tf.uint8)[16:24], [2, 4])
+        powers = tf.constant([2**24, 2**16, 2**8, 1], tf.int64)
+        return tf.reduce_prod(tf.reduce_sum(tf.cast(digits, tf.int64) * powers, axis=1))
 
     return tf.cond(of_jpeg, jpeg, png)
 
@@ -99,10 +93,3 @@ def _slow_parts(contents: tf.Tensor, of_jpeg: tf.Tensor) -> tf.Tensor:
         return tf.math.count_nonzero(tf.reduce_all(found, axis=0))
 
     return tf.cond(of_jpeg, jpeg, png)
-
-
-def _png_shape(contents: tf.Tensor) -> tf.Tensor:
-    """Returns width and height, int64 `[2]`."""
-    header = tf.io.decode_raw(tf.strings.substr(contents, 16, 8), tf.uint8)
-    digits = tf.reshape(tf.cast(header, tf.int64), [2, 4])
-    return tf.reduce_sum(digits * tf.constant([2**24, 2**16, 2**8, 1], tf.int64), axis=1)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import tensorflow as tf
 
 from tf_dpce.errors import UserError
-from tf_dpce.preprocessing.vocabulary import build_vocabulary, split_words
+from tf_dpce.preprocessing.vocabulary import count_words, rank_words, split_words
 
 _HOST = "/device:CPU:0"
 
@@ -62,7 +62,7 @@ class CaptionTokenizer(tf.Module):
             >>> CaptionTokenizer.adapt(["A dog.", "a cat"], max_length=8).words
             ('a', 'cat', 'dog')
         """
-        words = build_vocabulary(list(captions), lowercase)
+        words = rank_words(count_words(list(captions), lowercase))
         if not words:
             raise UserError("vocabulary.empty", "the captions hold no word: check their column")
         return cls(words, max_length, lowercase)
@@ -116,16 +116,10 @@ def position_shift(ids: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     Returns:
         int32 `[B, T]`.
     """
-    free = _free_positions(ids)
+    length = tf.shape(ids)[1]
+    free = length - tf.math.count_nonzero(ids, axis=1, dtype=tf.int32)
     starts = tf.cast(draws * tf.cast(free + 1, tf.float32), tf.int32)
     # A draw close to 1 may round up to the number of starts itself.
-    return _moved(ids, tf.minimum(starts, free))
-
-
-def _free_positions(ids: tf.Tensor) -> tf.Tensor:
-    return tf.shape(ids)[1] - tf.math.count_nonzero(ids, axis=1, dtype=tf.int32)
-
-
-def _moved(ids: tf.Tensor, starts: tf.Tensor) -> tf.Tensor:
-    positions = tf.range(tf.shape(ids)[1])[tf.newaxis, :] - starts[:, tf.newaxis]
-    return tf.gather(ids, positions % tf.shape(ids)[1], batch_dims=1)
+    starts = tf.minimum(starts, free)
+    positions = tf.range(length)[tf.newaxis, :] - starts[:, tf.newaxis]
+    return tf.gather(ids, positions % length, batch_dims=1)

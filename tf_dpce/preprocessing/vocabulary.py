@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from itertools import compress
 from pathlib import Path
 
 import tensorflow as tf
@@ -12,7 +11,6 @@ import tensorflow_text as tf_text
 
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_file
-from tf_dpce.preprocessing.word_vectors import WordVectors
 
 _BATCH = 4096
 
@@ -54,12 +52,6 @@ def count_words(captions: Sequence[str], lowercase: bool) -> Counter[str]:
     return counts
 
 
-def known_words(file: WordVectors, captions: Sequence[str], lowercase: bool) -> set[str]:
-    """Returns the words of captions that `WordVectors.look_up` finds in a file."""
-    words = list(count_words(captions, lowercase))
-    return set(compress(words, file.look_up(words, lowercase)[1]))
-
-
 def without_words(captions: Sequence[str]) -> list[bool]:
     """Tells which captions hold no word at all, only delimiters."""
     empty: list[bool] = []
@@ -68,25 +60,17 @@ def without_words(captions: Sequence[str]) -> list[bool]:
     return empty
 
 
-def build_vocabulary(
-    captions: Sequence[str], lowercase: bool, only: Collection[str] | None = None
-) -> list[str]:
-    """Returns the words of training captions, the most frequent first, equals by alphabet.
+def rank_words(counts: Counter[str], only: Collection[str] | None = None) -> list[str]:
+    """Returns the vocabulary: counted words, the most frequent first, equals by alphabet.
 
     Args:
-        captions: the training captions, and no others.
-        lowercase: whether captions are lower-cased first.
-        only: the words to keep, such as those that have a vector; None keeps all.
+        counts: the words of the training captions, and of no others.
+        only: the words to take, such as those that have a vector; None takes all.
 
     Example:
-        >>> build_vocabulary(["A dog.", "a cat"], lowercase=True)
+        >>> rank_words(count_words(["A dog.", "a cat"], lowercase=True))
         ['a', 'cat', 'dog']
     """
-    return rank_words(count_words(captions, lowercase), only)
-
-
-def rank_words(counts: Counter[str], only: Collection[str] | None = None) -> list[str]:
-    """Returns counted words, the most frequent first, equals by alphabet; `only` as above."""
     words = (word for word in counts if only is None or word in only)
     return sorted(words, key=lambda word: (-counts[word], word))
 
@@ -111,15 +95,11 @@ def read_vocabulary(path: Path) -> list[str]:
     except UnicodeDecodeError:
         message = f"{path} is not UTF-8: it is no vocabulary"
         raise UserError("vocabulary.damaged", message, path) from None
-    words = lines[:-1] if lines[-1] == "" else lines
-    if not words:
-        message = f"{path} holds no word: run prepare again"
-        raise UserError("vocabulary.damaged", message, path)
+    words = lines[:-1] if lines[1:] and lines[-1] == "" else lines
     seen: set[str] = set()
     for number, word in enumerate(words, start=1):
         if not word or word in seen:
-            kind = "repeats a word" if word in seen else "is empty"
-            message = f"{path} line {number} {kind}: a vocabulary has one word a line"
+            message = f"{path} line {number} is empty or repeats a word: run prepare again"
             raise UserError("vocabulary.damaged", message, path, number)
         seen.add(word)
     return words

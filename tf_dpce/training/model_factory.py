@@ -21,7 +21,7 @@ from tf_dpce.losses.batch import Gather, single_replica
 from tf_dpce.models.build import build_model, dtype_policy
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
-from tf_dpce.preprocessing.word_vectors import WordVectors
+from tf_dpce.preprocessing.word_vectors import look_up_vectors
 from tf_dpce.training.distributed import gather_rows, synchronize_replicas
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.hard_negative_mining import HardNegatives
@@ -78,23 +78,22 @@ def load_vectors(model: DualPath, path: Path, words: Sequence[str], lowercase: b
         model: model whose word vectors are replaced.
         path: file of word vectors.
         words: the vocabulary.
-        lowercase: whether the vocabulary is lower-cased; see `look_up`.
+        lowercase: whether the vocabulary is lower-cased; see `look_up_vectors`.
 
     Raises:
         UserError: the file cannot be read, has vectors of another width, or has no word of the
             vocabulary.
     """
-    embedding, file = model.word_embedding, WordVectors(path)
-    if file.width != embedding.output_dim:
+    embedding = model.word_embedding
+    rows, found = look_up_vectors(path, words, lowercase)
+    width = rows.shape[1]
+    if width != embedding.output_dim:
         raise UserError(
             "vectors.width",
-            f"{path} holds vectors of {file.width} numbers, the model's words have "
-            f"{embedding.output_dim}: set --text.word_dim {file.width}, or give another file",
+            f"{path} holds vectors of {width} numbers, the model's words have "
+            f"{embedding.output_dim}: set --text.word_dim {width}, or give another file",
             path,
         )
-    rows, found = file.look_up(words, lowercase)
-    if file.doubt:
-        logger.warning(f"warning: {file.doubt}")
     if not found.any():
         raise UserError(
             "vectors.words",

@@ -10,7 +10,7 @@ import keras
 
 from tf_dpce.config import Config
 from tf_dpce.data import input_pipeline
-from tf_dpce.data.caption_table import CaptionTable, InstanceCaptions, encode_captions
+from tf_dpce.data.caption_table import CaptionTable, captions_of_instances, encode_captions
 from tf_dpce.data.feature_cache import cached_features
 from tf_dpce.data.index_shuffle import IndexShuffle
 from tf_dpce.data.input_pipeline import Batches
@@ -113,7 +113,8 @@ class StageData:
         """Returns this worker's rows of the batches of these steps, as (inputs, targets)."""
         context, config = self.context, self.context.config
         # A row's caption is drawn from those of its instance, or else from its image's own.
-        pool = InstanceCaptions(self.captions) if config.text.caption_pool == "instance" else None
+        of_instances = config.text.caption_pool == "instance"
+        pool = captions_of_instances(self.captions) if of_instances else None
         if self._features:
             batches = self._features["train"].training_batches(
                 config.text, self.order, start, stop, pool

@@ -6,6 +6,8 @@ import logging
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.samples import write_flickr8k
 from tests.unit.training.tiny import run_tiny
 from tf_dpce.data.caption_lengths import count_lengths, describe_lengths, warn_cut_captions
@@ -26,12 +28,9 @@ def test_only_words_of_the_vocabulary_count():
     assert count_lengths(captions, ["a", "dog"], lowercase=False) == {0: 2, 1: 1, 4: 1}
 
 
-def test_every_caption_is_counted_however_many_there_are():
+def test_every_caption_is_counted_and_the_longest_and_nearly_all_are_named():
     captions = ["a"] * 5_000 + ["a a"] * 4_000
     assert count_lengths(captions, ["a"], lowercase=False) == {1: 5_000, 2: 4_000}
-
-
-def test_the_longest_caption_and_what_holds_nearly_all():
     # 990 of 1,000 are 99 %.
     assert describe_lengths({8: 990, 12: 9, 40: 1}).endswith("up to 8")
     assert describe_lengths({8: 989, 12: 10, 40: 1}).endswith("up to 12")
@@ -48,6 +47,7 @@ def test_captions_longer_than_the_tower_are_logged_with_the_words_that_are_lost(
     assert numbers == [10, 1_000, 10, 40, 48]
 
 
+@pytest.mark.full
 def test_train_logs_the_captions_that_are_cut(tmp_path: Path, capsys):
     root = write_flickr8k(tmp_path / "flickr8k")
     captions = root / "Flickr8k_text" / "Flickr8k.token.txt"

@@ -19,17 +19,12 @@ def epochs(order: IndexShuffle, count: int) -> np.ndarray:
     return steps(order, 0, count * order.steps_per_epoch)[0].reshape(count, -1)
 
 
-@pytest.mark.parametrize(("images", "batch"), [(48, 8), (7, 7), (5, 1), (1, 1), (1000, 50)])
-def test_an_epoch_is_a_permutation(images: int, batch: int):
+@pytest.mark.parametrize(
+    ("images", "batch"), [(48, 8), (7, 7), (5, 1), (1, 1), (1000, 50), (50, 8), (7, 4), (101, 100)]
+)
+def test_an_epoch_meets_each_image_once_and_what_is_left_over_waits(images: int, batch: int):
     order = IndexShuffle(3, images, batch)
     assert order.steps_per_epoch == images // batch
-    for epoch in epochs(order, 3):
-        assert sorted(epoch) == list(range(images))
-
-
-@pytest.mark.parametrize(("images", "batch"), [(50, 8), (7, 4), (101, 100)])
-def test_what_is_left_over_waits_and_nothing_repeats(images: int, batch: int):
-    order = IndexShuffle(3, images, batch)
     for epoch in epochs(order, 3):
         assert len(epoch) == images // batch * batch
         assert len(set(epoch)) == len(epoch) and 0 <= epoch.min() and epoch.max() < images
@@ -48,10 +43,6 @@ def test_every_place_is_as_likely_for_every_image():
     assert ((counts - 100) ** 2).sum() / 100 < 361 + 4 * 27
 
 
-def test_there_are_too_few_images_for_one_step():
-    assert IndexShuffle(0, 5, 8).steps_per_epoch == 0
-
-
 def test_epochs_and_seeds_differ():
     first, second = epochs(IndexShuffle(0, 200, 10), 2)
     other = epochs(IndexShuffle(1, 200, 10), 1)[0]
@@ -60,14 +51,7 @@ def test_epochs_and_seeds_differ():
     assert (first == np.arange(200)).sum() <= 10
 
 
-def test_the_same_seed_gives_the_same_order_and_draws():
-    for first, second in zip(
-        steps(IndexShuffle(5, 30, 4), 0, 14), steps(IndexShuffle(5, 30, 4), 0, 14), strict=True
-    ):
-        np.testing.assert_array_equal(first, second)
-
-
-@pytest.mark.parametrize("start", [1, 6, 7, 8, 13])
+@pytest.mark.parametrize("start", [0, 6, 7, 8])
 def test_starting_at_a_step_equals_skipping_to_it(start: int):
     # 7 steps an epoch: within the first, at the border, within the second.
     order = IndexShuffle(5, 30, 4)
@@ -110,7 +94,7 @@ def test_pick_never_reaches_the_count():
     assert pick(tf.zeros(5), counts).numpy().tolist() == [0] * 5
 
 
-@pytest.mark.parametrize("parts", [1, 2, 4])
+@pytest.mark.parametrize("parts", [2, 4])
 def test_parts_of_a_batch_are_its_rows_in_order(parts: int):
     whole = steps(IndexShuffle(5, 30, 8), 2, 7)
     shares = [steps(IndexShuffle(5, 30, 8, part, parts), 2, 7) for part in range(parts)]

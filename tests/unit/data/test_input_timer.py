@@ -22,7 +22,6 @@ def slow(batch: tf.Tensor) -> tf.Tensor:
 
 def test_batches_are_the_same():
     batches = tf.data.Dataset.range(5)
-    assert list(InputTimer().timed(batches).as_numpy_iterator()) == [0, 1, 2, 3, 4]
     pairs = tf.data.Dataset.zip(batches, batches)
     assert list(InputTimer().timed(pairs).as_numpy_iterator()) == [(n, n) for n in range(5)]
     rows = batches.map(lambda n: {"image": n})
@@ -40,13 +39,6 @@ def steps(timer: InputTimer, batches: tf.data.Dataset, seconds: float = 0.0) -> 
         time.sleep(seconds)
         timer.end_step()
         taken += 1
-
-
-def test_a_slow_input_is_waited_for():
-    timer = InputTimer()
-    assert steps(timer, timer.timed(tf.data.Dataset.range(8).map(slow))) == 8
-    # Eight batches of 50 ms each.
-    assert 0.4 <= timer.seconds < 1.2
 
 
 def test_a_slow_input_is_waited_for_where_it_keeps_all_threads_busy():

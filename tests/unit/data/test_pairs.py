@@ -50,9 +50,9 @@ def test_training_batches_have_the_inputs_and_targets_of_the_model(pairs: Pairs)
     assert pairs.num_instances == 3 and len(pairs.captions) == 12
     assert {"train", "w5"} <= set(tokenizer.words) and "val" not in tokenizer.words
     expected = sorted(
-        (pixels(path).tobytes(), tokenizer([caption])[0].numpy().tobytes(), number // 2)
-        for number, path in enumerate(pairs.train.paths)
-        for caption in pairs.captions[2 * number : 2 * number + 2]
+        (pixels(image.path).tobytes(), tokenizer([caption])[0].numpy().tobytes(), number // 2)
+        for number, image in enumerate(pairs.train.images)
+        for caption in image.captions
     )
     batches = pairs.train.batch(4, tokenizer, image_size=8)
     epochs = []
@@ -76,15 +76,10 @@ def test_evaluation_gets_each_image_and_each_caption_once_in_order(pairs: Pairs)
     captions = list(pairs.val.caption_batches(tokenizer, batch_size=5).as_numpy_iterator())
     assert [len(batch["image"]) for batch in images] == [3, 1]
     assert [len(batch["text"]) for batch in captions] == [5, 3]
-    for name, batches, expected in (
-        ("images", images, pairs.val.instances),
-        ("captions", captions, pairs.val.caption_instances),
-    ):
-        assert tuple(np.concatenate([b["instance"] for b in batches])) == expected, name
-    assert pairs.val.instances == (0, 0, 1, 1)
-    assert pairs.val.caption_instances == (0, 0, 0, 0, 1, 1, 1, 1)
+    for batches, expected in ((images, [0, 0, 1, 1]), (captions, [0, 0, 0, 0, 1, 1, 1, 1])):
+        assert np.concatenate([b["instance"] for b in batches]).tolist() == expected
     shown = np.concatenate([batch["image"] for batch in images])
-    np.testing.assert_array_equal(shown, [pixels(path) for path in pairs.val.paths])
+    np.testing.assert_array_equal(shown, [pixels(item.path) for item in pairs.val.images])
     ids = np.concatenate([batch["text"] for batch in captions])
     np.testing.assert_array_equal(ids, tokenizer(list(pairs.val.captions)))
 
@@ -94,9 +89,9 @@ def test_without_a_column_the_split_is_that_of_prepare(table: Path):
     with path.open("w", newline="") as stream:
         csv.writer(stream).writerows([("image", "caption"), *(row[:2] for row in ROWS)])
     found = tf_dpce.load_pairs(str(path), seed=3)
-    expected = {pair.path: pair.split for pair in read_table(path, seed=3)}
+    expected = list(read_table(path, seed=3))
     for name in ("train", "val"):
-        assert set(getattr(found, name).paths) == {p for p, s in expected.items() if s == name}
+        assert list(getattr(found, name).images) == [i for i in expected if i.split == name]
 
 
 def test_what_cannot_be_used_is_left_out_and_logged(table: Path, caplog):
@@ -111,7 +106,7 @@ def test_what_cannot_be_used_is_left_out_and_logged(table: Path, caplog):
     ]
     (record,) = caplog.records
     assert "3" in record.message and "1 no such file" in record.message
-    assert len(found.train.paths) == 5 and len(found.val.captions) == 6
+    assert len(found.train.images) == 5 and len(found.val.captions) == 6
 
 
 def test_mistakes(table: Path, pairs: Pairs):

@@ -82,16 +82,10 @@ def assert_same(first: list[dict], second: list[dict]) -> None:
             np.testing.assert_array_equal(one[key], other[key])
 
 
-def test_the_scenes_lie_in_several_shards(scenes: Path):
-    """Or reading across the border of a shard would not be tested."""
-    splits = Manifest.load(scenes).splits
-    assert len(splits["train"].shards) >= 3 and len(splits["val"].shards) >= 2
-    assert (splits["train"].images, splits["val"].images) == (48, 12)
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_a_record_is_read_by_its_place(scenes: Path, split: str):
-    expected, reader = records(scenes, split), RecordReader(scenes, split)
+def test_a_record_is_read_by_its_place(scenes: Path):
+    # Or reading across the border of a shard would not be tested.
+    assert len(Manifest.load(scenes).splits["train"].shards) >= 3
+    expected, reader = records(scenes, "train"), RecordReader(scenes, "train")
     # Backwards, so that no reader could get there by going on.
     for place in reversed(range(len(expected))):
         record = {key: value.numpy() for key, value in reader(tf.constant(place, tf.int64)).items()}
@@ -149,24 +143,6 @@ def test_training_that_starts_at_a_step_equals_training_that_came_there(
     assert_same(resumed, augmented[start:])
 
 
-def test_another_epoch_shows_a_image_in_another_way(augmented: list[dict]):
-    views = [
-        {int(i): p for b in part for i, p in zip(b["instance"], b["image"], strict=True)}
-        for part in (augmented[:6], augmented[6:])
-    ]
-    different = [np.abs(views[0][i] - views[1][i]).max() > 1 for i in range(48)]
-    assert np.mean(different) > 0.9
-
-
-def test_a_batch_of_images_is_left_over_never_cut(scenes: Path, tokenizer: CaptionTokenizer):
-    order = IndexShuffle(0, 48, 20)
-    sizes = [
-        len(batch["instance"])
-        for batch in batches(training_batches(scenes, tokenizer, IMAGE, TEXT, order, 0, 4))
-    ]
-    assert sizes == [20] * 4
-
-
 def test_images_are_stretched_where_that_is_asked(tmp_path: Path):
     # Of 20 x 30 pixels: drawn scenes are squares.
     tiny_data(tmp_path)
@@ -190,7 +166,7 @@ def test_images_are_stretched_where_that_is_asked(tmp_path: Path):
         assert remaining == {row.tobytes() for row in expected}
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
+@pytest.mark.parametrize("batch_size", [5, 100])
 def test_evaluation_shows_each_image_once(scenes: Path, batch_size: int):
     expected = records(scenes, "val")
     found = batches(evaluation_images(scenes, "val", SIZE, batch_size))
@@ -204,26 +180,18 @@ def test_evaluation_shows_each_image_once(scenes: Path, batch_size: int):
         np.testing.assert_array_equal(row, evaluation_pixels(tf.constant(record["image"]), SIZE))
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 1000])
-def test_evaluation_shows_each_caption_once(
-    scenes: Path, tokenizer: CaptionTokenizer, batch_size: int
-):
+def test_evaluation_shows_each_caption_once(scenes: Path, tokenizer: CaptionTokenizer):
     expected = [
-        (int(record["instance"]), tokenizer(tf.constant([caption])).numpy()[0].tolist())
+        (int(record["instance"]), ids)
         for record in records(scenes, "val")
-        for caption in record["captions"]
+        for ids in tokenizer(tf.constant(record["captions"])).numpy().tolist()
     ]
-    found = batches(evaluation_captions(scenes, "val", tokenizer, batch_size))
     rows = [
         (int(instance), ids.tolist())
-        for batch in found
+        for batch in batches(evaluation_captions(scenes, "val", tokenizer, 7))
         for instance, ids in zip(batch["instance"], batch["text"], strict=True)
     ]
     assert rows == expected
-    assert len(rows) == Manifest.load(scenes).splits["val"].captions
-
-
-def test_captions_come_in_groups_of_a_image(scenes: Path):
     found = [
         (int(instance), group.numpy().tolist())
         for batch in caption_groups(scenes, "val", 5)
@@ -237,12 +205,13 @@ def test_view_0_is_the_plain_image_and_the_others_are_augmented(scenes: Path):
         parts = view_batches(scenes, "val", IMAGE, number, batch_size).as_numpy_iterator()
         return np.concatenate(list(parts))
 
+    views = [view(number) for number in range(3)]
     plain = np.concatenate([b["image"] for b in batches(evaluation_images(scenes, "val", SIZE, 5))])
-    np.testing.assert_array_equal(view(0), plain)
+    np.testing.assert_array_equal(views[0], plain)
     # A function of view and image, whatever the batches.
-    np.testing.assert_array_equal(view(1), view(1, batch_size=12))
+    np.testing.assert_array_equal(views[1], view(1, batch_size=12))
     for first, second in ((0, 1), (1, 2)):
-        gaps = np.abs(view(first) - view(second)).max(axis=(1, 2, 3))
+        gaps = np.abs(views[first] - views[second]).max(axis=(1, 2, 3))
         assert (gaps > 1).all()
 
 

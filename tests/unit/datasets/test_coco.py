@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.errors import raises
-from tests.samples import COCO_IMAGES, COCO_SPLITS, divide, write_coco, write_splits
+from tests.samples import COCO_IMAGES, COCO_SPLITS, write_coco, write_splits
 from tf_dpce.datasets.coco import read_coco
-from tf_dpce.datasets.pair import Pair, Rejected
+from tf_dpce.datasets.listing import Image, Rejected, gather
 
 TRAIN, VAL = "captions_train2014.json", "captions_val2014.json"
 
@@ -29,39 +29,27 @@ def edit(root: Path, file: str, change: Callable[[dict[str, Any]], None]) -> Non
     path.write_text(json.dumps(value))
 
 
-def read(root: Path, **options) -> tuple[list[Pair], list[Rejected]]:
-    return divide(read_coco(root, **options))
+def read(root: Path, **options) -> tuple[list[Image], list[Rejected]]:
+    return gather(read_coco(root, **options))
 
 
 def test_captions_come_to_their_images_through_the_numbers(root: Path, tmp_path: Path):
-    pairs, rejected = read(root, split_file=write_splits(tmp_path / "splits.tsv", COCO_SPLITS))
-    assert rejected == []
+    images, rejected = read(root, split_file=write_splits(tmp_path / "splits.tsv", COCO_SPLITS))
+    assert rejected == [] and [image.image_id for image in images] == list(COCO_IMAGES)
     name = "val2014/COCO_val2014_000000000042.jpg"
-    own = [pair for pair in pairs if pair.image_id == name]
-    assert own == [Pair(name, root / name, f"A dog, number {n}.", "test", name) for n in range(2)]
-    assert str(own[0].origin) == f"{root / 'annotations' / VAL} images[0]"
-    assert list(dict.fromkeys(pair.image_id for pair in pairs)) == list(COCO_IMAGES)
+    captions = ["A dog, number 0.", "A dog, number 1."]
+    assert images[2] == Image(name, root / name, captions, "test")
+    assert str(images[2].origin) == f"{root / 'annotations' / VAL} images[0]"
 
 
 def test_without_a_split_file_images_of_both_halves_are_drawn(root: Path):
     def drawn(seed: int) -> dict[str, str]:
-        return {pair.image_id: pair.split for pair in read(root, seed=seed)[0]}
+        return {image.image_id: image.split for image in read(root, seed=seed)[0]}
 
     # A tenth of four images is none, and each split needs one: 2, 1 and 1.
     assert sorted(drawn(0).values()) == ["test", "train", "train", "val"]
     held = {name.split("/")[0] for n in range(8) for name, s in drawn(n).items() if s == "test"}
     assert held == {"train2014", "val2014"}
-
-
-def test_what_a_split_file_leaves_out_or_adds_is_rejected(root: Path, tmp_path: Path):
-    first, *others = COCO_IMAGES
-    splits = dict.fromkeys(others, "train") | {"val2014/silent.jpg": "val"}
-    pairs, rejected = read(root, split_file=write_splits(tmp_path / "splits.tsv", splits))
-    assert len(pairs) == 6
-    assert rejected == [
-        Rejected(str(root / first), "in no split"),
-        Rejected(str(root / "val2014/silent.jpg"), "no caption"),
-    ]
 
 
 def test_a_split_file_without_the_folders_fits_no_image(root: Path, tmp_path: Path):
@@ -78,8 +66,8 @@ def test_dirt_is_rejected_and_the_rest_is_read(root: Path):
         value["annotations"].append({"image_id": 6, "caption": "Of nothing."})
 
     edit(root, VAL, soil)
-    pairs, rejected = read(root)
-    assert len(pairs) == 8
+    images, rejected = read(root)
+    assert [len(image.captions) for image in images] == [2] * 4
     path = root / "annotations" / VAL
     # Two images and four captions stand before.
     assert rejected == [
@@ -92,7 +80,7 @@ def test_dirt_is_rejected_and_the_rest_is_read(root: Path):
 
 def test_annotations_may_lie_elsewhere_and_are_named_if_missing(root: Path, tmp_path: Path):
     annotations = (root / "annotations").rename(tmp_path / "captions")
-    assert len(read(root, annotations=annotations)[0]) == 8
+    assert len(read(root, annotations=annotations)[0]) == 4
     with raises("dataset.folder", root / "annotations"):
         read(root)
     (annotations / VAL).unlink()
@@ -105,10 +93,8 @@ def test_annotations_may_lie_elsewhere_and_are_named_if_missing(root: Path, tmp_
 @pytest.mark.parametrize(
     ("change", "place"),
     [
-        (lambda value: value.pop("images"), "'images'"),
         (lambda value: value.pop("annotations"), "'annotations'"),
         (lambda value: value["images"][1].pop("id"), "images[1] has no key 'id'"),
-        (lambda value: value["images"][1].update(id=True), "images[1].id"),
         # What the file of instances holds in place of captions.
         (lambda value: value["annotations"][0].pop("caption"), "annotations[0]"),
     ],

@@ -9,9 +9,9 @@ import pytest
 
 from tests.errors import raises
 from tests.pages import blocks, run_script
-from tests.samples import divide, write_flickr8k, write_flickr30k
+from tests.samples import write_flickr8k, write_flickr30k
 from tf_dpce.datasets.flickr import read_flickr8k, read_flickr30k
-from tf_dpce.datasets.pair import Pair, Rejected
+from tf_dpce.datasets.listing import Image, Rejected, gather
 
 NAMES = [f"{number}.jpg" for number in range(30)]
 
@@ -37,19 +37,26 @@ def append(path: Path, text: str | bytes) -> None:
 
 
 def splits(root: Path, **options) -> dict[str, str]:
-    return {pair.image_id: pair.split for pair in divide(read_flickr30k(root, **options))[0]}
+    return {image.image_id: image.split for image in gather(read_flickr30k(root, **options))[0]}
 
 
 # --- Flickr8k -------------------------------------------------------------------------------------
 
 
-def test_a_clean_folder_gives_its_pairs_in_order(small: Path):
-    pairs, rejected = divide(read_flickr8k(small))
+def test_a_clean_folder_gives_its_images_in_order_wherever_it_lies(small: Path, monkeypatch):
+    monkeypatch.chdir(small.parent)
+    images, rejected = gather(read_flickr8k(Path("flickr8k")))
     path = small / "Flicker8k_Dataset" / "train0.jpg"
-    assert pairs[0] == Pair("train0.jpg", path, "A train dog .", "train", "train0.jpg")
-    assert Counter(item.split for item in pairs) == {"train": 4, "val": 2, "test": 2}
-    assert {item.split for item in pairs if item.image_id.startswith("dev")} == {"val"}
+    captions = ["A train dog .", "The dog number w1 ."]
+    assert images[0] == Image("train0.jpg", path, captions, "train")
+    assert {image.image_id: image.split for image in images} == {
+        **{"train0.jpg": "train", "train1.jpg": "train", "dev0.jpg": "val", "test0.jpg": "test"}
+    }
     assert rejected == []
+    folder = (small / "Flicker8k_Dataset").rename(small.parent / "photos")
+    texts = (small / "Flickr8k_text").rename(small.parent / "texts")
+    images, _ = gather(read_flickr8k(small, folder, texts))
+    assert len(images) == 4 and images[0].path == folder / "train0.jpg"
 
 
 def test_each_unusable_image_is_rejected_once_with_its_reason(small: Path):
@@ -59,7 +66,7 @@ def test_each_unusable_image_is_rejected_once_with_its_reason(small: Path):
     (images / "extra.jpg").write_bytes(b"")
     append(tokens(small), "\nextra.jpg#0\tin no list\nextra.jpg#1\tat all\n")
     append(small / "Flickr8k_text" / "Flickr_8k.devImages.txt", "silent.jpg\n")
-    pairs, rejected = divide(read_flickr8k(small))
+    found, rejected = gather(read_flickr8k(small))
     # Two lines for each of four images before the dirt.
     assert rejected == [
         Rejected(f"{tokens(small)} line 12", "no tab between name and caption"),
@@ -68,20 +75,10 @@ def test_each_unusable_image_is_rejected_once_with_its_reason(small: Path):
         Rejected(str(images / "extra.jpg"), "in no split"),
         Rejected(str(images / "silent.jpg"), "no caption"),
     ]
-    assert len(pairs) == 8
+    assert len(found) == 4
 
 
-def test_folders_may_lie_elsewhere_and_paths_hold_from_any_folder(small: Path, monkeypatch):
-    monkeypatch.chdir(small.parent)
-    item = next(iter(read_flickr8k(Path("flickr8k"))))
-    assert item.path == small / "Flicker8k_Dataset" / "train0.jpg"
-    images = (small / "Flicker8k_Dataset").rename(small.parent / "photos")
-    texts = (small / "Flickr8k_text").rename(small.parent / "texts")
-    items = list(read_flickr8k(small, images, texts))
-    assert len(items) == 8 and items[0].path == images / "train0.jpg"
-
-
-def test_what_is_missing_of_flickr8k_is_named(small: Path):
+def test_what_is_missing_of_flickr8k_or_malformed_is_named(small: Path):
     for name, code in (
         ("Flickr8k_text/Flickr8k.token.txt", "dataset.file"),
         ("Flickr8k_text/Flickr_8k.devImages.txt", "dataset.file"),
@@ -92,39 +89,18 @@ def test_what_is_missing_of_flickr8k_is_named(small: Path):
         with raises(code, small / name):
             list(read_flickr8k(small))
         (small / "elsewhere").rename(small / name)
-
-
-@pytest.mark.parametrize(
-    ("contents", "last"),
-    [
-        ("\n", "can be used"),
-        ("a.jpg|0|b\ntrain0.JPG#0\tA dog\n", "Flicker8k_Dataset/train0.JPG: no such file"),
-        ("extra.jpg#0\tin no list\n", "extra.jpg: in no split of {texts}"),
-    ],
-)
-def test_a_token_file_with_no_usable_image_says_what_is_wrong_with_the_last(
-    small: Path, contents: str, last: str
-):
-    tokens(small).write_text(contents)
-    (small / "Flicker8k_Dataset" / "extra.jpg").write_bytes(b"")
-    with raises("dataset.no_image", tokens(small)) as caught:
-        list(read_flickr8k(small))
-    assert str(caught.value).endswith(last.format(texts=small / "Flickr8k_text"))
-
-
-def test_lines_that_are_not_utf8_and_images_in_two_splits(small: Path):
-    test_images = small / "Flickr8k_text" / "Flickr_8k.testImages.txt"
     append(tokens(small), b"train0.jpg#2\tcaf\xe9\n")
     with raises("dataset.encoding", tokens(small), line=9):
         list(read_flickr8k(small))
+    test_images = small / "Flickr8k_text" / "Flickr_8k.testImages.txt"
     append(test_images, "train1.jpg\n")
     with raises("split.repeated", test_images, line=2):
         list(read_flickr8k(small))
 
 
 def test_the_real_folder(flickr8k_root: Path):
-    pairs, rejected = divide(read_flickr8k(flickr8k_root))
-    assert Counter(pair.split for pair in pairs) == {"train": 30000, "val": 5000, "test": 5000}
+    images, rejected = gather(read_flickr8k(flickr8k_root))
+    assert Counter(image.split for image in images) == {"train": 6000, "val": 1000, "test": 1000}
     # 460 lines name 93 images that are not there; one of the names ends in .jpg.1.
     reasons = Counter(item.reason for item in rejected)
     assert reasons == {"no such file": 92, "malformed name": 1}
@@ -135,38 +111,28 @@ def test_the_real_folder(flickr8k_root: Path):
 
 def test_a_split_file_says_which_image_is_where(large: Path, tmp_path: Path):
     lists = tmp_path / "splits.tsv"
-    lists.write_text("0.jpg\ttrain\n1.jpg\tval\n2.jpg\ttest\nsilent.jpg\ttrain\n")
-    items = list(read_flickr30k(large, split_file=lists))
+    lists.write_text("0.jpg\ttrain\n1.jpg\tval\n2.jpg\ttest\n")
+    found, rejected = gather(read_flickr30k(large, split_file=lists))
     images = large / "flickr30k-images"
-    pairs = [
-        Pair(name, images / name, f"A dog , number {n} .", split, name)
+    assert found == [
+        Image(name, images / name, [f"A dog , number {n} ." for n in range(2)], split)
         for name, split in (("0.jpg", "train"), ("1.jpg", "val"), ("2.jpg", "test"))
-        for n in range(2)
     ]
     # Each of the 27 others has two captions and is rejected once.
-    others = [Rejected(str(images / name), "in no split") for name in NAMES[3:]]
-    assert items == [*pairs, *others, Rejected(str(images / "silent.jpg"), "no caption")]
+    assert rejected == [Rejected(str(images / name), "in no split") for name in NAMES[3:]]
 
 
-def test_without_one_a_tenth_each_is_drawn_and_of_the_whole_set_a_thousand(large: Path):
-    assert Counter(splits(large).values()) == {"train": 24, "val": 3, "test": 3}
-    assert splits(large, seed=0) == splits(large, seed=0) != splits(large, seed=1)
-
-
-def test_dirt_does_not_enter_the_draw(large: Path):
+def test_without_one_a_tenth_each_is_drawn_whatever_dirt_there_is(large: Path):
     clean = splits(large)
+    assert Counter(clean.values()) == {"train": 24, "val": 3, "test": 3}
+    assert splits(large, seed=1) != clean
     append(large / "results_20130124.token", "odd.jpg.1#0\ta name\nno tab.jpg\n")
     assert splits(large) == clean
-    reasons = [item.reason for item in divide(read_flickr30k(large))[1]]
-    assert reasons == ["no tab between name and caption", "malformed name"]
-
-
-def test_an_image_that_is_missing_keeps_its_place_in_the_draw(large: Path):
-    whole = splits(large)
+    # An image that is missing keeps its place in the draw.
     (large / "flickr30k-images" / "7.jpg").unlink()
-    assert splits(large) == {name: split for name, split in whole.items() if name != "7.jpg"}
-    _, rejected = divide(read_flickr30k(large))
-    assert rejected == [Rejected(str(large / "flickr30k-images" / "7.jpg"), "no such file")]
+    assert splits(large) == {name: split for name, split in clean.items() if name != "7.jpg"}
+    reasons = [item.reason for item in gather(read_flickr30k(large))[1]]
+    assert reasons == ["no tab between name and caption", "no such file", "malformed name"]
 
 
 def test_images_and_captions_may_lie_elsewhere_and_are_named_if_missing(large: Path):
@@ -176,17 +142,8 @@ def test_images_and_captions_may_lie_elsewhere_and_are_named_if_missing(large: P
     captions = (large / "results_20130124.token").rename(large.parent / "captions.token")
     with raises("dataset.file", large / "results_20130124.token"):
         list(read_flickr30k(large, images))
-    items = list(read_flickr30k(large, images, captions))
-    assert len(items) == 60 and items[0].path == images / "0.jpg"
-
-
-def test_a_split_file_of_other_images_is_named(large: Path, tmp_path: Path):
-    lists = tmp_path / "splits.tsv"
-    # As a list of the names without their end.
-    lists.write_text("0\ttrain\n")
-    with raises("dataset.no_image", large / "results_20130124.token") as caught:
-        list(read_flickr30k(large, split_file=lists))
-    assert str(caught.value).endswith(f"/29.jpg: in no split of {lists}")
+    found, _ = gather(read_flickr30k(large, images, captions))
+    assert len(found) == 30 and found[0].path == images / "0.jpg"
 
 
 def test_the_script_of_the_docs_takes_the_held_out_images_of_flickr8k(tmp_path: Path):

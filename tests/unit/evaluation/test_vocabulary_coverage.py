@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tf_dpce.data.prepare import prepare
-from tf_dpce.datasets.pair import SPLITS, Pair
+from tf_dpce.datasets import listing
 from tf_dpce.evaluation.vocabulary_coverage import count_captions
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
@@ -23,14 +23,14 @@ CAPTIONS = {
 def data(tmp_path_factory) -> Path:
     """Prepared data, with the same captions in every split."""
     folder = tmp_path_factory.mktemp("captions")
-    pairs = []
-    for split in SPLITS:
+    images = []
+    for split in listing.SPLITS:
         for name, captions in CAPTIONS.items():
             path = folder / "images" / f"{split}-{name}"
             path.parent.mkdir(exist_ok=True)
             Image.new("RGB", (8, 8)).save(path)
-            pairs += [Pair(path.name, path, caption, split, path.name) for caption in captions]
-    prepare(pairs, folder, source="table")
+            images.append(listing.Image(path.name, path, captions, split))
+    prepare(images, folder, source="table")
     return folder
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tf_dpce.config import Config, from_dict, to_dict
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.prepare import prepare
-from tf_dpce.datasets.pair import SPLITS, Pair
+from tf_dpce.datasets import listing
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.export.session_process import SessionModel
 from tf_dpce.files import sha256_lines, write_json
@@ -70,16 +70,16 @@ def tiny_run(folder: Path, seed: int = 0) -> Path:
 
 def tiny_data(folder: Path, images: int = 3) -> Manifest:
     """Prepared data: 3 images a split, with 1, 2 and 3 captions."""
-    pairs = []
-    for place, split in enumerate(SPLITS):
+    drawn = []
+    for place, split in enumerate(listing.SPLITS):
         for number in range(images):
             path = folder / "images" / f"{split}{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             draw = np.random.default_rng(3 * place + number)
             Image.fromarray(draw.integers(0, 256, (20, 30, 3), np.uint8)).save(path)
             captions = [" ".join(draw.choice(WORDS, 4)) for _ in range(number + 1)]
-            pairs += [Pair(path.name, path, caption, split, path.name) for caption in captions]
-    return prepare(pairs, folder, source="table", lowercase=True).manifest
+            drawn.append(listing.Image(path.name, path, captions, split))
+    return prepare(drawn, folder, source="table", lowercase=True).manifest
 
 
 def encode(

@@ -14,7 +14,7 @@ from tests.errors import printed_code
 from tests.unit.export.tiny import tiny_data
 from tf_dpce.data.manifest import VOCABULARY_FILE
 from tf_dpce.data.prepare import prepare
-from tf_dpce.datasets.pair import SPLITS, Pair
+from tf_dpce.datasets import listing
 from tf_dpce.files import sha256_file
 
 
@@ -58,13 +58,14 @@ def people(tmp_path_factory) -> Path:
     folder.mkdir()
     # Of the run's words: a, dog, sleep; 3 of 9. The second caption has none.
     captions = ("A man walks his dog", "ein Mann", "they sleep")
-    pairs = []
-    for split in SPLITS:
+    images = []
+    for split in listing.SPLITS:
         for number, caption in enumerate(captions):
             path = folder / f"{split}{number}.png"
             Image.new("RGB", (40, 40), (80 * number, 255 - 90 * number, 60)).save(path)
-            pairs.append(Pair(path.name, path, caption, split, f"{split} person {number // 2}"))
-    prepare(pairs, folder, source="table")
+            person = f"{split} person {number // 2}"
+            images.append(listing.Image(path.name, path, [caption], split, person))
+    prepare(images, folder, source="table")
     return folder
 
 

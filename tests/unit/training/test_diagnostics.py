@@ -209,11 +209,11 @@ def test_a_run_that_waits_for_its_input_says_so(
 def test_a_run_that_learns_nothing_says_so(tmp_path: Path):
     # One image and one caption, 72 times: whatever is learnt, all are embedded alike, and the sole
     # loss stays at its margin.
-    data, run, pairs = tmp_path / "data", tmp_path / "run", []
-    for pair in draw_scenes(tmp_path / "drawn", 0, scene_numbers(48, 12, 12), SIZE):
-        one = pairs[0] if pairs else pair
-        pairs.append(replace(pair, path=one.path, caption=one.caption))
-    prepare(pairs, data, source="scenes", lowercase=True)
+    data, run = tmp_path / "data", tmp_path / "run"
+    images = list(draw_scenes(tmp_path / "drawn", 0, scene_numbers(48, 12, 12), SIZE))
+    captions = images[0].captions[:1] * 5
+    images = [replace(image, path=images[0].path, captions=captions) for image in images]
+    prepare(images, data, source="scenes", lowercase=True)
     loss = {"image_instance": 0, "text_instance": 0, "pair": 2, "pair_loss": "ranking"}
     only = {f"stage1__loss__{key}": value for key, value in loss.items()}
     with logged() as records:
@@ -230,9 +230,9 @@ def test_a_run_that_learns_nothing_says_so(tmp_path: Path):
 
 
 def test_captions_of_unknown_words_are_reported_of_training_and_validation(tmp_path: Path):
-    pairs = list(draw_scenes(tmp_path / "drawn", 0, scene_numbers(4, 2, 2), SIZE))
+    images = list(draw_scenes(tmp_path / "drawn", 0, scene_numbers(4, 2, 2), SIZE))
     for foreign in (None, "val"):
-        words = [replace(p, caption="rot" if p.split == foreign else "red") for p in pairs]
+        words = [replace(i, captions=["rot" if i.split == foreign else "red"]) for i in images]
         data = tmp_path / f"{foreign}"
         known = prepare(words, data, source="scenes").manifest
         # `prepare` leaves no split without captions; another tool might.

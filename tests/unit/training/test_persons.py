@@ -16,7 +16,7 @@ from tests.unit.training.kills import history
 from tests.unit.training.test_stages import stage
 from tests.unit.training.tiny import run_tiny
 from tf_dpce.config import ImageConfig, TextConfig
-from tf_dpce.data.caption_table import CaptionTable, InstanceCaptions, encode_captions
+from tf_dpce.data.caption_table import CaptionTable, captions_of_instances, encode_captions
 from tf_dpce.data.feature_cache import FeatureCache
 from tf_dpce.data.index_shuffle import IndexShuffle
 from tf_dpce.data.input_pipeline import caption_groups, training_batches
@@ -83,7 +83,7 @@ def rows(batches: Iterator[dict]) -> list[tuple[int, bytes]]:
 def test_any_caption_of_the_person_goes_with_an_image(
     people: Path, tokenizer: CaptionTokenizer, table: CaptionTable
 ):
-    captions = InstanceCaptions(table)
+    captions = captions_of_instances(table)
 
     def drawn(start: int, stop: int, order: IndexShuffle = ORDER) -> list[tuple[int, bytes]]:
         batches = training_batches(
@@ -133,7 +133,7 @@ def test_where_images_are_alone_nothing_changes(table: CaptionTable):
     alone = replace(table, instances=np.arange(len(table.instances)))
     draws = np.random.default_rng(0).uniform(size=len(alone.instances)).astype(np.float32)
     own = alone.first[:-1] + (draws * np.diff(alone.first)).astype(int)
-    found = InstanceCaptions(alone)(alone.instances, draws).numpy()
+    found = captions_of_instances(alone)(alone.instances, draws).numpy()
     np.testing.assert_array_equal(found, alone.ids[own])
 
 

@@ -41,9 +41,9 @@ from tf_dpce.training.sealed_arrays import write_arrays
 
 def prepare_again(scenes: Path, folder: Path, seed: int) -> Manifest:
     """Prepares the images of `scenes` into another folder."""
-    pairs = draw_scenes(scenes / "scenes", 0, scene_numbers(48, 12, 12), SIZE)
+    images = draw_scenes(scenes / "scenes", 0, scene_numbers(48, 12, 12), SIZE)
     options = {"source": "scenes", "lowercase": True, "shard_bytes": 10_000}
-    return prepare(list(pairs), folder, seed=seed, **options).manifest
+    return prepare(list(images), folder, seed=seed, **options).manifest
 
 
 def flip_a_byte(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations, permutations
 from typing import NamedTuple
 
@@ -13,8 +12,7 @@ from tf_dpce.datasets.shapes import grammar
 _NAMES = "ABC"
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """Like objects around a centre; x grows to the right, y downwards."""
 
     count: int
@@ -25,17 +23,8 @@ class Group:
     y: float
 
 
-class _Mention(NamedTuple):
-    """What a caption says of one group."""
-
-    count: int
-    size: str
-    colour: str
-    shape: str
-
-
 class _Relation(NamedTuple):
-    """Mention number `one` lies in some direction as seen from mention number `other`."""
+    """Group number `one` lies in some direction as seen from group number `other`."""
 
     one: int
     name: str
@@ -43,19 +32,10 @@ class _Relation(NamedTuple):
 
 
 class _Claim(NamedTuple):
-    """All that a caption says."""
+    """All that a caption says; it does not say where a group is, but by the relations."""
 
-    mentions: tuple[_Mention, ...]
+    groups: tuple[Group, ...]
     relations: tuple[_Relation, ...]
-
-
-class _Wording(NamedTuple):
-    """The words that a caption uses throughout."""
-
-    template: str
-    numbers: dict[int, str]
-    sizes: dict[str, str]
-    relations: dict[str, str]
 
 
 def say_all(groups: Sequence[Group], draws: random.Random) -> list[tuple[str, str]]:
@@ -74,39 +54,39 @@ def relation(one: Group, other: Group) -> str:
 def _say(groups: Sequence[Group], template: str, draws: random.Random) -> tuple[str, str]:
     horizontal, vertical = (draws.choice(ways) for ways in grammar.RELATIONS)
     numbers, sizes = draws.choice(grammar.NUMBERS), draws.choice(grammar.SIZE_WORDS)
-    wording = _Wording(template, numbers, sizes, horizontal | vertical)
+    words = numbers | sizes | horizontal | vertical
     orders = list(permutations(groups))
     draws.shuffle(orders)
     for order in orders:
         claim = _true_claim(order, template)
         twins = [twin for twin in _exchanges(claim) if not _may_hold(twin, groups)]
         if twins:
-            return _render(claim, wording), _render(draws.choice(twins), wording)
+            return tuple(_render(said, template, words) for said in (claim, draws.choice(twins)))
     raise AssertionError("every template states how two exchangeable groups lie")
 
 
-def _true_claim(order: Sequence[Group], template: str) -> _Claim:
+def _true_claim(order: tuple[Group, ...], template: str) -> _Claim:
     relations = tuple(
         _Relation(one, relation(order[one], order[other]), other)
         for one, other in permutations(range(len(order)), 2)
-        if _field(one, other) in template
+        if f"{{{_field(one, other)}}}" in template
     )
-    return _Claim(tuple(map(_mention, order)), relations)
+    return _Claim(order, relations)
 
 
 def _exchanges(claim: _Claim) -> Iterator[_Claim]:
     """Yields every grammatical claim whose caption differs by the exchange of two words."""
-    for one, other in combinations(range(len(claim.mentions)), 2):
-        first, second = claim.mentions[one], claim.mentions[other]
+    for one, other in combinations(range(len(claim.groups)), 2):
+        first, second = claim.groups[one], claim.groups[other]
         # One object and several take other nouns and verbs, which are more than two words.
         same_number = (first.count == 1) == (second.count == 1)
-        for attribute in _Mention._fields:
+        for attribute in ("count", "size", "colour", "shape"):
             values = getattr(first, attribute), getattr(second, attribute)
             if values[0] != values[1] and (same_number or attribute in ("size", "colour")):
-                mentions = list(claim.mentions)
-                mentions[one] = first._replace(**{attribute: values[1]})
-                mentions[other] = second._replace(**{attribute: values[0]})
-                yield claim._replace(mentions=tuple(mentions))
+                groups = list(claim.groups)
+                groups[one] = first._replace(**{attribute: values[1]})
+                groups[other] = second._replace(**{attribute: values[0]})
+                yield claim._replace(groups=tuple(groups))
     first, second = claim.relations
     if grammar.OPPOSITES[first.name] == second.name:
         exchanged = (first._replace(name=second.name), second._replace(name=first.name))
@@ -118,10 +98,11 @@ def _may_hold(claim: _Claim, groups: Sequence[Group]) -> bool:
 
     Lenient: a group that is a little to the left may pass for left, even if it is rather above.
     """
-    of = {_mention(group): group for group in groups}
-    return all(mention in of for mention in claim.mentions) and all(
-        _lies(of[claim.mentions[item.one]], item.name, of[claim.mentions[item.other]])
-        for item in claim.relations
+    # By count, size, colour and shape.
+    seen = {group[:4]: group for group in groups}
+    meant = [seen.get(group[:4]) for group in claim.groups]
+    return None not in meant and all(
+        _lies(meant[item.one], item.name, meant[item.other]) for item in claim.relations
     )
 
 
@@ -134,23 +115,18 @@ def _lies(one: Group, name: str, other: Group) -> bool:
     }[name]
 
 
-def _render(claim: _Claim, wording: _Wording) -> str:
+def _render(claim: _Claim, template: str, words: dict[int | str, str]) -> str:
     fields = {}
-    for name, mention in zip(_NAMES, claim.mentions, strict=True):
-        several = mention.count > 1
-        noun = grammar.SHAPES[mention.shape] if several else mention.shape
-        number, size = wording.numbers[mention.count], wording.sizes[mention.size]
-        fields[name] = f"{number} {size} {mention.colour} {noun}"
+    for name, group in zip(_NAMES, claim.groups, strict=True):
+        several = group.count > 1
+        noun = grammar.SHAPES[group.shape] if several else group.shape
+        fields[name] = f"{words[group.count]} {words[group.size]} {group.colour} {noun}"
         fields[f"{name} is"] = "are" if several else "is"
         fields[f"{name} it"] = "them" if several else "it"
     for item in claim.relations:
-        fields[_field(item.one, item.other)[1:-1]] = wording.relations[item.name]
-    return wording.template.format_map(fields)
+        fields[_field(item.one, item.other)] = words[item.name]
+    return template.format_map(fields)
 
 
 def _field(one: int, other: int) -> str:
-    return f"{{{_NAMES[one]}>{_NAMES[other]}}}"
-
-
-def _mention(group: Group) -> _Mention:
-    return _Mention(group.count, group.size, group.colour, group.shape)
+    return f"{_NAMES[one]}>{_NAMES[other]}"

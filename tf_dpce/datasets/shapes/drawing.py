@@ -13,7 +13,7 @@ from tf_dpce.datasets.shapes.scene import Object, Scene
 _SUPERSAMPLING = 4
 _OUTLINE = 0.8
 _OUTLINE_SHADE = 0.55
-_CROSS_ARM = 0.36
+_ARM = 0.36  # of the cross
 
 _Point = tuple[float, float]
 
@@ -22,24 +22,18 @@ def draw_png(scene: Scene, size: int) -> bytes:
     """Returns a scene as the bytes of a square PNG with sides of `size` pixels."""
     fine = size * _SUPERSAMPLING
     scale = fine / grammar.SIDE
-    image = _background(scene, fine)
+    tints = Image.new("RGB", (1, 2))
+    tints.putdata(scene.tints)
+    image = tints.resize((fine, fine), Image.Resampling.BILINEAR)
     canvas = ImageDraw.Draw(image)
     for speck in scene.specks:
-        canvas.circle(
-            (speck.x * scale, speck.y * scale), speck.radius * scale, fill=(speck.grey,) * 3
-        )
+        centre = (speck.x * scale, speck.y * scale)
+        canvas.circle(centre, speck.radius * scale, fill=(speck.grey,) * 3)
     for item in scene.objects:
         _draw(canvas, item, scale)
     stream = io.BytesIO()
     image.reduce(_SUPERSAMPLING).save(stream, format="PNG")
     return stream.getvalue()
-
-
-def _background(scene: Scene, side: int) -> Image.Image:
-    top, bottom = scene.tints
-    ends = Image.new("RGB", (1, 2))
-    ends.putdata([top, bottom])
-    return ends.resize((side, side), Image.Resampling.BILINEAR)
 
 
 def _draw(canvas: ImageDraw.ImageDraw, item: Object, scale: float) -> None:
@@ -62,18 +56,11 @@ def _point(corner: _Point, item: Object, scale: float) -> _Point:
     return (item.x + x * item.half_side) * scale, (item.y + y * item.half_side) * scale
 
 
-def _cross() -> list[_Point]:
-    a = _CROSS_ARM
-    quarter = [(-a, -1.0), (a, -1.0), (a, -a)]
-    corners = []
-    for _ in range(4):
-        corners += quarter
-        quarter = [(-y, x) for x, y in quarter]
-    return corners
-
-
 _CORNERS: dict[str, list[_Point]] = {
     "square": [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
     "triangle": [(0.0, -1.0), (1.0, 0.85), (-1.0, 0.85)],
-    "cross": _cross(),
+    "cross": [
+        *((-_ARM, -1.0), (_ARM, -1.0), (_ARM, -_ARM), (1.0, -_ARM), (1.0, _ARM), (_ARM, _ARM)),
+        *((_ARM, 1.0), (-_ARM, 1.0), (-_ARM, _ARM), (-1.0, _ARM), (-1.0, -_ARM), (-_ARM, -_ARM)),
+    ],
 }

@@ -12,8 +12,8 @@ from tf_dpce.datasets.shapes.captions import Group, say_all
 
 _CENTRE_TRIES = 50
 
+# The counts, sizes, colours and shapes of a scene, not yet dealt to its groups.
 _Hand = tuple[list[int], list[str], list[str], list[str]]
-"""The counts, sizes, colours and shapes of a scene, not yet dealt to its groups."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,10 @@ def _hand(draws: random.Random) -> _Hand:
 
 def _deal(hand: _Hand, draws: random.Random) -> list[tuple[int, str, str, str]]:
     while True:
-        counts, sizes, colours, shapes = (draws.sample(values, len(values)) for values in hand)
+        kinds = list(zip(*(draws.sample(values, len(values)) for values in hand), strict=True))
         # Groups of one colour and shape would run into one another in the eye.
-        if len(set(zip(colours, shapes, strict=True))) == grammar.GROUPS:
-            return list(zip(counts, sizes, colours, shapes, strict=True))
+        if len({(colour, shape) for *_, colour, shape in kinds}) == grammar.GROUPS:
+            return kinds
 
 
 def _centre(draws: random.Random) -> tuple[float, float]:
