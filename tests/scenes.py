@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from tf_dpce.data.manifest import Manifest
@@ -9,6 +10,11 @@ from tf_dpce.data.prepare import prepare
 from tf_dpce.datasets.shapes.source import draw_scenes, scene_numbers
 
 SIZE = 32
+
+
+def copy_data(scenes: Path, folder: Path) -> Path:
+    """Copies prepared scenes without the features that runs have cached there."""
+    return shutil.copytree(scenes, folder, ignore=shutil.ignore_patterns("features", "scenes"))
 
 
 def prepare_scenes(folder: Path, train: int = 48, val: int = 12, test: int = 12) -> Manifest:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_dpce.config import Config, LossConfig, StageConfig, from_dict
+from tf_dpce.config import LossConfig, StageConfig, from_dict
 from tf_dpce.data.caption_table import CaptionTable
 from tf_dpce.models.build import build_model
 from tf_dpce.training.distributed import mirrored_strategy
@@ -122,7 +122,7 @@ def one_replica() -> tf.distribute.MirroredStrategy:
 
 
 def _network(settings: StageConfig, negatives: int) -> DualPathTrainer:
-    config = _with_negatives(CONFIG, negatives)
+    config = replace(CONFIG, model=replace(CONFIG.model, sampled_negatives=negatives))
     model = build_model(config, WORDS, INSTANCES)
     mined, sampler = None, None
     if settings.loss.mines_negatives:
@@ -130,10 +130,6 @@ def _network(settings: StageConfig, negatives: int) -> DualPathTrainer:
     if negatives:
         sampler = ClassSampler(INSTANCES, negatives, BATCH, seed=5)
     return stage_trainer(settings, model, 1, mined, sampler)
-
-
-def _with_negatives(config: Config, negatives: int) -> Config:
-    return replace(config, model=replace(config.model, sampled_negatives=negatives))
 
 
 def _captions() -> CaptionTable:

@@ -95,18 +95,6 @@ def test_several_steps_equal_the_plain_reference(kind: type, plain: Callable):
         np.testing.assert_allclose(found["frozen"], start(seed)["frozen"], rtol=1e-6)
 
 
-def test_without_extras_they_are_those_of_keras():
-    sgd, adamw = keras.optimizers.SGD, keras.optimizers.AdamW
-    for found, expected, names in (
-        (LayerwiseSGD(0.1, {}, 0.0), sgd(0.1, momentum=0.9, nesterov=True), SHAPES),
-        # Keras decays vectors too.
-        (LayerwiseAdamW(0.1, {}, DECAY), adamw(0.1, weight_decay=DECAY), ("matrix", "slow")),
-    ):
-        one, other = apply(found, 0), apply(expected, 0)
-        for name in names:
-            np.testing.assert_allclose(one[name], other[name], rtol=1e-5)
-
-
 def test_a_stage_gets_the_optimizer_that_it_names():
     for name, kind in (("sgd", LayerwiseSGD), ("adamw", LayerwiseAdamW)):
         stage = StageConfig(epochs=1, optimizer=name, weight_decay=0.03)

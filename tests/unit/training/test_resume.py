@@ -13,6 +13,7 @@ import pytest
 from pipelines import evaluate
 from tests.errors import printed_code, raises
 from tests.samples import digests
+from tests.scenes import copy_data
 from tests.unit.training.kills import arrays, differences, history, newest, steps_done
 from tests.unit.training.test_run import flip_a_byte
 from tests.unit.training.test_stages import config
@@ -37,11 +38,6 @@ MINED = ONCE | {
     "stage1__loss__negatives": "mined",
     "stage1__loss__candidates": 8,
 }
-
-
-def copy_data(scenes: Path, folder: Path) -> Path:
-    """The prepared scenes without cached features."""
-    return shutil.copytree(scenes, folder, ignore=shutil.ignore_patterns("features", "scenes"))
 
 
 # --- starts ---------------------------------------------------------------------------------------

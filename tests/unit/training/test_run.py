@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.errors import printed_code, raises
-from tests.scenes import SIZE
+from tests.scenes import SIZE, copy_data
 from tests.unit.training.kills import (
     arrays,
     aside,
@@ -181,8 +181,7 @@ def test_sigterm_ends_the_step_in_flight_writes_it_and_exits_with_its_own_status
 
 
 def test_a_stop_while_features_are_cached_leaves_no_part_of_them(scenes: Path, tmp_path: Path):
-    leave = shutil.ignore_patterns("features", "scenes")
-    data = shutil.copytree(scenes, tmp_path / "data", ignore=leave)
+    data = copy_data(scenes, tmp_path / "data")
     # Asked after the first images.
     with pytest.raises(Stopped), run_context(stop_requested=lambda: True):
         train.train(config(), data, tmp_path / "run")
@@ -283,8 +282,7 @@ def test_a_checkpoint_of_another_run_is_refused(scenes: Path, run: Path):
 def test_a_vocabulary_of_other_data_is_refused_before_anything_is_written(
     scenes: Path, tmp_path: Path
 ):
-    leave = shutil.ignore_patterns("features", "scenes")
-    data = shutil.copytree(scenes, tmp_path / "data", ignore=leave)
+    data = copy_data(scenes, tmp_path / "data")
     path = data / "vocabulary.txt"
     path.write_text("zebra\n" + path.read_text())
     for _ in range(2):

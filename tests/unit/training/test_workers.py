@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,12 +32,6 @@ def test_a_process_alone_is_the_chief_takes_every_row_and_agrees_with_itself(alo
     assert alone.distribute(rows) is rows and alone.broadcast(value) is value
     assert alone.any_true(True) and not alone.any_true(False)
     assert alone.all_gather(0.5) == [0.5]
-
-
-def test_gathered_values_come_in_the_order_of_the_workers():
-    # The second of three workers; the sum has the parts of the others.
-    strategy = SimpleNamespace(reduce=lambda how, own, axis: own + [0.25, 0.0, 0.75])
-    assert Workers(strategy, index=1, count=3).all_gather(0.5) == [0.25, 0.5, 0.75]
 
 
 def test_a_block_that_fails_keeps_its_own_error(alone: Workers):
