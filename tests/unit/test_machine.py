@@ -34,12 +34,12 @@ def git(folder: Path, *arguments: str) -> str:
     ).stdout.strip()
 
 
-def test_without_a_repository_or_git_it_is_the_version(
+def test_without_a_repository_or_without_git_it_is_the_version(
     package: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    for path in (os.environ["PATH"], ""):
-        monkeypatch.setenv("PATH", path)
-        assert code_version() == f"version {tf_dpce.__version__}"
+    assert code_version() == f"version {tf_dpce.__version__}"
+    monkeypatch.setenv("PATH", "")
+    assert code_version() == f"version {tf_dpce.__version__}"
 
 
 @needs_git

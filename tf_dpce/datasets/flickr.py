@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tf_dpce.datasets.expected_sizes import PUBLISHED
-from tf_dpce.datasets.listing import NO_FILE, Image, Rejected, usable_images
+from tf_dpce.datasets.listing import Image, Rejected, usable_images
 from tf_dpce.datasets.splits import assign_split, given_or_drawn_splits, read_split_file
 from tf_dpce.datasets.text_files import existing_file, existing_folder, read_lines
 
@@ -21,7 +21,6 @@ FLICKR8K_SPLITS = {
 }
 
 _HELD_OUT = PUBLISHED["flickr30k"]["test"]
-_SUFFIXES = (".jpg", ".jpeg")
 
 
 def read_flickr8k(
@@ -89,23 +88,17 @@ def read_flickr30k(
     listed: dict[str, Image] = {}
     yield from _read_tokens(tokens, images, listed)
     # A missing image keeps its place in the draw, which depends on the annotations alone.
-    names = (name for name, image in listed.items() if image.fault in ("", NO_FILE))
-    splits = given_or_drawn_splits(split_file, names, seed, _HELD_OUT)
+    splits = given_or_drawn_splits(split_file, listed, seed, _HELD_OUT)
     yield from usable_images(tokens, listed.values(), images, splits, split_file)
 
 
 def _read_tokens(tokens: Path, images: Path, listed: dict[str, Image]) -> Iterator[Rejected]:
     """Adds the images of a token file to `listed`, and yields the lines that cannot be used."""
-    present = {item.name for item in images.iterdir()}
     for origin, line in read_lines(tokens):
         key, tab, caption = line.partition("\t")
         if not tab:
             yield Rejected(str(origin), "no tab between name and caption")
             continue
         name = key.partition("#")[0]
-        if name not in listed:
-            fault = "" if name in present else NO_FILE
-            if Path(name).suffix.lower() not in _SUFFIXES:
-                fault = "malformed name"
-            listed[name] = Image(name, images / name, [], origin=origin, fault=fault)
-        listed[name].captions.append(caption.strip())
+        image = listed.setdefault(name, Image(name, images / name, [], origin=origin))
+        image.captions.append(caption.strip())

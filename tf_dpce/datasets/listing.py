@@ -56,7 +56,6 @@ class Image:
         split: one of `SPLITS`; None until one is given or drawn.
         instance: class of the instance loss: the person it shows, or by default the image itself.
         origin: the place that lists it, for messages.
-        fault: the reason why it cannot be used; empty if there is none.
     """
 
     image_id: str
@@ -65,7 +64,6 @@ class Image:
     split: str | None = None
     instance: str = ""
     origin: Origin | None = field(default=None, compare=False)
-    fault: str = ""
 
     def __post_init__(self) -> None:
         self.instance = self.instance or self.image_id
@@ -163,11 +161,9 @@ def gather(items: Iterable[Image | Rejected]) -> tuple[list[Image], list[Rejecte
 def _fault(image: Image) -> str:
     if not image.image_id:
         return NO_NAME
-    if not image.fault and not image.captions:
+    if not image.captions:
         return NO_CAPTION
-    if not image.fault and image.split is None:
-        return IN_NO_SPLIT
-    return image.fault
+    return "" if image.split else IN_NO_SPLIT
 
 
 def _conflict(code: str, subject: str, attribute: str, images: tuple[Image, Image]) -> UserError:

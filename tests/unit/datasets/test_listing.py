@@ -24,7 +24,6 @@ def test_what_cannot_be_used_has_its_reason():
         DOG,
         replace(DOG, captions=["again"]),
         replace(CAT, captions=[]),
-        replace(CAT, fault="no such file"),
         listed("cow.jpg", 4, split=None),
         listed("", 5),
     ]
@@ -32,7 +31,6 @@ def test_what_cannot_be_used_has_its_reason():
         DOG,
         Rejected("/p/dog.jpg", "listed twice"),
         Rejected("/p/cat.jpg", "no caption"),
-        Rejected("/p/cat.jpg", "no such file"),
         Rejected("/p/cow.jpg", "in no split"),
         Rejected("list.csv line 5", "no name of an image"),
     ]

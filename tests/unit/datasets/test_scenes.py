@@ -107,20 +107,6 @@ def test_every_caption_is_true_and_its_twin_is_false_with_two_words_exchanged():
     assert max(exchanged.values()) < 0.5 * exchanged.total()
 
 
-def test_the_reader_of_these_tests_knows_true_from_false():
-    square = Group(1, "small", "red", "square", x=10, y=30)
-    circle = Group(2, "large", "blue", "circle", x=40, y=30)
-    cross = Group(1, "small", "red", "cross", x=25, y=50)
-    scene = Scene((square, circle, cross), (), (), ((0, 0, 0), (0, 0, 0)), (), ())
-    true = (
-        "in this image a small red square is left of two large blue circles"
-        " and also above one little red cross"
-    )
-    assert holds(understand(true), scene, lenient=False)
-    for before, after in [("left", "right"), ("red square", "blue square"), ("two", "three")]:
-        assert not holds(understand(true.replace(before, after)), scene, lenient=True)
-
-
 def test_five_paraphrases_use_five_templates_and_fit_the_text_tower():
     lengths = set()
     for scene in SCENES:
