@@ -34,17 +34,6 @@ def stand_in(folder: Path, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
-def start(project_root: Path, models: Path, path: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.serve", "--models", str(models), *options],
-        cwd=project_root,
-        env={**os.environ, "PATH": f"{path}:/usr/bin:/bin"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 class Started(Exception):
     """What `serve` would have become: a program and its arguments."""
 
@@ -71,27 +60,29 @@ def ports() -> list[str]:
     return ["--grpc-port", str(free_port()), "--rest-port", str(free_port())]
 
 
-@pytest.mark.process
-def test_tf_serving_is_started_if_it_is_installed(project_root, models, tmp_path, ports):
-    stand_in(tmp_path / "bin", "tensorflow_model_server", 'printf "%s\\n" "$@"')
-    process = start(project_root, models, tmp_path / "bin", *ports)
-    output, _ = process.communicate(timeout=120)
-    labels, first, *flags = output.splitlines()
-    assert labels == "tiny: stable is version 1, canary is version 1"
+def test_tf_serving_is_started_if_it_is_installed_and_no_label_moves(
+    command, models, tmp_path, ports, capsys
+):
+    stand_in(tmp_path / "bin", "tensorflow_model_server", "true")
     folder = models.resolve() / ".serving"
-    assert "tensorflow_model_server " in first
-    assert flags == [
-        f"--model_config_file={folder}/host/models.config",
-        "--model_config_file_poll_wait_seconds=5",
-        "--allow_version_labels_for_unavailable_models",
-        f"--port={ports[1]}",
-        f"--rest_api_port={ports[3]}",
-        "--enable_batching",
-        f"--batching_parameters_file={folder}/host/batching-cpu.config",
-        f"--monitoring_config_file={folder}/monitoring.config",
-    ]
-    # Every file that is named is there.
-    assert all(Path(flag.partition("=")[2]).is_file() for flag in flags if "_file=" in flag)
+    for _ in range(2):
+        program, *flags = command("--models", models, *ports)
+        labels, started = capsys.readouterr().out.splitlines()
+        assert labels == "tiny: stable is version 1, canary is version 1"
+        assert program == "tensorflow_model_server" and program in started
+        assert flags == [
+            f"--model_config_file={folder}/host/models.config",
+            "--model_config_file_poll_wait_seconds=5",
+            "--allow_version_labels_for_unavailable_models",
+            f"--port={ports[1]}",
+            f"--rest_api_port={ports[3]}",
+            "--enable_batching",
+            f"--batching_parameters_file={folder}/host/batching-cpu.config",
+            f"--monitoring_config_file={folder}/monitoring.config",
+        ]
+        # Every file that is named is there.
+        assert all(Path(flag.partition("=")[2]).is_file() for flag in flags if "_file=" in flag)
+        shutil.copytree(models / "tiny" / "1", models / "tiny" / "2", dirs_exist_ok=True)
 
 
 def test_else_its_image_if_docker_runs(command, models, tmp_path, ports, monkeypatch, capsys):
@@ -117,18 +108,24 @@ def test_else_its_image_if_docker_runs(command, models, tmp_path, ports, monkeyp
 
 
 @pytest.mark.process
-def test_else_the_development_server_which_ends_when_asked(project_root, models, tmp_path):
+def test_else_the_development_server_which_ends_when_asked(project_root, models, tmp_path, ports):
     stand_in(tmp_path / "bin", "docker", "exit 1")
-    ports = [free_port(), free_port()]
-    options = ["--grpc-port", str(ports[0]), "--rest-port", str(ports[1])]
-    process = start(project_root, models, tmp_path / "bin", *options)
+    command = [sys.executable, "-m", "pipelines.serve", "--models", str(models), *ports]
+    process = subprocess.Popen(
+        command,
+        cwd=project_root,
+        env={**os.environ, "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stdout.readline().startswith("tiny: ")
         assert "development server" in process.stderr.readline()
         ready = process.stdout.readline()
-        for address in (f"grpc://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"):
+        for address in (f"grpc://127.0.0.1:{ports[1]}", f"http://127.0.0.1:{ports[3]}"):
             assert address in ready
-        with Client(f"http://127.0.0.1:{ports[1]}", "tiny", label="stable") as client:
+        with Client(f"http://127.0.0.1:{ports[3]}", "tiny", label="stable") as client:
             assert client.encode_texts(["a dog"]).shape == (1, 16)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
