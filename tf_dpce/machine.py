@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -33,26 +34,15 @@ def memory_bytes() -> int:
 
 def code_version() -> str:
     """Returns the commit, with "-dirty" if files differ; without git the version."""
-    file = Path(tf_dpce.__file__)
-    # A package that was installed may lie below a repository of somebody else.
-    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
-        return f"version {tf_dpce.__version__}"
-    # Hashes alone: a tag may move.
-    described = _git(
-        file.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"
-    )
-    return described or f"version {tf_dpce.__version__}"
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """Returns what git prints, or None if it fails or is not installed."""
-    try:
-        answer = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        return None
-    return None if answer.returncode else answer.stdout.strip()
+    root = Path(tf_dpce.__file__).parents[1]
+    # A package that was installed may lie further below in a repository of somebody else.
+    if (root / ".git").exists() and shutil.which("git"):
+        # Hashes alone: a tag may move.
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+        answer = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        if answer.returncode == 0:
+            return answer.stdout.strip()
+    return f"version {tf_dpce.__version__}"
 
 
 def _cpu_model() -> str:

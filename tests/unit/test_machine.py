@@ -46,7 +46,7 @@ def test_without_a_repository_or_without_git_it_is_the_version(
 def test_in_a_repository_it_is_the_commit_and_whether_files_differ(package: Path):
     root = package.parents[1]
     git(root, "init")
-    # Nothing of the package is in it yet: it may be somebody else's.
+    # It has no commit yet.
     assert code_version() == f"version {tf_dpce.__version__}"
     git(root, "add", ".")
     git(root, "commit", "-m", "first")

@@ -102,17 +102,17 @@ def _row_blocks(row: SheetRow) -> list[Image.Image]:
 
 def _text_query(text: str) -> Image.Image:
     face = font(22, bold=True)
-    return _rule(_text_block(wrap(text, face, _WIDTH, 4), face, INK, above=_GAP, below=_GAP))
+    return _rule(_text_block(wrap(text, face, _WIDTH, 4), face, INK))
 
 
 def _image_query(path: Path) -> Image.Image:
-    block = _rule(_blank(_QUERY_SIDE + 3 * _GAP))
+    block = _blank(_QUERY_SIDE + 2 * _GAP)
     draw = ImageDraw.Draw(block)
-    _paste_image(block, path, (0, _GAP), _QUERY_SIDE)
+    _paste_image(block, path, (0, 0), _QUERY_SIDE)
     left, face = _QUERY_SIDE + _GAP, font(22, bold=True)
-    top = _GAP + write_lines(draw, (left, _GAP), ["like this image"], font(14), FAINT)
+    top = write_lines(draw, (left, 0), ["like this image"], font(14), FAINT)
     write_lines(draw, (left, top), wrap(path.name, face, _WIDTH - left, 3), face, INK)
-    return block
+    return _rule(block)
 
 
 def _image_hits(hits: Sequence[Any]) -> Image.Image:
@@ -159,22 +159,19 @@ def _paste_image(block: Image.Image, path: Path, corner: tuple[int, int], side: 
 
 
 def _text_block(
-    lines: list[str],
-    face: ImageFont.FreeTypeFont,
-    colour: str,
-    left: int = 0,
-    above: int = 0,
-    below: int = 8,
+    lines: list[str], face: ImageFont.FreeTypeFont, colour: str, left: int = 0
 ) -> Image.Image:
-    block = _blank(above + len(lines) * line_height(face) + below)
-    write_lines(ImageDraw.Draw(block), (left, above), lines, face, colour)
+    block = _blank(len(lines) * line_height(face) + _GAP // 2)
+    write_lines(ImageDraw.Draw(block), (left, 0), lines, face, colour)
     return block
 
 
 def _rule(block: Image.Image) -> Image.Image:
-    """Draws the line that separates a query from the one above."""
-    ImageDraw.Draw(block).line((0, 0, _WIDTH, 0), fill=LINE, width=1)
-    return block
+    """Puts a line above a query, which separates it from the one before."""
+    ruled = _blank(_GAP + block.height)
+    ImageDraw.Draw(ruled).line((0, 0, _WIDTH, 0), fill=LINE, width=1)
+    ruled.paste(block, (0, _GAP))
+    return ruled
 
 
 def _blank(height: int) -> Image.Image:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from tf_dpce.datasets.shapes import grammar
 
 _NAMES = "ABC"
+# Where x and y grow to, as seen from another group.
+_AHEAD = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
 
 
 class Group(NamedTuple):
@@ -107,12 +109,8 @@ def _may_hold(claim: _Claim, groups: Sequence[Group]) -> bool:
 
 
 def _lies(one: Group, name: str, other: Group) -> bool:
-    return {
-        "left": one.x < other.x,
-        "right": one.x > other.x,
-        "above": one.y < other.y,
-        "below": one.y > other.y,
-    }[name]
+    x, y = _AHEAD[name]
+    return x * (one.x - other.x) + y * (one.y - other.y) > 0
 
 
 def _render(claim: _Claim, template: str, words: dict[int | str, str]) -> str:

@@ -114,7 +114,7 @@ def _centre(draws: random.Random) -> tuple[float, float]:
 
 
 def _objects(group: Group, draws: random.Random) -> list[Object]:
-    half_side = grammar.SIZES[group.size]
+    half_side, jitter = grammar.SIZES[group.size], (-grammar.COLOUR_JITTER, grammar.COLOUR_JITTER)
     spacing = draws.uniform(*grammar.SPACING) * half_side
     # Corners of a regular polygon whose sides are the spacing.
     radius = spacing / (2 * math.sin(math.pi / group.count)) if group.count > 1 else 0.0
@@ -127,7 +127,7 @@ def _objects(group: Group, draws: random.Random) -> list[Object]:
             y=group.y + radius * math.sin(angle),
             half_side=half_side,
             degrees=draws.uniform(-grammar.ROTATION_JITTER, grammar.ROTATION_JITTER),
-            rgb=_jittered(grammar.COLOURS[group.colour], draws),
+            rgb=tuple(min(255, c + draws.randint(*jitter)) for c in grammar.COLOURS[group.colour]),
         )
         for angle in angles
     ]
@@ -155,12 +155,6 @@ def _fits(groups: list[list[Object]]) -> bool:
         for one in group
         for other in later
     )
-
-
-def _jittered(rgb: tuple[int, int, int], draws: random.Random) -> tuple[int, int, int]:
-    reach = grammar.COLOUR_JITTER
-    red, green, blue = (min(255, max(0, c + draws.randint(-reach, reach))) for c in rgb)
-    return red, green, blue
 
 
 def _speck(draws: random.Random) -> Speck:
