@@ -87,6 +87,13 @@ def ask_served(served: Served, path: str, body: Any = None) -> tuple[int, Any]:
     return ask(served.rest_port, path, body, served.host)
 
 
+def stable_version(port: int) -> int:
+    """Returns the version that the label `stable` has, which answers at every moment."""
+    code, answer = ask(port, f"/v1/models/{NAME}/labels/stable/metadata")
+    assert code == 200
+    return int(answer["model_spec"]["version"])
+
+
 @contextmanager
 def fails(status: str) -> Iterator[pytest.ExceptionInfo[ServingError]]:
     """Passes if the block raises a `ServingError` of this status."""

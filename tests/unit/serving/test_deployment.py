@@ -15,9 +15,17 @@ import yaml
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tests.errors import raises
-from tests.unit.serving.servers import NAME, ask, publish_again, running, wait_until
+from tests.unit.serving.servers import (
+    NAME,
+    ask,
+    publish_again,
+    running,
+    stable_version,
+    wait_until,
+)
 from tf_dpce.errors import UserError
 from tf_dpce.export.versions import MODEL_FILE
+from tf_dpce.serving import tf_serving
 from tf_dpce.serving.deployment import (
     deployed_labels,
     promote,
@@ -26,13 +34,6 @@ from tf_dpce.serving.deployment import (
     write_deployment,
 )
 from tf_dpce.serving.labels import read_config
-from tf_dpce.serving.tf_serving import (
-    BINARY,
-    HOST_CONFIG_FILE,
-    IMAGE,
-    health_command,
-    server_flags,
-)
 
 
 def add_version(models: Path, name: str, number: int | str, tensorflow: str = "2.20.0") -> Path:
@@ -85,7 +86,10 @@ def pod_of(folder: Path, name: str = "kubernetes.yaml") -> tuple[dict, dict]:
 
 
 def test_both_configurations_differ_in_their_paths_alone(models, folder):
-    inside, outside = read_config(folder / "models.config"), read_config(folder / HOST_CONFIG_FILE)
+    inside, outside = (
+        read_config(folder / "models.config"),
+        read_config(folder / "host/models.config"),
+    )
     for config, root in ((inside, "/models"), (outside, models.resolve())):
         birds, fish = config.model_config_list.config
         assert (birds.name, birds.base_path) == ("birds", f"{root}/birds")
@@ -131,17 +135,17 @@ def test_batching_keeps_the_rules_of_the_server(folder):
 def test_compose_runs_the_server_on_the_loopback_address(models, folder):
     (compose,) = yaml_of(folder, "compose.yaml")
     serving, prometheus = (compose["services"][name] for name in ("serving", "prometheus"))
-    assert serving["command"] == server_flags("/deployment")
+    assert serving["command"] == tf_serving.server_flags("/deployment")
     assert all(port.startswith("127.0.0.1:") for port in serving["ports"] + prometheus["ports"])
     assert serving["volumes"] == [f"${{MODELS:-{models.resolve()}}}:/models:ro", ".:/deployment:ro"]
     (gpu,) = yaml_of(folder, "compose.gpu.yaml")
     assert gpu["services"]["serving"]["image"] == serving["image"] + "-gpu"
-    assert gpu["services"]["serving"]["command"] == server_flags(
+    assert gpu["services"]["serving"]["command"] == tf_serving.server_flags(
         "/deployment", batching="batching-gpu.config"
     )
     # The server answers for every model. As Compose reads it: two dollars are one.
     *_, command = serving["healthcheck"]["test"]
-    assert command.replace("$$", "$") == health_command(["birds", "fish"])
+    assert command.replace("$$", "$") == tf_serving.health_command(["birds", "fish"])
     assert "$" not in command.replace("$$", "")
     (job,) = yaml_of(folder, "prometheus.yml")[0]["scrape_configs"]
     monitoring = (folder / "monitoring.config").read_text()
@@ -156,7 +160,7 @@ def test_kubernetes_runs_the_same_configuration(folder):
     ):
         config, deployment, service = yaml_of(folder, file)
         pod, container = pod_of(folder, file)
-        flags = server_flags("/deployment", batching=batching)
+        flags = tf_serving.server_flags("/deployment", batching=batching)
         assert container["args"] == flags
         assert set(config["data"]) == {Path(flag).name for flag in flags if "/deployment/" in flag}
         for name, text in config["data"].items():
@@ -171,7 +175,7 @@ def test_kubernetes_runs_the_same_configuration(folder):
         assert rolling == {"maxSurge": surge, "maxUnavailable": 1 - surge}
     # A pod starts when every model answers.
     *_, command = container["startupProbe"]["exec"]["command"]
-    assert command == health_command(["birds", "fish"])
+    assert command == tf_serving.health_command(["birds", "fish"])
     # It ends when all is answered, for which a request has 30 seconds. Process 1 ends by no signal.
     assert pod["shareProcessNamespace"] is True
     _, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
@@ -185,7 +189,7 @@ def test_no_name_or_path_breaks_a_file(tmp_path):
     (compose,) = yaml_of(tmp_path / "deployment", "compose.yaml")
     expected = f"${{MODELS:-{models.resolve()}}}:/models:ro"
     assert compose["services"]["serving"]["volumes"][0] == expected
-    host = read_config(tmp_path / "deployment" / HOST_CONFIG_FILE).model_config_list.config[0]
+    host = read_config(tmp_path / "deployment" / "host/models.config").model_config_list.config[0]
     assert host.base_path == str(models.resolve() / "birds")
     for number, name in enumerate(("a$HOME", "a:b", "a}b", "a\nb", "a\udcff")):
         add_version(tmp_path / name, "birds", 1)
@@ -217,7 +221,7 @@ def test_a_new_version_is_tried_promoted_and_rolled_back(models, folder):
 
     assert rollback(models, folder, "birds") == {"stable": 1, "canary": 3}
     assert deployed_labels(folder)["fish"] == one
-    for name in ("models.config", HOST_CONFIG_FILE):
+    for name in ("models.config", "host/models.config"):
         birds, _ = read_config(folder / name).model_config_list.config
         assert dict(birds.version_labels) == {"stable": 1, "canary": 3}
     config, *_ = yaml_of(folder, "kubernetes.yaml")
@@ -335,8 +339,8 @@ def test_a_label_has_moved_or_not_whenever_its_command_ends(models, folder, monk
 def is_here(kind: str, models: Path) -> bool:
     """Whether this machine has a server of a kind; an image is not fetched."""
     if kind == "binary":
-        return shutil.which(BINARY) is not None
-    image = f"{IMAGE}:{server_version(models, [NAME])}"
+        return shutil.which(tf_serving.BINARY) is not None
+    image = f"{tf_serving.IMAGE}:{server_version(models, [NAME])}"
     found = ["docker", "image", "inspect", image]
     return kind == "development" or bool(
         shutil.which("docker") and not subprocess.run(found, capture_output=True).returncode
@@ -352,20 +356,15 @@ def test_a_running_server_follows_promote_and_rollback(kind, toy, tmp_path):
     with running(kind, models, folder) as served:
         # One model that does not answer is enough for the health command to fail.
         for names, fails in (([NAME], 0), ([NAME, "cats"], 1), (["cats", NAME], 1)):
-            probe = ["bash", "-c", health_command(names, served.rest_port)]
+            probe = ["bash", "-c", tf_serving.health_command(names, served.rest_port)]
             assert subprocess.run(probe).returncode == fails
-
-        def stable() -> int:
-            code, answer = ask(served.rest_port, f"/v1/models/{NAME}/labels/stable/metadata")
-            assert code == 200, "the label answers at every moment"
-            return int(answer["model_spec"]["version"])
 
         publish_again(models)
         write_deployment(models, folder)
-        assert stable() == 1
+        assert stable_version(served.rest_port) == 1
         wait_until(lambda: ask(served.rest_port, f"/v1/models/{NAME}/versions/2")[0] == 200)
         promote(models, folder, NAME)
-        wait_until(lambda: stable() == 2)
+        wait_until(lambda: stable_version(served.rest_port) == 2)
         rollback(models, folder, NAME)
-        wait_until(lambda: stable() == 1)
+        wait_until(lambda: stable_version(served.rest_port) == 1)
     assert subprocess.run(probe, capture_output=True).returncode != 0

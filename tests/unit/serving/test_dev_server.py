@@ -21,7 +21,7 @@ from tensorflow_serving.apis import (
 )
 
 from tests.errors import raises
-from tests.unit.serving.servers import NAME, ask, wait_until
+from tests.unit.serving.servers import NAME, ask, stable_version, wait_until
 from tf_dpce.serving.dev_server import development_server
 
 PREDICT = f"/v1/models/{NAME}:predict"
@@ -60,12 +60,6 @@ def states(port: int) -> dict[int, str]:
     code, answer = ask(port, f"/v1/models/{NAME}")
     assert code == 200
     return {int(version["version"]): version["state"] for version in answer["model_version_status"]}
-
-
-def stable_version(port: int) -> int:
-    code, answer = ask(port, f"/v1/models/{NAME}/labels/stable/metadata")
-    assert code == 200, "the label answers at every moment"
-    return int(answer["model_spec"]["version"])
 
 
 def send(port: int, *parts: bytes) -> bytes:
