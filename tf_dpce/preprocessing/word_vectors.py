@@ -23,9 +23,8 @@ import numpy as np
 from tf_dpce.errors import UserError
 from tf_dpce.logging import logger
 
-_COUNTS = re.compile(rb"(\d{1,18}) (\d{1,18})")
 # No word vector is wider; it keeps what a damaged header asks for within bounds.
-_WIDEST = 2**16
+_COUNTS = re.compile(rb"([1-9]\d{0,17}) ([1-9]\d{0,4})")
 # Bytes read at a time. A row of the widest binary vectors and a long word fit in.
 _AHEAD = 2**19
 # What NumPy and zipfile raise for an archive that is none, damaged, cut short or locked.
@@ -113,8 +112,8 @@ def _read_text(path: Path) -> Iterator[Any]:
             if not line:
                 continue
             if not width:
-                if counts := _counts(path, line):
-                    count, width = counts
+                if counts := _COUNTS.fullmatch(line):
+                    count, width = map(int, counts.groups())
                     yield width
                     continue
                 width = sum(1 for _ in takewhile(_is_number, reversed(line.split(b" ")[1:])))
@@ -143,11 +142,11 @@ def _read_binary(path: Path) -> Iterator[Any]:
     A line feed may close each row, as the original program writes it.
     """
     with _opened(path) as stream:
-        counts = _counts(path, stream.readline(100).strip())
+        counts = _COUNTS.fullmatch(stream.readline(100).strip())
         if not counts:
             message = f"{path} is not word2vec's binary form: it does not begin with counts: fetch "
             raise UserError("vectors.form", f"{message}it again, or name it .txt if text", path)
-        count, width = counts
+        count, width = map(int, counts.groups())
         yield width
         size, ahead, start = 4 * width, b"", 0
         for number in range(1, count + 1):
@@ -181,16 +180,6 @@ def _read_npz(path: Path) -> Iterator[Any]:
     yield vectors.shape[1]
     for number, (word, vector) in enumerate(zip(words.tolist(), vectors, strict=True), start=1):
         yield number, word, vector
-
-
-def _counts(path: Path, line: bytes) -> tuple[int, int] | None:
-    match = _COUNTS.fullmatch(line)
-    if not match:
-        return None
-    count, width = int(match[1]), int(match[2])
-    if not count or not 0 < width <= _WIDEST:
-        raise _damaged(path, f"promises {count} vectors of {width} numbers")
-    return count, width
 
 
 def _no_row(path: Path, number: int, width: int) -> UserError:

@@ -18,8 +18,7 @@ import tensorflow as tf
 
 from tests.scenes import SIZE
 from tf_dpce.config import ImageConfig, TextConfig
-from tf_dpce.data.feature_cache import FeatureCache, features_path
-from tf_dpce.data.feature_cache import cached_features as cached_features_with
+from tf_dpce.data.feature_cache import FeatureCache, cached_features, features_path
 from tf_dpce.data.index_shuffle import IndexShuffle
 from tf_dpce.data.input_pipeline import (
     evaluation_captions,
@@ -56,12 +55,20 @@ def tokenizer(data: Path) -> CaptionTokenizer:
 
 
 @pytest.fixture(scope="module")
-def cache(backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer) -> FeatureCache:
-    return cached_features(backbone, data, "train", IMAGE, tokenizer, VIEWS)
+def cached(
+    backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer
+) -> Callable[..., FeatureCache]:
+    def run(
+        split: str, views: int = 1, image: ImageConfig = IMAGE, words: CaptionTokenizer = tokenizer
+    ) -> FeatureCache:
+        return cached_features(backbone, data, split, image, words, views, tf.function)
+
+    return run
 
 
-def cached_features(*arguments: object) -> FeatureCache:
-    return cached_features_with(*arguments, compiled=lambda backbone: tf.function(backbone))
+@pytest.fixture(scope="module")
+def cache(cached: Callable[..., FeatureCache]) -> FeatureCache:
+    return cached("train", VIEWS)
 
 
 @contextmanager
@@ -86,10 +93,8 @@ def test_it_holds_what_the_backbone_says_of_each_view(
     assert cache.features.shape == (48, VIEWS, 2 * 2 * 128)
     assert cache.features.dtype == np.float16
     for view in range(VIEWS):
-        pixels = np.concatenate(
-            list(view_batches(data, "train", IMAGE, view, 10).as_numpy_iterator())
-        )
-        expected = backbone.predict(pixels, verbose=0)
+        pixels = view_batches(data, "train", IMAGE, view, 10).as_numpy_iterator()
+        expected = backbone.predict(np.concatenate(list(pixels)), verbose=0)
         # Half precision keeps 11 bits.
         np.testing.assert_allclose(cache.features[:, view], expected, rtol=2e-3, atol=1e-3)
     assert np.abs(cache.features[:, 0] - cache.features[:, 1]).max() > 0.01
@@ -104,13 +109,12 @@ def test_it_holds_every_caption(cache: FeatureCache, data: Path, tokenizer: Capt
 
 
 def test_the_second_time_the_backbone_rests_whatever_the_head_and_the_words(
-    cache: FeatureCache, backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer
+    cache: FeatureCache, cached: Callable, data: Path, tokenizer: CaptionTokenizer
 ):
     before, calls = files(data), []
     words = CaptionTokenizer(tokenizer.words[::-1], PLACES - 1, lowercase=True)
     with watched(lambda *call: calls.append(call)):
-        image = replace(IMAGE, head_dim=7)
-        again = cached_features(backbone, data, "train", image, words, VIEWS)
+        again = cached("train", VIEWS, replace(IMAGE, head_dim=7), words)
     assert calls == [] and files(data) == before
     np.testing.assert_array_equal(again.features, cache.features)
     assert again.captions.ids.shape == (len(cache.captions.ids), PLACES - 1)
@@ -119,7 +123,7 @@ def test_the_second_time_the_backbone_rests_whatever_the_head_and_the_words(
     assert second == [row[: PLACES - 1] for row in first]
     # A missing one is computed, and says how far it is: one view of 12 images.
     with watched(lambda *call: calls.append(call)):
-        cached_features(backbone, data, "val", IMAGE, tokenizer, 1)
+        cached("val")
     assert calls == [(12, 12)] and len(files(data)) == len(before) + 1
 
 
@@ -142,12 +146,11 @@ def test_another_backbone_flip_or_number_of_views_is_another_cache(
 
 
 def test_training_from_it_is_training_through_the_backbone(
-    cache: FeatureCache, backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer
+    cached: Callable, backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer
 ):
     order = IndexShuffle(0, 48, 8)
     plain = replace(IMAGE, crop=False, flip=False)
-    only_plain = cached_features(backbone, data, "train", plain, tokenizer, 1)
-    from_cache = only_plain.training_batches(TEXT, order, 2, 5).as_numpy_iterator()
+    from_cache = cached("train", 1, plain).training_batches(TEXT, order, 2, 5).as_numpy_iterator()
     from_pixels = training_batches(data, tokenizer, plain, TEXT, order, 2, 5).as_numpy_iterator()
     for cached, direct in zip(from_cache, from_pixels, strict=True):
         np.testing.assert_array_equal(cached["instance"], direct["instance"])
@@ -171,23 +174,21 @@ def test_training_takes_every_view_and_only_the_images_own(cache: FeatureCache):
 
 def test_a_later_start_and_a_share_of_the_rows_are_parts_of_the_whole(cache: FeatureCache):
     order = IndexShuffle(0, 48, 8)
-    whole = list(cache.training_batches(TEXT, order, 0, 9).as_numpy_iterator())
-    resumed = list(cache.training_batches(TEXT, order, 4, 9).as_numpy_iterator())
     share = replace(order, part=1, parts=2)
-    own = list(cache.training_batches(TEXT, share, 0, 9).as_numpy_iterator())
-    for found, expected in zip(resumed, whole[4:], strict=True):
-        for key in expected:
-            np.testing.assert_array_equal(found[key], expected[key])
-    for found, expected in zip(own, whole, strict=True):
-        for key in expected:
-            np.testing.assert_array_equal(found[key], expected[key][4:])
+    whole, resumed, own = (
+        list(cache.training_batches(TEXT, rows, start, 9).as_numpy_iterator())
+        for rows, start in ((order, 0), (order, 4), (share, 0))
+    )
+    for found, expected, first in ((resumed, whole[4:], 0), (own, whole, 4)):
+        for batch, other in zip(found, expected, strict=True):
+            for key in other:
+                np.testing.assert_array_equal(batch[key], other[key][first:])
 
 
 def test_evaluation_from_it_is_evaluation_through_the_backbone(
-    backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer
+    cached: Callable, backbone: keras.Model, data: Path
 ):
-    cache = cached_features(backbone, data, "val", IMAGE, tokenizer, 1)
-    found = list(cache.evaluation_images(5).as_numpy_iterator())
+    found = list(cached("val").evaluation_images(5).as_numpy_iterator())
     direct = list(evaluation_images(data, "val", SIZE, 5).as_numpy_iterator())
     assert [len(batch["image"]) for batch in found] == [5, 5, 2]
     for batch, expected in zip(found, direct, strict=True):
@@ -196,20 +197,18 @@ def test_evaluation_from_it_is_evaluation_through_the_backbone(
         np.testing.assert_allclose(batch["image"], features, rtol=2e-3, atol=1e-3)
 
 
-def test_a_file_that_was_cut_is_made_anew(
-    backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer
-):
+def test_a_file_that_was_cut_is_made_anew(cached: Callable, backbone: keras.Model, data: Path):
     path = features_path(backbone, data, "val", IMAGE, 1)
-    cached_features(backbone, data, "val", IMAGE, tokenizer, 1)
+    cached("val")
     contents = path.read_bytes()
     for length in (0, 100, len(contents) // 2):
         path.write_bytes(contents[:length])
-        cached_features(backbone, data, "val", IMAGE, tokenizer, 1)
+        cached("val")
         assert path.read_bytes() == contents
 
 
 def test_a_full_disk_is_met_before_the_work(
-    backbone: keras.Model, data: Path, tokenizer: CaptionTokenizer, monkeypatch: pytest.MonkeyPatch
+    cached: Callable, data: Path, monkeypatch: pytest.MonkeyPatch
 ):
     asked, calls, before = [], [], files(data)
 
@@ -219,7 +218,7 @@ def test_a_full_disk_is_met_before_the_work(
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError) as caught, watched(lambda *call: calls.append(call)):
-        cached_features(backbone, data, "test", IMAGE, tokenizer, 5)
+        cached("test", 5)
     assert caught.value.errno == errno.ENOSPC
     assert "features" in caught.value.filename
     assert calls == [] and files(data) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,24 +42,29 @@ def tokenizer(scenes: Path) -> CaptionTokenizer:
 
 
 @pytest.fixture(scope="module")
-def order(scenes: Path) -> IndexShuffle:
-    return IndexShuffle(0, Manifest.load(scenes).splits["train"].images, 8)
+def train(scenes: Path, tokenizer: CaptionTokenizer) -> Callable[..., list[dict]]:
+    """Returns the batches of training steps, with crop, flip and shift unless told otherwise."""
+
+    def run(
+        start: int, stop: int, image: ImageConfig = IMAGE, text: TextConfig = TEXT, **options
+    ) -> list[dict]:
+        folder = options.pop("folder", scenes)
+        order = IndexShuffle(0, 48, 8, **options)
+        return batches(training_batches(folder, tokenizer, image, text, order, start, stop))
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def plain(
-    scenes: Path, tokenizer: CaptionTokenizer, order: IndexShuffle
-) -> list[dict[str, np.ndarray]]:
+def plain(train: Callable[..., list[dict]]) -> list[dict]:
     """The first epoch (6 steps), without augmentation."""
-    return batches(training_batches(scenes, tokenizer, PLAIN_IMAGE, PLAIN_TEXT, order, 0, 6))
+    return train(0, 6, PLAIN_IMAGE, PLAIN_TEXT)
 
 
 @pytest.fixture(scope="module")
-def augmented(
-    scenes: Path, tokenizer: CaptionTokenizer, order: IndexShuffle
-) -> list[dict[str, np.ndarray]]:
-    """Two epochs (12 steps), with crop, flip and shift."""
-    return batches(training_batches(scenes, tokenizer, IMAGE, TEXT, order, 0, 12))
+def augmented(train: Callable[..., list[dict]]) -> list[dict]:
+    """Two epochs (12 steps)."""
+    return train(0, 12)
 
 
 def records(folder: Path, split: str) -> list[dict]:
@@ -107,9 +113,8 @@ def test_training_meets_each_image_once_an_epoch_with_one_of_its_captions(
         rows = zip(batch["image"], batch["text"], batch["instance"], strict=True)
         for pixels, ids, instance in rows:
             record = by_instance[int(instance)]
-            np.testing.assert_array_equal(
-                pixels, evaluation_pixels(tf.constant(record["image"]), SIZE)
-            )
+            expected = evaluation_pixels(tf.constant(record["image"]), SIZE)
+            np.testing.assert_array_equal(pixels, expected)
             own = tokenizer(tf.constant(record["captions"])).numpy().tolist()
             assert ids.tolist() in own
             seen.append(int(instance))
@@ -132,15 +137,10 @@ def test_shift_moves_the_words_and_keeps_them(plain: list[dict], augmented: list
 
 @pytest.mark.parametrize("start", [4, 6, 9])
 def test_training_that_starts_at_a_step_equals_training_that_came_there(
-    scenes: Path,
-    tokenizer: CaptionTokenizer,
-    order: IndexShuffle,
-    augmented: list[dict],
-    start: int,
+    train: Callable[..., list[dict]], augmented: list[dict], start: int
 ):
     # 6 steps an epoch: within the first, at the border, within the second.
-    resumed = batches(training_batches(scenes, tokenizer, IMAGE, TEXT, order, start, 12))
-    assert_same(resumed, augmented[start:])
+    assert_same(train(start, 12), augmented[start:])
 
 
 def test_images_are_stretched_where_that_is_asked(tmp_path: Path):
@@ -149,14 +149,10 @@ def test_images_are_stretched_where_that_is_asked(tmp_path: Path):
     image = replace(PLAIN_IMAGE, resize="stretch")
     words = CaptionTokenizer(WORDS, PLACES, lowercase=True)
     order = IndexShuffle(0, 3, 3)
-    found = {
-        "val": batches(evaluation_images(tmp_path, "val", SIZE, 3, resize="stretch"))[0]["image"],
-        "test": batches(view_batches(tmp_path, "test", image, 0, 3))[0],
-        "train": batches(training_batches(tmp_path, words, image, PLAIN_TEXT, order, 0, 1))[0][
-            "image"
-        ],
-    }
-    for split, pixels in found.items():
+    (val,) = batches(evaluation_images(tmp_path, "val", SIZE, 3, resize="stretch"))
+    (test,) = batches(view_batches(tmp_path, "test", image, 0, 3))
+    (train,) = batches(training_batches(tmp_path, words, image, PLAIN_TEXT, order, 0, 1))
+    for split, pixels in (("val", val["image"]), ("test", test), ("train", train["image"])):
         expected = [
             evaluation_pixels(tf.constant(record["image"]), SIZE, resize="stretch").numpy()
             for record in records(tmp_path, split)
@@ -216,25 +212,21 @@ def test_view_0_is_the_plain_image_and_the_others_are_augmented(scenes: Path):
 
 
 def test_a_worker_reads_the_records_of_its_rows_alone(
-    scenes: Path,
-    tokenizer: CaptionTokenizer,
-    order: IndexShuffle,
-    augmented: list[dict],
-    tmp_path: Path,
+    scenes: Path, train: Callable[..., list[dict]], augmented: list[dict], tmp_path: Path
 ):
-    share = replace(order, part=1, parts=2)
-    taken = {int(i) for indices, _ in share.steps(0, 3).as_numpy_iterator() for i in indices}
+    share = {"part": 1, "parts": 2}
+    order = IndexShuffle(0, 48, 8, **share)
+    taken = {int(i) for indices, _ in order.steps(0, 3).as_numpy_iterator() for i in indices}
     # 3 steps of 4 of the 8 rows; the records of the 36 other images are made unreadable.
     assert len(taken) == 12
-    shutil.copytree(scenes, tmp_path / "data")
+    data = shutil.copytree(scenes, tmp_path / "data")
     places = [(s.file, o) for s in Manifest.load(scenes).splits["train"].shards for o in s.offsets]
     for place, (file, offset) in enumerate(places):
         if place not in taken:
-            with (tmp_path / "data" / file).open("r+b") as stream:
+            with (data / file).open("r+b") as stream:
                 stream.seek(offset)
                 stream.write(bytes(8))
-    found = training_batches(tmp_path / "data", tokenizer, IMAGE, TEXT, share, 0, 3)
     second_half = [{key: value[4:] for key, value in batch.items()} for batch in augmented[:3]]
-    assert_same(batches(found), second_half)
+    assert_same(train(0, 3, folder=data, **share), second_half)
     with pytest.raises(tf.errors.DataLossError):
-        batches(training_batches(tmp_path / "data", tokenizer, IMAGE, TEXT, order, 0, 1))
+        train(0, 1, folder=data)
