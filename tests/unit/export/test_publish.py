@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tests.errors import raises
 from tests.unit.export.tiny import SIZE, WORDS, tiny_model
-from tf_dpce.export.golden import load_examples
+from tf_dpce.export.golden import record_examples
 from tf_dpce.export.model_card import model_card
 from tf_dpce.export.publish import export_model
 from tf_dpce.export.serving_module import ServingModule
@@ -67,12 +67,13 @@ def test_card_shows_metrics_of_several_protocols(model, tokenizer):
     assert "Not recorded." in card
 
 
-def test_an_export_stretches_images_as_its_model_was_trained(stretched, model):
-    recorded = load_examples(stretched)["encode_image"]
+def test_an_export_stretches_images_as_its_model_was_trained(model, tokenizer):
+    module = ServingModule(model, tokenizer, resize="stretch")
+    recorded = record_examples(module)["encode_image"]
     pixels = evaluation_pixels(tf.constant(recorded.inputs[0]), SIZE, resize="stretch")
     expected = model.image_encoder(pixels[tf.newaxis], training=False)[0]
     np.testing.assert_allclose(recorded.embeddings[0], expected, atol=1e-6)
-    assert "stretched" in (stretched / "model_card.md").read_text()
+    assert "stretched" in model_card("tiny", module, {}, {})
 
 
 @pytest.mark.full
