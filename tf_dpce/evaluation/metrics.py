@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.ranks import best_ranks, hit_ranks
+from tf_dpce.evaluation.ranks import hit_ranks
 
 RECALLS = (1, 5, 10)
 
@@ -56,8 +56,8 @@ def retrieval_metrics(
     _check_answerable("images have no caption", image_keys, text_keys)
     _check_answerable("captions have no image", text_keys, image_keys)
     directions = {
-        "image_to_text": _summary(best_ranks(images, texts, image_keys, text_keys)),
-        "text_to_image": _summary(best_ranks(texts, images, text_keys, image_keys)),
+        "image_to_text": _best(images, texts, image_keys, text_keys),
+        "text_to_image": _best(texts, images, text_keys, image_keys),
     }
     return {**directions, "rsum": _rsum(*directions.values())}
 
@@ -90,7 +90,11 @@ def identity_metrics(
         image_embeddings, text_embeddings, image_ids, text_ids
     )
     _check_answerable("captions have no image", text_keys, image_keys)
-    best, average_precision, inverse_penalty = hit_ranks(texts, images, text_keys, image_keys)
+    found = [
+        (ranks[0], np.mean(np.arange(1, len(ranks) + 1) / ranks), len(ranks) / ranks[-1])
+        for ranks in hit_ranks(texts, images, text_keys, image_keys)
+    ]
+    best, average_precision, inverse_penalty = np.transpose(found)
     direction = {
         **_summary(best),
         "map": 100 * float(np.mean(average_precision)),
@@ -114,10 +118,13 @@ def metric_logs(metrics: Mapping[str, Any]) -> dict[str, float]:
     return logs
 
 
+def _best(*arguments: np.ndarray) -> dict[str, float]:
+    return _summary(np.array([ranks[0] for ranks in hit_ranks(*arguments)]))
+
+
 def _summary(ranks: np.ndarray) -> dict[str, float]:
-    recalls = {f"r{k}": 100.0 * int(np.sum(ranks < k)) / len(ranks) for k in RECALLS}
-    median, mean = np.floor(np.median(ranks)) + 1, np.mean(ranks) + 1
-    return {**recalls, "medr": float(median), "meanr": float(mean)}
+    recalls = {f"r{k}": 100.0 * int(np.sum(ranks <= k)) / len(ranks) for k in RECALLS}
+    return {**recalls, "medr": float(np.median(ranks) // 1), "meanr": float(np.mean(ranks))}
 
 
 def _rsum(*directions: Mapping[str, float]) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import keras
 from keras import layers, ops
 
-from tf_dpce.models.layers import PairStack, RowDropout, UnitLength, WordEmbedding
+from tf_dpce.models.layers import RowDropout, UnitLength, WordEmbedding
 
 # The outputs that score classes.
 LOGITS = ("image_logits", "text_logits")
@@ -153,7 +153,7 @@ class DualPath(keras.Model):
                 feature = layers.ReLU(name=f"{modality}_relu")(feature)
             outputs[f"{modality}_logits"] = classifier(dropouts[modality](feature))
             pair.append(unit_length(feature))
-        outputs["pair"] = PairStack(name="pair", dtype="float32")(pair)
+        outputs["pair"] = ops.stack(pair, axis=1)
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
         # === Config ===

@@ -75,7 +75,7 @@ def refold(fast: keras.Model, model: keras.Model) -> None:
         copy = fast.get_layer(layer.name)
         if isinstance(layer, keras.Model):
             refold(copy, layer)
-        elif _wraps_model(layer):
+        elif isinstance(layer, InferenceMode):
             refold(copy.layer, layer.layer)
         elif layer.name in norms:
             _set(copy, _merged(layer, norms[layer.name]))
@@ -85,28 +85,38 @@ def refold(fast: keras.Model, model: keras.Model) -> None:
 
 def _plan(
     model: keras.Model,
-) -> tuple[dict[str, layers.BatchNormalization], dict[str, str], set[str]]:
+) -> tuple[dict[str, layers.BatchNormalization], set[str], set[str]]:
     """Returns what a copy does without.
 
     Returns:
-        The BatchNorm to fuse into each layer, by the layer's name; the name of the convolution
-        that takes over a padding, by the name of the padding; the names of layers to leave out.
+        The BatchNorm to fuse into each layer, by the layer's name; the names of convolutions that
+        take over a padding; the names of layers to leave out.
     """
     consumers = _consumers(model)
-    norms, padded = _norms(model, consumers), _paddings(model, consumers)
-    dropouts = {layer.name for layer in model.layers if isinstance(layer, layers.Dropout)}
-    return norms, padded, {norm.name for norm in norms.values()} | padded.keys() | dropouts
+    norms, padding, skipped = {}, set(), set()
+    for layer in model.layers:
+        after = consumers.get(id(layer), [])
+        only = after[0] if len(after) == 1 else None
+        if isinstance(layer, layers.Dropout):
+            skipped.add(layer.name)
+        elif _takes_norm(layer, only):
+            norms[layer.name] = only
+            skipped.add(only.name)
+        elif _pads_alike(layer, only):
+            padding.add(only.name)
+            skipped.add(layer.name)
+    return norms, padding, skipped
 
 
 def _rebuilt(model: keras.Model, float16: bool) -> keras.Model:
     """Returns the copy of `folded`, with weights of its own."""
-    norms, padded, skipped = _plan(model)
+    norms, padding, skipped = _plan(model)
 
     def copy(layer: keras.Operation) -> keras.Operation:
         # No layer is shared: a layer keeps every model alive that it was called in.
         if isinstance(layer, keras.Model):
             return _rebuilt(layer, float16)
-        if _wraps_model(layer):
+        if isinstance(layer, InferenceMode):
             return type(layer)(_rebuilt(layer.layer, float16), name=layer.name)
         changes: dict[str, Any] = {}
         if isinstance(layer, layers.Layer):
@@ -114,7 +124,7 @@ def _rebuilt(model: keras.Model, float16: bool) -> keras.Model:
             changes["dtype"] = _policy(layer, float16)
         if layer.name in norms and isinstance(layer, _LINEAR):
             changes["use_bias"] = True
-        if layer.name in padded.values():
+        if layer.name in padding:
             changes["padding"] = "same"
         return type(layer).from_config({**layer.get_config(), **changes})
 
@@ -143,10 +153,6 @@ def _set(layer: layers.Layer, weights: list[np.ndarray]) -> None:
     layer.set_weights(weights)
 
 
-def _wraps_model(layer: keras.Operation) -> bool:
-    return isinstance(layer, InferenceMode) and isinstance(layer.layer, keras.Model)
-
-
 def _consumers(model: keras.Model) -> _Consumers:
     """Returns the consumers of each operation.
 
@@ -166,55 +172,25 @@ def _consumers(model: keras.Model) -> _Consumers:
     return consumers
 
 
-def _norms(model: keras.Model, consumers: _Consumers) -> dict[str, layers.BatchNormalization]:
-    """Returns the BatchNorm that can be fused into a layer, by the layer's name."""
-    found = {}
-    for layer in model.layers:
-        after = consumers.get(id(layer), [])
-        once = len(after) == 1 and len(layer._inbound_nodes) == 1
-        if once and _is_linear(layer) and _is_norm(after[0]):
-            found[layer.name] = after[0]
-    return found
-
-
-def _paddings(model: keras.Model, consumers: _Consumers) -> dict[str, str]:
-    """Returns the layers that only pad, each with the convolution that can do so by itself."""
-    found = {}
-    for layer in model.layers:
-        after = consumers.get(id(layer), [])
-        if isinstance(layer, layers.ZeroPadding2D) and len(after) == 1:
-            if _pads_alike(layer, after[0]):
-                found[layer.name] = after[0].name
-    return found
-
-
-def _pads_alike(padding: layers.ZeroPadding2D, convolution: layers.Layer | None) -> bool:
-    """Returns whether the padding "same" of a convolution puts zeros at the same positions."""
-    if not isinstance(convolution, (layers.Conv2D, layers.DepthwiseConv2D)):
+def _takes_norm(layer: layers.Layer, after: layers.Layer | None) -> bool:
+    """Returns whether a layer can do the work of the BatchNorm behind it."""
+    if not isinstance(layer, _FUSES) or not isinstance(after, layers.BatchNormalization):
         return False
-    sizes = padding.input.shape[1:3]
-    if convolution.padding != "valid" or padding.data_format != "channels_last" or None in sizes:
+    linear = keras.activations.linear
+    is_linear = getattr(layer, "activation", linear) is linear
+    once = len(layer._inbound_nodes) == len(after._inbound_nodes) == 1
+    return is_linear and once and after.axis in (-1, after.input.ndim - 1)
+
+
+def _pads_alike(layer: layers.Layer, after: layers.Layer | None) -> bool:
+    """Returns whether the padding "same" of a convolution puts the zeros that a layer puts."""
+    if not isinstance(layer, layers.ZeroPadding2D):
         return False
-    for axis, size in enumerate(sizes):
-        width = 1 + (convolution.kernel_size[axis] - 1) * convolution.dilation_rate[axis]
-        if padding.padding[axis] != _same_padding(size, width, convolution.strides[axis]):
-            return False
-    return True
-
-
-def _same_padding(size: int, width: int, stride: int) -> tuple[int, int]:
-    missing = max((-(-size // stride) - 1) * stride + width - size, 0)
-    return missing // 2, missing - missing // 2
-
-
-def _is_linear(layer: layers.Layer) -> bool:
-    activation = getattr(layer, "activation", keras.activations.linear)
-    return isinstance(layer, _FUSES) and activation is keras.activations.linear
-
-
-def _is_norm(layer: layers.Layer | None) -> bool:
-    once = isinstance(layer, layers.BatchNormalization) and len(layer._inbound_nodes) == 1
-    return once and layer.axis in (-1, layer.input.ndim - 1)
+    if not isinstance(after, (layers.Conv2D, layers.DepthwiseConv2D)) or after.padding != "valid":
+        return False
+    sides = zip(layer.input.shape[1:3], after.kernel_size, after.strides, strict=True)
+    missing = [max((-(-size // by) - 1) * by + width - size, 0) for size, width, by in sides]
+    return layer.padding == tuple((zeros // 2, zeros - zeros // 2) for zeros in missing)
 
 
 def _merged(layer: layers.Layer, norm: layers.BatchNormalization) -> list[np.ndarray]:

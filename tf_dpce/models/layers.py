@@ -174,12 +174,3 @@ class UnitLength(keras.layers.Layer):
         """Returns `[B, D]`."""
         squares = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
         return vectors * ops.rsqrt(squares + 1e-8)
-
-
-@keras.saving.register_keras_serializable("tf_dpce")
-class PairStack(keras.layers.Layer):
-    """Stacks two `[B, D]` tensors, image first, into `[B, 2, D]`."""
-
-    def call(self, pair: list[Any]) -> Any:
-        """Returns `[B, 2, D]`."""
-        return ops.stack(pair, axis=1)
