@@ -26,7 +26,7 @@ def metrics_path(
     data: Path,
     split: str,
     protocol: str,
-    split_digest: str,
+    split_digest: str = "",
     augmentation: TestTimeAugmentation = PLAIN,
     checkpoint: str = "best",
 ) -> Path:
@@ -34,17 +34,18 @@ def metrics_path(
 
     The checkpoint `last` has a file of its own beside that of `best`, which is exported. Two
     folders of data may have the same name: if the file has the metrics of another split, they must
-    not be lost, and the name of the new one ends in the beginning of `split_digest`.
+    not be lost, and the name of the new one ends in the beginning of `split_digest`. Without it the
+    file is that of the only folder of this name.
     """
     parts = (data.resolve().name, split, protocol, augmentation.name, checkpoint)
     name = "-".join(part for part in parts if part not in ("", "best"))
     path = run / f"metrics-{name}.json"
     try:
-        earlier = read_json(path)["split_digest"] if path.exists() else split_digest
+        earlier = read_json(path)["split_digest"] if path.exists() else ""
     except (UserError, KeyError, TypeError):
         # A damaged file, or one of something else, holds nothing worth keeping.
         return path
-    if earlier == split_digest:
+    if "" in (earlier, split_digest) or earlier == split_digest:
         return path
     return path.with_name(f"{path.stem}-{split_digest[:_DIGITS_OF_NAME]}.json")
 

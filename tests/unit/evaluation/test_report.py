@@ -65,5 +65,6 @@ def test_a_metrics_file_is_named_after_what_it_measures_and_not_replaced(tmp_pat
     plain.write_text(json.dumps({"split_digest": DIGEST}))
     assert path() == plain, "measured again"
     assert path("0f" * 32).name == "metrics-flickr8k-test-all-0f0f0f0f.json"
+    assert metrics_path(tmp_path, folder, "test", "all") == plain
     plain.write_text("{")
     assert path("0f" * 32) == plain, "there is nothing to keep"
