@@ -44,32 +44,25 @@ def read_coco(
     annotations = existing_folder(annotations or root / "annotations")
     listed: dict[str, Image] = {}
     for half in _HALVES:
-        yield from _read_half(annotations, half, root, listed)
+        contents = read_json(annotations / f"captions_{half}.json")
+        by_number: dict[str, Image] = {}
+        for entry in contents["images"].items():
+            name = image_name(entry["file_name"].text())
+            if not name:
+                yield Rejected(str(entry.origin), NO_NAME)
+                continue
+            name = f"{half}/{name}"
+            if name in listed:
+                yield Rejected(str(entry.origin), "listed twice")
+            image = listed.setdefault(name, Image(name, root / name, [], origin=entry.origin))
+            by_number.setdefault(entry["id"].key(), image)
+        for entry in contents["annotations"].items():
+            caption, number = entry["caption"].text(), entry["image_id"].key()
+            if number in by_number:
+                by_number[number].captions.append(caption)
+            else:
+                yield Rejected(str(entry.origin), "caption of no image that is listed")
     # An image without a caption will be rejected, so it fills no split.
     captioned = (name for name, image in listed.items() if image.captions)
     splits = given_or_drawn_splits(split_file, captioned, seed, _HELD_OUT)
     yield from usable_images(annotations, listed.values(), root, splits, split_file)
-
-
-def _read_half(
-    annotations: Path, half: str, root: Path, listed: dict[str, Image]
-) -> Iterator[Rejected]:
-    """Adds the images of one file to `listed`, and yields what cannot be used."""
-    contents = read_json(annotations / f"captions_{half}.json")
-    by_number: dict[str, Image] = {}
-    for entry in contents["images"].items():
-        name = image_name(entry["file_name"].text())
-        if not name:
-            yield Rejected(str(entry.origin), NO_NAME)
-            continue
-        name = f"{half}/{name}"
-        if name in listed:
-            yield Rejected(str(entry.origin), "listed twice")
-        image = listed.setdefault(name, Image(name, root / name, [], origin=entry.origin))
-        by_number.setdefault(entry["id"].key(), image)
-    for entry in contents["annotations"].items():
-        caption, number = entry["caption"].text(), entry["image_id"].key()
-        if number in by_number:
-            by_number[number].captions.append(caption)
-        else:
-            yield Rejected(str(entry.origin), "caption of no image that is listed")

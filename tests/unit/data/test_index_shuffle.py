@@ -30,12 +30,6 @@ def test_an_epoch_meets_each_image_once_and_what_is_left_over_waits(images: int,
         assert len(set(epoch)) == len(epoch) and 0 <= epoch.min() and epoch.max() < images
 
 
-def test_what_is_left_over_changes_from_epoch_to_epoch():
-    left = [set(range(10)) - set(epoch) for epoch in epochs(IndexShuffle(0, 10, 8), 80)]
-    # Two of ten wait each time: that one never waits in 80 epochs has odds of 2e-8.
-    assert set().union(*left) == set(range(10))
-
-
 def test_every_place_is_as_likely_for_every_image():
     orders = epochs(IndexShuffle(0, 20, 20), 2000)
     counts = np.stack([np.bincount(place, minlength=20) for place in orders.T])

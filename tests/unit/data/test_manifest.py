@@ -52,13 +52,10 @@ def test_a_folder_that_is_missing_or_was_not_prepared_to_its_end(folder: Path):
 
 def test_a_shard_that_is_missing_or_of_another_size(folder: Path):
     shard = folder / SHARD.file
-    for contents in (b"", b"1234", b"123456"):
-        shard.write_bytes(contents)
+    for contents in (b"1234", b"123456", None):
+        shard.write_bytes(contents) if contents else shard.unlink()
         with raises("data.shard", shard):
             Manifest.load(folder)
-    shard.unlink()
-    with raises("data.shard", shard):
-        Manifest.load(folder)
 
 
 def test_a_manifest_of_another_version_or_of_something_else(folder: Path):
