@@ -16,47 +16,8 @@ from tf_dpce.preprocessing import status
 if TYPE_CHECKING:
     from tf_dpce.training.run_folder import Run
 
-_CARD = """\
-# {name}
-
-Embeds images and captions as unit vectors of one space, so that an image and what describes it \
-have a large inner product (Dual-Path Convolutional Image-Text Embeddings with Instance Loss, \
-Zheng et al., 2020).
-
-## Model
-
-{model}
-
-## Origin
-
-{provenance}
-
-## Results
-
-{results}
-
-## Endpoints
-
-`encode_image` takes `image`, strings `[B]`: JPEG or PNG bytes. {resized} to {size} x {size} \
-pixels (bicubic, antialiased). Grey images are repeated over three channels, CMYK is converted, \
-alpha is dropped, 16 bits become 8, and an animated PNG gives its first frame.
-
-`encode_text` takes `text`, strings `[B]`: UTF-8 captions, which are {lowercased}split at \
-`- . , ( ) ?` and white space. Words outside the vocabulary are dropped.
-
-Both return `embedding`, float32 `[B, {dimension}]` (all zeros if the status is not 0), and \
-`status`, int32 `[B]`:
-
-{statuses}
-
-## Limits
-
-- Files up to {max_bytes:,} bytes, images up to {max_pixels:,} pixels, captions up to \
-{max_caption:,} bytes.
-- Words of a caption beyond the {max_length}th known word are ignored.
-- A JPEG with damaged bytes often decodes, to other pixels, with status 0.
-- The model knows what its training captions speak of, in their language, with their biases.
-"""
+# Places in braces are filled by `model_card`.
+_CARD = Path(__file__).with_suffix(".md")
 
 
 def model_card(
@@ -71,7 +32,7 @@ def model_card(
         metrics: by a name of the measurement, what `evaluate_split` returned, and the digest of
             the split that it was measured on, under `split_digest`.
     """
-    return _CARD.format(
+    return _CARD.read_text().format(
         name=name,
         model=_table(("", ""), _model_rows(module)),
         provenance=_table(("", ""), provenance.items()) if provenance else "Not recorded.",

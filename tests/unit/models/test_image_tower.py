@@ -84,6 +84,13 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path):
             image_tower("MobileNetV2", str(path), input_size=32)
 
 
+def test_weights_that_cannot_be_downloaded_are_a_mistake_of_their_own(monkeypatch):
+    # Nothing listens at port 9 of this machine.
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    with raises("model.download"):
+        image_tower("MobileNet", "imagenet", input_size=128)
+
+
 @DEPRECATED
 @pytest.mark.filterwarnings("ignore:Skipping nested container:UserWarning")
 def test_weights_of_another_network_are_refused(tmp_path: Path):

@@ -179,6 +179,14 @@ def test_embeddings_of_two_models_make_no_index(forty: Path, tmp_path: Path):
     assert not (tmp_path / "index").exists()
 
 
+def test_folders_without_an_embedding_make_no_index(tmp_path: Path):
+    inputs = find_images([write_images(tmp_path / "images", 2, bad=(0, 1))])
+    with raises("embeddings.none"):
+        embed(PlainEncoder(), inputs, tmp_path / "out", MODEL)
+    with raises("index.no_embeddings"):
+        build_index([tmp_path / "out"], tmp_path / "index")
+
+
 def test_unfinished_embeddings_make_no_index(tmp_path: Path):
     out = embed_images(tmp_path / "images", 10, tmp_path / "out", shard_size=4)
     store = StoreManifest.load(out)
