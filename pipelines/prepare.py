@@ -63,15 +63,8 @@ def run(arguments: Namespace) -> None:
     items = _read(arguments)
     from tf_dpce.data.prepare import prepare
 
-    prepared = prepare(
-        items,
-        arguments.out,
-        source=source,
-        seed=arguments.seed,
-        lowercase=arguments.lowercase,
-        vectors=arguments.vectors,
-        workers=arguments.workers,
-    )
+    options = ("source", "seed", "lowercase", "vectors", "workers")
+    prepared = prepare(items, arguments.out, **{name: arguments[name] for name in options})
     _print_counts(prepared)
     splits = prepared.manifest.splits
     images = {name: split.images for name, split in splits.items()}
