@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines._verb import run_verb, say_files, verb_parser
-from tf_dpce.config import from_dict, preset_names, preset_values
+from tf_dpce.config import from_dict, preset_values
 from tf_dpce.files import write_json
 from tf_dpce.machine import code_version, machine_facts
 
@@ -26,7 +26,7 @@ Name = Literal["mining", "step", "classifier", "encoders", "serving"]
 PRESET = "flickr8k_paper"
 _HELP = (
     "mining: a training step with paired, mined and in-batch negatives; step: a training step "
-    "against a plain matrix product; classifier: the classifier alone, sampled and exact, up to a "
+    "and its update; classifier: the classifier alone, sampled and exact, up to a "
     "million classes; encoders: exported encoders, beside OpenVINO and ONNX Runtime if they are "
     "installed; serving: the development server under 1, 8 and 64 clients"
 )
@@ -37,9 +37,7 @@ def build_parser() -> ArgumentParser:
     parser = verb_parser("benchmark", "Measures what training and serving cost on this machine.")
     parser.prog = "python -m benchmarks"
     parser.add_argument("names", nargs="+", type=Name, metavar="NAME", help=_HELP)
-    parser.add_argument(
-        "--preset", choices=preset_names(), default=PRESET, help=f"whose towers ({PRESET})"
-    )
+    parser.add_argument("--preset", type=str, default=PRESET, help="whose towers")
     parser.add_argument("--json", type=Path, help="file to write: figures, machine, commit, date")
     return parser
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.material import random_images, random_model, random_sentences, random_tokenizer
+from benchmarks.material import random_captions, random_images, random_model, random_tokenizer
 from benchmarks.timing import Row, interleave, row
 from tf_dpce.config import Config
 from tf_dpce.evaluation.embed import inference
@@ -51,17 +51,17 @@ def measure(
         write_archive(ServingModule(model, tokenizer, config.image.resize), Path(folder))
         exports = [session_run(folder, name) for name in ("encode_image", "encode_text")]
     pixels = np.random.default_rng(config.seed).uniform(0, 255, (count, side, side, 3))
-    sentences = random_sentences(count, words)
+    captions = random_captions(count, words)
     cases = {
         "images": (
             random_images(count, config.seed),
             runtimes(model.image_encoder),
             pixels.astype(np.float32),
         ),
-        "sentences": (
-            [sentence.encode() for sentence in sentences],
+        "captions": (
+            [caption.encode() for caption in captions],
             runtimes(model.text_encoder, model.text_tower),
-            tokenizer(tf.constant(sentences)).numpy(),
+            tokenizer(tf.constant(captions)).numpy(),
         ),
     }
     rows = []
@@ -84,7 +84,7 @@ def runtimes(encoder: keras.Model, text_tower: keras.Model | None = None) -> dic
 
     Args:
         encoder: of a trained model.
-        text_tower: within it, if it takes sentences: an export leaves empty positions out.
+        text_tower: within it, if it takes captions: an export leaves empty positions out.
     """
     fast = inference(folded(encoder))
     own = fast if text_tower is None else inference(folded(encoder), trimming(text_tower))

@@ -23,7 +23,7 @@ from tf_dpce.training.model_factory import to_inputs_and_targets
 _CAPTIONS = 5
 _LENGTHS = (5, 16)
 _IMAGE_SIDES = (375, 500)
-_WORDS_IN_SENTENCE = 10
+_WORDS_IN_CAPTION = 10
 # More steps than anybody times.
 _STEPS = 1_000_000
 
@@ -40,9 +40,9 @@ def random_tokenizer(config: Config, words: int) -> CaptionTokenizer:
     return CaptionTokenizer(vocabulary, config.text.max_length, lowercase=True)
 
 
-def random_sentences(count: int, words: int) -> list[str]:
-    """Returns sentences of ten words that `random_tokenizer` knows."""
-    numbers = np.random.default_rng(words).integers(words, size=(count, _WORDS_IN_SENTENCE))
+def random_captions(count: int, words: int) -> list[str]:
+    """Returns captions of ten words that `random_tokenizer` knows."""
+    numbers = np.random.default_rng(words).integers(words, size=(count, _WORDS_IN_CAPTION))
     return [" ".join(f"word{number}" for number in row) for row in numbers]
 
 

@@ -15,7 +15,7 @@ from time import perf_counter
 
 import numpy as np
 
-from benchmarks.material import random_images, random_model, random_sentences, random_tokenizer
+from benchmarks.material import random_captions, random_images, random_model, random_tokenizer
 from benchmarks.timing import Row, row
 from tf_dpce.config import Config
 from tf_dpce.export.publish import export_model
@@ -52,7 +52,7 @@ def measure(
     """
     inputs = {
         "encode_image": random_images(_ITEMS, config.seed),
-        "encode_text": random_sentences(_ITEMS, words),
+        "encode_text": random_captions(_ITEMS, words),
     }
     figures: dict[str, list[tuple[float, ...]]] = {}
     with tempfile.TemporaryDirectory() as folder:

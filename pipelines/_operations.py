@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from functools import partial
 
-from jsonargparse import ArgumentParser, Namespace
-
-from pipelines._verb import run_verb, say_files, verb_parser
+from pipelines._verb import options_verb, say_files
 from tf_dpce.export.operations import (
     SERVING,
     TABLE,
@@ -20,15 +17,6 @@ from tf_dpce.export.operations import (
     known_operations,
     serving_version,
 )
-
-
-def build_parser() -> ArgumentParser:
-    """Returns the parser."""
-    parser = verb_parser(
-        "_operations", "Enters the operations of the installed TensorFlow into the table."
-    )
-    parser.add_argument("version", help="of the TF Serving that links this TensorFlow, as 2.20")
-    return parser
 
 
 def registered_operations() -> dict[str, bool]:
@@ -72,10 +60,13 @@ def merge(table: Iterable[Operation], version: str, found: dict[str, bool]) -> d
     return dict(sorted(merged.items()))
 
 
-def run(arguments: Namespace) -> None:
-    """Lists the operations, merges them into the table and writes it."""
-    version = serving_version(arguments.version)
-    merged = merge(known_operations().values(), version, registered_operations())
+def run(version: str, /) -> None:
+    """Enters the operations of the installed TensorFlow into the table.
+
+    Args:
+        version: of the TF Serving that links this TensorFlow, as 2.20.
+    """
+    merged = merge(known_operations().values(), serving_version(version), registered_operations())
     lines = ["operation\tfirst\tlast\tkind"]
     for row in merged.values():
         kind = "string" if row.strings else "other"
@@ -84,7 +75,7 @@ def run(arguments: Namespace) -> None:
     say_files([TABLE])
 
 
-main = partial(run_verb, build_parser, run)
+build_parser, main = options_verb("_operations", run)
 
 if __name__ == "__main__":
     sys.exit(main())

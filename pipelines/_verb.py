@@ -1,18 +1,20 @@
 """What every verb shares: how it parses, logs, stops, names its files and fails.
 
-A verb is one module, `pipelines/VERB.py`, with three public functions:
+A verb is one module, `pipelines/VERB.py`, whose options are the parameters of its function `run`:
 
-    def build_parser() -> ArgumentParser:           # parsing alone: imports nothing heavy
-        parser = verb_parser("prepare", "Turns images and captions into shards.")
-        parser.add_argument("--out", type=Path, required=True, help="folder to write")
-        return parser
+    def run(model: Path, /, out: Path, flip: bool = False, sizes: list[int] | None = None) -> None:
+        '''Does this and that.
 
-    def run(arguments: Namespace) -> None:          # imports TensorFlow here, if at all
-        from tf_dpce.data.shards import write_shards
+        Args:
+            model: an argument without a name, because the slash makes it one.
+            out: an option --out that must be given.
+            flip: a flag --flip.
+            sizes: an option --sizes with one or more values.
+        '''
+        import tensorflow  # what is heavy is imported here, if at all
+        ...
 
-        say_files(write_shards(...))
-
-    main = partial(run_verb, build_parser, run)
+    build_parser, main = options_verb("VERB", run)
 
     if __name__ == "__main__":
         sys.exit(main())
@@ -29,13 +31,20 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from inspect import BoundArguments, Parameter, signature
 from pathlib import Path
 from threading import Event
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
-from jsonargparse import ArgumentParser, Namespace
+from docstring_parser import parse
+from jsonargparse import SUPPRESS, ArgumentParser, DefaultHelpFormatter, Namespace
 
+from pipelines._configuration import add_configuration, configuration
+from tf_dpce.config import Config
 from tf_dpce.errors import Stopped, UserError, explain_system_error
 from tf_dpce.logging import (
     LogFormat,
@@ -70,18 +79,78 @@ TENSORFLOW = {
 }
 
 
+class _HelpFormatter(DefaultHelpFormatter):
+    """Says what is required and what the defaults are; types say less than the names of options."""
+
+    def _get_help_string(self, action: Any) -> str:
+        text = action.help or ""
+        if action.required:
+            return f"{text} (required)"
+        shown = action.nargs != 0 and action.default not in (None, "", [], SUPPRESS)
+        return f"{text} (default: %(default)s)" if shown else text
+
+
 def verb_parser(verb: str, description: str) -> ArgumentParser:
-    """Returns the empty parser of a verb.
+    """Returns the parser of a verb, with the options that all verbs have.
 
     Abbreviated options are refused: otherwise `--stage1.epoch` would pass for `--stage1.epochs`.
     """
     parser = ArgumentParser(
-        prog=f"python -m pipelines.{verb}", description=description, allow_abbrev=False
+        prog=f"python -m pipelines.{verb}",
+        description=description,
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--log-format", type=LogFormat, default="text", help="format of the log on stderr"
     )
     return parser
+
+
+def options_verb(
+    verb: str, run: Callable[..., None], exclusive: Mapping[tuple[str, ...], bool] | None = None
+) -> tuple[Callable[..., ArgumentParser], Callable[..., int]]:
+    """Makes a verb of a function.
+
+    Args:
+        verb: its name.
+        run: does the work. Its parameters are the options, described by its docstring; one of the
+            type `Config` stands for a preset and an option for each key. A name that Python has
+            for something else ends in an underscore, which the option has not.
+        exclusive: groups of options of which one alone may be given, and whether one must.
+
+    Returns:
+        The functions `build_parser` and `main` of the verb's module. Both take the command line.
+    """
+    hints, parameters = get_type_hints(run), signature(run).parameters
+    (configured,) = [name for name in parameters if hints[name] is Config] or [None]
+
+    def build_parser(argv: Sequence[str] | None = None) -> ArgumentParser:
+        text = parse(run.__doc__)
+        parser = verb_parser(verb, text.description)
+        meanings = {item.arg_name: item.description for item in text.params}
+        groups = {}
+        for names, required in (exclusive or {}).items():
+            groups |= dict.fromkeys(names, parser.add_mutually_exclusive_group(required=required))
+        for name, parameter in parameters.items():
+            if name == configured:
+                add_configuration(parser, argv)
+            else:
+                flag, settings = _option(parameter, hints[name])
+                meaning = " ".join(meanings[name].split()).removesuffix(".")
+                groups.get(name, parser).add_argument(flag, help=meaning, **settings)
+        return parser
+
+    def call(arguments: Namespace) -> None:
+        if configured:
+            arguments[configured] = configuration(arguments)
+        options = BoundArguments(signature(run), {name: arguments[name] for name in parameters})
+        run(*options.args, **options.kwargs)
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        return run_verb(partial(build_parser, argv), call, argv)
+
+    return build_parser, main
 
 
 def run_verb(
@@ -158,6 +227,24 @@ def say_files(paths: Iterable[Path | str]) -> None:
     """Names on stdout, one a line, the files and folders that a verb leaves behind."""
     for path in paths:
         print(path)
+
+
+def _option(parameter: Parameter, kind: Any) -> tuple[str, dict[str, Any]]:
+    """Returns the name of a parameter's option, and the settings that `add_argument` takes."""
+    settings: dict[str, Any] = {}
+    flag = parameter.name
+    if parameter.kind is not Parameter.POSITIONAL_ONLY:
+        flag = f"--{flag.strip('_').replace('_', '-')}"
+        settings = {"dest": parameter.name, "required": parameter.default is Parameter.empty}
+    if parameter.default is not Parameter.empty:
+        settings["default"] = parameter.default
+    if NoneType in get_args(kind):
+        kind = get_args(kind)[0]
+    if kind is bool:
+        return flag, {**settings, "action": "store_true"}
+    if get_origin(kind) is list:
+        return flag, {**settings, "nargs": "+", "type": get_args(kind)[0]}
+    return flag, {**settings, "type": kind}
 
 
 def _fail(line: str, status: int) -> int:

@@ -4,72 +4,59 @@ from __future__ import annotations
 
 import shlex
 import sys
-from functools import partial
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
-from pipelines._verb import run_verb, say_files, verb_parser
-
-_QUESTION = (
-    "text_tower: convolutions, a GRU and a bag of words; objective: the losses, alone and one "
-    "after the other; parts: frozen or trained backbone, word vectors, position shift; transfer: "
-    "trained on one dataset, evaluated on another"
-)
+from pipelines._verb import options_verb, say_files
 
 
-def build_parser() -> ArgumentParser:
-    """Returns the verb's parser."""
-    parser = verb_parser("ablate", "Trains the variants of a question and compares them.")
-    parser.add_argument("question", type=str, help=_QUESTION)
-    parser.add_argument("--data", type=Path, required=True, help="folder of prepared data")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the results; the same command continues"
-    )
-    parser.add_argument(
-        "--other", nargs="+", type=Path, default=[], help="transfer: folders of other prepared data"
-    )
-    parser.add_argument("--preset", type=str, help="values to start from (flickr8k_small)")
-    parser.add_argument(
-        "--epochs", type=PositiveInt, help="epochs of a variant in all stages (the preset's)"
-    )
-    parser.add_argument("--weights", type=str, help="backbone: imagenet, none or a file")
-    parser.add_argument("--vectors", type=Path, help="file of word vectors")
-    parser.add_argument("--seed", type=int, default=0, help="seed of every variant")
-    return parser
+def run(
+    question: str,
+    /,
+    data: Path,
+    out: Path,
+    other: list[Path] | None = None,
+    preset: str | None = None,
+    epochs: PositiveInt | None = None,
+    weights: str | None = None,
+    vectors: Path | None = None,
+    seed: int = 0,
+) -> None:
+    """Trains the variants of a question and compares them.
 
-
-def run(arguments: Namespace) -> None:
-    """Trains and scores the variants, shows their table and names what it leaves behind."""
+    Args:
+        question: text_tower: convolutions, a GRU and a bag of words; objective: the losses, alone
+            and one after the other; parts: frozen or trained backbone, word vectors, position
+            shift; transfer: trained on one dataset, evaluated on another.
+        data: folder of prepared data.
+        out: folder of the results; the same command continues.
+        other: transfer: folders of other prepared data.
+        preset: values to start from (flickr8k_small).
+        epochs: epochs of a variant in all stages (the preset's).
+        weights: backbone: imagenet, none or a file.
+        vectors: file of word vectors.
+        seed: seed of every variant.
+    """
     from tf_dpce.ablations.report import draw_curves, write_table
     from tf_dpce.ablations.run import RESULTS_FILE, run_ablation
     from tf_dpce.ablations.variants import Question
 
-    question = Question(
-        arguments.question,
-        preset=arguments.preset,
-        weights=arguments.weights,
-        vectors=arguments.vectors and str(arguments.vectors),
-        epochs=arguments.epochs,
-        seed=arguments.seed,
-    )
-    command = ["python", "-m", "pipelines.ablate", arguments.question]
-    for option in ("data", "other", "out", "preset", "epochs", "weights", "vectors", "seed"):
-        value = arguments[option]
-        if value not in (None, []):
-            command += [f"--{option}", *map(str, value if option == "other" else [value])]
-    results = run_ablation(
-        question, arguments.data, arguments.other, arguments.out, shlex.join(command)
-    )
-    table = write_table(results, arguments.out)
-    curves = draw_curves(results, arguments.out)
+    asked = Question(question, preset, weights, vectors and str(vectors), epochs, seed)
+    options = {"data": data, "out": out, "preset": preset, "weights": weights, "vectors": vectors}
+    options |= {"epochs": epochs, "seed": seed}
+    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    others = ["--other", *map(str, other)] if other else []
+    command = shlex.join(["python", "-m", "pipelines.ablate", question, *given, *others])
+    results = run_ablation(asked, data, other or [], out, command)
+    table = write_table(results, out)
+    curves = draw_curves(results, out)
     print(table.read_text())
-    say_files([table, curves, arguments.out / RESULTS_FILE])
-    say_files(arguments.out / name for name in results["variants"])
+    say_files([table, curves, out / RESULTS_FILE, *(out / name for name in results["variants"])])
 
 
-main = partial(run_verb, build_parser, run)
+build_parser, main = options_verb("ablate", run)
+
 
 if __name__ == "__main__":
     sys.exit(main())

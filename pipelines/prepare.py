@@ -6,15 +6,13 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
-from pipelines._verb import run_verb, say_files, verb_parser
+from pipelines._verb import options_verb, say_files
 from tf_dpce.data.manifest import REJECTED_FILE, discard, refuse_foreign
 from tf_dpce.datasets.coco import read_coco
 from tf_dpce.datasets.cuhk_pedes import read_cuhk_pedes
@@ -27,79 +25,87 @@ from tf_dpce.datasets.table import read_table
 if TYPE_CHECKING:
     from tf_dpce.data.prepare import Prepared
 
+Source = Literal["scenes", "flickr8k", "flickr30k", "karpathy", "mscoco", "cuhk_pedes", "table"]
 # These come without a split of their own, and all who use them hold out the same numbers.
 _UNSPLIT = ("flickr30k", "mscoco")
+_CORES = os.cpu_count()
 
 
-def build_parser() -> ArgumentParser:
-    """Returns the parser of this verb."""
-    parser = verb_parser("prepare", "Checks images and captions and writes shards for training.")
-    parser.add_argument("--source", choices=list(_READERS), required=True, help="dataset to read")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--root", type=Path, help="folder of the dataset; karpathy: of its images")
-    parser.add_argument("--images", type=Path, help="folder of images, if it is another")
-    parser.add_argument(
-        "--annotations", type=Path, help="file of captions; flickr8k, mscoco: folder of files"
-    )
-    parser.add_argument(
-        "--split-file", type=Path, help="lines of image<TAB>split, instead of any other split"
-    )
-    parser.add_argument(
-        "--workers", type=PositiveInt, default=os.cpu_count(), help="number of threads or processes"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of order, split and scenes")
-    parser.add_argument("--lowercase", action="store_true", help="convert captions to lower case")
-    parser.add_argument("--vectors", type=Path, help="file of word vectors; drop words without one")
-    for option, meaning in _SCENE_OPTIONS.items():
-        # A default of the parser would hide whether the option was given.
-        text = f"scenes: {meaning} (default: {signature(_draw).parameters[option].default})"
-        parser.add_argument(_flag(option), type=PositiveInt, help=text)
-    return parser
+def run(
+    source: Source,
+    out: Path,
+    root: Path | None = None,
+    images: Path | None = None,
+    annotations: Path | None = None,
+    split_file: Path | None = None,
+    workers: PositiveInt = _CORES,
+    seed: int = 0,
+    lowercase: bool = False,
+    vectors: Path | None = None,
+    train_images: PositiveInt | None = None,
+    val_images: PositiveInt | None = None,
+    test_images: PositiveInt | None = None,
+    image_size: PositiveInt | None = None,
+) -> None:
+    """Checks images and captions and writes shards for training.
 
-
-def run(arguments: Namespace) -> None:
-    """Reads, checks and writes; prints what was stored and what was rejected."""
-    source, given = arguments.source, arguments.split_file is not None
-    items = _read(arguments)
+    Args:
+        source: dataset to read.
+        out: folder to write.
+        root: folder of the dataset; karpathy: of its images.
+        images: folder of images, if it is another.
+        annotations: file of captions; flickr8k, mscoco: folder of files.
+        split_file: lines of image<TAB>split, instead of any other split.
+        workers: number of threads or processes.
+        seed: seed of order, split and scenes.
+        lowercase: convert captions to lower case.
+        vectors: file of word vectors; drop words without one.
+        train_images: scenes: number of training scenes (default: 16000).
+        val_images: scenes: number of validation scenes (default: 500).
+        test_images: scenes: number of test scenes (default: 500).
+        image_size: scenes: size of a scene in pixels (default: 64).
+    """
+    places = {"root": root, "images": images, "annotations": annotations, "split_file": split_file}
+    numbers = {"train_images": train_images, "val_images": val_images, "test_images": test_images}
+    given = {**places, **numbers, "image_size": image_size}
+    items = _read(source, given, {"out": out, "seed": seed, "workers": workers})
     from tf_dpce.data.prepare import prepare
 
-    options = ("source", "seed", "lowercase", "vectors", "workers")
-    prepared = prepare(items, arguments.out, **{name: arguments[name] for name in options})
+    settings = {"lowercase": lowercase, "vectors": vectors, "workers": workers}
+    prepared = prepare(items, out, source=source, seed=seed, **settings)
     _print_counts(prepared)
-    splits = prepared.manifest.splits
-    images = {name: split.images for name, split in splits.items()}
-    see = REJECTED_FILE if prepared.rejected else ""
     published = source
     if source == "karpathy":
-        published = f"karpathy/{arguments.annotations.stem.removeprefix('dataset_')}"
+        published = f"karpathy/{annotations.stem.removeprefix('dataset_')}"
+    splits = prepared.manifest.splits
+    counts = {name: split.images for name, split in splits.items()}
+    see = REJECTED_FILE if prepared.rejected else ""
     # What is published of the others is the size of their own split.
-    if not given or source in _UNSPLIT:
-        for line in differences(published, images, splits["train"].instances, see, given):
+    if not split_file or source in _UNSPLIT:
+        people = splits["train"].instances
+        for line in differences(published, counts, people, see, split_file is not None):
             print(line)
     # How a table is split is its owner's affair; on these data sets results are compared.
-    if source in _UNSPLIT and not given:
-        print(f"split drawn by --seed {arguments.seed}; --split-file takes a published one")
+    if source in _UNSPLIT and not split_file:
+        print(f"split drawn by --seed {seed}; --split-file takes a published one")
     say_files(prepared.files)
 
 
-def _read(arguments: Namespace) -> Iterator[Image | Rejected]:
-    """Calls the source's reader with the options that it takes; a default of None is not given."""
-    reader = _READERS[arguments.source]
-    takes = signature(reader).parameters
-    for option in (*_READER_OPTIONS, *_SCENE_OPTIONS):
-        given = arguments[option] is not None
-        if given and option not in takes:
-            build_parser().error(f"--source {arguments.source} takes no {_flag(option)}")
-        if not given and option in takes and takes[option].default is Parameter.empty:
-            build_parser().error(f"--source {arguments.source} needs {_flag(option)}")
-    return reader(**{name: arguments[name] for name in takes if arguments[name] is not None})
+def _read(source: str, given: dict[str, Any], common: dict[str, Any]) -> Iterator[Image | Rejected]:
+    """Returns what a source yields, whose options are the parameters of its reader."""
+    parameters = signature(_READERS[source]).parameters
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is None:
+            if name in parameters and parameters[name].default is Parameter.empty:
+                build_parser().error(f"--source {source} needs {option}")
+        elif name not in parameters:
+            build_parser().error(f"--source {source} takes no {option}")
+    options = {name: value for name, value in {**given, **common}.items() if value is not None}
+    return _READERS[source](**{name: options[name] for name in parameters if name in options})
 
 
-def _flag(option: str) -> str:
-    return f"--{option.replace('_', '-')}"
-
-
-def _draw(
+def _draw_scenes(
     out: Path,
     seed: int,
     workers: int,
@@ -119,22 +125,14 @@ def _draw(
     yield from scenes
 
 
-# A source's options are the parameters of its reader.
 _READERS = {
-    "scenes": _draw,
+    "scenes": _draw_scenes,
     "flickr8k": read_flickr8k,
     "flickr30k": read_flickr30k,
     "karpathy": read_karpathy,
     "mscoco": read_coco,
     "cuhk_pedes": read_cuhk_pedes,
     "table": read_table,
-}
-_READER_OPTIONS = ("root", "images", "annotations", "split_file")
-_SCENE_OPTIONS = {
-    "train_images": "number of training scenes",
-    "val_images": "number of validation scenes",
-    "test_images": "number of test scenes",
-    "image_size": "size of a scene in pixels",
 }
 
 
@@ -164,7 +162,7 @@ def _print_counts(prepared: Prepared) -> None:
     print(describe_lengths(manifest.caption_lengths))
 
 
-main = partial(run_verb, build_parser, run)
+build_parser, main = options_verb("prepare", run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,77 +5,69 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from jsonargparse import ArgumentParser, Namespace
-
-from pipelines._verb import run_verb, verb_parser
+from pipelines._verb import options_verb
 from tf_dpce.logging import logger
-from tf_dpce.search.embedding_store import KINDS
 
 if TYPE_CHECKING:
     from tf_dpce.search.searcher import Hit
 
 
-def build_parser() -> ArgumentParser:
-    """Returns the verb's parser."""
-    parser = verb_parser("search", "Searches for images or texts with a text or an image.")
-    parser.add_argument("--index", type=Path, required=True, help="folder of an index")
-    parser.add_argument(
-        "--model", type=Path, required=True, help="model that the index was built with"
-    )
-    query = parser.add_mutually_exclusive_group(required=True)
-    query.add_argument("--text", type=str, help="query: a text")
-    query.add_argument("--image", type=Path, help="query: a file of an image")
-    parser.add_argument(
-        "--for",
-        dest="kind",
-        choices=KINDS,
-        help="what to find (default: images for a text, texts for an image if there are any)",
-    )
-    parser.add_argument("--top", type=int, default=10, help="number of results")
-    parser.add_argument("--json", action="store_true", help="print results as JSON")
-    parser.add_argument("--sheet", type=Path, help="draw the results as a contact sheet, FILE.png")
-    return parser
+def run(
+    index: Path,
+    model: Path,
+    text: str | None = None,
+    image: Path | None = None,
+    for_: Literal["images", "texts"] | None = None,
+    top: int = 10,
+    json_: bool = False,
+    sheet: Path | None = None,
+) -> None:
+    """Searches for images or texts with a text or an image.
 
-
-def run(arguments: Namespace) -> None:
-    """Searches, shows the hits and draws them."""
+    Args:
+        index: folder of an index.
+        model: model that the index was built with.
+        text: query: a text.
+        image: query: a file of an image.
+        for_: what to find (default: images for a text, texts for an image if there are any).
+        top: number of results.
+        json_: print results as JSON.
+        sheet: draw the results as a contact sheet, FILE.png.
+    """
     from tf_dpce.search.index import IndexManifest
 
-    by_image = arguments.image is not None
-    query = arguments.image if by_image else arguments.text
-    manifest = IndexManifest.load(arguments.index)
-    usual = "texts" if by_image and "texts" in manifest.counts else "images"
-    kind = arguments.kind or usual
-    manifest.check(kind, arguments.top)
-    if arguments.sheet is not None:
+    manifest = IndexManifest.load(index)
+    kind = for_ or ("texts" if image and "texts" in manifest.counts else "images")
+    manifest.check(kind, top)
+    if sheet:
         from tf_dpce.drawing.contact_sheet import SheetRow, check_sheet, contact_sheet
 
-        check_sheet(arguments.sheet)
+        check_sheet(sheet)
 
     from tf_dpce.search.searcher import Searcher
 
-    searcher = Searcher(arguments.index, arguments.model)
-    hits = (searcher.by_image if by_image else searcher.by_text)(query, arguments.top, kind)
-    if arguments.json:
+    searcher = Searcher(index, model)
+    query = image or text
+    hits = (searcher.by_image if image else searcher.by_text)(query, top, kind)
+    if json_:
         answer = {
-            "query": {"image" if by_image else "text": str(query)},
+            "query": {"image" if image else "text": str(query)},
             "for": kind,
             "hits": [{k: v for k, v in asdict(hit).items() if v is not None} for hit in hits],
         }
         print(json.dumps(answer, indent=1, ensure_ascii=False))
     else:
         _print_table(str(query), kind, hits)
-    if len(hits) < arguments.top:
+    if len(hits) < top:
         found = f"{len(hits)} of the {manifest.counts[kind]} {kind} in the index"
-        logger.warning(f"asked for {arguments.top}, found {found}")
-    if arguments.sheet is not None:
-        contact_sheet([SheetRow(query, hits)], arguments.sheet)
+        logger.warning(f"asked for {top}, found {found}")
+    if sheet:
+        contact_sheet([SheetRow(query, hits)], sheet)
         # With --json stdout is for a program to read.
-        print(arguments.sheet, file=sys.stderr if arguments.json else sys.stdout)
+        print(sheet, file=sys.stderr if json_ else sys.stdout)
 
 
 def _print_table(query: str, kind: str, hits: list[Hit]) -> None:
@@ -95,7 +87,7 @@ def _print_table(query: str, kind: str, hits: list[Hit]) -> None:
     Console().print(table)
 
 
-main = partial(run_verb, build_parser, run)
+build_parser, main = options_verb("search", run, {("text", "image"): True})
 
 if __name__ == "__main__":
     sys.exit(main())

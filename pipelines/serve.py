@@ -6,13 +6,11 @@ import errno
 import os
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import restricted_number_type
 
-from pipelines._verb import run_verb, say_files, terminations, verb_parser
+from pipelines._verb import options_verb, say_files, terminations
 from tf_dpce.errors import UserError
 from tf_dpce.logging import logger
 from tf_dpce.serving.tf_serving import GRPC_PORT, REST_PORT
@@ -21,53 +19,43 @@ FOLDER = ".serving"
 
 _POLL_SECONDS = 0.2
 
-_Port = restricted_number_type("_Port", int, [(">=", 1), ("<=", 65535)])
+Port = restricted_number_type("Port", int, [(">=", 1), ("<=", 65535)])
 
 
-def build_parser() -> ArgumentParser:
-    """Returns the verb's parser."""
-    parser = verb_parser(
-        "serve",
-        "Serves exported models by TF Serving if it is installed, else by its Docker image, else "
-        "by a development server; or writes a deployment; or moves its labels.",
-    )
-    parser.add_argument("--models", type=Path, required=True, help="folder of models: saved_models")
-    folder = parser.add_mutually_exclusive_group()
-    folder.add_argument(
-        "--write", type=Path, metavar="DIR", help="write a deployment there; start no server"
-    )
-    folder.add_argument(
-        "--deployment",
-        type=Path,
-        metavar="DIR",
-        help=f"folder for the deployment of the server (default: MODELS/{FOLDER})",
-    )
-    labels = parser.add_mutually_exclusive_group()
-    labels.add_argument(
-        "--promote", metavar="NAME", help="only make this model's canary version stable"
-    )
-    labels.add_argument(
-        "--rollback", metavar="NAME", help="only make its previous version stable again"
-    )
-    parser.add_argument("--grpc-port", type=_Port, default=GRPC_PORT, help="port for gRPC")
-    parser.add_argument("--rest-port", type=_Port, default=REST_PORT, help="port for REST")
-    return parser
+def run(
+    models: Path,
+    write: Path | None = None,
+    deployment: Path | None = None,
+    promote: str | None = None,
+    rollback: str | None = None,
+    grpc_port: Port = GRPC_PORT,
+    rest_port: Port = REST_PORT,
+) -> None:
+    """Serves exported models by TF Serving if it is installed, else by its Docker image.
 
+    Without both it starts a development server. It can also write a deployment, or move its labels.
 
-def run(arguments: Namespace) -> None:
-    """Writes the deployment or moves its labels; starts a server unless one of both was asked."""
-    from tf_dpce.serving.deployment import promote, rollback, write_deployment
+    Args:
+        models: folder of models: saved_models.
+        write: write a deployment to this folder; start no server.
+        deployment: folder for the deployment of the server (default: MODELS/.serving).
+        promote: only make this model's canary version stable.
+        rollback: only make this model's previous version stable again.
+        grpc_port: port for gRPC.
+        rest_port: port for REST.
+    """
+    from tf_dpce.serving import deployment as deployments
 
-    models, written = arguments.models, arguments.write
-    folder = written or arguments.deployment or models / FOLDER
-    if arguments.promote is not None:
-        _show(arguments.promote, promote(models, folder, arguments.promote))
-    elif arguments.rollback is not None:
-        _show(arguments.rollback, rollback(models, folder, arguments.rollback))
-    elif written is not None:
-        say_files(write_deployment(models, folder))
+    folder = write or deployment or models / FOLDER
+    # An empty name is no model, and starts no server.
+    if promote is not None:
+        _show(promote, deployments.promote(models, folder, promote))
+    elif rollback is not None:
+        _show(rollback, deployments.rollback(models, folder, rollback))
+    elif write:
+        say_files(deployments.write_deployment(models, folder))
     else:
-        _start(models, folder, arguments.grpc_port, arguments.rest_port)
+        _start(models, folder, grpc_port, rest_port)
 
 
 def _show(name: str, labels: dict[str, int]) -> None:
@@ -130,7 +118,9 @@ def _serve_for_development(config: Path, grpc_port: int, rest_port: int) -> None
                 time.sleep(_POLL_SECONDS)
 
 
-main = partial(run_verb, build_parser, run)
+build_parser, main = options_verb(
+    "serve", run, {("write", "deployment"): False, ("promote", "rollback"): False}
+)
 
 if __name__ == "__main__":
     sys.exit(main())

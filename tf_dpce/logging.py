@@ -14,9 +14,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TextIO
+from typing import Literal, TextIO
 
 from tf_dpce.errors import Stopped
 
@@ -26,22 +26,40 @@ logger = logging.getLogger("tf_dpce")
 logger.addHandler(logging.NullHandler())
 
 
-class Progress(Protocol):
-    """The display of one piece of long work."""
+class Progress:
+    """One piece of long work: how much of it is done, and for how long it has run."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.start = time.monotonic()
 
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Shows that `done` units of `total` are finished; `note` stands behind the bar."""
+        """Notes that `done` units of `total` are finished; a bar shows `note` behind it."""
+        self.done = done
+
+    def log(self, description: str) -> None:
+        """Logs what was done."""
+        seconds = time.monotonic() - self.start
+        fields = {"done": self.done, "seconds": round(seconds, 1)}
+        logger.info(f"{description}: {self.done} in {seconds:.1f} s", extra={"fields": fields})
 
 
-class _NoProgress:
-    def update(self, done: int, total: int | None = None, note: str = "") -> None:
-        pass
+Display = Callable[[str, bool], AbstractContextManager[Progress]]
 
 
 @contextmanager
 def silent_display(description: str, transient: bool = False) -> Iterator[Progress]:
     """Shows nothing."""
-    yield _NoProgress()
+    yield Progress()
+
+
+@contextmanager
+def logged_display(description: str, transient: bool = False) -> Iterator[Progress]:
+    """Logs one line at the end of a piece of work; for logs that machines read."""
+    display = Progress()
+    yield display
+    if not transient:
+        display.log(description)
 
 
 @dataclass(frozen=True)
@@ -55,7 +73,7 @@ class RunContext:
     """
 
     stop_requested: Callable[[], bool] = lambda: False
-    display: Callable[[str, bool], object] = silent_display
+    display: Display = silent_display
 
 
 _context = RunContext()
@@ -102,8 +120,7 @@ def check_stop(message: str) -> None:
         raise Stopped(message)
 
 
-@contextmanager
-def progress(description: str, transient: bool = False) -> Iterator[Progress]:
+def progress(description: str, transient: bool = False) -> AbstractContextManager[Progress]:
     """Opens the display of a piece of long work.
 
     Args:
@@ -115,8 +132,7 @@ def progress(description: str, transient: bool = False) -> Iterator[Progress]:
         >>> with progress("images") as display:
         ...     display.update(3, total=10)
     """
-    with _context.display(description, transient) as display:
-        yield display
+    return _context.display(description, transient)
 
 
 def configure(log_format: LogFormat = "text") -> None:
@@ -188,32 +204,7 @@ def without_native_lines(*lines: str) -> Iterator[None]:
             os.write(2, b"".join(line for line in written if line.strip() not in hidden))
 
 
-@contextmanager
-def logged_display(description: str, transient: bool = False) -> Iterator[Progress]:
-    """Logs one line at the end of a piece of work; for logs that machines read."""
-    display = _Counted()
-    yield display
-    if not transient:
-        display.log(description)
-
-
-class _Counted:
-    """Counts what is done and for how long."""
-
-    def __init__(self) -> None:
-        self.done = 0
-        self.start = time.monotonic()
-
-    def update(self, done: int, total: int | None = None, note: str = "") -> None:
-        self.done = done
-
-    def log(self, description: str) -> None:
-        seconds = time.monotonic() - self.start
-        fields = {"done": self.done, "seconds": round(seconds, 1)}
-        logger.info(f"{description}: {self.done} in {seconds:.1f} s", extra={"fields": fields})
-
-
-class _Bar(_Counted):
+class _Bar(Progress):
     """The same, drawn."""
 
     def __init__(self, bars: object, task: int) -> None:

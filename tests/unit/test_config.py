@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -92,6 +93,8 @@ PAPER = {
 
 
 def test_the_papers_presets_are_the_recipe():
+    sets = ("flickr30k", "mscoco", "cuhk_pedes")
+    assert {name for name in preset_names() if name.startswith(sets)} == set(PAPER)
     for name, settings in PAPER.items():
         backbone, head, positions, dropout, bias, batch, first, second, falls, text, negatives = (
             settings
@@ -113,41 +116,23 @@ def test_the_papers_presets_are_the_recipe():
         assert config.model == ModelConfig(
             2048, dropout, 0.0, "shared" if bias else "none", relu_before_losses=True
         )
-        # All stages: SGD in steps, 1e-4 of decay. Of the convolutions' effective rate, 0.01,
-        # gammas have 2, words 0.01, the classifier 0.1 and its bias 0.2. Of the backbone, filters
-        # come first, then what differs from them; its first filters have 0.00001.
-        rates = {"*/gamma": 2.0, "text_tower/text_embedding/*": 0.01, "instance_classifier/*": 0.1}
-        rates |= {"instance_classifier/bias": 0.2} if bias else {}
-        if "vgg" in name:
-            rates |= {"image_backbone/*": 0.01, "image_backbone/*/bias": 0.2}
-            rates |= {"image_backbone/block1_conv1/kernel": 0.001}
-        else:
-            rates |= {"image_backbone/*": 0.2, "image_backbone/*/gamma": 0.01}
-            rates |= {"image_backbone/conv1_conv/kernel": 0.001}
+        # All stages: SGD in steps, 1e-4 of decay; test_paper_presets.py has the rates.
         common = dict(
             batch_size=batch,
             optimizer="sgd",
             learning_rate=0.01,
-            lr_multipliers=rates,
             schedule="steps",
             weight_decay=1e-4,
         )
-        assert config.stage1 == StageConfig(
+        stage1, stage2 = (replace(config.stage(n), lr_multipliers={}) for n in (1, 2))
+        assert stage1 == StageConfig(
             first, backbone="frozen", loss=LossConfig(1.0, 1.0, pair=0.0), **common
         )
-        for number in (1, 2):
-            # The last pattern that matches wins.
-            assert list(config.stage(number).lr_multipliers) == list(rates), name
         # Both instance losses go on in stage 2, beside twice the ranking loss with a margin of 1.
         loss = LossConfig(1.0, text, 2.0, "ranking", negatives, candidates=256, margin=1.0)
-        assert config.stage2 == StageConfig(
+        assert stage2 == StageConfig(
             second, backbone="trained", decay_epochs=falls, loss=loss, **common
         )
-
-
-def test_the_presets_of_the_papers_data_sets_are_all_checked():
-    sets = ("flickr30k", "mscoco", "cuhk_pedes")
-    assert {name for name in preset_names() if name.startswith(sets)} == set(PAPER)
 
 
 REFUSED = [
@@ -158,27 +143,17 @@ REFUSED = [
     # A key of an earlier version.
     ("config.unknown_key", "model.members", {"model": {"members": 2}}),
     ("config.value", "seed", {"seed": "many"}),
-    ("config.value", "seed", {"seed": 1.5}),
     ("config.value", "seed", {"seed": -1}),
     ("config.value", "image.flip", {"image": {"flip": "sometimes"}}),
-    ("config.value", "image.resize", {"image": {"resize": "squeeze"}}),
-    ("config.value", "text.blocks", {"text": {"blocks": [1, "two"]}}),
     ("config.value", "text.blocks", {"text": {"blocks": [3, 0, 6, 1]}}),
     ("config.value", "text.widths", {"text": {"widths": [256, 512, 1024, 2]}}),
-    ("config.value", "text.word_dropout", {"text": {"word_dropout": -0.1}}),
     ("config.value", "model.tower_dropout", {"model": {"tower_dropout": 1.0}}),
     ("config.value", "stage1", {"stage1": 3}),
-    ("config.value", "stage1.epochs", {"stage1": {"epochs": "two"}}),
-    ("config.value", "stage2.epochs", {"stage2": {"epochs": -1}}),
     ("config.value", "stage1.batch_size", {"stage1": {"batch_size": 0}}),
-    ("config.value", "stage2.cached_augmentations", {"stage2": {"cached_augmentations": 0}}),
-    ("config.value", "stage2.learning_rate", {"stage2": {"learning_rate": -0.1}}),
     ("config.value", "stage2.learning_rate", {"stage2": {"learning_rate": float("nan")}}),
-    ("config.value", "stage2.ema_momentum", {"stage2": {"ema_momentum": 1}}),
     ("config.value", "stage1.decay_epochs", {"stage1": {"decay_epochs": [2, -4]}}),
     ("config.value", "stage2.lr_multipliers", {"stage2": {"lr_multipliers": {"*/bias": -1.0}}}),
     ("config.value", "stage2.lr_multipliers", {"stage2": {"lr_multipliers": 0.1}}),
-    ("config.value", "stage2.loss.pair", {"stage2": {"loss": {"pair": -2.0}}}),
     ("config.value", "stage2.loss.temperature", {"stage2": {"loss": {"temperature": 0.0}}}),
     ("config.value", "stage2.loss.negatives", {"stage2": {"loss": {"negatives": "given"}}}),
 ]

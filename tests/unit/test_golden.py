@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tf_dpce import DualPath, text_tower
-from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
+from tf_dpce.losses import InstanceLoss, RankingLoss
 
 VOCABULARY = 40
 
@@ -95,14 +95,6 @@ def plain_ranking(image: np.ndarray, text: np.ndarray, margin: float) -> float:
         total += max(0.0, margin - (x @ y - x @ y_wrong))
         total += max(0.0, margin - (x @ y - y @ x_wrong))
     return total / len(image)
-
-
-def plain_contrastive(ids: np.ndarray, image: np.ndarray, text: np.ndarray, temperature: float):
-    """Softmax over the batch in both directions, without the other rows of the same instance."""
-    rows = np.arange(len(ids))
-    twins = (ids[:, None] == ids[None, :]) & (rows[:, None] != rows[None, :])
-    scores = np.where(twins, -np.inf, image @ text.T / temperature)
-    return (cross_entropy(scores, rows) + cross_entropy(scores.T, rows)) / 2
 
 
 # --- the Keras side -------------------------------------------------------------------------------
@@ -228,12 +220,3 @@ def test_the_ranking_loss_is_the_recipes(batch, margin: float):
     loss = float(RankingLoss(margin, "paired")(targets, found["pair"]))
     assert expected > 0.1
     assert loss == pytest.approx(expected, rel=1e-5)
-
-
-def test_the_contrastive_loss_is_a_softmax_over_the_batch(batch):
-    found, images, texts, _ = batch
-    # Some images come twice.
-    ids = np.arange(32) % 25
-    image, text = unit(np.maximum(images, 0)), unit(np.maximum(texts, 0))
-    loss = float(ContrastiveLoss(0.05)(ids, found["pair"]))
-    assert loss == pytest.approx(plain_contrastive(ids, image, text, 0.05), rel=1e-5)

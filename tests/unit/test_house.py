@@ -12,7 +12,6 @@ OUTSIDE = [path for name in ("benchmarks", "examples") for path in (PROJECT / na
 MODELS = sorted((PROJECT / "tf_dpce" / "models").glob("*.py"))
 # The log goes to stderr; a verification is a process of its own.
 TALKERS = ("logging.py", "session_process.py")
-MAX_LINES = 300
 
 # Every draw is a function of a seed that is handed in; all else keeps a hidden state. A list is
 # shuffled in place by a generator with a seed; the buffer of a data set that is shuffled is a state
@@ -63,8 +62,3 @@ def test_the_code_keeps_the_rules():
 
 def test_the_rules_can_fail():
     assert [line for line, rule in BROKEN.items() if not rule.search(line)] == []
-
-
-def test_no_module_is_longer_than_a_few_screens():
-    lengths = {path: path.read_text().count("\n") for path in [*LIBRARY, *VERBS, *OUTSIDE]}
-    assert {str(path): lines for path, lines in lengths.items() if lines > MAX_LINES} == {}

@@ -24,18 +24,14 @@ from tf_dpce.logging import (
 )
 
 
-def test_without_a_program_nothing_is_shown_and_nothing_stops(capsys):
+def test_without_a_program_nothing_is_shown_and_a_requested_stop_ends_the_work(capsys):
     with progress("images") as display:
         display.update(3, total=10)
     logger.info("nobody listens")
-    check_stop("unused")
-    assert not stop_requested() and capsys.readouterr() == ("", "")
-
-
-def test_a_requested_stop_ends_the_work_with_its_message():
     with run_context(stop_requested=lambda: True), pytest.raises(Stopped, match="resume it"):
         check_stop("resume it")
     check_stop("as before")
+    assert not stop_requested() and capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])

@@ -80,9 +80,10 @@ def test_the_gpu_list_pins_the_same_tensorflow(project_root: Path):
 
 
 def test_the_list_without_tensorflow_pins_what_the_others_do(project_root: Path):
-    named = [(project_root / f"requirements{suffix}.txt").read_text() for suffix in ("", "-dev")]
-    pins = {line for text in named for line in text.splitlines() if "==" in line}
+    lists = [(project_root / f"requirements{suffix}.txt").read_text() for suffix in ("", "-dev")]
     own = (project_root / "requirements-jax.txt").read_text().splitlines()
+    pins = {line for line in own if "==" in line}
     # Keras brings h5py, which no other list names.
-    assert {line for line in own if "==" in line and not line.startswith("h5py")} <= pins
+    others = {line for line in pins if not line.startswith("h5py")}
+    assert pins and others <= set("\n".join(lists).splitlines())
     assert not [line for line in own if line.startswith(("tensorflow", "tf-", "-r"))]

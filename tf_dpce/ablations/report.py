@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,16 @@ def write_table(results: Mapping[str, Any], out: Path) -> Path:
     heads = ["variant", "scored on", "text parameters", "epochs", "seconds", "words known"]
     heads += [f"{way} {head}" for way in _DIRECTIONS.values() for head in _RANKS.values()]
     rows = [
-        _row(name, target, entry, metrics)
+        [
+            name,
+            target,
+            f"{entry['text_parameters']:,}",
+            " + ".join(map(str, entry["epochs"])),
+            f"{entry['seconds']:.0f}",
+            f"{metrics['vocabulary']['known_words']:.1f} %",
+            *(f"{metrics[way][rank]:.1f}" for way in _DIRECTIONS for rank in _RANKS),
+            f"{metrics['rsum']:.1f}",
+        ]
         for name, entry in results["variants"].items()
         for target, metrics in entry["metrics"].items()
     ]
@@ -82,18 +91,3 @@ def draw_curves(results: Mapping[str, Any], out: Path) -> Path:
     with publish_file(path) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))
     return path
-
-
-def _row(
-    name: str, target: str, entry: Mapping[str, Any], metrics: Mapping[str, Any]
-) -> Sequence[str]:
-    return [
-        name,
-        target,
-        f"{entry['text_parameters']:,}",
-        " + ".join(map(str, entry["epochs"])),
-        f"{entry['seconds']:.0f}",
-        f"{metrics['vocabulary']['known_words']:.1f} %",
-        *(f"{metrics[way][rank]:.1f}" for way in _DIRECTIONS for rank in _RANKS),
-        f"{metrics['rsum']:.1f}",
-    ]

@@ -115,26 +115,21 @@ def _merged(values: Values, changes: Values) -> dict[str, Any]:
 def _stages(base: Config, values: Values, changes: Sequence[Values]) -> dict[str, Any]:
     """Returns the values of both stages: those that the preset trains, each with its changes."""
     own = [values[f"stage{number}"] for number in trained_stages(base)]
-    places = range(max(len(own), len(changes)))
-    filled = [_stage(own, _at(own, place), _at(changes, place)) for place in places]
-    return {f"stage{n}": (filled + [{"epochs": 0}] * 2)[n - 1] for n in (1, 2)}
-
-
-def _stage(stages: Sequence[Values], own: Values, changes: Values) -> dict[str, Any]:
-    # A stage that trains the backbone only because the variant says so has no rate for it. It
-    # takes that of a stage that trains it anyway.
-    if changes.get("backbone") == "trained" and not _trains_backbone(own):
-        other = next(filter(_trains_backbone, stages), {})
-        own = _merged(own, {key: other[key] for key in _OF_BACKBONE if key in other})
-    return _merged(own, changes)
+    stages = {"stage1": {"epochs": 0}, "stage2": {"epochs": 0}}
+    for place in range(max(len(own), len(changes))):
+        # The last one of the preset, or of the changes, applies to the stages behind it as well.
+        stage, change = (items[min(place, len(items) - 1)] for items in (own, changes))
+        # A stage that trains the backbone only because the variant says so has no rate for it. It
+        # takes that of a stage that trains it anyway.
+        if change.get("backbone") == "trained" and not _trains_backbone(stage):
+            other = next(filter(_trains_backbone, own), {})
+            stage = _merged(stage, {key: other[key] for key in _OF_BACKBONE if key in other})
+        stages[f"stage{place + 1}"] = _merged(stage, change)
+    return stages
 
 
 def _trains_backbone(stage: Values) -> bool:
     return stage.get("backbone", StageConfig.backbone) == "trained"
-
-
-def _at(items: Sequence[Values], place: int) -> Values:
-    return items[min(place, len(items) - 1)]
 
 
 def _of_equal_size(config: Config, parameters: int) -> Config:
@@ -155,19 +150,15 @@ def _of_equal_size(config: Config, parameters: int) -> Config:
 
 def _with_epochs(config: Config, epochs: int) -> Config:
     """Returns a configuration of so many epochs, its schedules stretched or shortened."""
-    numbers = trained_stages(config)
-    factor = epochs / sum(config.stage(number).epochs for number in numbers)
-    changes = {f"stage{n}": _stretched(config.stage(n), factor, epochs) for n in numbers}
-    return replace(config, **changes)
-
-
-def _stretched(stage: StageConfig, factor: float, total: int) -> StageConfig:
-    epochs = max(1, round(stage.epochs * factor))
-    return replace(
-        stage,
-        epochs=epochs,
-        warmup_epochs=stage.warmup_epochs * factor,
-        decay_epochs=tuple(max(1, round(epoch * factor)) for epoch in stage.decay_epochs),
-        # About as many points on the curve of each variant.
-        validate_every=math.ceil(total / VALIDATIONS),
-    )
+    stages = {f"stage{n}": config.stage(n) for n in trained_stages(config)}
+    factor = epochs / sum(stage.epochs for stage in stages.values())
+    for name, stage in stages.items():
+        stages[name] = replace(
+            stage,
+            epochs=max(1, round(stage.epochs * factor)),
+            warmup_epochs=stage.warmup_epochs * factor,
+            decay_epochs=tuple(max(1, round(epoch * factor)) for epoch in stage.decay_epochs),
+            # About as many points on the curve of each variant.
+            validate_every=math.ceil(epochs / VALIDATIONS),
+        )
+    return replace(config, **stages)

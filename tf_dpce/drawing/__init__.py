@@ -1,1 +1,1 @@
-"""Images drawn for people: contact sheets and thumbnails."""
+"""Images drawn for people: contact sheets."""

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from tf_dpce.drawing.thumbnails import (
-    BOX,
-    FAINT,
-    INK,
-    LINE,
-    PAPER,
-    fit,
-    font,
-    line_height,
-    wrap,
-    write_lines,
-)
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_file
+from tf_dpce.preprocessing.status import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from tf_dpce.search.searcher import Hit
 
 MOST_HITS = 100  # hits of a query that are drawn; the others are counted
 
@@ -36,6 +31,14 @@ _NAME_LINES = 2
 _TEXT_LINES = 3
 _SCORE_WIDTH = 128  # of rank and score before a text
 
+PAPER = "#ffffff"
+BOX = "#f1f3f5"
+LINE = "#ced4da"
+INK = "#212529"
+FAINT = "#6c757d"
+
+_LONGEST = 2000  # characters of a text that are drawn at most
+
 
 @dataclass(frozen=True)
 class SheetRow:
@@ -43,12 +46,11 @@ class SheetRow:
 
     Attributes:
         query: a text, or the path of an image.
-        hits: best first, each a `tf_dpce.search.searcher.Hit`; those with a `text` are written,
-            the others are images.
+        hits: best first; those with a `text` are written, the others are images.
     """
 
     query: str | Path
-    hits: Sequence[Any]
+    hits: Sequence[Hit]
 
 
 def contact_sheet(rows: Sequence[SheetRow], path: Path) -> None:
@@ -115,7 +117,7 @@ def _image_query(path: Path) -> Image.Image:
     return _rule(block)
 
 
-def _image_hits(hits: Sequence[Any]) -> Image.Image:
+def _image_hits(hits: Sequence[Hit]) -> Image.Image:
     heading, name = font(14, bold=True), font(13)
     below = _SIDE + 6 + line_height(heading)
     block = _blank(below + _NAME_LINES * line_height(name) + _GAP)
@@ -131,7 +133,7 @@ def _image_hits(hits: Sequence[Any]) -> Image.Image:
     return block
 
 
-def _text_hit(hit: Any) -> Image.Image:
+def _text_hit(hit: Hit) -> Image.Image:
     face = font(16)
     lines = wrap(hit.text or "", face, _WIDTH - _SCORE_WIDTH, _TEXT_LINES)
     block = _text_block(lines, face, INK, left=_SCORE_WIDTH)
@@ -176,3 +178,97 @@ def _rule(block: Image.Image) -> Image.Image:
 
 def _blank(height: int) -> Image.Image:
     return Image.new("RGB", (_WIDTH, height), PAPER)
+
+
+@lru_cache
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """Returns DejaVu Sans of a size in pixels, which comes with matplotlib."""
+    import matplotlib
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)
+
+
+def wrap(text: str, face: ImageFont.FreeTypeFont, width: int, most: int) -> list[str]:
+    """Breaks text into lines; a word is broken only if it is wider than a line.
+
+    Args:
+        text: any text; white space collapses, and what cannot be printed is marked.
+        face: font in which it will be drawn.
+        width: width of a line in pixels.
+        most: number of lines; an ellipsis replaces what does not fit.
+    """
+    rest = " ".join(text[:_LONGEST].split())
+    rest = "".join(sign if sign.isprintable() else "\ufffd" for sign in rest)
+    lines = []
+    while rest:
+        ends = range(1, len(rest) + 1)
+        end = max(1, bisect_right(ends, width, key=lambda n: face.getlength(rest[:n])))
+        if end < len(rest) and " " in rest[: end + 1]:
+            end = rest.rindex(" ", 0, end + 1)
+        lines.append(rest[:end])
+        rest = rest[end:].lstrip()
+    if lines and (len(lines) > most or len(text) > _LONGEST):
+        lines = lines[:most]
+        while face.getlength(lines[-1] + "…") > width:
+            lines[-1] = lines[-1][:-1].rstrip()
+        lines[-1] += "…"
+    return lines
+
+
+def fit(path: Path, width: int, height: int) -> Image.Image | str:
+    """Returns an image scaled to touch a box from inside, or the reason why there is none.
+
+    Args:
+        path: a file in any format that Pillow reads; of an animation the first frame is taken.
+        width: width of the box in pixels.
+        height: height of the box in pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    return "too large to show"
+                image.draft("RGB", (2 * width, 2 * height))
+                upright = _flatten(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        return "missing"
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return "cannot be shown"
+    scale = min(width / upright.width, height / upright.height)
+    size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
+    return upright.resize(size, Image.Resampling.LANCZOS)
+
+
+def write_lines(
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    lines: list[str],
+    face: ImageFont.FreeTypeFont,
+    colour: str,
+    anchor: str = "la",
+) -> int:
+    """Draws lines below one another and returns the height that they take, in pixels."""
+    left, top = corner
+    for number, line in enumerate(lines):
+        place = (left, top + number * line_height(face))
+        draw.text(place, line, font=face, fill=colour, anchor=anchor)
+    return len(lines) * line_height(face)
+
+
+def line_height(face: ImageFont.FreeTypeFont) -> int:
+    """Returns the distance between two lines, in pixels."""
+    return round(1.35 * face.size)
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Returns RGB: 16-bit grey is scaled to 8 bits, transparent parts show the paper."""
+    if image.mode.startswith("I"):
+        grey = image.convert("I").point(lambda value: value * (255 / 65535))
+        return grey.convert("L").convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        paper = Image.new("RGBA", image.size, PAPER)
+        return Image.alpha_composite(paper, image).convert("RGB")
+    return image.convert("RGB")

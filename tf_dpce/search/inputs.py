@@ -68,10 +68,10 @@ class Inputs:
         """Returns the `number`-th, from 1, of `count` parts of nearly equal size, in order.
 
         Raises:
-            UserError: there are fewer items than parts.
+            UserError: there are fewer items than parts, or no part of this number.
         """
-        if self.total < count:
-            message = f"{self.total} {self.kind} have no {count} parts: take fewer"
+        if not number <= count <= self.total:
+            message = f"{self.total} {self.kind} have no part {number} of {count}: take another"
             raise UserError("inputs.parts", message)
         start, stop = (self.total * place // count for place in (number - 1, number))
         digest = sha256_lines([self.digest, f"{number}/{count}"])

@@ -67,7 +67,7 @@ def test_every_variant_trains_for_the_same_epochs_and_has_a_row(towers: Path, sc
     found = results(towers)
     text = (towers / "table.md").read_text()
     assert f"`{found['command']}`" in text and Manifest.load(scenes).split_digest in text
-    assert found["command"].startswith("python -m pipelines.ablate text_tower --data ")
+    assert found["command"].startswith("python -m pipelines.ablate text_tower --data=")
     for row, (name, entry) in zip(rows(towers), found["variants"].items(), strict=True):
         assert entry["epochs"] == [2] and entry["seconds"] > 0
         assert read_config(towers / name)["config"] == entry["config"]

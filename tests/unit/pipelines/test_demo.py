@@ -42,52 +42,39 @@ def run(out: Path) -> int:
     return demo.main(["--out", str(out)])
 
 
-def test_a_demo_replaces_the_one_before(lines: list, tmp_path: Path, capsys):
-    out = tmp_path / "runs" / "demo"
+def test_a_demo_replaces_the_one_before_and_nothing_else(lines: list, tmp_path: Path, capsys):
+    out, precious = tmp_path / "runs" / "demo", tmp_path / "precious"
     assert run(out) == run(out) == 0
-    assert lines == [set(), set()]
     assert "16 unseen scenes, 80 captions" in capsys.readouterr().out
+    # What somebody put beside it, and what a link leads to.
+    (out / "notes.txt").write_text("mine")
+    precious.mkdir()
+    (precious / "photo").write_text("mine")
+    (out / "run").rmdir()
+    (out / "run").symlink_to(precious)
+    assert run(out) == 0
+    assert lines == [set(), set(), {"notes.txt"}]
+    assert (precious / "photo").exists()
+    # One that was killed, however early.
+    demo.claim(tmp_path / "early")
+    (tmp_path / "early" / "data" / "scenes").mkdir(parents=True)
+    assert run(tmp_path / "early") == 0 and lines[3] == set()
 
 
-def test_a_killed_demo_is_replaced_however_early_it_ended(lines: list, tmp_path: Path):
-    demo.claim(tmp_path / "demo")
-    (tmp_path / "demo" / "data" / "scenes").mkdir(parents=True)
-    assert run(tmp_path / "demo") == 0
-    assert lines == [set()]
-
-
-def test_what_somebody_put_beside_a_demo_stays(lines: list, tmp_path: Path):
-    assert run(tmp_path / "demo") == 0
-    (tmp_path / "demo" / "notes.txt").write_text("mine")
-    assert run(tmp_path / "demo") == 0
-    assert lines == [set(), {"notes.txt"}]
-
-
-def test_what_a_link_leads_to_stays(lines: list, tmp_path: Path):
-    (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "photo").write_text("mine")
-    demo.claim(tmp_path / "demo")
-    (tmp_path / "demo" / "data").symlink_to(tmp_path / "precious")
-    assert run(tmp_path / "demo") == 0
-    assert (tmp_path / "precious" / "photo").exists()
-
-
-@pytest.mark.parametrize("name", ["data/manifest.json", "notes.txt"])
-def test_a_folder_that_no_demo_made_is_refused_and_left_as_it_is(
-    lines: list, tmp_path: Path, capsys, name: str
+def test_a_folder_that_is_not_a_demos_or_another_demo_writes_to_is_left_as_it_is(
+    lines: list, tmp_path: Path, capsys
 ):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_text("mine")
-    before = digests(tmp_path)
-    assert run(tmp_path) == 1
-    assert printed_code(capsys.readouterr().err) == "demo.folder"
-    assert digests(tmp_path) == before and lines == []
-
-
-def test_a_second_demo_at_the_same_time_is_refused(lines: list, tmp_path: Path, capsys):
-    demo.claim(tmp_path)
-    with exclusive_lock(tmp_path):
-        assert run(tmp_path) == 1
+    for name in ("data/manifest.json", "notes.txt"):
+        out = tmp_path / name.replace("/", "-")
+        (out / name).parent.mkdir(parents=True)
+        (out / name).write_text("mine")
+        before = digests(out)
+        assert run(out) == 1
+        assert printed_code(capsys.readouterr().err) == "demo.folder"
+        assert digests(out) == before
+    demo.claim(tmp_path / "taken")
+    with exclusive_lock(tmp_path / "taken"):
+        assert run(tmp_path / "taken") == 1
     assert printed_code(capsys.readouterr().err) == "file.locked"
     assert lines == []
 

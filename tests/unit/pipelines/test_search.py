@@ -64,13 +64,6 @@ def test_json_ranks_as_the_vectors_do(line: Path, tiny_export: Path, search):
     np.testing.assert_allclose([hit["score"] for hit in answer["hits"]], scores[rows], atol=1e-5)
 
 
-def test_the_table_holds_ranks_scores_and_texts_as_they_are(search):
-    status, out, _ = search("--text", "a cats dog", "--for", "texts", "--top", "3")
-    assert status == 0
-    assert all(caption in out for caption in CAPTIONS), "square brackets are no markup"
-    assert all(f" {rank} │" in out for rank in (1, 2, 3))
-
-
 def test_what_is_found_unless_it_is_said(line: Path, search):
     image = str(line / "images" / "0004.png")
     for folder, kind, *options in (
@@ -88,15 +81,17 @@ def test_what_is_found_unless_it_is_said(line: Path, search):
             assert answer["hits"][0]["path"] == image, "an image is most like itself"
 
 
-def test_a_sheet_is_drawn_and_named(tmp_path: Path, search):
+def test_the_table_and_the_sheet_hold_ranks_scores_and_texts_as_they_are(tmp_path: Path, search):
     sheet = tmp_path / "sheet.png"
-    status, out, _ = search("--text", "a dog", "--sheet", str(sheet))
+    options = ("--text", "a cats dog", "--for", "texts", "--top", "3", "--sheet", str(sheet))
+    status, out, _ = search(*options)
     assert (status, out.splitlines()[-1]) == (0, str(sheet))
+    assert all(caption in out for caption in CAPTIONS), "square brackets are no markup"
+    assert all(f" {rank} │" in out for rank in (1, 2, 3))
     with Image.open(sheet) as image:
         assert image.format == "PNG"
     # More than there is gives all, and says so; stdout has nothing but JSON.
-    options = ("--text", "a dog", "--top", "99", "--json", "--sheet", str(sheet))
-    status, out, err = search(*options)
+    status, out, err = search("--text", "a dog", "--top", "99", "--json", "--sheet", str(sheet))
     assert len(json.loads(out)["hits"]) == 12
     assert err == f"asked for 99, found 12 of the 12 images in the index\n{sheet}\n"
 
@@ -123,11 +118,8 @@ def test_a_mistake_is_one_line(tmp_path: Path, search):
 def test_a_run_folder_serves_as_the_model_and_another_model_does_not(
     line: Path, tiny_run: Path, tmp_path: Path, capsys
 ):
-    model, out, made = (
-        ["--model", str(tiny_run)],
-        str(tmp_path / "vectors"),
-        str(tmp_path / "index"),
-    )
+    model = ["--model", str(tiny_run)]
+    out, made = str(tmp_path / "vectors"), str(tmp_path / "index")
     assert embed.main([*model, "--texts", str(line / "captions.txt"), "--out", out]) == 0
     assert index.main(["--embeddings", out, "--out", made]) == 0
     capsys.readouterr()

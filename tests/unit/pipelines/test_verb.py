@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,6 @@ from jsonargparse import ArgumentParser, Namespace
 from pipelines._verb import run_verb, verb_parser
 from tests.errors import printed_code
 from tf_dpce.errors import Stopped, UserError
-
-REUSE = "TF_CPU_ALLOCATOR_USE_BFC"
 
 
 def build_parser() -> ArgumentParser:
@@ -33,7 +30,7 @@ def raising(error: BaseException):
     return run
 
 
-def started(root: Path, body: str, environment: Mapping[str, str] = os.environ) -> subprocess.Popen:
+def started(root: Path, body: str) -> subprocess.Popen:
     """A process of its own whose verb runs `body`."""
     code = "\n".join(
         [
@@ -45,7 +42,7 @@ def started(root: Path, body: str, environment: Mapping[str, str] = os.environ) 
         ]
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", code], cwd=root, env=environment, **pipes)
+    return subprocess.Popen([sys.executable, "-c", code], cwd=root, **pipes)
 
 
 def test_success_hands_the_parsed_arguments_over():
@@ -103,37 +100,16 @@ def test_a_bug_keeps_its_traceback():
         run_verb(build_parser, lambda _: tf.reshape(tf.zeros(3), [2]), [])
 
 
-def test_gpu_memory_is_asked_for_as_needed_unless_the_user_said_otherwise(monkeypatch):
-    name, seen = "TF_FORCE_GPU_ALLOW_GROWTH", []
-    monkeypatch.delenv(name, raising=False)
-    run_verb(build_parser, lambda _: seen.append(os.environ[name]), [])
-    monkeypatch.setenv(name, "false")
-    run_verb(build_parser, lambda _: seen.append(os.environ[name]), [])
-    assert seen == ["true", "false"]
-
-
-ADDING = """
-import resource, tensorflow as tf
-large = tf.ones([2**24])
-add = tf.function(lambda: tf.reduce_max(large + 1.0))
-add()
-faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-before = faults()
-for _ in range(20): add()
-print(faults() - before)
-"""
-
-
-@pytest.mark.process
-def test_tensors_take_the_memory_of_earlier_ones(project_root: Path):
-    # 20 sums of 64 MiB: in fresh memory 16,384 pages of 4 KiB each, 327,680 in all. Where oneDNN is
-    # on, as by default on some processors, it keeps memory by itself.
-    unsaid = {name: value for name, value in os.environ.items() if name != REUSE}
-    unsaid["TF_ENABLE_ONEDNN_OPTS"] = "0"
-    process = started(project_root, ADDING, unsaid)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert int(output) < 16_384
+def test_tensorflow_takes_and_returns_memory_as_said_unless_the_user_said_otherwise(monkeypatch):
+    seen = []
+    names = ("TF_FORCE_GPU_ALLOW_GROWTH", "TF_CPU_ALLOCATOR_USE_BFC")
+    for value in (None, "false"):
+        for name in names:
+            monkeypatch.setenv(name, value or "")
+            if value is None:
+                monkeypatch.delenv(name)
+        run_verb(build_parser, lambda _: seen.append([os.environ[name] for name in names]), [])
+    assert seen == [["true"] * 2, ["false"] * 2]
 
 
 def test_ctrl_c_is_status_130_without_a_traceback(project_root: Path):
