@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -13,12 +11,6 @@ import pytest
 from pipelines.__main__ import VERBS, main
 
 USAGE = 2
-
-
-def command(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=root, capture_output=True, text=True, timeout=60
-    )
 
 
 def test_the_list_of_verbs_is_the_folder_of_verbs(project_root: Path):
@@ -46,16 +38,6 @@ def test_help_and_an_unknown_option_of_each_verb(capsys):
         assert output.out.startswith(f"usage: python -m pipelines.{verb} ")
         assert not re.search("<(class|function)|null|typing", output.out), "for programmers"
         assert "error:" in output.err
-
-
-def test_a_verb_answers_as_a_module_and_as_a_word(project_root: Path, tmp_path: Path):
-    argv = ["evaluate", "--run", str(tmp_path / "missing"), "--data", str(tmp_path)]
-    as_word = command(project_root, "pipelines", *argv)
-    as_module = command(project_root, "pipelines.evaluate", *argv[1:])
-    assert as_word.returncode == as_module.returncode == 1
-    # One line without a traceback.
-    assert as_word.stderr == as_module.stderr
-    assert as_word.stderr.startswith("error: ") and as_word.stderr.count("\n") == 1
 
 
 MISTAKES = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from dataclasses import replace
 from typing import Any
@@ -40,21 +39,8 @@ def test_what_is_not_named_keeps_its_default():
     config = from_dict({"seed": 3, "stage2": {"epochs": 2, "loss": {"margin": 0.5}}})
     assert config.seed == 3 and config.stage1 == StageConfig()
     assert config.stage2 == StageConfig(epochs=2, loss=LossConfig(margin=0.5))
-
-
-def test_a_round_trip_through_json_changes_nothing():
-    config = from_dict(
-        {
-            "seed": 4,
-            "vectors": "glove.npz",
-            "text": {"blocks": [1, 2], "widths": [8, 16], "shift": False},
-            "stage1": {"decay_epochs": [3, 5], "optimizer": "adamw", "backbone": "cached"},
-            "stage2": {"loss": {"pair_loss": "contrastive", "pair": 1.0}},
-        }
-    )
-    again = from_dict(json.loads(json.dumps(to_dict(config))))
-    assert again == config
-    assert again.text.blocks == (1, 2) and isinstance(again.stage1.decay_epochs, tuple)
+    config = from_dict({"text": {"blocks": [1, 2], "widths": [8, 16]}})
+    assert config.text.blocks == (1, 2), "or two runs of one configuration would differ"
 
 
 def test_every_preset_loads_and_survives_a_round_trip(project_root):

@@ -64,26 +64,24 @@ def test_it_installs_the_command_and_what_it_needs(wheel: zipfile.ZipFile, proje
     assert fields.get_all("Requires-Dist") == pins
 
 
-def test_every_requirement_is_pinned_exactly(project_root: Path):
+def lines_of(root: Path, suffix: str) -> list[str]:
+    return (root / f"requirements{suffix}.txt").read_text().splitlines()
+
+
+def test_every_requirement_is_pinned_exactly_and_alike(project_root: Path):
     for suffix in ("", "-dev", "-gpu", "-jax"):
-        for line in (project_root / f"requirements{suffix}.txt").read_text().splitlines():
+        for line in lines_of(project_root, suffix):
             assert re.fullmatch(r"#.*||-r requirements\.txt|[\w\-\[\]]+==[\d.]+", line), line
+    # The list without TensorFlow. Keras brings h5py, which no other list names.
+    own = {line for line in lines_of(project_root, "-jax") if not line.startswith(("#", "h5py"))}
+    assert own - {""} <= {*lines_of(project_root, ""), *lines_of(project_root, "-dev")}
+    assert not [line for line in own if line.startswith(("tensorflow", "tf-", "-r"))]
 
 
 def test_the_gpu_list_pins_the_same_tensorflow(project_root: Path):
-    pinned = re.compile(r"^tensorflow(?:\[and-cuda\])?==(.+)$", re.MULTILINE)
+    pinned = re.compile(r"tensorflow(?:\[and-cuda\])?==(.+)")
     found = [
-        pinned.findall((project_root / name).read_text())
-        for name in ("requirements.txt", "requirements-gpu.txt")
+        [match[1] for match in map(pinned.fullmatch, lines_of(project_root, suffix)) if match]
+        for suffix in ("", "-gpu")
     ]
     assert found[0] == found[1] != []
-
-
-def test_the_list_without_tensorflow_pins_what_the_others_do(project_root: Path):
-    lists = [(project_root / f"requirements{suffix}.txt").read_text() for suffix in ("", "-dev")]
-    own = (project_root / "requirements-jax.txt").read_text().splitlines()
-    pins = {line for line in own if "==" in line}
-    # Keras brings h5py, which no other list names.
-    others = {line for line in pins if not line.startswith("h5py")}
-    assert pins and others <= set("\n".join(lists).splitlines())
-    assert not [line for line in own if line.startswith(("tensorflow", "tf-", "-r"))]

@@ -83,16 +83,13 @@ def test_a_variant_trains_the_losses_that_its_name_says():
 
 def test_every_loss_is_there_alone_and_as_the_start_of_the_others():
     variants = configs("objective")
-    assert {*OBJECTIVES} - {"recipe"} < variants.keys()
     pairs = permutations(("instance", "ranking", "softmax"), 2)
-    assert {f"{first}_then_{second}" for first, second in pairs} < variants.keys()
-    # Stages of a chain share the epochs and differ in the loss alone.
-    for name, config in variants.items():
-        if "_then_" in name:
-            assert replace(config.stage2, loss=config.stage1.loss) == config.stage1
-            assert config.stage1.epochs == 10
-    ours = variants["instance_then_recipe"].stage2.loss
-    assert ours == replace(from_dict(preset_values("flickr30k")).stage2.loss, temperature=0.05)
+    chains = {f"{first}_then_{second}" for first, second in pairs}
+    assert ({*OBJECTIVES} - {"recipe"}) | chains < variants.keys()
+    for name in chains:
+        # Stages of a chain share the epochs and differ in the loss alone.
+        config = variants[name]
+        assert replace(config.stage2, loss=config.stage1.loss) == config.stage1
 
 
 def test_each_part_differs_from_the_first_in_one_thing():
