@@ -104,12 +104,10 @@ def test_the_examples_of_the_page_are_understood(project_root: Path, tmp_path: P
     kubernetes, slurm = re.findall(r"^```bash\n(workers=.*?)^```$", page, re.M | re.S)
     found, first = said_by(kubernetes, tmp_path, WORKERS="3", JOB_COMPLETION_INDEX="2")
     assert found == Cluster(tuple(f"train-{n}.train:2222" for n in range(3)), 2)
-    (tmp_path / "runs" / "mscoco").mkdir(parents=True)
-    (tmp_path / "runs" / "mscoco" / "config.json").touch()
     found, again = said_by(slurm, tmp_path, SLURM_JOB_NODELIST="node[1,4-5]", SLURM_PROCID="1")
     assert found == Cluster(("node1:2222", "node4:2222", "node5:2222"), 1)
-    # A run that is there is gone on with.
-    assert again == [*first, "--resume"] and first[:2] == ["-m", "pipelines.train"]
+    # A run that is there is continued, and the same command starts one that is not.
+    assert again == first and first[:2] == ["-m", "pipelines.train"] and first[-1] == "--resume"
     assert build_parser(again[2:]).parse_args(again[2:])
     [text] = re.findall(r"^export TF_CONFIG='(.*)'$", page, re.M)
     assert read_cluster({"TF_CONFIG": text}) == Cluster(("10.0.0.1:2222", "10.0.0.2:2222"), 0)
