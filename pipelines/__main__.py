@@ -6,19 +6,10 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-VERBS = {
-    "prepare": "check images and captions and write them as shards",
-    "train": "train both towers in the two stages of a preset",
-    "evaluate": "measure recall in both directions on one split",
-    "ablate": "answer one of the paper's questions with a few short runs",
-    "export": "publish a trained run as a SavedModel that takes raw bytes and strings",
-    "verify": "check an exported version in a fresh process, as TF Serving would run it",
-    "serve": "run a model server, or write the configuration for one",
-    "embed": "turn images or texts into embeddings",
-    "index": "build a search index over embeddings",
-    "search": "find images or texts with a text or an image",
-    "demo": "run all steps from prepare to search on drawn scenes",
-}
+VERBS = (
+    *("prepare", "train", "evaluate", "ablate", "export", "verify", "serve"),
+    *("embed", "index", "search", "demo"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {verb:<10}{line}" for verb, line in VERBS.items()]
+    modules = {verb: import_module(f"pipelines.{verb}") for verb in VERBS}
+    lines = [f"  {verb:<10}{module.__doc__.split(':')[0]}" for verb, module in modules.items()]
     return "\n".join(["usage: tf-dpce VERB [--help] ...", "", *lines])
 
 

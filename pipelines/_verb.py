@@ -123,7 +123,7 @@ def options_verb(
         The functions `build_parser` and `main` of the verb's module. Both take the command line.
     """
     hints, parameters = get_type_hints(run), signature(run).parameters
-    (configured,) = [name for name in parameters if hints[name] is Config] or [None]
+    configured = next((name for name in parameters if hints[name] is Config), None)
 
     def build_parser(argv: Sequence[str] | None = None) -> ArgumentParser:
         text = parse(run.__doc__)

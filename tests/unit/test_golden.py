@@ -192,12 +192,6 @@ def batch() -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, Weights]:
     return found, images, texts, weights_of(model)
 
 
-def test_test_features_are_of_unit_length_before_the_relu(batch):
-    found, images, texts, _ = batch
-    assert_equal(found["image_embedding"], unit(images))
-    assert_equal(found["text_embedding"], unit(texts))
-
-
 def test_the_instance_loss_is_the_recipes(batch):
     found, images, texts, weights = batch
     labels = np.random.default_rng(3).integers(0, 50, 32)

@@ -17,19 +17,14 @@ WIDTH, CLASSES, WORDS, POSITIONS = 6, 9, 20, 8
 DEPRECATED = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-def build(
-    dropout: float = 0.5,
-    classifier_bias: str = "shared",
-    relu_before_losses: bool = True,
-) -> DualPath:
+def build(relu_before_losses: bool = True) -> DualPath:
     keras.utils.set_random_seed(0)
     model = DualPath(
         image_tower("small", input_size=32, output_dim=WIDTH, head_dim=8),
         text_tower(WORDS, POSITIONS, 4, (1,), WIDTH, widths=(8,)),
         CLASSES,
-        dropout,
-        classifier_bias,
-        relu_before_losses,
+        dropout=0.5,
+        relu_before_losses=relu_before_losses,
     )
     # Both signs in every feature, and a bias to tell.
     draw = np.random.default_rng(0)
@@ -77,14 +72,6 @@ def test_every_output_is_what_its_definition_says(relu_before_losses: bool):
         assert outputs["pair"][:, position] == pytest.approx(pair, abs=1e-5)
         # One and the same matrix and bias for both modalities.
         assert outputs[f"{modality}_logits"] == pytest.approx(active @ kernel + bias, abs=1e-5)
-
-
-def test_there_is_one_classifier_with_a_bias_or_without(model: DualPath):
-    without = build(classifier_bias="none")
-    for built, names in ((model, ["bias", "kernel"]), (without, ["kernel"])):
-        assert sorted(v.name for v in built.classifier.variables) == names
-        layers = [layer for layer in built.layers if isinstance(layer, InstanceClassifier)]
-        assert layers == [built.classifier]
 
 
 def test_every_weight_has_a_name_by_its_part_and_layer(model: DualPath):
@@ -156,4 +143,5 @@ def test_saved_and_loaded_it_gives_the_same_outputs(model: DualPath, tmp_path: P
     # Another kind of classifier survives a round trip, too.
     by_rows = DualPath(*towers, CLASSES, classifier=RowClassifier(CLASSES, False))
     again = DualPath.from_config(by_rows.get_config())
-    assert type(again.classifier) is RowClassifier and not again.classifier.use_bias
+    assert type(again.classifier) is RowClassifier
+    assert [variable.name for variable in again.classifier.variables] == ["rows"]
