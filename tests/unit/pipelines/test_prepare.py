@@ -225,12 +225,13 @@ def check_unfinished_then_whole(out: Path, argv: list, expected: dict[str, str])
 
 @pytest.mark.process
 def test_killed_after_drawing_over_an_earlier_set(tmp_path: Path):
-    out, argv = tmp_path / "1", [*SCENES, "--seed", "1", "--image-size", "32"]
+    out, argv = tmp_path / "2", [*SCENES, "--seed", "1", "--image-size", "32"]
     assert run(*argv, "--out", out) == 0
     expected = digests(out)
     assert run(*argv, "--seed", "2", "--out", out) == 0
     assert digests(out) != expected
-    kill(tmp_path, "1", argv)
+    # The list of what may be replaced is renamed before the drawing, the vocabulary after it.
+    kill(tmp_path, "2", argv)
     check_unfinished_then_whole(out, argv, expected)
 
 
