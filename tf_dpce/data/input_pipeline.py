@@ -143,8 +143,8 @@ def evaluation_captions(
     return rows.batch(batch_size).map(encode).prefetch(2)
 
 
-def caption_groups(folder: Path, split: str, batch_size: int, first: int = ALL) -> Batches:
-    """Returns the captions of every image, or of the `first`, in the order of the shards.
+def caption_groups(folder: Path, split: str, batch_size: int) -> Batches:
+    """Returns the captions of every image, in the order of the shards.
 
     Each batch is a dict: `captions` ragged strings `[B, None]`, `instance` int64 `[B]`.
     """
@@ -153,7 +153,7 @@ def caption_groups(folder: Path, split: str, batch_size: int, first: int = ALL) 
         features = {key: _FEATURES[key] for key in ("captions", "instance")}
         return tf.io.parse_example(serialized, features)
 
-    return records(folder, split, first).batch(batch_size).map(parse)
+    return records(folder, split).batch(batch_size).map(parse)
 
 
 def view_batches(

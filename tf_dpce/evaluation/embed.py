@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_dpce.config import ImageConfig
 from tf_dpce.data.input_pipeline import ALL, evaluation_captions, evaluation_images
-from tf_dpce.errors import UserError
+from tf_dpce.data.manifest import Manifest
 from tf_dpce.evaluation.tta import TestTimeAugmentation, image_towers
 from tf_dpce.logging import progress
 from tf_dpce.models.dual_path import DualPath
@@ -59,31 +59,15 @@ class Encoders:
         self._encode_images = inference(self._images)
         self._encode_texts = inference(self._texts, trimming(model.text_tower))
 
-    def images(self, batches: Batches, count: int | None = None) -> Embeddings:
-        """Embeds images.
-
-        Args:
-            batches: dicts with `image`, float32 `[B, S, S, 3]`, and `instance`, int64 `[B]`.
-            count: the number of images that there must be.
-
-        Raises:
-            UserError: there are more or fewer images than `count`.
-        """
+    def images(self, batches: Batches) -> Embeddings:
+        """Embeds batches of `image`, float32 `[B, S, S, 3]`, and `instance`, int64 `[B]`."""
         refold(self._images, self._model.image_encoder)
-        return embed(self._encode_images, batches, "image", count)
+        return embed(self._encode_images, batches, "image")
 
-    def texts(self, batches: Batches, count: int | None = None) -> Embeddings:
-        """Embeds captions.
-
-        Args:
-            batches: dicts with `text`, int32 `[B, T]`, and `instance`, int64 `[B]`.
-            count: the number of captions that there must be.
-
-        Raises:
-            UserError: there are more or fewer captions than `count`.
-        """
+    def texts(self, batches: Batches) -> Embeddings:
+        """Embeds batches of `text`, int32 `[B, T]`, and `instance`, int64 `[B]`."""
         refold(self._texts, self._model.text_encoder)
-        return embed(self._encode_texts, batches, "text", count)
+        return embed(self._encode_texts, batches, "text")
 
 
 class SplitEncoder:
@@ -113,39 +97,33 @@ class SplitEncoder:
         self._encode_images = {size: inference(folded(tower)) for size, tower in towers.items()}
         text_tower = folded(model.text_tower, augmentation.float16)
         self._encode_texts = inference(text_tower, trimming(model.text_tower))
-        self._unit_length = UnitLength()
 
-    def embed(
-        self, folder: Path, split: str, images: int, captions: int, first: int = ALL
-    ) -> tuple[Embeddings, Embeddings]:
+    def embed(self, folder: Path, split: str, first: int = ALL) -> tuple[Embeddings, Embeddings]:
         """Returns the embeddings of the images and of the captions of a split, in their order.
 
         Args:
             folder: prepared data.
             split: name of the split.
-            images: N, the number of images that there must be.
-            captions: M, the number of captions that there must be.
             first: number of images to take, with their captions, from the start of the split.
-
-        Raises:
-            UserError: the numbers are not those of the manifest.
         """
-        features, image = [], self._image
+        info = Manifest.load(folder).splits[split]
+        # How many captions the first images have is not known before they are read.
+        images, captions = (info.images, info.captions) if first == ALL else (first, None)
+        features, resize = [], self._image.resize
         for size, encode in self._encode_images.items():
-            rows = evaluation_images(folder, split, size, self._batch_size, image.resize, first)
+            rows = evaluation_images(folder, split, size, self._batch_size, resize, first)
             rows = _shown(rows, f"{split} images of {size} pixels", images)
-            features.append(embed(encode, rows, "image", images))
+            features.append(embed(encode, rows, "image"))
         rows = evaluation_captions(folder, split, self._tokenizer, self._batch_size, first)
-        rows = _shown(rows, f"{split} captions", captions)
-        texts = embed(self._encode_texts, rows, "text", captions)
-        total = sum(each.vectors for each in features)
-        return self._scaled(total, features[0]), self._scaled(texts.vectors, texts)
+        texts = embed(self._encode_texts, _shown(rows, f"{split} captions", captions), "text")
+        total, unit_length = sum(each.vectors for each in features), UnitLength()
+        return (
+            Embeddings(unit_length(total).numpy(), features[0].instances),
+            Embeddings(unit_length(texts.vectors).numpy(), texts.instances),
+        )
 
-    def _scaled(self, features: np.ndarray, embeddings: Embeddings) -> Embeddings:
-        return Embeddings(self._unit_length(features).numpy(), embeddings.instances)
 
-
-def _shown(batches: Batches, description: str, total: int) -> Batches:
+def _shown(batches: Batches, description: str, total: int | None) -> Batches:
     """Yields the batches, and shows how many of their `total` rows were worked on."""
     with progress(description) as display:
         done = 0
@@ -175,27 +153,16 @@ def inference(model: keras.Model, prepare: Encode = tf.identity) -> Encode:
     return encode
 
 
-def embed(encode: Encode, batches: Batches, feature: str, count: int | None = None) -> Embeddings:
+def embed(encode: Encode, batches: Batches, feature: str) -> Embeddings:
     """Applies an encoder to every batch.
 
     Args:
         encode: function from a batch of examples to float32 `[B, D]`.
         batches: one or more dicts with `feature` and `instance`, int64 `[B]`.
         feature: name of the examples in a batch.
-        count: the number of examples that there must be; None takes any number.
-
-    Raises:
-        UserError: there are more or fewer examples than `count`.
     """
     vectors, instances = [], []
     for batch in batches:
         vectors.append(np.asarray(encode(batch[feature])))
         instances.append(np.asarray(batch["instance"]))
-    done = sum(map(len, instances))
-    if count not in (None, done):
-        raise UserError(
-            "data.counts",
-            f"the manifest counts {count} rows of {feature}, but there are {done}: run prepare "
-            "again",
-        )
     return Embeddings(np.concatenate(vectors), np.concatenate(instances))

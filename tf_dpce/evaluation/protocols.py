@@ -163,14 +163,11 @@ def evaluate_split(
         )
     if querybank:
         first = min(QUERYBANK_IMAGES, split_named(folder, querybank).images)
-        captions = count_captions(folder, querybank, tokenizer, first).per_image.sum()
     encoder = SplitEncoder(model, tokenizer, image, augmentation, batch_size)
-    images, texts = encoder.embed(folder, split, info.images, info.captions)
+    images, texts = encoder.embed(folder, split)
     if querybank:
-        queries = encoder.embed(folder, querybank, first, int(captions), first)
-        vectors = querybank_normalised(
-            images.vectors, texts.vectors, queries[0].vectors, queries[1].vectors
-        )
+        pairs = ((images, texts), encoder.embed(folder, querybank, first))
+        vectors = querybank_normalised(*(each.vectors for pair in pairs for each in pair))
         images = Embeddings(vectors[0], images.instances)
         texts = Embeddings(vectors[1], texts.instances)
     return {

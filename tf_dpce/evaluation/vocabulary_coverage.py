@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tf_dpce.data.input_pipeline import ALL, caption_groups
+from tf_dpce.data.input_pipeline import caption_groups
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 _IMAGES = 64
@@ -53,16 +53,14 @@ class CaptionCounts:
         }
 
 
-def count_captions(
-    folder: Path, split: str, tokenizer: CaptionTokenizer, first: int = ALL
-) -> CaptionCounts:
-    """Counts the captions of a split, or of its `first` images, and the words that are known."""
+def count_captions(folder: Path, split: str, tokenizer: CaptionTokenizer) -> CaptionCounts:
+    """Counts the captions of a split, and the words that are known."""
     count = tf.function(
         lambda captions: _count(tokenizer, captions),
         input_signature=[tf.TensorSpec([None], tf.string)],
     )
     per_image, totals = [], np.zeros(5, np.int64)
-    for batch in caption_groups(folder, split, _IMAGES, first):
+    for batch in caption_groups(folder, split, _IMAGES):
         per_image.append(batch["captions"].row_lengths().numpy())
         totals += count(batch["captions"].flat_values).numpy()
     return CaptionCounts(np.concatenate(per_image), *totals.tolist())

@@ -83,10 +83,6 @@ class IndexManifest:
             message = f"{path} is damaged: build the index again"
             raise UserError("index.damaged", message, path) from None
 
-    def save(self, folder: Path) -> None:
-        """Writes `index.json` atomically; from then on its version is in force."""
-        write_json(folder / _MANIFEST, asdict(self))
-
     def check(self, kind: str, top: int) -> None:
         """Makes sure that a query for the best `top` of `kind` can be answered.
 
@@ -167,7 +163,8 @@ def build_index(
             counts={kind: items.rows for kind, items in found.items()},
             querybanks={kind: len(rows) for kind, rows in queries.items()},
         )
-        manifest.save(out)
+        # From now on this version is in force.
+        write_json(out / _MANIFEST, asdict(manifest))
         for item in _versions(out):
             if item.name != str(version):
                 shutil.rmtree(item)

@@ -69,9 +69,9 @@ class Validation(keras.callbacks.Callback):
         logs["validation_seconds"] = round(time.monotonic() - began, 1)
 
     def _validate(self) -> Logs:
-        split, encoders = self.data.splits["val"], self._encoders()
-        images = encoders.images(self._stoppable(self._images), split.images)
-        texts = encoders.texts(self._stoppable(self._captions), split.captions)
+        encoders = self._encoders()
+        images = encoders.images(self._stoppable(self._images))
+        texts = encoders.texts(self._stoppable(self._captions))
         metrics = retrieval_metrics(
             images.vectors, texts.vectors, images.instances, texts.instances
         )

@@ -91,37 +91,33 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
     Raises:
         UserError: `TF_CONFIG` is not JSON, or does not say which of which workers this process is.
     """
-    text = environment.get("TF_CONFIG", "").strip() or "{}"
     try:
-        config = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise _invalid(f"is not JSON ({error})") from None
-    if not isinstance(config, dict):
-        raise _invalid("is not a JSON object")
-    jobs, task = config.get("cluster"), config.get("task")
-    if not jobs:
-        return None
-    if not isinstance(jobs, dict) or jobs.keys() - {"chief", "worker"}:
-        raise _invalid('needs a "cluster" of no other jobs than "chief" and "worker"')
-    for job, listed in jobs.items():
-        if not isinstance(listed, list) or not all(_ADDRESS.fullmatch(str(a)) for a in listed):
-            raise _invalid(f'needs a list of "host:port" for the job {job}')
-    chiefs = jobs.get("chief", [])
-    addresses = (*chiefs, *jobs.get("worker", []))
-    if len(chiefs) > 1 or len(set(addresses)) < len(addresses):
-        raise _invalid("names two chiefs, or one address twice")
-    if not isinstance(task, dict) or not {"type", "index"} <= task.keys():
-        raise _invalid('lacks the "task" with its "type" and "index"')
-    job, index = str(task["type"]), str(task["index"])
-    if not index.isdecimal() or int(index) >= len(jobs.get(job, [])):
-        raise _invalid(f"gives this process the task {job} {index}, which its cluster lacks")
+        config = json.loads(environment.get("TF_CONFIG", "").strip() or "{}")
+        jobs = config.get("cluster")
+        if not jobs:
+            return None
+        chiefs = jobs.get("chief", [])
+        addresses = (*chiefs, *jobs.get("worker", []))
+        job, index = config["task"]["type"], int(config["task"]["index"])
+        valid = (
+            jobs.keys() <= {"chief", "worker"}
+            and all(_ADDRESS.fullmatch(address) for address in addresses)
+            and len(chiefs) < 2
+            and len(set(addresses)) == len(addresses)
+            and 0 <= index < len(jobs[job])
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        valid = False
+    if not valid:
+        raise UserError(
+            "workers.tf_config",
+            'TF_CONFIG must be JSON with a "cluster" of the jobs "worker" and, at most once, '
+            '"chief", of different addresses "host:port", and the "task" of this process: '
+            f"{_EXAMPLE}",
+        )
     if len(addresses) == 1:
         return None
-    return Cluster(addresses, int(index) + (len(chiefs) if job == "worker" else 0), len(chiefs))
-
-
-def _invalid(reason: str) -> UserError:
-    return UserError("workers.tf_config", f"TF_CONFIG {reason}: {_EXAMPLE}")
+    return Cluster(addresses, index + (len(chiefs) if job == "worker" else 0), len(chiefs))
 
 
 @contextmanager

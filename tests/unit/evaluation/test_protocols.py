@@ -18,10 +18,10 @@ from tf_dpce.preprocessing.image import evaluation_pixels
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 
-def stored(data: Path) -> list[tuple[bytes, list[bytes]]]:
-    """The file and the captions of each image of the test split."""
+def stored(data: Path, split: str = "test") -> list[tuple[bytes, list[bytes]]]:
+    """The file and the captions of each image of a split."""
     found = []
-    for shard in sorted(data.glob("test-*.tfrecord")):
+    for shard in sorted(data.glob(f"{split}-*.tfrecord")):
         for record in tf.data.TFRecordDataset(str(shard)):
             features = tf.train.Example.FromString(record.numpy()).features.feature
             (content,) = features["image"].bytes_list.value

@@ -15,7 +15,7 @@ IDS = np.array([[1, 2, 3, 4, 0, 0, 0, 0], [4, 2, 3, 1, 0, 0, 0, 0]])
 @pytest.fixture(scope="module")
 def recurrent() -> keras.Model:
     keras.utils.set_random_seed(0)
-    tower = recurrent_tower(VOCABULARY, 8, 6, (16, 12), 5, word_dropout=0.5, dropout=0.5)
+    tower = recurrent_tower(VOCABULARY, 8, 6, (16, 12), 5)
     tower.get_layer("text_embedding").bias.assign(np.random.default_rng(0).normal(size=6))
     return tower
 
@@ -41,11 +41,3 @@ def test_empty_positions_are_read_like_words(recurrent: keras.Model):
     states = keras.Model(recurrent.input, recurrent.get_layer("text_gru0").output)
     read = states.predict(IDS, verbose=0)[0]
     assert (np.abs(np.diff(read, axis=0)).max(axis=1) > 1e-4).all()
-
-
-def test_dropout_acts_in_training_alone(recurrent: keras.Model):
-    ids = np.arange(64).reshape(8, 8) % VOCABULARY + 1
-    for layer in ("text_word_dropout", "text_feature_dropout"):
-        dropped = keras.Model(recurrent.input, recurrent.get_layer(layer).output)
-        assert not np.array(dropped(ids, training=True)).all()
-        assert np.array(dropped(ids, training=False)).all()

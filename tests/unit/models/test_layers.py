@@ -37,12 +37,6 @@ def test_a_causal_convolution_is_keras_own():
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
         assert own.compute_output_shape(rows.shape) == found[0].shape
-
-
-def test_a_causal_convolution_goes_through_its_configuration_and_is_no_wider_than_two():
-    twin = CausalConvolution.from_config(CausalConvolution(4, 2, 2, name="b").get_config())
-    assert (twin.filters, twin.kernel_size, twin.strides, twin.name) == (4, (2,), (2,), "b")
-    assert not twin.use_bias and twin.padding == "causal"
     with pytest.raises(ValueError):
         CausalConvolution(4, 3)
 

@@ -48,15 +48,10 @@ def test_word_dropout_hides_whole_words_in_training_alone():
 
 
 def test_feature_dropout_acts_in_training_alone_and_doubles_the_rest():
-    for layer_name, tower, inputs in (
-        (
-            "text_feature_dropout",
-            text_tower(VOCABULARY, 8, 4, (1,), 3, widths=(4,), dropout=0.5),
-            8,
-        ),
-        ("image_feature_dropout", image_head(2_000, 3, 4, dropout=0.5), 2_000),
-    ):
-        layer = tower.get_layer(layer_name)
+    texts = text_tower(VOCABULARY, 8, 4, (1,), 3, widths=(4,), dropout=0.5)
+    head = image_head(2_000, 3, 4, dropout=0.5)
+    for side, tower, inputs in (("text", texts, 8), ("image", head, 2_000)):
+        layer = tower.get_layer(f"{side}_feature_dropout")
         features = keras.Model(tower.input, [layer.input, layer.output])
         ones = np.ones((64, inputs), int)
         before, after = (np.array(x) for x in features(ones, training=True))

@@ -136,6 +136,8 @@ def test_a_folder_of_another_model_or_other_inputs_is_left_as_it_is(tmp_path: Pa
     write_images(tmp_path / "images", 4)
     with raises("embeddings.other_inputs", path=out):
         embed(PlainEncoder(), find_images([pattern]), out, MODEL)
+    with exclusive_lock(out), raises("file.locked"):
+        embed(PlainEncoder(), find_images([pattern]), out, MODEL)
     assert files_of(out) == before
 
 
@@ -159,14 +161,6 @@ def test_an_image_that_vanishes_is_rejected_and_fewer_texts_end_the_run(tmp_path
     write_texts(captions, ["one"])
     with raises("embeddings.inputs_changed"):
         embed(PlainEncoder(), inputs, tmp_path / "texts", MODEL)
-
-
-def test_two_writers_never_meet(tmp_path: Path):
-    inputs = find_images([write_images(tmp_path / "images", 3)])
-    (tmp_path / "out").mkdir()
-    with exclusive_lock(tmp_path / "out"), raises("file.locked"):
-        embed(PlainEncoder(), inputs, tmp_path / "out", MODEL)
-    assert files_of(tmp_path / "out") == {}
 
 
 def test_every_item_comes_once_in_order_and_at_most_two_chunks_are_in_memory():

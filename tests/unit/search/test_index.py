@@ -20,13 +20,12 @@ from tests.unit.search.plain import (
     files_of,
     vector,
     write_images,
-    write_texts,
 )
 from tests.unit.search.test_embed import run_to_rename
 from tf_dpce.search.embed import embed
 from tf_dpce.search.embedding_store import StoreManifest
 from tf_dpce.search.index import IndexManifest, build_index
-from tf_dpce.search.inputs import find_images, find_texts
+from tf_dpce.search.inputs import find_images
 from tf_dpce.search.searcher import Searcher
 
 
@@ -121,17 +120,6 @@ def test_an_approximate_index_takes_a_querybank_too(tmp_path: Path):
         assert "_16" in str(error.value)
 
 
-def test_a_querybank_must_be_of_the_model_and_have_queries_for_what_is_indexed(tmp_path: Path):
-    out = embed_images(tmp_path / "images", 5, tmp_path / "out")
-    with raises("index.querybank", path=out):
-        build_index([out], tmp_path / "index", querybank=out)
-    queries = find_texts([write_texts(tmp_path / "queries.txt", ["A dog."])])
-    embed(PlainEncoder(), queries, tmp_path / "querybank", "n" * 64)
-    with raises("index.two_models", path=tmp_path / "querybank"):
-        build_index([out], tmp_path / "index", querybank=tmp_path / "querybank")
-    assert not (tmp_path / "index").exists()
-
-
 # --- mistakes -------------------------------------------------------------------------------------
 
 
@@ -172,10 +160,14 @@ def test_a_factory_that_does_not_work_leaves_nothing(forty: Path, tmp_path: Path
 
 
 def test_embeddings_of_two_models_make_no_index(forty: Path, tmp_path: Path):
-    inputs = find_images([write_images(tmp_path / "images", 3)])
-    embed(PlainEncoder(), inputs, tmp_path / "two", "n" * 64)
-    with raises("index.two_models", path=tmp_path / "two"):
-        build_index([forty, tmp_path / "two"], tmp_path / "index")
+    other = tmp_path / "two"
+    embed(PlainEncoder(), find_images([write_images(tmp_path / "images", 3)]), other, "n" * 64)
+    for folders, querybank in (([forty, other], None), ([forty], other)):
+        with raises("index.two_models", path=other):
+            build_index(folders, tmp_path / "index", querybank=querybank)
+    # A querybank of images has no queries for images.
+    with raises("index.querybank", path=forty):
+        build_index([forty], tmp_path / "index", querybank=forty)
     assert not (tmp_path / "index").exists()
 
 

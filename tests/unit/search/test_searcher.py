@@ -69,12 +69,6 @@ def test_queries_rank_as_brute_force_does(folder: Path, searcher: Searcher):
         assert (hit.id, hit.score) == (name, pytest.approx(1.0, abs=1e-6))
 
 
-def test_more_than_there_are_gives_all_of_them_once(searcher: Searcher):
-    hits = searcher.by_text("A dog.", 1000, "images")
-    assert [hit.rank for hit in hits] == list(range(1, 51))
-    assert len({hit.id for hit in hits}) == 50
-
-
 def test_other_factories_rank_so_too_and_an_inverted_file_gives_all(folder: Path, tmp_path: Path):
     expected = [hit.id for hit in expected_hits(folder, vector("A dog."), 50, "images")]
     # Of 7 lists round(sqrt(7)) = 3 are looked into, so there are fewer than 50 vectors in reach.
