@@ -37,6 +37,8 @@ def hit_ranks(
         ids = query_ids[start : start + step]
         for scores, tie, own in zip(block @ columns, ties, ids, strict=True):
             right = corpus_ids == own
-            hits, wrong = np.sort(scores[right])[::-1], np.sort(scores[~right])
-            before = len(wrong) - np.searchsorted(wrong, hits - tie)
-            yield before + np.arange(1, len(hits) + 1)
+            hits = np.sort(scores[right])
+            # How many of the hits, the worst first, each wrong item ranks before.
+            passed = np.searchsorted(hits - tie, scores[~right], side="right")
+            counts = np.bincount(passed, minlength=len(hits) + 1)
+            yield np.cumsum(counts[::-1])[:-1] + np.arange(1, len(hits) + 1)

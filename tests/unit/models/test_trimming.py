@@ -44,7 +44,7 @@ def test_positions_that_a_tower_needs():
 
 def test_a_trimmed_tower_has_the_features_of_a_whole_one():
     positions = 26
-    for seed, blocks in enumerate([(2,), (1, 2, 1, 1)]):
+    for seed, blocks in enumerate([(2,), (1, 2, 1), (1, 1, 1, 1)]):
         tower = random_tower(blocks, positions, seed)
         trim = trimming(tower)
         # A graph that does not know how many positions there are.

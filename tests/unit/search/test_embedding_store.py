@@ -14,24 +14,7 @@ from tf_dpce.search.embedding_store import (
     Shard,
     StoredEmbeddings,
     StoreManifest,
-    map_records,
-    write_lines,
-    write_records,
 )
-
-
-def test_a_record_is_found_by_its_row(tmp_path: Path):
-    draw = np.random.default_rng(0)
-    signs = list('aé狗🐕 "\\\t')  # one to four bytes each, and what JSON escapes
-    expected = [
-        {"id": str(n), "text": "".join(draw.choice(signs, draw.integers(0, 40)))} for n in range(50)
-    ]
-    for number, part in enumerate((expected[:7], expected[7:])):
-        write_lines(tmp_path / f"{number}.jsonl", part)
-    path = tmp_path / "all.arrow"
-    assert write_records(path, [tmp_path / "0.jsonl", tmp_path / "1.jsonl"]) == 50
-    records = map_records(path)
-    assert [records.slice(row, 1).to_pylist() for row in range(50)] == [[r] for r in expected]
 
 
 def test_a_damaged_manifest_is_refused(tmp_path: Path):

@@ -19,7 +19,8 @@ from tests.unit.search.plain import (
 from tf_dpce.search.index import build_index
 from tf_dpce.search.searcher import Hit, Searcher
 
-CAPTIONS = [f"caption {number}" for number in range(30)]
+# With signs of one to four bytes, and such as JSON escapes.
+CAPTIONS = [f'caption {number} é狗🐕 "\\\t' for number in range(30)]
 
 
 @pytest.fixture(scope="module")
