@@ -90,7 +90,7 @@ def run_line(
     from tf_dpce.files import read_json
 
     metrics = read_json(metrics_path(trained, data, "test", "all"))
-    share = _search_and_compare(exported, out / "index", out / "hits.png", metrics["images"])
+    share = _search_and_compare(out, exported, metrics["images"])
     return {**metrics, "word_order_accuracy": share}
 
 
@@ -114,25 +114,24 @@ def _step(verb: Any, *options: Any) -> None:
         raise UserError("demo.step", f"the demo ended at {name}, for the reason above")
 
 
-def _search_and_compare(exported: Path, indexed: Path, sheet: Path, count: int) -> float:
+def _search_and_compare(out: Path, exported: Path, count: int) -> float:
     """Draws the hits of a few captions; returns the share of captions told from swapped ones."""
     import numpy as np
 
-    from tf_dpce.datasets.shapes.drawing import draw_png
     from tf_dpce.datasets.shapes.scene import make_scene
     from tf_dpce.drawing.contact_sheet import SheetRow, contact_sheet
     from tf_dpce.evaluation.word_order import word_order_accuracy
     from tf_dpce.search.searcher import Searcher
 
-    # The test scenes are the first of the series.
+    # The test scenes are the first of the series, and `prepare` drew them in that order.
     scenes = [make_scene(_SEED, number) for number in range(count)]
-    searcher = Searcher(indexed, exported)
+    searcher = Searcher(out / "index", exported)
     queries = [scene.captions[n] for n, scene in enumerate(scenes[:_ROWS_IN_SHEET])]
     rows = [SheetRow(query, searcher.by_text(query, _HITS_IN_ROW)) for query in queries]
-    contact_sheet(rows, sheet)
+    contact_sheet(rows, out / "hits.png")
 
     encoder = searcher.encoder
-    images = encoder.encode_images([draw_png(scene, 64) for scene in scenes])
+    images = encoder.encode_images(sorted((out / "data" / "scenes").glob("*.png"))[:count])
     captions = encoder.encode_texts([text for scene in scenes for text in scene.captions])
     swapped = encoder.encode_texts([text for scene in scenes for text in scene.swapped_captions])
     return word_order_accuracy(np.repeat(images, len(captions) // count, axis=0), captions, swapped)

@@ -63,7 +63,7 @@ def run(
         train_images: scenes: number of training scenes (default: 16000).
         val_images: scenes: number of validation scenes (default: 500).
         test_images: scenes: number of test scenes (default: 500).
-        image_size: scenes: size of a scene in pixels (default: 64).
+        image_size: scenes: size of a scene in pixels (default: 48).
     """
     places = {"root": root, "images": images, "annotations": annotations, "split_file": split_file}
     numbers = {"train_images": train_images, "val_images": val_images, "test_images": test_images}
@@ -112,7 +112,7 @@ def _draw_scenes(
     train_images: int = 16_000,
     val_images: int = 500,
     test_images: int = 500,
-    image_size: int = 64,
+    image_size: int = 48,
 ) -> Iterator[Image]:
     """Draws scenes once `prepare` asks for them: it then locks out other processes."""
     from tf_dpce.datasets.shapes.source import draw_scenes, scene_numbers
