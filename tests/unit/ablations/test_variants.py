@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tests.errors import raises
 from tf_dpce.ablations.variants import QUESTIONS, Question, text_parameters, trained_stages
 from tf_dpce.config import Config, LossConfig, from_dict, preset_values
 from tf_dpce.losses import ContrastiveLoss
@@ -141,10 +140,3 @@ def test_schedules_are_stretched_with_the_epochs():
     # 1 of 20 epochs becomes a twentieth of one.
     assert small.stage1.warmup_epochs == pytest.approx(0.05)
     assert small.stage1.validate_every == 1
-
-
-def test_mistakes():
-    with raises("ablation.question"):
-        Question("towers")
-    with raises("ablation.vectors"):
-        Question("parts").variants()
