@@ -164,12 +164,6 @@ def _check_finite(vectors: np.ndarray, name: str) -> None:
 
 def _shared_keys(image_ids: np.ndarray, text_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns small integers that are equal if and only if the ids are."""
-    numeric = {np.issubdtype(ids.dtype, np.number) for ids in (image_ids, text_ids)}
-    if len(numeric) > 1:
-        raise ValueError(
-            "Ids are of one kind, integers or strings. "
-            f"Received: image_ids {image_ids.dtype}, text_ids {text_ids.dtype}"
-        )
     _, keys = np.unique(np.concatenate([image_ids, text_ids]), return_inverse=True)
     return keys[: len(image_ids)], keys[len(image_ids) :]
 

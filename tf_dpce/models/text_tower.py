@@ -66,11 +66,13 @@ def text_tower(
     ids, x = word_vectors(vocabulary_size, max_length, word_dim, word_dropout)
     x = batch_norm("text_embedding_bn")(x)
     for group, (count, width) in enumerate(zip(blocks, widths, strict=True)):
+        # The first block of the first group opens at half its width.
+        first = width if group else width // 2
         for block in range(count):
             x = _block(
                 x,
                 width,
-                middle=_middle_width(group, block, width),
+                middle=width // 4 if block else first,
                 # The second and the third group halve the length at their first block.
                 stride=2 if block == 0 and group in (1, 2) else 1,
                 project=block == 0,
@@ -118,17 +120,6 @@ def caption_tower(
         name="text_fc",
     )(pooled)
     return keras.Model(ids, batch_norm("text_fc_bn")(x), name=name)
-
-
-def _middle_width(group: int, block: int, width: int) -> int:
-    """Returns the width of a block's first two convolutions.
-
-    A group opens with a block that is as wide as its output, but for the first group, which opens
-    at half its width. The other blocks squeeze to a quarter.
-    """
-    if block > 0:
-        return width // 4
-    return width // 2 if group == 0 else width
 
 
 def _block(

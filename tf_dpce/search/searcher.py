@@ -121,6 +121,8 @@ class Searcher:
     def _nearest(
         self, query_kind: str, query: str | bytes, name: str, top: int, kind: str
     ) -> list[Hit]:
+        import faiss
+
         vectors, statuses = self.encoder.encode_with_status(query_kind, [query])
         if statuses[0] != OK:
             reason = REASONS[int(statuses[0])]
@@ -130,9 +132,17 @@ class Searcher:
             # Only queries of the other kind are normalised.
             factor = np.full((len(vectors), 1), query_kind != kind, np.float32)
             vectors = np.hstack([vectors, factor])
-        scores, rows = _search(index, vectors, min(top, len(records)))
+        top = min(top, len(records))
+        scores, rows = index.search(vectors, top)
+        inverted = faiss.try_extract_index_ivf(index)
+        if inverted and (rows < 0).any():
+            # Too few of its lists were searched to find so many.
+            usual, inverted.nprobe = inverted.nprobe, inverted.nlist
+            scores, rows = index.search(vectors, top)
+            inverted.nprobe = usual
         # FAISS leaves the order of equal scores open, and marks what it did not find by -1.
-        found = sorted((-score, row) for score, row in zip(scores, rows, strict=True) if row >= 0)
+        pairs = zip(scores[0].tolist(), rows[0].tolist(), strict=True)
+        found = sorted((-score, row) for score, row in pairs if row >= 0)
         return [
             Hit(rank, score=-score, **records.slice(row, 1).to_pylist()[0])
             for rank, (score, row) in enumerate(found, 1)
@@ -150,16 +160,3 @@ class Searcher:
                 message = f"{path} is missing or damaged: build the index again"
                 raise UserError("index.damaged", message, path) from None
         return self._opened[kind]
-
-
-def _search(index: Any, vectors: np.ndarray, top: int) -> tuple[list[float], list[int]]:
-    """Asks FAISS for the best `top`; an inverted file searches all lists if it found too few."""
-    import faiss
-
-    scores, rows = index.search(vectors, top)
-    inverted = faiss.try_extract_index_ivf(index)
-    if inverted and (rows < 0).any():
-        usual, inverted.nprobe = inverted.nprobe, inverted.nlist
-        scores, rows = index.search(vectors, top)
-        inverted.nprobe = usual
-    return scores[0].tolist(), rows[0].tolist()

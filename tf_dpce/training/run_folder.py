@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tf_dpce.config import Config, from_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
@@ -55,15 +54,18 @@ def load_run(folder: Path, checkpoint: str = "best") -> Run:
     Raises:
         UserError: the folder is no run, has no checkpoint, or has the vocabulary of another run.
     """
-    config, provenance = run_config(folder), _known_data(folder)
-    words = _own_words(folder, provenance["vocabulary_sha256"])
+    config, data = run_config(folder), read_config(folder)["data"]
+    wrong = [key for key, kind in _NEEDED.items() if type(data.get(key)) is not kind]
+    if wrong:
+        raise _wrong_config(folder, f"{' and '.join(wrong)} of the data are missing")
+    words = _own_words(folder, data["vocabulary_sha256"])
     path = find_checkpoint(folder, checkpoint)
     # The checkpoint holds the backbone too: its own weights need not be at hand.
     plain = replace(config, weights="none", precision="float32")
-    model = build_model(plain, len(words), provenance["num_instances"])
+    model = build_model(plain, len(words), data["num_instances"])
     restore_checkpoint(path, model.variables)
-    tokenizer = CaptionTokenizer(words, config.text.max_length, provenance["lowercase"])
-    return Run(folder, config, model, tokenizer, provenance, path)
+    tokenizer = CaptionTokenizer(words, config.text.max_length, data["lowercase"])
+    return Run(folder, config, model, tokenizer, data, path)
 
 
 def run_config(folder: Path) -> Config:
@@ -102,15 +104,6 @@ def _wrong_config(folder: Path, reason: str) -> UserError:
         f"{path}: {reason}: put the run's own file back, or use the version that trained the run"
     )
     return UserError("run.config", message, path)
-
-
-def _known_data(folder: Path) -> dict[str, Any]:
-    """Returns the `data` part of `config.json`, which has all that a model is built from."""
-    data = read_config(folder)["data"]
-    wrong = [key for key, kind in _NEEDED.items() if type(data.get(key)) is not kind]
-    if wrong:
-        raise _wrong_config(folder, f"{' and '.join(wrong)} of the data are missing")
-    return data
 
 
 def _own_words(folder: Path, digest: str) -> tuple[str, ...]:

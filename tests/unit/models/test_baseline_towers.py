@@ -20,14 +20,6 @@ def recurrent() -> keras.Model:
     return tower
 
 
-def test_parameters_of_gated_units(recurrent: keras.Model):
-    # Words 50 * 6 + 6; BatchNorm 2 * 6. A GRU has three gates, each with weights of its inputs,
-    # of its states, and two biases. Dense 12 * 5, BatchNorm 2 * 5.
-    units = 3 * (6 * 16 + 16 * 16 + 2 * 16) + 3 * (16 * 12 + 12 * 12 + 2 * 12)
-    trainable = sum(int(np.prod(v.shape)) for v in recurrent.trainable_variables)
-    assert trainable == 306 + 12 + units + 60 + 10
-
-
 def test_the_order_of_words_matters_to_one_and_not_to_the_other(recurrent: keras.Model):
     bag = bag_of_words_tower(VOCABULARY, 8, 6, (16,), 5)
     for tower, differs in ((recurrent, True), (bag, False)):

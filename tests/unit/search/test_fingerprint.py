@@ -8,7 +8,6 @@ import pytest
 
 from tf_dpce.errors import UserError
 from tf_dpce.search.fingerprint import model_digest
-from tf_dpce.training.checkpoint import Progress, best_path, save_checkpoint
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:
@@ -51,18 +50,6 @@ def test_the_digest_changes_with_the_files_that_decide_embeddings(tmp_path: Path
             folder = tmp_path / f"{number}-{name.replace('/', '-')}"
             changed = model_digest(write(folder, files | {name: "changed"})) != before
             assert changed == (name in DECISIVE), name
-
-
-def test_the_newest_version_and_the_better_stage_count(tmp_path: Path):
-    newest = model_digest(write(tmp_path / "model/10", EXPORT | {"saved_model.pb": "newest"}))
-    write(tmp_path / "model/9", EXPORT)
-    assert model_digest(tmp_path / "model") == newest != model_digest(tmp_path / "model/9")
-    run = write(tmp_path / "run", RUN)
-    digests = []
-    for stage, rsum in ((1, 310.5), (2, 290.0), (2, 320.0)):
-        save_checkpoint(best_path(run, stage), [], Progress(stage, 1, 0, best_rsum=rsum))
-        digests.append(model_digest(run))
-    assert digests[0] == digests[1] != digests[2]
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path):
