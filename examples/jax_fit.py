@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -66,22 +65,6 @@ def batches(folder: Path, config: Config, number: int) -> Iterator[Batch]:
             yield {"image": pixels, "text": ids}, targets
 
 
-class Speed(keras.callbacks.Callback):
-    """Prints the loss and the images a second of each epoch."""
-
-    def __init__(self, name: str, images: int) -> None:
-        super().__init__()
-        self.name = name
-        self.images = images
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.began = time.monotonic()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        speed = self.images / (time.monotonic() - self.began)
-        print(f"{self.name}, epoch {epoch + 1}: loss {logs['loss']:.4f}, {speed:.1f} images/s")
-
-
 def fit_stage(model: DualPath, folder: Path, config: Config, number: int) -> None:
     """Trains one stage of a configuration."""
     stage = stage_settings(config, number)
@@ -94,13 +77,12 @@ def fit_stage(model: DualPath, folder: Path, config: Config, number: int) -> Non
         stage_losses(stage.loss),
         loss_weights=loss_weights(stage.loss),
     )
-    network.fit(
-        batches(folder, config, number),
-        epochs=stage.epochs,
-        steps_per_epoch=steps,
-        callbacks=[Speed(f"stage {number}", steps * stage.batch_size)],
-        verbose=0,
-    )
+    began = time.monotonic()
+    rows = batches(folder, config, number)
+    # Keras prints the loss of each epoch on a line.
+    network.fit(rows, epochs=stage.epochs, steps_per_epoch=steps, verbose=2)
+    speed = stage.epochs * steps * stage.batch_size / (time.monotonic() - began)
+    print(f"stage {number}: {speed:.1f} images/s, the first step's compilation included")
 
 
 def main(folder: Path) -> None:

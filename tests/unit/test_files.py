@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import signal
 import subprocess
 import sys
@@ -20,8 +19,6 @@ from tf_dpce.files import (
     publish_folder,
     read_json,
     remove_stale,
-    sha256_file,
-    sha256_lines,
     write_json,
 )
 
@@ -175,13 +172,6 @@ def test_no_reader_sees_half_a_file_whenever_the_writer_is_killed(tmp_path: Path
                 assert path.read_bytes() in (2**20 * b"a", 2**20 * b"b")
         remove_stale(tmp_path)
         assert names(tmp_path) == ["table"]
-
-
-def test_digests(tmp_path: Path):
-    path = tmp_path / "data"
-    path.write_bytes(b"dog\ncat\n")
-    expected = hashlib.sha256(b"dog\ncat\n").hexdigest()
-    assert sha256_file(path) == sha256_lines(["dog", "cat"]) == expected
 
 
 def test_json_comes_back_as_it_went_and_what_is_none_is_named(tmp_path: Path):

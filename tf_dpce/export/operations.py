@@ -1,7 +1,7 @@
 """Which operations a graph may have: those that the binary of each TF Serving links, on a CPU.
 
-The table `operations.tsv` lists them; `python -m pipelines._operations` enters those of an
-installed TensorFlow.
+The table `operations.tsv` lists them: those that TensorFlow and TensorFlow Text register. A test
+compares its newest version with what is installed.
 """
 
 from __future__ import annotations

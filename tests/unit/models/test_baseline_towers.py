@@ -26,10 +26,3 @@ def test_the_order_of_words_matters_to_one_and_not_to_the_other(recurrent: keras
         one, other = tower.predict(IDS, verbose=0)
         assert one.shape == (5,)
         assert np.abs(one - other).max() > 1e-3 if differs else np.allclose(one, other, atol=1e-6)
-
-
-def test_empty_positions_are_read_like_words(recurrent: keras.Model):
-    """As in the convolutional tower there is no mask: states change behind the last word."""
-    states = keras.Model(recurrent.input, recurrent.get_layer("text_gru0").output)
-    read = states.predict(IDS, verbose=0)[0]
-    assert (np.abs(np.diff(read, axis=0)).max(axis=1) > 1e-4).all()

@@ -60,9 +60,3 @@ def test_feature_dropout_acts_in_training_alone_and_doubles_the_rest():
         assert 0.3 < stays[before != 0].mean() < 0.7
         before, after = features(ones, training=False)
         np.testing.assert_array_equal(before, after)
-
-
-def test_blocks_without_widths_are_refused():
-    for blocks in ((), (1, 1, 1)):
-        with pytest.raises(ValueError):
-            text_tower(VOCABULARY, blocks=blocks, widths=(8, 8))

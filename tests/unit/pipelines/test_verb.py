@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import subprocess
 import sys
@@ -98,18 +97,6 @@ def test_a_bug_keeps_its_traceback():
             run_verb(build_parser, raising(error), [])
     with pytest.raises(tf.errors.InvalidArgumentError):
         run_verb(build_parser, lambda _: tf.reshape(tf.zeros(3), [2]), [])
-
-
-def test_tensorflow_takes_and_returns_memory_as_said_unless_the_user_said_otherwise(monkeypatch):
-    seen = []
-    names = ("TF_FORCE_GPU_ALLOW_GROWTH", "TF_CPU_ALLOCATOR_USE_BFC")
-    for value in (None, "false"):
-        for name in names:
-            monkeypatch.setenv(name, value or "")
-            if value is None:
-                monkeypatch.delenv(name)
-        run_verb(build_parser, lambda _: seen.append([os.environ[name] for name in names]), [])
-    assert seen == [["true"] * 2, ["false"] * 2]
 
 
 def test_ctrl_c_is_status_130_without_a_traceback(project_root: Path):

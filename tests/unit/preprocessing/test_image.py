@@ -387,17 +387,3 @@ def test_the_smallest_images(height: int, width: int):
         expected = pytest.approx(np.full((12, 12, 3), 77.0), abs=2)
         assert augmented(contents, draws(0), True, True) == expected
         assert evaluation_pixels(tf.constant(contents), 12).numpy() == expected
-
-
-def test_the_same_eagerly_and_in_a_dataset():
-    images = [encoded(noise(30 + i, 40 - i), ("JPEG", "PNG")[i % 2]) for i in range(4)]
-    values = np.stack([draws(seed) for seed in range(len(images))])
-    dataset = tf.data.Dataset.from_tensor_slices((images, values)).map(
-        lambda contents, row: (
-            evaluation_pixels(contents, 12),
-            training_pixels(contents, 12, row, crop=True, flip=True),
-        )
-    )
-    for contents, row, (plain, training) in zip(images, values, dataset, strict=True):
-        np.testing.assert_array_equal(plain, evaluation_pixels(tf.constant(contents), 12))
-        np.testing.assert_array_equal(training, augmented(contents, row, True, True))

@@ -82,14 +82,6 @@ def test_a_vocabulary_is_adapted_to_the_captions():
         CaptionTokenizer.adapt([" .", ""])
 
 
-def test_the_same_eagerly_and_in_a_dataset():
-    captions = [b"A dog", b"", b"cat \xff Dog - a, a. a; a", "NAÏVE 狗".encode()]
-    tokenizer = CaptionTokenizer(WORDS, 4, True)
-    dataset = tf.data.Dataset.from_tensor_slices(captions).batch(3).map(tokenizer)
-    mapped = np.concatenate([batch.numpy() for batch in dataset])
-    np.testing.assert_array_equal(mapped, tokenizer(tf.constant(captions)).numpy())
-
-
 # --- position shift -------------------------------------------------------------------------------
 
 LENGTH = 8

@@ -115,19 +115,6 @@ def test_only_a_batch_of_strings_is_answered(steady):
     assert code == 400 and "JSON" in answer["error"]
 
 
-def test_a_connection_that_breaks_hurts_nobody(steady, capfd):
-    for part in (
-        b"",
-        b"POST ",
-        b"hello\r\n\r\n",
-        f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{{".encode(),
-    ):
-        with socket.create_connection(("127.0.0.1", steady[1]), timeout=30) as connection:
-            connection.sendall(part)
-    assert ask(steady[1], PREDICT, GOOD)[0] == 200
-    assert capfd.readouterr().err == ""
-
-
 def test_what_is_not_served_is_an_error_in_json_and_leaves_the_connection_open(steady):
     model = f"/v1/models/{NAME}"
     methods = ("GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS")

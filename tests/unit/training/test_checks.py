@@ -166,9 +166,3 @@ def test_a_run_starts_from_one_of_the_same_data(tmp_path: Path):
             check_origin(run_of(tmp_path, **{key: "another"}), DATA)
     with raises("run.config", path=tmp_path / "missing" / "config.json"):
         check_origin(tmp_path / "missing", DATA)
-
-
-def test_a_second_stage_alone_needs_a_run_to_start_from():
-    check_origin(None, DATA)
-    with raises("run.init_from"):
-        check_origin(None, DATA, needed=True)

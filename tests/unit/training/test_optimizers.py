@@ -12,7 +12,6 @@ import pytest
 from tests.errors import raises
 from tests.unit.export.tiny import CONFIG
 from tests.unit.training.kills import arrays, newest
-from tf_dpce.config import StageConfig
 from tf_dpce.models.build import build_model
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.checkpoint import best_path
@@ -21,9 +20,8 @@ from tf_dpce.training.optimizers import (
     LayerwiseSGD,
     averaged,
     lr_multipliers,
-    stage_optimizer,
 )
-from tf_dpce.training.schedule import StageSchedule, stage_schedule
+from tf_dpce.training.schedule import StageSchedule
 
 SHAPES = {"matrix": (3, 4), "vector": (5,), "slow": (2, 2), "frozen": (3, 3)}
 SCALES = {"matrix": 1.0, "vector": 1.0, "slow": 0.01, "frozen": 0.0}
@@ -95,13 +93,6 @@ def test_several_steps_equal_the_plain_reference(kind: type, plain: Callable):
         np.testing.assert_allclose(found["frozen"], start(seed)["frozen"], rtol=1e-6)
 
 
-def test_a_stage_gets_the_optimizer_that_it_names():
-    for name, kind in (("sgd", LayerwiseSGD), ("adamw", LayerwiseAdamW)):
-        stage = StageConfig(epochs=1, optimizer=name, weight_decay=0.03)
-        optimizer = stage_optimizer(stage, stage_schedule(stage, 5), model())
-        assert type(optimizer) is kind and optimizer.decay == 0.03 and not optimizer.multipliers
-
-
 def test_the_last_pattern_that_matches_a_variable_gives_its_rate():
     found = lr_multipliers(
         {
@@ -130,13 +121,6 @@ def test_the_last_pattern_that_matches_a_variable_gives_its_rate():
     rest = {path: factor for path, factor in found.items() if "conv" not in path}
     rest = {path: factor for path, factor in rest.items() if path not in expected}
     assert rest and all(path.endswith("/gamma") and rest[path] == 2.0 for path in rest)
-
-
-def test_frozen_variables_can_be_named_as_well():
-    whole = model()
-    whole.image_tower.get_layer("image_backbone").trainable = False
-    found = lr_multipliers({"image_backbone/image_conv1/*": 0.5}, whole)
-    assert found == {"image_conv1/kernel": 0.5}
 
 
 def test_a_pattern_that_matches_nothing_is_refused():
