@@ -26,7 +26,7 @@ Name = Literal["mining", "step", "classifier", "encoders", "serving"]
 PRESET = "flickr8k_paper"
 _HELP = (
     "mining: a training step with paired, mined and in-batch negatives; step: a training step "
-    "and its update; classifier: the classifier alone, sampled and exact, up to a "
+    "over cached features; classifier: the classifier alone, sampled and exact, up to a "
     "million classes; encoders: exported encoders, beside OpenVINO and ONNX Runtime if they are "
     "installed; serving: the development server under 1, 8 and 64 clients"
 )

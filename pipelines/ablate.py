@@ -17,7 +17,6 @@ def run(
     data: Path,
     out: Path,
     other: list[Path] | None = None,
-    preset: str | None = None,
     epochs: PositiveInt | None = None,
     weights: str | None = None,
     vectors: Path | None = None,
@@ -32,7 +31,6 @@ def run(
         data: folder of prepared data.
         out: folder of the results; the same command continues.
         other: transfer: folders of other prepared data.
-        preset: values to start from (flickr8k_small).
         epochs: epochs of a variant in all stages (the preset's).
         weights: backbone: imagenet, none or a file.
         vectors: file of word vectors.
@@ -42,8 +40,8 @@ def run(
     from tf_dpce.ablations.run import RESULTS_FILE, run_ablation
     from tf_dpce.ablations.variants import Question
 
-    asked = Question(question, preset, weights, vectors and str(vectors), epochs, seed)
-    options = {"data": data, "out": out, "preset": preset, "weights": weights, "vectors": vectors}
+    asked = Question(question, weights, vectors and str(vectors), epochs, seed)
+    options = {"data": data, "out": out, "weights": weights, "vectors": vectors}
     options |= {"epochs": epochs, "seed": seed}
     given = [f"--{name}={value}" for name, value in options.items() if value is not None]
     others = ["--other", *map(str, other)] if other else []

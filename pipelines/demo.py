@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
-
 from pipelines import embed, evaluate, export, index, prepare, train
-from pipelines._verb import run_verb, say_files, verb_parser
+from pipelines._verb import options_verb, say_files
 from tf_dpce.errors import UserError
 from tf_dpce.files import exclusive_lock
 
@@ -24,17 +22,13 @@ _ROWS_IN_SHEET = 4
 _HITS_IN_ROW = 5
 
 
-def build_parser() -> ArgumentParser:
-    """Returns the verb's parser."""
-    parser = verb_parser("demo", "Runs all steps from prepare to search on drawn scenes.")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder to replace")
-    return parser
+def run(out: Path = Path("runs/demo")) -> None:
+    """Runs all steps from prepare to search on drawn scenes.
 
-
-def run(arguments: Namespace) -> None:
-    """Runs the line, shows what it reached and names what it leaves behind."""
+    Args:
+        out: folder to replace.
+    """
     began = time.monotonic()
-    out = arguments.out
     claim(out)
     with exclusive_lock(out):
         _clear(out)
@@ -94,11 +88,6 @@ def run_line(
     return {**metrics, "word_order_accuracy": share}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the verb and returns its exit status."""
-    return run_verb(build_parser, run, argv)
-
-
 def _clear(out: Path) -> None:
     for item in (out / name for name in CHILDREN):
         if item.is_dir() and not item.is_symlink():
@@ -152,6 +141,8 @@ def _show(reached: dict[str, Any]) -> None:
     Console().print(table)
     print(f"word-order accuracy, against two swapped words: {reached['word_order_accuracy']:.1f} %")
 
+
+build_parser, main = options_verb("demo", run)
 
 if __name__ == "__main__":
     sys.exit(main())

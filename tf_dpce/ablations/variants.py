@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import count
@@ -13,16 +13,15 @@ from typing import Any
 import keras
 import yaml
 
-from tf_dpce.config import Config, StageConfig, from_dict, preset_values
+from tf_dpce.config import Config, from_dict, preset_values
 from tf_dpce.errors import UserError
 from tf_dpce.models.build import text_tower_of
 
 QUESTIONS = ("text_tower", "objective", "parts", "transfer")
-DEFAULT_PRESET = "flickr8k_small"
+# It has one stage. Small towers, so that all variants of a question train within an hour or two.
+PRESET = "flickr8k_small"
 VALIDATIONS = 10
 
-# Settings of a stage that only apply if it trains the backbone.
-_OF_BACKBONE = ("lr_multipliers", "finetune_from")
 # Number of layers of a text tower, which have the same width.
 _LAYERS = {"recurrent": 1, "bag_of_words": 2}
 
@@ -35,14 +34,13 @@ class Question:
 
     Attributes:
         name: a name in `QUESTIONS`.
-        preset: name of a preset; None takes `DEFAULT_PRESET` with the question's own changes.
         weights: weights of the backbone; None leaves the preset's.
         vectors: file of word vectors.
         epochs: epochs of each variant, all stages together; None takes the preset's.
         seed: seed of all variants.
 
     Raises:
-        UserError: there is no such question or preset.
+        UserError: there is no such question.
 
     Example:
         >>> [*Question("text_tower").variants()]
@@ -50,7 +48,6 @@ class Question:
     """
 
     name: str
-    preset: str | None = None
     weights: str | None = None
     vectors: str | None = None
     epochs: int | None = None
@@ -71,9 +68,7 @@ class Question:
         """
         text = (resources.files("tf_dpce.ablations") / "variants.yaml").read_text()
         said = yaml.safe_load(text)[self.name]
-        values = preset_values(self.preset or DEFAULT_PRESET)
-        if self.preset is None:
-            values = _merged(values, said.get("base", {}))
+        values = _merged(preset_values(PRESET), said.get("base", {}))
         given = {"seed": self.seed} | ({"weights": self.weights} if self.weights else {})
         values = _merged(values, given)
         return {name: self._config(name, values, each) for name, each in said["variants"].items()}
@@ -88,11 +83,14 @@ class Question:
         base = from_dict(values)
         vectors = None if said.get("vectors") is False else self.vectors
         changes = {key: value for key, value in said.items() if key != "stages"}
-        stages = _stages(base, values, said.get("stages", ({},)))
+        stages = {
+            f"stage{number}": _merged(values["stage1"], change)
+            for number, change in enumerate(said.get("stages", ({},)), start=1)
+        }
         config = from_dict(_merged(values, {**changes, **stages, "vectors": vectors}))
         if config.text.tower != "convolutional":
             config = _of_equal_size(config, text_parameters(text_tower_of(base, 1)))
-        return _with_epochs(config, self.epochs or sum(base.stage(n).epochs for n in (1, 2)))
+        return _with_epochs(config, self.epochs or base.stage1.epochs)
 
 
 def trained_stages(config: Config) -> tuple[int, ...]:
@@ -110,26 +108,6 @@ def _merged(values: Values, changes: Values) -> dict[str, Any]:
     """Returns nested values with those of `changes` in their place."""
     both = [k for k in changes if isinstance(values.get(k), dict) and isinstance(changes[k], dict)]
     return {**values, **changes, **{key: _merged(values[key], changes[key]) for key in both}}
-
-
-def _stages(base: Config, values: Values, changes: Sequence[Values]) -> dict[str, Any]:
-    """Returns the values of both stages: those that the preset trains, each with its changes."""
-    own = [values[f"stage{number}"] for number in trained_stages(base)]
-    stages = {"stage1": {"epochs": 0}, "stage2": {"epochs": 0}}
-    for place in range(max(len(own), len(changes))):
-        # The last one of the preset, or of the changes, applies to the stages behind it as well.
-        stage, change = (items[min(place, len(items) - 1)] for items in (own, changes))
-        # A stage that trains the backbone only because the variant says so has no rate for it. It
-        # takes that of a stage that trains it anyway.
-        if change.get("backbone") == "trained" and not _trains_backbone(stage):
-            other = next(filter(_trains_backbone, own), {})
-            stage = _merged(stage, {key: other[key] for key in _OF_BACKBONE if key in other})
-        stages[f"stage{place + 1}"] = _merged(stage, change)
-    return stages
-
-
-def _trains_backbone(stage: Values) -> bool:
-    return stage.get("backbone", StageConfig.backbone) == "trained"
 
 
 def _of_equal_size(config: Config, parameters: int) -> Config:

@@ -37,7 +37,7 @@ from tf_dpce.preprocessing.vocabulary import (
     without_words,
     write_vocabulary,
 )
-from tf_dpce.preprocessing.word_vectors import look_up_vectors
+from tf_dpce.preprocessing.word_vectors import check_vectors, look_up_vectors
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ def prepare(
         UserError: there is nothing to use in a split, an input is wrong, `out` holds what
             `prepare` did not write, or another process is writing there.
     """
+    if vectors:
+        check_vectors(vectors)
     with _staging(out) as folder:
         images, rejected = read_images(items)
         refuse_foreign(out, (image.path for image in images))

@@ -133,6 +133,9 @@ def read_rows(path: Path) -> Iterator[Row]:
 def _read_delimited(path: Path, delimiter: str) -> Iterator[Row]:
     reader = csv.DictReader(read_raw_lines(path), delimiter=delimiter, strict=True)
     try:
+        while reader.fieldnames == []:
+            # An empty line stands before the header: None makes the reader take the next one.
+            reader.fieldnames = None
         if reader.fieldnames:
             reader.fieldnames = [name.strip() for name in reader.fieldnames]
             _check_columns(reader.fieldnames, Origin.of_line(path, reader.reader.line_num))

@@ -164,6 +164,9 @@ def _check_finite(vectors: np.ndarray, name: str) -> None:
 
 def _shared_keys(image_ids: np.ndarray, text_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns small integers that are equal if and only if the ids are."""
+    if np.issubdtype(image_ids.dtype, np.number) != np.issubdtype(text_ids.dtype, np.number):
+        kinds = f"image_ids {image_ids.dtype}, text_ids {text_ids.dtype}"
+        raise ValueError(f"Ids are of one kind, integers or strings. Received: {kinds}")
     _, keys = np.unique(np.concatenate([image_ids, text_ids]), return_inverse=True)
     return keys[: len(image_ids)], keys[len(image_ids) :]
 

@@ -59,7 +59,7 @@ def count_captions(folder: Path, split: str, tokenizer: CaptionTokenizer) -> Cap
         lambda captions: _count(tokenizer, captions),
         input_signature=[tf.TensorSpec([None], tf.string)],
     )
-    per_image, totals = [], np.zeros(5, np.int64)
+    per_image, totals = [np.zeros(0, np.int64)], np.zeros(5, np.int64)
     for batch in caption_groups(folder, split, _IMAGES):
         per_image.append(batch["captions"].row_lengths().numpy())
         totals += count(batch["captions"].flat_values).numpy()

@@ -121,7 +121,10 @@ def run_calls(version: Path, calls: Sequence[Call]) -> list[Outputs | str]:
     if done.returncode:
         lines = done.stderr.splitlines() or [""]
         raise ModelError(f"the process ended with status {done.returncode}: {lines[-1]}")
-    return json.loads(done.stdout.splitlines()[-1], object_hook=_unpacked)
+    try:
+        return json.loads(done.stdout.splitlines()[-1], object_hook=_unpacked)
+    except (ValueError, IndexError):
+        raise ModelError("the process printed something else than its answer") from None
 
 
 def one_line(error: Exception) -> str:

@@ -184,9 +184,11 @@ def _takes_norm(layer: layers.Layer, after: layers.Layer | None) -> bool:
 
 def _pads_alike(layer: layers.Layer, after: layers.Layer | None) -> bool:
     """Returns whether the padding "same" of a convolution puts the zeros that a layer puts."""
-    if not isinstance(layer, layers.ZeroPadding2D):
+    if not isinstance(layer, layers.ZeroPadding2D) or layer.data_format != "channels_last":
         return False
     if not isinstance(after, (layers.Conv2D, layers.DepthwiseConv2D)) or after.padding != "valid":
+        return False
+    if None in layer.input.shape[1:3] or set(after.dilation_rate) != {1}:
         return False
     sides = zip(layer.input.shape[1:3], after.kernel_size, after.strides, strict=True)
     missing = [max((-(-size // by) - 1) * by + width - size, 0) for size, width, by in sides]

@@ -28,7 +28,15 @@ _COUNTS = re.compile(rb"([1-9]\d{0,17}) ([1-9]\d{0,4})")
 # Bytes read at a time. A row of the widest binary vectors and a long word fit in.
 _AHEAD = 2**19
 # What NumPy and zipfile raise for an archive that is none, damaged, cut short or locked.
-_NO_ARCHIVE = (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
+_NO_ARCHIVE = (ValueError, OSError, EOFError, TypeError, RuntimeError, MemoryError)
+_NO_ARCHIVE += (zipfile.BadZipFile, zlib.error)
+
+
+def check_vectors(path: Path) -> None:
+    """Makes sure, before any work, that there is a file of word vectors."""
+    if not path.is_file():
+        message = f"{path} is no file: give a file of word vectors"
+        raise UserError("vectors.file", message, path)
 
 
 def look_up_vectors(
@@ -56,9 +64,7 @@ def look_up_vectors(
         >>> rows.shape, found.tolist()
         ((2, 300), [True, False])
     """
-    if not path.is_file():
-        message = f"{path} is no file: give a file of word vectors"
-        raise UserError("vectors.file", message, path)
+    check_vectors(path)
     name, read = path.name.lower(), _read_text
     if name.endswith((".bin", ".bin.gz")):
         read = _read_binary
@@ -173,7 +179,12 @@ def _read_npz(path: Path) -> Iterator[Any]:
     except _NO_ARCHIVE as error:
         raise _damaged(path, f"is no .npz that can be read, {error}") from None
     kinds = words.dtype.kind, vectors.dtype.kind
-    if kinds != ("U", "f") or vectors.ndim != 2 or words.shape != vectors.shape[:1]:
+    if (
+        kinds != ("U", "f")
+        or vectors.ndim != 2
+        or words.shape != vectors.shape[:1]
+        or 0 in vectors.shape
+    ):
         message = f"{path} holds {words.dtype} {words.shape} and {vectors.dtype} {vectors.shape} "
         message += "in place of words [N], texts, and vectors [N, E], floats: make it again"
         raise UserError("vectors.form", message, path)

@@ -54,15 +54,17 @@ def development_server(
         The ports of gRPC and REST, once the models are loaded.
 
     Raises:
-        UserError: the configuration cannot be read.
-        OSError, RuntimeError: a port is taken.
+        UserError: the configuration cannot be read, or a port cannot be opened.
     """
     models = ServableManager()
     models.configure(read_config(config))
     models.refresh()
     with _listen(rest_port) as listening:
         rpc = grpc_server(models, max_request_bytes)
-        bound = rpc.add_insecure_port(f"{HOST}:{grpc_port}")
+        try:
+            bound = rpc.add_insecure_port(f"{HOST}:{grpc_port}")
+        except RuntimeError:
+            raise _closed_port(grpc_port) from None
         app = rest_app(models, max_request_bytes)
         rest, stop = _uvicorn(app), threading.Event()
         threads = [
@@ -86,10 +88,17 @@ def development_server(
 
 
 def _listen(port: int) -> socket.socket:
-    listening = socket.create_server((HOST, port))
+    try:
+        listening = socket.create_server((HOST, port))
+    except OSError:
+        raise _closed_port(port) from None
     # Connections inherit it. Without it a body waits 40 ms until the client acknowledges its head.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
+
+
+def _closed_port(port: int) -> UserError:
+    return UserError("serving.port", f"port {port} cannot be opened: choose another")
 
 
 def _uvicorn(app: Callable) -> uvicorn.Server:

@@ -84,7 +84,8 @@ def _predict(models: ServableManager, spec: ModelSpec, body: bytes) -> dict[str,
     request = _parse(body)
     name = request.get("signature_name") or DEFAULT_SIGNATURE
     servable = models.find(spec)
-    if name not in servable.signatures:
+    # The signature that initialises a model takes nothing.
+    if name not in servable.signatures or not servable.signatures[name].inputs:
         raise _invalid(f'Serving signature name: "{name}" not found in signature def')
     key = next(iter(servable.signatures[name].inputs))
     if "inputs" in request:

@@ -224,9 +224,9 @@ class ServableManager:
 def _files(folder: Path) -> set[tuple]:
     """Returns what distinguishes the files of a version from any that replace them."""
     found = set()
-    # A file may go while it is looked at; the next look finds what came.
-    with suppress(OSError):
-        for path in (folder, *folder.rglob("*")):
+    for path in (folder, *folder.rglob("*")):
+        # A file may go while it is looked at; the next look finds what came.
+        with suppress(OSError):
             stat = path.stat()
             found.add((path, stat.st_ino, stat.st_size, stat.st_mtime_ns))
     return found

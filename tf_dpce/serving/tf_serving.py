@@ -144,7 +144,8 @@ def explain_missing_docker() -> str | None:
     try:
         command = ["docker", "version"]
         done = subprocess.run(command, capture_output=True, timeout=_DOCKER_SECONDS)
-    except FileNotFoundError:
+    except OSError:
+        # It is missing, or a folder of PATH cannot be read.
         return "Docker is not installed"
     except subprocess.TimeoutExpired:
         return f"Docker did not answer within {_DOCKER_SECONDS} seconds"

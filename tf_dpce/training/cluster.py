@@ -98,7 +98,7 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
             return None
         chiefs = jobs.get("chief", [])
         addresses = (*chiefs, *jobs.get("worker", []))
-        job, index = config["task"]["type"], int(config["task"]["index"])
+        job, index = config["task"]["type"], int(str(config["task"]["index"]))
         valid = (
             jobs.keys() <= {"chief", "worker"}
             and all(_ADDRESS.fullmatch(address) for address in addresses)

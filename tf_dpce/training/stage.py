@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -195,9 +196,11 @@ def train_stage(context: TrainingContext, number: int, resume: bool) -> None:
                 fit_segment(trainer, segment, workers.distribute(rows), everyone)
         except Stopped:
             checkpoints.save()
-            for callback in everyone:
-                # `fit` does not, and TensorBoard has curves that are not written yet.
-                callback.on_train_end()
+            # `fit` does not, and TensorBoard has curves that are not written yet. The state is safe
+            # already: a disk that is full of curves changes nothing.
+            with suppress(Exception):
+                for callback in everyone:
+                    callback.on_train_end()
             raise
         finally:
             report.close()

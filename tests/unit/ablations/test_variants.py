@@ -10,23 +10,21 @@ from typing import Any
 import pytest
 
 from tf_dpce.ablations.variants import QUESTIONS, Question, text_parameters, trained_stages
-from tf_dpce.config import Config, LossConfig, from_dict, preset_values
+from tf_dpce.config import Config, LossConfig
 from tf_dpce.losses import ContrastiveLoss
 from tf_dpce.models.build import text_tower_of
 from tf_dpce.training.objective import loss_weights, stage_losses
 
 
 @cache
-def configs(question: str, preset: str | None = None, **given: Any) -> dict[str, Config]:
-    return Question(question, preset, **{"vectors": "words.npz", **given}).variants()
+def configs(question: str, **given: Any) -> dict[str, Config]:
+    return Question(question, **{"vectors": "words.npz", **given}).variants()
 
 
-def test_every_variant_is_a_run_of_every_preset_with_what_the_user_gives():
-    for question, preset in zip(QUESTIONS[1:], ("flickr8k", "mscoco", "cuhk_pedes"), strict=True):
-        base = from_dict(preset_values(preset))
-        total = sum(base.stage(number).epochs for number in (1, 2))
-        for config in configs(question, preset, weights="backbone.h5", seed=3).values():
-            assert sum(config.stage(number).epochs for number in (1, 2)) == total
+def test_every_variant_is_a_run_with_what_the_user_gives():
+    for question in QUESTIONS:
+        for config in configs(question, weights="backbone.h5", seed=3, epochs=30).values():
+            assert sum(config.stage(number).epochs for number in (1, 2)) == 30
             assert (config.weights, config.seed) == ("backbone.h5", 3)
 
 
@@ -70,14 +68,9 @@ def objective(loss: LossConfig) -> tuple[dict[str, float], str | None]:
 
 
 def test_a_variant_trains_the_losses_that_its_name_says():
-    for preset in (None, "flickr8k", "flickr30k"):
-        for name, config in configs("objective", preset).items():
-            said, stages = name.split("_then_"), trained_stages(config)
-            # A preset of two stages trains a single loss in both.
-            assert len(stages) == len(said) or (len(said), stages) == (1, (1, 2))
-            for place, number in enumerate(stages):
-                expected = OBJECTIVES[said[min(place, len(said) - 1)]]
-                assert objective(config.stage(number).loss) == expected, (name, number)
+    for name, config in configs("objective").items():
+        losses = [objective(config.stage(number).loss) for number in trained_stages(config)]
+        assert losses == [OBJECTIVES[said] for said in name.split("_then_")], name
 
 
 def test_every_loss_is_there_alone_and_as_the_start_of_the_others():
@@ -102,40 +95,10 @@ def test_each_part_differs_from_the_first_in_one_thing():
     assert variants["position_shift"] == replace(first, text=replace(first.text, shift=True))
 
 
-def test_parts_of_a_preset_train_the_backbone_as_the_preset_does():
-    for preset in ("flickr8k", "flickr30k", "mscoco_vgg19", "scenes"):
-        base, variants = from_dict(preset_values(preset)), configs("parts", preset)
-        last = base.stage(trained_stages(base)[-1])
-        for number in trained_stages(base):
-            own = base.stage(number)
-            frozen = variants["frozen"].stage(number)
-            trained = variants["end_to_end"].stage(number)
-            assert replace(frozen, backbone=own.backbone, validate_every=1) == replace(
-                own, validate_every=1
-            )
-            assert trained == replace(
-                frozen,
-                backbone="trained",
-                lr_multipliers={**own.lr_multipliers, **last.lr_multipliers},
-                finetune_from=last.finetune_from,
-            )
-
-
-def test_the_papers_backbone_is_trained_at_the_papers_rate():
-    config = configs("parts", "flickr30k_vgg19")["end_to_end"]
-    for number in (1, 2):
-        assert config.stage(number).lr_multipliers["image_backbone/*"] == 0.01
-
-
 def test_schedules_are_stretched_with_the_epochs():
-    base = from_dict(preset_values("flickr30k"))
-    # The recipe's second stage has 60 epochs and a tenth of the rate from the 41st on.
-    assert base.stage2.decay_epochs == (40,)
-    longer = configs("transfer", "flickr30k", epochs=150)["from"]
-    assert (base.stage1.epochs, base.stage2.epochs) == (240, 60)
-    assert (longer.stage1.epochs, longer.stage2.epochs) == (120, 30)
-    assert longer.stage2.decay_epochs == (20,)
-    assert longer.stage1.validate_every == 15
+    chain = configs("objective", epochs=150)["instance_then_ranking"]
+    assert (chain.stage1.epochs, chain.stage2.epochs) == (75, 75)
+    assert chain.stage1.validate_every == 15
     small = configs("transfer", epochs=1)["from"]
     # 1 of 20 epochs becomes a twentieth of one.
     assert small.stage1.warmup_epochs == pytest.approx(0.05)

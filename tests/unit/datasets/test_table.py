@@ -59,6 +59,11 @@ def test_every_format_gives_the_same_images(tmp_path: Path, kind: str):
     assert read(write(tmp_path / f"pairs.{kind}", ROWS)) == (expected, [])
 
 
+def test_empty_lines_before_the_header_are_no_rows(tmp_path: Path):
+    (tmp_path / "t.csv").write_text("\n\nimage,caption\na.jpg,a dog\n")
+    assert captions(tmp_path / "t.csv") == ["a dog"]
+
+
 def test_what_captions_and_cells_may_look_like(tmp_path: Path):
     several = [{"image": "dog.jpg", "caption": ["a dog", "it sleeps", "a dog"]}]
     in_cell = [{"image": "dog.jpg", "caption": json.dumps(several[0]["caption"])}]

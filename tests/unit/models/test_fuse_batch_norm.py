@@ -130,6 +130,12 @@ def test_zeros_that_a_convolution_can_put_itself():
             fast = folded(model)
             np.testing.assert_allclose(fast(given), model(given), atol=1e-5)
             assert kinds(fast, layers.ZeroPadding2D) == left
+    # A dilated window is wider than its size says; of images of any size nobody knows.
+    for side, dilation in ((8, 2), (None, 1)):
+        pixels = keras.Input((side, side, 2))
+        padded = layers.ZeroPadding2D(1)(pixels)
+        model = keras.Model(pixels, layers.Conv2D(3, 3, dilation_rate=dilation)(padded))
+        assert kinds(folded(model), layers.ZeroPadding2D) == 1
 
 
 def test_weights_in_float16_are_rounded_and_nothing_else_is():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import logging
+import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -203,6 +204,7 @@ def test_an_archive_of_something_else_or_a_damaged_one(tmp_path: Path):
         (dict(words=WORDS, rows=VECTORS), "vectors.form"),
         (dict(words=WORDS[:3], vectors=VECTORS), "vectors.form"),
         (dict(words=WORDS, vectors=VECTORS[:, 0]), "vectors.form"),
+        (dict(words=WORDS, vectors=VECTORS[:, :0]), "vectors.form"),
         (dict(words=np.arange(4), vectors=VECTORS), "vectors.form"),
         (dict(words=WORDS, vectors=VECTORS.astype(int)), "vectors.form"),
         (dict(words=WORDS.astype(object), vectors=VECTORS), "vectors.damaged"),
@@ -218,7 +220,11 @@ def test_an_archive_of_something_else_or_a_damaged_one(tmp_path: Path):
     flipped = bytearray(whole)
     flipped[whole.index(VECTORS.tobytes()) + 5] ^= 1
     np.save(array, VECTORS)
-    for contents in (b"", b"dog 0.1", whole[:200], bytes(flipped), array.getvalue()):
+    # The first bit of the flags of each entry, in its header and in the directory, locks it.
+    locked = whole.replace(b"PK\x03\x04\x2d\x00\x00", b"PK\x03\x04\x2d\x00\x01")
+    locked = re.sub(rb"(PK\x01\x02.{4})\x00", b"\\g<1>\x01", locked, flags=re.DOTALL)
+    assert locked != whole
+    for contents in (b"", b"dog 0.1", whole[:200], bytes(flipped), locked, array.getvalue()):
         path.write_bytes(contents)
         with raises("vectors.damaged", path):
             read(path, ["dog"])

@@ -204,6 +204,15 @@ def test_it_follows_its_configuration_and_its_folders(models, tmp_path):
         assert (ask(port, PREDICT, GOOD)[0], ask(port, stable, GOOD)[0]) == (200, 404)
 
 
+def test_a_port_that_is_taken_is_a_user_error(toy):
+    config = write_config(toy.parent)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        for ports in ({"grpc_port": port}, {"rest_port": port}):
+            with raises("serving.port"), development_server(config, **ports):
+                pass
+
+
 def test_a_configuration_that_cannot_be_read_is_a_user_error(tmp_path):
     path = tmp_path / "none.config"
     with raises("serving.no_deployment", path=path), development_server(path):
