@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -116,14 +117,16 @@ def aside(run: Path) -> list[str]:
     return [name for name in os.listdir(folder) if name.endswith(".tmp")] if folder.exists() else []
 
 
-def kill_when(process: subprocess.Popen[str], moment: Callable[[], bool]) -> None:
-    """Kills a process at a moment."""
+def kill_when(
+    process: subprocess.Popen[str], moment: Callable[[], bool], by: int = signal.SIGKILL
+) -> None:
+    """Sends a process a signal at a moment and waits for its end."""
     deadline = time.monotonic() + PATIENCE
     while not moment():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "the moment did not come"
         time.sleep(0.0005)  # writing takes longer, and the process needs the core
-    process.kill()
+    process.send_signal(by)
     process.communicate(timeout=PATIENCE)
 
 

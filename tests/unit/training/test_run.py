@@ -176,6 +176,9 @@ def test_sigterm_ends_the_step_in_flight_writes_it_and_exits_with_its_own_status
             assert run_tiny(scenes, run, *resume) == 75
             assert "--resume" in capsys.readouterr().err.splitlines()[-1]
             assert len(begun) == steps and newest(run, 1).name == f"stage1-{state}.npz"
+    process = start(scenes, run, "--resume")
+    kill_when(process, reached(run, 1, STEPS + 6), by=signal.SIGTERM)
+    assert process.returncode == 75
     assert run_tiny(scenes, run, "--resume") == 0
     assert differences(finished, run) == []
 
