@@ -89,7 +89,7 @@ class Question:
         }
         config = from_dict(_merged(values, {**changes, **stages, "vectors": vectors}))
         if config.text.tower != "convolutional":
-            config = _of_equal_size(config, text_parameters(text_tower_of(base, 1)))
+            config = of_equal_size(config, text_parameters(text_tower_of(base, 1)))
         return _with_epochs(config, self.epochs or base.stage1.epochs)
 
 
@@ -110,7 +110,7 @@ def _merged(values: Values, changes: Values) -> dict[str, Any]:
     return {**values, **changes, **{key: _merged(values[key], changes[key]) for key in both}}
 
 
-def _of_equal_size(config: Config, parameters: int) -> Config:
+def of_equal_size(config: Config, parameters: int) -> Config:
     """Returns a configuration whose text tower has about so many parameters."""
 
     def widened(width: int) -> Config:
