@@ -53,7 +53,6 @@ WRONG = [
     {"cluster": {"worker": TWO}, "task": task("worker", "x")},
     {"cluster": {"worker": TWO}, "task": task("worker", float("inf"))},
     {"cluster": {"worker": TWO}, "task": task("worker", 0.7)},
-    {"cluster": {"worker": TWO}, "task": task("worker", True)},
     {"cluster": {"worker": "a:1"}, "task": task("worker", 0)},
     {"cluster": {"worker": ["a", "b"]}, "task": task("worker", 0)},
     {"cluster": {"worker": [1, 2]}, "task": task("worker", 0)},
