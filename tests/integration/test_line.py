@@ -36,7 +36,7 @@ def reached(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("direction", ["image_to_text", "text_to_image"])
 def test_mark_one_r1_near_90_on_500_unseen_scenes(reached: dict[str, Any], direction: str):
-    # RESULTS.md: 91.2 and 89.6 in four minutes. Rounding alone moves a run by one percent.
+    # RESULTS.md: 91.2 and 89.6 in 240 to 264 seconds. Rounding alone moves a run by one percent.
     assert reached["images"] == 500
     assert reached[direction]["r1"] >= 88
 
