@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -196,11 +195,9 @@ def train_stage(context: TrainingContext, number: int, resume: bool) -> None:
                 fit_segment(trainer, segment, workers.distribute(rows), everyone)
         except Stopped:
             checkpoints.save()
-            # `fit` does not, and TensorBoard has curves that are not written yet. The state is safe
-            # already: a disk that is full of curves changes nothing.
-            with suppress(Exception):
-                for callback in everyone:
-                    callback.on_train_end()
+            # `fit` does not, and TensorBoard has curves that are not written yet.
+            for callback in everyone:
+                callback.on_train_end()
             raise
         finally:
             report.close()
