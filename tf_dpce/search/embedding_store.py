@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,10 +213,15 @@ def write_records(path: Path, sources: Iterable[Path]) -> int:
     """
     import pyarrow as pa
 
-    table = pa.concat_tables(pa.Table.from_pylist(list(read_lines(file))) for file in sources)
-    with publish_file(path) as temporary, pa.ipc.new_file(str(temporary), table.schema) as writer:
-        writer.write_table(table)
-    return len(table)
+    # A file at a time: an index of a million images has as many records.
+    tables = (pa.Table.from_pylist(list(read_lines(source))) for source in sources)
+    first = next(tables)
+    with publish_file(path) as temporary, pa.ipc.new_file(str(temporary), first.schema) as writer:
+        count = 0
+        for table in chain([first], tables):
+            writer.write_table(table)
+            count += len(table)
+    return count
 
 
 def map_records(path: Path) -> pa.Table:
