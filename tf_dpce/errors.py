@@ -49,6 +49,32 @@ class Stopped(Exception):
     """
 
 
+def shorten(text: object, limit: int = 80) -> str:
+    """Returns a foreign text in one line, fit to stand in a message.
+
+    A message must not flood a terminal or steer it: control characters, line ends and halves of
+    characters are escaped, and the end of a long text is dropped.
+
+    Args:
+        text: any value; what is no text is shown as `repr` shows it.
+        limit: the largest number of characters that are returned.
+
+    Example:
+        >>> shorten("two\\nlines"), shorten("a" * 99, limit=8)
+        ('two\\\\nlines', 'aaaaa...')
+    """
+    # Escapes make a text longer and never shorter, so that no more of it is needed.
+    text = text[: limit + 1] if isinstance(text, str) else repr(text)
+    text = "".join(map(_escape, text[: limit + 1]))
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _escape(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode()
+
+
 # Faults of the machine or of a path, and their remedies. Any other `OSError` is a bug.
 _ROOM, _RIGHT = "make room there", "change its permissions"
 _SYSTEM_FAULTS = {
