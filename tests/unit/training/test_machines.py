@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +22,11 @@ from tests.unit.training.kills import (
     differences,
     held,
     progress,
+    start_python,
 )
-from tests.unit.training.machines import start_workers
+from tests.unit.training.machines import free_ports, start_workers, tf_config
 from tests.unit.training.replicated import FIRST
-from tests.unit.training.tiny import run_tiny
+from tests.unit.training.tiny import arguments, run_tiny
 from tf_dpce.config import Config
 
 # Heartbeats are missed after 10 seconds by the chief, and after 30 by the others.
@@ -190,6 +192,18 @@ def test_a_mistake_of_one_worker_ends_all(scenes: Path, tmp_path: Path):
         answers = ended(start_workers(scenes, runs, *more), PATIENCE)
         assert tuple(printed_code(stderr) for _, _, stderr in answers) == codes
         assert [status for status, _, _ in answers] == [1, 1] and not none.exists()
+
+
+@pytest.mark.process
+def test_a_taken_port_is_refused(scenes: Path, tmp_path: Path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        config = tf_config([taken.getsockname()[1], *free_ports(1)], index=0)
+        argv = arguments(scenes, tmp_path / "run", **FIRST)
+        worker = start_python([*TRAIN, *argv], TF_CONFIG=config, CUDA_VISIBLE_DEVICES="-1")
+        [(status, _, stderr)] = ended([worker], PATIENCE)
+    assert (status, printed_code(stderr)) == (1, "workers.address")
 
 
 # TensorFlow gives a worker one CPU, however many logical ones there are.
