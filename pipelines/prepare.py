@@ -17,6 +17,7 @@ from tf_dpce.data.manifest import REJECTED_FILE, discard, refuse_foreign
 from tf_dpce.datasets.coco import read_coco
 from tf_dpce.datasets.cuhk_pedes import read_cuhk_pedes
 from tf_dpce.datasets.expected_sizes import differences
+from tf_dpce.datasets.extracted import ExtractedImages
 from tf_dpce.datasets.flickr import read_flickr8k, read_flickr30k
 from tf_dpce.datasets.karpathy import read_karpathy
 from tf_dpce.datasets.listing import Image, Rejected
@@ -68,7 +69,8 @@ def run(
     places = {"root": root, "images": images, "annotations": annotations, "split_file": split_file}
     numbers = {"train_images": train_images, "val_images": val_images, "test_images": test_images}
     given = {**places, **numbers, "image_size": image_size}
-    items = _read(source, given, {"out": out, "seed": seed, "workers": workers})
+    common = {"out": out, "seed": seed, "workers": workers, "extracted": _extracted(out)}
+    items = _read(source, given, common)
     from tf_dpce.data.prepare import prepare
 
     settings = {"lowercase": lowercase, "vectors": vectors, "workers": workers}
@@ -103,6 +105,17 @@ def _read(source: str, given: dict[str, Any], common: dict[str, Any]) -> Iterato
             build_parser().error(f"--source {source} takes no {option}")
     options = {name: value for name, value in {**given, **common}.items() if value is not None}
     return _READERS[source](**{name: options[name] for name in parameters if name in options})
+
+
+def _extracted(out: Path) -> ExtractedImages:
+    """Returns the folder for readers of files that hold the images themselves."""
+    folder = (out / "images").resolve()
+
+    def begin() -> None:
+        refuse_foreign(out, [folder])
+        discard(out)
+
+    return ExtractedImages(folder, begin)
 
 
 def _draw_scenes(
