@@ -9,10 +9,18 @@ from pathlib import Path
 
 from tf_dpce.datasets.listing import SPLITS, Origin
 from tf_dpce.datasets.text_files import existing_file, read_lines
-from tf_dpce.errors import UserError
+from tf_dpce.errors import UserError, shorten
 
 TRAIN_SHARE = 0.8
 VAL_SHARE = 0.1
+
+_OTHER_NAMES = {
+    "training": "train",
+    "validation": "val",
+    "valid": "val",
+    "dev": "val",
+    "testing": "test",
+}
 
 
 def image_name(text: str) -> str:
@@ -40,7 +48,8 @@ def read_split_file(path: Path) -> dict[str, str]:
         image, tab, split = line.partition("\t")
         image = image_name(image)
         if not tab or not image:
-            raise origin.error("split.line", f"not image<TAB>split but {line!r}: mend the line")
+            message = f"not image<TAB>split but '{shorten(line)}': mend the line"
+            raise origin.error("split.line", message)
         assign_split(splits, image, check_split(split.strip(), origin), origin)
     if not splits:
         message = f"{path} has no line: it needs lines of image<TAB>split"
@@ -55,14 +64,27 @@ def assign_split(splits: dict[str, str], image: str, split: str, origin: Origin)
         UserError: it is already in another split.
     """
     if splits.setdefault(image, split) != split:
-        message = f"{image} is already in the split {splits[image]!r}: keep it in one"
+        message = f"{shorten(image)} is already in the split {splits[image]!r}: keep it in one"
         raise origin.error("split.repeated", message)
 
 
-def check_split(split: str, origin: Origin) -> str:
-    """Returns the name of a split, or raises a `UserError` that names its place."""
-    if split not in SPLITS:
-        message = f"split is {split!r}: it must be one of {', '.join(SPLITS)}"
+def known_split(name: str) -> str | None:
+    """Returns the split that a name stands for in data sets of today, None for any other name.
+
+    Example:
+        >>> known_split("validation"), known_split("Dev"), known_split("extra")
+        ('val', 'val', None)
+    """
+    name = name.strip().lower()
+    name = _OTHER_NAMES.get(name, name)
+    return name if name in SPLITS else None
+
+
+def check_split(name: str, origin: Origin) -> str:
+    """Returns the split that a name stands for, or raises a `UserError` that names its place."""
+    split = known_split(name)
+    if split is None:
+        message = f"split is '{shorten(name)}': it must be one of {', '.join(SPLITS)}"
         raise origin.error("split.name", message)
     return split
 

@@ -10,7 +10,12 @@ import pytest
 
 from tests.errors import raises
 from tf_dpce.datasets.listing import gather
-from tf_dpce.datasets.splits import drawn_splits, given_or_drawn_splits, read_split_file
+from tf_dpce.datasets.splits import (
+    drawn_splits,
+    given_or_drawn_splits,
+    known_split,
+    read_split_file,
+)
 from tf_dpce.datasets.table import read_table
 
 SEEDS = range(40)
@@ -76,6 +81,19 @@ def test_a_split_file_is_read_line_by_line_and_replaces_the_draw(tmp_path: Path)
     assert given_or_drawn_splits(path, names(9), 0, 2) == {"a b.jpg": "train", "c.jpg": "val"}
 
 
+@pytest.mark.parametrize(
+    ("split", "names"),
+    [
+        ("train", ["train", "Train", "training"]),
+        ("val", ["val", "valid", "validation", "dev", " DEV "]),
+        ("test", ["test", "testing"]),
+        (None, ["", "tr", "trainval", "devel", "extra"]),
+    ],
+)
+def test_a_split_has_several_names(split: str | None, names: list[str]):
+    assert {known_split(name) for name in names} == {split}
+
+
 def test_mistakes_in_a_split_file_name_the_line(tmp_path: Path):
     path = tmp_path / "splits.tsv"
     with raises("dataset.file", path):
@@ -84,7 +102,7 @@ def test_mistakes_in_a_split_file_name_the_line(tmp_path: Path):
         ("dog.jpg\ttrain\n./dog.jpg\tval\n", "split.repeated", 2),
         ("dog.jpg train\n", "split.line", 1),
         ("\n\ttrain\n", "split.line", 2),
-        ("dog.jpg\tdev\n", "split.name", 1),
+        ("dog.jpg\tdevil\n", "split.name", 1),
         ("\n", "split.empty", None),
     ):
         path.write_text(text)

@@ -150,7 +150,7 @@ MISTAKES = [
     ("a.csv", HEADER + "d.jpg,a dog, asleep,train\n", "table.fields", 2),
     ("a.csv", HEADER + 'd.jpg,"a dog,train\n', "table.malformed", 2),
     ("a.csv", HEADER + 'd.jpg,"a dog" asleep,train\n', "table.malformed", 2),
-    ("a.csv", HEADER + "d.jpg,a dog,train\nc.jpg,a cat,dev\n", "split.name", 3),
+    ("a.csv", HEADER + "d.jpg,a dog,train\nc.jpg,a cat,devil\n", "split.name", 3),
     ("a.csv", HEADER + "d.jpg,a dog,train\nd.jpg,it sleeps,val\n", "dataset.two_values", 3),
     ("a.csv", HEADER + "d.jpg,a dog,\n", "split.name", 2),
     ("a.csv", (HEADER + "d.jpg,caf\xe9,train\n").encode("latin-1"), "dataset.encoding", 2),
@@ -186,7 +186,7 @@ def test_mistakes_of_parquet_and_of_paths(tmp_path: Path):
     path = write(tmp_path / "a.parquet", [{"image": "dog.jpg", "text": "a dog"}])
     with raises("table.columns", path):
         read(path)
-    rows = [{"image": f"{n}.jpg", "caption": "a", "split": ("train", "dev")[n]} for n in range(2)]
+    rows = [{"image": f"{n}.jpg", "caption": "a", "split": ("train", "devil")[n]} for n in range(2)]
     with raises("split.name", path, line=2):
         read(write(path, rows))
     with raises("dataset.file", tmp_path / "a.csv"):
