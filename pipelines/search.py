@@ -6,9 +6,10 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines._verb import options_verb
+from tf_dpce.errors import shorten
 from tf_dpce.logging import logger
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def run(
     top: int = 10,
     json_: bool = False,
     sheet: Path | None = None,
+    images_from: Path | None = None,
 ) -> None:
     """Searches for images or texts with a text or an image.
 
@@ -36,6 +38,7 @@ def run(
         top: number of results.
         json_: print results as JSON.
         sheet: draw the results as a contact sheet, FILE.png.
+        images_from: folder to which the images were moved since they were embedded.
     """
     from tf_dpce.search.index import IndexManifest
 
@@ -47,16 +50,19 @@ def run(
 
         check_sheet(sheet)
 
-    from tf_dpce.search.searcher import Searcher
+    from tf_dpce.search.searcher import Searcher, read_query_image
 
-    searcher = Searcher(index, model)
+    if image:
+        read_query_image(image)  # its faults are found before a model is loaded
+    searcher = Searcher(index, model, images_from)
     query = image or text
     hits = (searcher.by_image if image else searcher.by_text)(query, top, kind)
     if json_:
         answer = {
             "query": {"image" if image else "text": str(query)},
+            "unknown_words": hits[0].unknown_words if hits else (),
             "for": kind,
-            "hits": [{k: v for k, v in asdict(hit).items() if v is not None} for hit in hits],
+            "hits": [_record(hit) for hit in hits],
         }
         print(json.dumps(answer, indent=1, ensure_ascii=False))
     else:
@@ -64,10 +70,25 @@ def run(
     if len(hits) < top:
         found = f"{len(hits)} of the {manifest.counts[kind]} {kind} in the index"
         logger.warning(f"asked for {top}, found {found}")
+    _warn_of_losses(hits, images_from)
     if sheet:
         contact_sheet([SheetRow(query, hits)], sheet)
         # With --json stdout is for a program to read.
         print(sheet, file=sys.stderr if json_ else sys.stdout)
+
+
+def _record(hit: Hit) -> dict[str, Any]:
+    return {k: v for k, v in asdict(hit).items() if v is not None and k != "unknown_words"}
+
+
+def _warn_of_losses(hits: list[Hit], images_from: Path | None) -> None:
+    if hits and hits[0].unknown_words:
+        logger.warning(f"not known, left out: {shorten(', '.join(hits[0].unknown_words))}")
+    if lost := sum(hit.is_lost for hit in hits):
+        where = "not where they were embedded: --images-from FOLDER"
+        if images_from:
+            where = f"neither where they were embedded nor below {images_from}"
+        logger.warning(f"{lost} of {len(hits)} images are {where}")
 
 
 def _print_table(query: str, kind: str, hits: list[Hit]) -> None:

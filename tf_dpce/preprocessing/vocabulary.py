@@ -11,16 +11,21 @@ import tensorflow_text as tf_text
 
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_file
+from tf_dpce.preprocessing.words import ENDINGS, LIKE_APOSTROPHES
 
 _BATCH = 4096
 
-# The authors' code splits on these and the space; runs of them count as one. White space is
-# Unicode's: RE2's own class knows ASCII alone.
-_DELIMITERS = r"[-\s\x0b\p{Z}\x{85}.,()?]+"
+# White space is Unicode's, because RE2's own class knows ASCII alone. The second class is all
+# punctuation but an apostrophe and an underscore.
+_DELIMITERS = r"(?:[\s\x0b\x{85}\p{Z}]|[^\P{P}'_])+"
+_ENDING = f"(?i)'(?:{'|'.join(ENDINGS)})"
 
 
 def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
-    """Splits captions into words on `- . , ( ) ?` and white space (the authors' code).
+    """Splits captions into words at white space and punctuation, see `preprocessing.words`.
+
+    The authors' code knows the punctuation `- . , ( ) ?` only. Its captions have other marks as
+    words of their own, if at all.
 
     Args:
         captions: string `[B]`; bytes that are not UTF-8 become replacement characters.
@@ -29,14 +34,19 @@ def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
         Ragged strings `[B, None]`, without empty words.
 
     Example:
-        >>> split_words(tf.constant(["A dog (brown), asleep."])).to_list()
+        >>> split_words(tf.constant(["A dog (brown), asleep!"])).to_list()
         [[b'A', b'dog', b'brown', b'asleep']]
     """
     readable = tf.strings.unicode_transcode(captions, "UTF-8", "UTF-8", errors="replace")
     # The splitter takes a NUL for the end of the string.
     readable = tf.strings.regex_replace(readable, r"\x00", " ")
+    readable = tf_text.normalize_utf8(readable, "NFC")
+    readable = tf.strings.regex_replace(readable, f"[{LIKE_APOSTROPHES}]", "'")
     words = tf_text.regex_split(readable, delim_regex_pattern=_DELIMITERS)
-    return tf.ragged.boolean_mask(words, words != "")
+    flat = words.flat_values
+    bare = tf.strings.regex_replace(flat, r"^'+|'+$", "")
+    bare = tf.where(tf.strings.regex_full_match(flat, _ENDING), flat, bare)
+    return tf.ragged.boolean_mask(words.with_flat_values(bare), words.with_flat_values(bare != ""))
 
 
 def count_words(captions: Sequence[str], lowercase: bool) -> Counter[str]:

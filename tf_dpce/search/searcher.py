@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_dpce.errors import UserError
-from tf_dpce.preprocessing.status import OK, REASONS
+from tf_dpce.errors import UserError, shorten
+from tf_dpce.preprocessing.status import NO_KNOWN_WORD, OK, REASONS
+from tf_dpce.preprocessing.words import plain_words
 from tf_dpce.search.embedding_store import IMAGES, TEXTS, map_records
 from tf_dpce.search.fingerprint import model_digest
 from tf_dpce.search.index import IndexManifest
@@ -17,6 +19,8 @@ from tf_dpce.search.inputs import Refusal, read_image
 
 if TYPE_CHECKING:
     from tf_dpce.export.encoder import Encoder
+
+_ASKED_WORDS = 256  # many times what a model reads, and a fraction of a second
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,9 @@ class Hit:
             querybank and the query is of the other kind, half of the item's hubness is subtracted.
         path: the file, if the item is an image.
         text: the text, if the item is a text.
+        unknown_words: words of the query that the model does not know and left out, the same for
+            all hits of a query; of a query with more than 256 different words those among the
+            first 256.
     """
 
     rank: int
@@ -37,6 +44,12 @@ class Hit:
     score: float
     path: str | None = None
     text: str | None = None
+    unknown_words: tuple[str, ...] = ()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the item is an image whose file does not exist."""
+        return self.path is not None and not os.path.isfile(self.path)
 
 
 class Searcher:
@@ -48,9 +61,13 @@ class Searcher:
         index: the folder that the verb `index` wrote.
         model: the model that the index was built with: a run folder, an exported version or a
             folder of versions; or what `tf_dpce.load` returned for it.
+        images_from: folder to which the images were moved, if they are not where they were
+            embedded any more. The path of an image is then that of its id below this folder, if
+            there is such a file.
 
     Raises:
-        UserError: there is no index or no model, or the index was built with another model.
+        UserError: there is no index or no model, the index was built with another model, or
+            `images_from` is not a folder.
 
     Example:
         >>> searcher = tf_dpce.Searcher("index", "saved_models/scenes")
@@ -58,8 +75,17 @@ class Searcher:
         [1, 2]
     """
 
-    def __init__(self, index: Path | str, model: Path | str | Encoder) -> None:
+    def __init__(
+        self,
+        index: Path | str,
+        model: Path | str | Encoder,
+        images_from: Path | str | None = None,
+    ) -> None:
         folder = Path(index)
+        self._images_from = images_from and Path(images_from)
+        if self._images_from and not self._images_from.is_dir():
+            message = f"{images_from} is not a folder: give the one that holds the images now"
+            raise UserError("search.images_from", message, images_from)
         self.manifest = IndexManifest.load(folder)
         if isinstance(model, (Path, str)):
             # Before the model is loaded, which takes seconds.
@@ -97,7 +123,9 @@ class Searcher:
                 does not hold `kind`.
         """
         self.manifest.check(kind, top)
-        return self._nearest(TEXTS, query, f"the text {query[:60]!r}", top, kind)
+        hits = self._nearest(TEXTS, query, f"the text '{shorten(query)}'", top, kind)
+        unknown = self._unknown_words(query)
+        return [replace(hit, unknown_words=unknown) for hit in hits]
 
     def by_image(self, image: str | Path | bytes, top: int = 10, kind: str = IMAGES) -> list[Hit]:
         """Returns the best hits for an image.
@@ -112,11 +140,9 @@ class Searcher:
                 not hold `kind`.
         """
         self.manifest.check(kind, top)
-        name = "the image" if isinstance(image, bytes) else str(image)
-        contents = image if isinstance(image, bytes) else read_image(str(image))
-        if isinstance(contents, Refusal):
-            raise UserError("search.query", f"{name} {contents.reason}", name)
-        return self._nearest(IMAGES, contents, name, top, kind)
+        if isinstance(image, bytes):
+            return self._nearest(IMAGES, image, "the image", top, kind)
+        return self._nearest(IMAGES, read_query_image(image), str(image), top, kind)
 
     def _nearest(
         self, query_kind: str, query: str | bytes, name: str, top: int, kind: str
@@ -143,10 +169,22 @@ class Searcher:
         # FAISS leaves the order of equal scores open, and marks what it did not find by -1.
         pairs = zip(scores[0].tolist(), rows[0].tolist(), strict=True)
         found = sorted((-score, row) for score, row in pairs if row >= 0)
-        return [
+        hits = (
             Hit(rank, score=-score, **records.slice(row, 1).to_pylist()[0])
             for rank, (score, row) in enumerate(found, 1)
-        ]
+        )
+        return [self._where_it_is_now(hit) for hit in hits]
+
+    def _unknown_words(self, query: str) -> tuple[str, ...]:
+        # Asked one by one, because neither an export nor a server gives its vocabulary away.
+        words = list(dict.fromkeys(plain_words(query)))[:_ASKED_WORDS]
+        _, statuses = self.encoder.encode_with_status(TEXTS, words)
+        known = zip(words, statuses.tolist(), strict=True)
+        return tuple(word for word, status in known if status == NO_KNOWN_WORD)
+
+    def _where_it_is_now(self, hit: Hit) -> Hit:
+        moved = self._images_from and hit.path and self._images_from / hit.id
+        return replace(hit, path=str(moved)) if moved and moved.is_file() else hit
 
     def _open(self, kind: str) -> tuple[Any, Any]:
         import faiss
@@ -160,3 +198,15 @@ class Searcher:
                 message = f"{path} is missing or damaged: build the index again"
                 raise UserError("index.damaged", message, path) from None
         return self._opened[kind]
+
+
+def read_query_image(path: str | Path) -> bytes:
+    """Returns the bytes of an image that is a query.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    contents = read_image(str(path))
+    if isinstance(contents, Refusal):
+        raise UserError("search.query", f"{path} {contents.reason}", path)
+    return contents

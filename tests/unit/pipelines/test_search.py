@@ -96,6 +96,47 @@ def test_the_table_and_the_sheet_hold_ranks_scores_and_texts_as_they_are(tmp_pat
     assert err == f"asked for 99, found 12 of the 12 images in the index\n{sheet}\n"
 
 
+def test_words_that_the_model_does_not_know_are_named(search):
+    # The ten words of the model include neither animal; marks around a word are no part of it.
+    status, out, err = search("--text", '"A dog!" left of: two Zebras, (zebra-elephant)', "--json")
+    assert status == 0
+    unknown = json.loads(out)["unknown_words"]
+    assert unknown == ["left", "of", "Zebras", "zebra", "elephant"]
+    assert err.splitlines()[0].endswith("left out: left, of, Zebras, zebra, elephant")
+    # It is the query without them, and of a long list no more is printed than fits a line.
+    hits = json.loads(search("--text", "a dog two", "--json")[1])["hits"]
+    assert json.loads(out)["hits"] == hits
+    _, out, err = search("--text", "dog " + " ".join(f"q{n}" for n in range(300)), "--json")
+    assert len(json.loads(out)["unknown_words"]) == 255, "of the first 256 words"
+    assert len(err) < 150
+    status, out, err = search("--text", "a dog", "--json")
+    assert (json.loads(out)["unknown_words"], err) == ([], "asked for 10, found 10\n"[:0])
+
+
+def test_images_that_were_moved_are_missed_and_found_again(line: Path, tmp_path: Path, search):
+    moved = tmp_path / "moved"
+    options = ("--text", "a dog", "--top", "5", "--json")
+    before = json.loads(search(*options)[1])["hits"]
+    (line / "images").rename(moved)
+    try:
+        status, out, err = search(*options)
+        assert (status, json.loads(out)["hits"]) == (0, before)
+        assert err.startswith("5 of 5 images") and "--images-from" in err
+        sheet = tmp_path / "sheet.png"
+        _, out, err = search(*options, "--images-from", str(moved), "--sheet", str(sheet))
+        assert err == f"{sheet}\n"
+        expected = [{**hit, "path": str(moved / hit["id"])} for hit in before]
+        assert json.loads(out)["hits"] == expected
+        (moved / before[1]["id"]).rename(tmp_path / "lost.png")
+        _, out, err = search(*options, "--images-from", str(moved))
+        assert err.startswith("1 of 5 images")
+        expected[1] = before[1]
+        assert json.loads(out)["hits"] == expected
+        (tmp_path / "lost.png").rename(moved / before[1]["id"])
+    finally:
+        moved.rename(line / "images")
+
+
 def test_a_mistake_is_one_line(tmp_path: Path, search):
     (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
     dog = ("--text", "a dog")
@@ -104,6 +145,7 @@ def test_a_mistake_is_one_line(tmp_path: Path, search):
         ("search.top", *dog, "--top", "0"),
         ("index.missing", *dog, "--index", str(tmp_path / "none")),
         ("sheet.suffix", *dog, "--sheet", str(tmp_path / "sheet.jpg")),
+        ("search.images_from", *dog, "--images-from", str(tmp_path / "cut.jpg")),
         ("search.query", "--image", str(tmp_path / "none.jpg")),
         ("search.query", "--image", str(tmp_path / "cut.jpg")),
     ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 import tensorflow as tf
 
@@ -11,6 +13,10 @@ from tf_dpce.preprocessing.tokenizer import (
     position_shift,
     split_words,
 )
+from tf_dpce.preprocessing.words import plain_words
+
+# Unassigned, half of a pair, private.
+UNASSIGNED = ("Cn", "Cs", "Co")
 
 WORDS = ("a", "dog", "cat", "Dog", "naïve", "狗")
 
@@ -29,13 +35,31 @@ def test_words_stand_between_delimiters():
         ("A dog (brown), asleep.", "A dog brown asleep"),
         ("one-two three.four,five(six)seven?eight", "one two three four five six seven eight"),
         ("  -- .,()? tabs\tand\nlines \r\n end..", "tabs and lines end"),
-        ("it's 5 o'clock; now!", "it's 5 o'clock; now!"),
+        ("it's 5 o'clock; now!", "it's 5 o'clock now"),
+        ('"A red square!": [left/right] {of} <it>…', "A red square left right of <it>"),
+        ("“a” «b» – „c“ — ‹d›¿e?¡f!", "a b c d e f"),
+        ("赤い四角、左。右！", "赤い四角 左 右"),
+        # Apostrophes: inside a word, around words, and the endings of tokenised captions.
+        ("'a red square' don’t don`t dogs' ''x'' ' '", "a red square don't don't dogs x"),
+        ("the man 's hat is n't 'S 're 'tis", "the man 's hat is n't 'S 're tis"),
+        ("3.5 m, 50% u.s. AT&T #7 a_b x@y.z", "3 5 m 50 u s AT T 7 a_b x y z"),
+        # An accent in one character or in two.
+        ("cafe\u0301 caf\u00e9", "caf\u00e9 caf\u00e9"),
         ("naïve 狗", "naïve 狗"),
         ("", ""),
         (" .,-?() \t", ""),
         ("dog", "dog"),
     ):
         assert split(caption) == [word.encode() for word in words.split()]
+
+
+def test_the_graph_splits_as_plain_python_does():
+    # Each character between letters, at the edges of a word, and alone.
+    signs = [chr(n) for n in range(0x110000) if unicodedata.category(chr(n)) not in UNASSIGNED]
+    captions = [f"a{sign}b '{sign}c{sign}' {sign}" for sign in signs]
+    plain = [[word.encode() for word in plain_words(caption)] for caption in captions]
+    assert split_words(tf.constant(captions)).to_list() == plain
+    assert len(signs) > 100_000
 
 
 def test_bytes_that_are_not_utf8_become_replacement_characters():

@@ -70,6 +70,16 @@ def test_queries_rank_as_brute_force_does(folder: Path, searcher: Searcher):
         assert (hit.id, hit.score) == (name, pytest.approx(1.0, abs=1e-6))
 
 
+def test_every_hit_says_which_words_the_model_left_out(searcher: Searcher):
+    for query, unknown in (
+        ("A dog.", ()),
+        ("A bad, bad dog: worse than badly!", ("bad", "badly")),
+    ):
+        for kind in ("images", "texts"):
+            assert {hit.unknown_words for hit in searcher.by_text(query, 3, kind)} == {unknown}
+    assert searcher.by_image(b"image", 1)[0].unknown_words == ()
+
+
 def test_other_factories_rank_so_too_and_an_inverted_file_gives_all(folder: Path, tmp_path: Path):
     expected = [hit.id for hit in expected_hits(folder, vector("A dog."), 50, "images")]
     # Of 7 lists round(sqrt(7)) = 3 are looked into, so there are fewer than 50 vectors in reach.

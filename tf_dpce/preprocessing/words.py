@@ -1,0 +1,39 @@
+"""What a word of a caption is, in plain Python: `vocabulary.split_words` does it in the graph.
+
+A word ends at white space and at punctuation. An underscore is no punctuation, and neither is an
+apostrophe inside a word (`don't`, `o'clock`). Apostrophes around a word are quotation marks, except
+in the endings that tokenised captions cut off: of `the man 's hat` the third word is `'s`. What
+looks like an apostrophe is one, and accents are written in one way (NFC).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+ENDINGS = ("s", "d", "m", "t", "re", "ll", "ve")
+LIKE_APOSTROPHES = "‘’ʼ`´"
+
+_APOSTROPHES = str.maketrans(dict.fromkeys(LIKE_APOSTROPHES, "'"))
+_LINE_ENDS = "\0\t\n\v\f\r\x85"
+
+
+def plain_words(text: str) -> list[str]:
+    """Returns the words of a caption or query, as the tokenizer of a model splits them.
+
+    Example:
+        >>> plain_words("'A red square!' isn't left of: the dog's (blue) ball")
+        ['A', 'red', 'square', "isn't", 'left', 'of', 'the', "dog's", 'blue', 'ball']
+    """
+    text = unicodedata.normalize("NFC", text).translate(_APOSTROPHES)
+    words = "".join(" " if _ends_word(sign) else sign for sign in text).split(" ")
+    return [bare for word in words if (bare := _without_quotes(word))]
+
+
+def _without_quotes(word: str) -> str:
+    is_ending = word[:1] == "'" and word[1:].lower() in ENDINGS
+    return word if is_ending else word.strip("'")
+
+
+def _ends_word(sign: str) -> bool:
+    punctuation = unicodedata.category(sign)[0] in "PZ" and sign not in "'_"
+    return punctuation or sign in _LINE_ENDS
