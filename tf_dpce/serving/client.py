@@ -29,11 +29,12 @@ from tf_dpce.export.encoder import (
     empty_answer,
 )
 from tf_dpce.serving.endpoint import Endpoint
-from tf_dpce.serving.errors import Refused, ServingError
+from tf_dpce.serving.errors import Busy, Refused, ServingError
 from tf_dpce.serving.rest_transport import RestTransport
 
 _BATCH_BYTES = 16 * 2**20
 _FIRST_WAIT = 0.1
+_DOUBLINGS = 5
 
 
 class AsyncClient(AbstractAsyncContextManager):
@@ -122,10 +123,12 @@ class AsyncClient(AbstractAsyncContextManager):
             try:
                 left = max(end - time.monotonic(), 1e-3)
                 return await self._transport.predict(signature, contents, left)
-            except Refused:
+            except Refused as error:
+                # A busy server answers soon, so only the time limits how often it is asked.
+                last = attempt >= self._endpoint.retries and not isinstance(error, Busy)
                 # A random share keeps many clients from coming back at the same moment.
-                wait = _FIRST_WAIT * 2**attempt * random.Random().uniform(0.5, 1)
-                if attempt == self._endpoint.retries or time.monotonic() + wait >= end:
+                wait = _FIRST_WAIT * 2 ** min(attempt, _DOUBLINGS) * random.Random().uniform(0.5, 1)
+                if last or time.monotonic() + wait >= end:
                     raise
                 await asyncio.sleep(wait)
 
@@ -144,10 +147,11 @@ class Client(AbstractContextManager, Encoder):
         timeout: the seconds that a request may take with all its retries, 30 by default.
         retries: the largest number of retries, 3 by default, with growing pauses. The client
             retries if no server accepts the connection or, over REST, if the model server itself
-            answers 503. It does not retry otherwise, because the server may have computed the
-            request, or the request may have stopped the server. Over REST, if a connection is lost
-            that had answered before, the request is sent once more at once, because servers close
-            idle connections.
+            answers 503. If TF Serving says that it is busy (all threads of gRPC, or a full queue),
+            the client retries until the time is up. It does not retry otherwise, because the server
+            may have computed the request, or the request may have stopped the server. Over REST, if
+            a connection is lost that had answered before, the request is sent once more at once,
+            because servers close idle connections.
         headers: HTTP headers of every request, for a gateway in front of the server.
         batch: the largest number of items in a request, 32 by default.
         connections: the largest number of simultaneous requests, 8 by default; further ones wait.

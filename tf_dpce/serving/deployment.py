@@ -11,12 +11,19 @@ from string import Template
 from textwrap import indent
 
 from tf_dpce.errors import UserError
-from tf_dpce.export import Differs
-from tf_dpce.export.operations import read_meta_graph
-from tf_dpce.export.versions import check_name, version_numbers
+from tf_dpce.export.versions import check_name
 from tf_dpce.files import exclusive_lock, publish_file, remove_stale
+from tf_dpce.logging import logger
 from tf_dpce.serving import labels, tf_serving
-from tf_dpce.serving.tf_serving import CONFIG_FILE, CPU_BATCHING, GPU_BATCHING, MONITORING_FILE
+from tf_dpce.serving.endpoint import MAX_REQUEST_BYTES
+from tf_dpce.serving.model_folder import find_models, left_out, readable_versions, unreadable
+from tf_dpce.serving.tf_serving import (
+    CONFIG_FILE,
+    CPU_BATCHING,
+    GATEWAY_FILE,
+    GPU_BATCHING,
+    MONITORING_FILE,
+)
 
 _TEMPLATES = Path(__file__).with_name("templates")
 # Compose takes a colon and a brace for the end of a path, and a dollar for a variable. YAML has no
@@ -27,8 +34,8 @@ _NOT_IN_COMPOSE = re.compile("[$:{}\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 def write_deployment(models: Path, folder: Path, try_newest: bool = True) -> list[Path]:
     """Writes the deployment of all models of a folder.
 
-    Labels `stable` stay where they are; those of a new model are at its newest version. Every file
-    is replaced as a whole, and `models.config` last.
+    Labels `stable` stay where they are; those of a new model are at its newest version. A warning
+    names each folder that is left out. Every file is replaced as a whole, and `models.config` last.
 
     Args:
         models: the folder of the models.
@@ -41,7 +48,9 @@ def write_deployment(models: Path, folder: Path, try_newest: bool = True) -> lis
     Raises:
         UserError: there is no model, or a stable version is gone and the one before it as well.
     """
-    found = _find_models(models)
+    found = find_models(models)
+    for line in left_out(models):
+        logger.warning(line)
     folder.mkdir(parents=True, exist_ok=True)
     with _exclusive(folder):
         before = deployed_labels(folder) if (folder / CONFIG_FILE).exists() else {}
@@ -98,7 +107,7 @@ def server_version(models: Path, names: Iterable[str]) -> str:
         models: the folder of the models.
         names: names of models, of which one has a readable version.
     """
-    versions = [_readable_versions(models / name).values() for name in names]
+    versions = [readable_versions(models / name).values() for name in names]
     return ".".join(map(str, max(max(found) for found in versions if found)))
 
 
@@ -113,48 +122,13 @@ def _relabel(
         if name not in before:
             message = f"{folder} has no model {name!r}: it has {', '.join(before)}"
             raise UserError("serving.unknown_model", message, folder)
-        moved, versions = change(name, before[name]), _readable_versions(models / name)
+        moved, versions = change(name, before[name]), readable_versions(models / name)
         if moved[labels.STABLE] not in versions:
-            raise _unreadable(models / name / str(moved[labels.STABLE]))
+            raise unreadable(models / name / str(moved[labels.STABLE]))
         # The labels of other models do not move, so it is no matter where they are.
         chosen = {**before, name: labels.drop_missing(moved, list(versions))}
         _write(models, folder, chosen)
     return chosen[name]
-
-
-def _find_models(models: Path) -> dict[str, list[int]]:
-    """Returns the models of a folder by name, each with its readable versions in rising order.
-
-    Raises:
-        UserError: there is none, or one whose name cannot stand in a request's path, or one
-            without a readable version.
-    """
-    readable = {}
-    for folder in sorted(models.iterdir()) if models.is_dir() else []:
-        if numbers := version_numbers(folder):
-            check_name(folder)
-            readable[folder.name] = list(_readable_versions(folder))
-            if not readable[folder.name]:
-                raise _unreadable(folder / str(numbers[-1]))
-    if not readable:
-        message = f"{models} holds no model NAME/INTEGER: make one with `export`"
-        raise UserError("serving.no_models", message, models)
-    return readable
-
-
-def _readable_versions(folder: Path) -> dict[int, tuple[int, ...]]:
-    """Returns the versions of a model that can be read, in rising order.
-
-    Each comes with the numbers of the TensorFlow that wrote it.
-    """
-    found = {}
-    for number in version_numbers(folder):
-        try:
-            text = read_meta_graph(folder / str(number)).meta_info_def.tensorflow_version
-            found[number] = tuple(map(int, re.match(r"(\d+)\.(\d+)\.(\d+)", text).groups()))
-        except (OSError, Differs, AttributeError):
-            continue
-    return found
 
 
 def _write(models: Path, folder: Path, chosen: dict[str, labels.Labels]) -> list[Path]:
@@ -178,54 +152,49 @@ def _texts(models: Path, chosen: dict[str, labels.Labels]) -> dict[str, str]:
         )
     version, health = server_version(models, chosen), tf_serving.health_command(sorted(chosen))
     configs = {
-        **{name: _fill(name, cores=tf_serving.CORES) for name in (CPU_BATCHING, GPU_BATCHING)},
         MONITORING_FILE: _fill(MONITORING_FILE),
         CONFIG_FILE: labels.config_text(chosen, tf_serving.MODELS),
     }
+    flags = tf_serving.server_flags(tf_serving.DEPLOYMENT)
 
-    def kubernetes(batching: str, suffix: str, surge: int, **limits: int) -> str:
+    def kubernetes(suffix: str, surge: int, **limits: int) -> str:
         return _fill(
             "kubernetes.yaml",
             models_config=_indented(configs[CONFIG_FILE]),
-            batching=batching,
-            batching_config=_indented(configs[batching]),
             monitoring_config=_indented(configs[MONITORING_FILE]),
             rolling_update=_quoted({"maxUnavailable": 1 - surge, "maxSurge": surge}),
             version=version,
             image_suffix=suffix,
-            flags=_flags(batching, spaces=12),
+            flags=_items(flags, spaces=12),
             health=_quoted(health),
             limits=_quoted({"cpu": str(tf_serving.CORES), "memory": "8Gi", **limits}),
         )
 
+    batching = tf_serving.batching_flags(tf_serving.DEPLOYMENT, f"${{BATCHING:-{CPU_BATCHING}}}")
     return {
-        "kubernetes.yaml": kubernetes(CPU_BATCHING, suffix="", surge=1),
-        "kubernetes.gpu.yaml": kubernetes(GPU_BATCHING, "-gpu", surge=0, **{"nvidia.com/gpu": 1}),
+        "kubernetes.yaml": kubernetes(suffix="", surge=1),
+        "kubernetes.gpu.yaml": kubernetes("-gpu", surge=0, **{"nvidia.com/gpu": 1}),
         "prometheus.yml": _fill("prometheus.yml"),
         "compose.yaml": _fill(
             "compose.yaml",
             version=version,
-            flags=_flags(CPU_BATCHING, spaces=6),
+            flags=_items(flags, spaces=6),
             models=_quoted(f"${{MODELS:-{models}}}:{tf_serving.MODELS}:ro"),
             cores=tf_serving.CORES,
             # Compose takes a single dollar for a variable of its own.
             health=_quoted(health.replace("$", "$$")),
         ),
-        "compose.gpu.yaml": _fill(
-            "compose.gpu.yaml", version=version, flags=_flags(GPU_BATCHING, spaces=6)
+        "compose.gpu.yaml": _fill("compose.gpu.yaml", version=version),
+        "compose.batching.yaml": _fill(
+            "compose.batching.yaml", flags=_items([*flags, *batching], spaces=6)
         ),
-        tf_serving.HOST_BATCHING: _fill("batching-host.config"),
+        GATEWAY_FILE: _fill(GATEWAY_FILE, bytes=MAX_REQUEST_BYTES),
+        **{name: _fill(name, cores=tf_serving.CORES) for name in (CPU_BATCHING, GPU_BATCHING)},
         tf_serving.HOST_CONFIG_FILE: labels.config_text(chosen, models),
         # `models.config` is the last, and the one that is read back: a command that was killed
         # before can be repeated.
         **configs,
     }
-
-
-def _unreadable(version: Path) -> UserError:
-    """Returns the error for a version that cannot be read."""
-    message = f"{version} is no exported version: export it again, put it back, or remove it"
-    return UserError("serving.version", message, version)
 
 
 def _fill(template: str, **values: object) -> str:
@@ -237,9 +206,8 @@ def _quoted(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _flags(batching: str, spaces: int) -> str:
-    """Returns TF Serving's flags in a container, as the items of a YAML list."""
-    flags = tf_serving.server_flags(tf_serving.DEPLOYMENT, batching=batching)
+def _items(flags: list[str], spaces: int) -> str:
+    """Returns flags as the items of a YAML list."""
     return "".join(f"\n{' ' * spaces}- {_quoted(flag)}" for flag in flags)
 
 

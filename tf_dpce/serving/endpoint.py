@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
-from tf_dpce.errors import UserError
+from tf_dpce.errors import UserError, shorten
 
 # The development server's limit, and a usual one of gateways. TF Serving itself has no limit over
 # REST, and 2 GiB over gRPC.
@@ -61,7 +61,7 @@ class Endpoint:
         if not valid:
             raise UserError(
                 "client.address",
-                f"{self.address} is no address of a model server: write http://HOST:8501 for REST "
-                "or grpc://HOST:8500 for gRPC",
+                f"{shorten(self.address)} is no address of a model server: write http://HOST:8501 "
+                "for REST or grpc://HOST:8500 for gRPC",
             )
         object.__setattr__(self, "url", url)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tf_dpce.errors import UserError
+from tf_dpce.errors import UserError, shorten
 
 # The number that gRPC and TensorFlow give a status, and the HTTP status that TF Serving answers.
 STATUSES = {
@@ -33,6 +33,14 @@ _BY_HTTP = {
     TOO_LARGE: "RESOURCE_EXHAUSTED",
 }
 
+# TF Serving's words for a request that it did not take up, because it computes enough others.
+_BUSY = (
+    ("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted"),
+    ("UNAVAILABLE", "The batch scheduling queue to which this task was submitted is full"),
+)
+# Its words for a request whose time was up before its batch was computed.
+_WAITED = ("RESOURCE_EXHAUSTED", "timeout exceeded while waiting in batching queue")
+
 
 class ServingError(UserError):
     """A request that a model server did not answer. Its code is "serving.request".
@@ -52,14 +60,32 @@ class ServingError(UserError):
         """Returns the error for a status number of gRPC or TensorFlow."""
         return cls(_BY_NUMBER.get(number, "UNKNOWN"), detail)
 
-    @classmethod
-    def of_http(cls, http_status: int, detail: str) -> ServingError:
-        """Returns the error for an HTTP status."""
-        return cls(_BY_HTTP.get(http_status, "UNKNOWN"), detail)
-
 
 class Refused(ServingError):
     """A request that no server accepted, or that the model server itself declined.
 
     It may be sent again: nobody computed it, and it did not bring a server down.
     """
+
+
+class Busy(Refused):
+    """A request that the model server declined because it computes enough others."""
+
+
+def http_status_name(http_status: int) -> str:
+    """Returns gRPC's name for an HTTP status."""
+    return _BY_HTTP.get(http_status, "UNKNOWN")
+
+
+def answered_error(status: str, detail: str) -> ServingError:
+    """Returns the error for what a model server, or a gateway in front of it, answered.
+
+    Args:
+        status: a key of `STATUSES`.
+        detail: the server's own words.
+    """
+    if any(status == name and words in detail for name, words in _BUSY):
+        return Busy(status, shorten(detail))
+    if status == _WAITED[0] and _WAITED[1] in detail:
+        return ServingError("DEADLINE_EXCEEDED", shorten(detail))
+    return ServingError(status, shorten(detail))

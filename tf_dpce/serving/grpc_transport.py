@@ -12,9 +12,10 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
+from tf_dpce.errors import shorten
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.serving.endpoint import MAX_ITEM_BYTES, Endpoint
-from tf_dpce.serving.errors import Refused, ServingError
+from tf_dpce.serving.errors import Refused, ServingError, answered_error
 
 _OPTIONS = [
     # gRPC's own limit of 4 MB is below an answer of a few hundred embeddings.
@@ -24,6 +25,7 @@ _OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
 ]
 _NO_CONNECTION = "Failed to connect to remote host"
+_NO_GRPC = "Failed parsing HTTP/2"
 
 
 class GrpcTransport:
@@ -39,7 +41,7 @@ class GrpcTransport:
     max_item_bytes = MAX_ITEM_BYTES
 
     def __init__(self, endpoint: Endpoint) -> None:
-        url = endpoint.url
+        self._address, url = endpoint.address, endpoint.url
         if url.scheme == "grpcs":
             credentials = grpc.ssl_channel_credentials()
             self._channel = grpc.secure_channel(url.netloc, credentials, _OPTIONS)
@@ -70,12 +72,19 @@ class GrpcTransport:
         try:
             answer = await _answer(call)
         except grpc.RpcError as error:
-            status, details = error.code().name, error.details() or ""
-            # gRPC itself repeats what surely no server took up. What it reports may have been taken
-            # up, and a gateway's status looks like a server's; only a failed connection is certain.
-            never_sent = status == "UNAVAILABLE" and _NO_CONNECTION in details
-            raise (Refused if never_sent else ServingError)(status, details) from None
+            raise self._error(error.code().name, error.details() or "") from None
         return {name: tf.make_ndarray(value) for name, value in answer.outputs.items()}
+
+    def _error(self, status: str, details: str) -> ServingError:
+        if status == "UNAVAILABLE" and _NO_GRPC in details:
+            return ServingError(
+                status, f"{self._address}: it answers no gRPC: is this the REST port?"
+            )
+        # gRPC itself repeats what surely no server took up. What it reports may have been taken
+        # up, and a gateway's status looks like a server's; only a failed connection is certain.
+        if status == "UNAVAILABLE" and _NO_CONNECTION in details:
+            return Refused(status, f"{self._address}: {shorten(details)}")
+        return answered_error(status, details)
 
     async def close(self) -> None:
         """Closes the connection."""

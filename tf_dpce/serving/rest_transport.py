@@ -15,10 +15,10 @@ from urllib.parse import quote
 import httpx
 import numpy as np
 
+from tf_dpce.errors import shorten
 from tf_dpce.serving.endpoint import MAX_ITEM_BYTES, Endpoint
-from tf_dpce.serving.errors import Refused, ServingError
+from tf_dpce.serving.errors import Refused, ServingError, answered_error, http_status_name
 
-_LONGEST_QUOTE = 200
 _OPENS = "connection.connect_tcp.started"
 _ANSWERS = "http11.receive_response_headers.complete"
 
@@ -73,7 +73,7 @@ class RestTransport:
             raise ServingError("DEADLINE_EXCEEDED", message) from None
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise self._unavailable(error) from None
-        return _outputs(answer)
+        return self._outputs(answer)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -101,24 +101,29 @@ class RestTransport:
         # A name that nobody knows, or TLS that fails, will be the same next time.
         lasting = isinstance(cause, (socket.gaierror, ssl.SSLError))
         refused = isinstance(error, httpx.ConnectError) and not lasting
-        message = f"{self._address}: {str(cause) or type(cause).__name__}"
+        said = str(cause) or type(cause).__name__
+        # The parser of HTTP calls illegal what is none, and quotes it.
+        if isinstance(error, httpx.RemoteProtocolError) and said.startswith("illegal"):
+            said = "it answers no HTTP: is this the gRPC port?"
+        message = f"{self._address}: {shorten(said)}"
         return (Refused if refused else ServingError)("UNAVAILABLE", message)
 
-
-def _outputs(answer: httpx.Response) -> Mapping[str, Any]:
-    try:
-        content = json.loads(answer.content)
-    except (ValueError, RecursionError):
-        content = {}
-    if not isinstance(content, dict):
-        content = {}
-    if answer.status_code == HTTPStatus.OK and "outputs" in content:
-        return content["outputs"]
-    quoted = repr(answer.content[:_LONGEST_QUOTE].decode(errors="replace").strip())
-    if answer.status_code == HTTPStatus.OK:
-        raise ServingError("INTERNAL", f"no model server answered, but: {quoted}")
-    if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE and "error" in content:
-        # The server's own words, so it lives. A gateway's 502 or 503 may mean that it died of this.
-        raise Refused("UNAVAILABLE", str(content["error"]))
-    message = content.get("error") or f"HTTP status {answer.status_code}: {quoted}"
-    raise ServingError.of_http(answer.status_code, str(message))
+    def _outputs(self, answer: httpx.Response) -> Mapping[str, Any]:
+        try:
+            content = json.loads(answer.content)
+        except (ValueError, RecursionError):
+            content = {}
+        if not isinstance(content, dict):
+            content = {}
+        if answer.status_code == HTTPStatus.OK and "outputs" in content:
+            return content["outputs"]
+        if answer.status_code == HTTPStatus.OK:
+            raise ServingError("INTERNAL", f"{self._address} answers, but is no model server")
+        status = http_status_name(answer.status_code)
+        if not content.get("error"):
+            raise ServingError(status, f"{self._address} answers HTTP status {answer.status_code}")
+        error = answered_error(status, str(content["error"]))
+        if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE and not isinstance(error, Refused):
+            # The server's own words, so it lives. A gateway's 502 or 503 may mean that it died.
+            error = Refused(status, error.detail)
+        raise error

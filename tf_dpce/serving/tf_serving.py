@@ -18,20 +18,23 @@ BINARY = "tensorflow_model_server"
 GRPC_PORT = 8500
 REST_PORT = 8501
 
-# Files of a deployment. Those in `host` have paths of this machine, for a server outside of a
-# container, which may use all cores.
+# Files of a deployment. The one in `host` has paths of this machine, for a server outside of a
+# container.
 CONFIG_FILE = "models.config"
 MONITORING_FILE = "monitoring.config"
 CPU_BATCHING = "batching-cpu.config"
 GPU_BATCHING = "batching-gpu.config"
+GATEWAY_FILE = "gateway.yaml"
 HOST_CONFIG_FILE = f"host/{CONFIG_FILE}"
-HOST_BATCHING = f"host/{CPU_BATCHING}"
 
 # Where a container sees the models and the deployment.
 MODELS = "/models"
 DEPLOYMENT = "/deployment"
 # Number of cores for a container. The server itself would count those of the whole node.
 CORES = 4
+# Number of gRPC calls that the server takes up at once. It declines further ones, and by default
+# 4 calls for each core, of which 2 cores answered about 7.
+GRPC_CALLS = 64
 # Not every patch of TensorFlow has a TF Serving; this variable names another version.
 VERSION_VARIABLE = "TF_SERVING"
 
@@ -41,32 +44,47 @@ _DOCKER_SECONDS = 20
 def server_flags(
     folder: str,
     config: str = CONFIG_FILE,
-    batching: str = CPU_BATCHING,
     grpc_port: int = GRPC_PORT,
     rest_port: int = REST_PORT,
+    cores: int | None = CORES,
 ) -> list[str]:
-    """Returns the flags of TF Serving.
+    """Returns the flags of TF Serving, without batching.
 
     Args:
         folder: path of the deployment, as the server sees it.
         config: name of its `models.config` in there.
-        batching: name of its batching parameters in there.
         grpc_port: port of gRPC.
         rest_port: port of REST and the metrics.
+        cores: number of threads that compute; None leaves it to the server.
     """
-    pools = () if batching == HOST_BATCHING else ("intra", "inter")
+    pools = () if cores is None else ("intra", "inter")
     return [
         f"--model_config_file={folder}/{config}",
         "--model_config_file_poll_wait_seconds=5",
         # Without it no label could stand in the configuration at the start.
         "--allow_version_labels_for_unavailable_models",
+        # A version that cannot be loaded occupies a thread for 5 minutes; the other thread loads
+        # those that can.
+        "--num_load_threads=2",
         f"--port={grpc_port}",
         f"--rest_api_port={rest_port}",
-        "--enable_batching",
-        f"--batching_parameters_file={folder}/{batching}",
+        f"--grpc_max_threads={GRPC_CALLS}",
         f"--monitoring_config_file={folder}/{MONITORING_FILE}",
-        *(f"--tensorflow_{pool}_op_parallelism={CORES}" for pool in pools),
+        *(f"--tensorflow_{pool}_op_parallelism={cores}" for pool in pools),
     ]
+
+
+def batching_flags(folder: str, file: str) -> list[str]:
+    """Returns the flags that make TF Serving combine simultaneous requests into batches.
+
+    With them TF Serving 2.19 and 2.20 survives no request without rows, so a gateway has to refuse
+    those.
+
+    Args:
+        folder: path of the deployment, as the server sees it.
+        file: name of the batching parameters in there.
+    """
+    return ["--enable_batching", f"--batching_parameters_file={folder}/{file}"]
 
 
 def health_command(names: Iterable[str], port: int = REST_PORT) -> str:
@@ -113,8 +131,7 @@ def binary_command(folder: Path, grpc_port: int, rest_port: int) -> list[str] | 
     if shutil.which(BINARY) is None:
         return None
     root = str(folder.resolve())
-    flags = server_flags(root, HOST_CONFIG_FILE, HOST_BATCHING, grpc_port, rest_port)
-    return [BINARY, *flags]
+    return [BINARY, *server_flags(root, HOST_CONFIG_FILE, grpc_port, rest_port, cores=None)]
 
 
 def docker_command(
@@ -135,8 +152,7 @@ def docker_command(
         command += ["-p", f"{outer}:{inner}"]
     for inner, outer in ((MODELS, models), (DEPLOYMENT, folder)):
         command += ["-v", f"{outer.resolve()}:{inner}:ro"]
-    flags = server_flags(DEPLOYMENT, batching=HOST_BATCHING)
-    return [*command, f"{IMAGE}:{version}", *flags]
+    return [*command, f"{IMAGE}:{version}", *server_flags(DEPLOYMENT, cores=None)]
 
 
 def explain_missing_docker() -> str | None:

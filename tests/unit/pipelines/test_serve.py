@@ -74,10 +74,10 @@ def test_tf_serving_is_started_if_it_is_installed_and_no_label_moves(
             f"--model_config_file={folder}/host/models.config",
             "--model_config_file_poll_wait_seconds=5",
             "--allow_version_labels_for_unavailable_models",
+            "--num_load_threads=2",
             f"--port={ports[1]}",
             f"--rest_api_port={ports[3]}",
-            "--enable_batching",
-            f"--batching_parameters_file={folder}/host/batching-cpu.config",
+            "--grpc_max_threads=64",
             f"--monitoring_config_file={folder}/monitoring.config",
         ]
         # Every file that is named is there.

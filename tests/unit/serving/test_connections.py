@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import grpc
 import pytest
+import tensorflow as tf
+from tensorflow_serving.apis.predict_pb2 import PredictResponse
 
 from tests.errors import raises
 from tests.unit.serving.servers import NAME, fails, free_port
@@ -213,17 +215,45 @@ def test_a_server_that_comes_back_in_time_is_found_over_rest():
 
 
 class Declining(grpc.GenericRpcHandler):
-    """Counts requests, and answers UNAVAILABLE."""
+    """Counts requests, and declines them until none of `times` is left, or more than `most` come.
 
-    def __init__(self) -> None:
-        self.asked = 0
+    What it takes up, it computes for a moment.
+    """
+
+    def __init__(
+        self, status: str = "UNAVAILABLE", words: str = "it broke off", times=10**6, most=10**6
+    ) -> None:
+        self.asked, self._status, self._words = 0, grpc.StatusCode[status], words
+        self._times, self._free = times, threading.Semaphore(most)
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        def answer(request: bytes, context: grpc.ServicerContext) -> None:
+        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
             self.asked += 1
-            context.abort(grpc.StatusCode.UNAVAILABLE, "it broke off")
+            if self.asked <= self._times or not self._free.acquire(blocking=False):
+                context.abort(self._status, self._words)
+            time.sleep(0.02)
+            self._free.release()
+            return PREDICTED.SerializeToString()
 
         return grpc.unary_unary_rpc_method_handler(answer)
+
+
+PREDICTED = PredictResponse(
+    outputs={
+        "embedding": tf.make_tensor_proto([[1.0, 0.0]]),
+        "status": tf.make_tensor_proto([0], tf.int32),
+    }
+)
+
+
+@contextmanager
+def grpc_server(handler: grpc.GenericRpcHandler, threads: int = 4) -> Iterator[str]:
+    with ThreadPoolExecutor(threads) as pool:
+        server = grpc.server(pool, handlers=[handler])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield f"127.0.0.1:{port}"
+        server.stop(None).wait()
 
 
 def test_over_grpc_a_server_that_comes_back_is_found_and_asked_once():
@@ -240,6 +270,100 @@ def test_over_grpc_a_server_that_comes_back_is_found_and_asked_once():
         assert caught.value.detail == "it broke off"
         away.stop(None).wait()
     assert handler.asked == 1
+
+
+EXHAUSTED = ("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted")
+FULL = ("UNAVAILABLE", "The batch scheduling queue to which this task was submitted is full")
+WAITED = "Run() timeout exceeded while waiting in batching queue"
+
+
+@pytest.mark.parametrize(("status", "words"), [EXHAUSTED, FULL])
+def test_over_grpc_a_busy_server_is_asked_until_it_has_time_or_the_time_is_up(status, words):
+    # More often than `retries` says, since nobody computed the request.
+    handler = Declining(status, words, times=3)
+    with grpc_server(handler) as address:
+        with Client(f"grpc://{address}", NAME, retries=1) as client:
+            assert encode(client) == [[[1.0, 0.0]], [0]]
+    assert handler.asked == 4
+    handler = Declining(status, words)
+    with grpc_server(handler) as address:
+        with Client(f"grpc://{address}", NAME, timeout=0.5) as client, fails(status):
+            encode(client)
+    # Pauses of at least 0.05, 0.1, 0.2 seconds.
+    assert 2 <= handler.asked <= 4
+    other = Declining(status, "no more memory")
+    with grpc_server(other) as address, Client(f"grpc://{address}", NAME) as client, fails(status):
+        encode(client)
+    assert other.asked == 1
+
+
+def test_many_calls_at_once_are_all_answered_by_a_server_that_takes_up_few():
+    # As TF Serving on 2 cores by default: of 64 calls at once 41 failed.
+    async def ask(address: str) -> None:
+        async with AsyncClient(f"grpc://{address}", NAME, connections=64) as client:
+            await asyncio.gather(*(client.encode_texts(["a dog"]) for _ in range(64)))
+
+    handler = Declining(*EXHAUSTED, times=0, most=7)
+    with grpc_server(handler, threads=64) as address:
+        asyncio.run(ask(address))
+    assert handler.asked > 64
+
+
+def test_over_rest_a_full_queue_is_asked_again():
+    with Scripted(*[answer(503, {"error": FULL[1]})] * 3, GOOD) as server:
+        with server.client(retries=1) as client:
+            encode(client)
+    assert len(server.asked) == 4
+
+
+def test_what_waited_too_long_in_the_queue_is_a_request_whose_time_is_up():
+    with Scripted(answer(429, {"error": WAITED})) as server, server.client() as client:
+        with fails("DEADLINE_EXCEEDED"):
+            encode(client)
+    with grpc_server(Declining("RESOURCE_EXHAUSTED", WAITED)) as address:
+        with Client(f"grpc://{address}", NAME) as client, fails("DEADLINE_EXCEEDED"):
+            encode(client)
+
+
+# --- what it says ---------------------------------------------------------------------------------
+
+
+def test_a_client_at_the_other_port_asks_for_it_and_shows_no_bytes_of_a_stranger():
+    frame = b"\x00\x00\x18\x04\x00\x00\x00\x00\x00\x00\x04\x00\x3f\xff\xff"
+    with grpc_server(Declining()) as real, Scripted([frame]) as scripted:
+        for address in (real, scripted.address):
+            with Client(f"http://{address}", NAME) as client, fails("UNAVAILABLE") as caught:
+                encode(client)
+            assert "no HTTP" in str(caught.value) and "\\x" not in str(caught.value)
+    with Scripted([answer(400, b"<HTML>secret")]) as server:
+        with server.client("grpc") as client, fails("UNAVAILABLE") as caught:
+            encode(client)
+    assert "no gRPC" in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_at_most_80_characters_of_a_server_are_shown():
+    long = "a" * 70 + "\x1b[31m" + "b" * 1000
+    pages = [answer(404, {"error": long}), answer(200, long.encode()), answer(500, long.encode())]
+    with Scripted(*pages) as server, server.client() as client:
+        for expected in ("NOT_FOUND", "INTERNAL", "INTERNAL"):
+            with fails(expected) as caught:
+                encode(client)
+            shown = str(caught.value)
+            assert shown.isprintable() and len(shown) < 160 and "b" * 10 not in shown
+    with grpc_server(Declining(words=long)) as address:
+        with Client(f"grpc://{address}", NAME) as client, fails("UNAVAILABLE") as caught:
+            encode(client)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 160
+
+
+def test_a_request_without_rows_is_never_sent():
+    # A server that batches would wait for it, or die. One row shows the width of an embedding.
+    with Scripted(GOOD) as server, server.client() as client:
+        for kind in ("texts", "images", "texts"):
+            embeddings, statuses = client.encode_with_status(kind, [])
+            assert embeddings.shape == (0, 2) and statuses.shape == (0,)
+    (asked,) = server.asked
+    assert asked.endswith(b'"inputs": [{"b64": ""}]}')
 
 
 # --- when its time is up --------------------------------------------------------------------------

@@ -12,9 +12,16 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 import yaml
+from google.protobuf import text_format
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tests.errors import raises
+from tests.unit.serving.server_rules import (
+    check_batching,
+    check_flags,
+    check_models,
+    check_monitoring,
+)
 from tests.unit.serving.servers import (
     NAME,
     ask,
@@ -114,22 +121,95 @@ def test_the_server_is_of_the_exporter_s_version(models, folder, toy):
         assert pod_of(folder, name)[1]["image"] == f"tensorflow/serving:9.9.9{suffix}"
 
 
-def test_batching_keeps_the_rules_of_the_server(folder):
-    # There is no proto to parse it by. Sizes rise.
-    known = "max_batch_size|batch_timeout_micros|max_enqueued_batches|num_batch_threads"
-    known += "|enable_large_batch_splitting|max_execution_batch_size"
-    pattern = rf"(({known}) {{ value: (\d+|true) }}\n|allowed_batch_sizes: \d+\n)+"
-    for name in ("batching-cpu.config", "batching-gpu.config", "host/batching-cpu.config"):
+def test_every_file_keeps_the_rules_of_the_server(folder):
+    versions = {"birds": [1], "fish": [1]}
+    check_models(folder / "models.config", versions)
+    check_models(folder / "host/models.config", versions)
+    check_monitoring((folder / "monitoring.config").read_text())
+    for name in ("batching-cpu.config", "batching-gpu.config"):
         text = (folder / name).read_text()
-        assert re.fullmatch(pattern, text)
-        sizes = list(map(int, re.findall(r"allowed_batch_sizes: (\d+)", text)))
-        assert sizes == sorted(set(sizes))
-        # What fills a batch on a GPU up is decoded as well: 17 images are not to become 64.
-        for rows in range(1, max(sizes, default=0) + 1):
-            assert min(size for size in sizes if size >= rows) < 1.5 * rows
+        check_batching(text)
         # In a container the server would count the cores of the node, and decode 64 batches at
         # once in the memory of 4.
-        assert ("num_batch_threads { value: 4 }" in text) == (not name.startswith("host/"))
+        assert "num_batch_threads { value: 4 }" in text
+    # What fills a batch on a GPU up is decoded as well: 17 images are not to become 64.
+    sizes = list(map(int, re.findall(r"allowed_batch_sizes: (\d+)", text)))
+    for rows in range(1, 65):
+        assert min(size for size in sizes if size >= rows) < 1.5 * rows
+    flags = tf_serving.server_flags("/deployment")
+    host = tf_serving.server_flags("/deployment", tf_serving.HOST_CONFIG_FILE, cores=None)
+    for given in (
+        *(flags, host),
+        [*flags, *tf_serving.batching_flags("/deployment", tf_serving.GPU_BATCHING)],
+    ):
+        check_flags(given)
+
+
+GPU_SIZES = "max_batch_size { value: 1024 } allowed_batch_sizes: 32 allowed_batch_sizes: 64"
+
+
+@pytest.mark.parametrize(
+    ("check", "text"),
+    [
+        # As it was once written for GPUs, and no model loaded.
+        (check_batching, GPU_SIZES),
+        (check_batching, GPU_SIZES + " allowed_batch_sizes: 48 allowed_batch_sizes: 1024"),
+        (check_batching, GPU_SIZES + " allowed_batch_sizes: 64 allowed_batch_sizes: 1024"),
+        (check_batching, "allowed_batch_sizes: 0 allowed_batch_sizes: 1000"),
+        (check_batching, "max_batch_size { value: 0 }"),
+        (check_batching, "num_batch_threads { value: 0 }"),
+        (check_batching, "max_enqueued_batches { value: 0 }"),
+        (check_batching, "batch_timeout_micros { value: -1 }"),
+        (check_batching, "enable_large_batch_splitting { value: true }"),
+        (
+            check_batching,
+            "max_batch_size { value: 8 } enable_large_batch_splitting { value: true } "
+            "max_execution_batch_size { value: 9 }",
+        ),
+        (check_batching, "max_batch_size: 8"),
+        (check_batching, "largest_batch { value: 8 }"),
+        (check_monitoring, "prometheus_config { enable: false }"),
+        (check_monitoring, 'prometheus_config { enable: true path: "metrics" }'),
+    ],
+)
+def test_the_rules_find_what_the_server_refuses(check, text):
+    with pytest.raises((AssertionError, text_format.ParseError)):
+        check(text)
+
+
+def test_the_rules_find_models_and_flags_that_the_server_refuses(folder):
+    path = folder / "models.config"
+    written = path.read_text()
+    for old, new in (
+        ('name: "fish"', 'name: "birds"'),
+        ('"/models/fish"', '"models/fish"'),
+        ('model_platform: "tensorflow"', ""),
+        ("all {", "latest {"),
+        ("value: 1", "value: 2"),
+        ('"stable"', '"to-be"'),
+    ):
+        assert old in written
+        path.write_text(written.replace(old, new))
+        with pytest.raises(AssertionError):
+            check_models(path, {"birds": [1], "fish": [1]})
+    flags = tf_serving.server_flags("/deployment")
+    for more in ("--grpc_max_treads=64", "--port=8500", "--batching_parameters_file=/a"):
+        with pytest.raises(AssertionError):
+            check_flags([*flags, more])
+    with pytest.raises(AssertionError):
+        check_flags(tf_serving.server_flags("/deployment", grpc_port=8501))
+
+
+def test_by_default_nothing_is_batched_and_many_calls_and_a_slow_load_are_borne(folder):
+    # With batching, TF Serving 2.19 and 2.20 waits without end for a request without rows.
+    written = [path.read_text() for path in folder.glob("*.yaml") if "batching" not in path.name]
+    assert written and not any("enable_batching" in text for text in written)
+    # By default 2 cores answered about 7 calls at a time, and declined 41 of 64.
+    # A version that cannot be loaded keeps a thread for 5 minutes.
+    for flag in ("--grpc_max_threads=64", "--num_load_threads=2"):
+        for name in ("compose.yaml", "compose.batching.yaml", "kubernetes.yaml"):
+            assert flag in (folder / name).read_text()
+        assert flag in tf_serving.server_flags("/deployment", cores=None)
 
 
 def test_compose_runs_the_server_on_the_loopback_address(models, folder):
@@ -140,9 +220,7 @@ def test_compose_runs_the_server_on_the_loopback_address(models, folder):
     assert serving["volumes"] == [f"${{MODELS:-{models.resolve()}}}:/models:ro", ".:/deployment:ro"]
     (gpu,) = yaml_of(folder, "compose.gpu.yaml")
     assert gpu["services"]["serving"]["image"] == serving["image"] + "-gpu"
-    assert gpu["services"]["serving"]["command"] == tf_serving.server_flags(
-        "/deployment", batching="batching-gpu.config"
-    )
+    assert "command" not in gpu["services"]["serving"]
     # The server answers for every model. As Compose reads it: two dollars are one.
     *_, command = serving["healthcheck"]["test"]
     assert command.replace("$$", "$") == tf_serving.health_command(["birds", "fish"])
@@ -152,15 +230,33 @@ def test_compose_runs_the_server_on_the_loopback_address(models, folder):
     assert f'enable: true path: "{job["metrics_path"]}"' in monitoring
 
 
+def test_compose_batches_behind_the_gateway_alone(folder):
+    text = (folder / "compose.batching.yaml").read_text()
+    # Compose itself reads !reset: the ports of compose.yaml are gone.
+    (compose,) = yaml.safe_load_all(text.replace("!reset", ""))
+    serving, gateway = (compose["services"][name] for name in ("serving", "gateway"))
+    assert serving["ports"] == [] and "ports: !reset []" in text
+    *flags, enabled, parameters = serving["command"]
+    assert flags == tf_serving.server_flags("/deployment")
+    assert (enabled, parameters) == (
+        "--enable_batching",
+        "--batching_parameters_file=/deployment/${BATCHING:-batching-cpu.config}",
+    )
+    # Clients find the gateway where the server was.
+    (compose,) = yaml_of(folder, "compose.yaml")
+    assert gateway["ports"] == [compose["services"]["serving"]["ports"][1]]
+    assert gateway["volumes"] == ["./gateway.yaml:/gateway.yaml:ro"]
+
+
 def test_kubernetes_runs_the_same_configuration(folder):
-    for file, batching, surge, more in (
-        ("kubernetes.yaml", "batching-cpu.config", 1, {}),
+    for file, surge, more in (
+        ("kubernetes.yaml", 1, {}),
         # A cluster seldom has a GPU to spare for one more pod.
-        ("kubernetes.gpu.yaml", "batching-gpu.config", 0, {"nvidia.com/gpu": 1}),
+        ("kubernetes.gpu.yaml", 0, {"nvidia.com/gpu": 1}),
     ):
         config, deployment, service = yaml_of(folder, file)
         pod, container = pod_of(folder, file)
-        flags = tf_serving.server_flags("/deployment", batching=batching)
+        flags = tf_serving.server_flags("/deployment")
         assert container["args"] == flags
         assert set(config["data"]) == {Path(flag).name for flag in flags if "/deployment/" in flag}
         for name, text in config["data"].items():
@@ -284,6 +380,30 @@ def test_what_cannot_be_moved_is_refused(models, folder, tmp_path):
     add_version(models, "birds", 3)
     with raises("serving.stable_gone"):
         write_deployment(models, folder)
+
+
+def test_folders_that_are_left_out_are_named(models, folder, caplog):
+    for name in ("birds/007", "birds/1.0", "birds/v2", "birds/.hidden", "empty", "bare"):
+        (models / name).mkdir()
+    shutil.copy(models / "birds" / "1" / MODEL_FILE, models / "bare" / MODEL_FILE)
+    damage(add_version(models, "fish", 2))
+    # A version whose weights are missing.
+    graph = SavedModel.FromString((add_version(models, "fish", 3) / MODEL_FILE).read_bytes())
+    graph.meta_graphs[0].saver_def.restore_op_name = "restore"
+    (models / "fish" / "3" / MODEL_FILE).write_bytes(graph.SerializeToString())
+    (models / ("x" * 200)).mkdir()
+    caplog.clear()
+    write_deployment(models, folder)
+    lines = [line.removeprefix("left out: ") for line in caplog.messages]
+    assert [line.partition(" (")[0] for line in lines] == [
+        *("bare", "birds/007", "birds/1.0", "birds/8", "birds/notes", "birds/v2"),
+        *("drafts", "empty", "fish/2", "fish/3", "x" * 77 + "..."),
+    ]
+    # TF Serving tries to load what has digits for a name, and opens no port meanwhile.
+    slow = [line.partition(" (")[0] for line in lines if "5 minutes" in line]
+    assert slow == ["birds/007", "birds/8", "fish/2", "fish/3"]
+    # None of them gets a label.
+    assert deployed_labels(folder)["fish"] == {"stable": 1, "canary": 1}
 
 
 def test_a_folder_without_models_is_refused(tmp_path):
