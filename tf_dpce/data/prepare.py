@@ -21,7 +21,8 @@ from tf_dpce.data.manifest import (
     written_shards,
 )
 from tf_dpce.data.shards import SHARD_BYTES, SplitWriter
-from tf_dpce.datasets.listing import SPLITS, Image, Rejected, gather
+from tf_dpce.datasets.listing import NO_FILE, SPLITS, Image, Rejected, gather
+from tf_dpce.datasets.names import nearest_name
 from tf_dpce.errors import UserError
 from tf_dpce.files import (
     exclusive_lock,
@@ -31,6 +32,7 @@ from tf_dpce.files import (
     sha256_lines,
     temporary_folder,
 )
+from tf_dpce.logging import logger
 from tf_dpce.preprocessing.vocabulary import (
     count_words,
     rank_words,
@@ -38,6 +40,8 @@ from tf_dpce.preprocessing.vocabulary import (
     write_vocabulary,
 )
 from tf_dpce.preprocessing.word_vectors import check_vectors, look_up_vectors
+
+_NEAREST_NAMES = 20  # so many missing files get the nearest name; each costs a listing
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,15 @@ def _in_order(images: Sequence[Image], split: str, seed: int) -> list[Image]:
 
 
 def _write_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
-    items = ({"path": item.path, "reason": item.reason} for item in rejected)
+    """Writes what was rejected; a missing file, if it is one of the first, with its like."""
+    missing = [item.path for item in rejected if item.reason == NO_FILE][:_NEAREST_NAMES]
+    nearest = {path: {"nearest": name} for path in missing if (name := nearest_name(Path(path)))}
+    if nearest:
+        first, name = next(iter(nearest.items()))
+        logger.warning(f"{first}: {NO_FILE}; the nearest name there is {name['nearest']}")
+    items = (
+        {"path": item.path, "reason": item.reason} | nearest.get(item.path, {}) for item in rejected
+    )
     text = "".join(f"{json.dumps(item, ensure_ascii=False)}\n" for item in items)
     # A folder's name need not be UTF-8.
     path.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -14,6 +14,7 @@ import tensorflow as tf
 from tf_dpce.data.manifest import MAX_INSTANCES, ShardInfo, SplitInfo
 from tf_dpce.data.validate_images import storable, validate_images
 from tf_dpce.datasets.listing import NO_FILE, Image, Rejected
+from tf_dpce.datasets.names import nearest_name
 from tf_dpce.errors import UserError
 from tf_dpce.files import sha256_file
 
@@ -141,7 +142,11 @@ class SplitWriter:
             )
         last = self.rejected[-1]
         reasons = {item.reason for item in self.rejected[-images:]}
-        wrong = "; --root or --images is probably wrong" if reasons == {NO_FILE} else ""
+        wrong = ""
+        if reasons == {NO_FILE}:
+            nearest = nearest_name(Path(last.path))
+            wrong = f"; the nearest name there is {nearest}" if nearest else ""
+            wrong += "; --root or --images is probably wrong"
         return (
             f"none of the {images} images of the split {split!r} can be used, "
             f"the last of them {last.path}: {last.reason}{wrong}"

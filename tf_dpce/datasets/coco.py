@@ -1,14 +1,24 @@
-"""MSCOCO captions of 2014 in the official layout (Chen et al. 2015, arXiv 1504.00325)."""
+"""MSCOCO captions (Chen et al. 2015, arXiv 1504.00325), and one's own in the same format."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from tf_dpce.datasets.expected_sizes import PUBLISHED
 from tf_dpce.datasets.listing import NO_NAME, Image, Rejected, usable_images
-from tf_dpce.datasets.splits import given_or_drawn_splits, image_name
-from tf_dpce.datasets.text_files import existing_folder, read_json
+from tf_dpce.datasets.names import ImageNames
+from tf_dpce.datasets.splits import (
+    complete_splits,
+    held_out_splits,
+    image_name,
+    read_split_file,
+    split_in_name,
+)
+from tf_dpce.datasets.text_files import existing_folder, first_existing, read_json
+from tf_dpce.errors import UserError
 
 # The folders of images; each has its captions in a file of its own.
 _HALVES = ("train2014", "val2014")
@@ -40,29 +50,87 @@ def read_coco(
     Raises:
         UserError: a folder or file is missing or malformed, or no image can be used.
     """
-    root = existing_folder(root)
+    names = ImageNames(root)
     annotations = existing_folder(annotations or root / "annotations")
     listed: dict[str, Image] = {}
     for half in _HALVES:
-        contents = read_json(annotations / f"captions_{half}.json")
-        by_number: dict[str, Image] = {}
-        for entry in contents["images"].items():
-            name = image_name(entry["file_name"].text())
-            if not name:
-                yield Rejected(str(entry.origin), NO_NAME)
-                continue
-            name = f"{half}/{name}"
-            if name in listed:
-                yield Rejected(str(entry.origin), "listed twice")
-            image = listed.setdefault(name, Image(name, root / name, [], origin=entry.origin))
-            by_number.setdefault(entry["id"].key(), image)
-        for entry in contents["annotations"].items():
-            caption, number = entry["caption"].text(), entry["image_id"].key()
-            if number in by_number:
-                by_number[number].captions.append(caption)
-            else:
-                yield Rejected(str(entry.origin), "caption of no image that is listed")
+        yield from _read_file(annotations / f"captions_{half}.json", names, half, listed)
     # An image without a caption will be rejected, so it fills no split.
     captioned = (name for name, image in listed.items() if image.captions)
-    splits = given_or_drawn_splits(split_file, captioned, seed, _HELD_OUT)
-    yield from usable_images(annotations, listed.values(), root, splits, split_file)
+    if split_file:
+        splits = read_split_file(split_file, names)
+    else:
+        splits = held_out_splits(captioned, seed, _HELD_OUT)
+    yield from usable_images(annotations, listed.values(), names, splits, split_file)
+
+
+def read_coco_captions(
+    root: Path | None = None,
+    annotations: Path | None = None,
+    images: Path | None = None,
+    split_file: Path | None = None,
+    seed: int = 0,
+) -> Iterator[Image | Rejected]:
+    """Reads captions of one's own in COCO's format, or MSCOCO in its release of 2017.
+
+    A file whose name holds a split, such as `captions_train2017.json`, is this split, and its
+    images may lie in a folder of their own, such as `train2017`. `complete_splits` draws the rest.
+
+    Args:
+        root: folder that holds `annotations` with the files, or the files themselves, and
+            `images` or the folders of the splits.
+        annotations: a file, or a folder of files `captions*.json`, if it is another.
+        images: folder of images, if it is another.
+        split_file: lines of `image<TAB>split`, in place of any other split.
+        seed: seed of the drawn splits.
+
+    Yields:
+        The images, and a `Rejected` for each image or caption that cannot be used.
+
+    Raises:
+        UserError: a folder or file is missing or malformed, or no image can be used.
+    """
+    annotations = annotations or first_existing(root or Path(), ("annotations", "."))
+    files = [annotations]
+    if annotations.is_dir():
+        files = sorted(annotations.glob("captions*.json"))
+    if not files:
+        message = f"{annotations} holds no captions*.json: give the file as --annotations"
+        raise UserError("dataset.layout", message, annotations)
+    names = ImageNames(images or first_existing(root or annotations.parent, ("images", ".")))
+    splits = read_split_file(split_file, names) if split_file else None
+    listed: dict[str, Image] = {}
+    for file in files:
+        part = file.stem.removeprefix("captions_")
+        before = len(listed)
+        folder = part if (names.folder / part).is_dir() else ""
+        yield from _read_file(file, names, folder, listed)
+        for image in islice(listed.values(), before, None):
+            image.split = split_in_name(part)
+    if splits is None:
+        complete_splits(listed.values(), seed)
+    yield from usable_images(annotations, listed.values(), names, splits, split_file)
+
+
+def _read_file(
+    path: Path, names: ImageNames, folder: str, listed: dict[str, Image]
+) -> Iterator[Rejected]:
+    """Adds the images of a file to `listed`, and yields what cannot be used."""
+    contents = read_json(path)
+    by_number: dict[str, Image] = {}
+    for entry in contents["images"].items():
+        name = entry["file_name"].text()
+        if not image_name(name):
+            yield Rejected(str(entry.origin), NO_NAME)
+            continue
+        name, file = names.find(os.path.join(folder, name))
+        if name in listed:
+            yield Rejected(str(entry.origin), "listed twice")
+        image = listed.setdefault(name, Image(name, file, [], origin=entry.origin))
+        by_number.setdefault(entry["id"].key(), image)
+    for entry in contents["annotations"].items():
+        caption, number = entry["caption"].text(), entry["image_id"].key()
+        if number in by_number:
+            by_number[number].captions.append(caption)
+        else:
+            yield Rejected(str(entry.origin), "caption of no image that is listed")

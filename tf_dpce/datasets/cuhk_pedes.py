@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tf_dpce.datasets.listing import Image, Rejected, usable_images
-from tf_dpce.datasets.splits import check_split, image_name, read_split_file
-from tf_dpce.datasets.text_files import Node, existing_folder, read_json
+from tf_dpce.datasets.names import ImageNames
+from tf_dpce.datasets.splits import check_split, read_split_file
+from tf_dpce.datasets.text_files import Node, read_json
 
 
 def read_cuhk_pedes(
@@ -33,16 +34,16 @@ def read_cuhk_pedes(
         UserError: a folder or file is missing or of another shape, a split is unknown, or no
             image can be used.
     """
-    images = existing_folder(images or root / "imgs")
+    names = ImageNames(images or root / "imgs")
     file = annotations or root / "reid_raw.json"
     contents = read_json(file)
-    splits = read_split_file(split_file) if split_file else None
-    listed = (_image(entry, images, own_split=splits is None) for entry in contents.items())
-    yield from usable_images(file, listed, images, splits, split_file)
+    splits = read_split_file(split_file, names) if split_file else None
+    listed = (_image(entry, names, own_split=splits is None) for entry in contents.items())
+    yield from usable_images(file, listed, names, splits, split_file)
 
 
-def _image(entry: Node, folder: Path, own_split: bool) -> Image:
-    name = image_name(entry["file_path"].text())
+def _image(entry: Node, names: ImageNames, own_split: bool) -> Image:
+    file = names.find(entry["file_path"].text())
     captions = [caption.text() for caption in entry["captions"].items()]
     split = check_split(entry["split"].text(), entry.origin) if own_split else None
-    return Image(name, folder / name, captions, split, entry["id"].key(), entry.origin)
+    return Image(*file, captions, split, entry["id"].key(), entry.origin)

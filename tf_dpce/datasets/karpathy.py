@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from tf_dpce.datasets.listing import Image, Rejected, usable_images
-from tf_dpce.datasets.splits import check_split, image_name, read_split_file
-from tf_dpce.datasets.text_files import Node, existing_folder, read_json
-
-# The rest of MSCOCO's validation images; all who compare with these splits train on it.
-_TRAINED_ON = "restval"
+from tf_dpce.datasets.names import ImageNames
+from tf_dpce.datasets.splits import check_split, karpathy_name, read_split_file
+from tf_dpce.datasets.text_files import Node, read_json
 
 
 def read_karpathy(
@@ -35,20 +32,16 @@ def read_karpathy(
         UserError: the folder or file is missing, the file is of another shape, a split is
             unknown, or no image can be used.
     """
-    root = existing_folder(root)
+    names = ImageNames(root)
     contents = read_json(annotations)
-    splits = read_split_file(split_file) if split_file else None
+    splits = read_split_file(split_file, names) if split_file else None
     entries = contents["images"].items()
-    listed = (_image(entry, root, own_split=splits is None) for entry in entries)
-    yield from usable_images(annotations, listed, root, splits, split_file)
+    listed = (_image(entry, names, own_split=splits is None) for entry in entries)
+    yield from usable_images(annotations, listed, names, splits, split_file)
 
 
-def _image(entry: Node, root: Path, own_split: bool) -> Image:
-    folder = entry["filepath"].text() if "filepath" in entry else ""
-    file = image_name(entry["filename"].text())
-    name = image_name(os.path.join(folder, file)) if file else ""
+def _image(entry: Node, names: ImageNames, own_split: bool) -> Image:
+    file = names.find(karpathy_name(entry))
     captions = [sentence["raw"].text() for sentence in entry["sentences"].items()]
-    split = entry["split"].text() if own_split else None
-    if own_split:
-        split = "train" if split == _TRAINED_ON else check_split(split, entry.origin)
-    return Image(name, root / name, captions, split, origin=entry.origin)
+    split = check_split(entry["split"].text(), entry.origin) if own_split else None
+    return Image(*file, captions, split, origin=entry.origin)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from tf_dpce.errors import UserError
+from tf_dpce.errors import UserError, shorten
+
+if TYPE_CHECKING:
+    from tf_dpce.datasets.names import ImageNames
 
 SPLITS = ("train", "val", "test")
 
 # Reasons of rejection that several modules give.
 NO_FILE = "no such file"
+ADDRESS = "an address, not a file: download it first"
 NO_NAME = "no name of an image"
 NO_CAPTION = "no caption"
 IN_NO_SPLIT = "in no split"
@@ -49,7 +53,7 @@ class Image:
     """An image with all its captions.
 
     Attributes:
-        image_id: its path below the folder of images, as `image_name` spells it; empty if there
+        image_id: its path below the folder of images, as `ImageNames` finds it; empty if there
             is none. Its captions are never negatives of one another.
         path: absolute path of the file; `validate_images` finds out whether it is there.
         captions: its captions.
@@ -80,7 +84,7 @@ class Rejected:
 def usable_images(
     annotations: Path,
     listed: Iterable[Image],
-    folder: Path,
+    names: ImageNames,
     splits: Mapping[str, str] | None = None,
     split_file: Path | None = None,
 ) -> Iterator[Image | Rejected]:
@@ -89,7 +93,7 @@ def usable_images(
     Args:
         annotations: the file or folder that lists the images, for messages.
         listed: the images of a data set.
-        folder: the absolute folder that the images' paths start from.
+        names: the names of the images, by which they were found.
         splits: split of each image by its name; replaces those that the images have.
         split_file: the file that `splits` is from, for messages.
 
@@ -107,22 +111,25 @@ def usable_images(
         unlisted.pop(image.image_id, None)
         if splits is not None:
             image.split = splits.get(image.image_id)
-        reason = _fault(image)
+        reason = _fault(image) or names.fault(image.image_id)
         if not reason:
             known = first.setdefault(image.image_id, image)
             check_same(known, image)
             reason = "" if known is image else "listed twice"
         if reason:
-            rejected = Rejected(str(image.path if image.image_id else image.origin), reason)
+            is_file = image.image_id and reason != ADDRESS
+            rejected = Rejected(str(image.path if is_file else image.origin), reason)
             of = f" of {split_file}" if split_file and reason == IN_NO_SPLIT else ""
-            last = f", the last of them {rejected.path}: {reason}{of}"
+            name = shorten(rejected.path, len(str(names.folder)) + 80)
+            last = f", the last of them {name}: {reason}{of}"
             yield rejected
         else:
             yield image
+    names.log_found()
     if not first:
         message = f"{annotations} lists no image that can be used{last}"
         raise UserError("dataset.no_image", message, annotations)
-    yield from (Rejected(str(folder / name), NO_CAPTION) for name in unlisted)
+    yield from (Rejected(str(names.folder / name), NO_CAPTION) for name in unlisted)
 
 
 def check_same(known: Image, again: Image) -> None:
@@ -133,7 +140,7 @@ def check_same(known: Image, again: Image) -> None:
     """
     for attribute in ("split", "instance"):
         if getattr(known, attribute) != getattr(again, attribute):
-            subject = f"image {known.image_id} has two values of {attribute}"
+            subject = f"image {shorten(known.image_id)} has two values of {attribute}"
             raise _conflict("dataset.two_values", subject, attribute, (known, again))
 
 
@@ -153,7 +160,7 @@ def gather(items: Iterable[Image | Rejected]) -> tuple[list[Image], list[Rejecte
         images.append(item)
         other = by_instance.setdefault(item.instance, item)
         if other.split != item.split:
-            subject = f"instance {item.instance!r} is in two splits"
+            subject = f"instance '{shorten(item.instance)}' is in two splits"
             raise _conflict("dataset.leak", subject, "split", (other, item))
     return images, rejected
 
@@ -168,7 +175,8 @@ def _fault(image: Image) -> str:
 
 def _conflict(code: str, subject: str, attribute: str, images: tuple[Image, Image]) -> UserError:
     one, other = (
-        f"{getattr(image, attribute)!r} ({image.origin or image.image_id})" for image in images
+        f"'{shorten(getattr(image, attribute))}' ({image.origin or shorten(image.image_id)})"
+        for image in images
     )
     origin = images[1].origin or Origin(images[1].path)
     message = f"{subject}, {one} and {other}: keep it in one"

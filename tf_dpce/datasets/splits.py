@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tf_dpce.datasets.listing import SPLITS, Origin
-from tf_dpce.datasets.text_files import existing_file, read_lines
+from tf_dpce.datasets.listing import SPLITS, Image, Origin
+from tf_dpce.datasets.text_files import Node, existing_file, read_json, read_lines
 from tf_dpce.errors import UserError, shorten
+from tf_dpce.logging import logger
+
+if TYPE_CHECKING:
+    from tf_dpce.datasets.names import ImageNames
 
 TRAIN_SHARE = 0.8
 VAL_SHARE = 0.1
+_MOST_HELD_OUT = 5_000
+
+FLICKR8K_LISTS = {
+    "train": "Flickr_8k.trainImages.txt",
+    "val": "Flickr_8k.devImages.txt",
+    "test": "Flickr_8k.testImages.txt",
+}
 
 _OTHER_NAMES = {
     "training": "train",
@@ -20,6 +33,8 @@ _OTHER_NAMES = {
     "valid": "val",
     "dev": "val",
     "testing": "test",
+    # All who compare with Karpathy's splits train on the rest of MSCOCO's validation images.
+    "restval": "train",
 }
 
 
@@ -36,25 +51,56 @@ def image_name(text: str) -> str:
     return "" if path == os.curdir else path
 
 
-def read_split_file(path: Path) -> dict[str, str]:
-    """Returns the split of each image from lines of `image<TAB>split`.
+def read_split_file(path: Path, names: ImageNames) -> dict[str, str]:
+    """Returns the split of each image that a file puts into one.
+
+    Args:
+        path: lines of `image<TAB>split`; or Karpathy's JSON; or the folder of the official lists
+            of Flickr8k, or one of these lists, beside which the others lie.
+        names: the names of the images; those of the file are found in the same way.
 
     Raises:
-        UserError: the file is missing or has no line; or a line is malformed, or puts an image
-            into a second split.
+        UserError: a file is missing or puts no image into a split; or it is malformed, or puts an
+            image into a second split.
     """
     splits: dict[str, str] = {}
-    for origin, line in read_lines(existing_file(path)):
-        image, tab, split = line.partition("\t")
-        image = image_name(image)
-        if not tab or not image:
-            message = f"not image<TAB>split but '{shorten(line)}': mend the line"
-            raise origin.error("split.line", message)
-        assign_split(splits, image, check_split(split.strip(), origin), origin)
+    if path.is_dir() or path.name in FLICKR8K_LISTS.values():
+        lines = _flickr8k_lists(path if path.is_dir() else path.parent)
+    else:
+        lines = _karpathy(path) if path.suffix.lower() == ".json" else _lines(path)
+    for origin, image, split in lines:
+        assign_split(splits, names.find(image).image_id, check_split(split, origin), origin)
     if not splits:
         message = f"{path} has no line: it needs lines of image<TAB>split"
         raise UserError("split.empty", message, path)
     return splits
+
+
+def _lines(path: Path) -> Iterator[tuple[Origin, str, str]]:
+    for origin, line in read_lines(existing_file(path)):
+        image, tab, split = line.partition("\t")
+        if not tab or not image_name(image):
+            message = f"not image<TAB>split but '{shorten(line)}': mend the line"
+            raise origin.error("split.line", message)
+        yield origin, image, split.strip()
+
+
+def _flickr8k_lists(folder: Path) -> Iterator[tuple[Origin, str, str]]:
+    for split, file in FLICKR8K_LISTS.items():
+        for origin, line in read_lines(existing_file(folder / file)):
+            yield origin, line, split
+
+
+def _karpathy(path: Path) -> Iterator[tuple[Origin, str, str]]:
+    for entry in read_json(path)["images"].items():
+        yield entry.origin, karpathy_name(entry), entry["split"].text()
+
+
+def karpathy_name(entry: Node) -> str:
+    """Returns the path of an image in Karpathy's JSON; it is empty if there is no name."""
+    folder = entry["filepath"].text() if "filepath" in entry else ""
+    file = image_name(entry["filename"].text())
+    return os.path.join(folder, file) if file else ""
 
 
 def assign_split(splits: dict[str, str], image: str, split: str, origin: Origin) -> None:
@@ -112,24 +158,49 @@ def drawn_splits(names: Iterable[str], seed: int) -> dict[str, str]:
     return splits
 
 
-def given_or_drawn_splits(
-    split_file: Path | None, names: Iterable[str], seed: int, held_out: int
-) -> dict[str, str]:
-    """Returns the splits of a split file, or draws `held_out` names each for val and test.
+def complete_splits(images: Collection[Image], seed: int) -> None:
+    """Gives a split to each image that has none, and draws a missing val or test from train.
+
+    The draw is a hash of the seed and the instance. If no image has a split, all are drawn; if
+    val or test is missing, about a tenth of the training instances move there, 5,000 at most.
+    An image without a caption will be rejected, so it fills no split.
+    """
+    captioned = [image for image in images if image.captions]
+    undrawn = [image for image in captioned if image.split is None]
+    drawn = drawn_splits((image.instance for image in undrawn), seed)
+    for image in undrawn:
+        image.split = drawn[image.instance]
+    for missing in {"val", "test"} - {image.split for image in captioned}:
+        train = [image for image in captioned if image.split == "train"]
+        held_out = held_out_splits({image.instance for image in train}, seed, _MOST_HELD_OUT)
+        for image in train:
+            image.split = missing if held_out[image.instance] == missing else "train"
+        moved = sum(image.split == missing for image in train)
+        logger.info(f"no image is in the split {missing}: drew {moved:,} training images for it")
+
+
+def split_in_name(name: str) -> str | None:
+    """Returns the split that the name of a file or folder holds, or None.
+
+    Example:
+        >>> [split_in_name(name) for name in ("train2017", "captions_validation", "photos")]
+        ['train', 'val', None]
+    """
+    found = {split for word in re.findall(r"[a-z]+", name.lower()) if (split := known_split(word))}
+    return found.pop() if len(found) == 1 else None
+
+
+def held_out_splits(names: Iterable[str], seed: int, held_out: int) -> dict[str, str]:
+    """Draws `held_out` names each for val and test.
 
     The draw is a hash, so that the order of names does not matter. If `held_out` is more than a
     tenth of the names, a tenth is drawn.
 
-    Raises:
-        UserError: the split file is missing or malformed.
-
     Example:
-        >>> splits = given_or_drawn_splits(None, map(str, range(50)), seed=0, held_out=3)
+        >>> splits = held_out_splits(map(str, range(50)), seed=0, held_out=3)
         >>> [list(splits.values()).count(split) for split in SPLITS]
         [44, 3, 3]
     """
-    if split_file:
-        return read_split_file(split_file)
     ranked = sorted(set(names), key=lambda name: (_draw(name, seed), name))
     count = min(held_out, max(1, len(ranked) // 10))
     held = {"test": ranked[:count], "val": ranked[count : 2 * count], "train": ranked[2 * count :]}

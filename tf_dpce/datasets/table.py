@@ -16,10 +16,10 @@ from tf_dpce.datasets.listing import (
     check_same,
     usable_images,
 )
-from tf_dpce.datasets.splits import check_split, drawn_splits, image_name, read_split_file
+from tf_dpce.datasets.names import ImageNames
+from tf_dpce.datasets.splits import check_split, drawn_splits, read_split_file
 from tf_dpce.datasets.text_files import (
     existing_file,
-    existing_folder,
     read_lines,
     read_raw_lines,
     whole_characters,
@@ -53,26 +53,26 @@ def read_table(
     Raises:
         UserError: a file is missing or malformed, a split is unknown, or no image can be used.
     """
-    folder = existing_folder(images or annotations.parent)
-    splits = read_split_file(split_file) if split_file else None
+    names = ImageNames(images or annotations.parent)
+    splits = read_split_file(split_file, names) if split_file else None
     listed: dict[str, Image] = {}
     captions: dict[str, dict[str, None]] = {}
     for origin, row in read_rows(annotations):
-        name = image_name(_text(row, "image", origin))
+        name, path = names.find(_text(row, "image", origin))
         if not name:
             yield Rejected(str(origin), NO_NAME)
             continue
         split = None
         if splits is None and "split" in row:
             split = check_split(_text(row, "split", origin), origin)
-        image = Image(name, folder / name, (), split, _text(row, "instance", origin), origin)
+        image = Image(name, path, (), split, _text(row, "instance", origin), origin)
         check_same(listed.setdefault(name, image), image)
         captions.setdefault(name, {}).update(dict.fromkeys(_captions(row["caption"], origin)))
     for name, image in listed.items():
         image.captions = list(captions[name]) if any(captions[name]) else []
     if splits is None:
         _draw_splits(listed.values(), seed)
-    yield from usable_images(annotations, listed.values(), folder, splits, split_file)
+    yield from usable_images(annotations, listed.values(), names, splits, split_file)
 
 
 def _draw_splits(images: Collection[Image], seed: int) -> None:

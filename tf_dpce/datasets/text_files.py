@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,19 @@ def existing_folder(path: Path) -> Path:
         message = f"{path} is not a folder: check --root, --images and --annotations"
         raise UserError("dataset.folder", message, path)
     return path.resolve()
+
+
+def first_existing(root: Path, names: Sequence[str]) -> Path:
+    """Returns the first of the places below a folder that exists.
+
+    Raises:
+        UserError: none does, or the folder is none.
+    """
+    for name in names:
+        if (existing_folder(root) / name).exists():
+            return root / name
+    message = f"{root} holds none of {', '.join(names)}: check --root, --images and --annotations"
+    raise UserError("dataset.layout", message, root)
 
 
 def existing_file(path: Path) -> Path:

@@ -182,6 +182,9 @@ def test_unusable_images_are_listed_once_and_the_rest_stored(tmp_path: Path):
     expected = [("a line", "no tab"), (train[-1].path.name, "no such file")]
     expected += [(item.path.name, why) for item, why in zip(train, REJECTED, strict=False)]
     assert sorted(rejected(tmp_path / "out")) == sorted(expected)
+    lines = map(json.loads, (tmp_path / "out" / "rejected.jsonl").read_text().splitlines())
+    (nearest,) = [line["nearest"] for line in lines if "nearest" in line]
+    assert nearest in {str(item.path) for item in train[:-1]}, "of the missing file alone"
     manifest = Manifest.load(tmp_path / "out")
     assert manifest.rejected == len(expected)
     assert manifest.splits["train"].images == 1

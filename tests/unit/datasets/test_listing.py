@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.errors import raises
 from tf_dpce.datasets.listing import Image, Origin, Rejected, gather, usable_images
+from tf_dpce.datasets.names import ImageNames
 
 LIST, FOLDER = Path("list.csv"), Path("/p")
 
@@ -19,7 +22,12 @@ def listed(name: str, line: int, split: str | None = "train", instance: str = ""
 DOG, CAT = listed("dog.jpg", 2), listed("cat.jpg", 3, "val")
 
 
-def test_what_cannot_be_used_has_its_reason():
+@pytest.fixture
+def names(tmp_path: Path) -> ImageNames:
+    return ImageNames(tmp_path)
+
+
+def test_what_cannot_be_used_has_its_reason(names: ImageNames):
     items = [
         DOG,
         replace(DOG, captions=["again"]),
@@ -27,7 +35,7 @@ def test_what_cannot_be_used_has_its_reason():
         listed("cow.jpg", 4, split=None),
         listed("", 5),
     ]
-    assert list(usable_images(LIST, items, FOLDER)) == [
+    assert list(usable_images(LIST, items, names)) == [
         DOG,
         Rejected("/p/dog.jpg", "listed twice"),
         Rejected("/p/cat.jpg", "no caption"),
@@ -36,32 +44,32 @@ def test_what_cannot_be_used_has_its_reason():
     ]
 
 
-def test_given_splits_replace_those_of_the_images():
+def test_given_splits_replace_those_of_the_images(names: ImageNames):
     splits = {"dog.jpg": "test", "silent.jpg": "val"}
-    assert list(usable_images(LIST, [replace(DOG), replace(CAT)], FOLDER, splits)) == [
+    assert list(usable_images(LIST, [replace(DOG), replace(CAT)], names, splits)) == [
         replace(DOG, split="test"),
         Rejected("/p/cat.jpg", "in no split"),
-        Rejected("/p/silent.jpg", "no caption"),
+        Rejected(str(names.folder / "silent.jpg"), "no caption"),
     ]
 
 
-def test_if_no_image_can_be_used_the_last_one_is_named():
+def test_if_no_image_can_be_used_the_last_one_is_named(names: ImageNames):
     for items, splits, last in (
         ([], None, "lists no image that can be used"),
         ([replace(DOG)], {"dog": "train"}, "/p/dog.jpg: in no split of splits.tsv"),
     ):
         with raises("dataset.no_image", LIST) as caught:
-            list(usable_images(LIST, items, FOLDER, splits, Path("splits.tsv")))
+            list(usable_images(LIST, items, names, splits, Path("splits.tsv")))
         assert str(caught.value).endswith(last)
 
 
-def test_an_image_with_two_values_names_both_lines():
+def test_an_image_with_two_values_names_both_lines(names: ImageNames):
     for again, attribute in (
         (listed("dog.jpg", 9, "test"), "split"),
         (listed("dog.jpg", 9, instance="wolf"), "instance"),
     ):
         with raises("dataset.two_values", LIST, line=9) as caught:
-            list(usable_images(LIST, [DOG, again], FOLDER))
+            list(usable_images(LIST, [DOG, again], names))
         assert "list.csv line 2" in str(caught.value) and attribute in str(caught.value)
 
 

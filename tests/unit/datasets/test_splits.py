@@ -10,12 +10,8 @@ import pytest
 
 from tests.errors import raises
 from tf_dpce.datasets.listing import gather
-from tf_dpce.datasets.splits import (
-    drawn_splits,
-    given_or_drawn_splits,
-    known_split,
-    read_split_file,
-)
+from tf_dpce.datasets.names import ImageNames
+from tf_dpce.datasets.splits import drawn_splits, held_out_splits, known_split, read_split_file
 from tf_dpce.datasets.table import read_table
 
 SEEDS = range(40)
@@ -65,20 +61,20 @@ def test_an_image_without_a_caption_is_not_the_only_one_of_a_split(tmp_path: Pat
 
 def test_so_many_are_held_out_but_never_more_than_a_tenth():
     for count, held_out, expected in ((5000, 100, 100), (5000, 900, 500), (12, 100, 1), (3, 9, 1)):
-        counts = Counter(given_or_drawn_splits(None, names(count), 0, held_out).values())
+        counts = Counter(held_out_splits(names(count), 0, held_out).values())
         assert counts == {"train": count - 2 * expected, "val": expected, "test": expected}
 
 
 def test_what_is_held_out_depends_on_the_names_and_the_seed_alone():
-    splits = given_or_drawn_splits(None, names(200), 3, 20)
-    assert given_or_drawn_splits(None, names(200)[::-1] + names(9), 3, 20) == splits
-    assert given_or_drawn_splits(None, names(200), 4, 20) != splits
+    splits = held_out_splits(names(200), 3, 20)
+    assert held_out_splits(names(200)[::-1] + names(9), 3, 20) == splits
+    assert held_out_splits(names(200), 4, 20) != splits
 
 
 def test_a_split_file_is_read_line_by_line_and_replaces_the_draw(tmp_path: Path):
     path = tmp_path / "splits.tsv"
     path.write_bytes("\ufeffa b.jpg\ttrain\r\n\r\nc.jpg\t val \na b.jpg\ttrain\n".encode())
-    assert given_or_drawn_splits(path, names(9), 0, 2) == {"a b.jpg": "train", "c.jpg": "val"}
+    assert read_split_file(path, ImageNames(tmp_path)) == {"a b.jpg": "train", "c.jpg": "val"}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +93,7 @@ def test_a_split_has_several_names(split: str | None, names: list[str]):
 def test_mistakes_in_a_split_file_name_the_line(tmp_path: Path):
     path = tmp_path / "splits.tsv"
     with raises("dataset.file", path):
-        read_split_file(path)
+        read_split_file(path, ImageNames(tmp_path))
     for text, code, line in (
         ("dog.jpg\ttrain\n./dog.jpg\tval\n", "split.repeated", 2),
         ("dog.jpg train\n", "split.line", 1),
@@ -107,4 +103,4 @@ def test_mistakes_in_a_split_file_name_the_line(tmp_path: Path):
     ):
         path.write_text(text)
         with raises(code, path, line):
-            read_split_file(path)
+            read_split_file(path, ImageNames(tmp_path))

@@ -1,0 +1,280 @@
+"""Finds the files that the names in annotations stand for, if they only nearly match.
+
+Tables are written on other machines than the one that reads them: with Windows paths, with
+addresses, in another case or Unicode form. A name counts as found if one file alone fits it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import cached_property
+from heapq import nlargest
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from tf_dpce.datasets.listing import ADDRESS
+from tf_dpce.datasets.splits import image_name
+from tf_dpce.datasets.text_files import existing_folder
+from tf_dpce.logging import logger
+
+AMBIGUOUS = "several names fit this one file"
+
+# How a name differs from that of the file, in the words of the log.
+_FILE_ADDRESS = "with file://"
+_SLASHES = "with \\ for /"
+_PERCENT = "with %20 or the like"
+_HOME = "with ~"
+_LONGER = "with other folders before it"
+_UNICODE = "in another Unicode form"
+_CASE = "in another case"
+_NO_ENDING = "without its ending"
+
+_IMAGE_ENDINGS = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".heic", ".heif", ".avif"),
+)
+# A single letter before the colon is a Windows drive.
+_ADDRESS = re.compile(r"data:|(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_FILE = re.compile(r"file:(?://[^/]*)?/*(?=[a-z]:)|file:(?://[^/]*)?", re.IGNORECASE)
+_DRIVE = re.compile(r"[a-z]:", re.IGNORECASE)
+_COMPARED = 1000  # names that are compared letter by letter
+
+
+class ImageFile(NamedTuple):
+    """The file that a name stands for.
+
+    Attributes:
+        image_id: its path below the folder of images, the same for all names of the file.
+        path: its absolute path.
+    """
+
+    image_id: str
+    path: Path
+
+
+class ImageNames:
+    """The names of the images in a folder, which is listed once, as far as names ask for it.
+
+    Args:
+        folder: the folder that the images' paths start from.
+
+    Raises:
+        UserError: it is no folder.
+
+    Example:
+        >>> names = ImageNames(Path("images"))
+        >>> [names.find(name).image_id for name in ("7.jpg", "7.JPG", r"images\\7")]
+        ['7.jpg', '7.jpg', '7.jpg']
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = existing_folder(folder)
+        self._listings: dict[str, _Listing] = {}
+        self._inexact: dict[str, tuple[ImageFile, tuple[str, ...]]] = {}
+        self._outside: dict[str, str] = {}
+        self._dropped: dict[str, str] = {}
+        self._ambiguous: set[str] = set()
+
+    def find(self, name: str) -> ImageFile:
+        """Returns the file that a name stands for.
+
+        If there is none, or if several fit, the path is that of the name as it is written. An
+        address of which no file has the last part stays the id as it is.
+        """
+        exact = self._exact(name)
+        if exact:
+            return exact
+        if name not in self._inexact:
+            self._inexact[name] = self._nearly(name)
+        return self._inexact[name][0]
+
+    def fault(self, image_id: str) -> str:
+        """Returns why an image that was found cannot be used, or an empty text."""
+        if image_id in self._ambiguous:
+            return AMBIGUOUS
+        return ADDRESS if _ADDRESS.match(image_id) else ""
+
+    def log_found(self) -> None:
+        """Logs in one line how many names were found that do not match exactly."""
+        counts = Counter(kind for _, kinds in self._inexact.values() for kind in kinds)
+        if counts:
+            each = ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common())
+            logger.info(
+                f"names of images that were found though they are written otherwise: {each}"
+            )
+
+    def _exact(self, name: str) -> ImageFile | None:
+        folder, base = os.path.split(os.path.normpath(os.path.join(self.folder, name)))
+        listing = self._listing(folder)
+        return self._file(listing, base, name) if base in listing.files else None
+
+    def _nearly(self, name: str) -> tuple[ImageFile, tuple[str, ...]]:
+        for path, changes in _spellings(name):
+            for shorter, prefix in self._shortened(path):
+                walked = self._walk(shorter)
+                if walked is None:
+                    continue
+                listing, base, kinds = walked
+                file = self._file(listing, base, shorter)
+                if prefix and self._dropped.setdefault(file.image_id, prefix) != prefix:
+                    self._ambiguous.add(file.image_id)
+                longer = [_LONGER] if shorter != path else []
+                return file, (*changes, *kinds, *longer)
+        image_id = name.strip() if _ADDRESS.match(name.strip()) else image_name(name)
+        return ImageFile(image_id, self.folder / image_id), ()
+
+    def _shortened(self, path: str) -> Iterator[tuple[str, str]]:
+        """Yields a path and then its ends, each with the folders of another machine before it.
+
+        A relative path loses only folders with which the folder of images itself ends.
+        """
+        address, drive = _ADDRESS.match(path), _DRIVE.match(path)
+        if not address and not drive:
+            yield path, ""
+        parts = [part for part in re.split(r"/+", path) if part not in ("", ".")]
+        first = max(1, len(parts) - 1) if address else 1
+        for count in range(first, len(parts)):
+            start, end = parts[:count], "/".join(parts[count:])
+            if address or drive or os.path.isabs(path):
+                yield end, "/".join(start).casefold()
+            elif self.folder.parts[-count:] == (*start,):
+                yield end, ""
+
+    def _walk(self, path: str) -> tuple[_Listing, str, tuple[str, ...]] | None:
+        """Follows a path from folder to folder, by the one name in each that fits."""
+        path = os.path.normpath(os.path.join(self.folder, path))
+        below = self._below(path)
+        place, rest = (str(self.folder), below) if below else ("/", path.lstrip("/"))
+        kinds: list[str] = []
+        *folders, base = rest.split("/")
+        for part in folders:
+            name, kind = self._listing(place).match(part)
+            # A folder may let in who knows a name without showing its list.
+            place = os.path.join(place, name or part)
+            kinds += filter(None, [kind])
+        listing = self._listing(place)
+        name, kind = listing.match(base, ends=True)
+        if not name and not os.path.isfile(os.path.join(place, base)):
+            return None
+        return listing, name or base, (*kinds, *filter(None, [kind]))
+
+    def _file(self, listing: _Listing, base: str, name: str) -> ImageFile:
+        """Returns one id for all names of a file: its real path, if that is below the folder."""
+        path, real = os.path.join(listing.path, base), os.path.join(listing.real, base)
+        if base in listing.links:
+            real = os.path.realpath(real)
+        image_id = self._below(real)
+        if not image_id:
+            own = os.path.relpath(path, self.folder) if not os.path.isabs(name) else path
+            image_id = self._outside.setdefault(real, self._below(path) or own)
+        return ImageFile(image_id, self.folder / image_id)
+
+    def _below(self, path: str) -> str:
+        prefix = os.path.join(self.folder, "")
+        return path.removeprefix(prefix) if path.startswith(prefix) else ""
+
+    def _listing(self, folder: str) -> _Listing:
+        if folder not in self._listings:
+            self._listings[folder] = _Listing(folder)
+        return self._listings[folder]
+
+
+class _Listing:
+    """What a folder holds; nothing if it is missing or cannot be listed."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.files: set[str] = set()
+        self.links: set[str] = set()
+        self.names: set[str] = set()
+        self.real = path
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    self.names.add(entry.name)
+                    if entry.is_symlink():
+                        self.links.add(entry.name)
+                    if not entry.is_dir():
+                        self.files.add(entry.name)
+            self.real = os.path.realpath(path)
+        except (OSError, ValueError):
+            # A null character in a path is a ValueError.
+            pass
+
+    def match(self, name: str, ends: bool = False) -> tuple[str, str]:
+        """Returns the one name here that fits, and how it differs; empty texts if none does."""
+        if name in (self.files if ends else self.names):
+            return name, ""
+        fitting = [(self._by_form, _form(name), _UNICODE), (self._by_case, _case(name), _CASE)]
+        if ends:
+            fitting.append((self._by_stem, _case(name), _NO_ENDING))
+        for names, key, kind in fitting:
+            found = [name for name in names.get(key, ()) if not ends or name in self.files]
+            if found:
+                # Of several none is the right one.
+                return (found[0], kind) if len(found) == 1 else ("", "")
+        return "", ""
+
+    @cached_property
+    def _by_form(self) -> dict[str, list[str]]:
+        return _grouped((_form(name), name) for name in self.names)
+
+    @cached_property
+    def _by_case(self) -> dict[str, list[str]]:
+        return _grouped((_case(name), name) for name in self.names)
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        parts = ((*os.path.splitext(name), name) for name in self.names)
+        return _grouped((_case(s), name) for s, end, name in parts if end.lower() in _IMAGE_ENDINGS)
+
+
+def nearest_name(path: Path) -> str:
+    """Returns the existing path that is most like one that does not exist, or an empty text.
+
+    The missing part is compared with its would-be neighbours; of very many, with those that begin
+    alike.
+    """
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    missing = path.relative_to(folder).parts[0]
+    names = [name for name in _Listing(str(folder)).names if name.isprintable()]
+    if len(names) > _COMPARED:
+        names = nlargest(_COMPARED, names, lambda name: len(os.path.commonprefix([name, missing])))
+    close = get_close_matches(missing, sorted(names), n=1)
+    return str(folder / close[0]) if close else ""
+
+
+def _spellings(name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yields the paths that a name may mean, the least changed first, and the kinds of change."""
+    path, kinds = name.strip(), ()
+    yield path, kinds
+    for kind, changed in (
+        (_FILE_ADDRESS, lambda text: _FILE.sub("", text, count=1)),
+        (_SLASHES, lambda text: text.replace("\\", "/")),
+        (_PERCENT, unquote),
+        (_HOME, os.path.expanduser),
+    ):
+        if changed(path) != path:
+            path, kinds = changed(path), (*kinds, kind)
+            yield path, kinds
+
+
+def _form(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _case(name: str) -> str:
+    return _form(_form(name).casefold())
+
+
+def _grouped(pairs: Iterator[tuple[str, str]]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for key, name in pairs:
+        groups[key].append(name)
+    return groups
