@@ -61,7 +61,7 @@ MISTAKES = [
     ({"images": {}}, "dataset.shape", "images"),
     ({"images": []}, "dataset.no_image", ""),
     ({"images": ["a.jpg"]}, "dataset.shape", "images[0]"),
-    ({"images": [IMAGE, IMAGE | {"split": "dev"}]}, "split.name", "images[1]"),
+    ({"images": [IMAGE, IMAGE | {"split": "extra"}]}, "split.name", "images[1]"),
     ({"images": [IMAGE | {"split": None}]}, "dataset.shape", "images[0].split"),
     (
         {"images": [IMAGE | {"sentences": [{"raw": "A dog."}, {"tokens": []}]}]},
