@@ -8,10 +8,10 @@ WORKERS ?= 2
 PYTEST := $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all slow lint format size clean
+.PHONY: help venv demo test test-all test-server slow lint format size clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 venv: $(VENV)/.installed  ## make .venv from requirements.txt, once and again when it changes
 
@@ -23,6 +23,12 @@ test: $(VENV)/.installed-dev  ## run the quick tests (at most 8 minutes on 2 cor
 
 test-all: $(VENV)/.installed-dev  ## run all tests but the slow proofs (at most 30 minutes)
 	$(PYTEST)
+
+test-server: $(if $(and $(ADDRESS),$(MODEL)),$(VENV)/.installed-dev)  ## test a model server: ADDRESS=HOST:GRPC:REST MODEL=saved_models/NAME
+	@test -n "$(ADDRESS)" -a -d "$(MODEL)" || { echo "name a server and a folder with the export that it serves:" \
+	  "make test-server ADDRESS=HOST:GRPC:REST MODEL=saved_models/NAME" >&2; exit 2; }
+	TF_DPCE_SERVER="$(ADDRESS)" TF_DPCE_MODEL="$(MODEL)" $(PYTHON) -m pytest \
+	  tests/unit/serving/test_contract.py tests/unit/serving/test_client.py
 
 slow: $(VENV)/.installed-dev  ## run the proofs that take minutes each
 	$(PYTHON) -m pytest -m slow

@@ -10,28 +10,36 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.unit.serving.servers import NAME, Served, export_toy, running
+from tests.unit.serving.servers import EXPORT, NAME, Served, export_toy, running
 from tf_dpce.export.golden import load_examples
 
 # "binary" for an installed tensorflow_model_server, "docker" for its image, or HOST:GRPC:REST for
 # one that runs.
 KIND = "TF_DPCE_SERVER"
-# What that one serves: the folder that `python -m tests.unit.serving.servers` made.
-MODELS = "TF_DPCE_MODELS"
 
 
 @pytest.fixture(scope="session")
 def exported(request: pytest.FixtureRequest) -> Path:
     """The folder of a version. Nobody changes it."""
-    if MODELS in os.environ:
-        return Path(os.environ[MODELS], NAME, "1")
-    return request.getfixturevalue("tiny_export") / "1"
+    return EXPORT or request.getfixturevalue("tiny_export") / "1"
 
 
 @pytest.fixture(scope="session")
 def recorded(exported) -> dict:
     """The golden examples of the export, by signature."""
     return load_examples(exported)
+
+
+@pytest.fixture(scope="session")
+def caption(recorded) -> str:
+    """The first example, of words that the model knows."""
+    return recorded["encode_text"].inputs[0].decode()
+
+
+@pytest.fixture(scope="session")
+def width(recorded) -> int:
+    """The width of an embedding."""
+    return recorded["encode_text"].embeddings.shape[1]
 
 
 @pytest.fixture(scope="session")

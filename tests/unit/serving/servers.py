@@ -1,15 +1,12 @@
-"""Models for servers to serve, and plain ways to ask them.
-
-`python -m tests.unit.serving.servers FOLDER` exports the model that the tests expect of a server.
-"""
+"""Models for servers to serve, and plain ways to ask them."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,16 +20,17 @@ import pytest
 import tensorflow as tf
 
 from tests.errors import raises
-from tests.unit.export.tiny import WORDS, tiny_model
-from tf_dpce.export.publish import export_model
-from tf_dpce.export.versions import publish_version
-from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
+from tf_dpce.export.versions import find_version, publish_version
 from tf_dpce.serving.deployment import deployed_labels, server_version, write_deployment
 from tf_dpce.serving.dev_server import development_server
 from tf_dpce.serving.errors import ServingError
 from tf_dpce.serving.tf_serving import HOST_CONFIG_FILE, binary_command, docker_command
 
-NAME = "tiny"
+# The export that the server of the tests has: a version that another variable names, which is there
+# the newest and `stable`, or else that of a tiny model.
+EXPORT = find_version(Path(os.environ["TF_DPCE_MODEL"])) if "TF_DPCE_MODEL" in os.environ else None
+NAME = EXPORT.resolve().parent.name if EXPORT else "tiny"
+VERSION = int(EXPORT.resolve().name) if EXPORT else 1
 PATIENCE = 60
 
 
@@ -114,11 +112,13 @@ def wait_until(true: Callable[[], bool]) -> None:
 def running(kind: str, models: Path, deployment: Path) -> Iterator[Served]:
     """Runs a server of a kind, "development", "binary" or "docker", on a deployment it writes.
 
-    One that runs elsewhere, HOST:GRPC:REST, is left as it is.
+    One that runs elsewhere, HOST:REST or HOST:GRPC:REST, is left as it is. Its port of gRPC is the
+    one before that of REST, if no other is named.
     """
     if ":" in kind:
-        host, grpc_port, rest_port = kind.rsplit(":", 2)
-        yield Served(int(grpc_port), int(rest_port), host=host)
+        host, *ports = kind.split(":")
+        grpc_port, rest_port = int(ports[0]) - (len(ports) == 1), int(ports[-1])
+        yield Served(grpc_port, rest_port, host=host)
         return
     write_deployment(models, deployment)
     if kind == "development":
@@ -147,8 +147,3 @@ def free_port() -> int:
     """Returns a port that nobody has."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
-
-
-if __name__ == "__main__":
-    tokenizer = CaptionTokenizer(WORDS, 6, lowercase=True)
-    export_model(tiny_model(), tokenizer, Path(sys.argv[1], NAME))

@@ -10,8 +10,7 @@ import pytest
 
 from tests.blocked import WITHOUT_TENSORFLOW
 from tests.errors import raises
-from tests.unit.export.tiny import WIDTH
-from tests.unit.serving.servers import NAME, fails, free_port
+from tests.unit.serving.servers import NAME, VERSION, fails, free_port
 from tf_dpce.preprocessing import status
 from tf_dpce.serving import AsyncClient, Client
 
@@ -53,14 +52,14 @@ def test_it_returns_what_was_recorded(address, recorded, ask):
             np.testing.assert_array_equal(statuses, expected.statuses)
 
 
-def test_no_items_have_an_answer_of_the_right_width(address):
+def test_no_items_have_an_answer_of_the_right_width(address, width):
     with Client(address, NAME, label="stable") as client:
         embeddings, statuses = client.encode_with_status("images", [])
-        assert (embeddings.shape, statuses.shape) == ((0, WIDTH), (0,))
-        assert client.dimension == WIDTH
+        assert (embeddings.shape, statuses.shape) == ((0, width), (0,))
+        assert client.dimension == width
 
 
-def test_an_item_too_large_for_a_request_costs_only_its_own_row(address, recorded, tmp_path):
+def test_an_item_too_large_for_a_request_costs_only_its_own_row(address, recorded, width, tmp_path):
     huge = tmp_path / "huge.jpg"
     with huge.open("wb") as file:
         file.truncate(70 * 2**20)
@@ -72,7 +71,7 @@ def test_an_item_too_large_for_a_request_costs_only_its_own_row(address, recorde
         expected = recorded["encode_image"].embeddings[[0, 0]]
         np.testing.assert_allclose(embeddings[::2], expected, atol=1e-5)
         embeddings, statuses = client.encode_with_status("images", [huge])
-        assert (embeddings.shape, statuses.tolist()) == ((1, WIDTH), [status.TOO_MANY_BYTES])
+        assert (embeddings.shape, statuses.tolist()) == ((1, width), [status.TOO_MANY_BYTES])
 
 
 def test_a_batch_ends_before_the_item_that_would_make_it_too_large(address):
@@ -83,7 +82,9 @@ def test_a_batch_ends_before_the_item_that_would_make_it_too_large(address):
 
 
 @pytest.mark.parametrize("ask", [by_client, by_async_client])
-def test_encode_names_the_file_or_caption_that_cannot_be_encoded(address, recorded, ask, tmp_path):
+def test_encode_names_the_file_or_caption_that_cannot_be_encoded(
+    address, recorded, caption, ask, tmp_path
+):
     good, bad = tmp_path / "good.jpg", tmp_path / "bad.jpg"
     good.write_bytes(recorded["encode_image"].inputs[0])
     bad.write_bytes(b"no image")
@@ -92,14 +93,14 @@ def test_encode_names_the_file_or_caption_that_cannot_be_encoded(address, record
     with raises("encode.unusable", bad):
         ask(address, "encode_images", [good, bad])
     with raises("encode.unusable") as caught:
-        ask(address, "encode_texts", ["a dog", "xyz"])
+        ask(address, "encode_texts", [caption, "xyz"])
     assert "xyz" in str(caught.value)
 
 
-def test_threads_share_a_client(address):
+def test_threads_share_a_client(address, caption):
     with Client(address, NAME) as client, ThreadPoolExecutor(8) as threads:
-        expected = client.encode_texts(["a dog"])
-        found = list(threads.map(client.encode_texts, [["a dog"]] * 8))
+        expected = client.encode_texts([caption])
+        found = list(threads.map(client.encode_texts, [[caption]] * 8))
     np.testing.assert_allclose(found, [expected] * 8, atol=1e-6)
 
 
@@ -122,7 +123,7 @@ def test_rest_needs_no_tensorflow(run_program):
 def test_an_error_of_the_server_has_its_status(address):
     for options, expected in (
         ({"model": "nobody"}, "NOT_FOUND"),
-        ({"version": 77}, "NOT_FOUND"),
+        ({"version": VERSION + 77}, "NOT_FOUND"),
         ({"label": "nowhere"}, "INVALID_ARGUMENT"),
     ):
         with Client(address, **{"model": NAME, **options}) as client:
