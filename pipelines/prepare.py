@@ -162,8 +162,8 @@ def _print_counts(prepared: Prepared) -> None:
     why = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
     print(f"stored {images:,} images with {captions:,} captions")
     print(f"rejected {len(prepared.rejected):,}" + (f": {why}" if why else ""))
-    if manifest.bitmaps:
-        print(f"{manifest.bitmaps:,} BMP images stored as PNG")
+    if manifest.converted:
+        print(f"{manifest.converted:,} images of other formats than JPEG and PNG stored as PNG")
     # Of persons; an image that is an instance of its own does not count.
     if any(split.lone_instances or split.instances < split.images for split in splits.values()):
         counts = (f"{name} {split.lone_instances:,}" for name, split in splits.items())

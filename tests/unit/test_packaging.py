@@ -61,7 +61,8 @@ def test_it_installs_the_command_and_what_it_needs(wheel: zipfile.ZipFile, proje
     assert fields["License-Expression"] == "Apache-2.0"
     lines = (project_root / "requirements.txt").read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
-    assert fields.get_all("Requires-Dist") == pins
+    extra = lines_of(project_root, "-heif")[-1]
+    assert fields.get_all("Requires-Dist") == [*pins, f'{extra}; extra == "heif"']
 
 
 def lines_of(root: Path, suffix: str) -> list[str]:
@@ -69,7 +70,7 @@ def lines_of(root: Path, suffix: str) -> list[str]:
 
 
 def test_every_requirement_is_pinned_exactly_and_alike(project_root: Path):
-    for suffix in ("", "-dev", "-gpu", "-jax"):
+    for suffix in ("", "-dev", "-gpu", "-heif", "-jax"):
         for line in lines_of(project_root, suffix):
             assert re.fullmatch(r"#.*||-r requirements\.txt|[\w\-\[\]]+==[\d.]+", line), line
     # The list without TensorFlow. Keras brings h5py, which no other list names.

@@ -73,7 +73,7 @@ class Manifest:
         splits: the splits by name.
         rejected: number of lines of `rejected.jsonl`.
         caption_lengths: number of training captions by how many words of the vocabulary they have.
-        bitmaps: number of BMP images, which are stored as PNG.
+        converted: number of images of other formats, which are stored as PNG.
         format: version of this layout.
     """
 
@@ -87,7 +87,7 @@ class Manifest:
     splits: Mapping[str, SplitInfo]
     rejected: int
     caption_lengths: Mapping[int, int]
-    bitmaps: int = 0
+    converted: int = 0
     format: int = FORMAT
 
     def save(self, folder: Path) -> None:
@@ -177,6 +177,9 @@ def _parse(path: Path, value: Any) -> Manifest:
     if found != FORMAT:
         message = f"{path} has format {found}, not {FORMAT}: run prepare again"
         raise UserError("data.format", message, path)
+    if "bitmaps" in value:
+        # Its name when they were all BMP.
+        value["converted"] = value.pop("bitmaps")
     try:
         manifest = _from_json(Manifest, value)
         consistent = set(manifest.splits) == set(SPLITS) and all(

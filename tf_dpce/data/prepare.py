@@ -72,8 +72,8 @@ def prepare(
 ) -> Prepared:
     """Writes the shards, vocabulary, rejected list and manifest of a data set.
 
-    Every image is decoded once, with the decoder of training; what cannot be used is listed. A
-    BMP is stored as a PNG of the same pixels.
+    Every image is decoded once, with the decoder of training; what cannot be used is listed.
+    Images of other formats are stored as PNG: see `to_png`.
 
     The manifest is written last: a folder without it is not prepared. What `out` held before stays
     whole until everything new is ready beside it. The bytes written are a function of the images,
@@ -124,7 +124,7 @@ def prepare(
             splits=splits,
             rejected=len(rejected),
             caption_lengths=count_lengths(writer.training_captions, words, lowercase),
-            bitmaps=writer.bitmaps,
+            converted=writer.converted,
         )
         files = _publish(folder, out, manifest)
     return Prepared(manifest, tuple(rejected), files)

@@ -89,7 +89,7 @@ class SplitWriter:
         rejected: what was rejected so far; unusable images are added.
         workers: number of threads that decode.
         shard_bytes: a new shard is begun once one has this many bytes.
-        bitmaps: number of BMP images stored so far, as PNG.
+        converted: number of images stored as PNG so far that are of another format.
         split_lines: a line of split and image for each stored image.
         training_captions: captions of the stored training images.
     """
@@ -98,7 +98,7 @@ class SplitWriter:
     rejected: list[Rejected]
     workers: int
     shard_bytes: int
-    bitmaps: int = 0
+    converted: int = 0
     split_lines: list[str] = field(default_factory=list)
     training_captions: list[str] = field(default_factory=list)
 
@@ -115,7 +115,7 @@ class SplitWriter:
             name = f"{split} images"
             for item in validate_images(images, storable, self.rejected, self.workers, name):
                 stored.append(item.image)
-                self.bitmaps += item.rewritten
+                self.converted += item.rewritten
                 instance = instances.setdefault(item.image.instance, len(instances))
                 if instance >= MAX_INSTANCES:
                     message = f"there are more than {MAX_INSTANCES} instances: use fewer"

@@ -1,14 +1,7 @@
-"""Reads and decodes every image once, before any training sees it.
-
-BMP images, which CUHK-PEDES holds, become PNG here: shards, training, exports and serving know JPEG
-and PNG alone.
-"""
+"""Reads and decodes every image once, before any training sees it."""
 
 from __future__ import annotations
 
-import io
-import math
-import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,21 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
-from PIL.BmpImagePlugin import BmpImageFile
 
 from tf_dpce.datasets.listing import NO_FILE, Image, Rejected
 from tf_dpce.logging import progress
 from tf_dpce.preprocessing import status
+from tf_dpce.preprocessing.convert import to_png
+from tf_dpce.preprocessing.file_kinds import explain
 from tf_dpce.preprocessing.image import decode
 from tf_dpce.preprocessing.image_header import check
 
 # Enough waiting images to keep every worker busy while one large image holds up the order.
 _IMAGES_PER_WORKER = 8
-# Forms of BMP: plain, and plain with masks. Run lengths, of which a short file makes any number of
-# pixels, are for drawings.
-_UNCOMPRESSED = (0, 3)
-# What Pillow raises for a damaged header or palette, or for pixels that are not there.
-_DAMAGE = (OSError, ValueError, IndexError, SyntaxError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,31 +101,12 @@ def _read(path: Path, length: int) -> tuple[bytes, str | None]:
 def storable(contents: bytes) -> tuple[bytes, str | None]:
     """Returns what to store of a file, and why training cannot decode it, None if it can.
 
-    A BMP becomes a PNG of the same RGB pixels, anything else stays as it is.
+    What `to_png` knows becomes a PNG, anything else stays as it is.
     """
-    if contents.startswith(b"BM"):
-        contents, code = _png_of_bitmap(contents)
-        if code != status.OK:
-            return b"", status.REASONS[code]
-    return contents, decoding_fault(contents)
-
-
-def _png_of_bitmap(contents: bytes) -> tuple[bytes, int]:
-    """Nothing is decoded before the header is within the limits of every image."""
-    if len(contents) > status.MAX_BYTES:
-        return b"", status.TOO_MANY_BYTES
-    stream = io.BytesIO()
-    try:
-        # This reads the header alone. `Image.open` would warn of sizes by limits of its own.
-        with BmpImageFile(io.BytesIO(contents)) as image:
-            if math.prod(image.size) > status.MAX_PIXELS:
-                return b"", status.TOO_MANY_PIXELS
-            if image.info["compression"] not in _UNCOMPRESSED:
-                return b"", status.UNDECODABLE
-            image.convert("RGB").save(stream, "PNG")
-    except _DAMAGE:
-        return b"", status.UNDECODABLE
-    return stream.getvalue(), status.OK
+    stored, code = to_png(contents)
+    if code != status.OK:
+        return b"", status.REASONS[code]
+    return stored, decoding_fault(stored)
 
 
 def decoding_fault(contents: bytes) -> str | None:
@@ -145,7 +115,7 @@ def decoding_fault(contents: bytes) -> str | None:
         code = int(_status(tf.constant(contents)))
     except tf.errors.InvalidArgumentError:
         code = status.UNDECODABLE
-    return None if code == status.OK else status.REASONS[code]
+    return None if code == status.OK else explain(code, contents)
 
 
 # As one graph it holds Python's lock for a quarter of the time that single operations do.

@@ -18,6 +18,7 @@ from tf_dpce.errors import UserError
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.export.versions import find_version
 from tf_dpce.preprocessing import status
+from tf_dpce.preprocessing.file_kinds import explain, file_kind
 
 _BATCH = 64
 _LONGEST_QUOTE = 80
@@ -57,13 +58,14 @@ class Encoder(ABC):
         """Embeds images.
 
         Args:
-            images: a list of N paths, or of the bytes of JPEG or PNG files.
+            images: a list of N paths, or of the bytes of files: JPEG, PNG, or what
+                `tf_dpce.preprocessing.convert.to_png` turns into PNG.
 
         Returns:
             Float32 `[N, D]`, rows of unit length.
 
         Raises:
-            UserError: a file cannot be read, or is not a JPEG or PNG that can be encoded.
+            UserError: a file cannot be read, or is no image that can be encoded.
         """
         embeddings, statuses = self.encode_with_status("images", images)
         check_statuses("images", statuses, images)
@@ -101,7 +103,8 @@ class Batches:
     """Cuts contents into batches, and joins the answers to them.
 
     Args:
-        contents: N byte strings, read as the batches are asked for.
+        contents: N byte strings, read as the batches are asked for; a number instead of one is the
+            status of an item that cannot be encoded.
         items: largest number of items of a batch.
         batch_bytes: largest number of bytes of several items together.
         item_bytes: largest number of bytes of an item. The status of a longer one is
@@ -115,20 +118,23 @@ class Batches:
 
     def __init__(
         self,
-        contents: Iterable[bytes],
+        contents: Iterable[bytes | int],
         items: int = _BATCH,
         batch_bytes: float = math.inf,
         item_bytes: float = math.inf,
     ) -> None:
         self._contents = contents
         self._items, self._batch_bytes, self._item_bytes = items, batch_bytes, item_bytes
-        self._too_large: list[bool] = []
+        self._codes: list[int] = []
 
     def __iter__(self) -> Iterator[list[bytes]]:
         batch, size = [], 0
         for content in self._contents:
-            self._too_large.append(len(content) > self._item_bytes)
-            if self._too_large[-1]:
+            code = content if isinstance(content, int) else status.OK
+            if not code and len(content) > self._item_bytes:
+                code = status.TOO_MANY_BYTES
+            self._codes.append(code)
+            if code:
                 # An empty string holds the row; its embedding is all zeros, too.
                 content = b""
             cost = len(content) + _ITEM_COST
@@ -143,11 +149,12 @@ class Batches:
     def join(self, answers: Sequence[Answer]) -> Answer:
         """Returns embeddings `[N, D]` and statuses `[N]` of the answers to all batches, in order.
 
-        Contents above the limit of an item get the status `TOO_MANY_BYTES`.
+        What was not sent has the status that was known of it; `TOO_MANY_BYTES` if it was above the
+        limit of an item.
         """
         embeddings, statuses = map(np.concatenate, zip(*answers, strict=True))
-        statuses[np.flatnonzero(self._too_large)] = status.TOO_MANY_BYTES
-        return embeddings, statuses
+        known = np.array(self._codes, statuses.dtype)
+        return embeddings, np.where(known == status.OK, statuses, known)
 
 
 def empty_answer(dimension: int) -> Answer:
@@ -155,8 +162,10 @@ def empty_answer(dimension: int) -> Answer:
     return np.empty((0, dimension), np.float32), np.empty(0, np.int32)
 
 
-def contents_of(kind: Kind, items: Sequence[str | Path | bytes]) -> Iterator[bytes]:
+def contents_of(kind: Kind, items: Sequence[str | Path | bytes]) -> Iterator[bytes | int]:
     """Returns the bytes of images, each file read when it is asked for, or captions in UTF-8.
+
+    Images are JPEG or PNG, or what `to_png` makes of them: a PNG, or a status.
 
     Raises:
         UserError: if a file cannot be read.
@@ -164,7 +173,7 @@ def contents_of(kind: Kind, items: Sequence[str | Path | bytes]) -> Iterator[byt
     if isinstance(items, (str, bytes, Path)):
         raise TypeError(f"A list of {kind} is expected. Received: {type(items)}")
     if kind == "images":
-        return map(_read_image, items)
+        return (_encodable(_read_image(item)) for item in items)
     return (caption.encode(errors="replace") for caption in items)
 
 
@@ -185,7 +194,9 @@ def check_statuses(kind: Kind, statuses: np.ndarray, items: Sequence[str | Path 
     else:
         name = path = items[row]
     others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-    message = f"{name}: {status.REASONS[statuses[row]]}{others}"
+    code = int(statuses[row])
+    reason = explain(code, items[row] if kind == "texts" else _read_image(items[row]))
+    message = f"{name}: {reason}{others}"
     raise UserError("encode.unusable", message, path)
 
 
@@ -266,6 +277,16 @@ def _load_version(version: Path) -> Encoder:
     except (OSError, AttributeError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as e:
         message = f"{version} cannot be loaded ({one_line(e)}): export it again"
         raise UserError("export.damaged", message, version) from e
+
+
+def _encodable(contents: bytes) -> bytes | int:
+    if file_kind(contents) in ("JPEG", "PNG"):
+        return contents
+    # Imported here, because a client that sends JPEG needs no Pillow.
+    from tf_dpce.preprocessing.convert import to_png
+
+    png, code = to_png(contents)
+    return png if code == status.OK else code
 
 
 def _read_image(item: str | Path | bytes) -> bytes:

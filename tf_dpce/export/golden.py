@@ -93,7 +93,7 @@ def example_images() -> list[bytes]:
     accepted += [tf.io.encode_png(pixels).numpy() for pixels in (grey, alpha, deep, colour[:1, :1])]
     # Bytes 16 to 23 of a PNG declare its width and height.
     vast = png[:16] + b"\x7f\xff\xff\xff" * 2 + png[24:]
-    refused = [b"", b"no image", b"GIF89a" + bytes(20), vast, png[:20], jpeg[:-200], jpeg[:4]]
+    refused = [b"", b"no image", b"%PDF-1.7", vast, png[:20], jpeg[:-200], jpeg[:4]]
     return [jpeg, png, jpeg + b"trailing", *accepted, *refused]
 
 

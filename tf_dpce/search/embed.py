@@ -14,7 +14,8 @@ import numpy as np
 from tf_dpce.errors import UserError
 from tf_dpce.files import exclusive_lock, publish_file, remove_stale
 from tf_dpce.logging import Progress, progress
-from tf_dpce.preprocessing.status import OK, REASONS
+from tf_dpce.preprocessing.file_kinds import explain
+from tf_dpce.preprocessing.status import OK
 from tf_dpce.search.embedding_store import (
     MANIFEST,
     SHARD_SIZE,
@@ -154,7 +155,8 @@ def _answers(
                 yield item, content
                 continue
             vector, status = next(encoded)
-            yield item, vector if status == OK else Refusal(int(status), REASONS[int(status)])
+            code = int(status)
+            yield item, vector if code == OK else Refusal(code, explain(code, content))
 
 
 def read_ahead(items: Iterable[Item]) -> Iterator[tuple[list[Item], list[Any]]]:

@@ -15,7 +15,8 @@ from pathlib import Path
 from tf_dpce.data.manifest import MANIFEST_FILE, Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.files import sha256_lines
-from tf_dpce.preprocessing.status import MAX_BYTES, REASONS, TOO_MANY_BYTES
+from tf_dpce.preprocessing.convert import to_png
+from tf_dpce.preprocessing.status import MAX_BYTES, OK, REASONS, TOO_MANY_BYTES
 from tf_dpce.search.embedding_store import IMAGES, TEXTS
 
 _RECORDS = ".tfrecord"
@@ -124,7 +125,10 @@ def find_texts(patterns: Sequence[str]) -> Inputs:
 
 
 def read_image(path: str) -> bytes | Refusal:
-    """Returns the bytes of an image file; of a file over the limit no more than that is read."""
+    """Returns the bytes of an image file, or of the PNG that `to_png` makes of it.
+
+    Of a file over the limit no more than that is read.
+    """
     try:
         with open(path, "rb") as stream:
             contents = stream.read(MAX_BYTES + 1)
@@ -132,7 +136,8 @@ def read_image(path: str) -> bytes | Refusal:
         return Refusal(None, f"cannot be read: {error.strerror}")
     if len(contents) > MAX_BYTES:
         return Refusal(TOO_MANY_BYTES, REASONS[TOO_MANY_BYTES])
-    return contents
+    contents, code = to_png(contents)
+    return contents if code == OK else Refusal(code, REASONS[code])
 
 
 def _find(patterns: Sequence[str]) -> list[tuple[str, str]]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_dpce.errors import UserError, shorten
-from tf_dpce.preprocessing.status import NO_KNOWN_WORD, OK, REASONS
+from tf_dpce.preprocessing.file_kinds import explain
+from tf_dpce.preprocessing.status import NO_KNOWN_WORD, OK
 from tf_dpce.preprocessing.words import plain_words
 from tf_dpce.search.embedding_store import IMAGES, TEXTS, map_records
 from tf_dpce.search.fingerprint import model_digest
@@ -131,7 +132,7 @@ class Searcher:
         """Returns the best hits for an image.
 
         Args:
-            image: a path, or the bytes of a JPEG or PNG file.
+            image: the path or the bytes of a file: JPEG, PNG, or what `to_png` turns into PNG.
             top: K, the number of hits; fewer are returned if the index has fewer items.
             kind: what to find, "images" or "texts".
 
@@ -151,7 +152,7 @@ class Searcher:
 
         vectors, statuses = self.encoder.encode_with_status(query_kind, [query])
         if statuses[0] != OK:
-            reason = REASONS[int(statuses[0])]
+            reason = explain(int(statuses[0]), query)
             raise UserError("search.query", f"{name} cannot be used: {reason}")
         index, records = self._open(kind)
         if kind in self.manifest.querybanks:

@@ -27,7 +27,7 @@ MANIFEST = Manifest(
     },
     rejected=1,
     caption_lengths={4: 3, 11: 2},
-    bitmaps=1,
+    converted=1,
 )
 
 
@@ -39,6 +39,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_manifest_comes_back_as_it_went(folder: Path):
+    assert Manifest.load(folder) == MANIFEST
+
+
+def test_a_manifest_with_the_earlier_name_of_a_field_is_read(folder: Path):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"converted"', '"bitmaps"'))
     assert Manifest.load(folder) == MANIFEST
 
 

@@ -165,7 +165,7 @@ def test_the_bytes_do_not_depend_on_the_workers(tmp_path: Path):
 
 REJECTED = {
     "empty": b"",
-    "neither JPEG nor PNG": image("WEBP"),
+    "PDF, neither JPEG nor PNG": image("PDF"),
     "cannot be decoded": truncated(image(size=(90, 70))),
     "more pixels than the limit": blank_png(10_000, 6_401, grey=True),
     "more bytes than the limit": image() + b"\0" * status.MAX_BYTES,
@@ -226,7 +226,7 @@ def test_an_empty_split_is_named_and_leaves_nothing(tmp_path: Path):
     assert "--images" not in why(items)
     for item in items:
         item.path.write_bytes(b"GIF89a")
-    assert why(items).endswith(".png: neither JPEG nor PNG")
+    assert why(items).endswith(".png: cannot be decoded")
 
 
 def test_a_failed_second_run_leaves_the_first_one_whole(tmp_path: Path):
