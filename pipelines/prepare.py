@@ -39,6 +39,8 @@ def run(
     images: Path | None = None,
     annotations: Path | None = None,
     split_file: Path | None = None,
+    image_column: str | None = None,
+    caption_column: list[str] | None = None,
     workers: PositiveInt = _CORES,
     seed: int = 0,
     lowercase: bool = False,
@@ -57,6 +59,8 @@ def run(
         images: folder of images, if it is another.
         annotations: file of captions; flickr8k, mscoco: folder of files.
         split_file: lines of image<TAB>split, instead of any other split.
+        image_column: table: column of images, if its name is not one of the usual.
+        caption_column: table: columns of captions, if their names are not among the usual.
         workers: number of threads or processes.
         seed: seed of order, split and scenes.
         lowercase: convert captions to lower case.
@@ -68,7 +72,8 @@ def run(
     """
     places = {"root": root, "images": images, "annotations": annotations, "split_file": split_file}
     numbers = {"train_images": train_images, "val_images": val_images, "test_images": test_images}
-    given = {**places, **numbers, "image_size": image_size}
+    columns = {"image_column": image_column, "caption_column": caption_column}
+    given = {**places, **columns, **numbers, "image_size": image_size}
     common = {"out": out, "seed": seed, "workers": workers, "extracted": _extracted(out)}
     items = _read(source, given, common)
     from tf_dpce.data.prepare import prepare

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,25 +146,35 @@ class Pairs:
         return self.train.num_instances
 
 
-def load_pairs(table: Path | str, images: Path | str | None = None, seed: int = 0) -> Pairs:
+def load_pairs(
+    table: Path | str,
+    images: Path | str | None = None,
+    seed: int = 0,
+    image_column: str | None = None,
+    caption_column: Sequence[str] | None = None,
+) -> Pairs:
     """Loads a table of images and captions for training with `keras fit`.
 
-    The table has the columns `image` and `caption`, and may have `split` and `instance`, as for
-    `prepare --source table`. Without a column `split`, the split is drawn: 80 % of the images are
-    for training, 10 % for validation, and the rest is a test split that this function ignores.
+    The table has a column such as `image`, one or more such as `caption`, and may have `split` and
+    `instance`, as for `prepare --source table`. Without a column `split`, the split is drawn: 80 %
+    of the images are for training, 10 % for validation, and the rest is a test split that this
+    function ignores.
 
     Every image is decoded once, so that none fails during training. Images that cannot be decoded
     are left out, and a warning counts them. For many thousands of images use `prepare` instead:
     its shards are read faster, and it checks the images only once.
 
     Args:
-        table: a `.csv`, `.tsv`, `.jsonl` or `.parquet` file.
+        table: a CSV, TSV, JSON or Parquet file, a folder of Parquet files, or a pattern.
         images: the folder to which the paths in the table are relative; None takes the folder of
             the table.
         seed: the seed of the drawn split.
+        image_column: the column of images; None finds it by its name.
+        caption_column: the columns of captions; None finds them by their names.
 
     Raises:
-        UserError: the table is malformed, or no image of a split can be used.
+        UserError: the table is malformed or holds the images themselves, or no image of a split
+            can be used.
 
     Example:
         >>> pairs = load_pairs("pairs.csv", images="images")
@@ -171,7 +182,9 @@ def load_pairs(table: Path | str, images: Path | str | None = None, seed: int = 
         >>> batches = pairs.train.batch(32, tokenizer, image_size=64)
     """
     table = Path(table)
-    items = read_table(table, None if images is None else Path(images), seed=seed)
+    folder = None if images is None else Path(images)
+    columns = {"image_column": image_column, "caption_column": caption_column}
+    items = read_table(table, folder, seed=seed, **columns)
     found, rejected = read_images(items)
     seen = [image for image in found if image.split != "test"]
     workers = len(os.sched_getaffinity(0))

@@ -170,7 +170,7 @@ def complete_splits(images: Collection[Image], seed: int) -> None:
     drawn = drawn_splits((image.instance for image in undrawn), seed)
     for image in undrawn:
         image.split = drawn[image.instance]
-    for missing in {"val", "test"} - {image.split for image in captioned}:
+    for missing in sorted({"val", "test"} - {image.split for image in captioned}):
         train = [image for image in captioned if image.split == "train"]
         held_out = held_out_splits({image.instance for image in train}, seed, _MOST_HELD_OUT)
         for image in train:

@@ -1,187 +1,176 @@
-"""A user's own images and captions, in a CSV, TSV, JSON Lines or Parquet file."""
+"""A user's own images and captions, in a table of any usual form."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from tf_dpce.datasets.listing import (
-    NO_NAME,
-    Image,
-    Origin,
-    Rejected,
-    check_same,
-    usable_images,
-)
-from tf_dpce.datasets.names import ImageNames
-from tf_dpce.datasets.splits import check_split, drawn_splits, read_split_file
-from tf_dpce.datasets.text_files import (
-    existing_file,
-    read_lines,
-    read_raw_lines,
-    whole_characters,
-)
+from tf_dpce.datasets.cells import Row, read_row
+from tf_dpce.datasets.columns import ColumnFinder
+from tf_dpce.datasets.delimited import read_delimited
+from tf_dpce.datasets.extracted import ExtractedImages
+from tf_dpce.datasets.json_table import read_json_table
+from tf_dpce.datasets.listing import NO_NAME, Image, Rejected, check_same, usable_images
+from tf_dpce.datasets.names import ImageFile, ImageNames
+from tf_dpce.datasets.parquet import image_bytes, read_parquet
+from tf_dpce.datasets.splits import complete_splits, drawn_splits, read_split_file, split_in_name
+from tf_dpce.datasets.table_files import DELIMITED, JSON, PARQUET, table_files, table_kind
 from tf_dpce.errors import UserError
 
-Row = tuple[Origin, dict[str, Any]]
+REPEATED = "captions that its image has already"
 
-_REQUIRED = ("image", "caption")
+_READERS = {DELIMITED: read_delimited, JSON: read_json_table, PARQUET: read_parquet}
+_REASONS_SHOWN = 3
 
 
 def read_table(
-    annotations: Path, images: Path | None = None, split_file: Path | None = None, seed: int = 0
+    annotations: Path,
+    images: Path | None = None,
+    split_file: Path | None = None,
+    seed: int = 0,
+    image_column: str | None = None,
+    caption_column: Sequence[str] | None = None,
+    extracted: ExtractedImages | None = None,
 ) -> Iterator[Image | Rejected]:
-    """Reads a table with the columns `image` and `caption`, and optional `split` and `instance`.
+    """Reads a table with a column of images, columns of captions, and optional `split`, `instance`.
 
-    An image has several captions by several rows, or by a list in one (in CSV and TSV: a JSON
-    list). A caption that is repeated for an image counts once. Without a split file or column the
-    split is drawn by hash from the seed and the instance, which is the image if there is no such
-    column: about 80, 10 and 10 of 100, and none is left empty if there are three.
+    An image has several captions by several rows, several columns, or a list in a cell. Every row
+    becomes part of an image, or a `Rejected` whose path is the place of the row. Without a split
+    file or column the split is drawn by hash from the seed and the instance, which is the image if
+    there is no such column: about 80, 10 and 10 of 100, and none is left empty if there are three.
+    If the files of a table are named after several splits, as in `train-00000-of-00002.parquet`
+    and `validation.parquet`, these names count as a column would.
 
     Args:
-        annotations: a `.csv`, `.tsv`, `.jsonl` or `.parquet` file.
+        annotations: a CSV, TSV, JSON or Parquet file, a folder of Parquet files, or a pattern.
         images: folder that the images' paths start from; the table's own if None.
         split_file: lines of `image<TAB>split`; replaces a column `split`.
         seed: seed of the drawn split.
+        image_column: column of images; None finds it by its name.
+        caption_column: columns of captions; None finds them by their names.
+        extracted: the folder for images that the table itself holds.
 
     Yields:
-        The images, and a `Rejected` for each image or row that cannot be used.
+        The images, and a `Rejected` for each image or row that cannot be used. A caption that is
+        left out of a row has a `Rejected` too, whose path names its column behind the row.
 
     Raises:
-        UserError: a file is missing or malformed, a split is unknown, or no image can be used.
+        UserError: a file is missing or malformed, no image can be used, or the images that the
+            table holds have no folder to go to.
     """
-    names = ImageNames(images or annotations.parent)
+    files = table_files(annotations)
+    names = ImageNames(images or _common_folder(files))
     splits = read_split_file(split_file, names) if split_file else None
-    listed: dict[str, Image] = {}
-    captions: dict[str, dict[str, None]] = {}
-    for origin, row in read_rows(annotations):
-        name, path = names.find(_text(row, "image", origin))
-        if not name:
-            yield Rejected(str(origin), NO_NAME)
-            continue
-        split = None
-        if splits is None and "split" in row:
-            split = check_split(_text(row, "split", origin), origin)
-        image = Image(name, path, (), split, _text(row, "instance", origin), origin)
-        check_same(listed.setdefault(name, image), image)
-        captions.setdefault(name, {}).update(dict.fromkeys(_captions(row["caption"], origin)))
-    for name, image in listed.items():
-        image.captions = list(captions[name]) if any(captions[name]) else []
-    if splits is None:
-        _draw_splits(listed.values(), seed)
-    yield from usable_images(annotations, listed.values(), names, splits, split_file)
+    finder = ColumnFinder(image_column, caption_column or ())
+    if extracted:
+        parquet = [file for file in files if table_kind(file) == PARQUET]
+        extracted.reserve(sum(image_bytes(file, finder) for file in parquet))
+    listing = _Listing(names, extracted)
+    by_file = {} if splits else _splits_by_name(files)
+    first_reasons: list[str] = []
+    for file in files:
+        below = "" if images else os.path.relpath(file.parent.resolve(), names.folder)
+        for row in read_rows(file, finder, with_split=splits is None):
+            for rejected in listing.add(row, below, by_file.get(file)):
+                if len(first_reasons) < _REASONS_SHOWN:
+                    place = rejected.path.removeprefix(f"{annotations} ")
+                    first_reasons.append(f"{place}: {rejected.reason}")
+                yield rejected
+    found = listing.images()
+    if not found:
+        reasons = f": {'; '.join(first_reasons)}" if first_reasons else ""
+        message = f"{annotations} has no row that can be used{reasons}"
+        raise UserError("dataset.no_image", message, annotations)
+    if by_file:
+        complete_splits(found, seed)
+    elif splits is None:
+        _draw_splits(found, seed)
+    yield from usable_images(annotations, found, names, splits, split_file)
 
 
-def _draw_splits(images: Collection[Image], seed: int) -> None:
-    undrawn = [image for image in images if image.split is None]
-    # An image without a caption will be rejected, so it fills no split.
-    drawn = drawn_splits((image.instance for image in undrawn if image.captions), seed)
-    for image in undrawn:
-        image.split = drawn.get(image.instance)
-
-
-def _text(row: dict[str, Any], column: str, origin: Origin) -> str:
-    value = row.get(column)
-    if value is None:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        message = f"{column} is {value!r}: it must be text or a whole number"
-        raise origin.error("table.value", message)
-    return whole_characters(str(value), origin)
-
-
-def _captions(value: Any, origin: Origin) -> list[str]:
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        # A caption may open with a bracket too.
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            pass
-    captions = value if isinstance(value, list) else [value]
-    if not all(caption is None or isinstance(caption, str) for caption in captions):
-        message = f"caption is {value!r}: it must be text or a list of texts"
-        raise origin.error("table.value", message)
-    return [whole_characters(caption or "", origin) for caption in captions]
-
-
-def read_rows(path: Path) -> Iterator[Row]:
-    """Yields the place and the values by column of each row of a table.
+def read_rows(
+    path: Path, finder: ColumnFinder, with_split: bool = True
+) -> Iterator[Row | Rejected]:
+    """Yields every row of one file: what it says, or why it cannot be used.
 
     Args:
-        path: a `.csv`, `.tsv`, `.jsonl` or `.parquet` file; the first two with a header, and with
-            double quotes around fields that hold the delimiter, a quote or a new line.
+        path: the file.
+        finder: finds its columns.
+        with_split: whether its column `split` counts.
 
     Raises:
-        UserError: the file is missing, of another kind or malformed, or lacks a column.
+        UserError: the file is malformed, of another kind, or lacks a column.
     """
-    readers: dict[str, Callable[[Path], Iterator[Row]]] = {
-        ".csv": lambda path: _read_delimited(path, ","),
-        ".tsv": lambda path: _read_delimited(path, "\t"),
-        ".jsonl": _read_json_lines,
-        ".parquet": _read_parquet,
-    }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        message = f"{path} is no table: its name must end in {', '.join(readers)}"
-        raise UserError("table.kind", message, path)
-    return reader(existing_file(path))
+    for record in _READERS[table_kind(path)](path, finder):
+        yield record if isinstance(record, Rejected) else read_row(record, with_split)
 
 
-def _read_delimited(path: Path, delimiter: str) -> Iterator[Row]:
-    reader = csv.DictReader(read_raw_lines(path), delimiter=delimiter, strict=True)
-    try:
-        while reader.fieldnames == []:
-            # An empty line stands before the header: None makes the reader take the next one.
-            reader.fieldnames = None
-        if reader.fieldnames:
-            reader.fieldnames = [name.strip() for name in reader.fieldnames]
-            _check_columns(reader.fieldnames, Origin.of_line(path, reader.reader.line_num))
-        # An empty line is no row.
-        for row in reader:
-            origin = Origin.of_line(path, reader.reader.line_num)
-            if None in row or None in row.values():
-                message = f"not {len(reader.fieldnames)} fields as in the header: put quotes around"
-                message = f"{message} a field that holds {delimiter!r}"
-                raise origin.error("table.fields", message)
-            yield origin, row
-    except csv.Error as error:
-        origin = Origin.of_line(path, reader.reader.line_num)
-        raise origin.error("table.malformed", f"malformed, {error}: mend its quotes") from None
+class _Listing:
+    """The images of a table, each of which gathers its rows."""
+
+    def __init__(self, names: ImageNames, extracted: ExtractedImages | None) -> None:
+        self._names = names
+        self._extracted = extracted
+        self._images: dict[str, Image] = {}
+        self._captions: dict[str, dict[str, None]] = {}
+
+    def add(self, row: Row | Rejected, below: str, split: str | None) -> Iterator[Rejected]:
+        """Adds a row to its image, and yields what cannot be used of it.
+
+        Args:
+            row: the row, if it can be used.
+            below: the folder that its image's name starts from, if it is another.
+            split: the split of rows that give none.
+        """
+        if isinstance(row, Rejected):
+            yield row
+            return
+        yield from row.left_out
+        name, path = self._file(row, below)
+        if not name:
+            yield Rejected(str(row.origin), NO_NAME)
+            return
+        image = Image(name, path, (), row.split or split, row.instance, row.origin)
+        check_same(self._images.setdefault(name, image), image)
+        captions = self._captions.setdefault(name, {})
+        count = len(captions)
+        captions.update(dict.fromkeys(row.captions))
+        if len(captions) == count:
+            yield Rejected(str(row.origin), REPEATED)
+
+    def _file(self, row: Row, below: str) -> ImageFile:
+        if row.contents is None:
+            inside = below not in ("", ".")
+            return self._names.find(os.path.join(below, row.image) if inside else row.image)
+        if self._extracted is None:
+            message = "holds the images themselves: write them into files by pipelines.prepare"
+            raise row.origin.error("table.bytes", message)
+        path = self._extracted.add(row.image or f"{row.origin.line:07d}", row.contents)
+        return ImageFile(path.name, path)
+
+    def images(self) -> list[Image]:
+        """Returns the images with their captions."""
+        for name, image in self._images.items():
+            image.captions = list(self._captions[name])
+        return list(self._images.values())
 
 
-def _read_json_lines(path: Path) -> Iterator[Row]:
-    for origin, line in read_lines(path):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise origin.error("table.malformed", f"not JSON, {error}: mend the line") from None
-        if not isinstance(row, dict):
-            message = "no JSON object of column names and values: mend the line"
-            raise origin.error("table.malformed", message)
-        _check_columns(list(row), origin)
-        yield origin, row
+def _common_folder(files: Sequence[Path]) -> Path:
+    return Path(os.path.commonpath([file.parent.resolve() for file in files]))
 
 
-def _read_parquet(path: Path) -> Iterator[Row]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path) as table:
-            _check_columns(table.schema_arrow.names, Origin(path))
-            rows = (row for batch in table.iter_batches() for row in batch.to_pylist())
-            for number, row in enumerate(rows, start=1):
-                yield Origin(path, f"row {number}", number), row
-    except (pyarrow.ArrowException, OSError) as error:
-        message = f"{path} is no Parquet file that can be read: {error}"
-        raise UserError("table.malformed", message, path) from None
+def _splits_by_name(files: Sequence[Path]) -> dict[Path, str]:
+    """Returns the split that each file or its folder is named after, if that makes several."""
+    for names in ([file.name for file in files], [file.parent.name for file in files]):
+        splits = list(map(split_in_name, names))
+        if None not in splits and len(set(splits)) > 1:
+            return dict(zip(files, splits, strict=True))
+    return {}
 
 
-def _check_columns(names: Sequence[str], origin: Origin) -> None:
-    for name in _REQUIRED:
-        if name not in names:
-            message = f"no column {name!r} but {', '.join(names)}: give one this name, or add it"
-            raise origin.error("table.columns", message)
+def _draw_splits(images: Sequence[Image], seed: int) -> None:
+    undrawn = [image for image in images if image.split is None]
+    drawn = drawn_splits((image.instance for image in undrawn), seed)
+    for image in undrawn:
+        image.split = drawn[image.instance]

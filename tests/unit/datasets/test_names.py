@@ -128,7 +128,7 @@ def test_names_of_a_table_are_found_counted_and_never_mixed_up(tmp_path: Path, c
         Rejected(str(tmp_path / "pics" / "2.jpg"), AMBIGUOUS),
         Rejected(f"{tmp_path / 't.csv'} line 9", ADDRESS),
     ]
-    (line,) = [line for line in caplog.messages if "names" in line]
+    (line,) = [line for line in caplog.messages if "names of images" in line]
     for count in ("3 with \\ for /", "1 in another case", "1 without its ending"):
         assert count in line
     assert "3 with other folders" in line, "pics, C: and D:"

@@ -170,11 +170,11 @@ def test_options_that_do_not_go_together_are_bad_usage(tmp_path: Path, capsys):
 
 def test_a_mistake_is_one_line_and_leaves_nothing(flickr8k: list[str], tmp_path: Path, capsys):
     table, root = tmp_path / "pairs.csv", flickr8k[-1]
-    table.write_text("image,caption\nonly one\n")
+    table.write_text("image,words\nd.jpg,a dog\n")
     listed = tmp_path / "dataset_flickr8k.json"
     listed.write_text('{"images": [{"filename": ')
     for argv, named, code in (
-        (["table", "--annotations", table], table, "table.fields"),
+        (["table", "--annotations", table], table, "table.columns"),
         (["karpathy", "--root", root, "--annotations", listed], listed, "dataset.json"),
         (["flickr8k", "--root", root, "--vectors", tmp_path], tmp_path, "vectors.file"),
     ):

@@ -1,0 +1,176 @@
+"""Tables whose fields stand between delimiters: CSV, TSV and their relatives."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tf_dpce.datasets.cells import is_whole
+from tf_dpce.datasets.columns import ColumnFinder, Columns, Record, plain_name
+from tf_dpce.datasets.listing import Origin, Rejected
+from tf_dpce.datasets.table_files import text_lines
+from tf_dpce.errors import UserError
+
+WRONG_FIELDS = "another number of fields than the header"
+UNCLOSED = "a quote that is not closed"
+MALFORMED = "quotes or line ends in the wrong place"
+
+_DELIMITERS = (",", ";", "\t", "|")
+_SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_IMAGE_END = re.compile(r"\.(?:jpe?g|png|bmp|gif|webp|tiff?|heic|avif)$", re.IGNORECASE)
+
+Line = tuple[Origin, str]
+
+
+class _Header(NamedTuple):
+    names: list[str]
+    columns: Columns
+    delimiter: str
+    spaced: bool  # whether a space follows each delimiter
+
+
+def read_delimited(path: Path, finder: ColumnFinder) -> Iterator[Record | Rejected]:
+    """Yields each row of a table, or a `Rejected` for what is no row; an empty line is none.
+
+    The delimiter is found from the header: `,`, `;`, tab or `|`. With `,`, `;` and `|` a field in
+    double quotes may hold the delimiter, line ends, and quotes that are doubled. With tab, and
+    with a bar and a space, every line is a row: quotes are dropped only where they enclose a whole
+    field. A quote that is not closed costs the row in which it opens, and no row after it.
+
+    Raises:
+        UserError: the header lacks a column, or the file cannot be read to its end.
+    """
+    lines = (line for line in text_lines(path) if line[1])
+    header = _read_header(lines, path, finder)
+    if header is None:
+        return
+    named = header.delimiter.replace("\t", "tabs")
+    finder.state(path, header.columns, header.names, f", fields separated by {named}")
+    plain = header.delimiter == "\t" or (header.delimiter == "|" and header.spaced)
+    rows = _plain_rows(lines, header.delimiter) if plain else _quoted_rows(lines, header)
+    for origin, fields in rows:
+        if isinstance(fields, str):
+            yield Rejected(str(origin), fields)
+        elif len(fields) != len(header.names):
+            yield Rejected(str(origin), WRONG_FIELDS)
+        else:
+            yield header.columns.record(origin, header.names, fields)
+
+
+def _read_header(lines: Iterator[Line], path: Path, finder: ColumnFinder) -> _Header | None:
+    delimiters = _DELIMITERS
+    first = next(lines, None)
+    if first and (sep := _SEP_LINE.fullmatch(first[1])):
+        delimiters, first = sep.group(1), next(lines, None)
+    if first is None:
+        return None
+    origin, line = first
+    if "\0" in line or not is_whole(line):
+        raise origin.error("dataset.encoding", "not UTF-8: save it as UTF-8")
+    # The name of the file decides between delimiters that split the header equally often.
+    usual = "\t" if ".tsv" in path.suffixes else ","
+    split = {one: [name.strip() for name in _split(line, one)] for one in delimiters}
+    fault = None
+    for one in sorted(delimiters, key=lambda one: (-len(split[one]), one != usual)):
+        try:
+            columns = finder.find(split[one], origin)
+        except UserError as error:
+            fault = fault or error
+        else:
+            return _Header(split[one], columns, one, spaced=f"{one} " in line)
+    raise fault
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return []
+
+
+def _plain_rows(lines: Iterator[Line], delimiter: str) -> Iterator[tuple[Origin, list[str]]]:
+    for origin, line in lines:
+        yield origin, [_unquoted(field.strip()) for field in line.split(delimiter)]
+
+
+def _unquoted(field: str) -> str:
+    """Returns what a field holds that stands in quotes as a whole, and any other as it is."""
+    inner = field[1:-1]
+    if len(field) > 1 and field[0] == field[-1] == '"' and '"' not in inner.replace('""', ""):
+        return inner.replace('""', '"')
+    return field
+
+
+def _quoted_rows(
+    lines: Iterator[Line], header: _Header
+) -> Iterator[tuple[Origin, list[str] | str]]:
+    """Yields the place and the fields of each row, or why it is none."""
+    feed = _Feed(lines, header)
+    space = header.spaced
+    reader = csv.reader(feed, delimiter=header.delimiter, skipinitialspace=space, strict=True)
+    while True:
+        feed.taken.clear()
+        try:
+            fields: list[str] | str = next(reader)
+            feed.note(fields)
+        except StopIteration:
+            return
+        except (csv.Error, _OtherRow) as error:
+            several = len(feed.taken) > 1 or "unexpected end" in str(error)
+            fields = UNCLOSED if several or isinstance(error, _OtherRow) else MALFORMED
+            feed.take_back()
+        yield feed.taken[0][0], fields
+
+
+class _OtherRow(Exception):
+    """A line has the shape of a row, though it stands inside a field in quotes."""
+
+
+class _Feed:
+    """Hands lines to `csv.reader`, and takes back those behind a quote that is not closed."""
+
+    def __init__(self, lines: Iterator[Line], header: _Header) -> None:
+        self.taken: list[Line] = []  # the lines of this row
+        self._lines = lines
+        self._again: deque[Line] = deque()
+        self._header = header
+        self._image = [plain_name(name) for name in header.names].index(header.columns.image)
+        self._shape = ""
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        if self.taken and self._is_row(line[1]):
+            self._again.appendleft(line)
+            raise _OtherRow
+        self.taken.append(line)
+        return line[1] + "\n"
+
+    def take_back(self) -> None:
+        """Hands out again all lines of this row but its first."""
+        self._again.extendleft(reversed(self.taken[1:]))
+
+    def note(self, fields: list[str]) -> None:
+        """Remembers how the names of images are built."""
+        if len(fields) == len(self._header.names):
+            self._shape = _shape(fields[self._image])
+
+    def _is_row(self, line: str) -> bool:
+        fields = _split(line, self._header.delimiter)
+        if len(fields) != len(self._header.names):
+            return False
+        image = fields[self._image].strip()
+        # A caption may have a comma in its second line, but hardly the name of an image before it.
+        return bool(_IMAGE_END.search(image)) or _shape(image) == self._shape != ""
+
+
+def _shape(name: str) -> str:
+    """Returns how a name is built, such as `a/a0.a`; empty if it could be any word."""
+    shape = re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "0", name.strip()))
+    return shape if re.search(r"[0./]", shape) else ""

@@ -1,0 +1,114 @@
+"""The files of a table: which there are, of what kind, and their lines in any usual encoding."""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from tf_dpce.datasets.listing import Origin
+from tf_dpce.datasets.text_files import existing_file
+from tf_dpce.errors import UserError
+from tf_dpce.logging import logger
+
+DELIMITED, JSON, PARQUET = "delimited", "json", "parquet"
+
+_KINDS = {
+    ".csv": DELIMITED,
+    ".tsv": DELIMITED,
+    ".txt": DELIMITED,
+    ".jsonl": JSON,
+    ".ndjson": JSON,
+    ".json": JSON,
+    ".parquet": PARQUET,
+}
+# The mark of UTF-16 begins that of UTF-32.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_GZIP = b"\x1f\x8b"
+_BUFFER = 1 << 16  # bytes
+
+
+def table_files(annotations: Path) -> list[Path]:
+    """Returns the files of a table: one, those of a folder, or those that match a pattern.
+
+    A folder holds Parquet files, at any depth, or a `metadata` file beside the images.
+
+    Raises:
+        UserError: there is no file.
+    """
+    if annotations.is_dir():
+        metadata = [annotations / f"metadata{suffix}" for suffix in _KINDS]
+        found = [path for path in metadata if path.is_file()] or sorted(
+            annotations.rglob("*.parquet")
+        )
+        if not found:
+            message = f"{annotations} holds no Parquet file and no metadata.csv or metadata.jsonl"
+            raise UserError("table.kind", f"{message}: name a table", annotations)
+        return found
+    if not annotations.exists() and glob.has_magic(str(annotations)):
+        return [
+            path
+            for name in sorted(glob.glob(str(annotations), recursive=True))
+            if (path := Path(name)).is_file()
+        ] or [existing_file(annotations)]
+    return [existing_file(annotations)]
+
+
+def table_kind(path: Path) -> str:
+    """Returns whether a file is `DELIMITED`, `JSON` or `PARQUET`, by its name.
+
+    Raises:
+        UserError: it is of another kind.
+    """
+    suffix = path.suffix.lower()
+    kind = _KINDS.get(Path(path.stem).suffix.lower() if suffix == ".gz" else suffix)
+    if kind is None or (kind == PARQUET and suffix == ".gz"):
+        message = f"{path} is no table: its name must end in {', '.join(_KINDS)}"
+        raise UserError("table.kind", message, path)
+    return kind
+
+
+def text_lines(path: Path) -> Iterator[tuple[Origin, str]]:
+    """Yields the place and text of each line, without its end.
+
+    A file may be packed by gzip. Its encoding is UTF-8, or UTF-16 or UTF-32 with a byte-order
+    mark. Bytes that are not UTF-8 become halves of characters, as `surrogateescape` makes them, so
+    that a reader can reject a row alone: no other encoding is guessed, because a wrong guess would
+    spoil words in silence. If there is no line feed, lines end with carriage returns.
+
+    Raises:
+        UserError: the file ends too early, or is spoilt in its packing or its wide characters.
+    """
+    number = 0
+    try:
+        with path.open("rb", _BUFFER) as raw:
+            packed = raw.peek(2).startswith(_GZIP)
+            stream = io.BufferedReader(gzip.GzipFile(fileobj=raw), _BUFFER) if packed else raw
+            start = stream.peek(_BUFFER)
+            encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "")
+            wide = encoding in ("utf-16", "utf-32")
+            if wide:
+                logger.info(f"{path}: read as {encoding.upper()}")
+            errors = "strict" if wide else "surrogateescape"
+            head = start.decode(encoding or "utf-8", "ignore")
+            newline = "\r" if "\r" in head and "\n" not in head else "\n"
+            text = io.TextIOWrapper(stream, encoding or "utf-8", errors, newline)
+            for number, line in enumerate(text, start=1):
+                yield Origin.of_line(path, number), line.rstrip("\r\n")
+    except UnicodeError:
+        origin = Origin.of_line(path, number + 1)
+        raise origin.error("dataset.encoding", f"not {encoding}: save it as UTF-8") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        origin = Origin.of_line(path, number + 1)
+        message = f"cannot be unpacked, {error}: fetch it again"
+        raise origin.error("table.malformed", message) from None
