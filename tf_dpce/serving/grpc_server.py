@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +15,15 @@ import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigResponse
+from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
+from tf_dpce.errors import shorten
 from tf_dpce.export import DEFAULT_SIGNATURE
 from tf_dpce.serving.errors import ServingError
-from tf_dpce.serving.servable_manager import SIGNATURE_FIELD, ServableManager
+from tf_dpce.serving.servable_manager import MOST_ROWS, SIGNATURE_FIELD, ServableManager
 
 _THREADS = 32
-_MOST_REPEATED = 2**16
 
 
 def grpc_server(models: ServableManager, max_request_bytes: int) -> grpc.Server:
@@ -37,6 +39,8 @@ def grpc_server(models: ServableManager, max_request_bytes: int) -> grpc.Server:
         # A port that another server has is a mistake, not something to share.
         ("grpc.so_reuseport", 0),
     ]
+    # A request that is no protobuf is its client's matter, and gets the status INTERNAL.
+    logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
     server = grpc.server(ThreadPoolExecutor(_THREADS), options=options)
     services = _Services(models)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(services, server)
@@ -48,8 +52,6 @@ class _Services(
     prediction_service_pb2_grpc.PredictionServiceServicer,
     model_service_pb2_grpc.ModelServiceServicer,
 ):
-    # What is not here, such as Classify, answers UNIMPLEMENTED.
-
     def __init__(self, models: ServableManager) -> None:
         self._models = models
 
@@ -63,21 +65,28 @@ class _Services(
                 message = "GetModelMetadataRequest must specify at least one metadata_field"
                 raise ServingError("INVALID_ARGUMENT", message)
             for name in set(request.metadata_field) - {SIGNATURE_FIELD}:
-                message = f"Metadata field {name} is not supported"
+                message = f"Metadata field {shorten(name)} is not supported"
                 raise ServingError("INVALID_ARGUMENT", message)
-            return self._models.metadata(request.model_spec)
+            return self._models.metadata(_spec(request))
 
     def GetModelStatus(self, request: Any, context: Any) -> Any:
         with _errors(context):
-            return self._models.status(request.model_spec)
+            return self._models.status(_spec(request))
+
+    def Classify(self, request: Any, context: Any) -> None:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no signature is for this: use Predict")
+
+    Regress = MultiInference = Classify
 
     def HandleReloadConfigRequest(self, request: Any, context: Any) -> ReloadConfigResponse:
         with _errors(context):
+            if not request.config.HasField("model_config_list"):
+                raise ServingError("INVALID_ARGUMENT", "the configuration is no ModelConfigList")
             self._models.configure(request.config)
             return ReloadConfigResponse()
 
     def _predict(self, request: PredictRequest) -> PredictResponse:
-        servable = self._models.find(request.model_spec)
+        servable = self._models.find(_spec(request))
         signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
         inputs = {name: _strings(value) for name, value in request.inputs.items()}
         outputs = servable.predict(signature, inputs)
@@ -86,8 +95,8 @@ class _Services(
         response.model_spec.version.value = servable.number
         response.model_spec.signature_name = signature
         for name in request.output_filter or outputs:
-            if name not in outputs:
-                message = f"output tensor alias not found in signature: {name}"
+            if name not in outputs or name in response.outputs:
+                message = f"output tensor alias not found in signature, or twice: {shorten(name)}"
                 raise ServingError("INVALID_ARGUMENT", message)
             response.outputs[name].CopyFrom(tf.make_tensor_proto(outputs[name]))
         return response
@@ -95,15 +104,22 @@ class _Services(
 
 def _strings(value: TensorProto) -> np.ndarray:
     """Returns the strings of a tensor, as TF Serving's own parser reads them."""
-    sides = [side.size for side in value.tensor_shape.dim]
     # One value may stand for many elements: a few bytes would take all memory.
-    if math.prod(sides) > max(value.ByteSize(), _MOST_REPEATED):
-        message = f"a tensor has fewer values than its shape {sides} asks for"
+    if (count := math.prod(side.size for side in value.tensor_shape.dim)) > MOST_ROWS:
+        message = f"a request takes {MOST_ROWS} rows at most, not {shorten(count)}"
         raise ServingError("INVALID_ARGUMENT", message)
     try:
         return np.array(tf.io.parse_tensor(value.SerializeToString(), tf.string).numpy(), object)
     except tf.errors.OpError as error:
-        raise ServingError("INVALID_ARGUMENT", f"tensor parsing error: {error.message}") from None
+        # The only one that TF Serving does not take for the client's mistake.
+        status = "INTERNAL" if value.dtype == tf.resource.as_datatype_enum else "INVALID_ARGUMENT"
+        raise ServingError(status, f"tensor parsing error: {shorten(error.message)}") from None
+
+
+def _spec(request: Any) -> ModelSpec:
+    if not request.HasField("model_spec"):
+        raise ServingError("INVALID_ARGUMENT", "Missing ModelSpec")
+    return request.model_spec
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.export import Differs
 from tf_dpce.export.operations import read_meta_graph
-from tf_dpce.export.versions import check_name, version_numbers
+from tf_dpce.export.versions import LARGEST_NUMBER, check_name, version_numbers
 from tf_dpce.files import is_temporary
 
 # TF Serving tries to load whatever has a number for its name, six times within 5 minutes. A server
@@ -63,31 +63,36 @@ def unreadable(version: Path) -> UserError:
 
 
 def left_out(models: Path) -> list[str]:
-    """Returns a line for each folder that may be meant as a version, but gets no label.
+    """Returns a line for each item that may be meant as a version, but gets no label.
 
     Args:
         models: the folder of the models.
     """
     lines = []
-    for folder in _folders(models):
+    for folder in filter(Path.is_dir, _items(models)):
         if not (numbers := version_numbers(folder)):
             lines.append(f"left out: {shorten(folder.name)} (no NAME/INTEGER)")
             continue
         versions, readable = set(map(str, numbers)), set(map(str, readable_versions(folder)))
-        for version in _folders(folder):
-            if version.name not in readable:
-                fault = "it cannot be loaded" if version.name in versions else "no plain number"
-                # TF Serving takes any digits for a number.
-                remedy = f": {_REMOVE}" if re.fullmatch(r"[0-9]+", version.name) else ""
+        for version in _items(folder):
+            tried = _is_number(version.name)
+            if version.name not in readable and (tried or version.is_dir()):
+                plain = version.name in versions or not version.is_dir()
+                fault = "it cannot be loaded" if plain else "no plain number"
                 name = shorten(f"{folder.name}/{version.name}")
-                lines.append(f"left out: {name} ({fault}){remedy}")
+                lines.append(f"left out: {name} ({fault})" + (f": {_REMOVE}" if tried else ""))
     return lines
 
 
-def _folders(folder: Path) -> list[Path]:
-    """Returns the folders in a folder, without hidden ones and those of an export in progress."""
+def _items(folder: Path) -> list[Path]:
+    """Returns what is in a folder, without hidden items and those of an export in progress."""
     return [
         item
         for item in sorted(folder.iterdir())
-        if item.is_dir() and not item.name.startswith(".") and not is_temporary(item.name)
+        if not item.name.startswith(".") and not is_temporary(item.name)
     ]
+
+
+def _is_number(name: str) -> bool:
+    """Returns whether TF Serving takes a name for a version; 007 is 7."""
+    return bool(re.fullmatch(r"\d+", name, re.ASCII)) and int(name) <= LARGEST_NUMBER

@@ -7,13 +7,14 @@ else is converted here.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
+import zlib
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from starlette.applications import Starlette
@@ -24,17 +25,23 @@ from starlette.responses import Response
 from starlette.routing import Route
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
+from tf_dpce.errors import shorten
 from tf_dpce.export import DEFAULT_SIGNATURE
 from tf_dpce.logging import logger
 from tf_dpce.serving.errors import STATUSES, TOO_LARGE, ServingError
 from tf_dpce.serving.servable_manager import SIGNATURE_FIELD, ServableManager
 
-# Like TF Serving: words before the model's name in any case, the method's name as it is.
+# Like TF Serving: words before the model's name in any case, the method's name as it is, and a
+# query for a part of the path.
 _MODEL = r"(?i:/v1/models)/(?P<name>[^/:]+)"
 _MODEL += r"(?:(?i:/versions)/(?P<version>\d+)|(?i:/labels)/(?P<label>[^/:]+))?"
 _PREDICT = re.compile(_MODEL + ":predict")
-_STATUS = re.compile(_MODEL + "(?P<metadata>/metadata)?")
+_STATUS = re.compile(_MODEL + "(?P<metadata>(?i:/metadata))?")
 _METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
+_NOT_FOUND = "<HTML><HEAD><TITLE>404 Not Found</TITLE></HEAD><BODY>Not Found</BODY></HTML>"
+
+# Of two equal keys the first one counts.
+_JSON = json.JSONDecoder(object_pairs_hook=lambda pairs: dict(reversed(pairs)))
 
 
 def rest_app(models: ServableManager, max_request_bytes: int) -> Starlette:
@@ -49,7 +56,7 @@ def rest_app(models: ServableManager, max_request_bytes: int) -> Starlette:
 
     async def surface(request: Request) -> Response:
         body = await _read(request, max_request_bytes)
-        content = await run_in_threadpool(_answer, models, request, body)
+        content = await run_in_threadpool(_answer, models, request, body, max_request_bytes)
         return _response(request, HTTPStatus.OK, content)
 
     app = Starlette(
@@ -65,33 +72,33 @@ def rest_app(models: ServableManager, max_request_bytes: int) -> Starlette:
     return app
 
 
-def _answer(models: ServableManager, request: Request, body: bytes) -> dict[str, Any]:
+def _answer(models: ServableManager, request: Request, body: bytes, limit: int) -> dict[str, Any]:
     path = _target(request)
     if not path.lower().startswith("/v1/"):
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"Not found: {request.method} {path}")
+        raise HTTPException(HTTPStatus.NOT_FOUND)
     if request.method == "GET" and (found := _STATUS.fullmatch(path)):
-        if not found["metadata"]:
+        if found["metadata"] != "/metadata":
             return _json(models.status(_spec(found)))
         answer = _json(models.metadata(_spec(found)))
         del answer["metadata"][SIGNATURE_FIELD]["@type"]
         return answer
     if request.method == "POST" and (found := _PREDICT.fullmatch(path)):
+        if "gzip" in request.headers.get("Content-Encoding", "").lower():
+            body = _unpacked(body, limit)
         return _predict(models, _spec(found), body)
-    raise _invalid(f"Malformed request: {request.method} {path}")
+    raise _invalid(f"Malformed request: {request.method} {shorten(path)}")
 
 
 def _predict(models: ServableManager, spec: ModelSpec, body: bytes) -> dict[str, Any]:
     request = _parse(body)
     name = request.get("signature_name") or DEFAULT_SIGNATURE
     servable = models.find(spec)
-    # The signature that initialises a model takes nothing.
-    if name not in servable.signatures or not servable.signatures[name].inputs:
-        raise _invalid(f'Serving signature name: "{name}" not found in signature def')
-    key = next(iter(servable.signatures[name].inputs))
+    key = servable.input_name(name)
+    column = _column if "inputs" in request else _rows
+    strings = column(request.get("inputs", request.get("instances")), key)
+    outputs = servable.predict(name, {key: np.array(strings, object)})
     if "inputs" in request:
-        outputs = servable.predict(name, {key: _column(request["inputs"], key)})
         return {"outputs": {output: value.tolist() for output, value in outputs.items()}}
-    outputs = servable.predict(name, {key: _rows(request["instances"], key)})
     rows = zip(*(value.tolist() for value in outputs.values()), strict=True)
     return {"predictions": [dict(zip(outputs, row, strict=True)) for row in rows]}
 
@@ -99,8 +106,10 @@ def _predict(models: ServableManager, spec: ModelSpec, body: bytes) -> dict[str,
 def _parse(body: bytes) -> dict[str, Any]:
     """Returns the JSON object in a request's body."""
     try:
-        # Bytes that are not UTF-8 go through a string as they are.
-        request = json.loads(body.decode(errors="surrogateescape"))
+        # Bytes that are not UTF-8 go through a string as they are. What follows the object does
+        # not count.
+        text = body.decode(errors="surrogateescape").removeprefix("\ufeff").lstrip(" \t\r\n")
+        request, _ = _JSON.raw_decode(text)
     except (ValueError, RecursionError) as error:
         raise _invalid(f"JSON Parse error: {error}") from None
     if not isinstance(request, dict):
@@ -143,9 +152,19 @@ def _string(value: Any) -> bytes:
     if not _is_base64(value):
         raise _invalid(f"JSON Value of type {type(value).__name__} is not of expected type: string")
     try:
-        return base64.b64decode(value["b64"], validate=True)
-    except (binascii.Error, ValueError):
+        return _decoded(value["b64"])
+    except ValueError:
         raise _invalid("Unable to base64 decode") from None
+
+
+def _decoded(text: str) -> bytes:
+    """Decodes base64 like TF Serving: with white space anywhere, and with or without padding."""
+    text = re.sub(r"[\t-\r ]+", "", text)
+    letters = text.rstrip("=.")
+    padding = -len(letters) % 4
+    if len(text) - len(letters) not in (0, padding):
+        raise ValueError("there is too much or too little padding")
+    return base64.b64decode(letters + "=" * padding, validate=True)
 
 
 def _is_base64(value: Any) -> bool:
@@ -169,9 +188,24 @@ async def _read(request: Request, limit: int) -> bytes:
                 break
         size = len(body)
     if size > limit:
-        message = f"the body has {size} bytes or more, the limit is {limit}"
-        raise HTTPException(TOO_LARGE, message)
+        raise _too_large(limit)
     return bytes(body)
+
+
+def _unpacked(body: bytes, limit: int) -> bytes:
+    """Returns what gzip compressed, unless it is larger than a limit; nothing of another body."""
+    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        content = stream.decompress(body, limit + 1)
+    except zlib.error:
+        return b""
+    if len(content) > limit:
+        raise _too_large(limit)
+    return content if stream.eof else b""
+
+
+def _too_large(limit: int) -> HTTPException:
+    return HTTPException(TOO_LARGE, f"the body is larger than the limit of {limit} bytes")
 
 
 def _target(request: Request) -> str:
@@ -185,8 +219,8 @@ def _spec(found: re.Match[str]) -> ModelSpec:
     if found["version"]:
         try:
             spec.version.value = int(found["version"])
-        except ValueError:  # it is beyond int64, or has thousands of digits
-            raise _invalid(f"Failed to convert version: {found['version']} to numeric.") from None
+        except ValueError:  # It is beyond int64, or has thousands of digits; nothing is said of it.
+            raise _invalid("") from None
     if found["label"]:
         spec.version_label = unquote(found["label"])
     return spec
@@ -197,12 +231,15 @@ def _invalid(message: str) -> ServingError:
 
 
 def _serving_error(request: Request, error: ServingError) -> Response:
-    return _response(request, STATUSES[error.status][1], {"error": error.detail})
+    content = {"error": error.detail} if error.detail else None
+    return _response(request, STATUSES[error.status][1], content)
 
 
 def _http_error(request: Request, error: Exception) -> Response:
     # Of a client that is gone nobody reads the response.
     status = getattr(error, "status_code", HTTPStatus.BAD_REQUEST)
+    if status == HTTPStatus.NOT_FOUND:
+        return _response(request, status, _NOT_FOUND)
     return _response(request, status, {"error": getattr(error, "detail", "")})
 
 
@@ -211,6 +248,10 @@ def _bug(request: Request, error: Exception) -> Response:
     return _response(request, HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "the server failed"})
 
 
-def _response(request: Request, status: int, content: dict[str, Any]) -> Response:
+def _response(request: Request, status: int, content: dict[str, Any] | str | None) -> Response:
+    """Returns a response of JSON, of HTML if the content is a string, or without a body."""
     headers = {"Connection": "close"} if request.app.state.ending else None
-    return Response(json.dumps(content), status, headers, media_type="application/json")
+    if isinstance(content, str):
+        return Response(content, status, headers, media_type="text/html")
+    body = "" if content is None else json.dumps(content)
+    return Response(body, status, headers, media_type="application/json")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse,
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
+from tf_dpce.errors import shorten
 from tf_dpce.export.golden import WARMUP_FILE, read_warmup
 from tf_dpce.export.session_process import SessionModel, one_line
 from tf_dpce.export.versions import version_numbers
@@ -25,6 +26,9 @@ END = "END"
 
 # The only metadata of a model that there is.
 SIGNATURE_FIELD = "signature_def"
+
+# What a request to TF Serving has at most, if it batches.
+MOST_ROWS = 1024
 
 
 class Servable:
@@ -59,31 +63,47 @@ class Servable:
         except Exception as error:  # a damaged version raises whatever TensorFlow trips over
             self.state, self.error = END, one_line(error)
         else:
-            self._model, self.signatures = model, model.meta_graph.signature_def
+            self._model, self.signatures = model, dict(model.meta_graph.signature_def)
             self.state = AVAILABLE
 
     def is_replaced(self) -> bool:
         """Returns whether other files have come in the place of those that were loaded."""
         return _files(self._folder) != self._files
 
-    def predict(
-        self, signature: str, inputs: Mapping[str, Sequence[bytes] | np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        """Returns the outputs of a signature by name, given its inputs by name.
+    def input_name(self, signature: str) -> str:
+        """Returns the name of the input of a signature.
+
+        Raises:
+            ServingError: FAILED_PRECONDITION, there is no such signature.
+        """
+        # The signature that initialises a model takes nothing.
+        if signature not in self.signatures or not self.signatures[signature].inputs:
+            message = f'Serving signature key "{shorten(signature)}" not found.'
+            raise ServingError("FAILED_PRECONDITION", message)
+        return next(iter(self.signatures[signature].inputs))
+
+    def predict(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the outputs of a signature by name, given strings `[B]` by the input's name.
 
         Raises:
             ServingError: FAILED_PRECONDITION or INVALID_ARGUMENT if the request does not fit the
                 signature, else the status that TensorFlow gives.
         """
-        if signature not in self.signatures:
-            message = f'Serving signature key "{signature}" not found.'
-            raise ServingError("FAILED_PRECONDITION", message)
+        key = self.input_name(signature)
+        if list(inputs) != [key]:
+            raise ServingError("INVALID_ARGUMENT", f"the inputs of {signature} are not {key} alone")
+        # With batching TF Serving leaves a request without rows unanswered, refuses one with more
+        # than these, and fails all that share a batch with strings of another rank.
+        shape = inputs[key].shape
+        if len(shape) != 1 or not 1 <= shape[0] <= MOST_ROWS:
+            message = f"{key} takes 1 to {MOST_ROWS} strings [B], not those of the shape {shape}"
+            raise ServingError("INVALID_ARGUMENT", message)
         try:
             return self._model.run(signature, inputs)
         except tf.errors.OpError as error:
             raise ServingError.of_number(error.error_code, error.message) from None
         except ValueError as error:
-            raise ServingError("INVALID_ARGUMENT", str(error)) from None
+            raise ServingError("INVALID_ARGUMENT", shorten(error)) from None
 
 
 class ServableManager:
@@ -112,8 +132,8 @@ class ServableManager:
                 if before.get(label, number) != number and number not in available:
                     raise ServingError(
                         "FAILED_PRECONDITION",
-                        f"Request to assign label to version {number} of model {model.name}, "
-                        "which is not currently available for inference",
+                        f"Request to assign label to version {number} of model "
+                        f"{shorten(model.name)}, which is not currently available for inference",
                     )
         self._config = config
 
@@ -142,7 +162,8 @@ class ServableManager:
             return available[max(available)]
         if number in available:
             return available[number]
-        asked = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
+        name = shorten(spec.name)
+        asked = f"Latest({name})" if number is None else f"Specific({name}, {number})"
         raise ServingError("NOT_FOUND", f"Servable not found for request: {asked}")
 
     def status(self, spec: ModelSpec) -> GetModelStatusResponse:
@@ -153,12 +174,12 @@ class ServableManager:
         """
         servables, number = self._servables.get(spec.name, {}), spec.version.value
         if not spec.HasField("version"):
-            found, message = sorted(servables, reverse=True), f"any versions of model {spec.name}"
+            found, message = sorted(servables, reverse=True), "any versions"
         else:
-            found = [number] if number in servables else []
-            message = f"version {number} of model {spec.name}"
+            found, message = [number] if number in servables else [], f"version {number}"
         if not found:
-            raise ServingError("NOT_FOUND", f"Could not find {message}")
+            message = f"Could not find {message} of model {shorten(spec.name)}"
+            raise ServingError("NOT_FOUND", message)
         response = GetModelStatusResponse()
         for servable in (servables[number] for number in found):
             state = ModelVersionStatus.State.Value(servable.state)
@@ -208,7 +229,7 @@ class ServableManager:
             return spec.version.value if spec.HasField("version") else None
         labels = self._labels(spec.name)
         if spec.version_label not in labels:
-            message = f"Unrecognized servable version label: {spec.version_label}"
+            message = f"Unrecognized servable version label: {shorten(spec.version_label)}"
             raise ServingError("INVALID_ARGUMENT", message)
         return labels[spec.version_label]
 

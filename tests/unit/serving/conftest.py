@@ -10,12 +10,16 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.unit.serving.servers import EXPORT, NAME, Served, export_toy, running
+from tests.unit.serving.servers import (
+    DEVELOPMENT,
+    EXPORT,
+    KIND,
+    NAME,
+    Served,
+    export_toy,
+    running,
+)
 from tf_dpce.export.golden import load_examples
-
-# "binary" for an installed tensorflow_model_server, "docker" for its image, or HOST:GRPC:REST for
-# one that runs.
-KIND = "TF_DPCE_SERVER"
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +56,7 @@ def toy(tmp_path_factory) -> Path:
 def served(exported, tmp_path_factory) -> Iterator[Served]:
     models = tmp_path_factory.mktemp("models")
     shutil.copytree(exported.parent, models / NAME)
-    kind = os.environ.get(KIND, "development")
+    kind = os.environ.get(KIND, DEVELOPMENT)
     with running(kind, models, tmp_path_factory.mktemp("deployment")) as server:
         yield server
 

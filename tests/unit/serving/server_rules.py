@@ -11,32 +11,17 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
-from google.protobuf.message import Message
-
 from tf_dpce.serving.labels import read_config
 
-_FIELD = descriptor_pb2.FieldDescriptorProto
-_INT64, _BOOL, _STRING = _FIELD.TYPE_INT64, _FIELD.TYPE_BOOL, _FIELD.TYPE_STRING
-# Fields of messages, each with its type: a number of `_FIELD`, or the name of a message.
-_MESSAGES = {
-    "Int64": {"value": _INT64},
-    "Bool": {"value": _BOOL},
-    "String": {"value": _STRING},
-    "BatchingParameters": {
-        "max_batch_size": "Int64",
-        "batch_timeout_micros": "Int64",
-        "max_enqueued_batches": "Int64",
-        "num_batch_threads": "Int64",
-        "thread_pool_name": "String",
-        "allowed_batch_sizes": _INT64,
-        "pad_variable_length_inputs": _BOOL,
-        "enable_large_batch_splitting": "Bool",
-        "max_execution_batch_size": "Int64",
-    },
-    "Prometheus": {"enable": _BOOL, "path": _STRING},
-    "MonitoringConfig": {"prometheus_config": "Prometheus"},
+# Each number of the batching file, with the least that it may be, and its switches.
+_LEAST = {
+    "max_batch_size": 1,
+    "batch_timeout_micros": 0,
+    "max_enqueued_batches": 1,
+    "num_batch_threads": 1,
+    "max_execution_batch_size": 1,
 }
+_SWITCHES = ("enable_large_batch_splitting",)
 _DEFAULT_BATCH = 1000
 
 # The flags that matter to a deployment and that every one of these versions knows.
@@ -56,57 +41,31 @@ _FLAGS = {
 }
 
 
-def _schema() -> dict[str, type[Message]]:
-    file = descriptor_pb2.FileDescriptorProto(name="rules.proto", package="rules", syntax="proto3")
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for number, (field, kind) in enumerate(fields.items(), start=1):
-            many = field == "allowed_batch_sizes"
-            label = _FIELD.LABEL_REPEATED if many else _FIELD.LABEL_OPTIONAL
-            added = message.field.add(name=field, number=number, label=label)
-            if isinstance(kind, str):
-                added.type, added.type_name = _FIELD.TYPE_MESSAGE, f".rules.{kind}"
-            else:
-                added.type = kind
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClassesForFiles([file.name], pool)
-
-
-def _parse(text: str, name: str) -> Message:
-    return text_format.Parse(text, _schema()[f"rules.{name}"]())
-
-
 def check_batching(text: str) -> None:
     """Fails unless TF Serving loads a model with these batching parameters."""
-    found = _parse(text, "BatchingParameters")
-    for field, least in (
-        ("max_batch_size", 1),
-        ("batch_timeout_micros", 0),
-        ("max_enqueued_batches", 1),
-        ("num_batch_threads", 1),
-        ("max_execution_batch_size", 1),
-    ):
-        if found.HasField(field):
-            assert getattr(found, field).value >= least, field
-    largest = found.max_batch_size.value if found.HasField("max_batch_size") else _DEFAULT_BATCH
-    sizes = list(found.allowed_batch_sizes)
-    assert sizes == sorted(set(sizes)) and all(size > 0 for size in sizes), "sizes must rise"
+    sizes, found = [], {}
+    for line in text.splitlines():
+        if size := re.fullmatch(r"allowed_batch_sizes: (\d+)", line):
+            sizes.append(int(size[1]))
+        elif not line.startswith("#"):
+            field, value = re.fullmatch(r"(\w+) \{ value: (-?\d+|true) \}", line).groups()
+            assert field not in found and (field in _LEAST) == (value != "true"), field
+            assert field in _SWITCHES or int(value) >= _LEAST[field], field
+            found[field] = value if field in _SWITCHES else int(value)
+    largest = found.get("max_batch_size", _DEFAULT_BATCH)
+    assert sizes == sorted(set(sizes)) and 0 not in sizes, "sizes must rise"
     # Whether larger requests are split or not.
     assert not sizes or sizes[-1] == largest, "the last size must be max_batch_size"
-    if found.enable_large_batch_splitting.value:
-        assert found.HasField("max_execution_batch_size"), "splitting into which size?"
-        part = found.max_execution_batch_size.value
-        assert part <= largest, "a part is larger than the whole"
-        assert not sizes or part in sizes, "a full part must not be padded"
-    else:
-        assert not found.HasField("max_execution_batch_size"), "nothing is split"
+    part = found.get("max_execution_batch_size")
+    assert (part is not None) == ("enable_large_batch_splitting" in found), "split, and into what?"
+    assert part is None or part <= largest, "a part is larger than the whole"
+    assert not (part and sizes) or part in sizes, "a full part must not be padded"
 
 
 def check_monitoring(text: str) -> None:
     """Fails unless TF Serving shows metrics, beside the paths of models."""
-    found = _parse(text, "MonitoringConfig").prometheus_config
-    assert found.enable and re.fullmatch(r"/(?!v1/)[\w/]+", found.path)
+    pattern = r'prometheus_config \{ enable: true path: "/(?!v1/)[\w/]+" \}'
+    assert re.fullmatch(pattern, text.strip())
 
 
 def check_models(path: Path, versions: dict[str, list[int]]) -> None:

@@ -33,6 +33,11 @@ NAME = EXPORT.resolve().parent.name if EXPORT else "tiny"
 VERSION = int(EXPORT.resolve().name) if EXPORT else 1
 PATIENCE = 60
 
+# The variable that names the server of the tests: "binary" for an installed
+# tensorflow_model_server, "docker" for its image, or HOST:GRPC:REST for one that runs.
+KIND = "TF_DPCE_SERVER"
+DEVELOPMENT = "development"
+
 
 @dataclass(frozen=True)
 class Served:
@@ -121,7 +126,7 @@ def running(kind: str, models: Path, deployment: Path) -> Iterator[Served]:
         yield Served(grpc_port, rest_port, host=host)
         return
     write_deployment(models, deployment)
-    if kind == "development":
+    if kind == DEVELOPMENT:
         config = deployment / HOST_CONFIG_FILE
         with development_server(config, poll_seconds=0.1) as ports:
             yield Served(*ports, models, deployment)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import threading
 
-import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,8 +19,26 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from tests.unit.serving.servers import NAME, VERSION, ask_served, publish_again, wait_until
+from tests.unit.serving.recorded_answers import (
+    GRPC,
+    REST,
+    exchange,
+    grpc_call,
+    grpc_request,
+    http_of,
+    strings_of,
+)
+from tests.unit.serving.servers import (
+    DEVELOPMENT,
+    KIND,
+    NAME,
+    VERSION,
+    ask_served,
+    publish_again,
+    wait_until,
+)
 from tf_dpce.export import ENDPOINTS
+from tf_dpce.export.session_process import SessionModel
 from tf_dpce.preprocessing import status
 
 PREDICT = f"/v1/models/{NAME}:predict"
@@ -51,10 +69,32 @@ def b64(content: bytes) -> dict[str, str]:
     return {"b64": base64.b64encode(content).decode()}
 
 
-def code_of(call, request) -> str:
-    with pytest.raises(grpc.RpcError) as raised:
-        call(request, timeout=30)
-    return raised.value.code().name
+@pytest.fixture(scope="module")
+def model(exported):
+    return SessionModel(exported)
+
+
+@pytest.fixture(scope="module")
+def batches(served) -> bool:
+    """Whether the server batches: then it refuses this many rows."""
+    return exchange(served, http_of({"rows": 1025}))[0] == 400
+
+
+def expected_of(case: dict, batches: bool) -> str:
+    if os.environ.get(KIND, DEVELOPMENT) == DEVELOPMENT:
+        return case.get("development", case["gets"])
+    if case.get("alone") or (case.get("batching") and not batches):
+        pytest.skip("it would stop the server, or the server does not batch")
+    return case["gets"]
+
+
+def assert_outputs(found: dict, case: dict, model: SessionModel) -> None:
+    """Compares outputs with those of the model in this process."""
+    signature, strings = strings_of(case)
+    expected = model.run(signature, {ENDPOINTS[signature]: strings})
+    for key, value in found.items():
+        value = np.reshape(value, np.shape(value)[len(case.get("shape", [1])) - 1 :])
+        np.testing.assert_allclose(value, expected[key], atol=1e-5, err_msg=key)
 
 
 # --- gRPC -----------------------------------------------------------------------------------------
@@ -72,16 +112,6 @@ def test_grpc_answers_what_was_recorded(predictions, recorded, signature):
     assert (answer.model_spec.name, answer.model_spec.signature_name) == (NAME, signature)
 
 
-def test_grpc_answers_by_version_and_label_and_the_outputs_that_are_asked_for(predictions):
-    request = predict_request(version_label="stable")
-    request.output_filter.append("status")
-    for asked in (predict_request(), predict_request(version=VERSION), request):
-        answer = predictions.Predict(asked, timeout=30)
-        assert answer.model_spec.version.value >= VERSION
-    assert answer.model_spec.version.value == VERSION
-    assert list(answer.outputs) == ["status"]
-
-
 def test_grpc_returns_the_signatures_and_the_state(predictions, model_service, width):
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     request.model_spec.name = NAME
@@ -97,35 +127,17 @@ def test_grpc_returns_the_signatures_and_the_state(predictions, model_service, w
     assert (state.version, state.state, state.status.error_code) == (VERSION, available, 0)
 
 
-def test_grpc_errors_have_their_code(predictions, model_service):
-    for spec, expected in (
-        ({"name": "nobody"}, "NOT_FOUND"),
-        ({"name": ""}, "INVALID_ARGUMENT"),
-        ({"version": VERSION + 77}, "NOT_FOUND"),
-        ({"version_label": "nowhere"}, "INVALID_ARGUMENT"),
-        ({"signature": "encode_sound"}, "FAILED_PRECONDITION"),
-    ):
-        assert code_of(predictions.Predict, predict_request(**spec)) == expected
-    status = get_model_status_pb2.GetModelStatusRequest()
-    status.model_spec.name = "nobody"
-    assert code_of(model_service.GetModelStatus, status) == "NOT_FOUND"
-    metadata = get_model_metadata_pb2.GetModelMetadataRequest()
-    metadata.model_spec.name = NAME
-    assert code_of(predictions.GetModelMetadata, metadata) == "INVALID_ARGUMENT"
-
-
-def test_grpc_refuses_inputs_that_do_not_fit(predictions):
-    missing = predict_request()
-    missing.inputs.clear()
-    other = predict_request()
-    other.inputs["image"].CopyFrom(other.inputs["text"])
-    numbers = predict_request()
-    numbers.inputs["text"].CopyFrom(tf.make_tensor_proto([1.0]))
-    vast, negative = predict_request(), predict_request()
-    vast.inputs["text"].tensor_shape.dim[0].size = 10**12
-    negative.inputs["text"].tensor_shape.dim[0].size = -5
-    for request in (missing, other, numbers, vast, negative):
-        assert code_of(predictions.Predict, request) == "INVALID_ARGUMENT"
+@pytest.mark.parametrize("title", GRPC)
+def test_grpc_answers_as_recorded(channel, model, batches, title):
+    case = GRPC[title]
+    expected = expected_of(case, batches)
+    status, answer = grpc_call(channel, case, grpc_request(case).SerializeToString())
+    assert status == expected
+    if status == "OK" and "call" not in case:
+        answer = predict_pb2.PredictResponse.FromString(answer)
+        outputs = {key: tf.make_ndarray(value) for key, value in answer.outputs.items()}
+        assert set(outputs) == set(case.get("outputs", ["embedding", "status"]))
+        assert_outputs(outputs, case, model)
 
 
 # --- REST -----------------------------------------------------------------------------------------
@@ -160,13 +172,6 @@ def test_rest_takes_captions_as_they_are(served, caption):
     assert ask_served(served, PREDICT, plain)[1] == answer
 
 
-def test_rest_answers_by_version_and_label_and_takes_images_if_no_signature_is_named(served):
-    for which in ("", f"/versions/{VERSION}", "/labels/stable"):
-        path = f"/v1/models/{NAME}{which}:predict"
-        code, answer = ask_served(served, path, {"instances": ["no image"]})
-        assert (code, answer["predictions"][0]["status"]) == (200, status.WRONG_TYPE)
-
-
 def test_rest_returns_state_and_signatures(served):
     code, state = ask_served(served, f"/v1/models/{NAME}/versions/{VERSION}")
     assert code == 200
@@ -183,43 +188,19 @@ def test_rest_returns_state_and_signatures(served):
 
 
 GOOD = {"signature_name": "encode_text", "inputs": ["a dog"]}
-LONG = f"/v1/models/{NAME}/versions/{'7' * 5000}"
 
 
-REST_ERRORS = [
-    ("/v1/models/nobody:predict", GOOD, 404),
-    ("/v1/models/nobody", None, 404),
-    (f"/v1/models/{NAME}/versions/{VERSION + 77}:predict", GOOD, 404),
-    (f"/v1/models/{NAME}/versions/{VERSION + 77}", None, 404),
-    (f"/v1/models/{NAME}/versions/{2**63 - 1}:predict", GOOD, 404),
-    (f"/v1/models/{NAME}/versions/{2**63}:predict", GOOD, 400),
-    (LONG, None, 400),
-    (f"/v1/models/{NAME}/labels/nowhere:predict", GOOD, 400),
-    (f"/v1/models/{NAME}:guess", GOOD, 400),
-    (f"/v1/models/{NAME}/else", None, 400),
-    (PREDICT, {**GOOD, "signature_name": "encode_sound"}, 400),
-    (PREDICT, {**GOOD, "signature_name": 7}, 400),
-    (PREDICT, {"signature_name": "encode_text"}, 400),
-    (PREDICT, {**GOOD, "instances": ["a dog"]}, 400),
-    (PREDICT, {"signature_name": "encode_text", "instances": []}, 400),
-    (PREDICT, {"signature_name": "encode_text", "instances": [{"image": "a"}]}, 400),
-    (PREDICT, {"signature_name": "encode_text", "instances": ["a", {"text": "b"}]}, 400),
-    (PREDICT, {**GOOD, "inputs": {"image": ["a dog"]}}, 400),
-    (PREDICT, {**GOOD, "inputs": [None]}, 400),
-    (PREDICT, {**GOOD, "inputs": ["a", ["b"]]}, 400),
-    (PREDICT, {**GOOD, "inputs": [{"b64": "*"}]}, 400),
-    (PREDICT, {**GOOD, "inputs": [{"b64": "YQ==", "text": "a"}]}, 400),
-    (PREDICT, b"{", 400),
-    (PREDICT, b"[]", 400),
-    (PREDICT, b'{"inputs": ["\\ud800"], "signature_name": "encode_text"}', 400),
-]
-
-
-def test_rest_errors_have_their_status_and_a_message(served):
-    for path, body, expected in REST_ERRORS:
-        code, answer = ask_served(served, path, body)
-        assert code == expected, (path[:80], body, answer)
-        assert set(answer) == {"error"} and answer["error"], (path[:80], body)
+@pytest.mark.parametrize("title", REST)
+def test_rest_answers_as_recorded(served, model, batches, title):
+    case = REST[title]
+    expected = expected_of(case, batches)
+    status, kind, answer = exchange(served, http_of(case))
+    assert f"{status} {kind}" == expected, answer
+    if kind in ("outputs", "predictions"):
+        rows = answer.get("predictions")
+        found = answer.get("outputs") or {key: [row[key] for row in rows] for key in rows[0]}
+        assert set(found) == {"embedding", "status"}
+        assert_outputs(found, case, model)
 
 
 # --- new versions ---------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from pathlib import Path
 
+import numpy as np
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
@@ -59,6 +60,6 @@ def test_a_version_is_freed_when_the_last_request_that_uses_it_has_ended(toy):
     servable = Servable(NAME, 1, toy / "1")
     servable.load()
     session = weakref.ref(servable._model._session)
-    assert servable.predict("encode_text", {"text": [b"a dog"]})["status"] == [0]
+    assert servable.predict("encode_text", {"text": np.array([b"a dog"], object)})["status"] == [0]
     del servable
     assert session() is None
