@@ -14,27 +14,34 @@ from jsonargparse.typing import PositiveInt
 
 from pipelines._verb import options_verb, say_files
 from tf_dpce.data.manifest import REJECTED_FILE, discard, refuse_foreign
-from tf_dpce.datasets.coco import read_coco
+from tf_dpce.datasets.coco import read_coco, read_coco_captions
 from tf_dpce.datasets.cuhk_pedes import read_cuhk_pedes
-from tf_dpce.datasets.expected_sizes import differences
+from tf_dpce.datasets.expected_sizes import compared_split, differences
 from tf_dpce.datasets.extracted import ExtractedImages
 from tf_dpce.datasets.flickr import read_flickr8k, read_flickr30k
+from tf_dpce.datasets.folder import read_folder
 from tf_dpce.datasets.karpathy import read_karpathy
+from tf_dpce.datasets.layouts import recognise
 from tf_dpce.datasets.listing import Image, Rejected
 from tf_dpce.datasets.table import read_table
+from tf_dpce.datasets.tar_shards import read_tar_shards
+from tf_dpce.logging import logger
 
 if TYPE_CHECKING:
     from tf_dpce.data.prepare import Prepared
 
-Source = Literal["scenes", "flickr8k", "flickr30k", "karpathy", "mscoco", "cuhk_pedes", "table"]
+Source = Literal[
+    *("auto", "scenes", "flickr8k", "flickr30k", "karpathy", "mscoco", "coco", "cuhk_pedes"),
+    *("table", "folder", "shards"),
+]
 # These come without a split of their own, and all who use them hold out the same numbers.
 _UNSPLIT = ("flickr30k", "mscoco")
 _CORES = os.cpu_count()
 
 
 def run(
-    source: Source,
     out: Path,
+    source: Source = "auto",
     root: Path | None = None,
     images: Path | None = None,
     annotations: Path | None = None,
@@ -53,12 +60,12 @@ def run(
     """Checks images and captions and writes shards for training.
 
     Args:
-        source: dataset to read.
         out: folder to write.
-        root: folder of the dataset; karpathy: of its images.
+        source: dataset to read (default: what is recognised).
+        root: folder of the dataset; karpathy: of its images; shards: tar files.
         images: folder of images, if it is another.
         annotations: file of captions; flickr8k, mscoco: folder of files.
-        split_file: lines of image<TAB>split, instead of any other split.
+        split_file: lines of image<TAB>split, official lists or Karpathy's file.
         image_column: table: column of images, if its name is not one of the usual.
         caption_column: table: columns of captions, if their names are not among the usual.
         workers: number of threads or processes.
@@ -75,6 +82,8 @@ def run(
     columns = {"image_column": image_column, "caption_column": caption_column}
     given = {**places, **columns, **numbers, "image_size": image_size}
     common = {"out": out, "seed": seed, "workers": workers, "extracted": _extracted(out)}
+    if source == "auto":
+        source, given = _recognised(given)
     items = _read(source, given, common)
     from tf_dpce.data.prepare import prepare
 
@@ -83,7 +92,7 @@ def run(
     _print_counts(prepared)
     published = source
     if source == "karpathy":
-        published = f"karpathy/{annotations.stem.removeprefix('dataset_')}"
+        published = f"karpathy/{given['annotations'].stem.removeprefix('dataset_')}"
     splits = prepared.manifest.splits
     counts = {name: split.images for name, split in splits.items()}
     see = REJECTED_FILE if prepared.rejected else ""
@@ -92,10 +101,28 @@ def run(
         people = splits["train"].instances
         for line in differences(published, counts, people, see, split_file is not None):
             print(line)
+    for line in compared_split(published, prepared.manifest.split_digest):
+        print(line)
     # How a table is split is its owner's affair; on these data sets results are compared.
     if source in _UNSPLIT and not split_file:
         print(f"split drawn by --seed {seed}; --split-file takes a published one")
     say_files(prepared.files)
+
+
+def _recognised(given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Returns the source that the places have the layout of, and its options."""
+    path = given["annotations"] or given["root"]
+    if path is None:
+        build_parser().error("--root is needed, or --source scenes")
+    layout = recognise(path)
+    logger.info(f"found {layout.description} in {path}: read by --source {layout.source}")
+    options = dict(layout.options)
+    if given["annotations"] and given["root"]:
+        # Where a file of captions lies says nothing about where the images are.
+        options["root" if "root" in options else "images"] = given["root"]
+    if given["images"]:
+        options["images"] = given["images"]
+    return layout.source, {**given, "root": None, "annotations": None, **options}
 
 
 def _read(source: str, given: dict[str, Any], common: dict[str, Any]) -> Iterator[Image | Rejected]:
@@ -149,8 +176,11 @@ _READERS = {
     "flickr30k": read_flickr30k,
     "karpathy": read_karpathy,
     "mscoco": read_coco,
+    "coco": read_coco_captions,
     "cuhk_pedes": read_cuhk_pedes,
     "table": read_table,
+    "folder": read_folder,
+    "shards": read_tar_shards,
 }
 
 

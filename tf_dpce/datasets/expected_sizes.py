@@ -23,6 +23,11 @@ PUBLISHED: dict[str, dict[str, int]] = {
 }
 # Persons in training, if an image is no instance of its own.
 TRAINING_PEOPLE = {"cuhk_pedes": 11_003}
+# SHA-256 of the lines `split<TAB>name` of the official lists, sorted, each with a line feed: the
+# digest of the manifest if every image of the split is stored.
+OFFICIAL_SPLITS = {
+    "flickr8k": "b329218869ccfdb934c832316f7b55c3ec4313066bc05175766a3ebf105e27c8",
+}
 # Another split of the same data set, which may be given in a file.
 _OTHER = {"flickr30k": "karpathy/flickr30k"}
 
@@ -61,3 +66,16 @@ def differences(
         if found != expected:
             see = f", see {rejected}" if rejected and found < expected else ""
             yield f"{split} has {found:,} of the {expected:,} published {what}{whose}{see}"
+
+
+def compared_split(name: str, digest: str) -> Iterator[str]:
+    """Yields a line that says whether a split is the official one, if there is an official one.
+
+    Args:
+        name: key of `PUBLISHED`.
+        digest: digest of the split, as in the manifest.
+    """
+    official = OFFICIAL_SPLITS.get(name.removeprefix("karpathy/"))
+    if official:
+        whether = "the official split" if digest == official else f"the official one is {official}"
+        yield f"digest of the split {digest}: {whether}"

@@ -154,10 +154,12 @@ def _token(line: str) -> tuple[str, str]:
 
 def _commas(line: str) -> tuple[str, str]:
     """Each line is a row, so that a stray quote costs no other."""
-    (fields,) = csv.reader([line], strict=True)
-    name, *number, caption = fields
-    if len(number) > 1:
-        raise ValueError(line)
+    name, caption = next(csv.reader([line], strict=True))
+    return name, caption
+
+
+def _numbered_commas(line: str) -> tuple[str, str]:
+    name, _, caption = next(csv.reader([line], strict=True))
     return name, caption
 
 
@@ -170,6 +172,6 @@ def _bars(line: str) -> tuple[str, str]:
 
 _FORMATS: dict[str, Parse] = {
     "image,caption": _commas,
-    "image_name,comment_number,comment": _commas,
+    "image_name,comment_number,comment": _numbered_commas,
     "image_name|comment_number|comment": _bars,
 }

@@ -35,7 +35,7 @@ _UNICODE = "in another Unicode form"
 _CASE = "in another case"
 _NO_ENDING = "without its ending"
 
-_IMAGE_ENDINGS = (
+IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".heic", ".heif", ".avif"),
 )
@@ -232,7 +232,7 @@ class _Listing:
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
         parts = ((*os.path.splitext(name), name) for name in self.names)
-        return _grouped((_case(s), name) for s, end, name in parts if end.lower() in _IMAGE_ENDINGS)
+        return _grouped((_case(s), name) for s, end, name in parts if end.lower() in IMAGE_ENDINGS)
 
 
 def nearest_name(path: Path) -> str:

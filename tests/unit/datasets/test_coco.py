@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,15 @@ from typing import Any
 import pytest
 
 from tests.errors import raises
-from tests.samples import COCO_IMAGES, COCO_SPLITS, write_coco, write_splits
-from tf_dpce.datasets.coco import read_coco
+from tests.samples import (
+    COCO_IMAGES,
+    COCO_SPLITS,
+    write_coco,
+    write_images,
+    write_json,
+    write_splits,
+)
+from tf_dpce.datasets.coco import read_coco, read_coco_captions
 from tf_dpce.datasets.listing import Image, Rejected, gather
 
 TRAIN, VAL = "captions_train2014.json", "captions_val2014.json"
@@ -104,3 +112,45 @@ def test_a_file_of_another_shape_names_the_place(root: Path, change: Callable, p
     with raises("dataset.shape", root / "annotations" / TRAIN) as caught:
         read(root)
     assert place in str(caught.value)
+
+
+# --- Captions of one's own, and the release of 2017 -----------------------------------------------
+
+
+def captions_json(path: Path, captions: dict[str, str]) -> Path:
+    names = list(captions)
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    written = [{"image_id": names.index(name), "caption": text} for name, text in captions.items()]
+    return write_json(path, {"images": images, "annotations": [*written, {**written[0]}]})
+
+
+def test_ones_own_captions_in_its_format(tmp_path: Path):
+    names = write_images(tmp_path / "images", [f"{number}.jpg" for number in range(10)])
+    file = captions_json(tmp_path / "captions.json", {f"{n}.JPG": f"dog {n}" for n in range(10)})
+    expected = gather(read_coco_captions(tmp_path))
+    for places in ({"annotations": file}, {"annotations": file, "images": names}):
+        assert gather(read_coco_captions(**places)) == expected
+    images, rejected = expected
+    assert images[0] == Image(*("0.jpg", names / "0.jpg", ["dog 0"] * 2), images[0].split)
+    assert rejected == [] and {image.split for image in images} == {"train", "val", "test"}
+    splits = write_splits(tmp_path / "s.tsv", {"0.jpg": "train", "1.jpg": "val", "2.jpg": "test"})
+    images, rejected = gather(read_coco_captions(tmp_path, split_file=splits))
+    assert [image.split for image in images] == ["train", "val", "test"] and len(rejected) == 7
+
+
+def test_the_files_of_2017_are_splits_and_a_test_is_drawn_from_training(tmp_path: Path, caplog):
+    for part, count in (("train2017", 40), ("val2017", 3)):
+        names = [f"{number:012d}.jpg" for number in range(count)]
+        write_images(tmp_path / part, names)
+        path = tmp_path / "annotations" / f"captions_{part}.json"
+        captions_json(path, dict.fromkeys(names, "a dog"))
+    with caplog.at_level("INFO", "tf_dpce"):
+        images, rejected = gather(read_coco_captions(tmp_path))
+    # A tenth of 40; both folders hold files of the same names.
+    assert Counter(image.split for image in images) == {"train": 36, "val": 3, "test": 4}
+    assert rejected == [] and any("drew 4" in line for line in caplog.messages)
+    folders = {(image.image_id.split("/")[0], image.split) for image in images}
+    assert folders == {("train2017", "train"), ("train2017", "test"), ("val2017", "val")}
+    (tmp_path / "none").mkdir()
+    with raises("dataset.layout", tmp_path / "none"):
+        gather(read_coco_captions(tmp_path, tmp_path / "none"))

@@ -9,9 +9,11 @@ import pytest
 
 from tests.errors import raises
 from tests.pages import blocks, run_script
-from tests.samples import write_flickr8k, write_flickr30k
+from tests.samples import write_flickr8k, write_flickr30k, write_images, write_json
+from tf_dpce.datasets.expected_sizes import OFFICIAL_SPLITS
 from tf_dpce.datasets.flickr import read_flickr8k, read_flickr30k
 from tf_dpce.datasets.listing import Image, Rejected, gather
+from tf_dpce.files import sha256_lines
 
 NAMES = [f"{number}.jpg" for number in range(30)]
 
@@ -96,8 +98,63 @@ def test_what_is_missing_of_flickr8k_or_malformed_is_named(small: Path):
 def test_the_real_folder(flickr8k_root: Path):
     images, rejected = gather(read_flickr8k(flickr8k_root))
     assert Counter(image.split for image in images) == {"train": 6000, "val": 1000, "test": 1000}
+    names = sorted(f"{image.split}\t{image.image_id}" for image in images)
+    assert sha256_lines(names) == OFFICIAL_SPLITS["flickr8k"]
     # 460 lines name 93 images that are not there; one of the names ends in .jpg.1.
     assert Counter(item.reason for item in rejected) == {"in no split": 93}
+
+
+def kaggle(root: Path, captions: str, names: list[str]) -> Path:
+    write_images(root / "Images", names)
+    (root / "captions.txt").write_text(captions)
+    return root
+
+
+def test_kaggles_layout_of_flickr8k_with_its_quotes(tmp_path: Path):
+    rows = ["image,caption", 'a.jpg,"the ""red"" one, far away"', "a.jpg, A dog .", "b.jpg,a cat"]
+    # A quote that is never closed costs its own line alone.
+    rows += ['c.jpg,"a cow', "c.jpg,one, two", "c.jpg,two cows"]
+    root = kaggle(tmp_path, "\n".join(rows), ["a.jpg", "b.jpg", "c.jpg"])
+    images, rejected = gather(read_flickr8k(root))
+    assert {image.image_id: image.captions for image in images} == {
+        **{"a.jpg": ['the "red" one, far away', "A dog ."], "b.jpg": ["a cat"]},
+        "c.jpg": ["two cows"],
+    }
+    places = [f"{root / 'captions.txt'} line {line}" for line in (5, 6)]
+    assert rejected == [Rejected(place, "no name and caption") for place in places]
+    # No list is there: a tenth each is drawn, which of three is one.
+    assert sorted(image.split for image in images) == ["test", "train", "val"]
+
+
+def test_the_official_split_of_flickr8k_in_any_of_its_forms(small: Path, tmp_path: Path):
+    lists = small / "Flickr8k_text"
+    expected = {
+        "train0.jpg": "train",
+        "train1.jpg": "train",
+        "dev0.jpg": "val",
+        "test0.jpg": "test",
+    }
+    rows = "".join(f"{name},a dog\n" for name in expected)
+    root = kaggle(tmp_path / "kaggle", f"image,caption\n{rows}", list(expected))
+    entries = [{"filename": name, "split": split} for name, split in expected.items()]
+    json_file = write_json(tmp_path / "dataset_flickr8k.json", {"images": entries})
+    lines = tmp_path / "splits.tsv"
+    # Names of a split file are found like those of the images.
+    lines.write_text("".join(f"{n.upper()}\t{split}\n" for n, split in expected.items()))
+
+    def given(split_file: Path | None) -> dict[str, str]:
+        images, _ = gather(read_flickr8k(root, split_file=split_file))
+        return {image.image_id: image.split for image in images}
+
+    for split_file in (lists, lists / "Flickr_8k.testImages.txt", json_file, lines):
+        assert given(split_file) == expected, split_file
+    assert given(None) != expected
+    # Lists that lie in the folder are found by themselves.
+    lists.rename(root / "Flickr8k_text")
+    assert given(None) == expected
+    (root / "Flickr8k_text" / "Flickr_8k.devImages.txt").unlink()
+    with raises("dataset.file", root / "Flickr8k_text" / "Flickr_8k.devImages.txt"):
+        given(None)
 
 
 # --- Flickr30k ------------------------------------------------------------------------------------
@@ -125,6 +182,25 @@ def test_without_one_a_tenth_each_is_drawn_whatever_dirt_there_is(large: Path):
     assert splits(large) == clean, "an image that is missing keeps its place in the draw"
     reasons = [item.reason for item in gather(read_flickr30k(large))[1]]
     assert reasons == ["no name and caption"]
+
+
+@pytest.mark.parametrize("folder", ["flickr30k_images", "flickr30k_images/flickr30k_images"])
+def test_kaggles_layout_of_flickr30k_with_its_broken_row(tmp_path: Path, folder: str):
+    write_images(tmp_path / folder, ["1.jpg", "2.jpg", "3.jpg"])
+    rows = ["image_name| comment_number| comment", "1.jpg| 0| A dog | a cat .", '1.jpg| 1| "Two" .']
+    # The second bar of one row is missing in the published file; where even the number is, a row
+    # cannot be told apart.
+    rows += ["2.jpg| 4   A dog runs across the grass .", "3.jpg| 0| 3 men", "3.jpg A man", "3.jpg|"]
+    (tmp_path / "results.csv").write_text("\n".join(rows))
+    images, rejected = gather(read_flickr30k(tmp_path))
+    assert {image.image_id: image.captions for image in images} == {
+        "1.jpg": ["A dog | a cat .", '"Two" .'],
+        "2.jpg": ["A dog runs across the grass ."],
+        "3.jpg": ["3 men"],
+    }
+    assert images[0].path == tmp_path / folder / "1.jpg"
+    places = [f"{tmp_path / 'results.csv'} line {line}" for line in (6, 7)]
+    assert rejected == [Rejected(place, "no name and caption") for place in places]
 
 
 def test_images_and_captions_may_lie_elsewhere_and_are_named_if_missing(large: Path):
