@@ -98,6 +98,31 @@ def test_flickr30k_names_its_split(tmp_path: Path, capsys):
     assert images(tmp_path / "given") == {"train": 2, "val": 2, "test": 2}
 
 
+def test_a_layout_is_recognised_and_its_split_compared(tmp_path: Path, capsys):
+    names = [f"{number}.jpg" for number in range(6)]
+    write_images(tmp_path / "kaggle" / "Images", names)
+    rows = [f"{name},a dog {n}\n" for n, name in enumerate(names)]
+    table = tmp_path / "kaggle" / "captions.txt"
+    table.write_text("".join(["image,caption\n", *rows]))
+    assert run("--root", tmp_path / "kaggle", "--out", tmp_path / "a") == 0
+    printed = capsys.readouterr()
+    assert Manifest.load(tmp_path / "a").source == "flickr8k"
+    for word in ("Kaggle", "--source flickr8k", "--split-file", "Flickr8k_text.zip"):
+        assert word in printed.err, word
+    digest = Manifest.load(tmp_path / "a").split_digest
+    assert f"{digest}: the official one is b3292188" in printed.out
+    # A table says nothing about where its images are; its own folder has none.
+    table = table.rename(tmp_path / "kaggle" / "pairs.csv")
+    for places in (("--images",), ("--root",)):
+        argv = ["--annotations", table, *places, tmp_path / "kaggle" / "Images"]
+        assert run(*argv, "--out", tmp_path / "b") == 0
+        assert Manifest.load(tmp_path / "b").source == "table"
+        assert sum(images(tmp_path / "b").values()) == 6
+    capsys.readouterr()
+    assert run("--root", tmp_path / "kaggle" / "Images", "--out", tmp_path / "c") == 1
+    assert printed_code(capsys.readouterr().err) == "source.none"
+
+
 def test_one_split_of_mscoco_has_one_digest_from_either_source(tmp_path: Path, capsys):
     root = write_coco(tmp_path / "coco")
     value = {"images": karpathy_coco()}
@@ -130,7 +155,7 @@ def test_people_are_the_classes_of_cuhk_pedes_in_any_split(tmp_path: Path, capsy
     counts = [(info.images, info.instances, info.lone_instances) for info in infos]
     assert counts == [(3, 2, 1), (1, 1, 1), (3, 1, 0)]
     printed = capsys.readouterr().out
-    assert "1 BMP" in printed and "2 of the 11,003 published people" in printed
+    assert "1 images of other formats" in printed and "2 of the 11,003 published people" in printed
     assert "train 1, val 1, test 0\n" in printed
     # A file replaces the split that the data set comes with; what is published is another's size.
     given = {name: "test" if name[0] == "M" else "val" for name in people if name[0] != "c"}
@@ -159,6 +184,8 @@ def test_options_that_do_not_go_together_are_bad_usage(tmp_path: Path, capsys):
         "mscoco --root . --images .",
         "flickr --root .",
         "scenes --workers 0",
+        "auto",
+        "folder --root . --annotations a.csv",
         "scenes --train-images none",
     ):
         with pytest.raises(SystemExit) as exit:
