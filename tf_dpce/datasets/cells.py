@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tf_dpce.datasets.captions_beside import NOT_DOWNLOADED
 from tf_dpce.datasets.columns import CAPTION_NAMES, Record, plain_name
 from tf_dpce.datasets.listing import NO_CAPTION, NO_NAME, Origin, Rejected
 from tf_dpce.datasets.splits import known_split
@@ -34,6 +35,7 @@ _NOTHING = frozenset(
     "#name?;#ref!;#value!;#div/0!;#null!;#num!".split(";")
 )
 _LIST_BEGINS = re.compile(r"\[[\s\[]*['\"]")
+_DOWNLOADED = "success"
 _LONGEST_NAME = 1024  # bytes; longer ones without a name are an image
 
 
@@ -80,6 +82,8 @@ def read_row(record: Record, with_split: bool = True) -> Row | Rejected:
             split = known_split(_text(record.split))
             if split is None:
                 raise _BadCell(UNKNOWN_SPLIT)
+        if record.status not in (None, _DOWNLOADED):
+            raise _BadCell(NOT_DOWNLOADED)
         captions, left_out = _captions(record)
         instance = _something(_text(record.instance))
     except _BadCell as error:
@@ -135,7 +139,9 @@ def _image(value: Any) -> tuple[str, bytes | None]:
     elif isinstance(value, bytes):
         value = value.decode()
     contents = contents if isinstance(contents, bytes) and contents else None
-    return _something(_text(value)), contents
+    name = _something(_text(value))
+    # The name of a file may begin or end with a space.
+    return (value if name and isinstance(value, str) else name), contents
 
 
 def _is_name(value: bytes) -> bool:

@@ -18,6 +18,7 @@ _IMAGE_NAMES = (
     ("image",),
     ("image_path", "image_name", "image_file", "filepath", "file_path", "file_name", "filename"),
     ("path", "file", "img", "img_path", "img_name", "img_file"),
+    ("key",),
 )
 _CAPTION_NAMES = (
     ("caption", "captions"),
@@ -36,6 +37,7 @@ class Record(NamedTuple):
         captions: name and cell of each column of captions.
         split: the cell of the split.
         instance: the cell of the instance.
+        status: whether img2dataset, which names images by a `key`, could download this one.
     """
 
     origin: Origin
@@ -43,6 +45,7 @@ class Record(NamedTuple):
     captions: tuple[tuple[str, Any], ...]
     split: Any = None
     instance: Any = None
+    status: Any = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Columns:
 
     def record(self, origin: Origin, names: Sequence[str], values: Iterable[Any]) -> Record:
         """Returns the cells of a row whose columns have these names."""
-        image = split = instance = None
+        image = split = instance = status = None
         captions = []
         for name, value in zip(names, values, strict=True):
             plain = plain_name(name)
@@ -74,13 +77,15 @@ class Columns:
                 split = "" if value is None else value
             elif plain == "instance":
                 instance = value
-        return Record(origin, image, tuple(captions), split, instance)
+            elif plain == "status" and self.image == "key":
+                status = value
+        return Record(origin, image, tuple(captions), split, instance, status)
 
     def wanted(self, names: Iterable[str]) -> list[str]:
         """Returns the names of the columns that `record` takes."""
         names = list(names)
         record = self.record(Origin(Path()), names, names)
-        cells = (record.image, *dict(record.captions), record.split, record.instance)
+        cells = (record.image, *dict(record.captions), *record[3:])
         return [name for name in cells if name is not None]
 
 

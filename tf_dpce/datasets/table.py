@@ -70,7 +70,7 @@ def read_table(
     by_file = {} if splits else _splits_by_name(files)
     first_reasons: list[str] = []
     for file in files:
-        below = "" if images else os.path.relpath(file.parent.resolve(), names.folder)
+        below = "" if images else os.path.relpath(_images_of(file), names.folder)
         for row in read_rows(file, finder, with_split=splits is None):
             for rejected in listing.add(row, below, by_file.get(file)):
                 if len(first_reasons) < _REASONS_SHOWN:
@@ -158,6 +158,12 @@ class _Listing:
 
 def _common_folder(files: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([file.parent.resolve() for file in files]))
+
+
+def _images_of(file: Path) -> Path:
+    """Returns the folder of a table's images: beside `00000.parquet` img2dataset has `00000`."""
+    folder = file.resolve().with_suffix("")
+    return folder if folder.is_dir() and folder.name.isdigit() else folder.parent
 
 
 def _splits_by_name(files: Sequence[Path]) -> dict[Path, str]:

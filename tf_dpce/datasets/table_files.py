@@ -41,16 +41,14 @@ _BUFFER = 1 << 16  # bytes
 def table_files(annotations: Path) -> list[Path]:
     """Returns the files of a table: one, those of a folder, or those that match a pattern.
 
-    A folder holds Parquet files, at any depth, or a `metadata` file beside the images.
+    A folder holds `metadata` files beside the images, in it or in the folders of its splits, or
+    Parquet files at any depth.
 
     Raises:
         UserError: there is no file.
     """
     if annotations.is_dir():
-        metadata = [annotations / f"metadata{suffix}" for suffix in _KINDS]
-        found = [path for path in metadata if path.is_file()] or sorted(
-            annotations.rglob("*.parquet")
-        )
+        found = _metadata(annotations) or sorted(annotations.rglob("*.parquet"))
         if not found:
             message = f"{annotations} holds no Parquet file and no metadata.csv or metadata.jsonl"
             raise UserError("table.kind", f"{message}: name a table", annotations)
@@ -62,6 +60,18 @@ def table_files(annotations: Path) -> list[Path]:
             if (path := Path(name)).is_file()
         ] or [existing_file(annotations)]
     return [existing_file(annotations)]
+
+
+def _metadata(root: Path) -> list[Path]:
+    """Returns one `metadata` file of each folder, of those that `_KINDS` names the first."""
+    found: list[Path] = []
+    for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
+        paths = (folder / f"metadata{suffix}" for suffix in _KINDS)
+        present = [path for path in paths if path.is_file()]
+        found += present[:1]
+        for path in present[1:]:
+            logger.warning(f"{path} is left out: {present[0].name} is read")
+    return found
 
 
 def table_kind(path: Path) -> str:

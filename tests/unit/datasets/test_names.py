@@ -78,6 +78,12 @@ def test_of_several_files_that_fit_none_is_taken(tmp_path: Path):
     assert found(tmp_path, "a.jpg", "b", "A.jpg", "c") == ["a.jpg", "b", "A.jpg", "c.jpg"]
 
 
+def test_a_table_in_nfc_finds_the_files_of_a_mac(tmp_path: Path):
+    on_disk, written = (unicodedata.normalize(form, "Größe 1.jpg") for form in ("NFD", "NFC"))
+    write_images(tmp_path, [on_disk])
+    assert on_disk != written and found(tmp_path, written, written.upper()) == [on_disk] * 2
+
+
 def test_one_file_is_one_image_by_whatever_name(folder: Path, tmp_path: Path):
     (folder / "link.jpg").symlink_to("sub dir/p1.jpg")
     (folder / "linked").symlink_to("sub dir")

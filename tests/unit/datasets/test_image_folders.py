@@ -1,0 +1,86 @@
+"""Folders of images whose table tools write: imagefolder, and img2dataset's Parquet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pyarrow
+from pyarrow import parquet
+
+from tests.samples import write_images
+from tf_dpce.datasets.captions_beside import NOT_DOWNLOADED
+from tf_dpce.datasets.listing import Image, Rejected, gather
+from tf_dpce.datasets.table import read_table
+
+
+def test_an_imagefolder_has_a_table_in_each_split(tmp_path: Path):
+    for split, count in (("train", 4), ("validation", 2), ("test", 1)):
+        names = [f"{number}.jpg" for number in range(count)]
+        write_images(tmp_path / split, names)
+        rows = [f"{name},a dog {split},{name} again\n" for name in names]
+        header = "file_name,caption_0,caption_1\n"
+        (tmp_path / split / "metadata.csv").write_text("".join([header, *rows]))
+    images, rejected = gather(read_table(tmp_path))
+    # Each folder has a 0.jpg of its own.
+    assert Counter(image.split for image in images) == {"train": 4, "val": 2, "test": 1}
+    name = "validation/1.jpg"
+    captions = ["a dog validation", "1.jpg again"]
+    assert Image(name, tmp_path / name, captions, "val") in images and rejected == []
+
+
+def test_a_column_of_splits_counts_and_one_table_of_a_folder(tmp_path: Path, caplog):
+    write_images(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
+    rows = "a.jpg,train,a dog\nb.jpg,dev,a cat\nc.jpg,test,a cow\n"
+    (tmp_path / "metadata.csv").write_text(f"file_name,split,text\n{rows}")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.jpg", "text": "another"}\n')
+    images, rejected = gather(read_table(tmp_path))
+    assert [(image.split, *image.captions) for image in images] == [
+        *(("train", "a dog"), ("val", "a cat"), ("test", "a cow"))
+    ]
+    assert rejected == [] and "metadata.jsonl is left out" in caplog.text
+
+
+def test_the_parquet_of_img2dataset_names_keys_and_what_failed(tmp_path: Path):
+    write_images(tmp_path / "00000", [f"{number:09d}.jpg" for number in range(4)])
+    (tmp_path / "00000" / "000000001.txt").write_text("no image")
+    rows = [
+        {"url": "https://x/a", "key": f"{number:09d}", "status": status, "caption": f"dog {number}"}
+        for number, status in enumerate(["success"] * 4 + ["failed_to_download"])
+    ]
+    path = tmp_path / "00000.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    for places in ((path,), (path, tmp_path / "00000")):
+        images, rejected = gather(read_table(*places))
+        assert {image.path.name: image.captions for image in images} == {
+            f"{number:09d}.jpg": [f"dog {number}"] for number in range(4)
+        }
+        assert all(image.path.is_file() for image in images)
+        assert rejected == [Rejected(f"{path} row 5", NOT_DOWNLOADED)]
+    # In a table of another kind a status is nobody's business.
+    path = tmp_path / "own.parquet"
+    own = [{"image": "00000/000000000.jpg", "caption": "a dog", "status": "draft"}]
+    parquet.write_table(pyarrow.Table.from_pylist(own), path)
+    assert len(gather(read_table(path))[0]) == 1
+
+
+def test_names_with_odd_characters_are_found(tmp_path: Path):
+    names = [
+        " lead.jpg",
+        "trail .jpg ",
+        "a#b?.jpg",
+        "100%.jpg",
+        "[x]*.jpg",
+        "日本 🐕.jpg",
+        "tab\t.jpg",
+    ]
+    (tmp_path / "pics").mkdir()
+    for name in names:
+        (tmp_path / "pics" / name).write_bytes(b"")
+    rows = "".join(f'"{name}",dog {number}\n' for number, name in enumerate(names))
+    (tmp_path / "t.csv").write_text(f"image,caption\n{rows}")
+    images, rejected = gather(read_table(tmp_path / "t.csv", tmp_path / "pics"))
+    assert {image.path.name: image.captions for image in images} == {
+        name: [f"dog {number}"] for number, name in enumerate(names)
+    }
+    assert rejected == [] and all(image.path.is_file() for image in images)
