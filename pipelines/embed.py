@@ -26,7 +26,8 @@ def run(
     Args:
         model: exported model, or run folder.
         out: folder of embeddings to write.
-        images: globs of images, such as 'photos/**/*.jpg'; or a prepared folder, or its *.tfrecord.
+        images: folders, of which all images below are taken; or globs, such as 'photos/**/*.jpg';
+            or a prepared folder, or its *.tfrecord.
         texts: files with one text in each line, or .jsonl with text and id; or shards.
         shard: embed the I-th of N equal parts (1/N to N/N), so that N machines share the work; each
             part has a folder --out of its own, and index takes them all.

@@ -1,6 +1,8 @@
 """Search: items become embeddings, embeddings an index, and a query its ranked hits.
 
-inputs           images and texts: globs, text files, prepared shards
+inputs           images and texts to embed, with their ids
+patterns         files by folder and glob
+records          images and captions of prepared shards
 embed            inputs to shards of embeddings, resumable
 embedding_store  the folder of these shards
 index            shards to FAISS indices with their records

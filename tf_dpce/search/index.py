@@ -21,16 +21,17 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_dpce.errors import UserError
+from tf_dpce.errors import UserError, shorten
 from tf_dpce.evaluation.querybank import hubness
 from tf_dpce.files import exclusive_lock, publish_folder, read_json, remove_stale, write_json
-from tf_dpce.logging import progress
+from tf_dpce.logging import logger, progress
 from tf_dpce.search.embedding_store import (
     IMAGES,
     KINDS,
     TEXTS,
     StoredEmbeddings,
     StoreManifest,
+    map_records,
     write_records,
 )
 
@@ -233,6 +234,22 @@ def _build_kind(
         if querybank is not None:
             reason += f"; one number is the querybank's: OPQM_{items.dimension} removes it for PQM"
         raise UserError("index.factory", f"no index {factory!r} over {what}: {reason}") from None
-    if write_records(folder / f"{items.kind}.arrow", items.records) != items.rows:
+    records = folder / f"{items.kind}.arrow"
+    if write_records(records, items.records) != items.rows:
         message = f"the ids of the {items.kind} are incomplete: embed into another folder"
         raise UserError("embeddings.shard", message)
+    # Of one folder the images differ.
+    if items.kind == IMAGES and len({path.parent for path in items.records}) > 1:
+        _warn_of_repeated_images(records)
+
+
+def _warn_of_repeated_images(records: Path) -> None:
+    import pyarrow.compute as pc
+
+    paths = map_records(records).group_by("path").aggregate([([], "count_all")])
+    repeated = paths.filter(pc.field("count_all") > 1)
+    if len(repeated):
+        logger.warning(
+            f"{len(repeated):,} images are in several of the folders of embeddings and will be "
+            f"found several times, such as {shorten(repeated['path'][0].as_py())}"
+        )

@@ -1,27 +1,28 @@
-"""What is to be embedded: images by glob, texts from a file, or either from prepared shards."""
+"""What is to be embedded: images by folder or glob, texts from files, or both from shards."""
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from tf_dpce.data.manifest import MANIFEST_FILE, Manifest
-from tf_dpce.errors import UserError
+from tf_dpce.errors import UserError, shorten
 from tf_dpce.files import sha256_lines
+from tf_dpce.logging import logger
 from tf_dpce.preprocessing.convert import to_png
 from tf_dpce.preprocessing.status import MAX_BYTES, OK, REASONS, TOO_MANY_BYTES
 from tf_dpce.search.embedding_store import IMAGES, TEXTS
+from tf_dpce.search.patterns import images_below, matching_files, other_endings
+from tf_dpce.search.records import SHARD_ENDING, folder_prefixes, prepared_shards, records
 
-_RECORDS = ".tfrecord"
 _JSON_LINES = (".jsonl", ".ndjson")
-_FEATURES = ("image", "image_id", "path", "captions")
+_TABLES = (".csv", ".tsv", ".parquet", ".gz")
+_SNIFFED = 4096  # bytes in which a file that is no text has a NUL
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +83,29 @@ class Inputs:
 def find_images(patterns: Sequence[str]) -> Inputs:
     """Finds the images to embed.
 
-    The id of a file is its path below the folder in which the wildcards of its pattern begin; the
-    id of a record is its `image_id`. The digest covers path, size and time of change of files, and
-    the content of records.
+    The id of a file is its path below the common folder of all that is given: of the folders, and
+    of those in which the wildcards of patterns begin. The id of a record is its `image_id`, after
+    the name of its folder if there are several. So ids are unique, and depend on what is given,
+    not on which images there are. The digest covers id, path, size and time of change of files,
+    and the content of records.
 
     Args:
-        patterns: globs (`**` crosses folders), folders that `prepare` wrote, or `*.tfrecord`.
+        patterns: folders of images, of which all below are taken (see `images_below`); globs (`**`
+            crosses folders); folders that `prepare` wrote, or `*.tfrecord`.
 
     Raises:
         UserError: a pattern matches nothing, or shards are mixed with images.
 
     Example:
-        >>> find_images(["images/**/*.jpg"]).total
-        50
+        >>> find_images(["images"]).total, find_images(["images/**/*.jpg"]).total
+        (50, 50)
     """
-    found = _find(patterns)
-    shards = [file for file, _ in found if file.endswith(_RECORDS)]
+    files, roots = _find(patterns, _images_below)
+    shards = [file for file in files if file.endswith(SHARD_ENDING)]
     if not shards:
-        return _image_files(found)
-    if len(shards) < len(found):
+        _warn_of_other_endings(roots, files)
+        return _image_files(files, _common(roots.values()))
+    if len(shards) < len(files):
         message = f"--images names shards and images together ({shards[0]}): run embed twice"
         raise UserError("inputs.mixed", message, shards[0])
     return _survey(IMAGES, partial(_record_images, shards))
@@ -118,9 +123,10 @@ def find_texts(patterns: Sequence[str]) -> Inputs:
             folders that `prepare` wrote, or `*.tfrecord`.
 
     Raises:
-        UserError: a pattern matches nothing, or a line of JSON has no text.
+        UserError: a pattern matches nothing, a file is a table or binary, or a line of JSON has no
+            text.
     """
-    files = [file for file, _ in _find(patterns)]
+    files, _ = _find(patterns, _no_texts_below)
     return _survey(TEXTS, partial(_texts, _prefixes(files)))
 
 
@@ -140,54 +146,75 @@ def read_image(path: str) -> bytes | Refusal:
     return contents if code == OK else Refusal(code, REASONS[code])
 
 
-def _find(patterns: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns the files of all patterns, each once, with the folder that its id leaves out."""
-    found: dict[str, tuple[str, str]] = {}
+def _find(
+    patterns: Sequence[str], below: Callable[[str], list[str]]
+) -> tuple[list[str], dict[str, str]]:
+    """Returns the files of all patterns, each once, and for each pattern where its wildcards begin.
+
+    Args:
+        patterns: files, globs and folders.
+        below: returns the files of a folder that `prepare` did not write.
+    """
+    found: dict[str, str] = {}
+    roots: dict[str, str] = {}
     for pattern in patterns:
-        files, root = _matches(pattern)
+        files, roots[pattern] = _matches(pattern, below)
         for file in files:
-            found.setdefault(os.path.abspath(file), (file, root))
-    return list(found.values())
+            found.setdefault(os.path.abspath(file), file)
+    return list(found.values()), roots
 
 
-def _matches(pattern: str) -> tuple[list[str], str]:
-    """Returns the files of a pattern, and the folder in which its wildcards begin."""
+def _matches(pattern: str, below: Callable[[str], list[str]]) -> tuple[list[str], str]:
     if os.path.isdir(pattern):
-        return _shards(Path(pattern)), pattern
-    if os.path.isfile(pattern):
-        return [pattern], os.path.dirname(pattern)
-    files = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+        return prepared_shards(Path(pattern)) or below(pattern), pattern
+    files, root = matching_files(pattern)
     if not files:
         message = f"{pattern} matches no file: quote it, and cross folders with **"
+        if others := other_endings(pattern, ()):
+            message = f"{pattern} matches no file, but {_describe(others, root)}"
         raise UserError("inputs.no_match", message, pattern)
-    root = pattern
-    while glob.has_magic(root):
-        root = os.path.dirname(root)
     return files, root
 
 
-def _shards(folder: Path) -> list[str]:
-    if not (folder / MANIFEST_FILE).is_file():
-        raise UserError(
-            "inputs.not_prepared",
-            f"{folder} is a folder without a {MANIFEST_FILE}: run prepare to its end, or name "
-            f"files such as '{folder}/**/*.jpg'",
-            folder,
-        )
-    splits = Manifest.load(folder).splits.values()
-    return [str(folder / shard.file) for split in splits for shard in split.shards]
+def _images_below(folder: str) -> list[str]:
+    files = images_below(folder)
+    if not files:
+        message = f"{folder} holds no file that is named like an image: give another folder"
+        raise UserError("inputs.no_match", message, folder)
+    return files
 
 
-def _image_files(found: list[tuple[str, str]]) -> Inputs:
-    states = ((os.path.abspath(file), os.stat(file)) for file, _ in found)
-    lines = (f"{_clean(path)}\t{s.st_size}\t{s.st_mtime_ns}" for path, s in states)
-    return Inputs(IMAGES, sha256_lines(lines), len(found), partial(_file_items, found))
+def _no_texts_below(folder: str) -> list[str]:
+    message = f"{folder} is not a folder that prepare wrote: name files of texts"
+    raise UserError("inputs.not_prepared", message, folder)
 
 
-def _file_items(found: list[tuple[str, str]]) -> Iterator[Item]:
-    for file, root in found:
-        name = Path(os.path.relpath(file, root or ".")).as_posix()
-        yield Item(_clean(name), path=_clean(os.path.abspath(file)))
+def _warn_of_other_endings(roots: Mapping[str, str], files: Sequence[str]) -> None:
+    taken = set(map(os.path.abspath, files))
+    for pattern, root in roots.items():
+        if others := other_endings(pattern, taken):
+            logger.warning(f"{shorten(pattern)} leaves images out: {_describe(others, root)}")
+
+
+def _describe(others: Sequence[str], root: str) -> str:
+    first = shorten(os.path.basename(others[0]))
+    return f"{len(others):,} have another ending ({first}); --images '{root or '.'}' takes all"
+
+
+def _common(folders: Iterable[str]) -> str:
+    return os.path.commonpath([os.path.abspath(folder) for folder in folders])
+
+
+def _image_files(files: Sequence[str], common: str) -> Inputs:
+    items = partial(_file_items, files, common)
+    states = ((item, os.stat(file)) for item, file in zip(items(), files, strict=True))
+    lines = (f"{item.id}\t{item.path}\t{s.st_size}\t{s.st_mtime_ns}" for item, s in states)
+    return Inputs(IMAGES, sha256_lines(lines), len(files), items)
+
+
+def _file_items(files: Sequence[str], common: str) -> Iterator[Item]:
+    for path in map(os.path.abspath, files):
+        yield Item(_clean(Path(os.path.relpath(path, common)).as_posix()), path=_clean(path))
 
 
 def _survey(kind: str, items: Callable[[], Iterator[Item]]) -> Inputs:
@@ -207,16 +234,19 @@ def _prefixes(files: Sequence[str]) -> dict[str, str]:
     """Returns the beginning of the ids of each file's lines; empty if there is only one file."""
     if len(files) == 1:
         return {files[0]: ""}
-    common = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
+    common = _common(map(os.path.dirname, files))
     names = {file: Path(os.path.relpath(file, common)).as_posix() for file in files}
     return {file: f"{_clean(name)}:" for file, name in names.items()}
 
 
 def _texts(prefixes: Mapping[str, str]) -> Iterator[Item]:
+    shards = [file for file in prefixes if file.endswith(SHARD_ENDING)]
+    folders = folder_prefixes(shards)
     for file, prefix in prefixes.items():
-        if file.endswith(_RECORDS):
-            yield from _record_captions(file)
+        if file in folders:
+            yield from _record_captions(file, folders[file])
             continue
+        _check_text(file)
         with open(file, encoding="utf-8-sig", errors="replace") as stream:
             for number, line in enumerate(stream, 1):
                 name, text = f"{prefix}{number}", line.rstrip("\n")
@@ -224,6 +254,14 @@ def _texts(prefixes: Mapping[str, str]) -> Iterator[Item]:
                     yield _json_item(file, number, name, text)
                 else:
                     yield Item(name, text=text)
+
+
+def _check_text(file: str) -> None:
+    with open(file, "rb") as stream:
+        is_binary = b"\0" in stream.read(_SNIFFED)
+    if is_binary or file.lower().endswith(_TABLES):
+        message = f"{file} is no text file: write one text in each line, in UTF-8"
+        raise UserError("inputs.not_text", message, file)
 
 
 def _json_item(file: str, number: int, name: str, line: str) -> Item:
@@ -238,37 +276,16 @@ def _json_item(file: str, number: int, name: str, line: str) -> Item:
 
 
 def _record_images(shards: Sequence[str]) -> Iterator[Item]:
-    for shard in shards:
-        for record in _records(shard):
-            path = os.path.abspath(os.fsdecode(record["path"][0]))
-            yield Item(_decoded(record["image_id"][0]), _clean(path), contents=record["image"][0])
+    for shard, prefix in folder_prefixes(shards).items():
+        for record in records(shard):
+            path = os.path.abspath(os.fsdecode(record.path))
+            yield Item(_clean(prefix) + record.image_id, _clean(path), contents=record.image)
 
 
-def _record_captions(shard: str) -> Iterator[Item]:
-    for record in _records(shard):
-        for number, caption in enumerate(record["captions"]):
-            yield Item(f"{_decoded(record['image_id'][0])}#{number}", text=_decoded(caption))
-
-
-def _records(shard: str) -> Iterator[dict[str, Sequence[bytes]]]:
-    """Yields the features of the images of a prepared shard; one of them is in memory at a time."""
-    import tensorflow as tf
-    from google.protobuf.message import DecodeError
-
-    try:
-        for record in tf.data.TFRecordDataset(shard).as_numpy_iterator():
-            features = tf.train.Example.FromString(record).features.feature
-            values = {name: features[name].bytes_list.value for name in _FEATURES}
-            if not all(values.values()):
-                message = f"{shard} has a record without {', '.join(_FEATURES)}: run prepare again"
-                raise UserError("inputs.shard", message, shard)
-            yield values
-    except (tf.errors.DataLossError, DecodeError):
-        raise UserError("inputs.shard", f"{shard} is damaged: run prepare again", shard) from None
-
-
-def _decoded(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
+def _record_captions(shard: str, prefix: str) -> Iterator[Item]:
+    for record in records(shard):
+        for number, caption in enumerate(record.captions):
+            yield Item(f"{_clean(prefix)}{record.image_id}#{number}", text=caption)
 
 
 def _clean(text: str) -> str:

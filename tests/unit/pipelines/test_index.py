@@ -9,7 +9,10 @@ import pytest
 
 from pipelines.index import main
 from tests.errors import printed_code
-from tests.unit.search.plain import embed_images, embed_texts, files_of
+from tests.samples import write_images
+from tests.unit.search.plain import MODEL, PlainEncoder, embed_images, embed_texts, files_of
+from tf_dpce.search.embed import embed
+from tf_dpce.search.inputs import find_images
 
 
 @pytest.fixture
@@ -33,6 +36,18 @@ def test_an_index_says_what_it_holds(vectors: Path, tmp_path: Path, capsys):
     output = capsys.readouterr().out
     assert "HNSW8 index of 50 images and 2 texts" in output
     assert "querybank of 2 queries" in output
+
+
+def test_an_image_that_was_embedded_twice_is_named(tmp_path: Path, capsys):
+    write_images(tmp_path, ["photos/a.jpg", "photos/b/c.jpg", "photos/b/d.jpg"])
+    for folder, out in (("photos", "first"), ("photos/b", "second")):
+        inputs = find_images([str(tmp_path / folder)])
+        embed(PlainEncoder(), inputs, tmp_path / out, MODEL)
+    for folders in (["first"], ["first", "second"]):
+        paths = [str(tmp_path / folder) for folder in folders]
+        assert main(["--embeddings", *paths, "--out", str(tmp_path / "index")]) == 0
+        said = capsys.readouterr().err
+        assert ("2 images" in said and str(tmp_path) in said) == (len(folders) == 2)
 
 
 def test_a_mistake_is_one_line(vectors: Path, tmp_path: Path, capsys):

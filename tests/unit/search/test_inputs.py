@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.errors import raises
-from tests.unit.search.plain import write_images, write_texts
+from tests.samples import write_images
+from tests.unit.search.plain import write_texts
 from tf_dpce.preprocessing.status import MAX_BYTES, TOO_MANY_BYTES
 from tf_dpce.search.inputs import Inputs, find_images, find_texts, read_image
 
@@ -53,6 +57,92 @@ def test_patterns_that_overlap_give_each_image_once(images, monkeypatch):
     assert ids(find_images(["c.png", "*.jpg"])) == ["c.png", "a.jpg", "b.jpg"]
 
 
+def test_a_folder_gives_every_image_below_it(tmp_path: Path, caplog):
+    root = tmp_path / "photos"
+    shown = ["a.jpg", "b.JPEG", "c.Png", "d.webp", "e.heic", "trip [2024]/f.tiff", "x/y/g.GIF"]
+    hidden = [".h.jpg", ".git/i.jpg", "@eaDir/a.jpg", "x/.thumbnails/g.jpg", "notes.txt", "jpg"]
+    write_images(tmp_path, [f"photos/{name}" for name in [*shown, *hidden]] + ["far/z.bmp"])
+    # Links: to the folder itself and to one above, which have no end; to one below, which is found
+    # anyway; and to one elsewhere, whose images belong to this folder too.
+    for name, target in (("l1", root), ("x/l2", tmp_path), ("l3", root / "x"), ("out", "../far")):
+        (root / name).symlink_to(target)
+    inputs = find_images([str(root)])
+    assert ids(inputs) == sorted([*shown, "out/z.bmp"])
+    assert not caplog.messages
+    assert inputs == replace(find_images([f"{root}/"]), items=inputs.items)
+    # What cannot be read is named: a link to nothing, and a folder.
+    (root / "gone.jpg").symlink_to("nowhere.jpg")
+    assert ids(find_images([str(root)])) == ids(inputs)
+    assert "gone.jpg" in caplog.text
+    for folder in (root / ".git", tmp_path / "none"):
+        folder.mkdir(exist_ok=True)
+        (folder / "i.jpg").unlink(missing_ok=True)
+        with raises("inputs.no_match", path=folder):
+            find_images([str(folder)])
+
+
+def test_a_folder_that_cannot_be_read_is_named(images: Path, caplog, monkeypatch):
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("far"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert ids(find_images([str(images)])) == ["a.jpg", "b.jpg", "c.png", "trip/d.jpg"]
+    assert str(images / "trip" / "far") in caplog.text
+
+
+def test_ids_are_unique_below_the_common_folder_of_all_that_is_given(tmp_path: Path):
+    write_images(tmp_path, ["p/a/x.jpg", "p/b/x.jpg", "p/b/c/x.jpg"])
+    a, b = str(tmp_path / "p" / "a"), str(tmp_path / "p" / "b")
+    for given, expected in (
+        ([a], ["x.jpg"]),
+        ([a, b], ["a/x.jpg", "b/c/x.jpg", "b/x.jpg"]),
+        ([f"{a}/*.jpg", f"{b}/x.jpg"], ["a/x.jpg", "b/x.jpg"]),
+        # As what is given has it, also if an earlier pattern took all of it.
+        ([f"{a}/*", f"{a}/../*/x.jpg"], ["a/x.jpg", "b/x.jpg"]),
+        ([b, f"{b}/c"], ["c/x.jpg", "x.jpg"]),
+    ):
+        assert ids(find_images(given)) == expected
+    # Other ids are other inputs: embeddings are not continued under them.
+    assert find_images([f"{b}/c/*"]).digest != find_images([f"{b}/*/x.jpg"]).digest
+
+
+def test_a_pattern_that_leaves_images_beside_it_says_so(tmp_path: Path, caplog):
+    names = ["x.jpg", "y.JPG", "z.jpeg", "notes.txt", "deep/w.JPG"]
+    folder = write_images(tmp_path / "mixed", names)
+    assert ids(find_images([f"{folder}/*.jpg"])) == ["x.jpg"]
+    (said,) = caplog.messages
+    assert "2 have another ending" in said and f"--images '{folder}'" in said
+    caplog.clear()
+    find_images([f"{folder}/**/*.jpg"])
+    assert "3 have" in caplog.text
+    caplog.clear()
+    # Nothing is left out, or only what the pattern does not ask for.
+    for given in (["*"], ["*.jpg", "*.JPG", "*.jpeg"], ["x*.jpg"], ["x.jpg"], ["*.[jJ]*"]):
+        find_images([f"{folder}/{pattern}" for pattern in given])
+    assert not caplog.messages
+    with raises("inputs.no_match") as error:
+        find_images([f"{folder}/*.png"])
+    assert "3 have another ending" in str(error.value)
+
+
+def test_brackets_in_the_names_of_folders_are_no_wildcards(tmp_path: Path):
+    write_images(tmp_path, ["holiday [2024]/a.jpg", "holiday 2/b.jpg", "holiday [2024]/[c]/d.jpg"])
+    folder = tmp_path / "holiday [2024]"
+    for pattern, expected in (
+        ("holiday [2024]/*.jpg", ["a.jpg"]),
+        ("holiday [2024]/[c]/*", ["d.jpg"]),
+        ("holiday [2024]/[ac].jpg", ["a.jpg"]),
+        ("holiday [2024]", ["[c]/d.jpg", "a.jpg"]),
+        ("holiday [23]/*.jpg", ["holiday 2/b.jpg"]),
+    ):
+        assert ids(find_images([str(tmp_path / pattern)])) == expected
+    assert [item.path for item in find_images([str(folder)]).items()][1] == str(folder / "a.jpg")
+
+
 def test_odd_names_stay_in_the_list(images):
     (images / "[1]*.jpg").write_bytes(b"brackets")
     (images / "1.jpg").write_bytes(b"one")
@@ -83,8 +173,8 @@ def test_the_digest_changes_with_the_files(images):
 
 
 def test_a_pattern_without_images_is_refused(images):
-    for pattern, code in (("*.gif", "no_match"), ("", "not_prepared"), ("none/*.jpg", "no_match")):
-        with raises(f"inputs.{code}", path=images / pattern):
+    for pattern in ("*.gif", "none/*.jpg", "none"):
+        with raises("inputs.no_match", path=images / pattern):
             find_images([str(images / pattern)])
 
 
@@ -135,6 +225,19 @@ def test_the_digest_of_texts_is_of_their_content_and_an_empty_file_is_refused(tm
         find_texts([write_texts(path, [])])
 
 
+def test_tables_and_other_files_are_no_texts(tmp_path: Path):
+    (tmp_path / "captions.CSV").write_text("image,caption\nx.jpg,a red square\n")
+    (tmp_path / "captions.tsv").write_text("x.jpg\ta red square\n")
+    (tmp_path / "captions.parquet").write_bytes(b"PAR1")
+    (tmp_path / "wide.txt").write_text("a dog", encoding="utf-16")
+    (tmp_path / "photo.txt").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
+    for path in tmp_path.iterdir():
+        with raises("inputs.not_text", path=path):
+            find_texts([str(path)])
+    with raises("inputs.not_prepared", path=tmp_path):
+        find_texts([str(tmp_path)])
+
+
 def test_a_line_of_json_without_a_text_is_named(tmp_path: Path):
     path = tmp_path / "captions.jsonl"
     for line in ("A dog.", "", '["A dog."]', '{"caption": "A"}', '{"text": 1}'):
@@ -155,7 +258,7 @@ def prepared(tmp_path_factory) -> Path:
     return folder
 
 
-def test_prepared_shards_give_their_images_and_captions(prepared: Path):
+def test_prepared_shards_give_their_images_and_captions(prepared: Path, tmp_path: Path):
     inputs = find_images([str(prepared)])
     items = list(inputs.items())
     assert inputs.total == len(items) == 9
@@ -164,6 +267,11 @@ def test_prepared_shards_give_their_images_and_captions(prepared: Path):
     assert all(item.contents == Path(item.path).read_bytes() for item in items)
     shards = [str(prepared / "test-*.tfrecord")]
     assert ids(find_images(shards)) == names[6:]
+    other = shutil.copytree(prepared, tmp_path / "other")
+    both = [item.id for item in find_images([str(prepared), str(other)]).items()]
+    assert len(set(both)) == 18 and all(id.rsplit("/", 1)[1] in names for id in both)
+    texts = find_texts([str(prepared), str(other)])
+    assert len(set(ids(texts))) == texts.total
     # The image of number k has k + 1 captions.
     captions = [f"test{n}.png#{k}" for n in range(3) for k in range(n + 1)]
     assert ids(find_texts(shards)) == captions
@@ -177,7 +285,7 @@ def test_shards_that_cannot_be_read_are_named_before_anything_is_embedded(prepar
     path = tmp_path / "test-00000.tfrecord"
     path.write_bytes(contents)
     with raises("inputs.mixed"):
-        find_images([str(prepared), write_images(tmp_path / "images", 2)])
+        find_images([str(prepared), str(write_images(tmp_path / "images", ["a.jpg"]))])
     # A folder with shards, but without their manifest.
     with raises("inputs.not_prepared", path=tmp_path):
         find_images([str(tmp_path)])
