@@ -36,11 +36,16 @@ def run(
         vectors: file of word vectors.
         seed: seed of every variant.
     """
-    from tf_dpce.ablations.report import draw_curves, write_table
-    from tf_dpce.ablations.run import RESULTS_FILE, run_ablation
     from tf_dpce.ablations.variants import Question
+    from tf_dpce.files import check_writable
 
     asked = Question(question, weights, vectors and str(vectors), epochs, seed)
+    asked.check_sources([data, *(other or [])])
+    check_writable(out)
+
+    from tf_dpce.ablations.report import draw_curves, write_table
+    from tf_dpce.ablations.run import RESULTS_FILE, run_ablation
+
     options = {"data": data, "out": out, "weights": weights, "vectors": vectors}
     options |= {"epochs": epochs, "seed": seed}
     given = [f"--{name}={value}" for name, value in options.items() if value is not None]

@@ -33,17 +33,21 @@ def run(
             part has a folder --out of its own, and index takes them all.
         shard_size: number of embeddings in a file.
     """
+    from tf_dpce.files import check_writable
+    from tf_dpce.search.embed import check_store, embed
     from tf_dpce.search.embedding_store import MANIFEST, rejected_file
     from tf_dpce.search.fingerprint import model_digest
     from tf_dpce.search.inputs import find_images, find_texts
 
+    check_writable(out)
     digest = model_digest(model)
     inputs = find_images(images) if images else find_texts(texts)
     if shard:
         inputs = inputs.part(*map(int, shard.split("/")))
 
+    check_store(out, digest, inputs)
+
     from tf_dpce.export.encoder import load
-    from tf_dpce.search.embed import embed
 
     kind = inputs.kind
     before, done = embed(load(model), inputs, out, digest, shard_size)

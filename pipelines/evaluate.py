@@ -40,17 +40,22 @@ def run(
         querybank: correct for hubs by querybank normalisation (CSLS) with the images and captions
             of another split, such as train.
     """
+    from tf_dpce.data.manifest import Manifest
+    from tf_dpce.evaluation.protocols import check_evaluation, evaluate_split
+    from tf_dpce.files import check_writable, sha256_file, write_json
+    from tf_dpce.training.run_folder import check_run, load_run
+
+    digest = Manifest.load(data).split_digest
+    check_evaluation(data, split, protocol, querybank)
+    check_run(run, checkpoint)
+    check_writable(run)
+
     from rich.console import Console
 
     from tf_dpce.data.checksums import explain_damage
-    from tf_dpce.data.manifest import Manifest
-    from tf_dpce.evaluation.protocols import evaluate_split
     from tf_dpce.evaluation.report import metrics_path, metrics_table
     from tf_dpce.evaluation.tta import TestTimeAugmentation
-    from tf_dpce.files import sha256_file, write_json
-    from tf_dpce.training.run_folder import load_run
 
-    digest = Manifest.load(data).split_digest
     trained = load_run(run, checkpoint)
     used = TestTimeAugmentation(flip, tuple(dict.fromkeys(sizes or ())), float16, querybank)
     options = {"data": str(data), "split": split, "protocol": protocol, "checkpoint": checkpoint}

@@ -34,13 +34,21 @@ def run(
         max_bytes: reject larger files.
         max_pixels: reject larger images.
     """
+    from tf_dpce.export.limits import check_limits
+    from tf_dpce.export.versions import check_name
+    from tf_dpce.files import check_writable
+    from tf_dpce.training.run_folder import check_run, load_run
+
+    limits = Limits(max_bytes, max_pixels)
+    check_name(to)
+    check_limits(limits)
+    check_run(run, checkpoint)
+    check_writable(to)
+
     from tf_dpce.evaluation.tta import TestTimeAugmentation, augmented_model
     from tf_dpce.export.model_card import run_metrics, run_provenance
     from tf_dpce.export.publish import export_model
-    from tf_dpce.export.versions import check_name
-    from tf_dpce.training.run_folder import load_run
 
-    check_name(to)
     trained = load_run(run, checkpoint)
     augmentation = TestTimeAugmentation(flip, (size,) if size else (), float16)
     version = export_model(
@@ -50,7 +58,7 @@ def run(
         provenance=run_provenance(trained, checkpoint, augmentation),
         metrics=run_metrics(trained, checkpoint, augmentation),
         resize=trained.config.image.resize,
-        limits=Limits(max_bytes, max_pixels),
+        limits=limits,
     )
     say_files(sorted(path for path in version.rglob("*") if path.is_file()))
 

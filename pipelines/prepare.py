@@ -25,6 +25,7 @@ from tf_dpce.datasets.layouts import recognise
 from tf_dpce.datasets.listing import Image, Rejected
 from tf_dpce.datasets.table import read_table
 from tf_dpce.datasets.tar_shards import read_tar_shards
+from tf_dpce.files import check_writable
 from tf_dpce.logging import logger
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def run(
         test_images: scenes: number of test scenes (default: 500).
         image_size: scenes: size of a scene in pixels (default: 48).
     """
+    check_writable(out)
     places = {"root": root, "images": images, "annotations": annotations, "split_file": split_file}
     numbers = {"train_images": train_images, "val_images": val_images, "test_images": test_images}
     columns = {"image_column": image_column, "caption_column": caption_column}

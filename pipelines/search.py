@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines._verb import options_verb
 from tf_dpce.errors import shorten
+from tf_dpce.files import check_writable
 from tf_dpce.logging import logger
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def run(
         from tf_dpce.drawing.contact_sheet import SheetRow, check_sheet, contact_sheet
 
         check_sheet(sheet)
+        check_writable(sheet.parent)
 
     from tf_dpce.search.searcher import Searcher, read_query_image
 

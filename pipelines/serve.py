@@ -12,6 +12,7 @@ from jsonargparse.typing import restricted_number_type
 
 from pipelines._verb import options_verb, say_files, terminations
 from tf_dpce.errors import UserError
+from tf_dpce.files import check_writable
 from tf_dpce.logging import logger
 from tf_dpce.serving.tf_serving import GRPC_PORT, REST_PORT
 
@@ -47,6 +48,8 @@ def run(
     from tf_dpce.serving import deployment as deployments
 
     folder = write or deployment or models / FOLDER
+    if write:
+        check_writable(write)
     # An empty name is no model, and starts no server.
     if promote is not None:
         _show(promote, deployments.promote(models, folder, promote))

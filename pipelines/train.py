@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Literal
@@ -40,10 +41,16 @@ def run(
         say_files([run])
         return
 
+    stages = (stage,) if stage else (1, 2)
+    if not os.environ.get("TF_CONFIG"):
+        # Of several workers each reports to the others, which would else wait for it.
+        from tf_dpce.training.checks import check_training
+
+        check_training(config, data, run, stages, init_from, resume)
     with terminations():
         from tf_dpce.training.train import train
 
-        train(config, data, run, (stage,) if stage else (1, 2), init_from, resume)
+        train(config, data, run, stages, init_from, resume)
     paths = [run / name for name in ("config.json", "history.csv", "checkpoints", "tensorboard")]
     # Of several workers the chief alone leaves them.
     say_files(path for path in paths if path.exists())

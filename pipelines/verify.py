@@ -19,11 +19,13 @@ def run(path: Path, /, serving_version: str | None = None) -> None:
     from tf_dpce.errors import UserError
     from tf_dpce.export.operations import NEWEST
     from tf_dpce.export.operations import serving_version as known_version
-    from tf_dpce.export.verify import verify_version
     from tf_dpce.export.versions import find_version
 
     version = find_version(path)
     serving = known_version(serving_version or NEWEST)
+
+    from tf_dpce.export.verify import verify_version
+
     checks = verify_version(version, serving)
     for check in checks:
         print(f"{'ok    ' if check.passed else 'FAILED'}  {check.name:17}{check.finding}")

@@ -116,6 +116,18 @@ def remove_stale(folder: Path) -> None:
                 _remove(item)
 
 
+def check_writable(folder: Path) -> None:
+    """Refuses, before any work, a folder that cannot be made or written to.
+
+    Raises:
+        UserError: a part of its path is no folder, or the nearest that exists is not writable.
+    """
+    nearest = next(item for item in (folder, *folder.absolute().parents) if item.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+        message = f"{nearest} is no folder, or cannot be written to: choose another, or mend that"
+        raise UserError("file.not_writable", message, nearest)
+
+
 def sha256_file(path: Path) -> str:
     """Returns the SHA-256 of a file's bytes, as hexadecimal digits."""
     with path.open("rb") as stream:

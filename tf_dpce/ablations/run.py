@@ -10,11 +10,11 @@ from typing import Any
 
 import keras
 
-from tf_dpce.ablations.variants import Question, text_parameters, trained_stages
+from tf_dpce.ablations.variants import SPLIT, Question, text_parameters, trained_stages
 from tf_dpce.config import Config, to_dict
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.protocols import evaluate_split, split_named
+from tf_dpce.evaluation.protocols import evaluate_split
 from tf_dpce.files import exclusive_lock, read_json, write_json
 from tf_dpce.logging import logger
 from tf_dpce.machine import code_version, machine_facts
@@ -23,7 +23,6 @@ from tf_dpce.training.run_folder import load_run
 from tf_dpce.training.train import train
 
 RESULTS_FILE = "ablation.json"
-SPLIT = "val"
 
 
 def run_ablation(
@@ -88,26 +87,12 @@ def curve(run: Path) -> list[tuple[int, float]]:
 
 def _plan(question: Question, sources: Sequence[Path]) -> dict[str, tuple[Config, Path]]:
     """Returns the configuration of each variant and the data that it trains on."""
+    question.check_sources(sources)
     variants = question.variants()
-    if (question.name == "transfer") != (len(sources) > 1):
-        raise UserError(
-            "ablation.other",
-            "the question transfer needs --other DIR, prepared data to score on as well; no "
-            "other question takes it",
-        )
-    for source in sources:
-        split_named(source, SPLIT)
     if question.name != "transfer":
         return {name: (config, sources[0]) for name, config in variants.items()}
     (config,) = variants.values()
-    plan = {source.resolve().name: (config, source) for source in sources}
-    if len(plan) < len(sources):
-        raise UserError(
-            "ablation.names",
-            f"two folders of data are called the same ({', '.join(map(str, sources))}), and the "
-            "variants are named after them: rename one",
-        )
-    return plan
+    return {source.resolve().name: (config, source) for source in sources}
 
 
 def _begun(out: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:

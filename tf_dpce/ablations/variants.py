@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import count
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import keras
 import yaml
 
 from tf_dpce.config import Config, from_dict, preset_values
 from tf_dpce.errors import UserError
-from tf_dpce.models.build import text_tower_of
+from tf_dpce.evaluation.protocols import split_named
+from tf_dpce.preprocessing.word_vectors import check_vectors
+
+if TYPE_CHECKING:
+    import keras
 
 QUESTIONS = ("text_tower", "objective", "parts", "transfer")
 # It has one stage. Small towers, so that all variants of a question train within an hour or two.
 PRESET = "flickr8k_small"
 VALIDATIONS = 10
+SPLIT = "val"
 
 # Number of layers of a text tower, which have the same width.
 _LAYERS = {"recurrent": 1, "bag_of_words": 2}
@@ -60,26 +65,54 @@ class Question:
                 f"unknown question {self.name}: give one of {', '.join(QUESTIONS)}",
             )
 
-    def variants(self) -> dict[str, Config]:
-        """Returns the configuration of each variant by its name.
+    def check_sources(self, sources: Sequence[Path]) -> None:
+        """Refuses data that the question cannot be answered with, and missing word vectors.
+
+        Args:
+            sources: folders of prepared data; several for the question `transfer` alone.
 
         Raises:
-            UserError: a variant needs word vectors and there are none.
+            UserError: one of these.
         """
-        text = (resources.files("tf_dpce.ablations") / "variants.yaml").read_text()
-        said = yaml.safe_load(text)[self.name]
+        for name, each in self._said()["variants"].items():
+            if each.get("vectors") and self.vectors is None:
+                raise UserError(
+                    "ablation.vectors",
+                    f"the question {self.name} needs --vectors FILE, word vectors for the variant "
+                    f"{name}",
+                )
+        if self.vectors is not None:
+            check_vectors(Path(self.vectors))
+        if (self.name == "transfer") != (len(sources) > 1):
+            raise UserError(
+                "ablation.other",
+                "the question transfer needs --other DIR, prepared data to score on as well; no "
+                "other question takes it",
+            )
+        for source in sources:
+            split_named(source, SPLIT)
+        if len({source.resolve().name for source in sources}) < len(sources):
+            raise UserError(
+                "ablation.names",
+                f"two folders of data are called the same ({', '.join(map(str, sources))}), and "
+                "the variants are named after them: rename one",
+            )
+
+    def variants(self) -> dict[str, Config]:
+        """Returns the configuration of each variant by its name."""
+        said = self._said()
         values = _merged(preset_values(PRESET), said.get("base", {}))
         given = {"seed": self.seed} | ({"weights": self.weights} if self.weights else {})
         values = _merged(values, given)
-        return {name: self._config(name, values, each) for name, each in said["variants"].items()}
+        return {name: self._config(values, each) for name, each in said["variants"].items()}
 
-    def _config(self, name: str, values: Values, said: Values) -> Config:
-        if said.get("vectors") and self.vectors is None:
-            raise UserError(
-                "ablation.vectors",
-                f"the question {self.name} needs --vectors FILE, word vectors for the variant "
-                f"{name}",
-            )
+    def _said(self) -> Values:
+        text = (resources.files("tf_dpce.ablations") / "variants.yaml").read_text()
+        return yaml.safe_load(text)[self.name]
+
+    def _config(self, values: Values, said: Values) -> Config:
+        from tf_dpce.models.build import text_tower_of
+
         base = from_dict(values)
         vectors = None if said.get("vectors") is False else self.vectors
         changes = {key: value for key, value in said.items() if key != "stages"}
@@ -112,6 +145,8 @@ def _merged(values: Values, changes: Values) -> dict[str, Any]:
 
 def of_equal_size(config: Config, parameters: int) -> Config:
     """Returns a configuration whose text tower has about so many parameters."""
+
+    from tf_dpce.models.build import text_tower_of
 
     def widened(width: int) -> Config:
         widths = (width,) * _LAYERS[config.text.tower]

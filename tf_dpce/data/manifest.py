@@ -14,6 +14,7 @@ from tf_dpce.errors import UserError
 from tf_dpce.files import is_temporary, read_json, write_json
 
 FORMAT = 1
+SHARD_BYTES = 100 * 2**20  # a new shard is begun once one has this many bytes
 MANIFEST_FILE = "manifest.json"
 VOCABULARY_FILE = "vocabulary.txt"
 REJECTED_FILE = "rejected.jsonl"

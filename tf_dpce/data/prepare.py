@@ -10,17 +10,16 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
-from tf_dpce.data.caption_lengths import count_lengths
 from tf_dpce.data.manifest import (
     MANIFEST_FILE,
     REJECTED_FILE,
+    SHARD_BYTES,
     VOCABULARY_FILE,
     Manifest,
     discard,
     refuse_foreign,
     written_shards,
 )
-from tf_dpce.data.shards import SHARD_BYTES, SplitWriter
 from tf_dpce.datasets.listing import NO_FILE, SPLITS, Image, Rejected, gather
 from tf_dpce.datasets.names import nearest_name
 from tf_dpce.errors import UserError
@@ -98,6 +97,11 @@ def prepare(
     with _staging(out) as folder:
         images, rejected = read_images(items)
         refuse_foreign(out, (image.path for image in images))
+
+        # Now, because most mistakes have been found without TensorFlow.
+        from tf_dpce.data.caption_lengths import count_lengths
+        from tf_dpce.data.shards import SplitWriter
+
         known = None
         if vectors:
             # Before the images: a damaged file is found out before they are decoded.

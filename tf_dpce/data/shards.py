@@ -11,14 +11,13 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tf_dpce.data.manifest import MAX_INSTANCES, ShardInfo, SplitInfo
+from tf_dpce.data.manifest import MAX_INSTANCES, SHARD_BYTES, ShardInfo, SplitInfo
 from tf_dpce.data.validate_images import storable, validate_images
 from tf_dpce.datasets.listing import NO_FILE, Image, Rejected
 from tf_dpce.datasets.names import nearest_name
 from tf_dpce.errors import UserError
 from tf_dpce.files import sha256_file
 
-SHARD_BYTES = 100 * 2**20
 # TFRecord frames a record by its length (8 bytes), that length's checksum (4) and its own (4).
 _FRAME_BYTES = 16
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from tf_dpce.config import ImageConfig
 from tf_dpce.data.manifest import Manifest, SplitInfo
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.embed import Embeddings, SplitEncoder
 from tf_dpce.evaluation.metrics import identity_metrics, retrieval_metrics
 from tf_dpce.evaluation.querybank import querybank_normalised
 from tf_dpce.evaluation.tta import PLAIN, TestTimeAugmentation
-from tf_dpce.evaluation.vocabulary_coverage import count_captions
-from tf_dpce.models.dual_path import DualPath
-from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
+
+if TYPE_CHECKING:
+    from tf_dpce.evaluation.embed import Embeddings
+    from tf_dpce.models.dual_path import DualPath
+    from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 # Images of a querybank, with all their captions; more bring no more (docs/experiments.md).
 QUERYBANK_IMAGES = 1_000
@@ -55,9 +55,12 @@ class Protocol:
         Returns:
             What `measure` returns, and `captions`, the number of captions that counted.
         """
+        import keras
+
         if self.captions is not None:
             counted = np.arange(len(owners)) - np.searchsorted(owners, owners) < self.captions
-            texts = Embeddings(texts.vectors[counted], texts.instances[counted])
+            vectors, instances = texts.vectors[counted], texts.instances[counted]
+            texts = replace(texts, vectors=vectors, instances=instances)
             owners = owners[counted]
         borders = np.linspace(0, len(images.vectors), self.folds + 1).astype(int)
         results = []
@@ -117,6 +120,37 @@ def split_named(folder: Path, name: str) -> SplitInfo:
     return splits[name]
 
 
+def check_evaluation(
+    folder: Path, split: str, protocol: str = "all", querybank: str = ""
+) -> SplitInfo:
+    """Finds, without TensorFlow, what `evaluate_split` would refuse before it counts captions.
+
+    Returns:
+        The counts of the split.
+
+    Raises:
+        UserError: an unknown protocol; a split that does not exist, is empty or has not the size
+            that the protocol takes; or a querybank that is none.
+    """
+    takes, info = protocol_named(protocol), split_named(folder, split)
+    if takes.images not in (None, info.images):
+        raise UserError(
+            "evaluation.protocol_images",
+            f"{folder} holds {info.images:,} images in its split {split}, but {protocol} is "
+            f"defined on exactly {takes.images:,}: prepare these, or use the protocol all",
+            folder,
+        )
+    if querybank == split:
+        raise UserError(
+            "evaluation.querybank",
+            f"the split {split} is the one that is scored, and its queries are not known before "
+            "they are asked: give another querybank, such as train",
+        )
+    if querybank:
+        split_named(folder, querybank)
+    return info
+
+
 def evaluate_split(
     model: DualPath,
     tokenizer: CaptionTokenizer,
@@ -150,17 +184,14 @@ def evaluate_split(
         UserError: an unknown protocol; a split that does not exist, is empty or has not what the
             protocol takes; or an augmentation that the model cannot use.
     """
-    chosen = protocol_named(protocol)
-    info = split_named(folder, split)
-    counts = count_captions(folder, split, tokenizer)
-    _check_takes(protocol, folder, split, counts.per_image)
     querybank = augmentation.querybank
-    if querybank == split:
-        raise UserError(
-            "evaluation.querybank",
-            f"the split {split} is the one that is scored, and its queries are not known before "
-            "they are asked: give another querybank, such as train",
-        )
+    info = check_evaluation(folder, split, protocol, querybank)
+
+    from tf_dpce.evaluation.embed import Embeddings, SplitEncoder
+    from tf_dpce.evaluation.vocabulary_coverage import count_captions
+
+    counts = count_captions(folder, split, tokenizer)
+    _check_captions(protocol, folder, split, counts.per_image)
     if querybank:
         first = min(QUERYBANK_IMAGES, split_named(folder, querybank).images)
     encoder = SplitEncoder(model, tokenizer, image, augmentation, batch_size)
@@ -171,7 +202,7 @@ def evaluate_split(
         images = Embeddings(vectors[0], images.instances)
         texts = Embeddings(vectors[1], texts.instances)
     return {
-        **chosen.score(images, texts, counts.images),
+        **PROTOCOLS[protocol].score(images, texts, counts.images),
         "images": info.images,
         "vocabulary": counts.coverage(),
         "cut_off": {
@@ -182,16 +213,9 @@ def evaluate_split(
     }
 
 
-def _check_takes(protocol: str, folder: Path, split: str, per_image: np.ndarray) -> None:
-    """Makes sure that the split has what the protocol takes, no more and no less."""
+def _check_captions(protocol: str, folder: Path, split: str, per_image: np.ndarray) -> None:
+    """Makes sure that each image has the captions that the protocol takes."""
     takes, images = PROTOCOLS[protocol], len(per_image)
-    if takes.images not in (None, images):
-        raise UserError(
-            "evaluation.protocol_images",
-            f"{folder} holds {images:,} images in its split {split}, but {protocol} is defined "
-            f"on exactly {takes.images:,}: prepare these, or use the protocol all",
-            folder,
-        )
     short = int(np.sum(per_image < (takes.captions or 0)))
     if short:
         raise UserError(

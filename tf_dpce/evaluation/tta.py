@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
+if TYPE_CHECKING:
+    import keras
 
-from tf_dpce.models.dual_path import DualPath
-from tf_dpce.models.fuse_batch_norm import folded
-from tf_dpce.models.image_tower import resized_tower
+    from tf_dpce.models.dual_path import DualPath
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,9 @@ def image_towers(
     Raises:
         UserError: the backbone has only one size, or a weight does not fit float16.
     """
+    from tf_dpce.models.fuse_batch_norm import folded
+    from tf_dpce.models.image_tower import resized_tower
+
     towers = {}
     for size in augmentation.sizes or (tower.input_shape[1],):
         towers[size] = resized_tower(tower, backbone, size)
@@ -95,6 +97,9 @@ def augmented_model(model: DualPath, backbone: str, augmentation: TestTimeAugmen
     Raises:
         UserError: the backbone has only one size, or a weight does not fit float16.
     """
+    from tf_dpce.models.dual_path import DualPath
+    from tf_dpce.models.fuse_batch_norm import folded
+
     (image_tower,) = image_towers(model.image_tower, backbone, augmentation).values()
     text_tower = model.text_tower
     if augmentation.float16:
@@ -103,6 +108,8 @@ def augmented_model(model: DualPath, backbone: str, augmentation: TestTimeAugmen
 
 
 def _with_mirror_image(tower: keras.Model) -> keras.Model:
+    import keras
+
     pixels = keras.Input(tower.input_shape[1:], name="image")
     mirrored = keras.ops.flip(pixels, axis=2)
     return keras.Model(pixels, tower(pixels) + tower(mirrored), name=tower.name)

@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
-from tensorflow.core.framework.node_def_pb2 import NodeDef
-from tensorflow.core.framework.types_pb2 import DT_STRING
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
-from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tf_dpce.errors import UserError
 from tf_dpce.export import Differs
 from tf_dpce.export.versions import MODEL_FILE
+
+if TYPE_CHECKING:
+    from tensorflow.core.framework.node_def_pb2 import NodeDef
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 TABLE = Path(__file__).with_name("operations.tsv")
 
@@ -90,6 +91,8 @@ def read_meta_graph(version: Path) -> MetaGraphDef:
     Raises:
         Differs: if the file is damaged or holds no graph for TF Serving.
     """
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
     try:
         saved = SavedModel.FromString((version / MODEL_FILE).read_bytes())
     except DecodeError as error:
@@ -157,6 +160,8 @@ def _all_nodes(meta_graph: MetaGraphDef) -> Sequence[NodeDef]:
 
 def _has_strings(node: NodeDef) -> bool:
     """Returns whether an attribute names the type of strings, alone or in a list of types."""
+    from tensorflow.core.framework.types_pb2 import DT_STRING
+
     return any(
         value.type == DT_STRING or DT_STRING in value.list.type
         for name, value in node.attr.items()

@@ -13,6 +13,7 @@ from tf_dpce.errors import UserError
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.export.checksums import write_checksums
 from tf_dpce.export.golden import record_examples, save_examples, write_warmup
+from tf_dpce.export.limits import check_limits
 from tf_dpce.export.model_card import model_card
 from tf_dpce.export.serving_module import ServingModule, input_signature
 from tf_dpce.export.verify import verify_version
@@ -24,10 +25,6 @@ from tf_dpce.preprocessing.image_header import DEFAULT_LIMITS
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 CARD_FILE = "model_card.md"
-
-# Lower limits of bytes or pixels would refuse the golden examples themselves.
-LEAST_LIMIT = 20_000
-_LARGEST_LIMIT = 2**31 - 1
 
 
 def export_model(
@@ -69,10 +66,7 @@ def export_model(
     """
     folder = Path(folder)
     check_name(folder)
-    for name, value in vars(limits).items():
-        if not LEAST_LIMIT <= value <= _LARGEST_LIMIT:
-            message = f"{name} is {value:,}: choose it from {LEAST_LIMIT:,} to {_LARGEST_LIMIT:,}"
-            raise UserError("export.limits", message)
+    check_limits(limits)
 
     def write(version: Path) -> None:
         display.update(0, 2)

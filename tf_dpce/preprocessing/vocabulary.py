@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-
-import tensorflow as tf
-import tensorflow_text as tf_text
+from typing import TYPE_CHECKING
 
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_file
-from tf_dpce.preprocessing.words import ENDINGS, LIKE_APOSTROPHES
+from tf_dpce.preprocessing.words import ENDINGS, LIKE_APOSTROPHES, plain_words
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _BATCH = 4096
 
@@ -37,6 +38,9 @@ def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
         >>> split_words(tf.constant(["A dog (brown), asleep!"])).to_list()
         [[b'A', b'dog', b'brown', b'asleep']]
     """
+    import tensorflow as tf
+    import tensorflow_text as tf_text
+
     readable = tf.strings.unicode_transcode(captions, "UTF-8", "UTF-8", errors="replace")
     # The splitter takes a NUL for the end of the string.
     readable = tf.strings.regex_replace(readable, r"\x00", " ")
@@ -64,10 +68,7 @@ def count_words(captions: Sequence[str], lowercase: bool) -> Counter[str]:
 
 def without_words(captions: Sequence[str]) -> list[bool]:
     """Tells which captions hold no word at all, only delimiters."""
-    empty: list[bool] = []
-    for words in _split_batches(captions, lowercase=False):
-        empty.extend((words.row_lengths() == 0).numpy().tolist())
-    return empty
+    return [not plain_words(caption) for caption in captions]
 
 
 def rank_words(counts: Counter[str], only: Collection[str] | None = None) -> list[str]:
@@ -116,6 +117,8 @@ def read_vocabulary(path: Path) -> list[str]:
 
 
 def _split_batches(captions: Sequence[str], lowercase: bool) -> Iterator[tf.RaggedTensor]:
+    import tensorflow as tf
+
     for start in range(0, len(captions), _BATCH):
         batch = tf.constant(captions[start : start + _BATCH])
         yield split_words(tf.strings.lower(batch, "utf-8") if lowercase else batch)

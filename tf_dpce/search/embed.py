@@ -91,13 +91,25 @@ def embed(
 
 def _open_manifest(folder: Path, dimension: int, model: str, inputs: Inputs) -> StoreManifest:
     """Returns the folder's manifest, or a new one, with an entry for these inputs."""
-    exists = (folder / MANIFEST).is_file()
-    manifest = StoreManifest.load(folder) if exists else StoreManifest(model, dimension, {})
+    manifest = check_store(folder, model, inputs) or StoreManifest(model, dimension, {})
+    manifest.kinds.setdefault(inputs.kind, KindProgress(inputs.digest, inputs.total))
+    return manifest
+
+
+def check_store(folder: Path, model: str, inputs: Inputs) -> StoreManifest | None:
+    """Returns the manifest of a folder to embed into, or None if it has none.
+
+    Raises:
+        UserError: the folder holds embeddings of another model or of other inputs.
+    """
+    if not (folder / MANIFEST).is_file():
+        return None
+    manifest = StoreManifest.load(folder)
     if manifest.model != model:
         message = f"{folder} holds embeddings of another model: give another folder"
         raise UserError("embeddings.other_model", message, folder)
-    done = manifest.kinds.setdefault(inputs.kind, KindProgress(inputs.digest, inputs.total))
-    if (done.inputs, done.total) != (inputs.digest, inputs.total):
+    done = manifest.kinds.get(inputs.kind)
+    if done and (done.inputs, done.total) != (inputs.digest, inputs.total):
         raise UserError(
             "embeddings.other_inputs",
             f"{folder} holds embeddings of other {inputs.kind}, or of files that changed since: "

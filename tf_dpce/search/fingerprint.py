@@ -22,14 +22,14 @@ def model_digest(path: Path) -> str:
             counts, as for `tf_dpce.load`.
 
     Raises:
-        UserError: `path` is none of them, or a run without a best checkpoint.
+        UserError: `path` is none of them, or a run that cannot be loaded.
     """
     if (path / _CONFIG_FILE).is_file():
         # Imported for runs only, so that an exported model is searched without the trainer.
-        from tf_dpce.training.checkpoint import find_checkpoint
+        from tf_dpce.training.run_folder import check_run
 
         folder = path
-        files = [path / _CONFIG_FILE, path / VOCABULARY_FILE, find_checkpoint(path, "best")]
+        files = [path / _CONFIG_FILE, path / VOCABULARY_FILE, check_run(path)[2]]
     else:
         folder = find_version(path)
         parts = [*(folder / "variables").rglob("*"), *(folder / "assets").rglob("*")]

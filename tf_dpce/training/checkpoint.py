@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import keras
 import numpy as np
 
 from tf_dpce.errors import UserError
@@ -24,6 +23,9 @@ from tf_dpce.training.sealed_arrays import (
     open_arrays,
     write_arrays,
 )
+
+if TYPE_CHECKING:
+    import keras
 
 CHECKPOINTS_FOLDER = "checkpoints"
 _KEEP = 2

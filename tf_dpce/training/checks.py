@@ -6,24 +6,71 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tf_dpce.config import Config, to_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest, SplitInfo
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.vocabulary_coverage import count_captions
 from tf_dpce.files import is_temporary, sha256_file
 from tf_dpce.logging import logger
-from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
-from tf_dpce.training.callbacks import HISTORY_FILE, read_history
-from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
-from tf_dpce.training.run_folder import CONFIG_FILE, TRAIN_DIGEST, read_config, run_config
+from tf_dpce.preprocessing.word_vectors import check_vectors
+from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER, find_checkpoint
+from tf_dpce.training.run_folder import (
+    CONFIG_FILE,
+    TRAIN_DIGEST,
+    provenance,
+    read_config,
+    run_config,
+)
+
+if TYPE_CHECKING:
+    from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 # Keys that a resumed run may change: always, and if a checkpoint holds its weights.
 _FREE = {"checkpoint_minutes"}
 _FIRST_WEIGHTS = {"weights", "vectors"}
 # Percent of the words of captions that a vocabulary should know.
 _KNOWN_WORDS = 50.0
+
+
+def check_training(
+    config: Config,
+    data: Path,
+    run: Path,
+    stages: Sequence[int],
+    init_from: Path | None = None,
+    resume: bool = False,
+) -> None:
+    """Finds, before TensorFlow is imported, the mistakes of a training by one process.
+
+    `train` checks all of it again, and with it what needs TensorFlow or the folder's lock.
+
+    Args:
+        config: configuration of the run.
+        data: folder of prepared data.
+        run: folder of the run.
+        stages: numbers of the stages.
+        init_from: folder of a run to start from.
+        resume: whether to resume the run.
+
+    Raises:
+        UserError: one of these mistakes.
+    """
+    manifest = Manifest.load(data)
+    check_stages(config, stages, manifest.splits["train"], replicas=1)
+    check_vocabulary(data, manifest)
+    saved = {"config": to_dict(config), "data": provenance(manifest)}
+    # A state holds all weights, and where they once came from may be gone.
+    if check_folder(run, saved, resume, has_state=True):
+        return
+    check_origin(init_from, saved["data"], needed=tuple(stages) == (2,))
+    if init_from:
+        find_checkpoint(init_from, "best")
+    if config.vectors:
+        check_vectors(Path(config.vectors))
+    if config.weights not in ("imagenet", "none") and not Path(config.weights).is_file():
+        message = f"{config.weights} does not exist: give --weights imagenet, none or a file"
+        raise UserError("model.weights", message, config.weights)
 
 
 def check_stages(config: Config, numbers: Sequence[int], train: SplitInfo, replicas: int) -> None:
@@ -153,6 +200,8 @@ def warn_unknown_words(data: Path, manifest: Manifest, tokenizer: CaptionTokeniz
         manifest: manifest of that folder.
         tokenizer: tokenizer of captions.
     """
+    from tf_dpce.evaluation.vocabulary_coverage import count_captions
+
     known, split = 100 * manifest.vocabulary_coverage, "train"
     if known >= _KNOWN_WORDS and manifest.splits["val"].captions:
         known, split = count_captions(data, "val", tokenizer).coverage()["known_words"], "val"
@@ -203,6 +252,8 @@ def _check_same(run: Path, saved: Mapping[str, Mapping[str, Any]], has_state: bo
                 f"{remedy}, or choose another --run",
                 run / CONFIG_FILE,
             )
+    from tf_dpce.training.callbacks import HISTORY_FILE, read_history
+
     # It is needed at the end of an epoch: refuse a damaged one now.
     read_history(run / HISTORY_FILE, before=(1, 1))
 

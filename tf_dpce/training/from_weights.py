@@ -11,7 +11,6 @@ from tf_dpce.config import Config, to_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_folder, remove_stale, write_json
-from tf_dpce.models.build import build_model
 from tf_dpce.training.checkpoint import Progress, best_path, save_checkpoint
 from tf_dpce.training.checks import check_vocabulary
 from tf_dpce.training.run_folder import CONFIG_FILE, provenance, run_digest
@@ -31,6 +30,15 @@ def run_from_weights(config: Config, data: Path, run: Path, weights: Path) -> No
     """
     manifest = Manifest.load(data)
     check_vocabulary(data, manifest)
+    if run.exists():
+        message = f"{run} exists already: choose another --run"
+        raise UserError("file.exists", message, run)
+    if not weights.is_file():
+        message = f"{weights} does not exist: give a file that save_weights of the model wrote"
+        raise UserError("run.weights", message, weights)
+
+    from tf_dpce.models.build import build_model
+
     saved = {"config": to_dict(config), "data": provenance(manifest)}
     model = build_model(
         replace(config, weights="none"),

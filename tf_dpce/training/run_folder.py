@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tf_dpce.config import Config, from_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.files import read_json, sha256_file, sha256_lines
-from tf_dpce.models.build import build_model
-from tf_dpce.models.dual_path import DualPath
-from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.checkpoint import find_checkpoint, restore_checkpoint
+
+if TYPE_CHECKING:
+    from tf_dpce.models.dual_path import DualPath
+    from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 CONFIG_FILE = "config.json"
 TRAIN_DIGEST = "train_digest"
@@ -54,18 +56,35 @@ def load_run(folder: Path, checkpoint: str = "best") -> Run:
     Raises:
         UserError: the folder is no run, has no checkpoint, or has the vocabulary of another run.
     """
-    config, data = run_config(folder), read_config(folder)["data"]
-    wrong = [key for key, kind in _NEEDED.items() if type(data.get(key)) is not kind]
-    if wrong:
-        raise _wrong_config(folder, f"{' and '.join(wrong)} of the data are missing")
-    words = _own_words(folder, data["vocabulary_sha256"])
-    path = find_checkpoint(folder, checkpoint)
+    config, data, path = check_run(folder, checkpoint)
+
+    from tf_dpce.models.build import build_model
+    from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
+
+    words = tuple(read_vocabulary(folder / VOCABULARY_FILE))
     # The checkpoint holds the backbone too: its own weights need not be at hand.
     plain = replace(config, weights="none", precision="float32")
     model = build_model(plain, len(words), data["num_instances"])
     restore_checkpoint(path, model.variables)
     tokenizer = CaptionTokenizer(words, config.text.max_length, data["lowercase"])
     return Run(folder, config, model, tokenizer, data, path)
+
+
+def check_run(folder: Path, checkpoint: str = "best") -> tuple[Config, dict[str, Any], Path]:
+    """Finds what `load_run` needs, and needs no TensorFlow for it.
+
+    Returns:
+        The configuration, the `data` part of `config.json`, and the file of the weights.
+
+    Raises:
+        UserError: the folder is no run, has no checkpoint, or has the vocabulary of another run.
+    """
+    config, data = run_config(folder), read_config(folder)["data"]
+    wrong = [key for key, kind in _NEEDED.items() if type(data.get(key)) is not kind]
+    if wrong:
+        raise _wrong_config(folder, f"{' and '.join(wrong)} of the data are missing")
+    _check_words(folder, data["vocabulary_sha256"])
+    return config, data, find_checkpoint(folder, checkpoint)
 
 
 def run_config(folder: Path) -> Config:
@@ -106,7 +125,7 @@ def _wrong_config(folder: Path, reason: str) -> UserError:
     return UserError("run.config", message, path)
 
 
-def _own_words(folder: Path, digest: str) -> tuple[str, ...]:
+def _check_words(folder: Path, digest: str) -> None:
     path = folder / VOCABULARY_FILE
     if not path.is_file() or sha256_file(path) != digest:
         raise UserError(
@@ -116,7 +135,6 @@ def _own_words(folder: Path, digest: str) -> tuple[str, ...]:
             "--resume, which puts it back",
             path,
         )
-    return tuple(read_vocabulary(path))
 
 
 def run_digest(folder: Path) -> str:
