@@ -163,11 +163,14 @@ class _Feed:
 
     def _is_row(self, line: str) -> bool:
         fields = _split(line, self._header.delimiter)
-        if len(fields) != len(self._header.names):
-            return False
-        image = fields[self._image].strip()
-        # A caption may have a comma in its second line, but hardly the name of an image before it.
-        return bool(_IMAGE_END.search(image)) or _shape(image) == self._shape != ""
+        count = len(self._header.names)
+        # Damaged rows have more or fewer fields, so that the place counts from either end.
+        places = {self._image, self._image - count + len(fields)}
+        names = [fields[place].strip() for place in places if 0 <= place < len(fields)]
+        # A caption may have a comma in its second line, but hardly the name of an image there.
+        if self._shape and self._shape in map(_shape, names):
+            return True
+        return len(fields) >= count and any(map(_IMAGE_END.search, names))
 
 
 def _shape(name: str) -> str:

@@ -33,7 +33,7 @@ class ExtractedImages:
         before: what to do before the folder is changed, such as declaring other files invalid.
 
     Example:
-        >>> images = ExtractedImages(folder / "images")
+        >>> images = ExtractedImages(folder / "extracted")
         >>> images.add("photos/dog.jpg", b"...").name, images.add("dog.jpg", b"other").name
         ('dog.jpg', 'dog-2.jpg')
     """

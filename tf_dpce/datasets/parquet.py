@@ -43,6 +43,9 @@ def read_parquet(path: Path, finder: ColumnFinder) -> Iterator[Record | Rejected
                         yield Rejected(str(origin), NOT_UTF8)
                     else:
                         yield columns.record(origin, list(row), row.values())
+            # A damaged page can end before its last row without an error.
+            if number != table.metadata.num_rows:
+                raise ValueError(f"it has {number} of its {table.metadata.num_rows} rows")
     # The names of a damaged file need not be UTF-8.
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise _malformed(path, error) from None
