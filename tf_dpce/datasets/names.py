@@ -36,7 +36,7 @@ _CASE = "in another case"
 _NO_ENDING = "without its ending"
 
 IMAGE_ENDINGS = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".heic", ".heif", ".avif"),
 )
 # A single letter before the colon is a Windows drive.

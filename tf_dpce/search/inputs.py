@@ -260,7 +260,7 @@ def _check_text(file: str) -> None:
     with open(file, "rb") as stream:
         is_binary = b"\0" in stream.read(_SNIFFED)
     if is_binary or file.lower().endswith(_TABLES):
-        message = f"{file} is no text file: write one text in each line, in UTF-8"
+        message = f"{file} is no text file: write one text in each line, or prepare the table"
         raise UserError("inputs.not_text", message, file)
 
 

@@ -7,13 +7,10 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from tf_dpce.datasets.names import IMAGE_ENDINGS
 from tf_dpce.errors import shorten
 from tf_dpce.logging import logger
 
-IMAGE_ENDINGS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-    *(".heic", ".heif", ".avif"),
-)
 # Folders of thumbnails and of deleted files, which file servers, macOS and Windows make.
 _NOT_THE_USERS = ("@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX")
 
