@@ -10,14 +10,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
 
 from tf_dpce.errors import UserError
+from tf_dpce.logging import logger
 from tf_dpce.serving.endpoint import MAX_REQUEST_BYTES
-from tf_dpce.serving.errors import ServingError
 from tf_dpce.serving.grpc_server import grpc_server
 from tf_dpce.serving.labels import read_config
 from tf_dpce.serving.rest_app import rest_app
@@ -118,10 +118,15 @@ def _uvicorn(app: Callable) -> uvicorn.Server:
 def _poll(
     models: ServableManager, config: Path, stop: threading.Event, poll_seconds: float
 ) -> None:
+    faults: set[str] = set()
     while not stop.wait(poll_seconds):
-        # A configuration that cannot be taken over yet is tried again: the version that it waits
-        # for is loaded by `refresh`. Files and folders may go at any moment.
-        with suppress(ServingError, UserError, OSError):
-            models.configure(read_config(config))
-        with suppress(OSError):
-            models.refresh()
+        before, faults = faults, set()
+        for step in (lambda: models.configure(read_config(config)), models.refresh):
+            # A configuration that cannot be taken over yet is tried again: the version that it
+            # waits for is loaded by `refresh`. Files and folders may go at any moment.
+            try:
+                step()
+            except (UserError, OSError) as error:
+                faults.add(str(error))
+        for fault in faults - before:
+            logger.warning(fault)

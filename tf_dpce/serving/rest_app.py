@@ -57,7 +57,7 @@ def rest_app(models: ServableManager, max_request_bytes: int) -> Starlette:
     async def surface(request: Request) -> Response:
         body = await _read(request, max_request_bytes)
         content = await run_in_threadpool(_answer, models, request, body, max_request_bytes)
-        return _response(request, HTTPStatus.OK, content)
+        return _response(request, HTTPStatus.OK, json.dumps(content))
 
     app = Starlette(
         routes=[Route("/{path:path}", surface, methods=_METHODS)],
@@ -180,15 +180,13 @@ def _json(message: Message) -> dict[str, Any]:
 async def _read(request: Request, limit: int) -> bytes:
     """Returns the body, unless it is larger than a limit."""
     # What is announced as too large is not read, nor even sent if the client asks before.
-    size, body = int(request.headers.get("Content-Length", 0)), bytearray()
-    if size <= limit:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > limit:
-                break
-        size = len(body)
-    if size > limit:
+    if int(request.headers.get("Content-Length", 0)) > limit:
         raise _too_large(limit)
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > limit:
+            raise _too_large(limit)
     return bytes(body)
 
 
@@ -231,7 +229,7 @@ def _invalid(message: str) -> ServingError:
 
 
 def _serving_error(request: Request, error: ServingError) -> Response:
-    content = {"error": error.detail} if error.detail else None
+    content = json.dumps({"error": error.detail}) if error.detail else ""
     return _response(request, STATUSES[error.status][1], content)
 
 
@@ -239,19 +237,18 @@ def _http_error(request: Request, error: Exception) -> Response:
     # Of a client that is gone nobody reads the response.
     status = getattr(error, "status_code", HTTPStatus.BAD_REQUEST)
     if status == HTTPStatus.NOT_FOUND:
-        return _response(request, status, _NOT_FOUND)
-    return _response(request, status, {"error": getattr(error, "detail", "")})
+        return _response(request, status, _NOT_FOUND, "text/html")
+    return _response(request, status, json.dumps({"error": getattr(error, "detail", "")}))
 
 
 def _bug(request: Request, error: Exception) -> Response:
     logger.error(f"{request.method} {_target(request)} failed", exc_info=error)
-    return _response(request, HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "the server failed"})
+    content = json.dumps({"error": "the server failed"})
+    return _response(request, HTTPStatus.INTERNAL_SERVER_ERROR, content)
 
 
-def _response(request: Request, status: int, content: dict[str, Any] | str | None) -> Response:
-    """Returns a response of JSON, of HTML if the content is a string, or without a body."""
+def _response(
+    request: Request, status: int, content: str, media_type: str = "application/json"
+) -> Response:
     headers = {"Connection": "close"} if request.app.state.ending else None
-    if isinstance(content, str):
-        return Response(content, status, headers, media_type="text/html")
-    body = "" if content is None else json.dumps(content)
-    return Response(body, status, headers, media_type="application/json")
+    return Response(content, status, headers, media_type)

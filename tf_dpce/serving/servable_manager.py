@@ -118,15 +118,22 @@ class ServableManager:
     def __init__(self) -> None:
         self._config = ModelServerConfig()
         self._servables: dict[str, dict[int, Servable]] = {}
+        self._empty: set[Path] = set()
 
     def configure(self, config: ModelServerConfig) -> None:
         """Takes a configuration over; `refresh` then loads what it names.
 
         Raises:
-            ServingError: FAILED_PRECONDITION, a label that is in use would move to a version that
-                is not available; the configuration before stays.
+            ServingError: INVALID_ARGUMENT, a model is named twice or its path is not absolute;
+                FAILED_PRECONDITION, a label that is in use would move to a version that is not
+                available. The configuration before stays.
         """
-        for model in config.model_config_list.config:
+        listed = config.model_config_list.config
+        for model in listed:
+            twice = [other.name for other in listed].count(model.name) > 1
+            if twice or not Path(model.base_path).is_absolute():
+                message = f"model {shorten(model.name)} is named twice, or its path is not absolute"
+                raise ServingError("INVALID_ARGUMENT", message)
             before, available = self._labels(model.name), self._available(model.name)
             for label, number in model.version_labels.items():
                 if before.get(label, number) != number and number not in available:
@@ -139,12 +146,17 @@ class ServableManager:
 
     def refresh(self) -> None:
         """Loads versions that are new on disk, and drops those that are no longer wanted."""
-        wanted = {}
+        wanted, empty = {}, self._empty
+        self._empty = set()
         for model in self._config.model_config_list.config:
             folder = Path(model.base_path)
             wanted[model.name] = version_numbers(folder)
+            if not wanted[model.name]:
+                self._empty.add(folder)
             for number in wanted[model.name]:
                 self._load(model.name, number, folder / str(number))
+        for folder in self._empty - empty:
+            logger.warning(f"{shorten(folder)} has no version of a model")
         for name in list(self._servables):
             self._drop(name, wanted.get(name, []))
 
@@ -211,8 +223,10 @@ class ServableManager:
         servable = Servable(name, number, folder)
         self._servables[name] = {**versions, number: servable}
         servable.load()
-        state = f"cannot be loaded: {servable.error}" if servable.error else "is available"
-        logger.info(f"{name} version {number} {state}")
+        if servable.error:
+            logger.warning(f"{name} version {number} cannot be loaded: {shorten(servable.error)}")
+        else:
+            logger.info(f"{name} version {number} is available")
 
     def _drop(self, name: str, wanted: list[int]) -> None:
         versions = self._servables[name]

@@ -254,7 +254,7 @@ def test_a_request_that_is_under_way_is_answered_before_the_server_ends(models):
 # --- versions -------------------------------------------------------------------------------------
 
 
-def test_it_follows_its_configuration_and_its_folders(models, tmp_path):
+def test_it_follows_its_configuration_and_its_folders(models, tmp_path, caplog):
     def publish(number: int) -> None:
         shutil.copytree(models / NAME / "1", tmp_path / "next")
         (tmp_path / "next").rename(models / NAME / str(number))
@@ -279,7 +279,9 @@ def test_it_follows_its_configuration_and_its_folders(models, tmp_path):
         with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
             service = model_service_pb2_grpc.ModelServiceStub(channel)
             request = model_management_pb2.ReloadConfigRequest()
-            model = request.config.model_config_list.config.add(name=NAME)
+            model = request.config.model_config_list.config.add(
+                name=NAME, base_path=str(models / NAME)
+            )
             model.version_labels["stable"] = 3
             with pytest.raises(grpc.RpcError) as raised:
                 service.HandleReloadConfigRequest(request, timeout=30)
@@ -293,6 +295,9 @@ def test_it_follows_its_configuration_and_its_folders(models, tmp_path):
             shutil.rmtree(models / NAME / number)
         wait_until(lambda: states(port) == {2: "AVAILABLE"})
         assert (ask(port, PREDICT, GOOD)[0], ask(port, stable, GOOD)[0]) == (200, 404)
+    # What could not be loaded, a label that waited and half a configuration are reported, once.
+    damaged, label, half = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert f"{NAME} version 1 " in damaged and "version 3 " in label and str(config) in half
 
 
 def test_a_port_that_is_taken_is_a_user_error(toy):

@@ -9,7 +9,7 @@ import numpy as np
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from tests.unit.serving.servers import NAME
+from tests.unit.serving.servers import NAME, fails
 from tf_dpce.serving import servable_manager
 from tf_dpce.serving.servable_manager import AVAILABLE, END, LOADING, Servable, ServableManager
 
@@ -54,6 +54,23 @@ def test_a_version_stays_until_another_one_answers(tmp_path, monkeypatch, caplog
     # It is tried again only after other files have come in its place.
     changes = ("1 is available", "2 cannot be loaded: it is damaged", "2 is available", "1 is gone")
     assert caplog.messages == [f"{NAME} version {change}" for change in changes]
+
+
+def test_a_configuration_that_tf_serving_refuses_changes_nothing(tmp_path, caplog):
+    config, models = ModelServerConfig(), ServableManager()
+    config.model_config_list.config.add(name=NAME, base_path=str(tmp_path / "none"))
+    models.configure(config)
+    for _ in range(2):
+        models.refresh()
+    # Of a folder without a model it warns, once.
+    assert [str(tmp_path / "none") in message for message in caplog.messages] == [True]
+    for name, path in ((NAME, str(tmp_path)), ("other", "models/other"), ("other", "")):
+        wrong = ModelServerConfig()
+        wrong.CopyFrom(config)
+        wrong.model_config_list.config.add(name=name, base_path=path)
+        with fails("INVALID_ARGUMENT"):
+            models.configure(wrong)
+    assert models._config == config
 
 
 def test_a_version_is_freed_when_the_last_request_that_uses_it_has_ended(toy):
