@@ -97,6 +97,12 @@ def assert_outputs(found: dict, case: dict, model: SessionModel) -> None:
         np.testing.assert_allclose(value, expected[key], atol=1e-5, err_msg=key)
 
 
+def test_the_tables_have_all_requests_and_a_reason_for_each_departure():
+    assert (len(REST), len(GRPC)) == (172, 62)
+    for title, case in (*REST.items(), *GRPC.items()):
+        assert ("development" in case) == ("because" in case), title
+
+
 # --- gRPC -----------------------------------------------------------------------------------------
 
 
