@@ -48,7 +48,7 @@ def test_images_get_the_vectors_of_the_model_and_a_rerun_has_nothing_to_do(
     lines = (out / "rejected-images.jsonl").read_text().splitlines()
     rejected = [json.loads(line) for line in lines]
     reasons = {item["id"]: item["reason"] for item in rejected}
-    assert reasons == {"0002.png": "cannot be decoded", "notes.txt": "neither JPEG nor PNG"}
+    assert reasons == {"0002.png": "cannot be decoded", "notes.txt": "text, neither JPEG nor PNG"}
     before = files_of(out)
     assert main(argv) == 0
     assert capsys.readouterr().out.startswith(f"nothing to do: {out} already holds these images\n")
