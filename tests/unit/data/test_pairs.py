@@ -13,6 +13,7 @@ import tensorflow as tf
 import tf_dpce
 from tests.errors import raises
 from tests.samples import image
+from tests.unit.datasets.tables import write as write_table
 from tf_dpce.data.pairs import Pairs
 from tf_dpce.datasets.table import read_table
 from tf_dpce.preprocessing.image import evaluation_pixels
@@ -107,6 +108,19 @@ def test_what_cannot_be_used_is_left_out_and_logged(table: Path, caplog):
     (record,) = caplog.records
     assert "3" in record.message and "1 no such file" in record.message
     assert len(found.train.images) == 5 and len(found.val.captions) == 6
+
+
+def test_columns_of_other_names_are_given(table: Path, pairs: Pairs):
+    table.write_text(table.read_text().replace("image,caption", "Foto,Satz"))
+    columns = {"image_column": "foto", "caption_column": ["satz"]}
+    found = tf_dpce.load_pairs(table, images=table.parent / "images", **columns)
+    assert (found.train.images, found.val.images) == (pairs.train.images, pairs.val.images)
+
+
+def test_a_table_that_holds_the_images_is_for_prepare(tmp_path: Path):
+    row = {"image": {"bytes": b"\xff\xd8\xff", "path": None}, "caption": "a dog"}
+    with raises("table.bytes", write_table(tmp_path / "a.parquet", [row]), line=1):
+        tf_dpce.load_pairs(tmp_path / "a.parquet")
 
 
 def test_mistakes(table: Path, pairs: Pairs):

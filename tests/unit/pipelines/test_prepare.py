@@ -24,6 +24,7 @@ from tests.samples import (
     write_json,
     write_splits,
 )
+from tests.unit.datasets.tables import write as write_table
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.datasets.listing import SPLITS
 from tf_dpce.files import sha256_lines
@@ -209,6 +210,32 @@ def test_a_mistake_is_one_line_and_leaves_nothing(flickr8k: list[str], tmp_path:
         (line,) = capsys.readouterr().err.splitlines()
         assert printed_code(line) == code and str(named) in line
         assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_images_inside_a_table_become_files_and_a_rerun_gives_the_same(tmp_path: Path, capsys):
+    names = ["train-0.parquet", "train-1.parquet", "validation.parquet", "test.parquet"]
+    for number, name in enumerate(names):
+        value = {"bytes": image("PNG", size=(9 + number, 7)), "path": f"{number}.png"}
+        row = {"photo": value, "en": "a dog", "de": f"Hund {number}"}
+        (tmp_path / "data").mkdir(exist_ok=True)
+        write_table(tmp_path / "data" / name, [row])
+    argv = ["--source", "table", "--annotations", tmp_path / "data", "--image-column", "photo"]
+    argv += ["--caption-column", "en", "de", "--out", tmp_path / "out"]
+    found = []
+    for _ in range(2):
+        assert run(*argv) == 0
+        found.append(digests(tmp_path / "out"))
+    assert found[0] == found[1]
+    assert images(tmp_path / "out") == {"train": 2, "val": 1, "test": 1}
+    assert "stored 4 images with 8 captions" in capsys.readouterr().out
+    assert (tmp_path / "out" / "images" / "2.png").read_bytes() == image("PNG", size=(11, 7))
+    # The user's own files are neither replaced nor mixed with others.
+    (tmp_path / "mine" / "images").mkdir(parents=True)
+    (tmp_path / "mine" / "images" / "0.png").write_bytes(b"mine")
+    capsys.readouterr()
+    assert run(*argv[:-1], tmp_path / "mine") == 1
+    assert printed_code(capsys.readouterr().err) == "extracted.folder"
+    assert [path.name for path in (tmp_path / "mine" / "images").iterdir()] == ["0.png"]
 
 
 # --- kills ----------------------------------------------------------------------------------------
