@@ -34,7 +34,8 @@ _NOTHING = frozenset(
     "#n/a;#n/a n/a;#na;-1.#ind;-1.#qnan;-nan;1.#ind;1.#qnan;<na>;n/a;na;nan;none;null;nil;"
     "#name?;#ref!;#value!;#div/0!;#null!;#num!".split(";")
 )
-_LIST_BEGINS = re.compile(r"\[[\s\[]*['\"]")
+# A list of texts or of objects, or an object, as JSON and Python write them.
+_LIST_BEGINS = re.compile(r"(?:\[[\s\[]*\{?|\{)\s*['\"]")
 _DOWNLOADED = "success"
 _LONGEST_NAME = 1024  # bytes; longer ones without a name are an image
 
@@ -183,7 +184,7 @@ def _flat(value: Any, depth: int = 3) -> Iterator[str]:
 
 def _list_or_text(text: str) -> list[Any] | str:
     """Returns the list that a text is in JSON or Python, or the text if it is none."""
-    if text.startswith("[") and text.endswith("]"):
+    if text[:1] + text[-1:] in ("[]", "()"):
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
@@ -204,4 +205,6 @@ def _python_list(text: str) -> list[Any] | None:
         return None
     # NumPy prints a list without commas, and Python would glue its texts together.
     written = sum(token.type == tokenize.STRING for token in tokens)
-    return value if written == sum(isinstance(item, str) for item in value) else None
+    if isinstance(value, list | tuple) and written == sum(isinstance(x, str) for x in value):
+        return list(value)
+    return None

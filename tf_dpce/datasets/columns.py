@@ -111,7 +111,7 @@ class ColumnFinder:
             UserError: there is no such column, or there are two of equal right.
         """
         plain = [plain_name(name) for name in names]
-        image = self._image(plain, origin)
+        image = self._image(names, plain, origin)
         if self.caption_columns:
             captions = tuple(map(plain_name, self.caption_columns))
             missing = [name for name in captions if name not in plain]
@@ -133,15 +133,15 @@ class ColumnFinder:
             logger.info(f"{path}: {text}")
         self._stated.add(text)
 
-    def _image(self, plain: Sequence[str], origin: Origin) -> str:
+    def _image(self, names: Sequence[str], plain: Sequence[str], origin: Origin) -> str:
         if self.image_column:
             image = plain_name(self.image_column)
             if image not in plain:
-                raise _missing(f"no column '{shorten(image)}'", plain, origin)
+                raise _missing(f"no column '{shorten(image)}'", names, origin)
         else:
             image = _best(plain, _IMAGE_NAMES, "--image-column", origin)
             if not image:
-                raise _missing("no column of images", plain, origin, "--image-column")
+                raise _missing("no column of images", names, origin, "--image-column")
         if plain.count(image) > 1:
             message = f"two columns of the name '{shorten(image)}': rename one"
             raise origin.error("table.ambiguous", message)
