@@ -63,8 +63,8 @@ def run_line(
         train_options: further options of `train`.
 
     Returns:
-        What `retrieval_metrics` returns for the test scenes; `word_order_accuracy`, in percent, of
-        their captions against swapped ones; and `images` and `captions`, how many there are.
+        What `retrieval_metrics` returns for the test scenes; `images` and `captions`, how many
+        there are; and what `_word_order` returns.
 
     Raises:
         UserError: a step failed; it said why.
@@ -84,8 +84,13 @@ def run_line(
     from tf_dpce.files import read_json
 
     metrics = read_json(metrics_path(trained, data, "test", "all"))
-    share = _search_and_compare(out, exported, metrics["images"])
-    return {**metrics, "word_order_accuracy": share}
+    # The test scenes are the first of the series, and `prepare` drew them in that order.
+    from tf_dpce.datasets.shapes.scene import make_scene
+
+    scenes = [make_scene(_SEED, number) for number in range(metrics["images"])]
+    queries = [scene.captions[n] for n, scene in enumerate(scenes[:_ROWS_IN_SHEET])]
+    encoder = _search(out, exported, queries)
+    return {**metrics, **_word_order(out, encoder, scenes)}
 
 
 def _clear(out: Path) -> None:
@@ -103,27 +108,41 @@ def _step(verb: Any, *options: Any) -> None:
         raise UserError("demo.step", f"the demo ended at {name}, for the reason above")
 
 
-def _search_and_compare(out: Path, exported: Path, count: int) -> float:
-    """Draws the hits of a few captions; returns the share of captions told from swapped ones."""
-    import numpy as np
-
-    from tf_dpce.datasets.shapes.scene import make_scene
+def _search(out: Path, exported: Path, queries: Sequence[str]) -> Any:
+    """Draws the hits of a few queries; returns the encoder."""
     from tf_dpce.drawing.contact_sheet import SheetRow, contact_sheet
-    from tf_dpce.evaluation.word_order import word_order_accuracy
     from tf_dpce.search.searcher import Searcher
 
-    # The test scenes are the first of the series, and `prepare` drew them in that order.
-    scenes = [make_scene(_SEED, number) for number in range(count)]
     searcher = Searcher(out / "index", exported)
-    queries = [scene.captions[n] for n, scene in enumerate(scenes[:_ROWS_IN_SHEET])]
     rows = [SheetRow(query, searcher.by_text(query, _HITS_IN_ROW)) for query in queries]
     contact_sheet(rows, out / "hits.png")
+    return searcher.encoder
 
-    encoder = searcher.encoder
-    images = encoder.encode_images(sorted((out / "data" / "scenes").glob("*.png"))[:count])
-    captions = encoder.encode_texts([text for scene in scenes for text in scene.captions])
-    swapped = encoder.encode_texts([text for scene in scenes for text in scene.swapped_captions])
-    return word_order_accuracy(np.repeat(images, len(captions) // count, axis=0), captions, swapped)
+
+def _word_order(out: Path, encoder: Any, scenes: Sequence[Any]) -> dict[str, Any]:
+    """Compares the captions of scenes with false ones.
+
+    Returns:
+        The word-order accuracy, in percent, against captions with two words exchanged, as
+        `word_order_accuracy`; by what was exchanged, with numbers of captions, as `swaps`; and
+        against captions with every relation turned, as `turned_accuracy`.
+    """
+    import numpy as np
+
+    from tf_dpce.evaluation.word_order import word_order_accuracy, word_order_by_kind
+
+    def encoded(name: str) -> np.ndarray:
+        return encoder.encode_texts([text for scene in scenes for text in getattr(scene, name)])
+
+    shown = encoder.encode_images(sorted((out / "data" / "scenes").glob("*.png"))[: len(scenes)])
+    captions, swapped = encoded("captions"), encoded("swapped_captions")
+    images = np.repeat(shown, len(captions) // len(scenes), axis=0)
+    swaps = [swap for scene in scenes for swap in scene.swaps]
+    return {
+        "word_order_accuracy": word_order_accuracy(images, captions, swapped),
+        "swaps": word_order_by_kind(images, captions, swapped, swaps),
+        "turned_accuracy": word_order_accuracy(images, captions, encoded("turned_captions")),
+    }
 
 
 def _show(reached: dict[str, Any]) -> None:
@@ -139,7 +158,22 @@ def _show(reached: dict[str, Any]) -> None:
         recalls = [f"{reached[direction][key]:.1f}" for key in ("r1", "r5", "r10")]
         table.add_row(direction.replace("_", " "), *recalls, f"{100 / images:.1f}")
     Console().print(table)
-    print(f"word-order accuracy, against two swapped words: {reached['word_order_accuracy']:.1f} %")
+    Console().print(_order_table(reached))
+
+
+def _order_table(reached: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    captions = reached["captions"]
+    table = Table(title="word-order accuracy: percent that rank the true caption higher")
+    for heading in ("false caption", "captions", "accuracy"):
+        table.add_column(heading, justify="left" if heading == "false caption" else "right")
+    rows = [(f"a {kind} swapped", *found) for kind, found in reached["swaps"].items()]
+    rows.append(("any two words swapped", reached["word_order_accuracy"], captions))
+    rows.append(("every relation turned", reached["turned_accuracy"], captions))
+    for name, accuracy, count in rows:
+        table.add_row(name, f"{count:,}", f"{accuracy:.1f}")
+    return table
 
 
 build_parser, main = options_verb("demo", run)

@@ -24,6 +24,7 @@ def test_tiny_scenes_go_all_the_way(tmp_path: Path):
     reached = run_line(tmp_path / "demo", TINY_DATA, TINY_RUN)
     assert (reached["images"], reached["captions"]) == (16, 80)
     assert 0 <= reached["word_order_accuracy"] <= 100
+    assert sum(count for _, count in reached["swaps"].values()) == 80
     for left in ("data/manifest.json", "run/history.csv", "saved_models/scenes/1", "hits.png"):
         assert (tmp_path / "demo" / left).exists()
 
@@ -57,3 +58,8 @@ def test_mark_two_20_points_above_a_bag_of_words(reached: dict[str, Any], tmp_pa
 @pytest.mark.slow
 def test_mark_three_90_percent_word_order_accuracy(reached: dict[str, Any]):
     assert reached["word_order_accuracy"] >= 90
+
+
+@pytest.mark.slow
+def test_mark_four_70_percent_of_turned_relations(reached: dict[str, Any]):
+    assert reached["turned_accuracy"] >= 70

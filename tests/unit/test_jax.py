@@ -12,7 +12,9 @@ import numpy as np
 
 from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
 from tf_dpce.models.dual_path import DualPath
-from tf_dpce.models import bag_of_words_tower, image_tower, recurrent_tower, text_tower
+from tf_dpce.models import (
+    bag_of_words_tower, image_tower, recurrent_tower, small_text_tower, text_tower
+)
 
 assert keras.backend.backend() == "jax"
 keras.utils.set_random_seed(0)
@@ -21,8 +23,8 @@ draw = np.random.default_rng(0)
 # A real backbone (VGG has the fewest layers to compile), and the small one.
 assert image_tower("VGG16", input_size=32, output_dim=8, head_dim=8).output_shape == (None, 8)
 assert bag_of_words_tower(20, 8, 4, (8,), 8).output_shape == (None, 8)
-recurrent = recurrent_tower(20, 8, 4, (8,), 8)
-assert recurrent.predict(np.ones((2, 8), int), verbose=0).shape == (2, 8)
+for build in (recurrent_tower, small_text_tower):
+    assert build(20, 8, 4, (8,), 8).predict(np.ones((2, 8), int), verbose=0).shape == (2, 8)
 image = image_tower("small", input_size=16, output_dim=8, head_dim=8)
 text = text_tower(20, 8, 4, (1, 1), 8, widths=(8, 8))
 

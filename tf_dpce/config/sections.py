@@ -47,12 +47,13 @@ class TextConfig:
     """The text tower and the preprocessing of captions.
 
     Attributes:
-        tower: "convolutional", or for comparison "recurrent" (GRUs) or "bag_of_words" (ignores
-            the order of words).
+        tower: "convolutional" (the recipe's); "small", a few plain and wide convolutions; or for
+            comparison "recurrent" (GRUs) or "bag_of_words" (ignores the order of words).
         max_length: The number T of token positions.
         word_dim: The width of a word vector.
         blocks: The number of residual blocks in each group.
-        widths: The width of each group, of each GRU, or of each hidden layer of the bag of words.
+        widths: The width of each group, of each convolution of the small tower, of each GRU, or
+            of each hidden layer of the bag of words.
         shift: Whether training moves captions to random token positions; otherwise captions are
             aligned left.
         caption_pool: The captions from which training draws one for an image: those of the "image"
@@ -60,7 +61,7 @@ class TextConfig:
         word_dropout: The share of words that training drops at random.
     """
 
-    tower: Literal["convolutional", "recurrent", "bag_of_words"] = "convolutional"
+    tower: Literal["convolutional", "small", "recurrent", "bag_of_words"] = "convolutional"
     max_length: PositiveInt = 32
     word_dim: PositiveInt = 300
     blocks: tuple[PositiveInt, ...] = (3, 4, 6, 1)

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tf_dpce.config import TextConfig
 from tf_dpce.evaluation.report import metrics_rows, short_digest
 from tf_dpce.evaluation.tta import TestTimeAugmentation
 from tf_dpce.export.serving_module import ServingModule
@@ -61,13 +62,18 @@ def run_provenance(run: Run, checkpoint: str, augmentation: TestTimeAugmentation
         "trained on": f"{config.image.input_size} x {config.image.input_size} pixels",
         "images are seen": "from both sides" if augmentation.flip else "from one side",
         "weights are stored": "in float16" if augmentation.float16 else "in float32",
-        "text tower": f"{config.text.tower}, blocks {list(config.text.blocks)}",
+        "text tower": f"{config.text.tower}, {_layers(config.text)}",
         "word vectors": _name(config.vectors or "from random"),
         "training data": data["source"],
         "training instances": f"{data['num_instances']:,}",
         "split digest": data["split_digest"],
         "seed": config.seed,
     }
+
+
+def _layers(text: TextConfig) -> str:
+    named = "blocks" if text.tower == "convolutional" else "widths"
+    return f"{named} {list(getattr(text, named))}"
 
 
 def run_metrics(run: Run, checkpoint: str, augmentation: TestTimeAugmentation) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from tf_dpce.config import Config
 from tf_dpce.models.baseline_towers import bag_of_words_tower, recurrent_tower
 from tf_dpce.models.dual_path import DualPath, RowClassifier
 from tf_dpce.models.image_tower import image_tower
-from tf_dpce.models.text_tower import text_tower
+from tf_dpce.models.text_tower import small_text_tower, text_tower
 
 
 def build_model(config: Config, vocabulary_size: int, num_instances: int) -> DualPath:
@@ -63,6 +63,8 @@ def text_tower_of(config: Config, vocabulary_size: int) -> keras.Model:
     }
     if text.tower == "convolutional":
         return text_tower(blocks=text.blocks, widths=text.widths, **common)
+    if text.tower == "small":
+        return small_text_tower(widths=text.widths, **common)
     tower = recurrent_tower if text.tower == "recurrent" else bag_of_words_tower
     return tower(hidden_dims=text.widths, **common)
 

@@ -51,14 +51,15 @@ def needed_positions(tower: keras.Model) -> tuple[int, ...]:
     convolutions = [layer for layer in tower.layers if isinstance(layer, CausalConvolution)]
     if not (pools and convolutions):
         return (length,) * (length + 1)
-    strides = [layer.strides[0] for layer in convolutions if layer.kernel_size[0] > 1]
-    return tuple(min(length, _needed(words, strides)) for words in range(length + 1))
+    # The shortcuts, of kernel 1, see what the convolutions beside them see.
+    shapes = [(c.kernel_size[0], c.strides[0]) for c in convolutions if c.kernel_size[0] > 1]
+    return tuple(min(length, _needed(words, shapes)) for words in range(length + 1))
 
 
-def _needed(words: int, strides: Sequence[int]) -> int:
-    # `alike` is the first of the positions whose results are all alike. Position t behind a stride
-    # s sees t * s and the position before it, both of which must be among the alike ones.
+def _needed(words: int, shapes: Sequence[tuple[int, int]]) -> int:
+    # `alike` is the first of the positions whose results are all alike. Behind a kernel k with a
+    # stride s, position t sees t * s and the k - 1 before it, all of which must be alike.
     alike, stride = words, 1
-    for step in strides:
-        alike, stride = -(-(alike + 1) // step), stride * step
+    for kernel, step in shapes:
+        alike, stride = -(-(alike + kernel - 1) // step), stride * step
     return alike * stride + 1

@@ -51,6 +51,16 @@ SKELETONS = {
     r"R G which (?:is|are) R G you can see G": ((2, 0), (0, 1)),
 }
 
+# What a swap can be, and the words of each.
+WORDS_OF = {
+    "count": NUMBERS,
+    "size": SIZES,
+    "colour": grammar.COLOURS,
+    "shape": SHAPES,
+    "relation": ("left", "right", "above", "over", "below", "under"),
+}
+OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
+
 Said = tuple[list[tuple[int, str, str, str]], list[tuple[int, str, int]]]
 
 
@@ -92,7 +102,8 @@ def holds(said: Said, scene: Scene, lenient: bool) -> bool:
 def test_every_caption_is_true_and_its_twin_is_false_with_two_words_exchanged():
     exchanged = Counter()
     for scene in SCENES:
-        for caption, swapped in zip(scene.captions, scene.swapped_captions, strict=True):
+        twins = zip(scene.captions, scene.swapped_captions, scene.swaps, strict=True)
+        for caption, swapped, swap in twins:
             said = understand(caption)
             assert len(said[0]) == len(scene.groups) and len(said[1]) == 2
             assert holds(said, scene, lenient=False), caption
@@ -100,11 +111,21 @@ def test_every_caption_is_true_and_its_twin_is_false_with_two_words_exchanged():
             pairs = zip(caption.split(), swapped.split(), strict=True)
             first, second = [(before, after) for before, after in pairs if before != after]
             assert first == second[::-1]
+            assert first[0] in WORDS_OF[swap] and first[1] in WORDS_OF[swap]
             exchanged[frozenset(first)] += 1
     # Swaps exchange every kind of word.
     words = set().union(*exchanged)
     assert {"small", "left", "above", "two", "three", "red", "squares", "circle"} <= words
     assert max(exchanged.values()) < 0.5 * exchanged.total()
+
+
+def test_a_turned_caption_says_the_opposite_of_every_relation_and_nothing_else_new():
+    for scene in SCENES:
+        for caption, turned in zip(scene.captions, scene.turned_captions, strict=True):
+            groups, relations = understand(caption)
+            opposite = [(one, OPPOSITE[name], other) for one, name, other in relations]
+            assert understand(turned) == (groups, opposite)
+            assert not holds((groups, opposite), scene, lenient=True)
 
 
 def test_five_paraphrases_use_five_templates_and_fit_the_text_tower():

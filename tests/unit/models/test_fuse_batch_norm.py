@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from itertools import product
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from keras import layers
 
 from tests.errors import raises
-from tf_dpce.models import image_tower, text_tower
+from tf_dpce.models import image_tower, small_text_tower, text_tower
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.models.fuse_batch_norm import folded, refold
 
@@ -63,8 +64,10 @@ def test_a_fused_image_tower_computes_the_same(backbone: str, left: int):
 
 
 def test_a_fused_text_tower_computes_the_same():
-    for seed, word_dropout in enumerate((0.0, 0.2)):
-        tower = stirred(tiny_text_tower((2, 1, 1), word_dropout=word_dropout, dropout=0.5), seed)
+    for seed, (word_dropout, small_one) in enumerate(product((0.0, 0.2), (False, True))):
+        deep = tiny_text_tower((2, 1, 1), word_dropout=word_dropout, dropout=0.5)
+        small = small_text_tower(30, 9, 6, (8, 16), 5, word_dropout=word_dropout, dropout=0.5)
+        tower = stirred(small if small_one else deep, seed)
         tower.get_layer("text_embedding").bias.assign(np.linspace(-1, 1, 6))
         ids = np.random.default_rng(seed).integers(0, 31, (7, 9)).astype(np.int32)
         fast = folded(tower)

@@ -6,7 +6,6 @@ from itertools import product
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 
 from tf_dpce.models.layers import CausalConvolution, WordEmbedding
@@ -22,7 +21,7 @@ def result_and_gradients(layer: keras.layers.Layer, rows: tf.Tensor) -> list[tf.
 
 def test_a_causal_convolution_is_keras_own():
     for width, stride, length, bias in product(
-        (1, 2), (1, 2, 3), (1, 2, 3, 7, 8, 32), (False, True)
+        (1, 2, 5), (1, 2, 3), (1, 2, 3, 7, 8, 32), (False, True)
     ):
         draw = np.random.default_rng(length)
         rows = tf.constant(draw.normal(size=(3, length, 5)), tf.float32)
@@ -37,8 +36,6 @@ def test_a_causal_convolution_is_keras_own():
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
         assert own.compute_output_shape(rows.shape) == found[0].shape
-    with pytest.raises(ValueError):
-        CausalConvolution(4, 3)
 
 
 def test_an_empty_position_gives_the_bias_and_a_word_its_row_and_the_bias():

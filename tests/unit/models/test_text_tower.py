@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tf_dpce.models import text_tower
+from tf_dpce.models import small_text_tower, text_tower
 from tf_dpce.models.image_tower import image_head
 
 VOCABULARY = 50
@@ -34,6 +34,21 @@ def test_words_start_in_the_range_of_fan_in_and_the_bias_at_zero(tower: keras.Mo
     assert np.abs(kernel).max() == pytest.approx(limit, rel=1e-3)
     assert kernel.std() == pytest.approx(limit / np.sqrt(3), rel=1e-2)
     assert not tower.get_layer("text_embedding").bias.numpy().any()
+
+
+def test_the_small_tower_is_plain_convolutions_of_six_positions():
+    tower = small_text_tower(VOCABULARY, 9, 4, (5, 7), 3)
+    ids = np.array([[3, 1, 4, 1, 5, 9, 2, 6, 0]])
+    inside = [tower.get_layer(name).output for name in ("text_embedding_bn", "text_pool")]
+    x, pooled = (np.array(y)[0] for y in keras.Model(tower.input, inside)(ids))
+    for number in (1, 2):
+        kernel = tower.get_layer(f"text_conv{number}").kernel.numpy()
+        before = np.pad(x, ((5, 0), (0, 0)))
+        x = np.array([np.tensordot(before[t : t + 6], kernel, 2) for t in range(9)])
+        # A new BatchNorm divides by sqrt(1 + 0.001) alone.
+        x = np.maximum(x / np.sqrt(1.001), 0)
+    np.testing.assert_allclose(pooled, x.max(axis=0), rtol=1e-5, atol=1e-6)
+    assert tower(ids).shape == (1, 3)
 
 
 def test_word_dropout_hides_whole_words_in_training_alone():

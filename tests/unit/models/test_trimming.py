@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.unit.models.test_fuse_batch_norm import stirred
-from tf_dpce.models import bag_of_words_tower, recurrent_tower, text_tower
+from tf_dpce.models import bag_of_words_tower, recurrent_tower, small_text_tower, text_tower
 from tf_dpce.models.trimming import needed_positions, trimming
 
 WORDS = 30
@@ -21,10 +21,15 @@ def captions(lengths: list[int], positions: int, seed: int, before: int = 0) -> 
     return np.where((at >= first) & (at < last), ids, 0).astype(np.int32)
 
 
-def random_tower(blocks: tuple[int, ...], positions: int, seed: int) -> keras.Model:
+def random_tower(blocks: tuple[int, ...] | None, positions: int, seed: int) -> keras.Model:
+    """The small tower, or one of these blocks."""
     keras.utils.set_random_seed(seed)
-    widths = tuple(8 + 4 * group for group in range(len(blocks)))
-    tower = stirred(text_tower(WORDS, positions, 6, blocks, 5, widths=widths), seed)
+    if blocks is None:
+        tower = small_text_tower(WORDS, positions, 6, (8, 12), 5)
+    else:
+        widths = tuple(8 + 4 * group for group in range(len(blocks)))
+        tower = text_tower(WORDS, positions, 6, blocks, 5, widths=widths)
+    tower = stirred(tower, seed)
     # Without a bias an empty position would be zeros, like the padding that the first one sees.
     tower.get_layer("text_embedding").bias.assign(np.linspace(-1, 1, 6))
     return tower
@@ -40,11 +45,15 @@ def test_positions_that_a_tower_needs():
     # is like all that follow it. Position 3 is the 3 * 2 + 1 = 7th of the input.
     tower = text_tower(WORDS, 12, 6, (1, 1), 5, widths=(8, 8))
     assert needed_positions(tower)[4] == 7
+    # Behind 4 words 5 positions of a convolution of width 6 still see one of them, and behind those
+    # 5 positions of the next; one more stands for all empty ones.
+    tower = small_text_tower(WORDS, 24, 6, (8, 8), 5)
+    assert needed_positions(tower)[4] == 4 + 5 + 5 + 1
 
 
 def test_a_trimmed_tower_has_the_features_of_a_whole_one():
     positions = 26
-    for seed, blocks in enumerate([(2,), (1, 2, 1), (1, 1, 1, 1)]):
+    for seed, blocks in enumerate([(2,), (1, 2, 1), (1, 1, 1, 1), None]):
         tower = random_tower(blocks, positions, seed)
         trim = trimming(tower)
         # A graph that does not know how many positions there are.

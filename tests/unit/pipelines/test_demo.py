@@ -17,6 +17,8 @@ REACHED = {
     "images": 16,
     "captions": 80,
     "word_order_accuracy": 50.0,
+    "swaps": {"colour": (62.5, 64), "shape": (0.0, 16)},
+    "turned_accuracy": 71.3,
     **{way: {"r1": 1.0, "r5": 5.0, "r10": 9.0} for way in ("image_to_text", "text_to_image")},
 }
 
@@ -45,7 +47,12 @@ def run(out: Path) -> int:
 def test_a_demo_replaces_the_one_before_and_nothing_else(lines: list, tmp_path: Path, capsys):
     out, precious = tmp_path / "runs" / "demo", tmp_path / "precious"
     assert run(out) == run(out) == 0
-    assert "16 unseen scenes, 80 captions" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "16 unseen scenes, 80 captions" in said
+    # Each row of the table: what the false captions are, how many there are, and the percentage.
+    rows = [tuple(cell.strip() for cell in line.split("│")[1:-1]) for line in said.splitlines()]
+    for row in (("a colour swapped", "64", "62.5"), ("every relation turned", "80", "71.3")):
+        assert row in rows
     # What somebody put beside it, and what a link leads to.
     (out / "notes.txt").write_text("mine")
     precious.mkdir()

@@ -1,4 +1,4 @@
-"""True captions of a scene, and the same words with two exchanged, which are false."""
+"""True captions of a scene, and false ones: two words exchanged, or every relation turned."""
 
 from __future__ import annotations
 
@@ -40,8 +40,24 @@ class _Claim(NamedTuple):
     relations: tuple[_Relation, ...]
 
 
-def say_all(groups: Sequence[Group], draws: random.Random) -> list[tuple[str, str]]:
-    """Returns a true caption by each template, each with its false twin of two exchanged words."""
+class Statement(NamedTuple):
+    """A true caption with two false ones.
+
+    Attributes:
+        caption: what is true.
+        swapped: the same words with two of them exchanged.
+        swap: what those two words are: "count", "size", "colour", "shape" or "relation".
+        turned: the caption with the opposite of every relation.
+    """
+
+    caption: str
+    swapped: str
+    swap: str
+    turned: str
+
+
+def say_all(groups: Sequence[Group], draws: random.Random) -> list[Statement]:
+    """Returns a true caption by each template, each with its false ones."""
     return [_say(groups, template, draws) for template in grammar.TEMPLATES]
 
 
@@ -53,7 +69,7 @@ def relation(one: Group, other: Group) -> str:
     return "below" if down > 0 else "above"
 
 
-def _say(groups: Sequence[Group], template: str, draws: random.Random) -> tuple[str, str]:
+def _say(groups: Sequence[Group], template: str, draws: random.Random) -> Statement:
     horizontal, vertical = (draws.choice(ways) for ways in grammar.RELATIONS)
     numbers, sizes = draws.choice(grammar.NUMBERS), draws.choice(grammar.SIZE_WORDS)
     words = numbers | sizes | horizontal | vertical
@@ -61,9 +77,13 @@ def _say(groups: Sequence[Group], template: str, draws: random.Random) -> tuple[
     draws.shuffle(orders)
     for order in orders:
         claim = _true_claim(order, template)
-        twins = [twin for twin in _exchanges(claim) if not _may_hold(twin, groups)]
+        twins = [(swap, twin) for swap, twin in _exchanges(claim) if not _may_hold(twin, groups)]
         if twins:
-            return tuple(_render(said, template, words) for said in (claim, draws.choice(twins)))
+            swap, twin = draws.choice(twins)
+            caption, swapped, turned = (
+                _render(said, template, words) for said in (claim, twin, _turned(claim))
+            )
+            return Statement(caption, swapped, swap, turned)
     raise AssertionError("every template states how two exchangeable groups lie")
 
 
@@ -76,8 +96,13 @@ def _true_claim(order: tuple[Group, ...], template: str) -> _Claim:
     return _Claim(order, relations)
 
 
-def _exchanges(claim: _Claim) -> Iterator[_Claim]:
-    """Yields every grammatical claim whose caption differs by the exchange of two words."""
+def _turned(claim: _Claim) -> _Claim:
+    opposite = (item._replace(name=grammar.OPPOSITES[item.name]) for item in claim.relations)
+    return claim._replace(relations=tuple(opposite))
+
+
+def _exchanges(claim: _Claim) -> Iterator[tuple[str, _Claim]]:
+    """Yields every grammatical claim whose caption differs by two exchanged words, and which."""
     for one, other in combinations(range(len(claim.groups)), 2):
         first, second = claim.groups[one], claim.groups[other]
         # One object and several take other nouns and verbs, which are more than two words.
@@ -88,11 +113,11 @@ def _exchanges(claim: _Claim) -> Iterator[_Claim]:
                 groups = list(claim.groups)
                 groups[one] = first._replace(**{attribute: values[1]})
                 groups[other] = second._replace(**{attribute: values[0]})
-                yield claim._replace(groups=tuple(groups))
+                yield attribute, claim._replace(groups=tuple(groups))
     first, second = claim.relations
     if grammar.OPPOSITES[first.name] == second.name:
-        exchanged = (first._replace(name=second.name), second._replace(name=first.name))
-        yield claim._replace(relations=exchanged)
+        # To exchange opposites is to turn both.
+        yield "relation", _turned(claim)
 
 
 def _may_hold(claim: _Claim, groups: Sequence[Group]) -> bool:

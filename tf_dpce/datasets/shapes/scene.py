@@ -49,6 +49,8 @@ class Scene:
         tints: red, green and blue of the background at the top and at the bottom.
         captions: true captions, one of each template.
         swapped_captions: for each caption the same words with two exchanged, which is false.
+        swaps: what these two words are: "count", "size", "colour", "shape" or "relation".
+        turned_captions: for each caption the same with the opposite of every relation.
     """
 
     groups: tuple[Group, ...]
@@ -57,6 +59,8 @@ class Scene:
     tints: tuple[tuple[int, int, int], tuple[int, int, int]]
     captions: tuple[str, ...]
     swapped_captions: tuple[str, ...]
+    swaps: tuple[str, ...]
+    turned_captions: tuple[str, ...]
 
 
 def make_scene(seed: int, index: int) -> Scene:
@@ -70,7 +74,7 @@ def make_scene(seed: int, index: int) -> Scene:
     hand = _hand(random.Random(f"family {seed} {index // grammar.FAMILY}"))
     groups, objects = _arrange(hand, draws)
     draws.shuffle(objects)
-    captions, swapped = zip(*say_all(groups, draws), strict=True)
+    captions, swapped, swaps, turned = zip(*say_all(groups, draws), strict=True)
     return Scene(
         groups=tuple(groups),
         objects=tuple(objects),
@@ -78,6 +82,8 @@ def make_scene(seed: int, index: int) -> Scene:
         tints=(_tint(draws), _tint(draws)),
         captions=captions,
         swapped_captions=swapped,
+        swaps=swaps,
+        turned_captions=turned,
     )
 
 
