@@ -118,9 +118,6 @@ def test_mistakes(asked, scenes: Path, tmp_path: Path, capsys):
     filled.mkdir()
     (filled / "letter.txt").touch()
     for code, *argv in (
-        ("ablation.question", out, "tower"),
-        ("ablation.vectors", out, "parts"),
-        ("ablation.other", out, "objective", "--other", str(scenes)),
         ("ablation.names", out, "transfer", "--other", str(scenes)),
         ("ablation.folder", filled, "objective"),
     ):

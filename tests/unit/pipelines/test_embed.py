@@ -88,17 +88,11 @@ def test_texts_and_shards_get_the_vectors_of_the_model(tiny_export: Path, tmp_pa
 
 
 def test_a_mistake_is_one_line_and_leaves_nothing(tiny_export: Path, tmp_path: Path, capsys):
-    for name, content in {"odd.jsonl": "no json\n", "one.txt": "A dog.\n"}.items():
-        (tmp_path / name).write_text(content)
+    (tmp_path / "odd.jsonl").write_text("no json\n")
     argv = ["--model", str(tiny_export), "--out", str(tmp_path / "out")]
-    for option, name, *more, code in (
-        ("--images", "*.gif", "inputs.no_match"),
-        ("--texts", "odd.jsonl", "inputs.line"),
-        *(("--texts", "one.txt", "--shard", part, "inputs.parts") for part in ("1/2", "2/1")),
-    ):
-        assert main([*argv, option, str(tmp_path / name), *more]) == 1
-        assert printed_code(capsys.readouterr().err) == code
-        assert not (tmp_path / "out").exists()
+    assert main([*argv, "--texts", str(tmp_path / "odd.jsonl")]) == 1
+    assert printed_code(capsys.readouterr().err) == "inputs.line"
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_usage():

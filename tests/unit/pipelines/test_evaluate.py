@@ -114,14 +114,8 @@ def test_the_last_checkpoint_does_not_take_the_place_of_the_best(run, data):
 
 def test_mistakes_are_one_line(run, data, capsys):
     for option, value, code in (
-        ("--split", "dev", "evaluation.split"),
-        ("--protocol", "5k", "evaluation.protocol"),
-        ("--protocol", "coco1k", "evaluation.protocol_images"),
-        ("--querybank", "test", "evaluation.querybank"),
         ("--sizes", "48", "model.image_size"),
-        ("--run", "nowhere", "run.config"),
         ("--checkpoint", "last", "checkpoint.missing"),
-        ("--data", "nowhere", "data.folder"),
     ):
         options = {"--run": str(run), "--data": str(data[0]), option: value}
         assert evaluate.main([part for pair in options.items() for part in pair]) == 1

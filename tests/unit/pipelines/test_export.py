@@ -72,11 +72,7 @@ def test_run_is_published_with_its_provenance_and_metrics(run, tmp_path, capsys)
 def test_mistakes_have_their_codes_and_publish_nothing(run, tmp_path, capsys):
     folder = tmp_path / "saved_models" / "drawn"
     for change, code in (
-        # Before the run is even looked for.
-        ({"--run": "nowhere", "--to": "bad name"}, "export.name"),
-        ({"--run": "nowhere"}, "run.config"),
         ({"--checkpoint": "last"}, "checkpoint.missing"),
-        ({"--max-bytes": "100"}, "export.limits"),
         ({"--size": "48"}, "model.image_size"),
     ):
         options = {"--run": str(run), "--to": str(folder), **change}

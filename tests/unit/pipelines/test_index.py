@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.index import main
-from tests.errors import printed_code
 from tests.samples import write_images
-from tests.unit.search.plain import MODEL, PlainEncoder, embed_images, embed_texts, files_of
+from tests.unit.search.plain import MODEL, PlainEncoder, embed_images, embed_texts
 from tf_dpce.search.embed import embed
 from tf_dpce.search.inputs import find_images
 
@@ -48,16 +47,3 @@ def test_an_image_that_was_embedded_twice_is_named(tmp_path: Path, capsys):
         assert main(["--embeddings", *paths, "--out", str(tmp_path / "index")]) == 0
         said = capsys.readouterr().err
         assert ("2 images" in said and str(tmp_path) in said) == (len(folders) == 2)
-
-
-def test_a_mistake_is_one_line(vectors: Path, tmp_path: Path, capsys):
-    before = files_of(tmp_path)
-    argv = ["--embeddings", str(vectors), "--out", str(tmp_path / "index")]
-    for option, value, code in (
-        ("--factory", "Flatt", "index.factory"),
-        ("--querybank", str(tmp_path / "none"), "embeddings.missing"),
-        ("--out", str(tmp_path / "images"), "index.target"),
-    ):
-        assert main([*argv, option, value]) == 1
-        assert printed_code(capsys.readouterr().err) == code
-        assert files_of(tmp_path) == before

@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.__main__ import VERBS
 from tests.blocked import WITHOUT_TENSORFLOW
-from tests.unit.search.plain import PlainEncoder
+from tests.unit.search.plain import PlainEncoder, files_of
 from tf_dpce.search.embed import embed
 from tf_dpce.search.fingerprint import model_digest
 from tf_dpce.search.index import build_index
@@ -139,6 +139,7 @@ MISTAKES = {
         ("--images", "none", "inputs.no_match"),
         ("--images", "models", "inputs.no_match"),
         ("--images", "images/*.png", "inputs.no_match"),
+        ("--shard", ":2/1", "inputs.parts"),
         ("--shard", ":7/7", "inputs.parts"),
         ("--out", "embedded", "embeddings.other_inputs"),
         ("--model", "run", "embeddings.other_model"),
@@ -149,6 +150,7 @@ MISTAKES = {
         ("--embeddings", "file", "embeddings.missing"),
         ("--querybank", "none", "embeddings.missing"),
         ("--factory", ":HNSW0", "index.factory"),
+        ("--factory", ":Flatt", "index.factory"),
         ("--out", "images", "index.target"),
         ("--out", "file/new", "system.file"),
     ),
@@ -224,7 +226,7 @@ def command(world: Path, verb: str, option: str, value: str) -> list[str]:
 def test_every_verb_finds_mistakes_without_tensorflow(project_root: Path, world: Path):
     assert set(MISTAKES) == set(RIGHT) == set(VERBS)
     asked = [(verb, *mistake) for verb in VERBS for mistake in MISTAKES[verb]]
-    before = sorted(world.rglob("*"))
+    before = files_of(world)
     answer = subprocess.run(
         [sys.executable, "-c", WITHOUT_TENSORFLOW + RUN],
         cwd=project_root,
@@ -239,7 +241,7 @@ def test_every_verb_finds_mistakes_without_tensorflow(project_root: Path, world:
     wanted = [[2, None] if code == 2 else [1, code] for *_, code in asked]
     wrong = [each for each in zip(asked, found, wanted, strict=True) if each[1] != each[2]]
     assert not wrong
-    assert sorted(world.rglob("*")) == before, "nothing is half-written"
+    assert files_of(world) == before, "nothing is half-written"
 
 
 @pytest.mark.process

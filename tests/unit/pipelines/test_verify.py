@@ -31,12 +31,3 @@ def test_checks_are_printed_and_one_that_fails_is_an_error(
     lines = [line.split()[:2] for line in printed.out.splitlines()]
     assert lines == [["ok", "files"], ["FAILED", "operations"]]
     assert asked == [(tiny_export / "1", NEWEST), (tiny_export / "1", "2.19")]
-
-
-def test_mistakes_have_their_codes(tiny_export, tmp_path, capsys):
-    for arguments, code in (
-        ([tmp_path], "export.missing"),
-        ([tiny_export, "--serving-version", "2.99"], "verify.serving_version"),
-    ):
-        assert verify.main([str(argument) for argument in arguments]) == 1
-        assert printed_code(capsys.readouterr().err) == code
