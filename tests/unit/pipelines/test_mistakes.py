@@ -45,8 +45,8 @@ print(json.dumps(answers))
 # for each mistake the option, or argument, that takes its place with the code or usage status.
 # Values are names in the folder of `world`, unless they begin with a colon.
 TRAIN = (
-    "--preset :scenes --data data --run new --stage1.batch_size :16 --stage2.batch_size :16 "
-    "--stage2.epochs :1"
+    "--preset :flickr8k_small --data data --run new "
+    "--stage1.batch_size :16 --stage2.batch_size :16 --stage2.epochs :1"
 )
 RIGHT = {
     "prepare": "--source :table --annotations pairs.csv --images images --out new",
