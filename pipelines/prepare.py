@@ -187,7 +187,9 @@ _READERS = {
 
 
 def _print_counts(prepared: Prepared) -> None:
-    from tf_dpce.data.caption_lengths import describe_lengths
+    from tf_dpce.data.caption_lengths import UNSPLIT_WORDS, describe_lengths, has_unsplit_words
+    from tf_dpce.data.manifest import VOCABULARY_FILE
+    from tf_dpce.preprocessing.vocabulary import read_vocabulary
 
     manifest, splits = prepared.manifest, prepared.manifest.splits
     for name, split in splits.items():
@@ -210,6 +212,9 @@ def _print_counts(prepared: Prepared) -> None:
         f"{100 * manifest.vocabulary_coverage:.1f} % of the training captions' words"
     )
     print(describe_lengths(manifest.caption_lengths))
+    words = read_vocabulary(next(p for p in prepared.files if p.name == VOCABULARY_FILE))
+    if has_unsplit_words(manifest.caption_lengths, words):
+        print(UNSPLIT_WORDS)
 
 
 build_parser, main = options_verb("prepare", run)

@@ -1,13 +1,16 @@
-"""The documentation's commands for Flickr8k, on drawn images in the layout of its authors."""
+"""The documentation's commands: for Flickr8k on drawn images, for forty images on photographs."""
 
 from __future__ import annotations
 
+import csv
 import json
+import random
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.pages import command, run_command
+from tests.pages import command, run_command, text
 from tests.samples import write_flickr8k
 
 pytestmark = pytest.mark.slow
@@ -41,3 +44,29 @@ def test_the_commands_lead_from_the_authors_folders_to_hits(tmp_path: Path):
     for verb, option in (("embed", "--texts"), ("index", "--querybank")):
         run_command(command("docs/search.md", verb, option), tmp_path)
     assert ".jpg" in run_command(search, tmp_path)
+
+
+def test_forty_photographs_are_found_by_the_tutorials_options(
+    tmp_path: Path, flickr8k_root: Path, mobilenet_weights: Path
+):
+    folder = flickr8k_root / "Flickr8k_text"
+    names = (folder / "Flickr_8k.trainImages.txt").read_text().split()
+    forty = random.Random(0).sample(names, 40)
+    lines = (folder / "Flickr8k.token.txt").read_text().splitlines()
+    captions = dict(line.split("\t") for line in lines)
+    with (tmp_path / "pairs.csv").open("w", newline="") as stream:
+        rows = [(name, captions[f"{name}#{number}"]) for name in forty for number in range(2)]
+        csv.writer(stream).writerows([("image", "caption"), *rows])
+    (tmp_path / "images").symlink_to(flickr8k_root / "Flicker8k_Dataset")
+
+    tutorial = "docs/tutorial.md"
+    (options,) = re.findall(r"With forty images.*?`(--stage1[^`]*)`", text(tutorial), re.DOTALL)
+    run_command(command(tutorial, "prepare"), tmp_path)
+    run_command(command(tutorial, "train"), tmp_path, f"{options} --weights {mobilenet_weights}")
+    shown = run_command(command(tutorial, "evaluate"), tmp_path)
+    assert "95 % intervals of R@1" in shown
+    run_command(command(tutorial, "evaluate").replace("test", "train"), tmp_path)
+    metrics = json.loads((tmp_path / "runs" / "mine" / "metrics-mine-train-all.json").read_text())
+    # By chance one in 31 or so is found.
+    for direction in ("image_to_text", "text_to_image"):
+        assert metrics[direction]["r1"] > 90

@@ -1,7 +1,11 @@
-"""How long training captions are, in words of the vocabulary, and what a tower cuts off."""
+"""How long training captions are, in words of the vocabulary, and what a tower cuts off.
+
+Words are split at spaces and punctuation: captions in a script without spaces are hardly split.
+"""
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +17,18 @@ from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 _BATCH = 4096
 _NEARLY_ALL = 0.99
+# Beginnings of the Unicode names of characters that are written without spaces between words.
+_SPACELESS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+# Words of a caption up to which it may be a sentence that was not split, apart from its commas.
+_FEW_WORDS = 3
+# Mean numbers of characters that words of a vocabulary reach only if they are whole sentences: in
+# such scripts, where a word has one to three, and in others, where it has five to eight.
+_LONG_SPACELESS, _LONG = 4, 12
+UNSPLIT_WORDS = (
+    "most captions are one long word, because words are split at spaces and punctuation alone: put "
+    "spaces between the words of the captions, and of every query, with a word segmenter of the "
+    "captions' language"
+)
 
 
 def count_lengths(captions: Sequence[str], words: Sequence[str], lowercase: bool) -> dict[int, int]:
@@ -48,6 +64,29 @@ def describe_lengths(lengths: Mapping[int, int]) -> str:
             break
     most = f"training captions hold up to {max(lengths)} of these words"
     return f"{most}, {100 * _NEARLY_ALL:.0f} % of them up to {nearly_all}"
+
+
+def has_unsplit_words(lengths: Mapping[int, int], words: Sequence[str]) -> bool:
+    """Returns whether captions seem to be sentences without spaces between their words.
+
+    Args:
+        lengths: number of captions of each length.
+        words: the vocabulary.
+
+    Example:
+        >>> has_unsplit_words({1: 2}, ["白色背景上的红色圆", "一只狗在公园里奔跑"])
+        True
+        >>> has_unsplit_words({1: 2}, ["dog", "motorcycle"])
+        False
+    """
+    few = sum(count for length, count in lengths.items() if length <= _FEW_WORDS)
+    spaceless = sum(any(_is_spaceless(letter) for letter in word) for word in words)
+    long = _LONG_SPACELESS if 2 * spaceless > len(words) else _LONG
+    return 2 * few > sum(lengths.values()) and sum(map(len, words)) >= long * len(words)
+
+
+def _is_spaceless(letter: str) -> bool:
+    return unicodedata.name(letter, "").startswith(_SPACELESS)
 
 
 def warn_cut_captions(manifest: Manifest, max_length: int) -> None:

@@ -17,8 +17,11 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
     The logs get `val_i2t_r1`, `val_i2t_r5`, `val_i2t_r10`, `val_i2t_medr` and `val_i2t_meanr`
     (captions found with images), the same with `val_t2i` (images found with captions), and
-    `val_rsum`, the sum of the six recalls. `EarlyStopping` and `ModelCheckpoint`, with
-    `mode="max"`, can monitor `val_rsum` if they follow this callback in the list.
+    `val_rsum`, the sum of the six recalls, and `val_meanr`, the mean of both mean ranks.
+    `EarlyStopping` and `ModelCheckpoint` can monitor them if they follow this callback in the list:
+    `val_rsum` with `mode="max"`, or with fewer than 50 images, which leave many epochs with one
+    rsum, `val_meanr` with `mode="min"`. `ModelCheckpoint` saves the first of equal epochs: with
+    fewer than 20 images any of these stops at an early one by luck, so save the last epoch.
 
     Args:
         split: the images and captions, such as `load_pairs(...).val`; anything with its methods

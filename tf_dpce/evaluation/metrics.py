@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from tf_dpce.errors import UserError
 from tf_dpce.evaluation.ranks import hit_ranks
 
 RECALLS = (1, 5, 10)
+# Standard deviations of a normal distribution that 95 % of it lie within.
+_Z = 1.96
 
 
 def retrieval_metrics(
@@ -106,6 +109,8 @@ def identity_metrics(
 def metric_logs(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Returns the results of `retrieval_metrics` as flat logs of a validation.
 
+    `val_meanr` is the mean of the mean ranks of both directions.
+
     Example:
         >>> vectors = np.eye(3, dtype=np.float32)
         >>> metrics = retrieval_metrics(vectors, vectors, np.arange(3), np.arange(3))
@@ -115,7 +120,25 @@ def metric_logs(metrics: Mapping[str, Any]) -> dict[str, float]:
     logs = {"val_rsum": metrics["rsum"]}
     for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image")):
         logs |= {f"val_{short}_{name}": value for name, value in metrics[direction].items()}
-    return logs
+    return logs | {"val_meanr": (logs["val_i2t_meanr"] + logs["val_t2i_meanr"]) / 2}
+
+
+def wilson_interval(percent: float, queries: int) -> tuple[float, float]:
+    """Returns the 95 % confidence interval of a recall, in percent (Wilson 1927).
+
+    Args:
+        percent: the recall.
+        queries: number of independent queries that it was measured with.
+
+    Example:
+        >>> [round(end) for end in wilson_interval(75.0, 4)]
+        [30, 95]
+    """
+    share, z2 = percent / 100, _Z**2 / queries
+    middle = share + z2 / 2
+    half = math.sqrt(z2 * (share * (1 - share) + z2 / 4))
+    low, high = (100 * (middle + sign * half) / (1 + z2) for sign in (-1, 1))
+    return max(0.0, low), min(100.0, high)
 
 
 def _best(*arguments: np.ndarray) -> dict[str, float]:

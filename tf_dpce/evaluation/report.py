@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from tf_dpce.errors import UserError
+from tf_dpce.evaluation.metrics import wilson_interval
 from tf_dpce.evaluation.tta import PLAIN, TestTimeAugmentation
 from tf_dpce.files import read_json
 
@@ -17,6 +18,8 @@ _HEADINGS = {
     **{"r1": "R@1", "r5": "R@5", "r10": "R@10", "medr": "MedR", "meanr": "MeanR"},
     **{"map": "mAP", "minp": "mINP"},
 }
+# Images from which a 95 % interval of R@1 is at most 20 points wide.
+_MANY_IMAGES = 100
 # Of a digest, on screen and in the name of a file.
 _DIGITS, _DIGITS_OF_NAME = 12, 8
 
@@ -66,6 +69,7 @@ def metrics_table(metrics: dict[str, Any], title: str, split_digest: str) -> Tab
     """
     known, cut = metrics["vocabulary"], metrics["cut_off"]
     lines = (
+        *_few_images(metrics),
         f"rsum {metrics['rsum']:.1f}",
         f"words known {known['known_words']:.1f} %, "
         f"captions without one {known['captions_without_known_word']:.1f} %",
@@ -81,6 +85,24 @@ def metrics_table(metrics: dict[str, Any], title: str, split_digest: str) -> Tab
     for _, *cells in rows:
         table.add_row(*cells)
     return table
+
+
+def _few_images(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns lines on what the recalls of a small split can tell; none for a large one."""
+    images = metrics["images"]
+    if images >= _MANY_IMAGES:
+        return []
+    # Captions of one image are no independent queries: images are counted in both directions.
+    intervals = [
+        f"{title} {low:.0f} to {high:.0f}"
+        for direction, title in _TITLES.items()
+        if metrics[direction] is not None
+        for low, high in [wilson_interval(metrics[direction]["r1"], images)]
+    ]
+    return [
+        f"one of {images} images is {100 / images:.3g} points",
+        f"95 % intervals of R@1: {', '.join(intervals)}",
+    ]
 
 
 def metrics_rows(

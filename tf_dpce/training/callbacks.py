@@ -20,6 +20,7 @@ from tf_dpce.evaluation.metrics import metric_logs, retrieval_metrics
 from tf_dpce.files import publish_file
 from tf_dpce.logging import check_stop, logger, progress
 from tf_dpce.training import checkpoint
+from tf_dpce.training.best_epoch import NO_SCORE, epoch_score
 from tf_dpce.training.diagnostics import mean_cosine
 from tf_dpce.training.objective import loss_weights
 from tf_dpce.training.optimizers import averaged
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 HISTORY_FILE = "history.csv"
 _COLUMNS = (
     *("stage", "epoch", "epoch_seconds", "validation_seconds", "input_share", "learning_rate"),
-    *("loss", "image_logits_loss", "text_logits_loss", "pair_loss", "val_rsum"),
+    *("loss", "image_logits_loss", "text_logits_loss", "pair_loss", "val_rsum", "val_meanr"),
     *(f"val_i2t_{rank}" for rank in ("r1", "r5", "r10", "medr", "meanr")),
     *(f"val_t2i_{rank}" for rank in ("r1", "r5", "r10", "medr", "meanr")),
 )
@@ -174,6 +175,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     Args:
         context: what all stages share.
+        validation_images: number of images that an epoch is validated by.
         state: returns the variables of model, dropout, optimizer and metrics.
         start: progress when `fit` begins.
     """
@@ -181,11 +183,13 @@ class Checkpoints(keras.callbacks.Callback):
     def __init__(
         self,
         context: TrainingContext,
+        validation_images: int,
         state: Callable[[], Sequence[keras.Variable]],
         start: checkpoint.Progress,
     ) -> None:
         super().__init__()
         self.context = context
+        self.validation_images = validation_images
         self.state = state
         self.progress = start
 
@@ -204,10 +208,10 @@ class Checkpoints(keras.callbacks.Callback):
             self.save()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        best = self.progress.best_rsum
-        rsum = logs.get("val_rsum", -1.0)
-        self.progress = replace(self.progress, epoch=epoch + 1, step=0, best_rsum=max(best, rsum))
-        if rsum > best and self.context.workers.is_chief:
+        best, score = self.progress.best_score, epoch_score(logs, self.validation_images)
+        self.progress = replace(self.progress, epoch=epoch + 1, step=0, best_score=max(best, score))
+        # Of epochs with one score the later has learnt more.
+        if score > NO_SCORE and score >= best and self.context.workers.is_chief:
             with averaged(self.model.optimizer):
                 path = checkpoint.best_path(self.context.run, self.progress.stage)
                 checkpoint.save_checkpoint(path, self.context.model.variables, self.progress)

@@ -44,14 +44,14 @@ class Progress:
         stage: 1 or 2.
         epoch: finished epochs of the stage.
         step: finished steps of the next epoch.
-        best_rsum: highest rsum of the stage's validations so far; -1 before the first.
+        best_score: score of the stage's best epoch so far, see `epoch_score`; `NO_SCORE` before.
         run: digest of the options and the data that the run was started with.
     """
 
     stage: int
     epoch: int
     step: int
-    best_rsum: float
+    best_score: float
     run: str = ""
 
 
@@ -185,7 +185,7 @@ def find_checkpoint(run: Path, kind: str) -> Path:
         return paths[0]
     if not paths:
         raise missing_checkpoint(best_path(run, 1))
-    return max(paths, key=lambda path: read_progress(path).best_rsum)
+    return max(paths, key=lambda path: read_progress(path).best_score)
 
 
 def _progress(path: Path, arrays: np.lib.npyio.NpzFile, owner: tuple[int, str] | None) -> Progress:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tf_dpce.config import Config, to_dict
+from tf_dpce.data.caption_lengths import UNSPLIT_WORDS, has_unsplit_words
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest, SplitInfo
 from tf_dpce.errors import UserError
 from tf_dpce.files import is_temporary, sha256_file
@@ -206,9 +207,12 @@ def warn_unknown_words(data: Path, manifest: Manifest, tokenizer: CaptionTokeniz
     if known >= _KNOWN_WORDS and manifest.splits["val"].captions:
         known, split = count_captions(data, "val", tokenizer).coverage()["known_words"], "val"
     if known < _KNOWN_WORDS:
+        remedy = "with --lowercase, without --vectors, or with vectors of this language"
+        if has_unsplit_words(manifest.caption_lengths, tokenizer.words):
+            remedy = f"and before that mend the captions: {UNSPLIT_WORDS}"
         logger.warning(
             f"only {known:.0f} % of the words in the captions of {split} are in the vocabulary: "
-            "prepare again, with --lowercase, without --vectors, or with vectors of this language",
+            f"prepare again, {remedy}",
             extra={"fields": {"event": "diagnosis", "diagnosis": "unknown_words", "split": split}},
         )
 

@@ -22,6 +22,9 @@ _DEAD_LOSS = 0.99
 _COLLAPSED = 0.98
 # Length of an embedding below which its direction says nothing.
 _NO_LENGTH = 1e-12
+# Steps after which embeddings show what was learnt. Before, the averages of BatchNorm, which
+# encoders use, are still near where they began: of that, 0.95**100 is less than a hundredth.
+_ENOUGH_STEPS = 100
 # Share of an epoch's time spent waiting for batches.
 _STARVED = 0.2
 
@@ -37,16 +40,18 @@ class TrainingDiagnostics(keras.callbacks.Callback):
     Args:
         stage: 1 or 2.
         settings: settings of the stage.
+        steps: number of steps of an epoch.
         timer: measures the waiting.
         workers: processes that train together.
     """
 
     def __init__(
-        self, stage: int, settings: StageConfig, timer: InputTimer, workers: Workers
+        self, stage: int, settings: StageConfig, steps: int, timer: InputTimer, workers: Workers
     ) -> None:
         super().__init__()
         self.stage = stage
         self.settings = settings
+        self.steps = steps
         self.timer = timer
         self.workers = workers
         self._reported: set[str] = set()
@@ -80,11 +85,14 @@ class TrainingDiagnostics(keras.callbacks.Callback):
         seconds = time.monotonic() - began - logs.get("validation_seconds", 0.0)
         shares = self.workers.all_gather((self.timer.seconds - waited) / max(seconds, 1e-9))
         logs["input_share"] = round(max(shares), 4)
-        # The first epoch says little, except in a stage that has no other: after some dozen steps
-        # the averages of BatchNorm may still make all embeddings alike.
-        if epoch == 0 and self.settings.epochs > 1:
+        # The first epoch says little, except in a stage that has no other.
+        is_last = epoch + 1 == self.settings.epochs
+        if epoch == 0 and not is_last:
             return
-        for diagnosis, line in self._diagnoses(logs, shares):
+        found = list(self._input_diagnoses(shares))
+        if is_last or (epoch + 1) * self.steps >= _ENOUGH_STEPS:
+            found += self._embedding_diagnoses(logs)
+        for diagnosis, line in found:
             if diagnosis not in self._reported:
                 self._reported.add(diagnosis)
                 fields = {"event": "diagnosis", "diagnosis": diagnosis, "stage": self.stage}
@@ -93,10 +101,9 @@ class TrainingDiagnostics(keras.callbacks.Callback):
                     extra={"fields": fields | {"epoch": self._epoch}},
                 )
 
-    def _diagnoses(self, logs: dict[str, Any], shares: list[float]) -> Iterator[tuple[str, str]]:
-        """Yields the name of each failure, and what was seen of it with its remedy."""
-        lower = f"lower --stage{self.stage}.learning_rate"
-        loss = self.settings.loss
+    def _embedding_diagnoses(self, logs: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yields the name of each failure to learn, and what was seen of it with its remedy."""
+        loss, remedy = self.settings.loss, self._remedy()
         # Two hinges a row, each at the margin; paired negatives leave half of the rows without.
         margin = loss.margin * (1 if loss.pairs_negatives else 2)
         is_ranking = loss.pair > 0 and loss.pair_loss == "ranking"
@@ -104,7 +111,7 @@ class TrainingDiagnostics(keras.callbacks.Callback):
             yield (
                 "dead_loss",
                 f"the ranking loss stays at its margin ({logs['pair_loss']:.3f} of {margin:g}): "
-                f"train with the instance loss first, or {lower}",
+                f"train with the instance loss first, or {remedy}",
             )
         for side in ("image", "caption"):
             cosine = logs.get(f"val_{side}_cosine", 0.0)
@@ -112,16 +119,30 @@ class TrainingDiagnostics(keras.callbacks.Callback):
                 yield (
                     f"collapsed_{side}",
                     f"all {side} embeddings are nearly equal (mean cosine {cosine:.3f}), so that "
-                    f"nothing can be found: train again and {lower}",
+                    f"nothing can be found: train again and {remedy}",
                 )
+
+    def _remedy(self) -> str:
+        option, steps = f"--stage{self.stage}", self.settings.epochs * self.steps
+        if self.stage == 1 and steps < _ENOUGH_STEPS:
+            return (
+                f"give it more than {steps} steps, which are too few for the averages of "
+                f"BatchNorm, by a smaller {option}.batch_size or more {option}.epochs"
+            )
+        lower = f"lower {option}.learning_rate"
+        return lower if self.stage == 1 else f"{lower}, unless stage 1 ended with this warning"
+
+    def _input_diagnoses(self, shares: list[float]) -> Iterator[tuple[str, str]]:
         share = max(shares)
         if share >= _STARVED:
             where = f" on worker {shares.index(share)}" if len(shares) > 1 else ""
+            faster = "use a faster disk or more cores"
+            if self.settings.backbone != "cached":
+                faster = f"store smaller images, {faster}"
+                faster += ", or train stage 1 with --stage1.backbone cached"
             yield (
                 "starved_input",
-                f"{share:.0%} of the epoch was spent waiting for batches{where}: store smaller "
-                "images, use a faster disk or more cores, or train stage 1 with "
-                "--stage1.backbone cached",
+                f"{share:.0%} of the epoch was spent waiting for batches{where}: {faster}",
             )
 
 

@@ -68,6 +68,7 @@ def starting_model(
             f"{len(known)} of {len(words)} words start from {config.vectors}: {share:.1f} % of all "
             "words in the training captions"
         )
+    _start_averages(model)
     return model
 
 
@@ -102,6 +103,20 @@ def load_vectors(model: DualPath, path: Path, words: Sequence[str], lowercase: b
         )
     embedding.embeddings.assign(np.where(found[:, None], rows, embedding.embeddings.numpy()))
     return list(compress(words, found))
+
+
+def _start_averages(model: DualPath) -> None:
+    """Gives the BatchNorm behind the word vectors the mean and the variance that those begin with.
+
+    From Keras's variance of 1 its running average takes a hundred steps to come down to that of
+    random vectors, 1 / 300. Until then encoders, which use it, embed all captions alike; a run on
+    forty images could end so.
+    """
+    vectors = model.word_embedding.embeddings.numpy()
+    for layer in model.text_tower.layers:
+        if layer.name == "text_embedding_bn":
+            layer.moving_mean.assign(vectors.mean(axis=0))
+            layer.moving_variance.assign(vectors.var(axis=0))
 
 
 # --- what a stage fits ----------------------------------------------------------------------------

@@ -13,7 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_dpce.logging import logger
 from tf_dpce.training import checkpoint
+from tf_dpce.training.best_epoch import NO_SCORE
 from tf_dpce.training.checkpoint import Progress
 from tf_dpce.training.run_folder import run_digest
 
@@ -40,7 +42,7 @@ def start_from(context: TrainingContext, origin: Path | None) -> None:
 
 
 def restore_best(context: TrainingContext, stage: int) -> None:
-    """Gives a model the best weights of a stage of its run.
+    """Gives a model the best weights of a stage of its run, and logs which epoch they are of.
 
     Raises:
         UserError: they are missing, damaged, or of another run, stage or model.
@@ -48,9 +50,9 @@ def restore_best(context: TrainingContext, stage: int) -> None:
     workers, run, variables = context.workers, context.run, context.model.variables
     with workers.fail_together():
         if workers.is_chief:
-            checkpoint.restore_checkpoint(
-                checkpoint.best_path(run, stage), variables, (stage, run_digest(run))
-            )
+            path, owner = checkpoint.best_path(run, stage), (stage, run_digest(run))
+            progress, _ = checkpoint.restore_checkpoint(path, variables, owner)
+            logger.info(f"stage {stage}: epoch {progress.epoch} is the best")
     workers.broadcast_variables(variables)
 
 
@@ -86,7 +88,7 @@ def restore_state(
             )
             for newer in paths[: paths.index(path)]:
                 newer.unlink()
-            stands = np.array([progress.epoch, progress.step, progress.best_rsum])
+            stands = np.array([progress.epoch, progress.step, progress.best_score])
     workers.broadcast_variables(variables)
     epoch, step, best = workers.broadcast(stands).tolist()
     values = [workers.broadcast(value) for value in values] if metrics and step else []
@@ -109,7 +111,7 @@ def check_best_weights(context: TrainingContext, stages: Sequence[int], reached:
     with context.workers.fail_together():
         for number in stages if context.workers.is_chief else ():
             best = checkpoint.best_path(run, number)
-            needed = reached.best_rsum >= 0 if number == reached.stage else best.exists()
+            needed = reached.best_score > NO_SCORE if number == reached.stage else best.exists()
             if number <= reached.stage and needed:
                 checkpoint.read_progress(best, (number, reached.run))
 

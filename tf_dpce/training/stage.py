@@ -23,6 +23,7 @@ from tf_dpce.models.dual_path import DualPath
 from tf_dpce.models.fuse_batch_norm import folded
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.training import callbacks
+from tf_dpce.training.best_epoch import NO_SCORE
 from tf_dpce.training.checkpoint import Progress
 from tf_dpce.training.diagnostics import TrainingDiagnostics
 from tf_dpce.training.distributed import Workers
@@ -163,13 +164,13 @@ def train_stage(context: TrainingContext, number: int, resume: bool) -> None:
     trainer = compile_trainer(data)
     state = state_variables(context.model, trainer)
     digest = run_digest(run) if workers.is_chief else ""
-    start, metrics = Progress(number, epoch=0, step=0, best_rsum=-1.0, run=digest), []
+    start, metrics = Progress(number, epoch=0, step=0, best_score=NO_SCORE, run=digest), []
     if resume:
         start, metrics = restore_state(context, number, state, trainer.metrics_variables)
 
     report = callbacks.EpochReport(run, number, settings.epochs)
     checkpoints = callbacks.Checkpoints(
-        context, lambda: [*state, *trainer.metrics_variables], start
+        context, data.splits["val"].images, lambda: [*state, *trainer.metrics_variables], start
     )
     # The validation comes before those that read what it logs. The diagnostics, which end a
     # training that is lost, come before the checkpoints, which that training must not reach. The
@@ -178,7 +179,7 @@ def train_stage(context: TrainingContext, number: int, resume: bool) -> None:
     everyone = [
         callbacks.RestoreMetrics(metrics),
         callbacks.Validation(data),
-        TrainingDiagnostics(number, settings, data.timer, workers),
+        TrainingDiagnostics(number, settings, data.order.steps_per_epoch, data.timer, workers),
         *([report] if workers.is_chief else []),
         checkpoints,
     ]

@@ -22,6 +22,7 @@ from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training import checks
+from tf_dpce.training.best_epoch import log_few_images
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
 from tf_dpce.training.cluster import join_workers
 from tf_dpce.training.distributed import Workers, describe
@@ -96,6 +97,7 @@ def train(
             if latest:
                 trained = _resume(context, trained, latest)
             if trained and workers.is_chief:
+                log_few_images(manifest.splits["val"].images)
                 warn_cut_captions(manifest, tokenizer.max_length)
                 checks.warn_unknown_words(data, manifest, tokenizer)
             for number in trained:

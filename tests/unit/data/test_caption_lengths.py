@@ -10,7 +10,12 @@ import pytest
 
 from tests.samples import write_flickr8k
 from tests.unit.training.tiny import run_tiny
-from tf_dpce.data.caption_lengths import count_lengths, describe_lengths, warn_cut_captions
+from tf_dpce.data.caption_lengths import (
+    count_lengths,
+    describe_lengths,
+    has_unsplit_words,
+    warn_cut_captions,
+)
 from tf_dpce.data.manifest import Manifest, SplitInfo
 from tf_dpce.data.prepare import prepare
 from tf_dpce.datasets.flickr import read_flickr8k
@@ -34,6 +39,29 @@ def test_every_caption_is_counted_and_the_longest_and_nearly_all_are_named():
     # 990 of 1,000 are 99 %.
     assert describe_lengths({8: 990, 12: 9, 40: 1}).endswith("up to 8")
     assert describe_lengths({8: 989, 12: 10, 40: 1}).endswith("up to 12")
+
+
+CHINESE = ["白色背景上的红色圆", "一只狗在公园里奔跑"]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "words", "unsplit"),
+    [
+        ({1: 2}, CHINESE, True),
+        # Its commas split a sentence into two or three.
+        ({2: 1, 3: 1}, ["一只狗在公园里", "奔跑着", "追一个红色的球"], True),
+        ({1: 2}, ["หมาวิ่งในสวน", "แมวนอนบนเก้าอี้"], True),
+        ({1: 2}, ["a_red_dress_with_dots", "two_dogs_in_a_park"], True),
+        # Split by a segmenter; labels of one word; sentences.
+        ({7: 2}, ["白色", "背景", "上", "的", "红色", "圆", "一只"], False),
+        ({1: 3}, ["dog", "motorcycle", "refrigerator"], False),
+        ({9: 2}, ["Geschwindigkeitsbegrenzung", "Donaudampfschifffahrt"], False),
+    ],
+)
+def test_sentences_without_spaces_are_noticed(
+    lengths: dict[int, int], words: list[str], unsplit: bool
+):
+    assert has_unsplit_words(lengths, words) == unsplit
 
 
 def test_captions_longer_than_the_tower_are_logged_with_the_words_that_are_lost(caplog):

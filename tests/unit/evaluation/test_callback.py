@@ -56,3 +56,5 @@ def test_an_epoch_logs_the_recalls_that_its_weights_have():
     for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image")):
         for name in ("r1", "r5", "r10", "medr", "meanr"):
             assert logs[f"val_{short}_{name}"][-1] == pytest.approx(metrics[direction][name])
+    both = [metrics[direction]["meanr"] for direction in ("image_to_text", "text_to_image")]
+    assert logs["val_meanr"][-1] == pytest.approx(np.mean(both))

@@ -15,6 +15,7 @@ METRICS = {
     "image_to_text": {"r1": 27.04, "r5": 58.0, "r10": 71.0, "medr": 4.0, "meanr": 13.25},
     "text_to_image": None,
     "rsum": 156.04,
+    "images": 100,
     "vocabulary": {"known_words": 97.25, "captions_without_known_word": 0.5},
     "cut_off": {"positions": 24, "captions": 1_203, "words": 4_000},
 }
@@ -39,6 +40,16 @@ def test_table_shows_what_the_protocol_measures():
     assert "captions cut after 24 words 1,203, words lost 4,000" in table
     # Twelve digits of the digest.
     assert table.endswith("split b329218869cc")
+
+
+def test_table_shows_what_few_images_are_worth():
+    four = {**METRICS, "images": 4, "text_to_image": {**IDENTITY, "r1": 0.0}}
+    four["image_to_text"] = {**METRICS["image_to_text"], "r1": 75.0}
+    assert "one of 4 images is 25 points" in shown(four)
+    # Of 3 hits of 4: (0.75 + 3.8416 / 8 +- 1.96 sqrt(0.1875 / 4 + 3.8416 / 64)) / (1 + 3.8416 / 4),
+    # and of none 3.8416 / (4 + 3.8416).
+    assert "R@1: image to text 30 to 95, text to image 0 to 49" in shown(four)
+    assert "95 %" not in shown(METRICS)
 
 
 def test_table_shows_the_precision_of_persons():

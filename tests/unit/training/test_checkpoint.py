@@ -14,6 +14,7 @@ import pytest
 
 from tests.errors import raises
 from tf_dpce.search.fingerprint import model_digest
+from tf_dpce.training.best_epoch import NO_SCORE
 from tf_dpce.training.checkpoint import (
     Progress,
     best_path,
@@ -28,8 +29,8 @@ from tf_dpce.training.checkpoint import (
 )
 from tf_dpce.training.sealed_arrays import open_arrays, write_arrays
 
-PROGRESS = Progress(stage=2, epoch=3, step=17, best_rsum=123.25)
-OWN = Progress(stage=1, epoch=0, step=0, best_rsum=-1.0, run="own")
+PROGRESS = Progress(stage=2, epoch=3, step=17, best_score=123.25)
+OWN = Progress(stage=1, epoch=0, step=0, best_score=NO_SCORE, run="own")
 ARRAYS = {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "count": np.array(7)}
 
 

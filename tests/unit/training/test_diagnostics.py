@@ -21,12 +21,14 @@ from tests.unit.training.kills import history
 from tests.unit.training.test_stages import config
 from tests.unit.training.tiny import BATCH
 from tf_dpce.config import LossConfig, StageConfig
+from tf_dpce.data.caption_lengths import UNSPLIT_WORDS
 from tf_dpce.data.feature_cache import FeatureCache
 from tf_dpce.data.input_timer import InputTimer
 from tf_dpce.data.prepare import prepare
 from tf_dpce.datasets.shapes.source import draw_scenes, scene_numbers
 from tf_dpce.logging import logger
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
+from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training import train
 from tf_dpce.training.checks import warn_unknown_words
 from tf_dpce.training.diagnostics import TrainingDiagnostics, mean_cosine
@@ -42,16 +44,18 @@ def diagnoses(
     waited: float = 0.0,
     first: float = 0.0,
     others: Sequence[float] = (),
+    steps: int = 100,
+    stage: int = 2,
 ) -> list[tuple[str, int]]:
     """The diagnoses over epochs with these logs, which it adds to, and their epochs.
 
     The first step waits for `first` of its 10 seconds. Each epoch lasts 10 more, of which its input
     takes `waited`; `others` are the shares of workers before this one.
     """
-    timer, clock, steps = InputTimer(), SimpleNamespace(now=0.0), itertools.count()
+    timer, clock, taken = InputTimer(), SimpleNamespace(now=0.0), itertools.count()
     workers = SimpleNamespace(all_gather=lambda own: [*others, own])
     settings = StageConfig(epochs=len(epochs), loss=loss)
-    found = TrainingDiagnostics(2, settings, timer, workers)
+    found = TrainingDiagnostics(stage, settings, steps, timer, workers)
     with pytest.MonkeyPatch.context() as patch, logged() as records:
         patch.setattr(time, "monotonic", lambda: clock.now)
         found.on_train_begin()
@@ -60,7 +64,7 @@ def diagnoses(
             for seconds, without in [(10, first), (10, waited)] if epoch == 0 else [(10, waited)]:
                 found.on_train_batch_begin(0)
                 clock.now += without
-                timer._note(next(steps))
+                timer._note(next(taken))
                 clock.now += seconds - without
                 found.on_train_batch_end(0, {"loss": 1.0})
             found.on_epoch_end(epoch, logs)
@@ -110,6 +114,27 @@ def test_embeddings_that_are_all_alike_are_reported():
     assert diagnoses(SOFTMAX, alike, {"val_image_cosine": 0.9}) == []
 
 
+def test_a_stage_is_judged_after_a_hundred_steps_or_at_its_end():
+    alike = {"val_caption_cosine": 0.999}
+    assert diagnoses(SOFTMAX, *[alike] * 9, steps=25) == [("collapsed_caption", 4)]
+    assert diagnoses(SOFTMAX, *[alike] * 3, steps=25) == [("collapsed_caption", 3)]
+    assert diagnoses(SOFTMAX, alike, alike, {}, steps=25) == []
+
+
+def test_a_remedy_is_that_of_the_cause():
+    alike = {"val_caption_cosine": 0.999}
+
+    def remedy(stage: int, steps: int) -> str:
+        with logged() as records:
+            diagnoses(SOFTMAX, alike, alike, stage=stage, steps=steps)
+        return records[0].getMessage()
+
+    assert "98 steps" in remedy(1, 49) and "learning_rate" not in remedy(1, 49)
+    assert "--stage1.learning_rate" in remedy(1, 50) and "batch_size" not in remedy(1, 50)
+    # A second stage is short, and begins with the averages of the first.
+    assert "--stage2.learning_rate" in remedy(2, 1) and "stage 1" in remedy(2, 1)
+
+
 def test_an_epoch_without_input_is_reported():
     logs = {}
     assert diagnoses(SOFTMAX, {}, logs, waited=4.0) == [("starved_input", 2)]
@@ -130,7 +155,7 @@ def test_of_several_workers_the_one_that_waits_the_longest_counts():
 
 def test_a_loss_that_is_no_number_ends_the_training():
     for loss in (float("nan"), float("inf")):
-        found = TrainingDiagnostics(1, StageConfig(epochs=3), InputTimer(), None)
+        found = TrainingDiagnostics(1, StageConfig(epochs=3), 100, InputTimer(), None)
         found.on_epoch_begin(2)
         found.on_train_batch_begin(0)
         found.on_train_batch_end(0, {"loss": 3.0})
@@ -246,3 +271,17 @@ def test_captions_of_unknown_words_are_reported_of_training_and_validation(tmp_p
             with logged() as records:
                 warn_unknown_words(data, manifest, CaptionTokenizer(["red"], 4, False))
             assert [record.fields["split"] for record in records] == ([split] if split else [])
+
+
+def test_captions_without_spaces_are_the_cause_of_unknown_words(tmp_path: Path):
+    images = list(draw_scenes(tmp_path / "drawn", 0, scene_numbers(4, 2, 2), SIZE))
+    sentences = [
+        replace(i, captions=[f"白色背景上的{n}色圆。"])
+        for i, n in zip(images, "红绿蓝黄黑灰紫橙", strict=True)
+    ]
+    manifest = prepare(sentences, tmp_path / "data", source="scenes").manifest
+    words = read_vocabulary(tmp_path / "data" / "vocabulary.txt")
+    with logged() as records:
+        warn_unknown_words(tmp_path / "data", manifest, CaptionTokenizer(words, 4, False))
+    assert UNSPLIT_WORDS in records[0].getMessage()
+    assert "--lowercase" not in records[0].getMessage()

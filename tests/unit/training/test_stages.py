@@ -23,7 +23,7 @@ from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.checkpoint import Progress
 from tf_dpce.training.distributed import Workers, mirrored_strategy
-from tf_dpce.training.model_factory import load_vectors
+from tf_dpce.training.model_factory import load_vectors, starting_model
 from tf_dpce.training.objective import loss_weights, mark_trained, stage_losses
 from tf_dpce.training.resume import FitSegment, remaining_segments
 from tf_dpce.training.stage import StageData, TrainingContext, compile_trainer, state_variables
@@ -203,6 +203,17 @@ def test_known_words_start_from_their_vectors(scenes: Path, tmp_path: Path, capl
     load_vectors(model, path, words, lowercase=False)
     (record,) = caplog.records
     assert record.levelname == "WARNING" and str(path) in record.message
+
+
+def test_the_averages_of_word_vectors_start_from_the_vectors(scenes: Path):
+    words, manifest = read_vocabulary(scenes / "vocabulary.txt"), Manifest.load(scenes)
+    model = starting_model(config(), words, manifest, scenes)
+    norm, vectors = model.text_tower.get_layer("text_embedding_bn"), model.word_embedding.embeddings
+    expected = np.mean(vectors, axis=0), np.var(vectors, axis=0)
+    np.testing.assert_allclose(norm.moving_mean, expected[0], atol=1e-6)
+    np.testing.assert_allclose(norm.moving_variance, expected[1], rtol=1e-5)
+    # Uniform in +-sqrt(3 / 8): a variance of 1 / 8, far from Keras's 1.
+    assert np.mean(norm.moving_variance) == pytest.approx(1 / 8, rel=0.3)
 
 
 def test_vectors_of_another_width_or_of_other_words_are_refused(scenes: Path, tmp_path: Path):
