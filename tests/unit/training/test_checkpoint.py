@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from tests.errors import raises
+from tf_dpce.config import Config, to_dict
+from tf_dpce.files import sha256_file, write_json
 from tf_dpce.search.fingerprint import model_digest
 from tf_dpce.training.best_epoch import NO_SCORE
 from tf_dpce.training.checkpoint import (
@@ -277,8 +279,10 @@ def test_a_missing_one_or_a_damaged_best_of_two_is_refused(tmp_path: Path):
 
 def test_vectors_and_their_digest_are_of_the_same_checkpoint(tmp_path: Path):
     keep_best(tmp_path, 1, 310.5)
-    for name in ("config.json", "vocabulary.txt"):
-        (tmp_path / name).write_text("{}")
+    words = tmp_path / "vocabulary.txt"
+    words.write_text("dog\n")
+    data = {"vocabulary_sha256": sha256_file(words), "num_instances": 1, "lowercase": True}
+    write_json(tmp_path / "config.json", {"config": to_dict(Config()), "data": data})
     before = model_digest(tmp_path)
     keep_best(tmp_path, 2, 290.0)
     assert model_digest(tmp_path) == before, "stage 1 is still the best"
