@@ -220,7 +220,13 @@ def warn_unknown_words(data: Path, manifest: Manifest, tokenizer: CaptionTokeniz
 def _check_batch(config: Config, number: int, images: int, replicas: int) -> None:
     stage, option = config.stage(number), f"--stage{number}.batch_size"
     reason = ""
-    if stage.batch_size > images:
+    if min(stage.batch_size, images) < 2:
+        # BatchNorm makes the same of any single row.
+        reason = (
+            f"and a training split of {images:,} images: a model learns from two images or more in "
+            "a batch; raise it, or prepare more images"
+        )
+    elif stage.batch_size > images:
         reason = f"is larger than the training split, {images} images: lower it"
     elif stage.loss.pairs_negatives and stage.batch_size % (2 * replicas):
         reason = (

@@ -51,6 +51,8 @@ def test_batches_that_cannot_be_filled_or_divided_are_refused():
     in_batch = PAIRED | {"negatives": "batch"}
     for stage, images, replicas, fine in (
         ({"batch_size": 49}, 48, 1, {"batch_size": 48}),
+        # BatchNorm makes the same of any single row.
+        ({"batch_size": 1}, 48, 1, {"batch_size": 2}),
         # An anchor and its negative meet on one replica.
         ({"batch_size": 9, "loss": PAIRED}, 100, 1, {"batch_size": 2, "loss": PAIRED}),
         ({"batch_size": 6, "loss": PAIRED}, 100, 2, {"batch_size": 4, "loss": PAIRED}),
