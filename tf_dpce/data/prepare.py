@@ -40,7 +40,7 @@ from tf_dpce.preprocessing.vocabulary import (
 )
 from tf_dpce.preprocessing.word_vectors import check_vectors, look_up_vectors
 
-_NEAREST_NAMES = 20  # so many missing files get the nearest name; each costs a listing
+_NEAREST_NAMES = 5  # so many missing files get the nearest name, for which a folder is searched
 
 
 @dataclass(frozen=True)

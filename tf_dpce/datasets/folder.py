@@ -54,7 +54,8 @@ def read_folder(
 
 def _images_of(folder: Path, files: Sequence[str], names: ImageNames) -> Iterator[Image | Rejected]:
     """Yields the images of one folder with the captions beside them."""
-    present, used = set(files), set()
+    texts_here = {stem + end.lower(): stem + end for stem, end in map(os.path.splitext, files)}
+    used: set[str] = set()
     for file in files:
         stem, ending = os.path.splitext(file)
         if file.startswith(".") or ending.lower() not in IMAGE_ENDINGS:
@@ -63,7 +64,7 @@ def _images_of(folder: Path, files: Sequence[str], names: ImageNames) -> Iterato
         if not file.isprintable() and "\udc80" <= max(file) <= "\udcff":
             yield Rejected(str(path), _NOT_UTF8)
             continue
-        texts = {end: stem + end for end in TEXT_ENDINGS if stem + end in present}
+        texts = {end: texts_here[stem + end] for end in TEXT_ENDINGS if stem + end in texts_here}
         used.update(texts.values())
         contents = {end: (folder / text).read_bytes() for end, text in texts.items()}
         captions, reason = captions_beside(contents)
@@ -71,6 +72,6 @@ def _images_of(folder: Path, files: Sequence[str], names: ImageNames) -> Iterato
             yield Rejected(str(path), reason)
         else:
             yield Image(*names.find(str(path)), captions)
-    for file in sorted(present - used):
-        if file.endswith(".txt"):
+    for file in files:
+        if file not in used and file.lower().endswith(".txt"):
             yield Rejected(str(folder / file), NO_IMAGE)

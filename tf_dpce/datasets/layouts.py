@@ -137,7 +137,7 @@ def _shards(root: Path) -> Layout | None:
 def _texts(root: Path) -> Layout | None:
     files = {os.path.splitext(path) for path in islice(_files(root), _FILES_SEEN)}
     images = {stem for stem, end in files if end.lower() in IMAGE_ENDINGS}
-    if any(stem in images for stem, end in files if end in TEXT_ENDINGS):
+    if any(stem in images for stem, end in files if end.lower() in TEXT_ENDINGS):
         return Layout("folder", {"root": root}, "images with a text beside each")
     return None
 
@@ -159,7 +159,10 @@ def _is_table(path: Path) -> bool:
     """Returns whether a file is a table and no list that img2dataset writes beside its output."""
     stem = path.with_suffix("")
     beside = stem.is_dir() or stem.with_suffix(".tar").is_file()
-    return Path(path.name.removesuffix(".gz")).suffix.lower() in _TABLES and not beside
+    ending = Path(path.name.removesuffix(".gz")).suffix.lower()
+    # Other texts than tables are common.
+    table = ending in _TABLES or (ending == ".txt" and _begins(path, "image"))
+    return table and not beside
 
 
 def _files(root: Path) -> Iterator[str]:

@@ -243,10 +243,10 @@ def nearest_name(path: Path) -> str:
     """
     folder = next(parent for parent in path.parents if parent.is_dir())
     missing = path.relative_to(folder).parts[0]
-    names = [name for name in _Listing(str(folder)).names if name.isprintable()]
+    names = sorted(name for name in _Listing(str(folder)).names if name.isprintable())
     if len(names) > _COMPARED:
         names = nlargest(_COMPARED, names, lambda name: len(os.path.commonprefix([name, missing])))
-    close = get_close_matches(missing, sorted(names), n=1)
+    close = get_close_matches(missing, names, n=1)
     return str(folder / close[0]) if close else ""
 
 

@@ -39,7 +39,7 @@ FAILED = json.dumps({"caption": "a dog", "status": "failed_to_download"})
 )
 def test_what_lies_beside_an_image(tmp_path: Path, texts: dict[str, bytes], captions):
     write_images(tmp_path, ["a/1.jpg", "b/2.PNG"])
-    (tmp_path / "b" / "2.txt").write_text("another")
+    (tmp_path / "b" / "2.TXT").write_text("another")
     for ending, contents in texts.items():
         (tmp_path / "a" / f"1{ending}").write_bytes(contents)
     images, rejected = gather(read_folder(tmp_path))

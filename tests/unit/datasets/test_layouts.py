@@ -64,6 +64,11 @@ def build(root: Path, *names: str, **contents: str) -> Path:
             lambda r: build(r, "images/a.jpg", "pairs.tsv", "notes.txt"),
             *("table", {"annotations": "pairs.tsv", "images": "images"}),
         ),
+        # A text is a table if it begins like one; in `images` it is none of Kaggle's.
+        (
+            lambda r: build(r, "images/a.jpg", "README.txt", captions_txt=HEADER),
+            *("table", {"annotations": "captions.txt", "images": "images"}),
+        ),
         (lambda r: build(r, "data/train-0.parquet", "README.md"), "table", {"annotations": ""}),
         (lambda r: build(r, "a.parquet", "b.parquet"), "table", {"annotations": ""}),
     ],
