@@ -66,7 +66,11 @@ def _images_of(folder: Path, files: Sequence[str], names: ImageNames) -> Iterato
             continue
         texts = {end: texts_here[stem + end] for end in TEXT_ENDINGS if stem + end in texts_here}
         used.update(texts.values())
-        contents = {end: (folder / text).read_bytes() for end, text in texts.items()}
+        try:
+            contents = {end: (folder / text).read_bytes() for end, text in texts.items()}
+        except OSError as error:
+            yield Rejected(str(path), f"the text beside it cannot be read: {error.strerror}")
+            continue
         captions, reason = captions_beside(contents)
         if reason:
             yield Rejected(str(path), reason)

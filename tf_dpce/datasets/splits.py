@@ -172,6 +172,8 @@ def complete_splits(images: Collection[Image], seed: int) -> None:
         image.split = drawn[image.instance]
     for missing in sorted({"val", "test"} - {image.split for image in captioned}):
         train = [image for image in captioned if image.split == "train"]
+        if not train:
+            return
         held_out = held_out_splits({image.instance for image in train}, seed, _MOST_HELD_OUT)
         for image in train:
             image.split = missing if held_out[image.instance] == missing else "train"

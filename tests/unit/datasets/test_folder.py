@@ -77,6 +77,12 @@ def test_what_is_no_pair_is_listed_or_left_alone(tmp_path: Path):
         Rejected(str(tmp_path / "lone.txt"), "no image beside this text"),
         Rejected(str(tmp_path / "silent.jpg"), "no caption"),
     ]
+    (tmp_path / "a.txt").unlink()
+    (tmp_path / "a.txt").symlink_to("gone")
+    (tmp_path / "lone.txt").rename(tmp_path / "silent.txt")
+    images, (rejected,) = gather(read_folder(tmp_path))
+    assert [image.image_id for image in images] == ["silent.jpg"]
+    assert rejected.path == str(tmp_path / "a.jpg") and "cannot be read" in rejected.reason
     (tmp_path / "none").mkdir()
     with raises("dataset.no_image", tmp_path / "none"):
         gather(read_folder(tmp_path / "none"))

@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.errors import raises
-from tf_dpce.datasets.listing import gather
+from tf_dpce.datasets.listing import Image, gather
 from tf_dpce.datasets.names import ImageNames
-from tf_dpce.datasets.splits import drawn_splits, held_out_splits, known_split, read_split_file
+from tf_dpce.datasets.splits import (
+    complete_splits,
+    drawn_splits,
+    held_out_splits,
+    known_split,
+    read_split_file,
+)
 from tf_dpce.datasets.table import read_table
 
 SEEDS = range(40)
@@ -69,6 +75,31 @@ def test_what_is_held_out_depends_on_the_names_and_the_seed_alone():
     splits = held_out_splits(names(200), 3, 20)
     assert held_out_splits(names(200)[::-1] + names(9), 3, 20) == splits
     assert held_out_splits(names(200), 4, 20) != splits
+
+
+@pytest.mark.parametrize(
+    ("given", "drawn"),
+    [
+        # Of 40 training images a tenth; if both are missing, of the 36 left a tenth again.
+        (("train",), {"test": 4, "val": 3}),
+        (("train", "val"), {"test": 4}),
+        (("train", "test"), {"val": 4}),
+        (("val",), {}),
+    ],
+)
+def test_a_missing_val_or_test_is_a_tenth_of_training(given: tuple[str], drawn: dict[str, int]):
+    def completed(order: int) -> dict[str, str]:
+        names = [(f"{split}{n}.jpg", split) for split in given for n in range(40)]
+        images = [Image(name, Path(name), ["a dog"], split) for name, split in names]
+        complete_splits(images[::order], seed=5)
+        return {image.image_id: image.split for image in images}
+
+    splits = completed(1)
+    assert completed(-1) == splits, "the order of the images does not matter"
+    expected = dict.fromkeys(given, 40) | drawn
+    if "train" in given:
+        expected["train"] -= sum(drawn.values())
+    assert Counter(splits.values()) == expected
 
 
 def test_a_split_file_is_read_line_by_line_and_replaces_the_draw(tmp_path: Path):
