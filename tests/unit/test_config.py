@@ -172,6 +172,22 @@ def test_settings_that_need_one_another():
     assert from_dict({"stage2": {"loss": loss | {"pair": 1}}}).stage(2).loss.pair == 1
 
 
+def test_turned_copies_need_a_loss_without_classes_and_images():
+    text = {"opposites": [["left", "right"]]}
+    loss = {"image_instance": 0, "text_instance": 0, "pair": 1, "pair_loss": "contrastive"}
+    stage = {"epochs": 1, "loss": loss}
+    assert from_dict({"text": text, "stage1": stage}).text.opposites == (("left", "right"),)
+    for change in (
+        {"backbone": "cached"},
+        {"batch_size": 33},
+        {"loss": loss | {"image_instance": 1}},
+        {"loss": loss | {"text_instance": 1}},
+        {"loss": loss | {"pair_loss": "ranking"}},
+    ):
+        with raises("config.opposites"):
+            from_dict({"text": text, "stage1": stage | change})
+
+
 def test_numbers_as_yaml_writes_them():
     # YAML 1.1 reads 1e-4 as a string and 1 as an integer; both are fine where a float belongs.
     values = yaml.safe_load("stage1: {learning_rate: 1e-4, weight_decay: 1}")

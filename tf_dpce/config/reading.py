@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from tf_dpce.config.sections import Config
+from tf_dpce.config.sections import Config, StageConfig
 from tf_dpce.errors import UserError
 
 
@@ -123,3 +123,19 @@ def _check_values(config: Config) -> None:
                 f"configuration: the weights in stage{number}.loss are all 0: give image_instance, "
                 "text_instance or pair one above 0",
             )
+        if text.opposites and config.stage(number).epochs:
+            _check_turned_copies(config.stage(number), number)
+
+
+def _check_turned_copies(stage: StageConfig, number: int) -> None:
+    """Refuses turned copies where they have no features, no class or no original."""
+    loss = stage.loss
+    instances = loss.image_instance or loss.text_instance
+    if stage.backbone == "cached" or instances or loss.pair_loss != "contrastive":
+        needs = "the contrastive loss alone and a backbone that is not cached"
+    elif stage.batch_size % 2:
+        needs = "a batch of an even size"
+    else:
+        return
+    message = f"configuration: text.opposites needs {needs}: change stage{number}, or leave it out"
+    raise UserError("config.opposites", message)

@@ -59,6 +59,9 @@ class TextConfig:
         caption_pool: The captions from which training draws one for an image: those of the "image"
             itself, or those of all images of its "instance", such as a person.
         word_dropout: The share of words that training drops at random.
+        opposites: Pairs of opposite words, such as "left" and "right". If given, the second half
+            of each batch are turned copies of the first: images turned by 180 degrees, with the
+            opposites of these words in their captions.
     """
 
     tower: Literal["convolutional", "small", "recurrent", "bag_of_words"] = "convolutional"
@@ -69,6 +72,7 @@ class TextConfig:
     shift: bool = True
     caption_pool: Literal["image", "instance"] = "image"
     word_dropout: Share = 0.0
+    opposites: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

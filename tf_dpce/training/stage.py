@@ -16,6 +16,7 @@ from tf_dpce.data.index_shuffle import IndexShuffle
 from tf_dpce.data.input_pipeline import Batches
 from tf_dpce.data.input_timer import InputTimer
 from tf_dpce.data.manifest import Manifest
+from tf_dpce.data.turned_copies import opposite_ids, with_turned_copies
 from tf_dpce.errors import Stopped
 from tf_dpce.evaluation.embed import inference
 from tf_dpce.logging import check_stop, current_context, run_context
@@ -85,7 +86,8 @@ class StageData:
         self.order = IndexShuffle(
             seed=context.config.seed + 1000 * number,
             images=self.splits["train"].images,
-            batch_size=self.settings.batch_size,
+            # Turned copies are half of a batch.
+            batch_size=self.settings.batch_size // (2 if context.config.text.opposites else 1),
             part=context.workers.index,
             parts=context.workers.count,
         )
@@ -131,6 +133,9 @@ class StageData:
                 stop,
                 captions=pool,
             )
+        if config.text.opposites:
+            opposites = opposite_ids(context.tokenizer.words, config.text.opposites)
+            batches = batches.map(lambda batch: with_turned_copies(batch, opposites))
         return self.timer.timed(batches).map(partial(to_inputs_and_targets, self.settings.loss))
 
     def validation_batches(self) -> tuple[Batches, Batches]:
