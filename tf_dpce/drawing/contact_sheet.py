@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_file
-from tf_dpce.preprocessing.status import MAX_PIXELS
+from tf_dpce.preprocessing.status import MAX_BYTES, TOO_MANY_BYTES, TOO_MANY_PIXELS
 
 if TYPE_CHECKING:
     from tf_dpce.search.searcher import Hit
@@ -219,26 +218,30 @@ def wrap(text: str, face: ImageFont.FreeTypeFont, width: int, most: int) -> list
 def fit(path: Path, width: int, height: int) -> Image.Image | str:
     """Returns an image scaled to touch a box from inside, or the reason why there is none.
 
+    It shows what the model sees, except that the model may see no more than the centred square.
+
     Args:
-        path: a file in any format that Pillow reads; of an animation the first frame is taken.
+        path: a file of any kind that `embed` takes; of an animation the first frame is taken.
         width: width of the box in pixels.
         height: height of the box in pixels.
     """
+    # Imported here, because it imports TensorFlow: a name is checked before that.
+    from tf_dpce.preprocessing.shown import shown_pixels
+
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    return "too large to show"
-                image.draft("RGB", (2 * width, 2 * height))
-                upright = _flatten(ImageOps.exif_transpose(image))
+        with path.open("rb") as stream:
+            pixels = shown_pixels(stream.read(MAX_BYTES + 1))
     except FileNotFoundError:
         return "missing"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except OSError:
         return "cannot be shown"
-    scale = min(width / upright.width, height / upright.height)
-    size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
-    return upright.resize(size, Image.Resampling.LANCZOS)
+    if isinstance(pixels, int):
+        large = pixels in (TOO_MANY_BYTES, TOO_MANY_PIXELS)
+        return "too large to show" if large else "cannot be shown"
+    image = Image.fromarray(pixels)
+    scale = min(width / image.width, height / image.height)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def write_lines(
@@ -260,15 +263,3 @@ def write_lines(
 def line_height(face: ImageFont.FreeTypeFont) -> int:
     """Returns the distance between two lines, in pixels."""
     return round(1.35 * face.size)
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    """Returns RGB: 16-bit grey is scaled to 8 bits, transparent parts show the paper."""
-    if image.mode.startswith("I"):
-        grey = image.convert("I").point(lambda value: value * (255 / 65535))
-        return grey.convert("L").convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        paper = Image.new("RGBA", image.size, PAPER)
-        return Image.alpha_composite(paper, image).convert("RGB")
-    return image.convert("RGB")

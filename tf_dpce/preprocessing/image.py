@@ -10,6 +10,13 @@ import tensorflow as tf
 
 from tf_dpce.config import Resize
 from tf_dpce.preprocessing.image_header import is_jpeg
+from tf_dpce.preprocessing.orientation import (
+    jpeg_orientation,
+    png_metadata,
+    stored_window,
+    turned,
+    upright_sides,
+)
 
 # The recipe's crop: its aspect is 3/4 to 4/3, its longer side 0.8 to 1 of the largest that fits.
 _MAX_LOG_ASPECT = math.log(4 / 3)
@@ -19,26 +26,37 @@ _MIN_SIDE_SCALE_SQUARED = 0.8**2
 _MAX_STRETCHED_ASPECT = 16
 # How often a JPEG can be halved while it is decoded.
 _HALVINGS = 3
+_STRIP_PIXELS = 2**20
 
 
-def decode(contents: tf.Tensor) -> tf.Tensor:
-    """Decodes JPEG or PNG bytes (scalar string) into uint8 RGB `[H, W, 3]`.
+def decode(contents: tf.Tensor, shortest: int | None = None) -> tf.Tensor:
+    """Decodes JPEG or PNG bytes into what a person sees, uint8 RGB `[H, W, 3]`.
 
-    Grey images are repeated over three channels, CMYK is converted, alpha is dropped, 16 bits
-    become 8, and an animated PNG gives its first frame.
+    The orientation of EXIF is applied, and what is transparent lies on white. Grey images are
+    repeated over three channels, CMYK is converted, 16 bits become 8, and an animated PNG gives its
+    first frame.
+
+    Args:
+        contents: scalar string, the bytes of a file.
+        shortest: a JPEG is halved, once or several times, while it is decoded, if no side becomes
+            shorter than this.
 
     Raises:
         tf.errors.InvalidArgumentError: the bytes cannot be decoded.
     """
-    return tf.cond(
-        is_jpeg(contents),
-        lambda: tf.io.decode_jpeg(contents, channels=3),
-        lambda: tf.io.decode_png(contents, channels=3),
-    )
+
+    def jpeg() -> tf.Tensor:
+        halvings = tf.constant(0)
+        if shortest:
+            halvings = _halvings(tf.io.extract_jpeg_shape(contents)[:2], shortest)
+        pixels = _at_ratio(halvings, lambda ratio: tf.io.decode_jpeg(contents, 3, ratio))
+        return turned(pixels, jpeg_orientation(contents))
+
+    return tf.cond(is_jpeg(contents), jpeg, lambda: _decode_png(contents))
 
 
 def evaluation_pixels(contents: tf.Tensor, size: int, resize: Resize = "center_crop") -> tf.Tensor:
-    """Returns the largest centred square as float32 RGB `[size, size, 3]` in 0..255.
+    """Returns the largest centred square of what `decode` returns, float32 `[size, size, 3]`.
 
     A JPEG whose shorter side is twice `size` or more is halved, once or several times, while it is
     decoded, which costs a fraction of decoding it whole.
@@ -49,7 +67,7 @@ def evaluation_pixels(contents: tf.Tensor, size: int, resize: Resize = "center_c
         resize: "stretch" returns all of the image, stretched to a square, instead. Only the ends
             of an image longer than 16 times its shorter side are cut off.
     """
-    pixels = _decode_reduced(contents, size)
+    pixels = decode(contents, shortest=size)
     aspect = _MAX_STRETCHED_ASPECT if resize == "stretch" else 1
     return _resize(_centre(pixels, aspect * tf.reduce_min(tf.shape(pixels)[:2])), size)
 
@@ -115,14 +133,36 @@ def crop_window(
     return tf.stack([top, left, crop_height, crop_width])
 
 
-def _decode_reduced(contents: tf.Tensor, size: int) -> tf.Tensor:
-    """Decodes as `decode` does, a JPEG with no side shorter than `size` that was not before."""
+def _decode_png(contents: tf.Tensor) -> tf.Tensor:
+    orientation, transparent = png_metadata(contents)
+    pixels = tf.cond(
+        transparent,
+        lambda: _on_white(tf.io.decode_png(contents, channels=4)),
+        lambda: tf.io.decode_png(contents, channels=3),
+    )
+    return turned(pixels, orientation)
 
-    def jpeg() -> tf.Tensor:
-        halvings = _halvings(tf.io.extract_jpeg_shape(contents)[:2], size)
-        return _at_ratio(halvings, lambda ratio: tf.io.decode_jpeg(contents, 3, ratio))
 
-    return tf.cond(is_jpeg(contents), jpeg, lambda: tf.io.decode_png(contents, channels=3))
+def _on_white(pixels: tf.Tensor) -> tf.Tensor:
+    """Lays pixels with alpha, uint8 `[H, W, 4]`, on white.
+
+    It takes strips of a million pixels, because numbers in between take four times the memory.
+    """
+    height, width = tf.unstack(tf.shape(pixels)[:2])
+    rows = tf.maximum(1, _STRIP_PIXELS // width)
+    count = -(-height // rows)
+
+    def blend(number: tf.Tensor, strips: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+        strip = tf.cast(pixels[number * rows : (number + 1) * rows], tf.float32)
+        ink, alpha = 255 - strip[..., :3], strip[..., 3:] / 255
+        blended = tf.cast(tf.round(255 - ink * alpha), tf.uint8)
+        return number + 1, strips.write(number, blended)
+
+    strips = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=[None, None, 3])
+    _, strips = tf.while_loop(
+        lambda number, _: number < count, blend, (tf.constant(0), strips), parallel_iterations=1
+    )
+    return tf.ensure_shape(strips.concat(), [None, None, 3])
 
 
 def _halvings(sides: tf.Tensor, size: int) -> tf.Tensor:
@@ -139,8 +179,9 @@ def _at_ratio(halvings: tf.Tensor, decode_at: Callable[[int], tf.Tensor]) -> tf.
 
 def _decode_window(contents: tf.Tensor, size: int, draws: tf.Tensor, resize: Resize) -> tf.Tensor:
     def jpeg() -> tf.Tensor:
-        shape = tf.io.extract_jpeg_shape(contents)
-        window = _drawn_window(shape[:2], draws, resize)
+        orientation = jpeg_orientation(contents)
+        sides = upright_sides(tf.io.extract_jpeg_shape(contents)[:2], orientation)
+        window = stored_window(_drawn_window(sides, draws, resize), sides, orientation)
 
         def decode_at(ratio: int) -> tf.Tensor:
             # Of the reduced image, all that shows a part of the window.
@@ -148,10 +189,10 @@ def _decode_window(contents: tf.Tensor, size: int, draws: tf.Tensor, resize: Res
             reduced = tf.concat([first, last - first], axis=0)
             return tf.io.decode_and_crop_jpeg(contents, reduced, 3, ratio)
 
-        return _at_ratio(_halvings(window[2:], size), decode_at)
+        return turned(_at_ratio(_halvings(window[2:], size), decode_at), orientation)
 
     def png() -> tf.Tensor:
-        pixels = tf.io.decode_png(contents, channels=3)
+        pixels = _decode_png(contents)
         window = _drawn_window(tf.shape(pixels)[:2], draws, resize)
         top, left, height, width = tf.unstack(window)
         return pixels[top : top + height, left : left + width]

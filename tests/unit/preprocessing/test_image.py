@@ -132,8 +132,12 @@ def images_of_all_kinds() -> dict[str, tuple[bytes, np.ndarray]]:
         "png": (encoded(rgb, "PNG"), red),
         "palette png": (encoded(rgb.convert("P", palette=Image.Palette.ADAPTIVE), "PNG"), red),
         "grey png": (encoded(Image.new("L", (7, 5), 90), "PNG"), grey),
-        "alpha png": (encoded(Image.new("RGBA", (7, 5), (250, 10, 20, 30)), "PNG"), red),
-        "grey alpha png": (encoded(Image.new("LA", (7, 5), (90, 40)), "PNG"), grey),
+        # 255 - (255 - c) * 30 / 255 on white.
+        "alpha png": (
+            encoded(Image.new("RGBA", (7, 5), (250, 10, 20, 30)), "PNG"),
+            [254, 226, 227],
+        ),
+        "grey alpha png": (encoded(Image.new("LA", (7, 5), (90, 40)), "PNG"), [229] * 3),
         "16 bit png": (encoded(Image.new("I;16", (7, 5), 90 * 257), "PNG"), grey),
         "black and white png": (encoded(Image.new("1", (7, 5), 1), "PNG"), [255] * 3),
         "animated png": (encoded(rgb, "PNG", **frames), red),
