@@ -185,7 +185,7 @@ MISTAKES = [
     ("a.csv", "größe,image,caption\n".encode("cp1252"), "dataset.encoding", 1),
     ("a.csv", (HEADER + GOOD).encode("utf-16-le"), "dataset.encoding", 1),
     ("a.csv", (HEADER + GOOD + GOOD).encode("utf-16")[:-1], "dataset.encoding", 3),
-    ("a.csv.gz", gzip.compress((HEADER + GOOD).encode())[:-9], "table.malformed", 1),
+    ("a.csv.gz", gzip.compress((HEADER + GOOD).encode(), mtime=0)[:-9], "table.malformed", 1),
     ("a.csv", HEADER, "dataset.no_image", None),
     ("a.tsv", "", "dataset.no_image", None),
     ("a.csv", "sep=;\n", "dataset.no_image", None),
