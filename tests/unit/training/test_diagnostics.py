@@ -227,7 +227,8 @@ def test_a_run_that_waits_for_its_input_says_so(
         train.train(
             config(stage1__batch_size=BATCH // 2, stage2__epochs=0), scenes, tmp_path / "run"
         )
-    assert diagnosed(records) == [("starved_input", 2)]
+    # The scenes have 12 validation images, which is said before the first epoch.
+    assert diagnosed(records) == [("few_validation_images", 0), ("starved_input", 2)]
 
 
 @pytest.mark.full
@@ -244,6 +245,7 @@ def test_a_run_that_learns_nothing_says_so(tmp_path: Path):
     with logged() as records:
         train.train(config(stage2__epochs=0, stage1__learning_rate=1e-7, **only), data, run)
     assert diagnosed(records) == [
+        ("few_validation_images", 0),
         ("dead_loss", 2),
         ("collapsed_image", 2),
         ("collapsed_caption", 2),
