@@ -30,6 +30,7 @@ from tf_dpce.logging import logger
 
 if TYPE_CHECKING:
     from tf_dpce.data.prepare import Prepared
+    from tf_dpce.datasets.repeats import Repeats
 
 Source = Literal[
     *("auto", "scenes", "flickr8k", "flickr30k", "karpathy", "mscoco", "coco", "cuhk_pedes"),
@@ -203,8 +204,11 @@ def _print_counts(prepared: Prepared) -> None:
     print(f"rejected {len(prepared.rejected):,}" + (f": {why}" if why else ""))
     if manifest.converted:
         print(f"{manifest.converted:,} images of other formats than JPEG and PNG stored as PNG")
-    # Of persons; an image that is an instance of its own does not count.
-    if any(split.lone_instances or split.instances < split.images for split in splits.values()):
+    _print_repeats(manifest.repeats)
+    # Of persons; an image that is an instance of its own does not count, nor do its copies.
+    instances = sum(split.instances for split in splits.values())
+    lone = any(split.lone_instances for split in splits.values())
+    if lone or instances + manifest.repeats.copies < images:
         counts = (f"{name} {split.lone_instances:,}" for name, split in splits.items())
         print(f"instances with one image: {', '.join(counts)}")
     print(
@@ -215,6 +219,19 @@ def _print_counts(prepared: Prepared) -> None:
     words = read_vocabulary(next(p for p in prepared.files if p.name == VOCABULARY_FILE))
     if has_unsplit_words(manifest.caption_lengths, words):
         print(UNSPLIT_WORDS)
+
+
+def _print_repeats(repeats: Repeats) -> None:
+    if repeats.copies:
+        print(
+            f"{repeats.copies:,} images are copies of others: each is one instance with the first"
+        )
+    if repeats.across_splits:
+        print(f"{repeats.across_splits:,} images lie in several splits as copies", end="")
+        print(": give them one, or the test knows images of training")
+    if repeats.captions:
+        print(f"{repeats.captions:,} captions are shared by {repeats.captioned:,} images", end="")
+        print(", which count as wrong for one another unless a column 'instance' makes them one")
 
 
 build_parser, main = options_verb("prepare", run)

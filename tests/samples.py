@@ -59,7 +59,8 @@ def write_images(folder: Path, names: Iterable[str]) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         kind = {".png": "PNG", ".bmp": "BMP"}.get(Path(name).suffix, "JPEG")
-        (folder / name).write_bytes(image(kind, size=(8 + len(name), 8)))
+        # What follows an image makes it another file than those of the same size.
+        (folder / name).write_bytes(image(kind, size=(8 + len(name), 8)) + name.encode())
     return folder
 
 

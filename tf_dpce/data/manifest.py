@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from tf_dpce.datasets.listing import SPLITS
+from tf_dpce.datasets.repeats import Repeats
 from tf_dpce.errors import UserError
 from tf_dpce.files import is_temporary, read_json, write_json
 
@@ -75,6 +76,7 @@ class Manifest:
         rejected: number of lines of `rejected.jsonl`.
         caption_lengths: number of training captions by how many words of the vocabulary they have.
         converted: number of images of other formats, which are stored as PNG.
+        repeats: what occurs more than once.
         format: version of this layout.
     """
 
@@ -89,6 +91,7 @@ class Manifest:
     rejected: int
     caption_lengths: Mapping[int, int]
     converted: int = 0
+    repeats: Repeats = Repeats()
     format: int = FORMAT
 
     def save(self, folder: Path) -> None:

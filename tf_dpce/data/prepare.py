@@ -22,6 +22,7 @@ from tf_dpce.data.manifest import (
 )
 from tf_dpce.datasets.listing import NO_FILE, SPLITS, Image, Rejected, gather
 from tf_dpce.datasets.names import nearest_name
+from tf_dpce.datasets.repeats import count_repeats, join_copies
 from tf_dpce.errors import UserError
 from tf_dpce.files import (
     exclusive_lock,
@@ -108,6 +109,7 @@ def prepare(
             captions = [text for item in images if item.split == "train" for text in item.captions]
             found = list(count_words(captions, lowercase))
             known = set(compress(found, look_up_vectors(vectors, found, lowercase)[1]))
+        join_copies(images)
         writer = SplitWriter(folder, rejected, workers, shard_bytes)
         splits = {split: writer.write(split, _in_order(images, split, seed)) for split in SPLITS}
         counts = count_words(writer.training_captions, lowercase)
@@ -129,6 +131,7 @@ def prepare(
             rejected=len(rejected),
             caption_lengths=count_lengths(writer.training_captions, words, lowercase),
             converted=writer.converted,
+            repeats=count_repeats(writer.stored),
         )
         files = _publish(folder, out, manifest)
     return Prepared(manifest, tuple(rejected), files)

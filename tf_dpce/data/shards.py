@@ -89,6 +89,7 @@ class SplitWriter:
         workers: number of threads that decode.
         shard_bytes: a new shard is begun once one has this many bytes.
         converted: number of images stored as PNG so far that are of another format.
+        stored: the images that are stored so far.
         split_lines: a line of split and image for each stored image.
         training_captions: captions of the stored training images.
     """
@@ -98,6 +99,7 @@ class SplitWriter:
     workers: int
     shard_bytes: int
     converted: int = 0
+    stored: list[Image] = field(default_factory=list)
     split_lines: list[str] = field(default_factory=list)
     training_captions: list[str] = field(default_factory=list)
 
@@ -127,10 +129,12 @@ class SplitWriter:
         captions = [caption for image in stored for caption in image.captions]
         if split == "train":
             self.training_captions = captions
+        self.stored += stored
         self.split_lines += [f"{split}\t{image.image_id}" for image in stored]
         # An image that is an instance of its own is no lone one.
-        shown = Counter(image.instance for image in stored if image.instance != image.image_id)
-        lone = sum(count == 1 for count in shown.values())
+        shown = Counter(image.instance for image in stored)
+        named = {image.instance for image in stored if image.instance != image.image_id}
+        lone = sum(shown[instance] == 1 for instance in named)
         return SplitInfo(len(stored), len(captions), len(instances), tuple(shards), lone)
 
     def _why_empty(self, split: str, images: int) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tf_dpce.datasets.expected_sizes import PUBLISHED
 from tf_dpce.datasets.listing import NO_NAME, Image, Rejected, usable_images
 from tf_dpce.datasets.names import ImageNames
+from tf_dpce.datasets.repeats import keep_together
 from tf_dpce.datasets.splits import (
     complete_splits,
     held_out_splits,
@@ -61,6 +62,7 @@ def read_coco(
         splits = read_split_file(split_file, names)
     else:
         splits = held_out_splits(captioned, seed, _HELD_OUT)
+        keep_together(listed.values(), splits)
     yield from usable_images(annotations, listed.values(), names, splits, split_file)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from tf_dpce.datasets.expected_sizes import PUBLISHED
 from tf_dpce.datasets.listing import Image, Rejected, usable_images
 from tf_dpce.datasets.names import ImageNames
+from tf_dpce.datasets.repeats import keep_together
 from tf_dpce.datasets.splits import FLICKR8K_LISTS, held_out_splits, read_split_file
 from tf_dpce.datasets.text_files import existing_file, first_existing, read_lines
 from tf_dpce.logging import logger
@@ -125,6 +126,7 @@ def _read(
     if splits is None:
         # A missing image keeps its place in the draw, which depends on the annotations alone.
         splits = held_out_splits(listed, seed, _HELD_OUT)
+        keep_together(listed.values(), splits)
     yield from usable_images(captions, listed.values(), names, splits, split_file)
 
 

@@ -60,6 +60,8 @@ class Image:
         split: one of `SPLITS`; None until one is given or drawn.
         instance: class of the instance loss: the person it shows, or by default the image itself.
         origin: the place that lists it, for messages.
+        content: digest of the file if another image's holds the same bytes, else empty; None until
+            `mark_copies` has looked.
     """
 
     image_id: str
@@ -68,6 +70,7 @@ class Image:
     split: str | None = None
     instance: str = ""
     origin: Origin | None = field(default=None, compare=False)
+    content: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         self.instance = self.instance or self.image_id

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_dpce.datasets.listing import SPLITS, Image, Origin
+from tf_dpce.datasets.repeats import join_copies
 from tf_dpce.datasets.text_files import Node, existing_file, read_json, read_lines
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
@@ -166,6 +167,7 @@ def complete_splits(images: Collection[Image], seed: int) -> None:
     An image without a caption will be rejected, so it fills no split.
     """
     captioned = [image for image in images if image.captions]
+    join_copies(captioned)
     undrawn = [image for image in captioned if image.split is None]
     drawn = drawn_splits((image.instance for image in undrawn), seed)
     for image in undrawn:

@@ -14,6 +14,7 @@ from tf_dpce.datasets.json_table import read_json_table
 from tf_dpce.datasets.listing import NO_NAME, Image, Rejected, check_same, usable_images
 from tf_dpce.datasets.names import ImageFile, ImageNames
 from tf_dpce.datasets.parquet import image_bytes, read_parquet
+from tf_dpce.datasets.repeats import join_copies
 from tf_dpce.datasets.splits import complete_splits, drawn_splits, read_split_file, split_in_name
 from tf_dpce.datasets.table_files import DELIMITED, JSON, PARQUET, table_files, table_kind
 from tf_dpce.errors import UserError
@@ -176,6 +177,7 @@ def _splits_by_name(files: Sequence[Path]) -> dict[Path, str]:
 
 
 def _draw_splits(images: Sequence[Image], seed: int) -> None:
+    join_copies(images)
     undrawn = [image for image in images if image.split is None]
     drawn = drawn_splits((image.instance for image in undrawn), seed)
     for image in undrawn:
