@@ -67,26 +67,28 @@ class _BadCell(Exception):
     """Why a cell cannot be used."""
 
 
-def read_row(record: Record, with_split: bool = True) -> Row | Rejected:
+def read_row(record: Record | Rejected, with_split: bool = True) -> Row | Rejected:
     """Returns what a row says, or why it cannot be used.
 
     Args:
-        record: the cells of the row.
+        record: the cells of the row, or why it has none.
         with_split: whether its split counts.
     """
+    if isinstance(record, Rejected):
+        return record
     try:
-        image, contents = _image(record.image)
+        image, contents = _image(record.cells.get("image"))
         if not image and contents is None:
             raise _BadCell(NO_NAME)
         split = None
-        if with_split and record.split is not None:
-            split = known_split(_text(record.split))
+        if with_split and "split" in record.cells:
+            split = known_split(_text(record.cells["split"]))
             if split is None:
                 raise _BadCell(UNKNOWN_SPLIT)
-        if record.status not in (None, _DOWNLOADED):
+        if record.cells.get("status") not in (None, _DOWNLOADED):
             raise _BadCell(NOT_DOWNLOADED)
         captions, left_out = _captions(record)
-        instance = _something(_text(record.instance))
+        instance = _something(_text(record.cells.get("instance")))
     except _BadCell as error:
         return Rejected(str(record.origin), str(error))
     return Row(record.origin, image, captions, split, instance, contents, left_out)

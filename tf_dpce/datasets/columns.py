@@ -6,26 +6,31 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from tf_dpce.datasets.listing import Origin
-from tf_dpce.errors import UserError, shorten
+from tf_dpce.datasets.listing import Origin, Rejected
+from tf_dpce.errors import shorten
 from tf_dpce.logging import logger
 
 # Names of equal right stand together; those of a row count only if no row above has any.
-_IMAGE_NAMES = (
-    ("image",),
-    ("image_path", "image_name", "image_file", "filepath", "file_path", "file_name", "filename"),
-    ("path", "file", "img", "img_path", "img_name", "img_file"),
-    ("key",),
-)
-_CAPTION_NAMES = (
-    ("caption", "captions"),
-    ("text", "texts", "title", "sentence", "sentences", "comment", "comments"),
-    ("description", "descriptions", "raw"),
-)
-CAPTION_NAMES = tuple(name for names in _CAPTION_NAMES for name in names)
+_USUAL = {
+    "image": (
+        ("image",),
+        (
+            *("image_path", "image_name", "image_file"),
+            *("filepath", "file_path", "file_name", "filename"),
+        ),
+        ("path", "file", "img", "img_path", "img_name", "img_file"),
+        ("key",),
+    ),
+    "caption": (
+        ("caption", "captions"),
+        ("text", "texts", "title", "sentence", "sentences", "comment", "comments"),
+        ("description", "descriptions", "raw"),
+    ),
+}
+CAPTION_NAMES = tuple(name for names in _USUAL["caption"] for name in names)
+TWICE = "two values of a column"
 
 
 class Record(NamedTuple):
@@ -33,24 +38,19 @@ class Record(NamedTuple):
 
     Attributes:
         origin: the place of the row.
-        image: the cell of the image; None if the row has none, as for the other cells.
+        cells: the cells of `image`, `split`, `instance` and `status`, as far as the row has them.
+            By a `status` img2dataset says whether it could download an image.
         captions: name and cell of each column of captions.
-        split: the cell of the split.
-        instance: the cell of the instance.
-        status: whether img2dataset, which names images by a `key`, could download this one.
     """
 
     origin: Origin
-    image: Any
-    captions: tuple[tuple[str, Any], ...]
-    split: Any = None
-    instance: Any = None
-    status: Any = None
+    cells: dict[str, Any]
+    captions: list[tuple[str, Any]]
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that a reader takes, by their names in lower case.
+    """The columns that a reader takes, by their names as `plain_name` writes them.
 
     Attributes:
         image: the column of images.
@@ -62,35 +62,35 @@ class Columns:
     captions: tuple[str, ...]
     numbered: bool = False
 
-    def record(self, origin: Origin, names: Sequence[str], values: Iterable[Any]) -> Record:
-        """Returns the cells of a row whose columns have these names."""
-        image = split = instance = status = None
-        captions = []
-        for name, value in zip(names, values, strict=True):
-            plain = plain_name(name)
-            if plain == self.image:
-                image = value
-            elif (_family(plain) if self.numbered else plain) in self.captions:
-                captions.append((name, value))
-            elif plain == "split":
-                # A cell without a value is another thing than no such column.
-                split = "" if value is None else value
-            elif plain == "instance":
-                instance = value
-            elif plain == "status" and self.image == "key":
-                status = value
-        return Record(origin, image, tuple(captions), split, instance, status)
+    def role(self, name: str) -> str:
+        """Returns `image`, `caption`, `split`, `instance` or `status`; empty for other columns."""
+        plain = plain_name(name)
+        if plain == self.image:
+            return "image"
+        if (_family(plain) if self.numbered else plain) in self.captions:
+            return "caption"
+        # Only img2dataset, which names images by a `key`, means what `status` is read for.
+        roles = ("split", "instance", *(["status"] if self.image == "key" else []))
+        return plain if plain in roles else ""
 
-    def wanted(self, names: Iterable[str]) -> list[str]:
-        """Returns the names of the columns that `record` takes."""
-        names = list(names)
-        record = self.record(Origin(Path()), names, names)
-        cells = (record.image, *dict(record.captions), *record[3:])
-        return [name for name in cells if name is not None]
+    def record(
+        self, origin: Origin, names: Iterable[str], values: Iterable[Any]
+    ) -> Record | Rejected:
+        """Returns the cells of a row whose columns have these names."""
+        record = Record(origin, {}, [])
+        for name, value in zip(names, values, strict=True):
+            role = self.role(name)
+            if role == "caption":
+                record.captions.append((name, value))
+            elif role in record.cells:
+                return Rejected(str(origin), TWICE)
+            elif role:
+                record.cells[role] = value
+        return record
 
 
 class ColumnFinder:
-    """Finds the columns of a table.
+    """Finds the columns of a table, and logs once what it found.
 
     Args:
         image_column: the column of images; None finds it by the usual names.
@@ -100,52 +100,46 @@ class ColumnFinder:
     def __init__(
         self, image_column: str | None = None, caption_columns: Sequence[str] = ()
     ) -> None:
-        self.image_column = image_column
-        self.caption_columns = caption_columns
+        self._image = plain_name(image_column or "")
+        self._captions = tuple(map(plain_name, caption_columns))
         self._stated: set[str] = set()
 
-    def find(self, names: Sequence[str], origin: Origin) -> Columns:
+    def find(self, names: Sequence[str], origin: Origin, how: str = "") -> Columns:
         """Returns the columns of a table with these names.
+
+        Args:
+            names: the names of all columns.
+            origin: where they stand.
+            how: what else the log says of the table.
 
         Raises:
             UserError: there is no such column, or there are two of equal right.
         """
-        plain = [plain_name(name) for name in names]
-        image = self._image(names, plain, origin)
-        if self.caption_columns:
-            captions = tuple(map(plain_name, self.caption_columns))
-            missing = [name for name in captions if name not in plain]
-            if missing:
-                raise _missing(f"no column '{shorten(missing[0])}'", names, origin)
-            return Columns(image, captions)
-        families = [_family(name) for name in plain if name != image]
-        family = _best(families, _CAPTION_NAMES, "--caption-column", origin)
-        if not family:
-            raise _missing("no column of captions", names, origin, "--caption-column")
-        return Columns(image, (family,), numbered=True)
-
-    def state(self, path: Path, columns: Columns, names: Sequence[str], how: str = "") -> None:
-        """Logs what is taken from a file, unless another file had the same."""
-        record = columns.record(Origin(path), names, names)
-        captions = ", ".join(shorten(name) for name, _ in record.captions)
-        text = f"images in column {shorten(record.image)}, captions in {captions}{how}"
+        columns = self._columns(names, origin)
+        roles = [columns.role(name) for name in names]
+        for role in ("image", "split", "instance", "status"):
+            if roles.count(role) > 1:
+                message = f"two columns of the name '{shorten(names[roles.index(role)])}'"
+                raise origin.error("table.ambiguous", f"{message}: rename one")
+        image = names[roles.index("image")]
+        captions = [name for name, role in zip(names, roles, strict=True) if role == "caption"]
+        text = f"images in column {shorten(image)}, captions in {shorten(', '.join(captions))}{how}"
         if text not in self._stated:
-            logger.info(f"{path}: {text}")
+            logger.info(f"{origin.path}: {text}")
         self._stated.add(text)
+        return columns
 
-    def _image(self, names: Sequence[str], plain: Sequence[str], origin: Origin) -> str:
-        if self.image_column:
-            image = plain_name(self.image_column)
-            if image not in plain:
-                raise _missing(f"no column '{shorten(image)}'", names, origin)
-        else:
-            image = _best(plain, _IMAGE_NAMES, "--image-column", origin)
-            if not image:
-                raise _missing("no column of images", names, origin, "--image-column")
-        if plain.count(image) > 1:
-            message = f"two columns of the name '{shorten(image)}': rename one"
-            raise origin.error("table.ambiguous", message)
-        return image
+    def _columns(self, names: Sequence[str], origin: Origin) -> Columns:
+        plain = [plain_name(name) for name in names]
+        for name in filter(None, (self._image, *self._captions)):
+            if name not in plain:
+                message = f"no column '{shorten(name)}' among {shorten(', '.join(names))}"
+                raise origin.error("table.columns", f"{message}: correct the name")
+        image = self._image or _usual("image", plain, names, origin)
+        if self._captions:
+            return Columns(image, self._captions)
+        families = [_family(name) for name in plain if name != image]
+        return Columns(image, (_usual("caption", families, names, origin),), numbered=True)
 
 
 @cache
@@ -164,18 +158,14 @@ def _family(name: str) -> str:
     return re.sub(r"_?\d+$", "", name)
 
 
-def _best(plain: Iterable[str], ranks: Sequence[Sequence[str]], option: str, origin: Origin) -> str:
-    plain = set(plain)
-    for names in ranks:
-        found = [name for name in names if name in plain]
+def _usual(kind: str, plain: Sequence[str], names: Sequence[str], origin: Origin) -> str:
+    """Returns the first of the usual names that a table has."""
+    for equals in _USUAL[kind]:
+        found = [name for name in equals if name in plain]
         if len(found) > 1:
-            message = f"both {found[0]} and {found[1]} could be meant: choose one by {option}"
-            raise origin.error("table.ambiguous", message)
+            message = f"both {found[0]} and {found[1]} could be meant"
+            raise origin.error("table.ambiguous", f"{message}: choose one by --{kind}-column")
         if found:
             return found[0]
-    return ""
-
-
-def _missing(what: str, names: Sequence[str], origin: Origin, option: str = "") -> UserError:
-    remedy = f": name it by {option}, or add it" if option else ": correct the name"
-    return origin.error("table.columns", f"{what} among {shorten(', '.join(names))}{remedy}")
+    message = f"no column of {kind}s among {shorten(', '.join(names))}"
+    raise origin.error("table.columns", f"{message}: name it by --{kind}-column, or add it")

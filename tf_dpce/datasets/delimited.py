@@ -20,8 +20,10 @@ UNCLOSED = "a quote that is not closed"
 MALFORMED = "quotes or line ends in the wrong place"
 
 _DELIMITERS = (",", ";", "\t", "|")
-_SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_SEP_LINE = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)
 _IMAGE_END = re.compile(r"\.(?:jpe?g|png|bmp|gif|webp|tiff?|heic|avif)$", re.IGNORECASE)
+
+_NOT_CLOSED = "unexpected end of data"  # as the csv module says
 
 Line = tuple[Origin, str]
 
@@ -31,15 +33,16 @@ class _Header(NamedTuple):
     columns: Columns
     delimiter: str
     spaced: bool  # whether a space follows each delimiter
+    literal: bool  # whether a line whose quotes break the rules has them as characters
 
 
 def read_delimited(path: Path, finder: ColumnFinder) -> Iterator[Record | Rejected]:
     """Yields each row of a table, or a `Rejected` for what is no row; an empty line is none.
 
-    The delimiter is found from the header: `,`, `;`, tab or `|`. With `,`, `;` and `|` a field in
-    double quotes may hold the delimiter, line ends, and quotes that are doubled. With tab, and
-    with a bar and a space, every line is a row: quotes are dropped only where they enclose a whole
-    field. A quote that is not closed costs the row in which it opens, and no row after it.
+    The delimiter is found from the header: `,`, `;`, tab or `|`. A field in double quotes may hold
+    the delimiter, line ends, and quotes that are doubled. A quote that is not closed costs the row
+    in which it opens, and no row after it. With tab, and with a bar and a space, it costs nothing:
+    it is a character of its line.
 
     Raises:
         UserError: the header lacks a column, or the file cannot be read to its end.
@@ -48,11 +51,7 @@ def read_delimited(path: Path, finder: ColumnFinder) -> Iterator[Record | Reject
     header = _read_header(lines, path, finder)
     if header is None:
         return
-    named = header.delimiter.replace("\t", "tabs")
-    finder.state(path, header.columns, header.names, f", fields separated by {named}")
-    plain = header.delimiter == "\t" or (header.delimiter == "|" and header.spaced)
-    rows = _plain_rows(lines, header.delimiter) if plain else _quoted_rows(lines, header)
-    for origin, fields in rows:
+    for origin, fields in _rows(lines, header):
         if isinstance(fields, str):
             yield Rejected(str(origin), fields)
         elif len(fields) != len(header.names):
@@ -76,12 +75,15 @@ def _read_header(lines: Iterator[Line], path: Path, finder: ColumnFinder) -> _He
     split = {one: [name.strip() for name in _split(line, one)] for one in delimiters}
     fault = None
     for one in sorted(delimiters, key=lambda one: (-len(split[one]), one != usual)):
+        how = f", fields separated by {one}".replace("\t", "tabs")
+        spaced = f"{one} " in line
         try:
-            columns = finder.find(split[one], origin)
+            columns = finder.find(split[one], origin, how)
         except UserError as error:
             fault = fault or error
         else:
-            return _Header(split[one], columns, one, spaced=f"{one} " in line)
+            literal = one == "\t" or (one == "|" and spaced)
+            return _Header(split[one], columns, one, spaced, literal)
     raise fault
 
 
@@ -92,22 +94,7 @@ def _split(line: str, delimiter: str) -> list[str]:
         return []
 
 
-def _plain_rows(lines: Iterator[Line], delimiter: str) -> Iterator[tuple[Origin, list[str]]]:
-    for origin, line in lines:
-        yield origin, [_unquoted(field.strip()) for field in line.split(delimiter)]
-
-
-def _unquoted(field: str) -> str:
-    """Returns what a field holds that stands in quotes as a whole, and any other as it is."""
-    inner = field[1:-1]
-    if len(field) > 1 and field[0] == field[-1] == '"' and '"' not in inner.replace('""', ""):
-        return inner.replace('""', '"')
-    return field
-
-
-def _quoted_rows(
-    lines: Iterator[Line], header: _Header
-) -> Iterator[tuple[Origin, list[str] | str]]:
+def _rows(lines: Iterator[Line], header: _Header) -> Iterator[tuple[Origin, list[str] | str]]:
     """Yields the place and the fields of each row, or why it is none."""
     feed = _Feed(lines, header)
     space = header.spaced
@@ -119,15 +106,15 @@ def _quoted_rows(
             feed.note(fields)
         except StopIteration:
             return
-        except (csv.Error, _OtherRow) as error:
-            several = len(feed.taken) > 1 or "unexpected end" in str(error)
-            fields = UNCLOSED if several or isinstance(error, _OtherRow) else MALFORMED
+        except csv.Error as error:
+            closed = len(feed.taken) == 1 and _NOT_CLOSED not in str(error)
+            fields = MALFORMED if closed else UNCLOSED
             feed.take_back()
+            if header.literal:
+                fields = feed.taken[0][1].split(header.delimiter)
+        if header.literal:
+            fields = [field.strip() for field in fields]
         yield feed.taken[0][0], fields
-
-
-class _OtherRow(Exception):
-    """A line has the shape of a row, though it stands inside a field in quotes."""
 
 
 class _Feed:
@@ -148,7 +135,7 @@ class _Feed:
         line = self._again.popleft() if self._again else next(self._lines)
         if self.taken and self._is_row(line[1]):
             self._again.appendleft(line)
-            raise _OtherRow
+            raise csv.Error(_NOT_CLOSED)
         self.taken.append(line)
         return line[1] + "\n"
 
@@ -162,8 +149,11 @@ class _Feed:
             self._shape = _shape(fields[self._image])
 
     def _is_row(self, line: str) -> bool:
-        fields = _split(line, self._header.delimiter)
+        """Returns whether a line has the shape of a row, though it stands inside quotes."""
         count = len(self._header.names)
+        if self._header.literal:
+            return line.count(self._header.delimiter) >= count - 1
+        fields = _split(line, self._header.delimiter)
         # Damaged rows have more or fewer fields, so that the place counts from either end.
         places = {self._image, self._image - count + len(fields)}
         names = [fields[place].strip() for place in places if 0 <= place < len(fields)]

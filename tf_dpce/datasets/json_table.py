@@ -39,7 +39,6 @@ def read_json_table(path: Path, finder: ColumnFinder) -> Iterator[Record | Rejec
                 fault = fault or error
                 yield Rejected(str(origin), NO_COLUMNS)
                 continue
-            finder.state(path, columns, names)
         yield columns.record(origin, names, row.values())
     if columns is None and fault:
         raise fault
@@ -59,16 +58,23 @@ def _objects(path: Path) -> Iterator[tuple[Origin, Any]]:
     for origin, line in lines:
         if line.strip():
             try:
-                yield origin, json.loads(line)
+                yield origin, json.loads(line, object_pairs_hook=_object)
             except (ValueError, RecursionError):
                 yield origin, None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Any:
+    """Returns an object; the pairs themselves, which no cell may be, if a name is there twice."""
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else pairs
 
 
 def _items(
     path: Path, lines: Iterable[tuple[Origin, str]], start: int
 ) -> Iterator[tuple[Origin, Any]]:
     try:
-        rows = json.loads("\n".join(line for _, line in lines))
+        text = "\n".join(line for _, line in lines)
+        rows = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         line = start - 1 + getattr(error, "lineno", 1)
         message = f"{path} line {line}: not JSON, {getattr(error, 'msg', 'nested too deeply')}"

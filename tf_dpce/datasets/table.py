@@ -13,7 +13,7 @@ from tf_dpce.datasets.extracted import ExtractedImages
 from tf_dpce.datasets.json_table import read_json_table
 from tf_dpce.datasets.listing import NO_NAME, Image, Rejected, check_same, usable_images
 from tf_dpce.datasets.names import ImageFile, ImageNames
-from tf_dpce.datasets.parquet import image_bytes, read_parquet
+from tf_dpce.datasets.parquet import read_parquet
 from tf_dpce.datasets.repeats import join_copies
 from tf_dpce.datasets.splits import complete_splits, drawn_splits, read_split_file, split_in_name
 from tf_dpce.datasets.table_files import DELIMITED, JSON, PARQUET, table_files, table_kind
@@ -22,7 +22,6 @@ from tf_dpce.errors import UserError
 REPEATED = "captions that its image has already"
 
 _READERS = {DELIMITED: read_delimited, JSON: read_json_table, PARQUET: read_parquet}
-_REASONS_SHOWN = 3
 
 
 def read_table(
@@ -65,46 +64,29 @@ def read_table(
     splits = read_split_file(split_file, names) if split_file else None
     finder = ColumnFinder(image_column, caption_column or ())
     if extracted:
+        # Images are packed already, so that they need about as much room as their table.
         parquet = [file for file in files if table_kind(file) == PARQUET]
-        extracted.reserve(sum(image_bytes(file, finder) for file in parquet))
+        extracted.reserve(sum(file.stat().st_size for file in parquet))
     listing = _Listing(names, extracted)
     by_file = {} if splits else _splits_by_name(files)
-    first_reasons: list[str] = []
+    first: Rejected | None = None
     for file in files:
         below = "" if images else os.path.relpath(_images_of(file), names.folder)
-        for row in read_rows(file, finder, with_split=splits is None):
+        for record in _READERS[table_kind(file)](file, finder):
+            row = read_row(record, with_split=splits is None)
             for rejected in listing.add(row, below, by_file.get(file)):
-                if len(first_reasons) < _REASONS_SHOWN:
-                    place = rejected.path.removeprefix(f"{annotations} ")
-                    first_reasons.append(f"{place}: {rejected.reason}")
+                first = first or rejected
                 yield rejected
     found = listing.images()
     if not found:
-        reasons = f": {'; '.join(first_reasons)}" if first_reasons else ""
-        message = f"{annotations} has no row that can be used{reasons}"
+        reason = f", the first of them {first.path}: {first.reason}" if first else ""
+        message = f"{annotations} has no row that can be used{reason}"
         raise UserError("dataset.no_image", message, annotations)
     if by_file:
         complete_splits(found, seed)
     elif splits is None:
         _draw_splits(found, seed)
     yield from usable_images(annotations, found, names, splits, split_file)
-
-
-def read_rows(
-    path: Path, finder: ColumnFinder, with_split: bool = True
-) -> Iterator[Row | Rejected]:
-    """Yields every row of one file: what it says, or why it cannot be used.
-
-    Args:
-        path: the file.
-        finder: finds its columns.
-        with_split: whether its column `split` counts.
-
-    Raises:
-        UserError: the file is malformed, of another kind, or lacks a column.
-    """
-    for record in _READERS[table_kind(path)](path, finder):
-        yield record if isinstance(record, Rejected) else read_row(record, with_split)
 
 
 class _Listing:

@@ -26,11 +26,8 @@ _KINDS = {
     ".json": JSON,
     ".parquet": PARQUET,
 }
-# The mark of UTF-16 begins that of UTF-32.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
@@ -91,10 +88,10 @@ def table_kind(path: Path) -> str:
 def text_lines(path: Path) -> Iterator[tuple[Origin, str]]:
     """Yields the place and text of each line, without its end.
 
-    A file may be packed by gzip. Its encoding is UTF-8, or UTF-16 or UTF-32 with a byte-order
-    mark. Bytes that are not UTF-8 become halves of characters, as `surrogateescape` makes them, so
-    that a reader can reject a row alone: no other encoding is guessed, because a wrong guess would
-    spoil words in silence. If there is no line feed, lines end with carriage returns.
+    A file may be packed by gzip. Its encoding is UTF-8, or UTF-16 with a byte-order mark. Bytes
+    that are not UTF-8 become halves of characters, as `surrogateescape` makes them, so that a
+    reader can reject a row alone: no other encoding is guessed, because a wrong guess would spoil
+    words in silence. If there is no line feed, lines end with carriage returns.
 
     Raises:
         UserError: the file ends too early, or is spoilt in its packing or its wide characters.
@@ -106,9 +103,9 @@ def text_lines(path: Path) -> Iterator[tuple[Origin, str]]:
             stream = io.BufferedReader(gzip.GzipFile(fileobj=raw), _BUFFER) if packed else raw
             start = stream.peek(_BUFFER)
             encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "")
-            wide = encoding in ("utf-16", "utf-32")
+            wide = encoding == "utf-16"
             if wide:
-                logger.info(f"{path}: read as {encoding.upper()}")
+                logger.info(f"{path}: read as UTF-16")
             errors = "strict" if wide else "surrogateescape"
             head = start.decode(encoding or "utf-8", "ignore")
             newline = "\r" if "\r" in head and "\n" not in head else "\n"
@@ -117,7 +114,7 @@ def text_lines(path: Path) -> Iterator[tuple[Origin, str]]:
                 yield Origin.of_line(path, number), line.rstrip("\r\n")
     except UnicodeError:
         origin = Origin.of_line(path, number + 1)
-        raise origin.error("dataset.encoding", f"not {encoding}: save it as UTF-8") from None
+        raise origin.error("dataset.encoding", "not UTF-16: save it as UTF-8") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         origin = Origin.of_line(path, number + 1)
         message = f"cannot be unpacked, {error}: fetch it again"

@@ -20,6 +20,7 @@ from tf_dpce.datasets.cells import (
     NUL,
     UNKNOWN_SPLIT,
 )
+from tf_dpce.datasets.columns import TWICE
 from tf_dpce.datasets.delimited import MALFORMED, UNCLOSED, WRONG_FIELDS
 from tf_dpce.datasets.json_table import NO_COLUMNS, NO_OBJECT
 from tf_dpce.datasets.listing import NO_CAPTION, NO_NAME, Image, Rejected
@@ -149,6 +150,12 @@ REJECTED = [
     ("a.jsonl", LINE + '{"image"\n', 2, NO_OBJECT),
     ("a.jsonl", "[" * 100_000 + "\n" + LINE, 1, NO_OBJECT),
     ("a.jsonl", '["d.jpg", "a dog"]\n' + LINE, 1, NO_OBJECT),
+    ("a.jsonl", LINE + '{"image": "d.jpg", "Image": "e.jpg", "caption": "a"}\n', 2, TWICE),
+    ("a.jsonl", LINE + '{"image": "d.jpg", "caption": "a", "caption": "b"}\n', 2, NO_OBJECT),
+    (
+        *("a.jsonl", LINE + '{"image": "d.jpg", "caption": [{"raw": "a", "raw": "b"}]}\n'),
+        *(2, NO_CAPTION_TEXT),
+    ),
     ("a.jsonl", LINE + '{"image": "d.jpg"}\n', 2, NO_CAPTION),
     ("a.jsonl", '{"image": "d.jpg"}\n' + LINE, 1, NO_COLUMNS),
     ("a.jsonl", '{"image": "d.jpg", "caption": 3}\n' + LINE, 1, NO_CAPTION_TEXT),
@@ -179,6 +186,8 @@ MISTAKES = [
     ("a.csv", "image,words\n", "table.columns", 1),
     ("a.csv", "\n\nimage,words\n", "table.columns", 3),
     ("a.csv", "image,Image,caption\n", "table.ambiguous", 1),
+    ("a.csv", "image,caption,split,Split\n", "table.ambiguous", 1),
+    ("a.csv", 'sep="\nimage"caption\n', "table.columns", 1),
     ("a.csv", "file_name,filepath,caption\n", "table.ambiguous", 1),
     ("a.csv", "image,title,text\n", "table.ambiguous", 1),
     ("a.csv", HEADER + "d.jpg,a dog,train\nd.jpg,it sleeps,val\n", "dataset.two_values", 3),
