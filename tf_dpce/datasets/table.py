@@ -79,7 +79,8 @@ def read_table(
                 yield rejected
     found = listing.images()
     if not found:
-        reason = f", the first of them {first.path}: {first.reason}" if first else ""
+        place = first.path.removeprefix(f"{annotations} ") if first else ""
+        reason = f": {place}: {first.reason}" if first else ""
         message = f"{annotations} has no row that can be used{reason}"
         raise UserError("dataset.no_image", message, annotations)
     if by_file:
