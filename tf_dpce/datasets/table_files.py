@@ -50,13 +50,10 @@ def table_files(annotations: Path) -> list[Path]:
             message = f"{annotations} holds no Parquet file and no metadata.csv or metadata.jsonl"
             raise UserError("table.kind", f"{message}: name a table", annotations)
         return found
-    if not annotations.exists() and glob.has_magic(str(annotations)):
-        return [
-            path
-            for name in sorted(glob.glob(str(annotations), recursive=True))
-            if (path := Path(name)).is_file()
-        ] or [existing_file(annotations)]
-    return [existing_file(annotations)]
+    if annotations.exists():
+        return [existing_file(annotations)]
+    matches = map(Path, sorted(glob.glob(str(annotations), recursive=True)))
+    return [path for path in matches if path.is_file()] or [existing_file(annotations)]
 
 
 def _metadata(root: Path) -> list[Path]:

@@ -1,8 +1,7 @@
-"""Images that come out of other files: names, reruns, foreign folders and room on the disk."""
+"""Images that come out of other files: names, reruns and foreign folders."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -63,11 +62,3 @@ def test_a_rerun_replaces_what_was_extracted_and_nothing_else(tmp_path: Path):
     with raises("extracted.folder", foreign):
         ExtractedImages(foreign, before=lambda: calls.append(0)).add("a.jpg", JPEG)
     assert [path.name for path in foreign.iterdir()] == ["mine.jpg"] and calls == [1]
-
-
-def test_room_on_the_disk_is_checked_before_anything_is_written(tmp_path: Path):
-    images = ExtractedImages(tmp_path / "out" / "images")
-    images.reserve(1)
-    with raises("extracted.room", images.folder):
-        images.reserve(shutil.disk_usage(tmp_path).total + 1)
-    assert list(tmp_path.iterdir()) == []

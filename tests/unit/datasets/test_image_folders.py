@@ -21,12 +21,13 @@ def test_an_imagefolder_has_a_table_in_each_split(tmp_path: Path):
         rows = [f"{name},a dog {split},{name} again\n" for name in names]
         header = "file_name,caption_0,caption_1\n"
         (tmp_path / split / "metadata.csv").write_text("".join([header, *rows]))
-    images, rejected = gather(read_table(tmp_path))
-    # Each folder has a 0.jpg of its own.
-    assert Counter(image.split for image in images) == {"train": 4, "val": 2, "test": 1}
     name = "validation/1.jpg"
     captions = ["a dog validation", "1.jpg again"]
-    assert Image(name, tmp_path / name, captions, "val") in images and rejected == []
+    for place in (tmp_path, tmp_path / "*" / "metadata.csv"):
+        images, rejected = gather(read_table(place))
+        # Each folder has a 0.jpg of its own.
+        assert Counter(image.split for image in images) == {"train": 4, "val": 2, "test": 1}
+        assert Image(name, tmp_path / name, captions, "val") in images and rejected == []
 
 
 def test_a_column_of_splits_counts_and_one_table_of_a_folder(tmp_path: Path, caplog):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,6 +22,7 @@ from tf_dpce.datasets.columns import TWICE
 from tf_dpce.datasets.delimited import MALFORMED, UNCLOSED, WRONG_FIELDS
 from tf_dpce.datasets.json_table import NO_COLUMNS, NO_OBJECT
 from tf_dpce.datasets.listing import NO_CAPTION, NO_NAME, Image, Rejected
+from tf_dpce.datasets.splits import drawn_splits
 from tf_dpce.datasets.table import REPEATED
 
 AWKWARD = 'a "big", brown dog asleep'
@@ -51,11 +50,6 @@ def test_every_format_gives_the_same_images(tmp_path: Path, form: str):
     assert read(path) == (expected, [Rejected(f"{path} {place}", REPEATED)])
 
 
-def test_empty_lines_before_the_header_are_no_rows(tmp_path: Path):
-    (tmp_path / "t.csv").write_text("\n\nimage,caption\na.jpg,a dog\n")
-    assert captions(tmp_path / "t.csv") == ["a dog"]
-
-
 def test_what_captions_and_cells_may_look_like(tmp_path: Path):
     several = [{"image": "dog.jpg", "caption": ["a dog", "it sleeps", "a dog"]}]
     in_cell = [{"image": "dog.jpg", "caption": json.dumps(several[0]["caption"])}]
@@ -65,7 +59,7 @@ def test_what_captions_and_cells_may_look_like(tmp_path: Path):
     table.write_text("image,caption\ndog.jpg,[unclear] a dog\n")
     assert captions(table) == ["[unclear] a dog"], "no list"
     # As a spreadsheet saves it.
-    table.write_bytes("\ufeffimage,caption\r\ndog.jpg,a dog\r\n\r\n".encode())
+    table.write_bytes("\ufeff\r\n\r\nimage,caption\r\ndog.jpg,a dog\r\n\r\n".encode())
     assert captions(table) == ["a dog"]
     lines = tmp_path / "a.jsonl"
     lines.write_text('{"image": "dog.jpg", "caption": "a \\ud83d\\udc36"}\n')
@@ -89,33 +83,13 @@ def test_what_has_no_name_or_no_caption_is_rejected_and_the_rest_read(tmp_path: 
 # --- splits ---------------------------------------------------------------------------------------
 
 
-def many(count: int) -> list[dict[str, Any]]:
-    return [{"image": f"{number}.jpg", "caption": f"number {number}"} for number in range(count)]
-
-
-def splits(path: Path, seed: int) -> dict[str, str]:
-    return {image.image_id: image.split for image in read(path, seed=seed)[0]}
-
-
-def test_a_drawn_split_is_a_function_of_the_seed_and_the_image_alone(tmp_path: Path):
-    drawn = splits(write(tmp_path / "a.csv", many(2000)), 3)
-    counts = Counter(drawn.values())
-    # Binomial: 1,600 +- 18, 200 +- 13 and 200 +- 13; four deviations either way.
-    assert abs(counts["train"] - 1600) < 72
-    assert abs(counts["val"] - 200) < 54 and abs(counts["test"] - 200) < 54
-    fewer = splits(write(tmp_path / "b.jsonl", many(300)[::-1]), 3)
-    assert fewer.items() <= drawn.items()
-    assert splits(tmp_path / "a.csv", 4) != drawn
-    # A row with a split of its own does not draw.
-    given = write(tmp_path / "c.jsonl", [many(1)[0] | {"split": "test"}, *many(300)[1:]])
-    assert splits(given, 3) == fewer | {"0.jpg": "test"}
-
-
-def test_images_of_one_instance_draw_together(tmp_path: Path):
-    rows = [row | {"instance": f"person {number // 4}"} for number, row in enumerate(many(400))]
-    images, _ = read(write(tmp_path / "a.csv", rows))
-    found = {(image.instance, image.split) for image in images}
-    assert len(found) == 100 and len({split for _, split in found}) == 3
+def test_a_split_is_drawn_by_instance_unless_a_row_gives_one(tmp_path: Path):
+    people = [f"person {number // 4}" for number in range(400)]
+    rows = [{"image": f"{n}.jpg", "caption": "a", "instance": who} for n, who in enumerate(people)]
+    rows.append({"image": "own.jpg", "caption": "a", "split": "test"})
+    images, _ = read(write(tmp_path / "a.jsonl", rows), seed=3)
+    expected = drawn_splits(people, seed=3) | {"own.jpg": "test"}
+    assert {image.instance: image.split for image in images} == expected and len(images) == 401
 
 
 def test_a_split_file_replaces_a_column(tmp_path: Path):

@@ -116,22 +116,6 @@ def test_a_folder_or_a_pattern_is_one_table(tmp_path: Path):
     assert {image.split for image in images} == {"train", "val", "test"}
 
 
-def test_a_folder_of_images_with_their_metadata(tmp_path: Path):
-    for split in ("train", "validation", "test"):
-        (tmp_path / split).mkdir()
-        rows = [{"file_name": f"p{n}.jpg", "text": f"{split} {n}"} for n in range(2)]
-        write(tmp_path / split / "metadata.csv", rows)
-    images, _ = read(tmp_path / "*" / "metadata.csv")
-    splits = {image.image_id: image.split for image in images}
-    assert splits == {
-        **{"train/p0.jpg": "train", "train/p1.jpg": "train"},
-        **{"validation/p0.jpg": "val", "validation/p1.jpg": "val"},
-        **{"test/p0.jpg": "test", "test/p1.jpg": "test"},
-    }
-    assert images[-1].path == tmp_path / "validation" / "p1.jpg"
-    assert [image.image_id for image in read(tmp_path / "train")[0]] == ["p0.jpg", "p1.jpg"]
-
-
 def test_room_is_checked_before_the_first_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = write(tmp_path / "a.parquet", image_rows(6, 50_000))
     usage = type("Usage", (), {"free": path.stat().st_size - 1})
