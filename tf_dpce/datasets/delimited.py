@@ -48,7 +48,7 @@ def read_delimited(path: Path, finder: ColumnFinder) -> Iterator[Record | Reject
         UserError: the header lacks a column, or the file cannot be read to its end.
     """
     lines = (line for line in text_lines(path) if line[1])
-    header = _read_header(lines, path, finder)
+    header = _read_header(lines, finder)
     if header is None:
         return
     for origin, fields in _rows(lines, header):
@@ -60,7 +60,7 @@ def read_delimited(path: Path, finder: ColumnFinder) -> Iterator[Record | Reject
             yield header.columns.record(origin, header.names, fields)
 
 
-def _read_header(lines: Iterator[Line], path: Path, finder: ColumnFinder) -> _Header | None:
+def _read_header(lines: Iterator[Line], finder: ColumnFinder) -> _Header | None:
     delimiters = _DELIMITERS
     first = next(lines, None)
     if first and (sep := _SEP_LINE.fullmatch(first[1])):
@@ -70,11 +70,10 @@ def _read_header(lines: Iterator[Line], path: Path, finder: ColumnFinder) -> _He
     origin, line = first
     if "\0" in line or not is_whole(line):
         raise origin.error("dataset.encoding", "not UTF-8: save it as UTF-8")
-    # The name of the file decides between delimiters that split the header equally often.
-    usual = "\t" if ".tsv" in path.suffixes else ","
     split = {one: [name.strip() for name in _split(line, one)] for one in delimiters}
+    # At most one makes known columns. If none does, the error is of that which makes the most.
     fault = None
-    for one in sorted(delimiters, key=lambda one: (-len(split[one]), one != usual)):
+    for one in sorted(delimiters, key=lambda one: -len(split[one])):
         how = f", fields separated by {one}".replace("\t", "tabs")
         spaced = f"{one} " in line
         try:
@@ -97,8 +96,9 @@ def _split(line: str, delimiter: str) -> list[str]:
 def _rows(lines: Iterator[Line], header: _Header) -> Iterator[tuple[Origin, list[str] | str]]:
     """Yields the place and the fields of each row, or why it is none."""
     feed = _Feed(lines, header)
-    space = header.spaced
-    reader = csv.reader(feed, delimiter=header.delimiter, skipinitialspace=space, strict=True)
+    reader = csv.reader(
+        feed, delimiter=header.delimiter, skipinitialspace=header.spaced, strict=True
+    )
     while True:
         feed.taken.clear()
         try:

@@ -41,7 +41,6 @@ class ExtractedImages:
     def __init__(self, folder: Path, before: Callable[[], None] = lambda: None) -> None:
         self.folder = folder.resolve()
         self._before = before
-        self._begun = False
         self._names: dict[tuple[str, bytes], str] = {}
         self._used: set[str] = set()
         self._numbers: Counter[str] = Counter()
@@ -73,9 +72,8 @@ class ExtractedImages:
         Raises:
             UserError: the folder holds something that was not extracted.
         """
-        if not self._begun:
+        if not self._names:
             self._begin()
-            self._begun = True
         name = _file_name(name, contents)
         key = name, hashlib.sha256(contents).digest()
         if key not in self._names:
