@@ -18,7 +18,13 @@ from tf_dpce.datasets.splits import (
     read_split_file,
     split_in_name,
 )
-from tf_dpce.datasets.text_files import existing_folder, first_existing, read_json
+from tf_dpce.datasets.text_files import (
+    Node,
+    existing_folder,
+    first_existing,
+    read_json,
+    usable_entries,
+)
 from tf_dpce.errors import UserError
 
 # The folders of images; each has its captions in a file of its own.
@@ -56,11 +62,11 @@ def read_coco(
     listed: dict[str, Image] = {}
     for half in _HALVES:
         yield from _read_file(annotations / f"captions_{half}.json", names, half, listed)
-    # An image without a caption will be rejected, so it fills no split.
-    captioned = (name for name, image in listed.items() if image.captions)
     if split_file:
         splits = read_split_file(split_file, names)
     else:
+        # An image without a caption will be rejected, so it fills no split.
+        captioned = (name for name, image in listed.items() if image.captions)
         splits = held_out_splits(captioned, seed, _HELD_OUT)
         keep_together(listed.values(), splits)
     yield from usable_images(annotations, listed.values(), names, splits, split_file)
@@ -120,19 +126,22 @@ def _read_file(
     """Adds the images of a file to `listed`, and yields what cannot be used."""
     contents = read_json(path)
     by_number: dict[str, Image] = {}
-    for entry in contents["images"].items():
-        name = entry["file_name"].text()
+
+    def add_image(entry: Node) -> Rejected | None:
+        name, number = entry["file_name"].text(), entry["id"].key()
         if not image_name(name):
-            yield Rejected(str(entry.origin), NO_NAME)
-            continue
-        name, file = names.find(os.path.join(folder, name))
-        if name in listed:
-            yield Rejected(str(entry.origin), "listed twice")
-        image = listed.setdefault(name, Image(name, file, [], origin=entry.origin))
-        by_number.setdefault(entry["id"].key(), image)
-    for entry in contents["annotations"].items():
+            return Rejected(str(entry.origin), NO_NAME)
+        image = Image(*names.find(os.path.join(folder, name)), [], origin=entry.origin)
+        known = listed.setdefault(image.image_id, image)
+        by_number.setdefault(number, known)
+        return None if known is image else Rejected(str(entry.origin), "listed twice")
+
+    def add_caption(entry: Node) -> Rejected | None:
         caption, number = entry["caption"].text(), entry["image_id"].key()
-        if number in by_number:
-            by_number[number].captions.append(caption)
-        else:
-            yield Rejected(str(entry.origin), "caption of no image that is listed")
+        if number not in by_number:
+            return Rejected(str(entry.origin), "caption of no image that is listed")
+        by_number[number].captions.append(caption)
+        return None
+
+    for key, add in (("images", add_image), ("annotations", add_caption)):
+        yield from filter(None, usable_entries(contents[key], add))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from tf_dpce.datasets.listing import Image, Rejected, usable_images
 from tf_dpce.datasets.names import ImageNames
 from tf_dpce.datasets.splits import check_split, read_split_file
-from tf_dpce.datasets.text_files import Node, read_json
+from tf_dpce.datasets.text_files import Node, read_json, usable_entries
 
 
 def read_cuhk_pedes(
@@ -28,17 +29,17 @@ def read_cuhk_pedes(
 
     Yields:
         The images, and a `Rejected` for each that has no caption, is listed twice or is not in
-        the split file.
+        the split file, and for each entry of another shape or with an unknown split.
 
     Raises:
-        UserError: a folder or file is missing or of another shape, a split is unknown, or no
-            image can be used.
+        UserError: a folder or file is missing or of another shape as a whole, or no image can be
+            used.
     """
     names = ImageNames(images or root / "imgs")
     file = annotations or root / "reid_raw.json"
     contents = read_json(file)
     splits = read_split_file(split_file, names) if split_file else None
-    listed = (_image(entry, names, own_split=splits is None) for entry in contents.items())
+    listed = usable_entries(contents, partial(_image, names=names, own_split=splits is None))
     yield from usable_images(file, listed, names, splits, split_file)
 
 

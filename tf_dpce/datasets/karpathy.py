@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from tf_dpce.datasets.listing import Image, Rejected, usable_images
 from tf_dpce.datasets.names import ImageNames
 from tf_dpce.datasets.splits import check_split, karpathy_name, read_split_file
-from tf_dpce.datasets.text_files import Node, read_json
+from tf_dpce.datasets.text_files import Node, read_json, usable_entries
 
 
 def read_karpathy(
@@ -26,17 +27,17 @@ def read_karpathy(
 
     Yields:
         The images, and a `Rejected` for each that has no caption, is listed twice or is not in
-        the split file.
+        the split file, and for each entry of another shape or with an unknown split.
 
     Raises:
-        UserError: the folder or file is missing, the file is of another shape, a split is
-            unknown, or no image can be used.
+        UserError: the folder or file is missing, the file is of another shape as a whole, or no
+            image can be used.
     """
     names = ImageNames(root)
     contents = read_json(annotations)
     splits = read_split_file(split_file, names) if split_file else None
-    entries = contents["images"].items()
-    listed = (_image(entry, names, own_split=splits is None) for entry in entries)
+    parse = partial(_image, names=names, own_split=splits is None)
+    listed = usable_entries(contents["images"], parse)
     yield from usable_images(annotations, listed, names, splits, split_file)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,8 @@ from tf_dpce.errors import UserError
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+# What `prepare` itself leaves in a folder, and may have left beside what it read.
+_REJECTED = "rejected.jsonl"
 _FILES_SEEN = 10_000  # of a folder, until images with a text beside them are found
 
 
@@ -45,14 +47,13 @@ def recognise(path: Path) -> Layout:
     """
     if not path.is_dir():
         return _of_files(path)
-    for checks in (_PUBLISHED, _GENERAL):
-        found = [layout for check in checks if (layout := check(path))]
-        if len(found) > 1:
-            several = " and ".join(f"{layout.description} ({layout.source})" for layout in found)
-            message = f"{path} holds {several}: choose one with --source"
-            raise UserError("source.several", message, path)
-        if found:
-            return found[0]
+    found = list(_published(path)) or list(_general(path))
+    if len(found) > 1:
+        several = " and ".join(f"{layout.description} ({layout.source})" for layout in found)
+        message = f"{path} holds {several}: choose one with --source"
+        raise UserError("source.several", message, path)
+    if found:
+        return found[0]
     raise UserError(
         "source.none",
         f"{path} holds no layout of Flickr8k, Flickr30k, COCO, Karpathy or CUHK-PEDES, no metadata "
@@ -71,88 +72,65 @@ def _of_files(path: Path) -> Layout:
         message = f"{path} is neither a file nor a folder, and matches none: check --root"
         raise UserError("source.none", message, path)
     if path.suffix.lower() == ".json" and path.is_file():
-        with path.open("rb") as stream:
-            is_object = stream.read(_FILES_SEEN).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
         if path.name.startswith("dataset_"):
             options = {"root": path.parent, "annotations": path}
             return Layout("karpathy", options, "Karpathy's JSON")
-        if is_object:
+        if _begins(path, "{"):
             return Layout("coco", {"annotations": path}, "captions in COCO's JSON")
     return Layout("table", {"annotations": path}, "a table")
 
 
-def _flickr8k(root: Path) -> Layout | None:
-    authors, kaggle = FLICKR8K_CAPTIONS[:-1], FLICKR8K_CAPTIONS[-1]
-    if any((root / name).is_file() for name in authors):
-        return Layout("flickr8k", {"root": root}, "Flickr8k in its authors' layout")
-    if (root / "Images").is_dir() and _begins(root / kaggle, "image,caption"):
-        return Layout("flickr8k", {"root": root}, "Flickr8k in Kaggle's layout")
-    return None
-
-
-def _flickr30k(root: Path) -> Layout | None:
-    authors, *kaggle = FLICKR30K_CAPTIONS
-    if (root / authors).is_file():
-        return Layout("flickr30k", {"root": root}, "Flickr30k in its authors' layout")
-    if any(_begins(root / name, "image_name") for name in kaggle):
-        return Layout("flickr30k", {"root": root}, "Flickr30k in Kaggle's layout")
-    return None
-
-
-def _coco(root: Path) -> Layout | None:
-    if (root / "annotations" / "captions_train2014.json").is_file():
-        return Layout("mscoco", {"root": root}, "MSCOCO of 2014")
-    if any(root.glob("annotations/captions*.json")) or any(root.glob("captions*.json")):
-        return Layout("coco", {"root": root}, "captions in COCO's JSON")
-    return None
-
-
-def _karpathy(root: Path) -> Layout | None:
+def _published(root: Path) -> Iterator[Layout]:
+    """Yields the data sets whose files a folder holds under their published names."""
+    whole = {"root": root}
+    *authors, kaggles = FLICKR8K_CAPTIONS
+    flickr8k = any((root / name).is_file() for name in authors) or (
+        (root / "Images").is_dir() and _begins(root / kaggles, "image,caption")
+    )
+    author, *on_kaggle = FLICKR30K_CAPTIONS
+    flickr30k = (root / author).is_file() or any(
+        _begins(root / name, "image_name") for name in on_kaggle
+    )
+    if flickr8k:
+        yield Layout("flickr8k", whole, "Flickr8k")
+    if flickr30k:
+        yield Layout("flickr30k", whole, "Flickr30k")
     files = list(root.glob("dataset_*.json"))
-    # Beside the files of Flickr8k it is another form of the split.
-    if len(files) != 1 or _flickr8k(root) or _flickr30k(root):
-        return None
-    options = {"root": root, "annotations": files[0]}
-    return Layout("karpathy", options, f"Karpathy's {files[0].name}")
-
-
-def _cuhk_pedes(root: Path) -> Layout | None:
+    # Beside the images of Flickr it is another form of the split.
+    if len(files) == 1 and not flickr8k and not flickr30k:
+        yield Layout("karpathy", {**whole, "annotations": files[0]}, f"Karpathy's {files[0].name}")
+    if (root / "annotations" / "captions_train2014.json").is_file():
+        yield Layout("mscoco", whole, "MSCOCO of 2014")
+    elif any(root.glob("annotations/captions*.json")) or any(root.glob("captions*.json")):
+        yield Layout("coco", whole, "captions in COCO's JSON")
     if (root / "reid_raw.json").is_file():
-        return Layout("cuhk_pedes", {"root": root}, "CUHK-PEDES")
-    return None
+        yield Layout("cuhk_pedes", whole, "CUHK-PEDES")
 
 
-def _metadata(root: Path) -> Layout | None:
-    if any((root / name).is_file() or any(root.glob(f"*/{name}")) for name in _METADATA):
-        return Layout("table", {"annotations": root}, "a folder of images with metadata files")
-    return None
-
-
-def _shards(root: Path) -> Layout | None:
+def _general(root: Path) -> Iterator[Layout]:
+    """Yields what tools write, and a table of one's own."""
+    metadata = any(any(root.glob(f"{d}{name}")) for d in ("", "*/") for name in _METADATA)
+    if metadata:
+        yield Layout("table", {"annotations": root}, "a folder of images with metadata files")
     if any(any(root.glob(f"{depth}*{end}")) for depth in ("", "*/") for end in TAR_ENDINGS):
-        return Layout("shards", {"root": root}, "tar shards")
-    return None
-
-
-def _texts(root: Path) -> Layout | None:
+        yield Layout("shards", {"root": root}, "tar shards")
     files = {os.path.splitext(path) for path in islice(_files(root), _FILES_SEEN)}
     images = {stem for stem, end in files if end.lower() in IMAGE_ENDINGS}
     if any(stem in images for stem, end in files if end.lower() in TEXT_ENDINGS):
-        return Layout("folder", {"root": root}, "images with a text beside each")
-    return None
+        yield Layout("folder", {"root": root}, "images with a text beside each")
+    tables = [] if metadata else _tables(root)
+    if len(tables) == 1:
+        folder = {"images": root / "images"} if (root / "images").is_dir() else {}
+        yield Layout("table", {"annotations": tables[0], **folder}, "a table")
 
 
-def _table(root: Path) -> Layout | None:
-    if _metadata(root):
-        return None
+def _tables(root: Path) -> list[Path]:
+    """Returns the tables in a folder; the folder itself, if all of them are Parquet."""
     tables = [path for path in root.iterdir() if _is_table(path)]
     parquet = [*root.glob("*.parquet"), *root.glob("data/*.parquet")]
-    if not tables or all(path in parquet for path in tables):
-        tables = [root] if any(map(_is_table, parquet)) else []
-    if len(tables) != 1:
-        return None
-    images = {"images": root / "images"} if (root / "images").is_dir() else {}
-    return Layout("table", {"annotations": tables[0], **images}, "a table")
+    if all(path in parquet for path in tables):
+        return [root] if any(map(_is_table, parquet)) else []
+    return tables
 
 
 def _is_table(path: Path) -> bool:
@@ -162,7 +140,7 @@ def _is_table(path: Path) -> bool:
     ending = Path(path.name.removesuffix(".gz")).suffix.lower()
     # Other texts than tables are common.
     table = ending in _TABLES or (ending == ".txt" and _begins(path, "image"))
-    return table and not beside
+    return table and not beside and path.name != _REJECTED
 
 
 def _files(root: Path) -> Iterator[str]:
@@ -174,9 +152,3 @@ def _begins(path: Path, header: str) -> bool:
         return False
     with path.open("rb") as stream:
         return stream.readline(200).decode(errors="replace").lstrip("\ufeff").startswith(header)
-
-
-_PUBLISHED: tuple[Callable[[Path], Layout | None], ...] = (
-    *(_flickr8k, _flickr30k, _coco, _karpathy, _cuhk_pedes),
-)
-_GENERAL: tuple[Callable[[Path], Layout | None], ...] = (_metadata, _shards, _texts, _table)

@@ -20,6 +20,7 @@ ADDRESS = "an address, not a file: download it first"
 NO_NAME = "no name of an image"
 NO_CAPTION = "no caption"
 IN_NO_SPLIT = "in no split"
+UNKNOWN_SPLIT = "unknown split"
 
 
 class Origin(NamedTuple):
@@ -86,7 +87,7 @@ class Rejected:
 
 def usable_images(
     annotations: Path,
-    listed: Iterable[Image],
+    listed: Iterable[Image | Rejected],
     names: ImageNames,
     splits: Mapping[str, str] | None = None,
     split_file: Path | None = None,
@@ -95,7 +96,7 @@ def usable_images(
 
     Args:
         annotations: the file or folder that lists the images, for messages.
-        listed: the images of a data set.
+        listed: the images of a data set, and what was rejected of it already.
         names: the names of the images, by which they were found.
         splits: split of each image by its name; replaces those that the images have.
         split_file: the file that `splits` is from, for messages.
@@ -111,6 +112,10 @@ def usable_images(
     last = ""
     unlisted = dict.fromkeys(splits or ())
     for image in listed:
+        if isinstance(image, Rejected):
+            last = f", the last of them {image.path}: {image.reason}"
+            yield image
+            continue
         unlisted.pop(image.image_id, None)
         if splits is not None:
             image.split = splits.get(image.image_id)

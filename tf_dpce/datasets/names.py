@@ -10,7 +10,8 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cached_property
 from heapq import nlargest
@@ -27,12 +28,10 @@ AMBIGUOUS = "several names fit this one file"
 
 # How a name differs from that of the file, in the words of the log.
 _FILE_ADDRESS = "with file://"
-_SLASHES = "with \\ for /"
+_SLASHES = "with \\ for / or a drive"
 _PERCENT = "with %20 or the like"
-_HOME = "with ~"
 _LONGER = "with other folders before it"
-_UNICODE = "in another Unicode form"
-_CASE = "in another case"
+_CASE = "in another case or Unicode form"
 _NO_ENDING = "without its ending"
 
 IMAGE_ENDINGS = (
@@ -41,8 +40,8 @@ IMAGE_ENDINGS = (
 )
 # A single letter before the colon is a Windows drive.
 _ADDRESS = re.compile(r"data:|(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_FILE = re.compile(r"file:(?://[^/]*)?/*(?=[a-z]:)|file:(?://[^/]*)?", re.IGNORECASE)
-_DRIVE = re.compile(r"[a-z]:", re.IGNORECASE)
+_FILE = re.compile(r"^file:(//[^/]*)?", re.IGNORECASE)
+_DRIVE = re.compile(r"^(?=[a-z]:)", re.IGNORECASE)
 _COMPARED = 1000  # names that are compared letter by letter
 
 
@@ -134,14 +133,13 @@ class ImageNames:
 
         A relative path loses only folders with which the folder of images itself ends.
         """
-        address, drive = _ADDRESS.match(path), _DRIVE.match(path)
-        if not address and not drive:
+        address = _ADDRESS.match(path)
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        if not address:
             yield path, ""
-        parts = [part for part in re.split(r"/+", path) if part not in ("", ".")]
-        first = max(1, len(parts) - 1) if address else 1
-        for count in range(first, len(parts)):
+        for count in range(max(1, len(parts) - 1) if address else 1, len(parts)):
             start, end = parts[:count], "/".join(parts[count:])
-            if address or drive or os.path.isabs(path):
+            if address or os.path.isabs(path):
                 yield end, "/".join(start).casefold()
             elif self.folder.parts[-count:] == (*start,):
                 yield end, ""
@@ -150,19 +148,16 @@ class ImageNames:
         """Follows a path from folder to folder, by the one name in each that fits."""
         path = os.path.normpath(os.path.join(self.folder, path))
         below = self._below(path)
-        place, rest = (str(self.folder), below) if below else ("/", path.lstrip("/"))
-        kinds: list[str] = []
-        *folders, base = rest.split("/")
+        listing = self._listing(str(self.folder) if below else "/")
+        *folders, base = (below or path.lstrip("/")).split("/")
+        kinds: tuple[str, ...] = ()
         for part in folders:
-            name, kind = self._listing(place).match(part)
-            # A folder may let in who knows a name without showing its list.
-            place = os.path.join(place, name or part)
-            kinds += filter(None, [kind])
-        listing = self._listing(place)
-        name, kind = listing.match(base, ends=True)
-        if not name and not os.path.isfile(os.path.join(place, base)):
-            return None
-        return listing, name or base, (*kinds, *filter(None, [kind]))
+            name, kind = listing.match(part, listing.folders)
+            if not name:
+                return None
+            listing, kinds = self._listing(os.path.join(listing.path, name)), (*kinds, *kind)
+        name, kind = listing.match(base, listing.files)
+        return (listing, name, (*kinds, *kind)) if name else None
 
     def _file(self, listing: _Listing, base: str, name: str) -> ImageFile:
         """Returns one id for all names of a file: its real path, if that is below the folder."""
@@ -189,50 +184,37 @@ class _Listing:
     """What a folder holds; nothing if it is missing or cannot be listed."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path = self.real = path
         self.files: set[str] = set()
+        self.folders: set[str] = set()
         self.links: set[str] = set()
-        self.names: set[str] = set()
-        self.real = path
-        try:
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    self.names.add(entry.name)
-                    if entry.is_symlink():
-                        self.links.add(entry.name)
-                    if not entry.is_dir():
-                        self.files.add(entry.name)
+        # A null character in a path is a ValueError.
+        with suppress(OSError, ValueError), os.scandir(path) as entries:
+            for entry in entries:
+                (self.folders if entry.is_dir() else self.files).add(entry.name)
+                if entry.is_symlink():
+                    self.links.add(entry.name)
             self.real = os.path.realpath(path)
-        except (OSError, ValueError):
-            # A null character in a path is a ValueError.
-            pass
 
-    def match(self, name: str, ends: bool = False) -> tuple[str, str]:
-        """Returns the one name here that fits, and how it differs; empty texts if none does."""
-        if name in (self.files if ends else self.names):
-            return name, ""
-        fitting = [(self._by_form, _form(name), _UNICODE), (self._by_case, _case(name), _CASE)]
-        if ends:
-            fitting.append((self._by_stem, _case(name), _NO_ENDING))
-        for names, key, kind in fitting:
-            found = [name for name in names.get(key, ()) if not ends or name in self.files]
+    def match(self, name: str, names: Collection[str]) -> tuple[str, tuple[str, ...]]:
+        """Returns the one of `names` here that fits, and how it differs; an empty text if none."""
+        if name in names:
+            return name, ()
+        for alike, kind in ((self._by_case, _CASE), (self._by_stem, _NO_ENDING)):
+            found = [name for name in alike.get(_alike(name), ()) if name in names]
             if found:
                 # Of several none is the right one.
-                return (found[0], kind) if len(found) == 1 else ("", "")
-        return "", ""
-
-    @cached_property
-    def _by_form(self) -> dict[str, list[str]]:
-        return _grouped((_form(name), name) for name in self.names)
+                return (found[0], (kind,)) if len(found) == 1 else ("", ())
+        return "", ()
 
     @cached_property
     def _by_case(self) -> dict[str, list[str]]:
-        return _grouped((_case(name), name) for name in self.names)
+        return _grouped((_alike(name), name) for name in (*self.files, *self.folders))
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
-        parts = ((*os.path.splitext(name), name) for name in self.names)
-        return _grouped((_case(s), name) for s, end, name in parts if end.lower() in IMAGE_ENDINGS)
+        parts = ((*os.path.splitext(name), name) for name in self.files)
+        return _grouped((_alike(s), name) for s, end, name in parts if end.lower() in IMAGE_ENDINGS)
 
 
 def nearest_name(path: Path) -> str:
@@ -243,7 +225,8 @@ def nearest_name(path: Path) -> str:
     """
     folder = next(parent for parent in path.parents if parent.is_dir())
     missing = path.relative_to(folder).parts[0]
-    names = sorted(name for name in _Listing(str(folder)).names if name.isprintable())
+    listing = _Listing(str(folder))
+    names = sorted(name for name in listing.files | listing.folders if name.isprintable())
     if len(names) > _COMPARED:
         names = nlargest(_COMPARED, names, lambda name: len(os.path.commonprefix([name, missing])))
     close = get_close_matches(missing, names, n=1)
@@ -254,23 +237,19 @@ def _spellings(name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yields the paths that a name may mean, the least changed first, and the kinds of change."""
     path, kinds = name.strip(), ()
     yield path, kinds
-    for kind, changed in (
+    for kind, change in (
         (_FILE_ADDRESS, lambda text: _FILE.sub("", text, count=1)),
-        (_SLASHES, lambda text: text.replace("\\", "/")),
+        (_SLASHES, lambda text: _DRIVE.sub("/", text.replace("\\", "/"), count=1)),
         (_PERCENT, unquote),
-        (_HOME, os.path.expanduser),
     ):
-        if changed(path) != path:
-            path, kinds = changed(path), (*kinds, kind)
+        if change(path) != path:
+            path, kinds = change(path), (*kinds, kind)
             yield path, kinds
 
 
-def _form(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
-def _case(name: str) -> str:
-    return _form(_form(name).casefold())
+def _alike(name: str) -> str:
+    """Returns the same text for names that differ in case or Unicode form alone."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _grouped(pairs: Iterator[tuple[str, str]]) -> dict[str, list[str]]:

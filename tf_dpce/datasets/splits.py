@@ -70,7 +70,10 @@ def read_split_file(path: Path, names: ImageNames) -> dict[str, str]:
     else:
         lines = _karpathy(path) if path.suffix.lower() == ".json" else _lines(path)
     for origin, image, split in lines:
-        assign_split(splits, names.find(image).image_id, check_split(split, origin), origin)
+        name, split = names.find(image).image_id, check_split(split, origin)
+        if splits.setdefault(name, split) != split:
+            message = f"{shorten(name)} is already in the split {splits[name]!r}: keep it in one"
+            raise origin.error("split.repeated", message)
     if not splits:
         message = f"{path} has no line: it needs lines of image<TAB>split"
         raise UserError("split.empty", message, path)
@@ -102,17 +105,6 @@ def karpathy_name(entry: Node) -> str:
     folder = entry["filepath"].text() if "filepath" in entry else ""
     file = image_name(entry["filename"].text())
     return os.path.join(folder, file) if file else ""
-
-
-def assign_split(splits: dict[str, str], image: str, split: str, origin: Origin) -> None:
-    """Adds an image to `splits`.
-
-    Raises:
-        UserError: it is already in another split.
-    """
-    if splits.setdefault(image, split) != split:
-        message = f"{shorten(image)} is already in the split {splits[image]!r}: keep it in one"
-        raise origin.error("split.repeated", message)
 
 
 def known_split(name: str) -> str | None:
@@ -162,25 +154,27 @@ def drawn_splits(names: Iterable[str], seed: int) -> dict[str, str]:
 def complete_splits(images: Collection[Image], seed: int) -> None:
     """Gives a split to each image that has none, and draws a missing val or test from train.
 
-    The draw is a hash of the seed and the instance. If no image has a split, all are drawn; if
-    val or test is missing, about a tenth of the training instances move there, 5,000 at most.
-    An image without a caption will be rejected, so it fills no split.
+    The draw is a hash of the seed and the instance, which copies share. If no image has a split,
+    all are drawn; if val or test is missing, about a tenth of the training instances move there,
+    5,000 at most. An image without a caption or a file will be rejected, so it fills no split.
     """
     captioned = [image for image in images if image.captions]
     join_copies(captioned)
-    undrawn = [image for image in captioned if image.split is None]
-    drawn = drawn_splits((image.instance for image in undrawn), seed)
-    for image in undrawn:
-        image.split = drawn[image.instance]
-    for missing in sorted({"val", "test"} - {image.split for image in captioned}):
-        train = [image for image in captioned if image.split == "train"]
-        if not train:
+    # Names alone can be split too, where no file is at hand.
+    usable = [image for image in captioned if os.path.isfile(image.path)] or captioned
+    drawn = drawn_splits((image.instance for image in usable if image.split is None), seed)
+    for image in images:
+        image.split = image.split or drawn.get(image.instance, "train")
+    for missing in sorted({"val", "test"} - {image.split for image in usable}):
+        instances = {image.instance for image in usable if image.split == "train"}
+        if len(instances) < 2:
             return
-        held_out = held_out_splits({image.instance for image in train}, seed, _MOST_HELD_OUT)
-        for image in train:
-            image.split = missing if held_out[image.instance] == missing else "train"
-        moved = sum(image.split == missing for image in train)
-        logger.info(f"no image is in the split {missing}: drew {moved:,} training images for it")
+        held_out = held_out_splits(instances, seed, _MOST_HELD_OUT)
+        moved = {name for name, split in held_out.items() if split == missing}
+        for image in images:
+            if image.split == "train" and image.instance in moved:
+                image.split = missing
+        logger.info(f"nothing is in the split {missing}: drew {len(moved):,} of train for it")
 
 
 def split_in_name(name: str) -> str | None:

@@ -14,8 +14,7 @@ from tf_dpce.datasets.json_table import read_json_table
 from tf_dpce.datasets.listing import NO_NAME, Image, Rejected, check_same, usable_images
 from tf_dpce.datasets.names import ImageFile, ImageNames
 from tf_dpce.datasets.parquet import read_parquet
-from tf_dpce.datasets.repeats import join_copies
-from tf_dpce.datasets.splits import complete_splits, drawn_splits, read_split_file, split_in_name
+from tf_dpce.datasets.splits import complete_splits, read_split_file, split_in_name
 from tf_dpce.datasets.table_files import DELIMITED, JSON, PARQUET, table_files, table_kind
 from tf_dpce.errors import UserError
 
@@ -83,10 +82,8 @@ def read_table(
         reason = f": {place}: {first.reason}" if first else ""
         message = f"{annotations} has no row that can be used{reason}"
         raise UserError("dataset.no_image", message, annotations)
-    if by_file:
+    if splits is None:
         complete_splits(found, seed)
-    elif splits is None:
-        _draw_splits(found, seed)
     yield from usable_images(annotations, found, names, splits, split_file)
 
 
@@ -157,11 +154,3 @@ def _splits_by_name(files: Sequence[Path]) -> dict[Path, str]:
         if None not in splits and len(set(splits)) > 1:
             return dict(zip(files, splits, strict=True))
     return {}
-
-
-def _draw_splits(images: Sequence[Image], seed: int) -> None:
-    join_copies(images)
-    undrawn = [image for image in images if image.split is None]
-    drawn = drawn_splits((image.instance for image in undrawn), seed)
-    for image in undrawn:
-        image.split = drawn[image.instance]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tf_dpce.datasets.captions_beside import TEXT_ENDINGS, captions_beside
 from tf_dpce.datasets.extracted import ExtractedImages
-from tf_dpce.datasets.listing import Image, Rejected, check_same, usable_images
+from tf_dpce.datasets.listing import Image, Rejected, usable_images
 from tf_dpce.datasets.names import IMAGE_ENDINGS, ImageNames
 from tf_dpce.datasets.splits import complete_splits, known_split, read_split_file, split_in_name
 from tf_dpce.errors import UserError, shorten
@@ -24,9 +24,7 @@ from tf_dpce.logging import logger
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 
 DAMAGED = "damaged: what follows in it is lost"
-NO_FILE = "a link or a device"
-NO_IMAGE = "no image in this sample"
-TOO_LARGE = "more bytes than an image or a text may have"
+NO_IMAGE = "no image in this sample, or one that is a link or too large"
 
 _BLOCK = 512  # bytes
 _MAX_BYTES = 64 * 2**20  # of a file in a shard
@@ -70,21 +68,19 @@ def read_tar_shards(
     extracted.reserve(sum(shard.stat().st_size for shard in shards))
     own = {path: split_in_name(path.name) or known_split(path.parent.name) for path in shards}
     by_name = own if all(own.values()) else {}
-    listed: dict[str, Image] = {}
+    listed: list[Image] = []
     for shard in shards:
         for item in _samples(shard, extracted):
             if isinstance(item, Rejected):
                 yield item
-                continue
-            item.split = by_name.get(shard)
-            known = listed.setdefault(item.image_id, item)
-            check_same(known, item)
-            known.captions = list(dict.fromkeys([*known.captions, *item.captions]))
+            else:
+                item.split = by_name.get(shard)
+                listed.append(item)
     names = ImageNames(extracted.folder if listed else shards[0].parent)
     splits = read_split_file(split_file, names) if split_file else None
     if splits is None:
-        complete_splits(listed.values(), seed)
-    yield from usable_images(root, listed.values(), names, splits, split_file)
+        complete_splits(listed, seed)
+    yield from usable_images(root, listed, names, splits, split_file)
 
 
 def tar_files(root: Path) -> list[Path]:
@@ -94,74 +90,62 @@ def tar_files(root: Path) -> list[Path]:
         UserError: there is none, or a file of a range is missing.
     """
     if root.is_dir():
-        found = sorted(path for path in root.rglob("*") if path.name.endswith(TAR_ENDINGS))
-    elif root.exists():
-        found = [root]
+        below = root.rglob("*")
+        found = {root: sorted(path for path in below if path.name.endswith(TAR_ENDINGS))}
     else:
-        found = [Path(name) for part in _ranges(str(root)) for name in _matches(part)]
-    if not found:
-        message = f"{root} is no tar file, nor a folder or pattern of them: check --root"
-        raise UserError("shards.none", message, root)
-    return found
+        found = {part: _matches(part) for part in _ranges(str(root))}
+    for place, shards in found.items():
+        if not shards:
+            message = f"{place}: there is no tar file: fetch it, or check --root"
+            raise UserError("shards.none", message, place)
+    return [shard for shards in found.values() for shard in shards]
 
 
 def _ranges(pattern: str) -> list[str]:
     """Returns what a pattern with `{000..012}` stands for."""
-    match = _RANGE.search(pattern)
-    if not match:
+    start, *range_and_end = _RANGE.split(pattern, maxsplit=1)
+    if not range_and_end:
         return [pattern]
-    first, last = match.groups()
-    numbers = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1))
-    return [pattern[: match.start()] + number + pattern[match.end() :] for number in numbers]
+    first, last, end = range_and_end
+    numbers = range(int(first), int(last) + 1)
+    return [f"{start}{number:0{len(first)}d}{end}" for number in numbers]
 
 
-def _matches(pattern: str) -> list[str]:
-    found = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
-    if not found:
-        message = f"{pattern}: there is no such shard: fetch it, or give another pattern"
-        raise UserError("shards.none", message, pattern)
-    return found
+def _matches(pattern: str) -> list[Path]:
+    if os.path.isfile(pattern):
+        return [Path(pattern)]
+    return [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
 
 
 def _samples(shard: Path, extracted: ExtractedImages) -> Iterator[Image | Rejected]:
     """Yields the images of a shard, which it extracts, and what cannot be used."""
-    for kind, items in groupby(_files(shard), lambda item: getattr(item, "sample", None)):
-        if kind is None:
+    for sample, items in groupby(_files(shard), lambda item: getattr(item, "sample", None)):
+        if sample is None:
             yield from items
             continue
-        files = {item.ending: item for item in items}
-        place = f"{shard} {shorten(kind)}"
-        image = next((item for end, item in files.items() if end in IMAGE_ENDINGS), None)
-        texts = {end: files[end].contents for end in TEXT_ENDINGS if end in files}
-        captions, reason = captions_beside(texts)
-        if image is None:
-            reason = reason or NO_IMAGE
-        if reason:
-            yield Rejected(place, reason)
+        files = {item.ending: item.contents for item in items}
+        ending = next((end for end in files if end in IMAGE_ENDINGS), None)
+        captions, reason = captions_beside(files)
+        if ending is None or reason:
+            yield Rejected(f"{shard} {shorten(sample)}", reason or NO_IMAGE)
         else:
-            path = extracted.add(image.sample + image.ending, image.contents)
+            path = extracted.add(sample + ending, files[ending])
             yield Image(path.name, path, captions)
 
 
 def _files(shard: Path) -> Iterator[_File | Rejected]:
-    """Yields the images and texts of a shard, and what is neither a file nor a folder."""
+    """Yields the images and texts of a shard, and a `Rejected` if it is damaged."""
     count = 0
     try:
         with tarfile.open(shard, "r:*") as tar:
             for member in tar:
                 count += 1
                 folder, _, name = member.name.rpartition("/")
-                stem, _, ending = name.partition(".")
-                ending = f".{ending.lower()}"
-                if not member.isfile() and not member.isdir():
-                    yield Rejected(f"{shard} {shorten(member.name)}", NO_FILE)
-                elif member.isdir() or ending not in (*IMAGE_ENDINGS, *TEXT_ENDINGS):
-                    continue
-                elif member.size > _MAX_BYTES:
-                    yield Rejected(f"{shard} {shorten(member.name)}", TOO_LARGE)
-                else:
-                    contents = tar.extractfile(member).read()
-                    yield _File(f"{folder}/{stem}".lstrip("/"), ending, contents)
+                stem, _, ending = name.lower().partition(".")
+                usable = member.isfile() and member.size <= _MAX_BYTES
+                if usable and f".{ending}" in (*IMAGE_ENDINGS, *TEXT_ENDINGS):
+                    sample = f"{folder}/{name[: len(stem)]}".lstrip("/")
+                    yield _File(sample, f".{ending}", tar.extractfile(member).read())
             # Python ends a shard quietly at a header that it cannot read: a whole one has an end.
             tar.fileobj.seek(tar.offset)
             whole = tar.fileobj.read(_BLOCK) == bytes(_BLOCK)

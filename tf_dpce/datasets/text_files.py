@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tf_dpce.datasets.listing import Origin
+from tf_dpce.datasets.listing import UNKNOWN_SPLIT, Origin, Rejected
 from tf_dpce.errors import UserError
+
+MALFORMED = "an entry without a key, or with a value of the wrong type"
+
+# Why an entry of a list cannot be used, by the code of the mistake in it.
+_REASONS = {
+    "dataset.shape": MALFORMED,
+    "dataset.character": "half a character",
+    "split.name": UNKNOWN_SPLIT,
+}
+T = TypeVar("T")
 
 
 def existing_folder(path: Path) -> Path:
@@ -100,6 +110,19 @@ def read_json(path: Path) -> Node:
     except (ValueError, RecursionError) as error:
         message = f"{path} is not whole JSON, {error}: fetch it again"
         raise UserError("dataset.json", message, path, getattr(error, "lineno", None)) from None
+
+
+def usable_entries(entries: Node, parse: Callable[[Node], T]) -> Iterator[T | Rejected]:
+    """Yields what `parse` makes of each entry of a list, or a `Rejected` if it cannot be parsed.
+
+    Raises:
+        UserError: there is no list.
+    """
+    for entry in entries.items():
+        try:
+            yield parse(entry)
+        except UserError as error:
+            yield Rejected(str(entry.origin), _REASONS[error.code])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.errors import raises
 from tests.samples import write_images
-from tf_dpce.datasets.captions_beside import HALF_CHARACTER, NOT_JSON, NOT_UTF8
+from tf_dpce.datasets.captions_beside import NOT_JSON, NOT_UTF8
 from tf_dpce.datasets.folder import read_folder
 from tf_dpce.datasets.listing import Image, Rejected, gather
 
@@ -34,7 +34,7 @@ FAILED = json.dumps({"caption": "a dog", "status": "failed_to_download"})
         ({".txt": b"caf\xe9"}, NOT_UTF8),
         ({".json": b"[1, 2]"}, NOT_JSON),
         ({".json": b"[" * 100_000}, NOT_JSON),
-        ({".json": b'{"caption": "\\ud83d"}'}, HALF_CHARACTER),
+        ({".json": b'{"caption": "\\ud83d"}'}, NOT_UTF8),
     ],
 )
 def test_what_lies_beside_an_image(tmp_path: Path, texts: dict[str, bytes], captions):

@@ -63,25 +63,3 @@ def test_the_parquet_of_img2dataset_names_keys_and_what_failed(tmp_path: Path):
     own = [{"image": "00000/000000000.jpg", "caption": "a dog", "status": "draft"}]
     parquet.write_table(pyarrow.Table.from_pylist(own), path)
     assert len(gather(read_table(path))[0]) == 1
-
-
-def test_names_with_odd_characters_are_found(tmp_path: Path):
-    names = [
-        " lead.jpg",
-        "trail .jpg ",
-        "a#b?.jpg",
-        "100%.jpg",
-        "[x]*.jpg",
-        "日本 🐕.jpg",
-        "tab\t.jpg",
-    ]
-    (tmp_path / "pics").mkdir()
-    for name in names:
-        (tmp_path / "pics" / name).write_bytes(b"")
-    rows = "".join(f'"{name}",dog {number}\n' for number, name in enumerate(names))
-    (tmp_path / "t.csv").write_text(f"image,caption\n{rows}")
-    images, rejected = gather(read_table(tmp_path / "t.csv", tmp_path / "pics"))
-    assert {image.path.name: image.captions for image in images} == {
-        name: [f"dog {number}"] for number, name in enumerate(names)
-    }
-    assert rejected == [] and all(image.path.is_file() for image in images)

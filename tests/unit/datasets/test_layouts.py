@@ -8,6 +8,7 @@ import pytest
 
 from tests.errors import raises
 from tests.samples import write_coco, write_flickr8k, write_flickr30k, write_images, write_json
+from tf_dpce.data.manifest import REJECTED_FILE
 from tf_dpce.datasets.layouts import recognise
 
 HEADER = "image,caption\n"
@@ -106,12 +107,14 @@ def test_nothing_or_two_layouts_are_a_mistake(tmp_path: Path):
     images = write_images(tmp_path / "images", ["a.jpg"])
     two = build(tmp_path / "two", "0.tar", "metadata.csv")
     tables = build(tmp_path / "tables", "a.csv", "b.csv")
-    for path, code in (
-        *((images, "source.none"), (tables, "source.none"), (two, "source.several")),
-        *((tmp_path / "gone", "source.none"), (tmp_path / "*.csv", "source.none")),
-    ):
-        with raises(code, path):
+    # What `prepare` wrote is no data set, nor a table beside one.
+    prepared = build(tmp_path / "prepared", REJECTED_FILE, "train-00000.tfrecord")
+    build(images, REJECTED_FILE)
+    for path in (images, prepared, tables, tmp_path / "gone", tmp_path / "*.csv"):
+        with raises("source.none", path):
             recognise(path)
+    with raises("source.several", two):
+        recognise(two)
     coco = write_coco(tmp_path / "coco")
     build(coco, "dataset_coco.json")
     with raises("source.several", coco) as caught:

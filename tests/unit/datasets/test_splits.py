@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.errors import raises
+from tests.samples import write_images
 from tf_dpce.datasets.listing import Image, gather
 from tf_dpce.datasets.names import ImageNames
 from tf_dpce.datasets.splits import (
@@ -56,13 +57,15 @@ def test_one_or_two_names_cannot_fill_three_splits():
     assert drawn_splits([], 0) == {}
 
 
-def test_an_image_without_a_caption_is_not_the_only_one_of_a_split(tmp_path: Path):
+def test_what_will_be_rejected_is_not_the_only_image_of_a_split(tmp_path: Path):
+    write_images(tmp_path, names(3))
+    bad = ["silent.jpg,\n", "gone.jpg,a dog\n", "https://example.org/a.jpg,a dog\n"]
+    rows = [*bad, *(f"{name},a dog\n" for name in names(3))]
     path = tmp_path / "pairs.csv"
-    rows = [f"{name},a dog\n" for name in names(3)]
-    path.write_text("".join(["image,caption\n", "silent.jpg,\n", *rows]))
+    path.write_text("".join(["image,caption\n", *rows]))
     for seed in SEEDS:
         images, _ = gather(read_table(path, seed=seed))
-        assert {image.split for image in images} == {"train", "val", "test"}
+        assert {image.split for image in images if image.path.exists()} == {"train", "val", "test"}
 
 
 def test_so_many_are_held_out_but_never_more_than_a_tenth():

@@ -108,7 +108,7 @@ def test_a_layout_is_recognised_and_its_split_compared(tmp_path: Path, capsys):
     assert run("--root", tmp_path / "kaggle", "--out", tmp_path / "a") == 0
     printed = capsys.readouterr()
     assert Manifest.load(tmp_path / "a").source == "flickr8k"
-    for word in ("Kaggle", "--source flickr8k", "--split-file", "Flickr8k_text.zip"):
+    for word in ("found Flickr8k", "--source flickr8k", "--split-file", "Flickr8k_text.zip"):
         assert word in printed.err, word
     digest = Manifest.load(tmp_path / "a").split_digest
     assert f"{digest}: the official one is b3292188" in printed.out
