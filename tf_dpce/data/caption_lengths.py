@@ -9,11 +9,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import tensorflow as tf
-
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.logging import logger
-from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 _BATCH = 4096
 _NEARLY_ALL = 0.99
@@ -43,6 +40,10 @@ def count_lengths(captions: Sequence[str], words: Sequence[str], lowercase: bool
         >>> count_lengths(["a dog", "a big dog", "two dogs"], ["a", "dog"], lowercase=False)
         {0: 1, 2: 2}
     """
+    import tensorflow as tf
+
+    from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
+
     tokenizer, lengths = CaptionTokenizer(words, 1, lowercase), Counter()
     for start in range(0, len(captions), _BATCH):
         ids = tokenizer.look_up(tf.constant(captions[start : start + _BATCH]))
