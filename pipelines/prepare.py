@@ -124,8 +124,8 @@ def _recognised(given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         # Where a file of captions lies says nothing about where the images are.
         options["root" if "root" in options else "images"] = given["root"]
     if given["images"]:
-        options["images"] = given["images"]
-    return layout.source, {**given, "root": None, "annotations": None, **options}
+        options["root" if layout.source == "karpathy" else "images"] = given["images"]
+    return layout.source, {**given, **dict.fromkeys(("root", "images", "annotations")), **options}
 
 
 def _read(source: str, given: dict[str, Any], common: dict[str, Any]) -> Iterator[Image | Rejected]:

@@ -105,7 +105,7 @@ def storable(contents: bytes) -> tuple[bytes, str | None]:
     """
     stored, code = to_png(contents)
     if code != status.OK:
-        return b"", status.REASONS[code]
+        return b"", explain(code, contents)
     return stored, decoding_fault(stored)
 
 

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tf_dpce.datasets.captions_beside import TEXT_ENDINGS
-from tf_dpce.datasets.flickr import FLICKR8K_CAPTIONS, FLICKR30K_CAPTIONS
+from tf_dpce.datasets.flickr import (
+    FLICKR8K_CAPTIONS,
+    FLICKR8K_IMAGES,
+    FLICKR30K_CAPTIONS,
+    FLICKR30K_IMAGES,
+)
 from tf_dpce.datasets.names import IMAGE_ENDINGS
 from tf_dpce.datasets.tar_shards import TAR_ENDINGS
 from tf_dpce.errors import UserError
@@ -73,8 +78,7 @@ def _of_files(path: Path) -> Layout:
         raise UserError("source.none", message, path)
     if path.suffix.lower() == ".json" and path.is_file():
         if path.name.startswith("dataset_"):
-            options = {"root": path.parent, "annotations": path}
-            return Layout("karpathy", options, "Karpathy's JSON")
+            return _karpathys(path)
         if _begins(path, "{"):
             return Layout("coco", {"annotations": path}, "captions in COCO's JSON")
     return Layout("table", {"annotations": path}, "a table")
@@ -98,13 +102,20 @@ def _published(root: Path) -> Iterator[Layout]:
     files = list(root.glob("dataset_*.json"))
     # Beside the images of Flickr it is another form of the split.
     if len(files) == 1 and not flickr8k and not flickr30k:
-        yield Layout("karpathy", {**whole, "annotations": files[0]}, f"Karpathy's {files[0].name}")
+        yield _karpathys(files[0])
     if (root / "annotations" / "captions_train2014.json").is_file():
         yield Layout("mscoco", whole, "MSCOCO of 2014")
     elif any(root.glob("annotations/captions*.json")) or any(root.glob("captions*.json")):
         yield Layout("coco", whole, "captions in COCO's JSON")
     if (root / "reid_raw.json").is_file():
         yield Layout("cuhk_pedes", whole, "CUHK-PEDES")
+
+
+def _karpathys(file: Path) -> Layout:
+    """The images lie in a folder of Flickr's beside the file, or in those of MSCOCO there."""
+    folders = (file.parent / name for name in (*FLICKR8K_IMAGES, *FLICKR30K_IMAGES))
+    options = {"root": next(filter(Path.is_dir, folders), file.parent), "annotations": file}
+    return Layout("karpathy", options, f"Karpathy's {file.name}")
 
 
 def _general(root: Path) -> Iterator[Layout]:

@@ -54,9 +54,9 @@ def explain(code: int, contents: bytes | str) -> str:
         >>> explain(status.WRONG_TYPE, b"%PDF-1.7")
         'PDF, neither JPEG nor PNG'
     """
-    wrong = code == status.WRONG_TYPE and isinstance(contents, bytes)
-    kind = file_kind(contents) if wrong else None
-    if kind is None:
+    by_kind = code in (status.WRONG_TYPE, status.UNDECODABLE) and isinstance(contents, bytes)
+    kind = file_kind(contents) if by_kind else None
+    if kind in (None, "JPEG", "PNG"):
         return status.REASONS[code]
     if kind == "HEIC" and not has_heif():
         return "HEIC, which needs the extra heif (requirements-heif.txt)"

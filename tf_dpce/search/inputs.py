@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from tf_dpce.errors import UserError, shorten
 from tf_dpce.files import sha256_lines
 from tf_dpce.logging import logger
 from tf_dpce.preprocessing.convert import to_png
+from tf_dpce.preprocessing.file_kinds import explain
 from tf_dpce.preprocessing.status import MAX_BYTES, OK, REASONS, TOO_MANY_BYTES
 from tf_dpce.search.embedding_store import IMAGES, TEXTS
 from tf_dpce.search.patterns import images_below, matching_files, other_endings
@@ -22,6 +24,8 @@ from tf_dpce.search.records import SHARD_ENDING, folder_prefixes, prepared_shard
 
 _JSON_LINES = (".jsonl", ".ndjson")
 _TABLES = (".csv", ".tsv", ".parquet", ".gz")
+# How a table in a text file begins, such as Kaggle's captions.txt.
+_TABLE_HEADER = re.compile(rb'(?:\xef\xbb\xbf)?"?(?:image\w*|file_?(?:name|path))"? *[,;|\t]', re.I)
 _SNIFFED = 4096  # bytes in which a file that is no text has a NUL
 
 
@@ -142,8 +146,8 @@ def read_image(path: str) -> bytes | Refusal:
         return Refusal(None, f"cannot be read: {error.strerror}")
     if len(contents) > MAX_BYTES:
         return Refusal(TOO_MANY_BYTES, REASONS[TOO_MANY_BYTES])
-    contents, code = to_png(contents)
-    return contents if code == OK else Refusal(code, REASONS[code])
+    converted, code = to_png(contents)
+    return converted if code == OK else Refusal(code, explain(code, contents))
 
 
 def _find(
@@ -258,8 +262,8 @@ def _texts(prefixes: Mapping[str, str]) -> Iterator[Item]:
 
 def _check_text(file: str) -> None:
     with open(file, "rb") as stream:
-        is_binary = b"\0" in stream.read(_SNIFFED)
-    if is_binary or file.lower().endswith(_TABLES):
+        head = stream.read(_SNIFFED)
+    if b"\0" in head or _TABLE_HEADER.match(head) or file.lower().endswith(_TABLES):
         message = f"{file} is no text file: write one text in each line, or prepare the table"
         raise UserError("inputs.not_text", message, file)
 

@@ -189,7 +189,11 @@ def find_checkpoint(run: Path, kind: str) -> Path:
 
 
 def _progress(path: Path, arrays: np.lib.npyio.NpzFile, owner: tuple[int, str] | None) -> Progress:
-    found = Progress(**json.loads(arrays[_PROGRESS].tobytes()))
+    try:
+        found = Progress(**json.loads(arrays[_PROGRESS].tobytes()))
+    except TypeError:
+        message = f"{path} was written by another version of tf_dpce: train again with this one"
+        raise UserError("checkpoint.version", message, path) from None
     if owner is not None and (found.stage, found.run) != owner:
         raise UserError(
             "checkpoint.foreign",

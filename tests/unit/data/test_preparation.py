@@ -226,7 +226,7 @@ def test_an_empty_split_is_named_and_leaves_nothing(tmp_path: Path):
     assert "--images" not in why(items)
     for item in items:
         item.path.write_bytes(b"GIF89a")
-    assert why(items).endswith(".png: cannot be decoded")
+    assert why(items).endswith(".png: GIF, cannot be decoded")
 
 
 def test_a_failed_second_run_leaves_the_first_one_whole(tmp_path: Path):

@@ -49,6 +49,10 @@ def build(root: Path, *names: str, **contents: str) -> Path:
             lambda r: build(r, "dataset_coco.json", "val2014/a.jpg"),
             *("karpathy", {"root": "", "annotations": "dataset_coco.json"}),
         ),
+        (
+            lambda r: build(r, "dataset_flickr30k.json", "flickr30k_images/a.jpg"),
+            *("karpathy", {"root": "flickr30k_images", "annotations": "dataset_flickr30k.json"}),
+        ),
         (lambda r: build(r, "imgs/a.jpg", "reid_raw.json"), "cuhk_pedes", {"root": ""}),
         (lambda r: build(r, "train/metadata.csv", "train/a.jpg"), "table", {"annotations": ""}),
         (lambda r: build(r, "metadata.jsonl", "a.jpg"), "table", {"annotations": ""}),

@@ -247,7 +247,8 @@ def test_a_reason_names_the_kind_and_the_extra_that_is_missing(monkeypatch: pyte
     for kind in ("PDF", "HTML page", "Git LFS pointer"):
         assert explain(status.WRONG_TYPE, NAMED[kind]) == f"{kind}, neither JPEG nor PNG"
     assert explain(status.WRONG_TYPE, NAMED[None]) == "neither JPEG nor PNG"
-    assert explain(status.UNDECODABLE, NAMED["PDF"]) == "cannot be decoded"
+    assert explain(status.UNDECODABLE, NAMED["HEIC"]) == "HEIC, cannot be decoded"
+    assert explain(status.UNDECODABLE, NAMED["JPEG"]) == "cannot be decoded"
     assert explain(status.EMPTY, "a caption") == "empty"
     monkeypatch.setattr(file_kinds, "has_heif", lambda: False)
     monkeypatch.setattr("tf_dpce.preprocessing.convert.has_heif", lambda: False)

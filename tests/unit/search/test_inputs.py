@@ -228,6 +228,7 @@ def test_the_digest_of_texts_is_of_their_content_and_an_empty_file_is_refused(tm
 def test_tables_and_other_files_are_no_texts(tmp_path: Path):
     (tmp_path / "captions.CSV").write_text("image,caption\nx.jpg,a red square\n")
     (tmp_path / "captions.tsv").write_text("x.jpg\ta red square\n")
+    (tmp_path / "captions.txt").write_text("\ufeffimage,caption\nx.jpg,a red square\n")
     (tmp_path / "captions.parquet").write_bytes(b"PAR1")
     (tmp_path / "wide.txt").write_text("a dog", encoding="utf-16")
     (tmp_path / "photo.txt").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tracemalloc
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import keras
@@ -131,6 +131,17 @@ def test_a_file_that_is_missing_or_of_another_model_changes_nothing(path: Path):
         with raises("checkpoint.model", path=path):
             restore_checkpoint(path, other)
         assert values(other) == before
+
+
+def test_a_checkpoint_of_another_version_is_named(tmp_path: Path, monkeypatch):
+    path = tmp_path / "a.npz"
+    fields = asdict(OWN)
+    fields["best_rsum"] = fields.pop("best_score")
+    with monkeypatch.context() as patched:
+        patched.setattr("tf_dpce.training.checkpoint.asdict", lambda progress: fields)
+        save_checkpoint(path, variables(1), OWN)
+    with raises("checkpoint.version", path=path):
+        read_progress(path)
 
 
 def test_a_checkpoint_of_another_run_or_stage_changes_nothing(tmp_path: Path):
