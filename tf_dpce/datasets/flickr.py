@@ -66,10 +66,9 @@ def read_flickr8k(
         UserError: a folder or file is missing or malformed, or no image can be used.
     """
     names = ImageNames(images or first_existing(root, FLICKR8K_IMAGES))
-    captions = annotations
-    if annotations is None or annotations.is_dir():
-        files = [Path(name).name for name in FLICKR8K_CAPTIONS] if annotations else ()
-        captions = first_existing(annotations or root, files or FLICKR8K_CAPTIONS)
+    captions = annotations or root
+    if captions.is_dir():
+        captions = first_existing(captions, FLICKR8K_CAPTIONS)
     split_file = split_file or _official_split(captions.parent, root)
     if split_file is None:
         logger.warning(f"{root}: split drawn from --seed, no official one: {_NO_LISTS}")
@@ -132,13 +131,11 @@ def _read(
 
 def _read_captions(path: Path, names: ImageNames, listed: dict[str, Image]) -> Iterator[Rejected]:
     """Adds the images of a file to `listed`, and yields the lines that cannot be used."""
-    parse: Parse | None = None
+    parse: Parse = _token
     for origin, line in read_lines(existing_file(path)):
-        if parse is None:
-            parse = _FORMATS.get(line.lower().replace(" ", ""))
-            if parse:
-                continue
-            parse = _token
+        if header := _FORMATS.get(line.lower().replace(" ", "")):
+            parse = header
+            continue
         try:
             name, caption = parse(line)
         except (ValueError, csv.Error):

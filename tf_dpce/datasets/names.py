@@ -30,6 +30,7 @@ AMBIGUOUS = "several names fit this one file"
 _FILE_ADDRESS = "with file://"
 _SLASHES = "with \\ for / or a drive"
 _PERCENT = "with %20 or the like"
+_HOME = "with ~"
 _LONGER = "with other folders before it"
 _CASE = "in another case or Unicode form"
 _NO_ENDING = "without its ending"
@@ -241,6 +242,7 @@ def _spellings(name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
         (_FILE_ADDRESS, lambda text: _FILE.sub("", text, count=1)),
         (_SLASHES, lambda text: _DRIVE.sub("/", text.replace("\\", "/"), count=1)),
         (_PERCENT, unquote),
+        (_HOME, os.path.expanduser),
     ):
         if change(path) != path:
             path, kinds = change(path), (*kinds, kind)

@@ -16,6 +16,8 @@ from tf_dpce.datasets.listing import Image, Rejected, gather
 from tf_dpce.files import sha256_lines
 
 NAMES = [f"{number}.jpg" for number in range(30)]
+# Of the fixture `small`.
+SPLITS = {"train0.jpg": "train", "train1.jpg": "train", "dev0.jpg": "val", "test0.jpg": "test"}
 
 
 @pytest.fixture
@@ -51,10 +53,7 @@ def test_a_clean_folder_gives_its_images_in_order_wherever_it_lies(small: Path, 
     path = small / "Flicker8k_Dataset" / "train0.jpg"
     captions = ["A train dog .", "The dog number w1 ."]
     assert images[0] == Image("train0.jpg", path, captions, "train")
-    assert {image.image_id: image.split for image in images} == {
-        **{"train0.jpg": "train", "train1.jpg": "train", "dev0.jpg": "val", "test0.jpg": "test"}
-    }
-    assert rejected == []
+    assert {image.image_id: image.split for image in images} == SPLITS and rejected == []
     folder = (small / "Flicker8k_Dataset").rename(small.parent / "photos")
     texts = (small / "Flickr8k_text").rename(small.parent / "texts")
     images, _ = gather(read_flickr8k(small, folder, texts))
@@ -128,30 +127,24 @@ def test_kaggles_layout_of_flickr8k_with_its_quotes(tmp_path: Path):
 
 def test_the_official_split_of_flickr8k_in_any_of_its_forms(small: Path, tmp_path: Path):
     lists = small / "Flickr8k_text"
-    expected = {
-        "train0.jpg": "train",
-        "train1.jpg": "train",
-        "dev0.jpg": "val",
-        "test0.jpg": "test",
-    }
-    rows = "".join(f"{name},a dog\n" for name in expected)
-    root = kaggle(tmp_path / "kaggle", f"image,caption\n{rows}", list(expected))
-    entries = [{"filename": name, "split": split} for name, split in expected.items()]
+    rows = "".join(f"{name},a dog\n" for name in SPLITS)
+    root = kaggle(tmp_path / "kaggle", f"image,caption\n{rows}", list(SPLITS))
+    entries = [{"filename": name, "split": split} for name, split in SPLITS.items()]
     json_file = write_json(tmp_path / "dataset_flickr8k.json", {"images": entries})
     lines = tmp_path / "splits.tsv"
     # Names of a split file are found like those of the images.
-    lines.write_text("".join(f"{n.upper()}\t{split}\n" for n, split in expected.items()))
+    lines.write_text("".join(f"{n.upper()}\t{split}\n" for n, split in SPLITS.items()))
 
     def given(split_file: Path | None) -> dict[str, str]:
         images, _ = gather(read_flickr8k(root, split_file=split_file))
         return {image.image_id: image.split for image in images}
 
     for split_file in (lists, lists / "Flickr_8k.testImages.txt", json_file, lines):
-        assert given(split_file) == expected, split_file
-    assert given(None) != expected
+        assert given(split_file) == SPLITS, split_file
+    assert given(None) != SPLITS
     # Lists that lie in the folder are found by themselves.
     lists.rename(root / "Flickr8k_text")
-    assert given(None) == expected
+    assert given(None) == SPLITS
     (root / "Flickr8k_text" / "Flickr_8k.devImages.txt").unlink()
     with raises("dataset.file", root / "Flickr8k_text" / "Flickr_8k.devImages.txt"):
         given(None)

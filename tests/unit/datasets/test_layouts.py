@@ -7,120 +7,96 @@ from pathlib import Path
 import pytest
 
 from tests.errors import raises
-from tests.samples import write_coco, write_flickr8k, write_flickr30k, write_images, write_json
 from tf_dpce.data.manifest import REJECTED_FILE
 from tf_dpce.datasets.layouts import recognise
 
-HEADER = "image,caption\n"
+# Beginnings of files, where they matter.
+BEGINNINGS = {
+    **dict.fromkeys(("captions.txt", "captions.csv"), "image,caption\n"),
+    "results.csv": "image_name| comment_number| comment\n",
+    **{"coco.json": '{"images": []}', "list.json": '[{"image": "a.jpg"}]'},
+}
 
 
-def build(root: Path, *names: str, **contents: str) -> Path:
-    """Writes empty files, and such whose contents matter; `_` in their names stands for a dot."""
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    for name, text in contents.items():
-        (root / name.replace("_", ".")).write_text(text)
+def build(root: Path, names: str) -> Path:
+    for path in map(root.joinpath, names.split()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(BEGINNINGS.get(path.name, ""))
     return root
 
 
 @pytest.mark.parametrize(
-    ("layout", "source", "options"),
+    ("files", "source", "options"),
     [
-        (lambda r: write_flickr8k(r), "flickr8k", {"root": ""}),
-        (lambda r: build(r, "Images/a.jpg", captions_txt=HEADER), "flickr8k", {"root": ""}),
+        ("Flicker8k_Dataset/a.jpg Flickr8k_text/Flickr8k.token.txt", "flickr8k", "root"),
+        ("Images/a.jpg captions.txt", "flickr8k", "root"),
         # Beside Flickr8k, Karpathy's file is a form of its split, and a table a copy.
+        ("Images/a.jpg captions.txt captions.csv dataset_flickr8k.json", "flickr8k", "root"),
+        ("flickr30k-images/a.jpg results_20130124.token", "flickr30k", "root"),
+        ("flickr30k_images/a.jpg results.csv", "flickr30k", "root"),
+        ("train2014/a.jpg annotations/captions_train2014.json", "mscoco", "root"),
+        ("train2017/a.jpg annotations/captions_train2017.json", "coco", "root"),
+        ("images/a.jpg captions.json", "coco", "root"),
+        ("val2014/a.jpg dataset_coco.json", "karpathy", "root annotations=dataset_coco.json"),
         (
-            lambda r: build(
-                *(r, "Images/a.jpg", "dataset_flickr8k.json"),
-                **{"captions_txt": HEADER, "captions_csv": HEADER},
-            ),
-            *("flickr8k", {"root": ""}),
+            "flickr30k_images/a.jpg dataset_flickr30k.json",
+            *("karpathy", "root=flickr30k_images annotations=dataset_flickr30k.json"),
         ),
-        (lambda r: write_flickr30k(r, ["a.jpg"]), "flickr30k", {"root": ""}),
-        (
-            lambda r: build(r, "flickr30k_images/a.jpg", results_csv="image_name| comment_number|"),
-            *("flickr30k", {"root": ""}),
-        ),
-        (lambda r: write_coco(r), "mscoco", {"root": ""}),
-        (lambda r: build(r, "annotations/captions_val2017.json"), "coco", {"root": ""}),
-        (lambda r: build(r, "captions.json", "images/a.jpg"), "coco", {"root": ""}),
-        (
-            lambda r: build(r, "dataset_coco.json", "val2014/a.jpg"),
-            *("karpathy", {"root": "", "annotations": "dataset_coco.json"}),
-        ),
-        (
-            lambda r: build(r, "dataset_flickr30k.json", "flickr30k_images/a.jpg"),
-            *("karpathy", {"root": "flickr30k_images", "annotations": "dataset_flickr30k.json"}),
-        ),
-        (lambda r: build(r, "imgs/a.jpg", "reid_raw.json"), "cuhk_pedes", {"root": ""}),
-        (lambda r: build(r, "train/metadata.csv", "train/a.jpg"), "table", {"annotations": ""}),
-        (lambda r: build(r, "metadata.jsonl", "a.jpg"), "table", {"annotations": ""}),
+        ("imgs/a.jpg reid_raw.json", "cuhk_pedes", "root"),
+        ("train/a.jpg train/metadata.csv", "table", "annotations"),
+        ("a.jpg metadata.jsonl", "table", "annotations"),
         # Lists that img2dataset leaves beside its output are no tables.
-        (lambda r: build(r, "00000.tar", "00000.parquet", "0_stats.json"), "shards", {"root": ""}),
-        (lambda r: build(r, "val/0.tar.gz", "train/0.tar.gz"), "shards", {"root": ""}),
-        (
-            lambda r: build(r, "00000/000.jpg", "00000/000.txt", "00000.parquet"),
-            *("folder", {"root": ""}),
-        ),
-        (lambda r: build(r, "x/y/a.PNG", "x/y/a.json"), "folder", {"root": ""}),
-        (lambda r: build(r, "a.jpg", "pairs.csv"), "table", {"annotations": "pairs.csv"}),
-        (
-            lambda r: build(r, "images/a.jpg", "pairs.tsv", "notes.txt"),
-            *("table", {"annotations": "pairs.tsv", "images": "images"}),
-        ),
+        ("00000.tar 00000.parquet 00000_stats.json", "shards", "root"),
+        ("00000/000.jpg 00000/000.txt 00000.parquet", "folder", "root"),
+        ("val/0.tar.gz train/0.tar.gz", "shards", "root"),
+        ("x/y/a.PNG x/y/a.json", "folder", "root"),
+        # Nor is what `prepare` wrote.
+        (f"a.jpg pairs.csv {REJECTED_FILE}", "table", "annotations=pairs.csv"),
+        ("images/a.jpg pairs.tsv notes.txt", "table", "annotations=pairs.tsv images=images"),
         # A text is a table if it begins like one; in `images` it is none of Kaggle's.
-        (
-            lambda r: build(r, "images/a.jpg", "README.txt", captions_txt=HEADER),
-            *("table", {"annotations": "captions.txt", "images": "images"}),
-        ),
-        (lambda r: build(r, "data/train-0.parquet", "README.md"), "table", {"annotations": ""}),
-        (lambda r: build(r, "a.parquet", "b.parquet"), "table", {"annotations": ""}),
+        ("images/a.jpg captions.txt", "table", "annotations=captions.txt images=images"),
+        ("data/train-0.parquet README.md", "table", "annotations"),
+        ("a.parquet b.parquet", "table", "annotations"),
     ],
 )
-def test_a_folder(tmp_path: Path, layout, source: str, options: dict[str, str]):
-    root = tmp_path / "data"
-    layout(root)
+def test_a_folder(tmp_path: Path, files: str, source: str, options: str):
+    root = build(tmp_path / "data", files)
     found = recognise(root)
-    assert found.source == source
-    assert found.options == {name: root / path for name, path in options.items()}
+    places = (option.partition("=") for option in options.split())
+    assert (found.source, found.options) == (source, {n: root / path for n, _, path in places})
 
 
 def test_a_file_or_a_pattern(tmp_path: Path):
-    build(tmp_path, "pairs.csv", "a.tar", "b.parquet", "images/dataset_x.json")
-    write_json(tmp_path / "coco.json", {"images": []})
-    write_json(tmp_path / "list.json", [{"image": "a.jpg"}])
-    for name, source, options in (
-        ("pairs.csv", "table", {"annotations": "pairs.csv"}),
-        ("*.parquet", "table", {"annotations": "*.parquet"}),
-        ("list.json", "table", {"annotations": "list.json"}),
-        ("coco.json", "coco", {"annotations": "coco.json"}),
-        ("a.tar", "shards", {"root": "a.tar"}),
-        ("{00000..00010}.tar", "shards", {"root": "{00000..00010}.tar"}),
-        (
-            "images/dataset_x.json",
-            *("karpathy", {"root": "images", "annotations": "images/dataset_x.json"}),
-        ),
+    build(tmp_path, "pairs.csv a.tar b.parquet dataset_x.json coco.json list.json")
+    for name, source in (
+        *(("pairs.csv", "table"), ("*.parquet", "table"), ("list.json", "table")),
+        *(("coco.json", "coco"), ("a.tar", "shards"), ("{00000..00010}.tar", "shards")),
     ):
         found = recognise(tmp_path / name)
-        assert found.source == source, name
-        assert found.options == {option: tmp_path / path for option, path in options.items()}
+        option = "root" if source == "shards" else "annotations"
+        assert (found.source, found.options) == (source, {option: tmp_path / name})
+    path = tmp_path / "dataset_x.json"
+    found = recognise(path)
+    assert found.source == "karpathy"
+    assert found.options == {"root": tmp_path, "annotations": path}
 
 
 def test_nothing_or_two_layouts_are_a_mistake(tmp_path: Path):
-    images = write_images(tmp_path / "images", ["a.jpg"])
-    two = build(tmp_path / "two", "0.tar", "metadata.csv")
-    tables = build(tmp_path / "tables", "a.csv", "b.csv")
-    # What `prepare` wrote is no data set, nor a table beside one.
-    prepared = build(tmp_path / "prepared", REJECTED_FILE, "train-00000.tfrecord")
-    build(images, REJECTED_FILE)
-    for path in (images, prepared, tables, tmp_path / "gone", tmp_path / "*.csv"):
-        with raises("source.none", path):
-            recognise(path)
-    with raises("source.several", two):
-        recognise(two)
-    coco = write_coco(tmp_path / "coco")
-    build(coco, "dataset_coco.json")
-    with raises("source.several", coco) as caught:
-        recognise(coco)
-    assert "mscoco" in str(caught.value) and "karpathy" in str(caught.value)
+    for name, files in (
+        *(("images", "a.jpg"), ("tables", "a.csv b.csv")),
+        ("prepared", f"{REJECTED_FILE} train-00000.tfrecord manifest.json vocabulary.txt"),
+    ):
+        root = build(tmp_path / name, files)
+        with raises("source.none", root):
+            recognise(root)
+    for name in ("gone", "*.csv"):
+        with raises("source.none", tmp_path / name):
+            recognise(tmp_path / name)
+    for name, files, found in (
+        ("general", "0.tar metadata.csv", ("shards", "table")),
+        ("coco", "annotations/captions_train2014.json dataset_x.json", ("mscoco", "karpathy")),
+    ):
+        root = build(tmp_path / name, files)
+        with raises("source.several", root) as caught:
+            recognise(root)
+        assert all(f"({source})" in str(caught.value) for source in found)

@@ -51,6 +51,7 @@ def found(folder: Path, *names: str) -> list[str]:
         ("https://example.org/pics/100%25.png", "100%.png"),
         ("https://example.org/pics/v1.2", "v1.2"),
         ("pics/sub dir/p1.jpg", "sub dir/p1.jpg"),
+        ("~/pics/sub dir/p1.jpg", "sub dir/p1.jpg"),
         ("sub%20dir/p1.jpg", "sub dir/p1.jpg"),
         ("Sub Dir/P1.JPG", "sub dir/p1.jpg"),
         ("sub dir/p2", "sub dir/p2.jpeg"),
