@@ -67,9 +67,11 @@ def names() -> dict[str, Any]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder of the examples: word vectors and images of its user."""
     (tmp_path / "glove.txt").write_text("dog" + " 0.5" * 300 + "\n")
-    for name in ("dog.jpg", "cat.jpg", *(f"images/{number}.jpg" for number in range(50))):
+    names = ("dog.jpg", "cat.jpg", *(f"images/{number}.jpg" for number in range(50)))
+    for number, name in enumerate(names):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(image(size=(80, 64)))
+        # Copies of one image would be one instance, in one split.
+        (tmp_path / name).write_bytes(image(size=(80 + number, 64)))
     with (tmp_path / "pairs.csv").open("w", newline="") as stream:
         rows = [(f"{number}.jpg", f"a dog on the grass {number}") for number in range(50)]
         csv.writer(stream).writerows([("image", "caption"), *rows])
