@@ -28,6 +28,8 @@ _MARKS = (
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<body", b"<title")
 _HEAD_BYTES = 1024
+# What `convert.to_png` decodes; all else that cannot be decoded is JPEG or PNG.
+_CONVERTED = ("AVIF", "BMP", "GIF", "HEIC", "TIFF", "WebP")
 
 
 def file_kind(contents: bytes) -> str | None:
@@ -54,9 +56,9 @@ def explain(code: int, contents: bytes | str) -> str:
         >>> explain(status.WRONG_TYPE, b"%PDF-1.7")
         'PDF, neither JPEG nor PNG'
     """
-    by_kind = code in (status.WRONG_TYPE, status.UNDECODABLE) and isinstance(contents, bytes)
-    kind = file_kind(contents) if by_kind else None
-    if kind in (None, "JPEG", "PNG"):
+    kind = file_kind(contents) if isinstance(contents, bytes) else None
+    named = code == status.WRONG_TYPE or (code == status.UNDECODABLE and kind in _CONVERTED)
+    if kind is None or not named:
         return status.REASONS[code]
     if kind == "HEIC" and not has_heif():
         return "HEIC, which needs the extra heif (requirements-heif.txt)"
