@@ -15,7 +15,7 @@ from tf_dpce.data.manifest import MAX_INSTANCES, SHARD_BYTES, ShardInfo, SplitIn
 from tf_dpce.data.validate_images import storable, validate_images
 from tf_dpce.datasets.listing import NO_FILE, Image, Rejected
 from tf_dpce.datasets.names import nearest_name
-from tf_dpce.errors import UserError
+from tf_dpce.errors import UserError, shorten
 from tf_dpce.files import sha256_file
 
 # TFRecord frames a record by its length (8 bytes), that length's checksum (4) and its own (4).
@@ -150,7 +150,9 @@ class SplitWriter:
             nearest = nearest_name(Path(last.path))
             wrong = f"; the nearest name there is {nearest}" if nearest else ""
             wrong += "; --root or --images is probably wrong"
+        # The name is a table's, and may be anything.
+        last_path = Path(last.path).parent / shorten(Path(last.path).name)
         return (
             f"none of the {images} images of the split {split!r} can be used, "
-            f"the last of them {last.path}: {last.reason}{wrong}"
+            f"the last of them {last_path}: {last.reason}{wrong}"
         )

@@ -221,6 +221,9 @@ def test_an_empty_split_is_named_and_leaves_nothing(tmp_path: Path):
     for item in items:
         item.path.unlink()
     assert "--images" in why(items)
+    # The name of 3,000 characters is shortened to 80.
+    long = [replace(item, path=item.path.with_name("y" * 3000)) for item in items]
+    assert "y" * 77 + "...:" in why(long)
     # If one is there and is no image, the folder is right.
     items[1].path.write_bytes(b"GIF89a")
     assert "--images" not in why(items)
