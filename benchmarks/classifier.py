@@ -19,9 +19,8 @@ from tf_dpce.losses import InstanceLoss
 from tf_dpce.models.dual_path import DualPath, RowClassifier
 from tf_dpce.training.distributed import mirrored_strategy
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
-from tf_dpce.training.optimizers import LayerwiseSGD
+from tf_dpce.training.optimizers import LayerwiseSGD, StageSchedule
 from tf_dpce.training.partial_fc import ClassSampler, PartialFC
-from tf_dpce.training.schedule import StageSchedule
 
 # Matrices of the size of the exact classifier that a step holds at once: itself, its momentum,
 # its gradient, the same with decay and what the update makes of them.

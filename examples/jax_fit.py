@@ -32,8 +32,7 @@ from tf_dpce.config import Config, StageConfig, from_dict
 from tf_dpce.models.build import build_model
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.objective import loss_weights, mark_trained, stage_losses
-from tf_dpce.training.optimizers import stage_optimizer
-from tf_dpce.training.schedule import stage_schedule
+from tf_dpce.training.optimizers import stage_optimizer, stage_schedule
 
 Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 

@@ -19,6 +19,11 @@ OPTIONS = {
     "stage2__loss__negatives": "mined",
     "stage2__loss__candidates": 16,
 }
+SAMPLED = {"model__sampled_negatives": 8}
+CONTRASTIVE = {"image_instance": 0.0, "text_instance": 0.0, "pair": 1.0, "pair_loss": "contrastive"}
+TURNED = {"text__opposites": "[[left, right], [above, below]]", "stage1__backbone": "frozen"} | {
+    f"stage{number}__loss__{key}": value for number in (1, 2) for key, value in CONTRASTIVE.items()
+}
 # Of the kills that wait for a file that is being written, some find it renamed already; the least
 # share that must not.
 TORN = 0.6
@@ -26,26 +31,23 @@ TORN = 0.6
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("replicas", "sampled", "minutes", "kills"),
+    ("replicas", "more", "minutes", "kills"),
     [
-        (1, 0, 0.0, (10, 10)),
-        (1, 8, 0.0, (3, 3)),
+        (1, {}, 0.0, (10, 10)),
+        (1, SAMPLED, 0.0, (3, 3)),
         # A checkpoint every 0.3 seconds: steps were done since the last one, and are done again.
-        (1, 0, 0.005, (3, 3)),
-        (2, 0, 0.0, (10, 10)),
-        (2, 8, 0.0, (2, 2)),
+        (1, {}, 0.005, (3, 3)),
+        (1, TURNED, 0.005, (3, 3)),
+        (2, {}, 0.0, (10, 10)),
+        (2, SAMPLED, 0.0, (2, 2)),
     ],
 )
 def test_kills_at_random_moments_change_nothing(
-    tmp_path: Path, replicas: int, sampled: int, minutes: float, kills: tuple[int, int]
+    tmp_path: Path, replicas: int, more: dict[str, object], minutes: float, kills: tuple[int, int]
 ):
     data, whole, killed = (tmp_path / name for name in ("data", "whole", "killed"))
     prepare_scenes(data)
-    options = OPTIONS | {
-        "replicas": replicas,
-        "model__sampled_negatives": sampled,
-        "checkpoint_minutes": minutes,
-    }
+    options = OPTIONS | more | {"replicas": replicas, "checkpoint_minutes": minutes}
     began = time.monotonic()
     finish(start(data, whole, **options))
     seconds = time.monotonic() - began

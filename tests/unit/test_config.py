@@ -179,13 +179,15 @@ def test_turned_copies_need_a_loss_without_classes_and_images():
     assert from_dict({"text": text, "stage1": stage}).text.opposites == (("left", "right"),)
     for change in (
         {"backbone": "cached"},
-        {"batch_size": 33},
         {"loss": loss | {"image_instance": 1}},
         {"loss": loss | {"text_instance": 1}},
         {"loss": loss | {"pair_loss": "ranking"}},
     ):
         with raises("config.opposites"):
             from_dict({"text": text, "stage1": stage | change})
+    # Two opposites of "left" would not turn back into it.
+    with raises("config.opposites"):
+        from_dict({"text": {"opposites": [["left", "right"], ["left", "east"]]}})
 
 
 def test_numbers_as_yaml_writes_them():

@@ -25,8 +25,7 @@ from tf_dpce.models.build import build_model
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.model_factory import compile_stage, to_inputs_and_targets
 from tf_dpce.training.objective import mark_trained
-from tf_dpce.training.optimizers import stage_optimizer
-from tf_dpce.training.schedule import stage_schedule
+from tf_dpce.training.optimizers import stage_optimizer, stage_schedule
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "paper_presets.json"
 PRESETS = (

@@ -115,6 +115,12 @@ def _check_values(config: Config) -> None:
             f"configuration: text.blocks names {groups} groups and text.widths "
             f"{len(text.widths)}: give one width for each group of blocks",
         )
+    words = [word for pair in text.opposites for word in pair]
+    if len(set(words)) < len(words):
+        raise UserError(
+            "config.opposites",
+            "configuration: text.opposites names a word twice: give each word one opposite",
+        )
     for number in (1, 2):
         loss = config.stage(number).loss
         if not (loss.image_instance or loss.text_instance or loss.pair):
@@ -128,14 +134,12 @@ def _check_values(config: Config) -> None:
 
 
 def _check_turned_copies(stage: StageConfig, number: int) -> None:
-    """Refuses turned copies where they have no features, no class or no original."""
+    """Refuses turned copies where they have no features or no class."""
     loss = stage.loss
     instances = loss.image_instance or loss.text_instance
     if stage.backbone == "cached" or instances or loss.pair_loss != "contrastive":
-        needs = "the contrastive loss alone and a backbone that is not cached"
-    elif stage.batch_size % 2:
-        needs = "a batch of an even size"
-    else:
-        return
-    message = f"configuration: text.opposites needs {needs}: change stage{number}, or leave it out"
-    raise UserError("config.opposites", message)
+        raise UserError(
+            "config.opposites",
+            "configuration: text.opposites needs the contrastive loss alone and a backbone that is "
+            f"not cached: change stage{number}, or leave it out",
+        )

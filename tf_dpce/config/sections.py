@@ -59,9 +59,9 @@ class TextConfig:
         caption_pool: The captions from which training draws one for an image: those of the "image"
             itself, or those of all images of its "instance", such as a person.
         word_dropout: The share of words that training drops at random.
-        opposites: Pairs of opposite words, such as "left" and "right". If given, the second half
-            of each batch are turned copies of the first: images turned by 180 degrees, with the
-            opposites of these words in their captions.
+        opposites: Pairs of opposite words, such as "left" and "right". If given, every second
+            row of a batch is a turned copy of the row before it: its image turned by 180 degrees,
+            with the opposites of these words in its caption.
     """
 
     tower: Literal["convolutional", "small", "recurrent", "bag_of_words"] = "convolutional"

@@ -233,6 +233,11 @@ def _check_batch(config: Config, number: int, images: int, replicas: int) -> Non
             f"leaves an anchor without its negative: give a multiple of {2 * replicas}, or "
             f"--stage{number}.loss.negatives batch"
         )
+    elif config.text.opposites and stage.batch_size % (2 * replicas):
+        reason = (
+            f"leaves a row without its turned copy: give a multiple of {2 * replicas}, or no "
+            "text.opposites"
+        )
     elif stage.batch_size % replicas:
         reason = f"cannot be divided among {replicas} replicas: give a multiple of {replicas}"
     elif stage.loss.mines_negatives and stage.batch_size == images:

@@ -8,8 +8,8 @@ import keras
 import tensorflow as tf
 
 from tf_dpce.models.dual_path import DualPath
+from tf_dpce.training.distributed import multi_worker_train_function, spans_workers
 from tf_dpce.training.hard_negative_mining import HardNegatives
-from tf_dpce.training.keras_compat import multi_worker_train_function, spans_workers
 from tf_dpce.training.partial_fc import PartialFC
 
 

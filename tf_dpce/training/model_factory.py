@@ -26,9 +26,8 @@ from tf_dpce.training.distributed import gather_rows, synchronize_replicas
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.hard_negative_mining import HardNegatives
 from tf_dpce.training.objective import loss_weights, mark_trained, stage_losses
-from tf_dpce.training.optimizers import stage_optimizer
+from tf_dpce.training.optimizers import StageSchedule, stage_optimizer, stage_schedule
 from tf_dpce.training.partial_fc import ClassSampler, PartialFC
-from tf_dpce.training.schedule import StageSchedule, stage_schedule
 
 # --- where its weights start ----------------------------------------------------------------------
 

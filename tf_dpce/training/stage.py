@@ -86,7 +86,7 @@ class StageData:
         self.order = IndexShuffle(
             seed=context.config.seed + 1000 * number,
             images=self.splits["train"].images,
-            # Turned copies are half of a batch.
+            # Every second row is a turned copy.
             batch_size=self.settings.batch_size // (2 if context.config.text.opposites else 1),
             part=context.workers.index,
             parts=context.workers.count,

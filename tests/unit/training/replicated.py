@@ -28,6 +28,14 @@ FIRST = {f"stage1__{key}": value for key, value in _SGD.items()} | {
 _ONE_STAGE = {**FIRST, "stage2__epochs": 0}
 _ADAMW = {"stage1__optimizer": "adamw", "stage1__learning_rate": 0.001}
 _HARDEST = {"stage1__loss__pair_loss": "ranking", "stage1__loss__negatives": "batch"}
+# Turned copies, which need the contrastive loss alone and images.
+TURNED = {
+    "text__opposites": "[[left, right], [above, below]]",
+    "stage1__backbone": "frozen",
+    "stage1__loss__image_instance": 0.0,
+    "stage1__loss__text_instance": 0.0,
+    "stage2__epochs": 0,
+}
 # What every change must pass, and the rest.
 CASES = {
     "sentinel": ("instance", "contrastive", "paired"),
@@ -41,6 +49,7 @@ RUNS: dict[str, dict[str, dict]] = {
         "both": FIRST,
         # The hardest negatives of the batch.
         "hardest": _ONE_STAGE | _HARDEST,
+        "turned": FIRST | TURNED,
         "both_adamw": _ONE_STAGE | _ADAMW,
         "hardest_adamw": _ONE_STAGE | _HARDEST | _ADAMW,
     },

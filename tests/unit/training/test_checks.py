@@ -74,6 +74,16 @@ def test_batches_that_cannot_be_filled_or_divided_are_refused():
     check(stages(stage1={"batch_size": 49}, stage2={}), (2,), images=48)
 
 
+def test_a_row_and_its_turned_copy_are_on_one_replica():
+    loss = {"image_instance": 0, "text_instance": 0, "pair": 1, "pair_loss": "contrastive"}
+    for size, replicas in ((9, 1), (6, 2)):
+        stage = {"epochs": 1, "batch_size": size, "loss": loss}
+        config = from_dict({"text": {"opposites": [["left", "right"]]}, "stage1": stage})
+        with raises("training.batch_size"):
+            check(config, (1,), 100, replicas)
+        check(replace(config, stage1=replace(config.stage1, batch_size=8)), (1,), 100, replicas)
+
+
 def test_negatives_are_fewer_than_the_instances():
     for negatives in (100, 8192):
         config = stages(model={"sampled_negatives": negatives}, stage1={})

@@ -25,7 +25,7 @@ from tests.unit.training.kills import (
     start_python,
 )
 from tests.unit.training.machines import free_ports, start_workers, tf_config
-from tests.unit.training.replicated import FIRST
+from tests.unit.training.replicated import FIRST, TURNED
 from tests.unit.training.tiny import arguments, run_tiny
 from tf_dpce.config import Config
 
@@ -114,16 +114,20 @@ def test_mined_negatives_and_all_are_those_of_one_process(
 
 
 @pytest.mark.slow
-def test_the_rows_of_a_sampled_classifier_are_those_of_one_process(scenes: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("options", "stages"), [({"model__sampled_negatives": 7}, (1, 2)), (TURNED, (1,))]
+)
+def test_the_rows_of_a_sampled_classifier_and_turned_copies_are_those_of_one_process(
+    scenes: Path, tmp_path: Path, options: dict[str, object], stages: tuple[int, ...]
+):
     one, two = tmp_path / "one", tmp_path / "two"
-    options = {"model__sampled_negatives": 7}
     assert run_tiny(scenes, one, **FIRST | options) == 0
     trained(start_workers(scenes, [two, tmp_path / "none"], **options))
-    assert_same_training(two, one)
+    assert_same_training(two, one, stages)
 
 
-def assert_same_training(found: Path, expected: Path) -> None:
-    for stage in (1, 2):
+def assert_same_training(found: Path, expected: Path, stages: Sequence[int] = (1, 2)) -> None:
+    for stage in stages:
         assert_same_stage(found, expected, stage)
     assert_same_history(found, expected)
 

@@ -18,10 +18,10 @@ from tf_dpce.training.checkpoint import best_path
 from tf_dpce.training.optimizers import (
     LayerwiseAdamW,
     LayerwiseSGD,
+    StageSchedule,
     averaged,
     lr_multipliers,
 )
-from tf_dpce.training.schedule import StageSchedule
 
 SHAPES = {"matrix": (3, 4), "vector": (5,), "slow": (2, 2), "frozen": (3, 3)}
 SCALES = {"matrix": 1.0, "vector": 1.0, "slow": 0.01, "frozen": 0.0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tf_dpce.config import StageConfig
-from tf_dpce.training.schedule import StageSchedule, stage_schedule
+from tf_dpce.training.optimizers import StageSchedule, stage_schedule
 
 
 def rates(schedule: StageSchedule, *steps: int) -> list[float]:

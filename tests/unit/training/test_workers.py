@@ -75,7 +75,7 @@ with join_workers() as workers:
         plain, network = exact(LayerwiseSGD), exact_trainer(LayerwiseSGD)
         partial, classifier = sampled(LayerwiseSGD, negatives=7)
     workers.broadcast_variables(network.variables)
-    # If this does not fail any more, keras_compat has nothing left to get past.
+    # If this does not fail any more, `multi_worker_train_function` has nothing left to get past.
     try:
         plain.fit(workers.distribute(own), shuffle=False, verbose=0)
     except Exception as error:
