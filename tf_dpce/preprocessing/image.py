@@ -11,6 +11,7 @@ import tensorflow as tf
 from tf_dpce.config import Resize
 from tf_dpce.preprocessing.image_header import is_jpeg
 from tf_dpce.preprocessing.orientation import (
+    apart,
     jpeg_orientation,
     png_metadata,
     stored_window,
@@ -133,6 +134,7 @@ def crop_window(
     return tf.stack([top, left, crop_height, crop_width])
 
 
+@apart
 def _decode_png(contents: tf.Tensor) -> tf.Tensor:
     orientation, transparent = png_metadata(contents)
     pixels = tf.cond(
@@ -143,6 +145,7 @@ def _decode_png(contents: tf.Tensor) -> tf.Tensor:
     return turned(pixels, orientation)
 
 
+@apart
 def _on_white(pixels: tf.Tensor) -> tf.Tensor:
     """Lays pixels with alpha, uint8 `[H, W, 4]`, on white.
 
