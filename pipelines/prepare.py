@@ -39,6 +39,8 @@ Source = Literal[
 # These come without a split of their own, and all who use them hold out the same numbers.
 _UNSPLIT = ("flickr30k", "mscoco")
 _CORES = os.cpu_count()
+# With fewer validation images than this, training does not compare its epochs.
+_FEW = 20
 
 
 def run(
@@ -131,6 +133,9 @@ def _recognised(given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def _read(source: str, given: dict[str, Any], common: dict[str, Any]) -> Iterator[Image | Rejected]:
     """Returns what a source yields, whose options are the parameters of its reader."""
     parameters = signature(_READERS[source]).parameters
+    if given["annotations"] and not given["root"] and "root" in parameters:
+        # The captions lie in the folder of the dataset, or are a folder in it.
+        given = {**given, "root": given["annotations"].parent}
     for name, value in given.items():
         option = f"--{name.replace('_', '-')}"
         if value is None:
@@ -201,6 +206,12 @@ def _print_counts(prepared: Prepared) -> None:
     reasons = Counter(item.reason for item in prepared.rejected).most_common()
     why = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
     print(f"stored {images:,} images with {captions:,} captions")
+    if splits["val"].images < _FEW:
+        print(
+            f"val and test are small ({splits['val'].images} and {splits['test'].images} images)",
+            end="",
+        )
+        print(": training takes the last epoch, and their recalls say little")
     print(f"rejected {len(prepared.rejected):,}" + (f": {why}" if why else ""))
     if manifest.converted:
         print(f"{manifest.converted:,} images of other formats than JPEG and PNG stored as PNG")

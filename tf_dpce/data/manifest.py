@@ -181,9 +181,6 @@ def _parse(path: Path, value: Any) -> Manifest:
     if found != FORMAT:
         message = f"{path} has format {found}, not {FORMAT}: run prepare again"
         raise UserError("data.format", message, path)
-    if "bitmaps" in value:
-        # Its name when they were all BMP.
-        value["converted"] = value.pop("bitmaps")
     try:
         manifest = _from_json(Manifest, value)
         consistent = set(manifest.splits) == set(SPLITS) and all(

@@ -17,6 +17,7 @@ from tf_dpce.datasets.flickr import (
     FLICKR30K_IMAGES,
 )
 from tf_dpce.datasets.names import IMAGE_ENDINGS
+from tf_dpce.datasets.table_files import split_tables
 from tf_dpce.datasets.tar_shards import TAR_ENDINGS
 from tf_dpce.errors import UserError
 
@@ -137,10 +138,12 @@ def _general(root: Path) -> Iterator[Layout]:
 
 def _tables(root: Path) -> list[Path]:
     """Returns the tables in a folder; the folder itself, if all of them are Parquet."""
-    tables = [path for path in root.iterdir() if _is_table(path)]
+    tables = sorted(path for path in root.iterdir() if _is_table(path))
     parquet = [*root.glob("*.parquet"), *root.glob("data/*.parquet")]
     if all(path in parquet for path in tables):
         return [root] if any(map(_is_table, parquet)) else []
+    if tables == split_tables(root):
+        return [root]
     return tables
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tf_dpce.datasets.listing import Origin
+from tf_dpce.datasets.splits import known_split
 from tf_dpce.datasets.text_files import existing_file
 from tf_dpce.errors import UserError
 from tf_dpce.logging import logger
@@ -38,14 +39,15 @@ _BUFFER = 1 << 16  # bytes
 def table_files(annotations: Path) -> list[Path]:
     """Returns the files of a table: one, those of a folder, or those that match a pattern.
 
-    A folder holds `metadata` files beside the images, in it or in the folders of its splits, or
-    Parquet files at any depth.
+    A folder holds `metadata` files beside the images, in it or in the folders of its splits; or
+    files that are named after splits, such as `train.csv`; or Parquet files at any depth.
 
     Raises:
         UserError: there is no file.
     """
     if annotations.is_dir():
-        found = _metadata(annotations) or sorted(annotations.rglob("*.parquet"))
+        found = _metadata(annotations) or split_tables(annotations)
+        found = found or sorted(annotations.rglob("*.parquet"))
         if not found:
             message = f"{annotations} holds no Parquet file and no metadata.csv or metadata.jsonl"
             raise UserError("table.kind", f"{message}: name a table", annotations)
@@ -66,6 +68,15 @@ def _metadata(root: Path) -> list[Path]:
         for path in present[1:]:
             logger.warning(f"{path} is left out: {present[0].name} is read")
     return found
+
+
+def split_tables(folder: Path) -> list[Path]:
+    """Returns the tables right in a folder that are named after splits, such as `train.csv`."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".csv", ".tsv", ".jsonl") and known_split(path.stem)
+    ]
 
 
 def table_kind(path: Path) -> str:

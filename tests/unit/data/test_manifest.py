@@ -42,12 +42,6 @@ def test_a_manifest_comes_back_as_it_went(folder: Path):
     assert Manifest.load(folder) == MANIFEST
 
 
-def test_a_manifest_with_the_earlier_name_of_a_field_is_read(folder: Path):
-    path = folder / "manifest.json"
-    path.write_text(path.read_text().replace('"converted"', '"bitmaps"'))
-    assert Manifest.load(folder) == MANIFEST
-
-
 def test_a_folder_that_is_missing_or_was_not_prepared_to_its_end(folder: Path):
     with raises("data.folder", folder / "missing"):
         Manifest.load(folder / "missing")

@@ -42,6 +42,17 @@ def test_a_column_of_splits_counts_and_one_table_of_a_folder(tmp_path: Path, cap
     assert rejected == [] and "metadata.jsonl is left out" in caplog.text
 
 
+def test_tables_that_are_named_after_splits_are_one(tmp_path: Path):
+    for split in ("train", "dev", "test"):
+        write_images(tmp_path / "images", [f"{split}.jpg"])
+        (tmp_path / f"{split}.csv").write_text(f"image,caption\n{split}.jpg,a dog {split}\n")
+    images, rejected = gather(read_table(tmp_path, tmp_path / "images"))
+    assert [(image.image_id, image.split) for image in images] == [
+        *(("dev.jpg", "val"), ("test.jpg", "test"), ("train.jpg", "train"))
+    ]
+    assert rejected == []
+
+
 def test_the_parquet_of_img2dataset_names_keys_and_what_failed(tmp_path: Path):
     write_images(tmp_path / "00000", [f"{number:09d}.jpg" for number in range(4)])
     (tmp_path / "00000" / "000000001.txt").write_text("no image")

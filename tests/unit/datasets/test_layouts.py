@@ -57,6 +57,7 @@ def build(root: Path, names: str) -> Path:
         ("images/a.jpg captions.txt", "table", "annotations=captions.txt images=images"),
         ("data/train-0.parquet README.md", "table", "annotations"),
         ("a.parquet b.parquet", "table", "annotations"),
+        ("train.csv dev.csv test.csv images/a.jpg", "table", "annotations images=images"),
     ],
 )
 def test_a_folder(tmp_path: Path, files: str, source: str, options: str):

@@ -174,6 +174,13 @@ def test_people_are_the_classes_of_cuhk_pedes_in_any_split(tmp_path: Path, capsy
 # --- mistakes -------------------------------------------------------------------------------------
 
 
+def test_captions_lead_to_the_folder_of_a_dataset(flickr8k: list[str], tmp_path: Path, capsys):
+    folder = Path(flickr8k[-1]) / "Flickr8k_text"
+    assert run("--source", "flickr8k", "--annotations", folder, "--out", tmp_path / "out") == 0
+    # Its splits are so small that training does not compare its epochs.
+    assert "takes the last epoch" in capsys.readouterr().out
+
+
 def test_options_that_do_not_go_together_are_bad_usage(tmp_path: Path, capsys):
     for line in (
         "flickr8k",
