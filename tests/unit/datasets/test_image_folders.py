@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from tests.samples import write_images
 from tf_dpce.datasets.captions_beside import NOT_DOWNLOADED
-from tf_dpce.datasets.listing import Image, Rejected, gather
+from tf_dpce.datasets.listing import ADDRESS, Image, Rejected, gather
 from tf_dpce.datasets.table import read_table
 
 
@@ -19,6 +19,7 @@ def test_an_imagefolder_has_a_table_in_each_split(tmp_path: Path):
         names = [f"{number}.jpg" for number in range(count)]
         write_images(tmp_path / split, names)
         rows = [f"{name},a dog {split},{name} again\n" for name in names]
+        rows += [f"https://x.org/{split}.jpg,a cat,\n"]
         header = "file_name,caption_0,caption_1\n"
         (tmp_path / split / "metadata.csv").write_text("".join([header, *rows]))
     name = "validation/1.jpg"
@@ -27,7 +28,8 @@ def test_an_imagefolder_has_a_table_in_each_split(tmp_path: Path):
         images, rejected = gather(read_table(place))
         # Each folder has a 0.jpg of its own.
         assert Counter(image.split for image in images) == {"train": 4, "val": 2, "test": 1}
-        assert Image(name, tmp_path / name, captions, "val") in images and rejected == []
+        assert Image(name, tmp_path / name, captions, "val") in images
+        assert [item.reason for item in rejected] == [ADDRESS] * 3
 
 
 def test_a_column_of_splits_counts_and_one_table_of_a_folder(tmp_path: Path, caplog):
