@@ -66,8 +66,9 @@ def images_below(folder: str) -> list[str]:
         except OSError as error:
             unreadable.append(error.filename)
     if unreadable:
-        first = shorten(min(unreadable))
-        logger.warning(f"left out {len(unreadable):,} that cannot be read, such as {first}")
+        first = shorten(os.path.relpath(min(unreadable), folder))
+        count = f"left out {len(unreadable):,} that cannot be read"
+        logger.warning(f"{count} below {folder}, such as {first}")
     return sorted(found)
 
 

@@ -91,7 +91,7 @@ def test_a_folder_that_cannot_be_read_is_named(images: Path, caplog, monkeypatch
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert ids(find_images([str(images)])) == ["a.jpg", "b.jpg", "c.png", "trip/d.jpg"]
-    assert str(images / "trip" / "far") in caplog.text
+    assert "such as trip/far" in caplog.text
 
 
 def test_ids_are_unique_below_the_common_folder_of_all_that_is_given(tmp_path: Path):
