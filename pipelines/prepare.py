@@ -27,6 +27,7 @@ from tf_dpce.datasets.table import read_table
 from tf_dpce.datasets.tar_shards import read_tar_shards
 from tf_dpce.files import check_writable
 from tf_dpce.logging import logger
+from tf_dpce.training.best_epoch import RANK_IMAGES
 
 if TYPE_CHECKING:
     from tf_dpce.data.prepare import Prepared
@@ -39,8 +40,6 @@ Source = Literal[
 # These come without a split of their own, and all who use them hold out the same numbers.
 _UNSPLIT = ("flickr30k", "mscoco")
 _CORES = os.cpu_count()
-# With fewer validation images than this, training does not compare its epochs.
-_FEW = 20
 
 
 def run(
@@ -206,7 +205,7 @@ def _print_counts(prepared: Prepared) -> None:
     reasons = Counter(item.reason for item in prepared.rejected).most_common()
     why = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
     print(f"stored {images:,} images with {captions:,} captions")
-    if splits["val"].images < _FEW:
+    if splits["val"].images < RANK_IMAGES:
         print(
             f"val and test are small ({splits['val'].images} and {splits['test'].images} images)",
             end="",

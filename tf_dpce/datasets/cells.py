@@ -15,7 +15,7 @@ from typing import Any
 
 from tf_dpce.datasets.captions_beside import NOT_DOWNLOADED
 from tf_dpce.datasets.columns import CAPTION_NAMES, Record, plain_name
-from tf_dpce.datasets.listing import NO_CAPTION, NO_NAME, Origin, Rejected
+from tf_dpce.datasets.listing import NO_CAPTION, NO_NAME, UNKNOWN_SPLIT, Origin, Rejected
 from tf_dpce.datasets.splits import known_split
 from tf_dpce.errors import shorten
 
@@ -26,7 +26,6 @@ NO_TEXT = "neither text nor a whole number"
 NO_CAPTION_TEXT = "a caption that is no text"
 BROKEN_LIST = "a list that cannot be read"
 STANDS_FOR_NOTHING = "a mark for a missing caption"
-UNKNOWN_SPLIT = "unknown split"
 
 # What pandas reads as missing, and what Excel writes for a formula that failed. A zero, which may
 # be the caption of a digit, is none of them.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -131,7 +130,8 @@ def _read_file(
         name, number = entry["file_name"].text(), entry["id"].key()
         if not image_name(name):
             return Rejected(str(entry.origin), NO_NAME)
-        image = Image(*names.find(os.path.join(folder, name)), [], origin=entry.origin)
+        file = names.find(name, folder)
+        image = Image(file.image_id, file.path, [], origin=entry.origin)
         known = listed.setdefault(image.image_id, image)
         by_number.setdefault(number, known)
         return None if known is image else Rejected(str(entry.origin), "listed twice")

@@ -47,4 +47,4 @@ def _image(entry: Node, names: ImageNames, own_split: bool) -> Image:
     file = names.find(entry["file_path"].text())
     captions = [caption.text() for caption in entry["captions"].items()]
     split = check_split(entry["split"].text(), entry.origin) if own_split else None
-    return Image(*file, captions, split, entry["id"].key(), entry.origin)
+    return Image(file.image_id, file.path, captions, split, entry["id"].key(), entry.origin)

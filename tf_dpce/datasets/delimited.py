@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tf_dpce.datasets.cells import is_whole
 from tf_dpce.datasets.columns import ColumnFinder, Columns, Record, plain_name
 from tf_dpce.datasets.listing import Origin, Rejected
+from tf_dpce.datasets.names import is_image
 from tf_dpce.datasets.table_files import text_lines
 from tf_dpce.errors import UserError
 
@@ -21,7 +22,6 @@ MALFORMED = "quotes or line ends in the wrong place"
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SEP_LINE = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)
-_IMAGE_END = re.compile(r"\.(?:jpe?g|png|bmp|gif|webp|tiff?|heic|avif)$", re.IGNORECASE)
 
 _NOT_CLOSED = "unexpected end of data"  # as the csv module says
 
@@ -160,7 +160,7 @@ class _Feed:
         # A caption may have a comma in its second line, but hardly the name of an image there.
         if self._shape and self._shape in map(_shape, names):
             return True
-        return len(fields) >= count and any(map(_IMAGE_END.search, names))
+        return len(fields) >= count and any(map(is_image, names))
 
 
 def _shape(name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tf_dpce.datasets.captions_beside import NO_IMAGE, TEXT_ENDINGS, captions_beside
 from tf_dpce.datasets.listing import Image, Rejected, usable_images
-from tf_dpce.datasets.names import IMAGE_ENDINGS, ImageNames
+from tf_dpce.datasets.names import ImageNames, is_image, is_users
 from tf_dpce.datasets.splits import complete_splits, known_split, read_split_file
 
 _NOT_UTF8 = "a name that is not UTF-8"
@@ -37,7 +37,7 @@ def read_folder(
     splits = read_split_file(split_file, names) if split_file else None
     listed: dict[str, Image] = {}
     for folder, below, files in os.walk(names.folder):
-        below[:] = sorted(name for name in below if not name.startswith((".", "__MACOSX")))
+        below[:] = sorted(filter(is_users, below))
         for item in _images_of(Path(folder), sorted(files), names):
             if isinstance(item, Rejected):
                 yield item
@@ -57,8 +57,8 @@ def _images_of(folder: Path, files: Sequence[str], names: ImageNames) -> Iterato
     texts_here = {stem + end.lower(): stem + end for stem, end in map(os.path.splitext, files)}
     used: set[str] = set()
     for file in files:
-        stem, ending = os.path.splitext(file)
-        if file.startswith(".") or ending.lower() not in IMAGE_ENDINGS:
+        stem = os.path.splitext(file)[0]
+        if not (is_users(file) and is_image(file)):
             continue
         path = folder / file
         if not file.isprintable() and "\udc80" <= max(file) <= "\udcff":
@@ -75,7 +75,8 @@ def _images_of(folder: Path, files: Sequence[str], names: ImageNames) -> Iterato
         if reason:
             yield Rejected(str(path), reason)
         else:
-            yield Image(*names.find(str(path)), captions)
+            found = names.find(str(path))
+            yield Image(found.image_id, found.path, captions)
     for file in files:
         if file not in used and file.lower().endswith(".txt"):
             yield Rejected(str(folder / file), NO_IMAGE)

@@ -45,4 +45,4 @@ def _image(entry: Node, names: ImageNames, own_split: bool) -> Image:
     file = names.find(karpathy_name(entry))
     captions = [sentence["raw"].text() for sentence in entry["sentences"].items()]
     split = check_split(entry["split"].text(), entry.origin) if own_split else None
-    return Image(*file, captions, split, origin=entry.origin)
+    return Image(file.image_id, file.path, captions, split, origin=entry.origin)

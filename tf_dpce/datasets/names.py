@@ -39,6 +39,8 @@ IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".heic", ".heif", ".avif"),
 )
+# Folders of thumbnails and of deleted files, which file servers, macOS and Windows make.
+_NOT_THE_USERS = ("@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX")
 # A single letter before the colon is a Windows drive.
 _ADDRESS = re.compile(r"data:|(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _FILE = re.compile(r"^file:(//[^/]*)?", re.IGNORECASE)
@@ -56,6 +58,16 @@ class ImageFile(NamedTuple):
 
     image_id: str
     path: Path
+
+
+def is_image(name: str) -> bool:
+    """Returns whether a file's name ends as that of an image."""
+    return name.lower().endswith(IMAGE_ENDINGS)
+
+
+def is_users(name: str) -> bool:
+    """Returns whether a file or folder is the user's own, neither hidden nor one of thumbnails."""
+    return not name.startswith(".") and name not in _NOT_THE_USERS
 
 
 class ImageNames:
@@ -81,12 +93,14 @@ class ImageNames:
         self._dropped: dict[str, str] = {}
         self._ambiguous: set[str] = set()
 
-    def find(self, name: str) -> ImageFile:
-        """Returns the file that a name stands for.
+    def find(self, name: str, below: str = "") -> ImageFile:
+        """Returns the file that a name stands for; it starts from the folder `below`, if any.
 
         If there is none, or if several fit, the path is that of the name as it is written. An
         address of which no file has the last part stays the id as it is.
         """
+        if below not in ("", ".") and not _ADDRESS.match(name):
+            name = os.path.join(below, name)
         exact = self._exact(name)
         if exact:
             return exact

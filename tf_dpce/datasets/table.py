@@ -122,8 +122,7 @@ class _Listing:
 
     def _file(self, row: Row, below: str) -> ImageFile:
         if row.contents is None:
-            inside = below not in ("", ".") and "://" not in row.image
-            return self._names.find(os.path.join(below, row.image) if inside else row.image)
+            return self._names.find(row.image, below)
         if self._extracted is None:
             message = "holds the images themselves: write them into files by pipelines.prepare"
             raise row.origin.error("table.bytes", message)

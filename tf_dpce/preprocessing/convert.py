@@ -102,7 +102,7 @@ def _opener(kind: str | None) -> Callable[[io.BytesIO], Image.Image] | None:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Applies the orientation of EXIF; Pillow itself has applied that of TIFF and HEIC."""
-    # No viewer looks for it there, but Pillow does.
+    # No viewer reads it there, but Pillow does.
     for name in ("xmp", "XML:com.adobe.xmp"):
         image.info.pop(name, None)
     image.load()

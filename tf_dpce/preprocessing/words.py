@@ -3,7 +3,7 @@
 A word ends at white space and at punctuation. An underscore is no punctuation, and neither is an
 apostrophe inside a word (`don't`, `o'clock`). Apostrophes around a word are quotation marks, except
 in the endings that tokenised captions cut off: of `the man 's hat` the third word is `'s`. What
-looks like an apostrophe is one, and accents are written in one way (NFC).
+resembles an apostrophe is one, and accents are written in one way (NFC).
 """
 
 from __future__ import annotations

@@ -7,12 +7,9 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from tf_dpce.datasets.names import IMAGE_ENDINGS
+from tf_dpce.datasets.names import is_image, is_users
 from tf_dpce.errors import shorten
 from tf_dpce.logging import logger
-
-# Folders of thumbnails and of deleted files, which file servers, macOS and Windows make.
-_NOT_THE_USERS = ("@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX")
 
 
 def matching_files(pattern: str) -> tuple[list[str], str]:
@@ -72,15 +69,10 @@ def images_below(folder: str) -> list[str]:
     return sorted(found)
 
 
-def is_image(name: str) -> bool:
-    """Returns whether a file's name ends as that of an image."""
-    return name.lower().endswith(IMAGE_ENDINGS)
-
-
 def _entries(folder: str) -> Iterator[os.DirEntry]:
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if not entry.name.startswith(".") and entry.name not in _NOT_THE_USERS:
+            if is_users(entry.name):
                 yield entry
 
 

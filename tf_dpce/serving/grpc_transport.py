@@ -81,7 +81,7 @@ class GrpcTransport:
                 status, f"{self._address}: it answers no gRPC: is this the REST port?"
             )
         # gRPC itself repeats what surely no server took up. What it reports may have been taken
-        # up, and a gateway's status looks like a server's; only a failed connection is certain.
+        # up, and a gateway's status resembles a server's; only a failed connection is certain.
         if status == "UNAVAILABLE" and _NO_CONNECTION in details:
             return Refused(status, f"{self._address}: {shorten(details)}")
         return answered_error(status, details)

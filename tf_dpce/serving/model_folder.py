@@ -1,4 +1,4 @@
-"""A folder of models: the versions that a server can load, and what looks like one but is none."""
+"""A folder of models: the versions that a server can load, and what resembles one but is none."""
 
 from __future__ import annotations
 

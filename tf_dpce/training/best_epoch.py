@@ -15,7 +15,7 @@ _RSUM_IMAGES = 50
 # The mean rank still distinguishes them, but not for long: after 33 training images, one in ten of
 # the epochs that 12 images chose so did not find the training images themselves, and one in forty
 # of those that 20 chose. The last epoch always did.
-_RANK_IMAGES = 20
+RANK_IMAGES = 20
 
 
 def epoch_score(logs: Mapping[str, float], images: int) -> float:
@@ -36,13 +36,13 @@ def epoch_score(logs: Mapping[str, float], images: int) -> float:
         return NO_SCORE
     if images >= _RSUM_IMAGES:
         return logs["val_rsum"]
-    return -logs["val_meanr"] if images >= _RANK_IMAGES else 0.0
+    return -logs["val_meanr"] if images >= RANK_IMAGES else 0.0
 
 
 def log_few_images(images: int) -> None:
     """Logs by what epochs are compared if the validation images are too few for recalls."""
     one = f"one of {images:,} validation images is {100 / images:.3g} points of R@1"
-    if images < _RANK_IMAGES:
+    if images < RANK_IMAGES:
         logger.warning(
             f"{one}, too coarse to compare epochs by: the last epoch of each stage counts as its "
             "best. To compare them, prepare with a --split-file that has 50 val images",

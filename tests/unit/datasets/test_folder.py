@@ -68,7 +68,9 @@ def test_folders_named_after_splits_are_splits(tmp_path: Path):
 
 
 def test_what_is_no_pair_is_listed_or_left_alone(tmp_path: Path):
-    write_images(tmp_path, ["a.jpg", "silent.jpg", ".hidden/b.jpg", "__MACOSX/._a.jpg"])
+    write_images(
+        tmp_path, ["a.jpg", "silent.jpg", ".hidden/b.jpg", "__MACOSX/._a.jpg", "@eaDir/a.jpg"]
+    )
     for name in ("a.txt", "lone.txt", ".hidden/b.txt", "00000_stats.json"):
         (tmp_path / name).write_text("{}")
     images, rejected = gather(read_folder(tmp_path))
