@@ -5,6 +5,7 @@ patterns         files by folder and glob
 records          images and captions of prepared shards
 embed            inputs to shards of embeddings, resumable
 embedding_store  the folder of these shards
+interface        what a search asks of an index
 index            shards to FAISS indices with their records
 searcher         a text or an image to hits
 fingerprint      a digest of a model

@@ -1,0 +1,108 @@
+"""What a search asks of an index, whether it lies in a folder or in a database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tf_dpce.search.filters import Filter
+
+
+@dataclass(frozen=True)
+class Found:
+    """An item that an index found.
+
+    Attributes:
+        score: what it was ranked by: the cosine with the query (approximate if the index is), less
+            half of the item's hubness if the index has a querybank and the query is of the other
+            kind.
+        record: the item's columns by name: `id`, for images `path` and the facts of
+            `search.facts`, for texts `text`, and those of a table that was joined. A value that
+            is not known is None.
+    """
+
+    score: float
+    record: dict[str, Any]
+
+
+class Index(Protocol):
+    """An index of images, texts or both, by the embeddings of one model.
+
+    A writer is alone; readers go on beside it, and each call of a reader answers from one state.
+
+    Attributes:
+        model: digest of the model, see `model_digest`.
+        dimension: D.
+        version: changes with the contents, so that a cache knows when it is old.
+        counts: number of items by kind, "images" and "texts".
+    """
+
+    model: str
+    dimension: int
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def counts(self) -> dict[str, int]: ...
+
+    def columns(self, kind: str) -> pa.Schema:
+        """Returns the columns of a kind and their types; by these a filter is checked."""
+        ...
+
+    def search(
+        self,
+        kind: str,
+        queries: np.ndarray,
+        top: int,
+        *,
+        of: str,
+        where: Filter | None = None,
+    ) -> list[list[Found]]:
+        """Returns the best items of a kind for each query, best first; equal scores by id.
+
+        Args:
+            kind: what to find, "images" or "texts".
+            queries: float32 `[Q, D]`, unit vectors.
+            top: K; fewer are returned if there are fewer.
+            of: the kind of the queries. A querybank normalises those of the other kind alone.
+            where: only items that pass this filter are found.
+        """
+        ...
+
+    def vectors(self, kind: str, ids: Sequence[str]) -> np.ndarray:
+        """Returns the embeddings of items, float32 `[N, D]`, of unit length up to rounding.
+
+        Raises:
+            UserError: there is no such item.
+        """
+        ...
+
+    def records(self, kind: str, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Returns the columns of items, as `Found.record` has them.
+
+        Raises:
+            UserError: there is no such item.
+        """
+        ...
+
+    def add(self, kind: str, records: pa.Table, vectors: np.ndarray) -> None:
+        """Adds N items at once, or none: an item whose id is there is replaced.
+
+        Args:
+            kind: "images" or "texts".
+            records: N rows; `id` is a column. A column that the index lacks is added to it, empty
+                for the items that are there.
+            vectors: float32 `[N, D]`, unit vectors.
+        """
+        ...
+
+    def delete(self, kind: str, ids: Sequence[str]) -> int:
+        """Removes items at once; returns how many there were. Unknown ids are ignored."""
+        ...
