@@ -8,10 +8,10 @@ WORKERS ?= 2
 PYTEST := $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all test-server slow lint format size clean
+.PHONY: help venv demo test test-all test-extras chromium test-server slow lint format size clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 venv: $(VENV)/.installed  ## make .venv from requirements.txt, once and again when it changes
 
@@ -19,10 +19,17 @@ demo: $(VENV)/.installed  ## run the whole line on drawn scenes
 	$(PYTHON) -m pipelines.demo
 
 test: $(VENV)/.installed-dev  ## run the quick tests (at most 8 minutes on 2 cores)
-	$(PYTEST) -m "not slow and (sentinel or not (process or full))"
+	$(PYTEST) -m "not slow and not extras and (sentinel or not (process or full))"
 
-test-all: $(VENV)/.installed-dev  ## run all tests but the slow proofs (at most 30 minutes)
+test-all: $(VENV)/.installed-dev  ## run all tests but the slow proofs and the extras' (at most 30 minutes)
 	$(PYTEST)
+
+test-extras: chromium $(VENV)/.installed-extras  ## run the tests that need Chromium, Ray or Milvus (at most 20 minutes)
+	$(PYTHON) -m pytest -m extras tests/extras
+
+chromium:
+	@command -v chromium >/dev/null || \
+	  { echo "chromium is not installed: apt-get install chromium" >&2; exit 1; }
 
 test-server: $(if $(and $(ADDRESS),$(MODEL)),$(VENV)/.installed-dev)  ## test a model server: ADDRESS=HOST:GRPC:REST MODEL=saved_models/NAME
 	@test -n "$(ADDRESS)" -a -d "$(MODEL)" || { echo "name a server and a folder with the export that it serves:" \
@@ -60,4 +67,8 @@ $(VENV)/.installed: requirements.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(PIP) install -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.installed-extras: $(VENV)/.installed-dev requirements-extras.txt requirements-ray.txt requirements-milvus.txt
+	$(PIP) install -r requirements-extras.txt
 	@touch $@

@@ -61,8 +61,13 @@ def test_it_installs_the_command_and_what_it_needs(wheel: zipfile.ZipFile, proje
     assert fields["License-Expression"] == "Apache-2.0"
     lines = (project_root / "requirements.txt").read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
-    extra = lines_of(project_root, "-heif")[-1]
-    assert fields.get_all("Requires-Dist") == [*pins, f'{extra}; extra == "heif"']
+    extras = [
+        f'{pin}; extra == "{name}"'
+        for name in ("heif", "milvus", "ray")
+        for pin in lines_of(project_root, f"-{name}")
+        if not pin.startswith(("#", "-r"))
+    ]
+    assert fields.get_all("Requires-Dist") == [*pins, *extras]
 
 
 def lines_of(root: Path, suffix: str) -> list[str]:
@@ -70,9 +75,15 @@ def lines_of(root: Path, suffix: str) -> list[str]:
 
 
 def test_every_requirement_is_pinned_exactly_and_alike(project_root: Path):
-    for suffix in ("", "-dev", "-gpu", "-heif", "-jax"):
-        for line in lines_of(project_root, suffix):
-            assert re.fullmatch(r"#.*||-r requirements\.txt|[\w\-\[\]]+==[\d.]+", line), line
+    pins: dict[str, str] = {}
+    for path in sorted(project_root.glob("requirements*.txt")):
+        for line in path.read_text().splitlines():
+            pinned = re.fullmatch(
+                r"#.*||-r requirements(?:-\w+)?\.txt|([\w\-\[\]]+)==([\d.]+)", line
+            )
+            assert pinned, f"{path}: {line}"
+            name, version = pinned[1], pinned[2]
+            assert name is None or pins.setdefault(name, version) == version, f"{path}: {line}"
     # The list without TensorFlow. Keras brings h5py, which no other list names.
     own = {line for line in lines_of(project_root, "-jax") if not line.startswith(("#", "h5py"))}
     assert own - {""} <= {*lines_of(project_root, ""), *lines_of(project_root, "-dev")}
