@@ -32,7 +32,7 @@ _OPENERS: dict[str | None, Callable[[io.BytesIO], Image.Image]] = {
 }
 # What Pillow raises for a damaged header or palette, or for pixels that are not there; and what it
 # only warns of, if warnings are errors.
-_DAMAGE = (
+DAMAGE = (
     *(OSError, ValueError, LookupError, SyntaxError, TypeError, EOFError, struct.error, Warning),
     *(AttributeError, ArithmeticError, RuntimeError, Image.DecompressionBombError),
 )
@@ -71,14 +71,14 @@ def to_png(contents: bytes) -> tuple[bytes, int]:
         The bytes to use, and a status; if it is not `OK`, the file cannot be used and the bytes
         are empty.
     """
-    opener = _opener(file_kind(contents))
-    if opener is None:
+    of_kind = opener(file_kind(contents))
+    if of_kind is None:
         return contents, status.OK
     if len(contents) > status.MAX_BYTES:
         return b"", status.TOO_MANY_BYTES
     stream = io.BytesIO()
     try:
-        with opener(io.BytesIO(contents)) as image:
+        with of_kind(io.BytesIO(contents)) as image:
             if math.prod(image.size) > status.MAX_PIXELS:
                 return b"", status.TOO_MANY_PIXELS
             pixels = _colours(_upright(image))
@@ -87,12 +87,13 @@ def to_png(contents: bytes) -> tuple[bytes, int]:
             # Neither a colour profile nor an orientation that is applied already.
             pixels.info.clear()
             pixels.save(stream, "PNG", compress_level=1)
-    except _DAMAGE:
+    except DAMAGE:
         return b"", status.UNDECODABLE
     return stream.getvalue(), status.OK
 
 
-def _opener(kind: str | None) -> Callable[[io.BytesIO], Image.Image] | None:
+def opener(kind: str | None) -> Callable[[io.BytesIO], Image.Image] | None:
+    """Returns what reads the header of a kind of file that `to_png` turns into PNG."""
     if kind == "HEIC" and has_heif():
         from pillow_heif import HeifImageFile
 
@@ -108,7 +109,7 @@ def _upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except _DAMAGE:
+    except DAMAGE:
         return image
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)

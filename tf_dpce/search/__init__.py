@@ -3,6 +3,7 @@
 inputs           images and texts to embed, with their ids
 patterns         files by folder and glob
 records          images and captions of prepared shards
+facts            what is known of an image besides its pixels
 embed            inputs to shards of embeddings, resumable
 embedding_store  the folder of these shards
 interface        what a search asks of an index

@@ -26,7 +26,7 @@ from tf_dpce.search.embedding_store import (
     rejected_file,
     write_lines,
 )
-from tf_dpce.search.inputs import Inputs, Item, Refusal, read_image
+from tf_dpce.search.inputs import Inputs, Item, Refusal, read_item
 
 if TYPE_CHECKING:
     from tf_dpce.export.encoder import Encoder
@@ -129,13 +129,13 @@ def _embed_shard(
 ) -> KindProgress:
     """Writes the files of the next shard; they count from the moment the manifest lists them."""
     kind, vectors, records, rejected = inputs.kind, [], [], []
-    for item, answer in _answers(encoder, kind, items):
+    for item, answer, facts in _answers(encoder, kind, items):
         content = {"path": item.path} if item.text is None else {"text": item.text}
         record = {"id": item.id, **content}
         if isinstance(answer, Refusal):
             rejected.append(record | {"status": answer.status, "reason": answer.reason})
         else:
-            records.append(record)
+            records.append(record | facts)
             vectors.append(answer)
         display.update(done.taken + len(records) + len(rejected), done.total)
     taken = len(records) + len(rejected)
@@ -156,35 +156,29 @@ def _embed_shard(
 
 def _answers(
     encoder: Encoder, kind: str, items: Iterable[Item]
-) -> Iterator[tuple[Item, np.ndarray | Refusal]]:
-    """Yields each item with its embedding, float32 `[D]`, or the reason why it has none."""
-    for chunk, contents in read_ahead(items):
-        usable = [content for content in contents if not isinstance(content, Refusal)]
+) -> Iterator[tuple[Item, np.ndarray | Refusal, dict[str, Any]]]:
+    """Yields each item with its embedding, float32 `[D]`, or why it has none, and its facts."""
+    for chunk, read in read_ahead(items):
+        usable = [content for content, _ in read if not isinstance(content, Refusal)]
         vectors, statuses = encoder.encode_with_status(kind, usable) if usable else ((), ())
         encoded = zip(vectors, statuses, strict=True)
-        for item, content in zip(chunk, contents, strict=True):
+        for item, (content, facts) in zip(chunk, read, strict=True):
             if isinstance(content, Refusal):
-                yield item, content
+                yield item, content, facts
                 continue
             vector, status = next(encoded)
             code = int(status)
-            yield item, vector if code == OK else Refusal(code, explain(code, content))
+            yield item, vector if code == OK else Refusal(code, explain(code, content)), facts
 
 
 def read_ahead(items: Iterable[Item]) -> Iterator[tuple[list[Item], list[Any]]]:
-    """Yields chunks of items with their texts, bytes or refusals; the next is read meanwhile."""
+    """Yields chunks of items with what `read_item` returns of them; the next is read meanwhile."""
     remaining = iter(items)
     with ThreadPoolExecutor(_THREADS) as pool:
         chunk = list(islice(remaining, _CHUNK))
-        contents = pool.map(_contents, chunk)
+        contents = pool.map(read_item, chunk)
         while chunk:
             following = list(islice(remaining, _CHUNK))
-            next_contents = pool.map(_contents, following)
+            next_contents = pool.map(read_item, following)
             yield chunk, list(contents)
             chunk, contents = following, next_contents
-
-
-def _contents(item: Item) -> str | bytes | Refusal:
-    if item.text is not None:
-        return item.text
-    return read_image(item.path) if item.contents is None else item.contents

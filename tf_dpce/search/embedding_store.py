@@ -2,7 +2,7 @@
 
     OUT/embeddings.json            the manifest: model, dimension, and what is done of each kind
     OUT/images-00000.npy           float32 [n, D], unit vectors
-    OUT/images-00000.jsonl         n lines: id and path (id and text for texts)
+    OUT/images-00000.jsonl         n lines: id, path and facts (id and text for texts)
     OUT/rejected-images.jsonl      inputs without an embedding: id, path, status, reason
 
 A shard counts once the manifest lists it, and the manifest is replaced by one rename.
@@ -13,6 +13,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,7 +142,9 @@ def rejected_file(folder: Path, kind: str) -> Path:
 def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Writes records as JSON Lines, atomically."""
     with publish_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        # The dates of an image have no form in JSON.
+        encode = partial(json.dumps, ensure_ascii=False, default=datetime.isoformat)
+        stream.writelines(encode(record) + "\n" for record in records)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -199,14 +203,30 @@ class StoredEmbeddings:
         return np.concatenate([vectors[part - start] for vectors, part, start in shares])
 
 
-def write_records(path: Path, sources: Iterable[Path]) -> int:
+def read_records(path: Path, kind: str) -> pa.Table:
+    """Reads the records of embeddings of a kind, with the types of their columns."""
+    import pyarrow as pa
+    import pyarrow.json
+
+    from tf_dpce.search.facts import image_schema
+
+    texts = pa.schema([("id", pa.string()), ("text", pa.string())])
+    schema = image_schema() if kind == IMAGES else texts
+    if not path.stat().st_size:
+        return schema.empty_table()
+    options = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    return pa.json.read_json(path, parse_options=options)
+
+
+def write_records(path: Path, sources: Iterable[Path], kind: str) -> int:
     """Writes the records of several JSON Lines files as one Arrow file.
 
     A record of such a file is looked up by its row without reading the others.
 
     Args:
         path: the file to write, `NAME.arrow`.
-        sources: files that `write_lines` wrote; their records have the same keys.
+        sources: files that `write_lines` wrote.
+        kind: "images" or "texts".
 
     Returns:
         N, the number of records.
@@ -214,7 +234,7 @@ def write_records(path: Path, sources: Iterable[Path]) -> int:
     import pyarrow as pa
 
     # A file at a time: an index of a million images has as many records.
-    tables = (pa.Table.from_pylist(list(read_lines(source))) for source in sources)
+    tables = (read_records(source, kind) for source in sources)
     first = next(tables)
     with publish_file(path) as temporary, pa.ipc.new_file(str(temporary), first.schema) as writer:
         count = 0

@@ -4,7 +4,7 @@
     INDEX/VERSION/images.faiss     inner products of unit vectors, which are cosines; after
                                    querybank normalisation less half of the item's hubness for
                                    queries of the other kind
-    INDEX/VERSION/images.arrow     id and path of each row (id and text for texts)
+    INDEX/VERSION/images.arrow     id, path and facts of each row (id and text for texts)
 
 A new build is a new version beside the old one. Replacing `index.json`, by one rename, puts it in
 force; only then is the old one removed. So there is an index at any moment, even if the process is
@@ -235,7 +235,7 @@ def _build_kind(
             reason += f"; one number is the querybank's: OPQM_{items.dimension} removes it for PQM"
         raise UserError("index.factory", f"no index {factory!r} over {what}: {reason}") from None
     records = folder / f"{items.kind}.arrow"
-    if write_records(records, items.records) != items.rows:
+    if write_records(records, items.records, items.kind) != items.rows:
         message = f"the ids of the {items.kind} are incomplete: embed into another folder"
         raise UserError("embeddings.shard", message)
     # Of one folder the images differ.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.files import sha256_lines
@@ -19,6 +20,7 @@ from tf_dpce.preprocessing.convert import to_png
 from tf_dpce.preprocessing.file_kinds import explain
 from tf_dpce.preprocessing.status import MAX_BYTES, OK, REASONS, TOO_MANY_BYTES
 from tf_dpce.search.embedding_store import IMAGES, TEXTS
+from tf_dpce.search.facts import image_facts
 from tf_dpce.search.patterns import images_below, matching_files, other_endings
 from tf_dpce.search.records import SHARD_ENDING, folder_prefixes, prepared_shards, records
 
@@ -26,6 +28,7 @@ _JSON_LINES = (".jsonl", ".ndjson")
 _TABLES = (".csv", ".tsv", ".parquet", ".gz")
 # How a table in a text file begins, such as Kaggle's captions.txt.
 _TABLE_HEADER = re.compile(rb'(?:\xef\xbb\xbf)?"?(?:image\w*|file_?(?:name|path))"? *[,;|\t]', re.I)
+CHANGED = "changed while it was read"
 _SNIFFED = 4096  # bytes in which a file that is no text has a NUL
 
 
@@ -134,18 +137,46 @@ def find_texts(patterns: Sequence[str]) -> Inputs:
     return _survey(TEXTS, partial(_texts, _prefixes(files)))
 
 
+def read_item(item: Item) -> tuple[str | bytes | Refusal, dict[str, Any]]:
+    """Returns what is encoded of an item, or why nothing can be, and the facts of an image."""
+    if item.text is not None:
+        return item.text, {}
+    if item.contents is not None:
+        # Of a shard. Nobody knows when the file was changed that it was made of.
+        return _encodable(item.contents), image_facts(item.id, item.contents)
+    found = read_file(item.path)
+    if isinstance(found, Refusal):
+        return found, {}
+    contents, modified = found
+    return _encodable(contents), image_facts(item.id, contents, modified)
+
+
 def read_image(path: str) -> bytes | Refusal:
-    """Returns the bytes of an image file, or of the PNG that `to_png` makes of it.
+    """Returns the bytes of an image file, or of the PNG that `to_png` makes of it."""
+    found = read_file(path)
+    return found if isinstance(found, Refusal) else _encodable(found[0])
+
+
+def read_file(path: str) -> tuple[bytes, int] | Refusal:
+    """Returns the bytes of an image file, and when it was changed, in nanoseconds since 1970.
 
     Of a file over the limit no more than that is read.
     """
     try:
         with open(path, "rb") as stream:
+            before = os.fstat(stream.fileno())
             contents = stream.read(MAX_BYTES + 1)
+            after = os.fstat(stream.fileno())
     except OSError as error:
         return Refusal(None, f"cannot be read: {error.strerror}")
     if len(contents) > MAX_BYTES:
         return Refusal(TOO_MANY_BYTES, REASONS[TOO_MANY_BYTES])
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        return Refusal(None, CHANGED)
+    return contents, after.st_mtime_ns
+
+
+def _encodable(contents: bytes) -> bytes | Refusal:
     converted, code = to_png(contents)
     return converted if code == OK else Refusal(code, explain(code, contents))
 

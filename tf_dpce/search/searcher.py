@@ -171,7 +171,7 @@ class Searcher:
         pairs = zip(scores[0].tolist(), rows[0].tolist(), strict=True)
         found = sorted((-score, row) for score, row in pairs if row >= 0)
         hits = (
-            Hit(rank, score=-score, **records.slice(row, 1).to_pylist()[0])
+            _hit(rank, -score, records.slice(row, 1).to_pylist()[0])
             for rank, (score, row) in enumerate(found, 1)
         )
         return [self._where_it_is_now(hit) for hit in hits]
@@ -199,6 +199,10 @@ class Searcher:
                 message = f"{path} is missing or damaged: build the index again"
                 raise UserError("index.damaged", message, path) from None
         return self._opened[kind]
+
+
+def _hit(rank: int, score: float, record: dict[str, Any]) -> Hit:
+    return Hit(rank, record["id"], score, record.get("path"), record.get("text"))
 
 
 def read_query_image(path: str | Path) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -27,7 +28,7 @@ from tests.unit.search.plain import (
 )
 from tf_dpce.files import exclusive_lock
 from tf_dpce.search.embed import embed, read_ahead
-from tf_dpce.search.embedding_store import KindProgress
+from tf_dpce.search.embedding_store import KindProgress, read_records
 from tf_dpce.search.inputs import Item, find_images, find_texts
 
 
@@ -55,10 +56,21 @@ def test_a_small_list_is_written_as_it_is(tmp_path: Path):
     stored = np.load(out / "images-00000.npy", allow_pickle=False)
     assert stored.dtype == np.float32
     np.testing.assert_array_equal(stored, expected)
-    assert lines(out / "images-00000.jsonl") == [
-        {"id": "000.jpg", "path": str(images / "000.jpg")},
-        {"id": "002.jpg", "path": str(images / "002.jpg")},
+    records = lines(out / "images-00000.jsonl")
+    assert [(record["id"], record["path"]) for record in records] == [
+        ("000.jpg", str(images / "000.jpg")),
+        ("002.jpg", str(images / "002.jpg")),
     ]
+    # They are files and have a change and a content, but no header.
+    assert records[1] == records[1] | {
+        **{"folder": "", "name": "002.jpg", "bytes": len("image 002.jpg")},
+        **{"width": None, "height": None, "taken": None},
+        "content": hashlib.sha256(b"image 002.jpg").hexdigest(),
+    }
+    table = read_records(out / "images-00000.jsonl", "images")
+    assert table.column_names == list(records[0])
+    changed = (images / "002.jpg").stat().st_mtime_ns // 1000
+    assert table["modified"].cast("int64")[1].as_py() == changed
     bad, empty = str(images / "001.jpg"), str(images / "003.jpg")
     assert lines(out / "rejected-images.jsonl") == [
         {"id": "001.jpg", "path": bad, "status": 5, "reason": "cannot be decoded"},
@@ -172,9 +184,13 @@ def test_every_item_comes_once_in_order_and_at_most_two_chunks_are_in_memory():
             yield Item(str(started), contents=b"%d" % started)
 
     for chunk, contents in read_ahead(items()):
-        for item, content in zip(chunk, contents, strict=True):
+        for item, (content, facts) in zip(chunk, contents, strict=True):
             taken += 1
-            assert (item.id, content) == (str(taken), b"%d" % taken)
+            assert (item.id, content, facts["bytes"]) == (
+                str(taken),
+                b"%d" % taken,
+                len(str(taken)),
+            )
         assert started <= taken + 64
     assert taken == 300 and list(read_ahead([])) == []
 
