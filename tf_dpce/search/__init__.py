@@ -7,6 +7,9 @@ facts            what is known of an image besides its pixels
 embed            inputs to shards of embeddings, resumable
 embedding_store  the folder of these shards
 interface        what a search asks of an index
+filters          conditions on the columns of an index, read and checked
+filter_types     their values in the types of the columns
+filter_forms     the same as expressions of Arrow and of Milvus
 index            shards to FAISS indices with their records
 searcher         a text or an image to hits
 fingerprint      a digest of a model

@@ -1,0 +1,265 @@
+"""Filters: `taken >= '2024-01-01' and folder = 'dogs'`, read into a tree and checked.
+
+    filter      any
+    any         every {"or" every}
+    every       one {"and" one}
+    one         "not" one | "(" any ")" | comparison
+    comparison  column ("=" | "!=" | "<" | "<=" | ">" | ">=") value
+              | column ["not"] "in" "(" value {"," value} ")"
+              | column "is" ["not"] "null"
+    value       'text' | "text" | number | true | false
+    column      name | `name with spaces`
+
+A quotation mark inside a text is doubled. A value that is not known, null, compares as false:
+neither `width > 640` nor `width <= 640` finds an image of unknown width, but `width is null` does.
+A date without a time means the whole day.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tf_dpce.errors import UserError, shorten
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+COMPARISONS = ("=", "!=", "<", "<=", ">", ">=")
+IN, NOT_IN = "in", "not in"
+IS_NULL, IS_NOT_NULL = "is null", "is not null"
+
+_LONGEST = 10_000  # characters of a filter
+_DEEPEST = 50  # parentheses and negations inside one another
+_WORDS = ("and", "or", "not", "in", "is", "null", "true", "false")
+_TOKEN = re.compile(
+    r"""\s*(?:
+    (?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")
+    |(?P<quoted>`[^`]+`)
+    |(?P<name>[^\W\d]\w*)
+    |(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
+    |(?P<sign>[=!<>]+|[(),])
+    |(?P<end>\Z)
+    )""",
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A column and what it is compared with: a value, values of `in`, or None of `is null`."""
+
+    column: str
+    operator: str
+    value: Any = None
+
+
+@dataclass(frozen=True)
+class Junction:
+    """Conditions of which all hold, `and`, or at least one, `or`."""
+
+    word: str
+    parts: tuple[Condition, ...]
+
+
+@dataclass(frozen=True)
+class Negation:
+    """A condition that does not hold."""
+
+    part: Condition
+
+
+Condition = Comparison | Junction | Negation
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A condition on the columns of an index.
+
+    Attributes:
+        text: what it was read from.
+        condition: the tree.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> images = pa.table({"folder": ["dogs", "cats"], "width": [640, None]})
+        >>> chosen = Filter.parse("folder in ('dogs', 'cats') and not width >= 800")
+        >>> images.filter(chosen.to_arrow(images.schema))["folder"].to_pylist()
+        ['dogs', 'cats']
+    """
+
+    text: str
+    condition: Condition
+
+    @classmethod
+    def parse(cls, text: str) -> Filter:
+        """Reads a filter; the grammar is that of this module.
+
+        Raises:
+            UserError: it cannot be read, or is too long or nested too deeply.
+        """
+        return cls(text, _Reader(text).whole())
+
+    def check(self, schema: pa.Schema) -> None:
+        """Makes sure that the columns exist and can be compared with the values.
+
+        Raises:
+            UserError: there is no such column, or it holds values of another type.
+        """
+        self._typed(schema)
+
+    def to_arrow(self, schema: pa.Schema) -> pc.Expression:
+        """Returns an expression that is true or false for each row, never null.
+
+        Raises:
+            UserError: see `check`.
+        """
+        from tf_dpce.search.filter_forms import to_arrow
+
+        return to_arrow(self._typed(schema))
+
+    def to_milvus(self, schema: pa.Schema) -> tuple[str, dict[str, Any]]:
+        """Returns an expression with the names of parameters, `{p0}`, and the parameters.
+
+        Points in time and dates are integers there: microseconds since 1970.
+
+        Raises:
+            UserError: see `check`; or Milvus cannot have a column of such a name.
+        """
+        from tf_dpce.search.filter_forms import to_milvus
+
+        parameters: dict[str, Any] = {}
+        return to_milvus(self._typed(schema), parameters), parameters
+
+    def _typed(self, schema: pa.Schema) -> Condition:
+        from tf_dpce.search.filter_types import typed
+
+        return typed(self.condition, schema)
+
+
+class _Reader:
+    """Reads a filter from left to right."""
+
+    def __init__(self, text: str) -> None:
+        if len(text) > _LONGEST:
+            message = f"the filter has {len(text):,} characters: use at most {_LONGEST:,}"
+            raise UserError("search.where", message)
+        # As the names of files are stored.
+        self._text = text.encode("utf-8", "backslashreplace").decode()
+        self._tokens = list(self._split())
+        self._next = 0
+
+    def whole(self) -> Condition:
+        condition = self._any(0)
+        if self._kind() != "end":
+            raise self._unexpected("'and' or 'or'")
+        return condition
+
+    def _split(self) -> list[re.Match[str]]:
+        tokens, start = [], 0
+        while not tokens or tokens[-1].lastgroup != "end":
+            token = _TOKEN.match(self._text, start)
+            if token is None:
+                raise self._mistake(start, "which is neither a name nor a value, or has no end")
+            tokens.append(token)
+            start = token.end()
+        return tokens
+
+    def _any(self, depth: int) -> Condition:
+        return self._series("or", self._every, depth)
+
+    def _every(self, depth: int) -> Condition:
+        return self._series("and", self._one, depth)
+
+    def _series(self, word: str, part: Callable[[int], Condition], depth: int) -> Condition:
+        parts = [part(depth)]
+        while self._skip(word):
+            parts.append(part(depth))
+        return parts[0] if len(parts) == 1 else Junction(word, tuple(parts))
+
+    def _one(self, depth: int) -> Condition:
+        if depth > _DEEPEST:
+            message = f"the filter is nested too deeply: use at most {_DEEPEST} levels"
+            raise UserError("search.where", message)
+        if self._skip("not"):
+            return Negation(self._one(depth + 1))
+        if self._skip("("):
+            condition = self._any(depth + 1)
+            self._require(")")
+            return condition
+        return self._comparison()
+
+    def _comparison(self) -> Comparison:
+        column = self._column()
+        if self._skip("is"):
+            operator = IS_NOT_NULL if self._skip("not") else IS_NULL
+            self._require("null")
+            return Comparison(column, operator)
+        if self._skip("not"):
+            self._require("in")
+            return Comparison(column, NOT_IN, self._values())
+        if self._skip("in"):
+            return Comparison(column, IN, self._values())
+        operator = self._word()
+        if operator not in COMPARISONS:
+            raise self._unexpected(f"in, not in, is null or one of {' '.join(COMPARISONS)}")
+        self._next += 1
+        return Comparison(column, operator, self._value())
+
+    def _values(self) -> tuple[Any, ...]:
+        self._require("(")
+        values = [self._value()]
+        while self._skip(","):
+            values.append(self._value())
+        self._require(")")
+        return tuple(values)
+
+    def _column(self) -> str:
+        word, kind = self._word(), self._kind()
+        if kind not in ("name", "quoted") or word in _WORDS:
+            raise self._unexpected("the name of a column")
+        self._next += 1
+        return self._tokens[self._next - 1][kind].strip("`")
+
+    def _value(self) -> Any:
+        token, word = self._tokens[self._next], self._word()
+        self._next += 1
+        if text := token["text"]:
+            return text[1:-1].replace(text[0] * 2, text[0])
+        if token["number"]:
+            # More digits than an integer of a column can have are not converted one by one.
+            return int(word) if word.lstrip("+-").isdigit() and len(word) < 30 else float(word)
+        if word in ("true", "false"):
+            return word == "true"
+        self._next -= 1
+        raise self._unexpected("a number, a 'text' in quotation marks, true or false")
+
+    def _kind(self) -> str:
+        return str(self._tokens[self._next].lastgroup)
+
+    def _word(self) -> str:
+        """Returns the next token, in small letters if it may be a word of the grammar."""
+        token, kind = self._tokens[self._next], self._kind()
+        word = token[kind]
+        return word.lower() if kind == "name" and word.lower() in _WORDS else word
+
+    def _skip(self, word: str) -> bool:
+        found = self._kind() in ("name", "sign") and self._word() == word
+        self._next += found
+        return found
+
+    def _require(self, word: str) -> None:
+        if not self._skip(word):
+            raise self._unexpected(f"'{word}'")
+
+    def _unexpected(self, wanted: str) -> UserError:
+        token = self._tokens[self._next]
+        return self._mistake(token.start(self._kind()), f"but there must be {wanted}")
+
+    def _mistake(self, start: int, reason: str) -> UserError:
+        rest = self._text[start:].lstrip()
+        found = f"at character {start + 1} is '{shorten(rest, 30)}', " if rest else "it ends here, "
+        return UserError("search.where", f"the filter cannot be read: {found}{reason}")
