@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from tf_dpce.datasets.names import is_image, is_users
@@ -43,37 +43,58 @@ def other_endings(pattern: str, taken: Collection[str]) -> list[str]:
 def images_below(folder: str) -> list[str]:
     """Returns all files below a folder whose names end as those of images do, sorted.
 
-    Hidden files and folders and those of thumbnails are left out. A link to a folder elsewhere is
-    followed; one to a folder above or below is not, because that is found anyway or has no end.
-    Folders and files that cannot be read are logged.
+    `image_entries` says which. Folders and files that cannot be read are logged.
     """
-    found, unreadable = [], []
-    top = os.path.realpath(folder)
-    pending, seen = [folder], {top}
-    while pending:
-        try:
-            for entry in _entries(pending.pop()):
-                if entry.is_dir(follow_symlinks=False) or os.path.isdir(entry.path):
-                    real = os.path.realpath(entry.path)
-                    if real not in seen and not (entry.is_symlink() and _nested(real, top)):
-                        seen.add(real)
-                        pending.append(entry.path)
-                elif is_image(entry.name):
-                    (found if os.path.isfile(entry.path) else unreadable).append(entry.path)
-        except OSError as error:
-            unreadable.append(error.filename)
+    unreadable: list[str] = []
+    found = sorted(entry.path for entry in image_entries(folder, unreadable))
     if unreadable:
         first = shorten(os.path.relpath(min(unreadable), folder))
         count = f"left out {len(unreadable):,} that cannot be read"
         logger.warning(f"{count} below {folder}, such as {first}")
-    return sorted(found)
+    return found
 
 
-def _entries(folder: str) -> Iterator[os.DirEntry]:
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if is_users(entry.name):
-                yield entry
+def image_entries(folder: str, unreadable: list[str]) -> Iterator[os.DirEntry[str]]:
+    """Yields all files below a folder whose names end as those of images do, in no order.
+
+    Hidden files and folders and those of thumbnails are left out. A link to a folder elsewhere is
+    followed; one to a folder above or below is not, because that is found anyway or has no end.
+    The system is asked for each folder, and about nothing in it but links.
+
+    Args:
+        folder: where to begin.
+        unreadable: the folders and files that cannot be read are added.
+    """
+    top = os.path.realpath(folder)
+    pending, seen = [folder], {top}
+    while pending:
+        folders = []
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    if not is_users(entry.name):
+                        continue
+                    if _is(entry, os.DirEntry.is_dir, os.path.isdir):
+                        folders.append(entry)
+                    elif is_image(entry.name):
+                        if _is(entry, os.DirEntry.is_file, os.path.isfile):
+                            yield entry
+                        else:
+                            unreadable.append(entry.path)
+        except OSError as error:
+            unreadable.append(error.filename)
+        for entry in sorted(folders, key=lambda entry: entry.name):
+            real = os.path.realpath(entry.path)
+            if real not in seen and not (entry.is_symlink() and _nested(real, top)):
+                seen.add(real)
+                pending.append(entry.path)
+
+
+def _is(
+    entry: os.DirEntry[str], itself: Callable[..., bool], followed: Callable[[str], bool]
+) -> bool:
+    # Other than the entry's own methods, those of `os.path` pass over links that run in a circle.
+    return itself(entry, follow_symlinks=False) or (entry.is_symlink() and followed(entry.path))
 
 
 def _nested(one: str, other: str) -> bool:

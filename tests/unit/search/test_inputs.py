@@ -70,10 +70,12 @@ def test_a_folder_gives_every_image_below_it(tmp_path: Path, caplog):
     assert ids(inputs) == sorted([*shown, "out/z.bmp"])
     assert not caplog.messages
     assert inputs == replace(find_images([f"{root}/"]), items=inputs.items)
-    # What cannot be read is named: a link to nothing, and a folder.
+    # What cannot be read is named: a link to nothing or to itself, and a folder.
     (root / "gone.jpg").symlink_to("nowhere.jpg")
+    (root / "circle").symlink_to("circle")
+    (root / "ring.jpg").symlink_to("ring.jpg")
     assert ids(find_images([str(root)])) == ids(inputs)
-    assert "gone.jpg" in caplog.text
+    assert "left out 2 that cannot be read" in caplog.text and "gone.jpg" in caplog.text
     for folder in (root / ".git", tmp_path / "none"):
         folder.mkdir(exist_ok=True)
         (folder / "i.jpg").unlink(missing_ok=True)
