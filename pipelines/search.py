@@ -14,7 +14,7 @@ from tf_dpce.files import check_writable
 from tf_dpce.logging import logger
 
 if TYPE_CHECKING:
-    from tf_dpce.search.searcher import Hit
+    from tf_dpce.search.answer import Hit
 
 
 def run(
@@ -52,7 +52,8 @@ def run(
         check_sheet(sheet)
         check_writable(sheet.parent)
 
-    from tf_dpce.search.searcher import Searcher, read_query_image
+    from tf_dpce.search.query_encoder import read_query_image
+    from tf_dpce.search.searcher import Searcher
 
     if image:
         read_query_image(image)  # its faults are found before a model is loaded
@@ -66,7 +67,7 @@ def run(
             "for": kind,
             "hits": [_record(hit) for hit in hits],
         }
-        print(json.dumps(answer, indent=1, ensure_ascii=False))
+        print(json.dumps(answer, indent=1, ensure_ascii=False, default=str))
     else:
         _print_table(str(query), kind, hits)
     if len(hits) < top:
@@ -80,7 +81,9 @@ def run(
 
 
 def _record(hit: Hit) -> dict[str, Any]:
-    return {k: v for k, v in asdict(hit).items() if v is not None and k != "unknown_words"}
+    return {
+        k: v for k, v in asdict(hit).items() if v not in (None, (), {}) and k != "unknown_words"
+    }
 
 
 def _warn_of_losses(hits: list[Hit], images_from: Path | None) -> None:

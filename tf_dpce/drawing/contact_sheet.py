@@ -16,7 +16,7 @@ from tf_dpce.files import publish_file
 from tf_dpce.preprocessing.status import MAX_BYTES, TOO_MANY_BYTES, TOO_MANY_PIXELS
 
 if TYPE_CHECKING:
-    from tf_dpce.search.searcher import Hit
+    from tf_dpce.search.answer import Hit
 
 MOST_HITS = 100  # hits of a query that are drawn; the others are counted
 
@@ -126,7 +126,8 @@ def _image_hits(hits: Sequence[Hit]) -> Image.Image:
         _paste_image(block, Path(hit.path or hit.id), (left, 0), _SIDE)
         draw.text((left, _SIDE + 6), str(hit.rank), font=heading, fill=INK)
         right = (left + _SIDE, _SIDE + 6)
-        draw.text(right, f"{hit.score:.3f}", font=name, fill=FAINT, anchor="ra")
+        hidden = f"+{len(hit.duplicates):,}   " if hit.duplicates else ""
+        draw.text(right, hidden + _goodness(hit), font=name, fill=FAINT, anchor="ra")
         lines = wrap(PurePath(hit.id).name, name, _SIDE, _NAME_LINES)
         write_lines(draw, (left, below), lines, name, INK)
     return block
@@ -138,8 +139,13 @@ def _text_hit(hit: Hit) -> Image.Image:
     block = _text_block(lines, face, INK, left=_SCORE_WIDTH)
     draw = ImageDraw.Draw(block)
     draw.text((36, 0), str(hit.rank), font=font(16, bold=True), fill=INK, anchor="ra")
-    draw.text((_SCORE_WIDTH - 24, 0), f"{hit.score:.3f}", font=face, fill=FAINT, anchor="ra")
+    draw.text((_SCORE_WIDTH - 24, 0), _goodness(hit), font=face, fill=FAINT, anchor="ra")
     return block
+
+
+def _goodness(hit: Hit) -> str:
+    """Returns the probability of a hit, which says more than its score, or else the score."""
+    return f"{hit.score:.3f}" if hit.probability is None else f"{100 * hit.probability:.0f} %"
 
 
 def _paste_image(block: Image.Image, path: Path, corner: tuple[int, int], side: int) -> None:

@@ -11,6 +11,10 @@ filters          conditions on the columns of an index, read and checked
 filter_types     their values in the types of the columns
 filter_forms     the same as expressions of Arrow and of Milvus
 index            shards to FAISS indices with their records
-searcher         a text or an image to hits
+query            sums of texts, images and items
+query_encoder    a query to an embedding
+duplicates       items hidden behind others
+answer           hits
+searcher         a query to its answer
 fingerprint      a digest of a model
 """

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,44 +12,16 @@ from tf_dpce.errors import UserError, shorten
 from tf_dpce.preprocessing.file_kinds import explain
 from tf_dpce.preprocessing.status import NO_KNOWN_WORD, OK
 from tf_dpce.preprocessing.words import plain_words
+from tf_dpce.search.answer import Hit
 from tf_dpce.search.embedding_store import IMAGES, TEXTS, map_records
 from tf_dpce.search.fingerprint import model_digest
 from tf_dpce.search.index import IndexManifest
-from tf_dpce.search.inputs import Refusal, read_image
+from tf_dpce.search.query_encoder import read_query_image
 
 if TYPE_CHECKING:
     from tf_dpce.export.encoder import Encoder
 
 _ASKED_WORDS = 256  # many times what a model reads, and a fraction of a second
-
-
-@dataclass(frozen=True)
-class Hit:
-    """An image or a text that was found.
-
-    Attributes:
-        rank: the rank; 1 is the best.
-        id: the id that `embed` gave the item.
-        score: the cosine similarity to the query (approximate if the index is). If the index has a
-            querybank and the query is of the other kind, half of the item's hubness is subtracted.
-        path: the file, if the item is an image.
-        text: the text, if the item is a text.
-        unknown_words: words of the query that the model does not know and left out, the same for
-            all hits of a query; of a query with more than 256 different words those among the
-            first 256.
-    """
-
-    rank: int
-    id: str
-    score: float
-    path: str | None = None
-    text: str | None = None
-    unknown_words: tuple[str, ...] = ()
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the item is an image whose file does not exist."""
-        return self.path is not None and not os.path.isfile(self.path)
 
 
 class Searcher:
@@ -203,15 +174,3 @@ class Searcher:
 
 def _hit(rank: int, score: float, record: dict[str, Any]) -> Hit:
     return Hit(rank, record["id"], score, record.get("path"), record.get("text"))
-
-
-def read_query_image(path: str | Path) -> bytes:
-    """Returns the bytes of an image that is a query.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    contents = read_image(str(path))
-    if isinstance(contents, Refusal):
-        raise UserError("search.query", f"{path} {contents.reason}", path)
-    return contents

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tf_dpce.drawing.contact_sheet import MOST_HITS, SheetRow, contact_sheet, fit, font, wrap
-from tf_dpce.search.searcher import Hit
+from tf_dpce.search.answer import Hit
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -155,3 +155,23 @@ def test_hits_beyond_the_most_are_counted(tmp_path: Path):
     hits = [Hit(rank, "r.png", 0.0, path=str(red)) for rank in range(1, MOST_HITS + 8)]
     sheet = drawn([SheetRow("many", hits)], tmp_path)
     assert area(sheet, RED) == MOST_HITS * 208 * 208
+
+
+def test_the_probability_stands_for_the_score_beside_the_number_of_hidden_duplicates(
+    tmp_path: Path,
+):
+    red = str(plain(tmp_path / "r.png", (5, 5), RED))
+
+    def below(**fields) -> np.ndarray:
+        """The pixels below the box of the only hit, from its middle to its right edge."""
+        sheet = drawn([SheetRow("a", [Hit(1, "r.png", path=red, **fields)])], tmp_path)
+        _, _, right, bottom = box(sheet, RED)
+        return sheet[bottom : bottom + 24, right - 104 : right]
+
+    likely = below(score=0.5, probability=0.87)
+    np.testing.assert_array_equal(likely, below(score=0.1, probability=0.87))
+    assert (likely != below(score=0.5, probability=0.13)).any()
+    assert (likely != below(score=0.5)).any()
+    # The number stands left of it.
+    hidden = below(score=0.5, probability=0.87, duplicates=("a", "b"))
+    assert (likely[:, :-40] == 255).all() and (hidden[:, :-40] != 255).any()

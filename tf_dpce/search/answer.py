@@ -1,0 +1,113 @@
+"""What a search is asked for besides its query, and what it answers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from tf_dpce.errors import UserError
+from tf_dpce.search.duplicates import check_rule
+
+if TYPE_CHECKING:
+    from tf_dpce.search.filters import Filter
+    from tf_dpce.search.interface import Index
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An image or a text that was found.
+
+    Attributes:
+        rank: the rank; 1 is the best.
+        id: the id that `embed` gave the item.
+        score: the cosine similarity to the query (approximate if the index is). If the index has a
+            querybank and the query is of the other kind, half of the item's hubness is subtracted.
+        path: the file, if the item is an image.
+        text: the text, if the item is a text.
+        unknown_words: words of the query that the model does not know and left out, the same for
+            all hits of a query; of a query with more than 256 different words those among the
+            first 256.
+        probability: how likely it is that the item is what was asked for; None if it is not known,
+            because the model has no calibration, or none for such a query.
+        duplicates: ids of the items that are hidden behind this one, if duplicates are hidden; of
+            those that were looked through for this answer.
+        metadata: the other columns of the index.
+    """
+
+    rank: int
+    id: str
+    score: float
+    path: str | None = None
+    text: str | None = None
+    unknown_words: tuple[str, ...] = ()
+    probability: float | None = None
+    duplicates: tuple[str, ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the item is an image whose file does not exist."""
+        return self.path is not None and not os.path.isfile(self.path)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a search found.
+
+    Attributes:
+        hits: the hits, best first.
+        unknown_words: words of the query that the model does not know, see `Hit`.
+        more: whether there are further hits behind these.
+    """
+
+    hits: list[Hit]
+    unknown_words: tuple[str, ...] = ()
+    more: bool = False
+
+
+class Choice(TypedDict, total=False):
+    """Which hits are wanted.
+
+    Attributes:
+        where: only items that pass this filter, see `tf_dpce.search.filters`.
+        at_least: only hits of at least this probability, in 0..1.
+        hide_duplicates: "content" hides files with the same bytes, or equal texts; a number hides
+            items whose cosine with a better hit is at least that.
+        skip: number of hits that are left out before the first one.
+    """
+
+    where: Filter | str | None
+    at_least: float | None
+    hide_duplicates: str | float | None
+    skip: int
+
+
+def check_choice(
+    index: Index,
+    kind: str,
+    top: int,
+    where: Filter | None = None,
+    at_least: float | None = None,
+    hide_duplicates: str | float | None = None,
+    skip: int = 0,
+) -> None:
+    """Makes sure that an index can be asked for hits; see `Searcher.search`.
+
+    Raises:
+        UserError: `top` is below 1, `skip` below 0 or `at_least` not in 0..1, the index does not
+            hold `kind`, or the filter or the rule for duplicates does not fit it.
+    """
+    if top < 1 or skip < 0:
+        message = f"results are counted from 0, and at least 1 is asked for: not {top} after {skip}"
+        raise UserError("search.top", message)
+    if not index.counts.get(kind):
+        others = ", ".join(other for other, count in index.counts.items() if count)
+        message = f"the index holds no {kind}" + (f", only {others}" if others else ": it is empty")
+        raise UserError("search.kind", message)
+    if at_least is not None and not 0 <= at_least <= 1:
+        message = f"a least probability is a number from 0 to 1, not {at_least:g}"
+        raise UserError("search.at_least", message)
+    if where is not None:
+        where.check(index.columns(kind))
+    check_rule(hide_duplicates, kind, index)
