@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 from pipelines._verb import options_verb, say_files
-from tf_dpce.search.index import DEFAULT_FACTORY, build_index
+from tf_dpce.search.index import build_index
 
 
 def run(
     embeddings: list[Path],
     out: Path,
-    factory: str = DEFAULT_FACTORY,
+    factory: str | None = None,
     querybank: Path | None = None,
 ) -> None:
     """Builds a search index over embeddings.
@@ -20,14 +20,16 @@ def run(
     Args:
         embeddings: folders that embed wrote.
         out: folder of the index to write.
-        factory: FAISS index: Flat is exact, IVF1024,Flat and HNSW32 are faster.
+        factory: FAISS index beside the exact one, such as IVF1024,SQ8 or HNSW32 (default: by
+            the number of items).
         querybank: folder that embed wrote, of typical queries: corrects for hubs by querybank
             normalisation (CSLS).
     """
-    manifest = build_index(embeddings, out, factory, querybank)
-    counts = " and ".join(f"{count:,} {kind}" for kind, count in manifest.counts.items())
-    print(f"{manifest.factory} index of {counts}, {manifest.dimension} numbers each")
-    for kind, queries in manifest.querybanks.items():
+    index = build_index(embeddings, out, factory, querybank)
+    counts = " and ".join(f"{count:,} {kind}" for kind, count in index.counts.items())
+    kind = f"{factory} index" if factory else "index"
+    print(f"{kind} of {counts}, {index.dimension} numbers each")
+    for kind, queries in index.querybanks.items():
         print(f"{kind} normalised with a querybank of {queries:,} queries")
     say_files([out])
 

@@ -41,11 +41,12 @@ def run(
         sheet: draw the results as a contact sheet, FILE.png.
         images_from: folder to which the images were moved since they were embedded.
     """
-    from tf_dpce.search.index import IndexManifest
+    from tf_dpce.search.index import open_index
+    from tf_dpce.search.interface import check_answerable
 
-    manifest = IndexManifest.load(index)
-    kind = for_ or ("texts" if image and "texts" in manifest.counts else "images")
-    manifest.check(kind, top)
+    counts = open_index(index).counts
+    kind = for_ or ("texts" if image and "texts" in counts else "images")
+    check_answerable(counts, kind, top)
     if sheet:
         from tf_dpce.drawing.contact_sheet import SheetRow, check_sheet, contact_sheet
 
@@ -71,7 +72,7 @@ def run(
     else:
         _print_table(str(query), kind, hits)
     if len(hits) < top:
-        found = f"{len(hits)} of the {manifest.counts[kind]} {kind} in the index"
+        found = f"{len(hits)} of the {counts[kind]} {kind} in the index"
         logger.warning(f"asked for {top}, found {found}")
     _warn_of_losses(hits, images_from)
     if sheet:

@@ -10,7 +10,13 @@ interface        what a search asks of an index
 filters          conditions on the columns of an index, read and checked
 filter_types     their values in the types of the columns
 filter_forms     the same as expressions of Arrow and of Milvus
-index            shards to FAISS indices with their records
+index            opens an index, or builds one over shards
+index_folder     an index in a folder, which grows
+index_manifest   which files of it are in force
+index_writer     how it changes
+merging          when segments are merged
+segments         items that were written together, as they are read
+factories        FAISS indices by their descriptions
 query            sums of texts, images and items
 query_encoder    a query to an embedding
 duplicates       items hidden behind others

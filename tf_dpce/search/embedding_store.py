@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,55 +202,22 @@ class StoredEmbeddings:
         return np.concatenate([vectors[part - start] for vectors, part, start in shares])
 
 
-def read_records(path: Path, kind: str) -> pa.Table:
-    """Reads the records of embeddings of a kind, with the types of their columns."""
+def record_schema(kind: str) -> pa.Schema:
+    """Returns the columns of the records of a kind."""
     import pyarrow as pa
-    import pyarrow.json
 
     from tf_dpce.search.facts import image_schema
 
     texts = pa.schema([("id", pa.string()), ("text", pa.string())])
-    schema = image_schema() if kind == IMAGES else texts
+    return image_schema() if kind == IMAGES else texts
+
+
+def read_records(path: Path, kind: str) -> pa.Table:
+    """Reads the records of embeddings of a kind, with the types of their columns."""
+    import pyarrow.json
+
+    schema = record_schema(kind)
     if not path.stat().st_size:
         return schema.empty_table()
-    options = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-    return pa.json.read_json(path, parse_options=options)
-
-
-def write_records(path: Path, sources: Iterable[Path], kind: str) -> int:
-    """Writes the records of several JSON Lines files as one Arrow file.
-
-    A record of such a file is looked up by its row without reading the others.
-
-    Args:
-        path: the file to write, `NAME.arrow`.
-        sources: files that `write_lines` wrote.
-        kind: "images" or "texts".
-
-    Returns:
-        N, the number of records.
-    """
-    import pyarrow as pa
-
-    # A file at a time: an index of a million images has as many records.
-    tables = (read_records(source, kind) for source in sources)
-    first = next(tables)
-    with publish_file(path) as temporary, pa.ipc.new_file(str(temporary), first.schema) as writer:
-        count = 0
-        for table in chain([first], tables):
-            writer.write_table(table)
-            count += len(table)
-    return count
-
-
-def map_records(path: Path) -> pa.Table:
-    """Maps the records that `write_records` wrote.
-
-    Raises:
-        FileNotFoundError: the file is missing.
-        ValueError: it is damaged.
-    """
-    import pyarrow as pa
-
-    # A map outlives the name of its file, so that an index may be replaced while it is in use.
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    return pyarrow.json.read_json(path, parse_options=options)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from tf_dpce.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,3 +108,22 @@ class Index(Protocol):
     def delete(self, kind: str, ids: Sequence[str]) -> int:
         """Removes items at once; returns how many there were. Unknown ids are ignored."""
         ...
+
+
+def check_answerable(counts: Mapping[str, int], kind: str, top: int) -> None:
+    """Makes sure that a query for the best `top` of `kind` can be answered.
+
+    Args:
+        counts: number of items of the index by kind.
+        kind: "images" or "texts".
+        top: K.
+
+    Raises:
+        UserError: `top` is below 1, or the index does not hold `kind`.
+    """
+    if top < 1:
+        message = f"the number of results must be at least 1, not {top}"
+        raise UserError("search.top", message)
+    if kind not in counts:
+        held = ", ".join(counts) or "nothing"
+        raise UserError("search.kind", f"the index holds no {kind}, only {held}")

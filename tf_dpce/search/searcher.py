@@ -6,16 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.preprocessing.file_kinds import explain
 from tf_dpce.preprocessing.status import NO_KNOWN_WORD, OK
 from tf_dpce.preprocessing.words import plain_words
 from tf_dpce.search.answer import Hit
-from tf_dpce.search.embedding_store import IMAGES, TEXTS, map_records
+from tf_dpce.search.embedding_store import IMAGES, TEXTS
 from tf_dpce.search.fingerprint import model_digest
-from tf_dpce.search.index import IndexManifest
+from tf_dpce.search.index import open_index
+from tf_dpce.search.interface import check_answerable
 from tf_dpce.search.query_encoder import read_query_image
 
 if TYPE_CHECKING:
@@ -58,10 +57,10 @@ class Searcher:
         if self._images_from and not self._images_from.is_dir():
             message = f"{images_from} is not a folder: give the one that holds the images now"
             raise UserError("search.images_from", message, images_from)
-        self.manifest = IndexManifest.load(folder)
+        self.index = open_index(folder)
         if isinstance(model, (Path, str)):
             # Before the model is loaded, which takes seconds.
-            if self.manifest.model != model_digest(Path(model)):
+            if self.index.model != model_digest(Path(model)):
                 raise UserError(
                     "search.other_model",
                     f"{folder} was built with another model than {model}: search with that model, "
@@ -72,15 +71,13 @@ class Searcher:
 
             model = load(model)
         self.encoder = model
-        if self.encoder.dimension != self.manifest.dimension:
+        if self.encoder.dimension != self.index.dimension:
             raise UserError(
                 "search.other_model",
-                f"{folder} holds embeddings of {self.manifest.dimension} numbers, but those of "
+                f"{folder} holds embeddings of {self.index.dimension} numbers, but those of "
                 f"the model have {self.encoder.dimension}: search with the model that made them",
                 folder,
             )
-        self._folder = folder / str(self.manifest.version)
-        self._opened: dict[str, tuple[Any, Any]] = {}
 
     def by_text(self, query: str, top: int = 10, kind: str = IMAGES) -> list[Hit]:
         """Returns the best hits for a text.
@@ -94,7 +91,7 @@ class Searcher:
             UserError: the query is empty or has no known word, `top` is below 1, or the index
                 does not hold `kind`.
         """
-        self.manifest.check(kind, top)
+        check_answerable(self.index.counts, kind, top)
         hits = self._nearest(TEXTS, query, f"the text '{shorten(query)}'", top, kind)
         unknown = self._unknown_words(query)
         return [replace(hit, unknown_words=unknown) for hit in hits]
@@ -111,7 +108,7 @@ class Searcher:
             UserError: the image cannot be read or decoded, `top` is below 1, or the index does
                 not hold `kind`.
         """
-        self.manifest.check(kind, top)
+        check_answerable(self.index.counts, kind, top)
         if isinstance(image, bytes):
             return self._nearest(IMAGES, image, "the image", top, kind)
         return self._nearest(IMAGES, read_query_image(image), str(image), top, kind)
@@ -119,33 +116,15 @@ class Searcher:
     def _nearest(
         self, query_kind: str, query: str | bytes, name: str, top: int, kind: str
     ) -> list[Hit]:
-        import faiss
-
         vectors, statuses = self.encoder.encode_with_status(query_kind, [query])
         if statuses[0] != OK:
             reason = explain(int(statuses[0]), query)
             raise UserError("search.query", f"{name} cannot be used: {reason}")
-        index, records = self._open(kind)
-        if kind in self.manifest.querybanks:
-            # Only queries of the other kind are normalised.
-            factor = np.full((len(vectors), 1), query_kind != kind, np.float32)
-            vectors = np.hstack([vectors, factor])
-        top = min(top, len(records))
-        scores, rows = index.search(vectors, top)
-        inverted = faiss.try_extract_index_ivf(index)
-        if inverted and (rows < 0).any():
-            # Too few of its lists were searched to find so many.
-            usual, inverted.nprobe = inverted.nprobe, inverted.nlist
-            scores, rows = index.search(vectors, top)
-            inverted.nprobe = usual
-        # FAISS leaves the order of equal scores open, and marks what it did not find by -1.
-        pairs = zip(scores[0].tolist(), rows[0].tolist(), strict=True)
-        found = sorted((-score, row) for score, row in pairs if row >= 0)
-        hits = (
-            _hit(rank, -score, records.slice(row, 1).to_pylist()[0])
-            for rank, (score, row) in enumerate(found, 1)
-        )
-        return [self._where_it_is_now(hit) for hit in hits]
+        (found,) = self.index.search(kind, vectors, top, of=query_kind)
+        return [
+            self._where_it_is_now(_hit(rank, item.score, item.record))
+            for rank, item in enumerate(found, 1)
+        ]
 
     def _unknown_words(self, query: str) -> tuple[str, ...]:
         # Asked one by one, because neither an export nor a server gives its vocabulary away.
@@ -157,19 +136,6 @@ class Searcher:
     def _where_it_is_now(self, hit: Hit) -> Hit:
         moved = self._images_from and hit.path and self._images_from / hit.id
         return replace(hit, path=str(moved)) if moved and moved.is_file() else hit
-
-    def _open(self, kind: str) -> tuple[Any, Any]:
-        import faiss
-
-        if kind not in self._opened:
-            path = self._folder / f"{kind}.faiss"
-            try:
-                index = faiss.read_index(str(path))
-                self._opened[kind] = index, map_records(path.with_suffix(".arrow"))
-            except (RuntimeError, FileNotFoundError, ValueError):
-                message = f"{path} is missing or damaged: build the index again"
-                raise UserError("index.damaged", message, path) from None
-        return self._opened[kind]
 
 
 def _hit(rank: int, score: float, record: dict[str, Any]) -> Hit:

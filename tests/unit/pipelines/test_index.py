@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from pipelines.index import main
 from tests.samples import write_images
 from tests.unit.search.plain import MODEL, PlainEncoder, embed_images, embed_texts
 from tf_dpce.search.embed import embed
+from tf_dpce.search.index import open_index
 from tf_dpce.search.inputs import find_images
 
 
@@ -23,12 +23,13 @@ def vectors(tmp_path: Path) -> Path:
 def test_an_index_says_what_it_holds(vectors: Path, tmp_path: Path, capsys):
     out = tmp_path / "index"
     assert main(["--embeddings", str(vectors), "--out", str(out)]) == 0
-    said = ["Flat index of 40 images and 2 texts, 16 numbers each", str(out)]
+    said = ["index of 40 images and 2 texts, 16 numbers each", str(out)]
     assert capsys.readouterr().out.splitlines() == said
-    manifest = json.loads((out / "index.json").read_text())
-    assert (manifest["factory"], manifest["counts"]) == ("Flat", {"images": 40, "texts": 2})
+    assert open_index(out).counts == {"images": 40, "texts": 2}
     # Several folders, another factory and a querybank.
-    more = embed_images(tmp_path / "more", 10, tmp_path / "more-vectors")
+    write_images(tmp_path, [f"more/{number}.jpg" for number in range(10)])
+    more = tmp_path / "more-vectors"
+    embed(PlainEncoder(), find_images([str(tmp_path / "more")]), more, MODEL)
     querybank = embed_texts(tmp_path / "queries.txt", ["A bird.", "A fish."], tmp_path / "queries")
     argv = ["--embeddings", str(vectors), str(more), "--out", str(out), "--factory", "HNSW8"]
     assert main([*argv, "--querybank", str(querybank)]) == 0

@@ -14,7 +14,7 @@ from pipelines import embed, index
 from pipelines.search import main
 from tests.errors import printed_code
 from tests.unit.pipelines.test_embed import draw_images
-from tests.unit.search.plain import embedded
+from tests.unit.search.plain import indexed
 
 CAPTIONS = ["A dog on the grass.", "Two cats sleep.", "A [bold]cats[/bold] dog."]
 
@@ -55,7 +55,7 @@ def test_json_ranks_as_the_vectors_do(line: Path, tiny_export: Path, search):
     assert answer["query"] == {"text": "A dog on the grass."}
     assert answer["for"] == "images"
     query = tf_dpce.load(tiny_export).encode_texts(["A dog on the grass."])[0]
-    scores = embedded(line / "vectors", "images") @ query
+    scores = indexed(line / "vectors", "images") @ query
     rows = np.argsort(-scores)[:5]
     files = sorted((line / "images").iterdir())
     assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3, 4, 5]

@@ -82,3 +82,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def embedded(folder: Path, kind: str) -> np.ndarray:
     """All vectors of a folder, in order."""
     return np.concatenate([np.load(path) for path in sorted(folder.glob(f"{kind}-*.npy"))])
+
+
+def indexed(folder: Path, kind: str) -> np.ndarray:
+    """All vectors of a folder, in order, as an index keeps them: rounded to float16."""
+    return embedded(folder, kind).astype(np.float16).astype(np.float32)

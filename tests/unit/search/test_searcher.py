@@ -12,7 +12,7 @@ from tests.unit.search.plain import (
     PlainEncoder,
     embed_images,
     embed_texts,
-    embedded,
+    indexed,
     vector,
     write_images,
 )
@@ -40,7 +40,7 @@ def searcher(folder: Path) -> Searcher:
 
 def expected_hits(folder: Path, query: np.ndarray, top: int, kind: str) -> list[Hit]:
     """The plain reference: all inner products in NumPy, sorted."""
-    scores = embedded(folder / "vectors", kind) @ query
+    scores = indexed(folder / "vectors", kind) @ query
     hits = []
     for rank, row in enumerate(np.argsort(-scores)[:top].tolist(), 1):
         score = pytest.approx(float(scores[row]), abs=1e-6)
@@ -67,7 +67,7 @@ def test_queries_rank_as_brute_force_does(folder: Path, searcher: Searcher):
         (searcher.by_text(CAPTIONS[12], 1, "texts"), "13"),
         (searcher.by_image(path, 1, "images"), "017.jpg"),
     ):
-        assert (hit.id, hit.score) == (name, pytest.approx(1.0, abs=1e-6))
+        assert (hit.id, hit.score) == (name, pytest.approx(1.0, abs=2**-11))
 
 
 def test_every_hit_says_which_words_the_model_left_out(searcher: Searcher):
@@ -87,14 +87,13 @@ def test_other_factories_rank_so_too_and_an_inverted_file_gives_all(folder: Path
         build_index([folder / "vectors"], tmp_path / "index", factory)
         searcher = Searcher(tmp_path / "index", PlainEncoder())
         assert [hit.id for hit in searcher.by_text("A dog.", 50, "images")] == expected
-    assert searcher._open("images")[0].nprobe == 3, "and the next query is a fast one again"
 
 
-def test_equal_scores_keep_the_order_of_the_index(tmp_path: Path):
+def test_equal_scores_are_in_the_order_of_their_ids(tmp_path: Path):
     out = embed_texts(tmp_path / "captions.txt", ["same"] * 20 + ["other"], tmp_path / "out")
     build_index([out], tmp_path / "index")
     hits = Searcher(tmp_path / "index", PlainEncoder()).by_text("same", 21, "texts")
-    assert [hit.id for hit in hits] == [str(number) for number in range(1, 22)]
+    assert [hit.id for hit in hits] == [*sorted(str(number) for number in range(1, 21)), "21"]
 
 
 # --- mistakes -------------------------------------------------------------------------------------
@@ -125,9 +124,10 @@ def test_an_index_that_is_missing_or_damaged_or_of_other_items_is_refused(tmp_pa
     with raises("index.missing", path=index):
         Searcher(str(index), PlainEncoder())
     out = embed_images(tmp_path / "images", 3, tmp_path / "out")
-    for name in ("images.faiss", "images.arrow"):
+    for ending in ("faiss", "parquet"):
         for size in (None, 0, 20):
-            path = index / str(build_index([out], index).version) / name
+            build_index([out], index)
+            (path,) = index.glob(f"images-*.{ending}")
             path.unlink() if size is None else path.write_bytes(path.read_bytes()[:size])
             with raises("index.damaged"):
                 Searcher(index, PlainEncoder()).by_text("A dog.", 3)

@@ -1,0 +1,147 @@
+"""FAISS indices: which one for how many items, how they learn, and what a query asks of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tf_dpce.errors import UserError
+from tf_dpce.files import publish_file
+
+FLAT = "SQfp16"  # a cosine of float16 numbers is off by 2**-11 at most
+_EXACT = ("Flat", FLAT)  # such an index is the flat one itself: none is needed beside it
+LARGE = 200_000  # items from which comparing a query with each of them takes too long
+
+# The k-means of FAISS warns below 39, and more than 256 change nothing.
+_SAMPLES_PER_CENTROID = 64
+_CODEBOOK = 256  # centroids of one sub-quantiser of a product quantiser
+_SAMPLES = 256 * _CODEBOOK
+_SEED = 0
+_BLOCK = 1 << 16  # rows that are in memory as float32 at a time
+
+
+def flat_factory(factory: str | None) -> str:
+    """Returns the factory of the flat index beside, or instead of, an index of this factory."""
+    return factory if factory in _EXACT else FLAT
+
+
+def approximate_factory(factory: str | None, rows: int) -> str | None:
+    """Returns the factory of the approximate index of so many rows, or None if it has none."""
+    if factory is None and rows >= LARGE:
+        return f"IVF{round(4 * rows**0.5)},SQ8"
+    return None if factory in _EXACT else factory
+
+
+def check_factory(factory: str | None, dimension: int, querybank: bool) -> None:
+    """Makes sure that FAISS knows a factory, before any work.
+
+    Raises:
+        UserError: it does not, or the factory does not fit the dimension.
+    """
+    if factory is None:
+        return
+    if re.search(r"(?<!\d)0+(?!\d)", factory):
+        # FAISS would end the process over HNSW0 or PQ8x0.
+        raise UserError("index.factory", f"no index {factory!r}: a number in it is 0")
+    new_index(factory, dimension + querybank, f"{dimension} numbers", querybank)
+
+
+def new_index(factory: str, dimension: int, what: str, querybank: bool = False) -> Any:
+    """Returns an empty FAISS index of inner products.
+
+    Raises:
+        UserError: there is no such index over `what`.
+    """
+    import faiss
+
+    try:
+        return faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise _refusal(factory, what, error, dimension - 1 if querybank else None) from None
+
+
+def learnt_index(factory: str, flat: Any, what: str, querybank: bool) -> Any:
+    """Returns an empty index that has learnt from the embeddings of a flat one.
+
+    FAISS learns centroids and codebooks from a sample drawn with a fixed seed. An inverted file is
+    set to search the square root of its number of lists.
+
+    Raises:
+        UserError: there are too few embeddings to learn from.
+    """
+    import faiss
+
+    index = new_index(factory, flat.d, what, querybank)
+    rotation = re.search(r"OPQ\d+(?:_(\d+))?", factory)
+    if rotation and flat.ntotal < (least := int(rotation[1] or flat.d)):
+        # FAISS would write past the end of its memory.
+        message = f"no index {factory!r} over {what}: OPQ needs at least {least} to learn from"
+        raise UserError("index.too_few", message)
+    inverted = faiss.try_extract_index_ivf(index)
+    lists = inverted.nlist if inverted else 0
+    if not index.is_trained:
+        size = min(flat.ntotal, max(_SAMPLES_PER_CENTROID * lists, _SAMPLES))
+        draw = np.random.default_rng(_SEED)
+        rows = np.sort(draw.choice(flat.ntotal, size, replace=False))
+        try:
+            index.train(flat.reconstruct_batch(rows))
+        except RuntimeError as error:
+            raise _refusal(factory, what, error, flat.d - 1 if querybank else None) from None
+    if inverted:
+        inverted.nprobe = max(1, round(lists**0.5))
+    return index
+
+
+def blocks(flat: Any) -> Iterator[np.ndarray]:
+    """Yields the embeddings of a flat index, float32, a block at a time."""
+    for start in range(0, flat.ntotal, _BLOCK):
+        yield flat.reconstruct_n(start, min(_BLOCK, flat.ntotal - start))
+
+
+def write_index(index: Any, path: Path) -> None:
+    """Writes a FAISS index.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to.
+    """
+    import faiss
+
+    # Not by FAISS itself, which does not notice that the last bytes found no room.
+    with publish_file(path) as temporary, temporary.open("wb") as stream:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(stream.write, 1 << 20))
+
+
+def search_parameters(index: Any, effort: int | None, selector: Any = None) -> Any:
+    """Returns what a query asks of an index, or None if it takes no wishes.
+
+    Args:
+        index: a FAISS index.
+        effort: lists that an inverted file searches, or `efSearch` of HNSW; None for the usual.
+        selector: of which rows the answer may consist.
+    """
+    import faiss
+
+    index = faiss.downcast_index(index)
+    wishes = {} if selector is None else {"sel": selector}
+    if isinstance(index, faiss.IndexPreTransform):
+        inner = search_parameters(index.index, effort, selector)
+        return inner and faiss.SearchParametersPreTransform(index_params=inner)
+    if isinstance(index, faiss.IndexIVF):
+        lists = min(effort or index.nprobe, index.nlist)
+        kind = faiss.IVFPQSearchParameters if isinstance(index, faiss.IndexIVFPQ) else None
+        return (kind or faiss.SearchParametersIVF)(nprobe=lists, **wishes)
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(efSearch=effort or index.hnsw.efSearch, **wishes)
+    return None
+
+
+def _refusal(factory: str, what: str, error: Exception, plain: int | None) -> UserError:
+    # FAISS's own words, without its C++ signatures.
+    reason = re.sub(r"^Error in .* at \S+:\d+: ", "", str(error))
+    if plain is not None:
+        reason += f"; one number is the querybank's: OPQM_{plain} removes it for PQM"
+    return UserError("index.factory", f"no index {factory!r} over {what}: {reason}")
