@@ -25,6 +25,8 @@ query            sums of texts, images and items
 query_encoder    a query to an embedding
 duplicates       items hidden behind others
 answer           hits
+folder_listing   the images of a folder, and those that cannot be embedded
+folder_update    a folder's changes to its index
 searcher         a query to its answer
 fingerprint      a digest of a model
 """
