@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
+from pipelines._hits import Asked, check_sheet_file, show_answer
 from pipelines._verb import options_verb
-from tf_dpce.errors import shorten
-from tf_dpce.files import check_writable
-from tf_dpce.logging import logger
-
-if TYPE_CHECKING:
-    from tf_dpce.search.answer import Hit
 
 
 def run(
-    index: Path,
+    index: str,
     model: Path,
     text: str | None = None,
     image: Path | None = None,
+    query: str | None = None,
     for_: Literal["images", "texts"] | None = None,
     top: int = 10,
+    skip: int = 0,
+    where: str | None = None,
+    at_least: float | None = None,
+    hide_duplicates: str | None = None,
     json_: bool = False,
     sheet: Path | None = None,
     images_from: Path | None = None,
@@ -31,90 +29,66 @@ def run(
     """Searches for images or texts with a text or an image.
 
     Args:
-        index: folder of an index.
+        index: folder of an index, or address of its database.
         model: model that the index was built with.
         text: query: a text.
         image: query: a file of an image.
+        query: query: a sum such as '"dog" - 2 * "ball" + image.jpg'.
         for_: what to find (default: images for a text, texts for an image if there are any).
         top: number of results.
+        skip: number of results that are left out before the first one.
+        where: only items that pass this filter, such as "folder = 'dogs' and width >= 640".
+        at_least: only results of at least this probability, 0 to 1.
+        hide_duplicates: hide duplicates, by content or by a cosine such as 0.97.
         json_: print results as JSON.
         sheet: draw the results as a contact sheet, FILE.png.
         images_from: folder to which the images were moved since they were embedded.
     """
+    from tf_dpce.search.answer import check_choice
+    from tf_dpce.search.filters import Filter
     from tf_dpce.search.index import open_index
-    from tf_dpce.search.interface import check_answerable
+    from tf_dpce.search.query import Term, parse_query
 
-    counts = open_index(index).counts
-    kind = for_ or ("texts" if image and "texts" in counts else "images")
-    check_answerable(counts, kind, top)
-    if sheet:
-        from tf_dpce.drawing.contact_sheet import SheetRow, check_sheet, contact_sheet
-
-        check_sheet(sheet)
-        check_writable(sheet.parent)
+    opened = open_index(index)
+    if query is None:
+        terms = [Term(text=text, image=image)]
+    else:
+        terms = parse_query(query)
+    images = [term.image for term in terms if term.image is not None]
+    of_image = len(images) == len(terms) == 1
+    kind = for_ or ("texts" if of_image and opened.counts.get("texts") else "images")
+    chosen = None if where is None else Filter.parse(where)
+    check_choice(opened, kind, top, chosen, at_least, hide_duplicates, skip)
+    check_sheet_file(sheet)
 
     from tf_dpce.search.query_encoder import read_query_image
     from tf_dpce.search.searcher import Searcher
 
-    if image:
-        read_query_image(image)  # its faults are found before a model is loaded
-    searcher = Searcher(index, model, images_from)
-    query = image or text
-    hits = (searcher.by_image if image else searcher.by_text)(query, top, kind)
-    if json_:
-        answer = {
-            "query": {"image" if image else "text": str(query)},
-            "unknown_words": hits[0].unknown_words if hits else (),
-            "for": kind,
-            "hits": [_record(hit) for hit in hits],
-        }
-        print(json.dumps(answer, indent=1, ensure_ascii=False, default=str))
-    else:
-        _print_table(str(query), kind, hits)
-    if len(hits) < top:
-        found = f"{len(hits)} of the {counts[kind]} {kind} in the index"
-        logger.warning(f"asked for {top}, found {found}")
-    _warn_of_losses(hits, images_from)
-    if sheet:
-        contact_sheet([SheetRow(query, hits)], sheet)
-        # With --json stdout is for a program to read.
-        print(sheet, file=sys.stderr if json_ else sys.stdout)
+    for path in images:
+        read_query_image(path)  # its faults are found before a model is loaded
+    searcher = Searcher(opened, model, images_from)
+    answer = searcher.search(
+        terms,
+        top,
+        kind,
+        where=chosen,
+        at_least=at_least,
+        hide_duplicates=hide_duplicates,
+        skip=skip,
+    )
+    given = {"text": text, "image": image, "query": query}
+    asked = Asked(
+        query={name: str(value) for name, value in given.items() if value is not None},
+        kind=kind,
+        top=top,
+        count=opened.counts[kind],
+        at_least=at_least,
+        images_from=images_from,
+    )
+    show_answer(answer, asked, json_, sheet)
 
 
-def _record(hit: Hit) -> dict[str, Any]:
-    return {
-        k: v for k, v in asdict(hit).items() if v not in (None, (), {}) and k != "unknown_words"
-    }
-
-
-def _warn_of_losses(hits: list[Hit], images_from: Path | None) -> None:
-    if hits and hits[0].unknown_words:
-        logger.warning(f"not known, left out: {shorten(', '.join(hits[0].unknown_words))}")
-    if lost := sum(hit.is_lost for hit in hits):
-        where = "not where they were embedded: --images-from FOLDER"
-        if images_from:
-            where = f"neither where they were embedded nor below {images_from}"
-        logger.warning(f"{lost} of {len(hits)} images are {where}")
-
-
-def _print_table(query: str, kind: str, hits: list[Hit]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(query), title_justify="left")
-    table.add_column("rank", justify="right")
-    table.add_column("score", justify="right")
-    table.add_column("id", overflow="fold")
-    table.add_column("path" if kind == "images" else "text", overflow="fold")
-    for hit in hits:
-        content = hit.path if hit.text is None else hit.text
-        # Text, because a caption's square brackets are no markup.
-        table.add_row(str(hit.rank), f"{hit.score:.4f}", Text(hit.id), Text(content or ""))
-    Console().print(table)
-
-
-build_parser, main = options_verb("search", run, {("text", "image"): True})
+build_parser, main = options_verb("search", run, {("text", "image", "query"): True})
 
 if __name__ == "__main__":
     sys.exit(main())

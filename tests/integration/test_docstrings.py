@@ -32,7 +32,7 @@ PREPARED = (
     *("tf_dpce.data.pairs", "tf_dpce.evaluation.embed"),
     *("tf_dpce.export.encoder", "tf_dpce.export.publish", "tf_dpce.export.serving_module"),
     *("tf_dpce.models.fuse_batch_norm", "tf_dpce.search.embed", "tf_dpce.search.searcher"),
-    "tf_dpce.serving.client",
+    *("tf_dpce.search.index_folder", "tf_dpce.serving.client"),
 )
 
 
@@ -106,12 +106,14 @@ def test_examples_that_need_models_or_a_server(
         ),
     }
     tests = {t.name: t for t in examples(project_root) if t.name.startswith(PREPARED)}
-    search = tests.pop("tf_dpce.search.searcher.Searcher")
+    # The second deletes from the index.
+    searches = ("searcher.Searcher", "index_folder.FolderIndex")
+    search = [tests.pop(f"tf_dpce.search.{name}") for name in searches]
     clients = [tests.pop(name) for name in list(tests) if "serving.client" in name]
     run(list(tests.values()), known)
     # `embed` left embeddings.
     assert index.main(["--embeddings", "embeddings", "--out", "index"]) == 0
-    run([search], known)
+    run(search, known)
     with running("development", folder / "saved_models", folder / "deployment") as server:
         for test in clients:
             for example in test.examples:

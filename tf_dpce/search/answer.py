@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from tf_dpce.errors import UserError
 from tf_dpce.search.duplicates import check_rule
+from tf_dpce.search.interface import Index, check_answerable
 
 if TYPE_CHECKING:
     from tf_dpce.search.filters import Filter
-    from tf_dpce.search.interface import Index
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,10 @@ def check_choice(
         UserError: `top` is below 1, `skip` below 0 or `at_least` not in 0..1, the index does not
             hold `kind`, or the filter or the rule for duplicates does not fit it.
     """
-    if top < 1 or skip < 0:
-        message = f"results are counted from 0, and at least 1 is asked for: not {top} after {skip}"
+    check_answerable(index.counts, kind, top)
+    if skip < 0:
+        message = f"the number of results to skip must be at least 0, not {skip}"
         raise UserError("search.top", message)
-    if not index.counts.get(kind):
-        others = ", ".join(other for other, count in index.counts.items() if count)
-        message = f"the index holds no {kind}" + (f", only {others}" if others else ": it is empty")
-        raise UserError("search.kind", message)
     if at_least is not None and not 0 <= at_least <= 1:
         message = f"a least probability is a number from 0 to 1, not {at_least:g}"
         raise UserError("search.at_least", message)

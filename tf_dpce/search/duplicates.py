@@ -74,7 +74,7 @@ class SameContent(Groups):
     def _add(self, new: Sequence[Found]) -> None:
         for found in new:
             content = found.record.get(self._column)
-            if content is not None and content in self._by_content:
+            if content in self._by_content:
                 self._by_content[content].duplicates.append(found.record["id"])
             elif not self.full:
                 self.groups.append(Group(found))

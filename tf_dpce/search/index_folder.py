@@ -64,7 +64,7 @@ class FolderIndex:
         >>> index = FolderIndex(Path("index"))
         >>> index.counts
         {'images': 50}
-        >>> index.delete("images", ["a.jpg"])
+        >>> index.delete("images", ["7.jpg"])
         1
     """
 

@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from tf_dpce.errors import UserError, shorten
-from tf_dpce.preprocessing.file_kinds import explain
-from tf_dpce.preprocessing.status import NO_KNOWN_WORD, OK
-from tf_dpce.preprocessing.words import plain_words
-from tf_dpce.search.answer import Hit
-from tf_dpce.search.embedding_store import IMAGES, TEXTS
+from tf_dpce.errors import UserError
+from tf_dpce.search.answer import Answer, Choice, Hit, check_choice
+from tf_dpce.search.duplicates import Group, Groups, groups_by
+from tf_dpce.search.embedding_store import IMAGES
+from tf_dpce.search.filters import Filter
 from tf_dpce.search.fingerprint import model_digest
 from tf_dpce.search.index import open_index
-from tf_dpce.search.interface import check_answerable
-from tf_dpce.search.query_encoder import read_query_image
+from tf_dpce.search.interface import Found, Index
+from tf_dpce.search.query import Term
+from tf_dpce.search.query_encoder import EmbeddedQuery, QueryEncoder
 
 if TYPE_CHECKING:
     from tf_dpce.export.encoder import Encoder
 
-_ASKED_WORDS = 256  # many times what a model reads, and a fraction of a second
+_GROWTH = 4  # of the number of items that are looked through, while too many are duplicates
+_ATTEMPTS = 2  # of a search beside somebody who changes the index, before the last
+_OWN_FIELDS = ("id", "path", "text")  # of a hit; the other columns are its metadata
 
 
 class Searcher:
     """Answers queries from an index.
 
-    The first query for images, or for texts, loads that part of the index into memory.
+    Many threads may ask at once. If the index changes, the next query is answered from what it
+    holds then.
 
     Args:
-        index: the folder that the verb `index` wrote.
+        index: an index: its folder, the address of its database, or what `open_index` returned.
         model: the model that the index was built with: a run folder, an exported version or a
             folder of versions; or what `tf_dpce.load` returned for it.
         images_from: folder to which the images were moved, if they are not where they were
             embedded any more. The path of an image is then that of its id below this folder, if
             there is such a file.
+
+    Attributes:
+        index: the index.
+        encoder: the model.
+        calibration: what gives hits their probabilities; None if there is none.
 
     Raises:
         UserError: there is no index or no model, the index was built with another model, or
@@ -44,99 +53,215 @@ class Searcher:
         >>> searcher = tf_dpce.Searcher("index", "saved_models/scenes")
         >>> [hit.rank for hit in searcher.by_text("a dog on the grass", top=2)]
         [1, 2]
+        >>> terms = [Term(2.0, text="a dog"), Term(-1.0, image="dog.jpg")]
+        >>> answer = searcher.search(terms, top=2, skip=2)
+        >>> [hit.rank for hit in answer.hits], answer.more
+        ([3, 4], True)
     """
 
     def __init__(
         self,
-        index: Path | str,
+        index: Path | str | Index,
         model: Path | str | Encoder,
         images_from: Path | str | None = None,
     ) -> None:
-        folder = Path(index)
         self._images_from = images_from and Path(images_from)
         if self._images_from and not self._images_from.is_dir():
             message = f"{images_from} is not a folder: give the one that holds the images now"
             raise UserError("search.images_from", message, images_from)
-        self.index = open_index(folder)
+        self.index = open_index(index) if isinstance(index, (Path, str)) else index
+        self._name = index if isinstance(index, (Path, str)) else "the index"
+        self._model = self.index.model
         if isinstance(model, (Path, str)):
             # Before the model is loaded, which takes seconds.
-            if self.index.model != model_digest(Path(model)):
-                raise UserError(
-                    "search.other_model",
-                    f"{folder} was built with another model than {model}: search with that model, "
-                    "or embed and index again with this one",
-                    folder,
-                )
+            self._model = model_digest(Path(model))
+            self._check_model()
             from tf_dpce.export.encoder import load
 
             model = load(model)
         self.encoder = model
+        self._queries = QueryEncoder(model)
+        self.calibration: Any = None
         if self.encoder.dimension != self.index.dimension:
             raise UserError(
                 "search.other_model",
-                f"{folder} holds embeddings of {self.index.dimension} numbers, but those of "
+                f"{self._name} holds embeddings of {self.index.dimension} numbers, but those of "
                 f"the model have {self.encoder.dimension}: search with the model that made them",
-                folder,
+                self._name,
             )
 
-    def by_text(self, query: str, top: int = 10, kind: str = IMAGES) -> list[Hit]:
-        """Returns the best hits for a text.
+    def by_text(
+        self, query: str, top: int = 10, kind: str = IMAGES, **choice: Unpack[Choice]
+    ) -> list[Hit]:
+        """Returns the best hits for a text; signs in it are no operators.
 
         Args:
             query: the text.
-            top: K, the number of hits; fewer are returned if the index has fewer items.
+            top: K, the number of hits; fewer are returned if there are fewer.
             kind: what to find, "images" or "texts".
+            **choice: which hits are wanted, see `search`.
 
         Raises:
-            UserError: the query is empty or has no known word, `top` is below 1, or the index
-                does not hold `kind`.
+            UserError: the query is empty or has no known word; or see `search`.
         """
-        check_answerable(self.index.counts, kind, top)
-        hits = self._nearest(TEXTS, query, f"the text '{shorten(query)}'", top, kind)
-        unknown = self._unknown_words(query)
-        return [replace(hit, unknown_words=unknown) for hit in hits]
+        return self.search([Term(text=query)], top, kind, **choice).hits
 
-    def by_image(self, image: str | Path | bytes, top: int = 10, kind: str = IMAGES) -> list[Hit]:
+    def by_image(
+        self, image: str | Path | bytes, top: int = 10, kind: str = IMAGES, **choice: Unpack[Choice]
+    ) -> list[Hit]:
         """Returns the best hits for an image.
 
         Args:
             image: the path or the bytes of a file: JPEG, PNG, or what `to_png` turns into PNG.
-            top: K, the number of hits; fewer are returned if the index has fewer items.
+            top: K, the number of hits; fewer are returned if there are fewer.
             kind: what to find, "images" or "texts".
+            **choice: which hits are wanted, see `search`.
 
         Raises:
-            UserError: the image cannot be read or decoded, `top` is below 1, or the index does
-                not hold `kind`.
+            UserError: the image cannot be read or decoded; or see `search`.
         """
-        check_answerable(self.index.counts, kind, top)
-        if isinstance(image, bytes):
-            return self._nearest(IMAGES, image, "the image", top, kind)
-        return self._nearest(IMAGES, read_query_image(image), str(image), top, kind)
+        return self.search([Term(image=image)], top, kind, **choice).hits
 
-    def _nearest(
-        self, query_kind: str, query: str | bytes, name: str, top: int, kind: str
+    def by_id(
+        self, item: str, top: int = 10, kind: str = IMAGES, **choice: Unpack[Choice]
     ) -> list[Hit]:
-        vectors, statuses = self.encoder.encode_with_status(query_kind, [query])
-        if statuses[0] != OK:
-            reason = explain(int(statuses[0]), query)
-            raise UserError("search.query", f"{name} cannot be used: {reason}")
-        (found,) = self.index.search(kind, vectors, top, of=query_kind)
-        return [
-            self._where_it_is_now(_hit(rank, item.score, item.record))
-            for rank, item in enumerate(found, 1)
+        """Returns the hits that are most like an item of the index, without itself.
+
+        Args:
+            item: its id.
+            top: K, the number of hits; fewer are returned if there are fewer.
+            kind: what the item is and what to find, "images" or "texts".
+            **choice: which hits are wanted, see `search`.
+
+        Raises:
+            UserError: there is no such item; or see `search`.
+        """
+        return self.search([Term(id=item)], top, kind, **choice).hits
+
+    def search(
+        self, terms: Sequence[Term], top: int = 10, kind: str = IMAGES, **choice: Unpack[Choice]
+    ) -> Answer:
+        """Returns the best hits for a weighted sum of texts, images and items.
+
+        If the index has a querybank, hits for images are normalised if texts make up at least half
+        of the weight of the terms, and hits for texts if images make up more than half.
+
+        Args:
+            terms: one or more, see `tf_dpce.search.query.parse_query`.
+            top: K, the number of hits; fewer are returned if there are fewer.
+            kind: what to find, "images" or "texts".
+            **choice: which hits are wanted: `where`, `at_least`, `hide_duplicates` and `skip` of
+                `Choice`.
+
+        Raises:
+            UserError: a term cannot be embedded, the terms cancel each other, `top` is below 1,
+                the index does not hold `kind` or what is asked of it, or was built anew with
+                another model.
+        """
+        for _ in range(_ATTEMPTS):
+            version = self.index.version
+            try:
+                return self._search(terms, top, kind, **choice)
+            except UserError:
+                # What was found may be gone a moment later, if somebody changes the index.
+                if self.index.version == version:
+                    raise
+        return self._search(terms, top, kind, **choice)
+
+    def _search(
+        self,
+        terms: Sequence[Term],
+        top: int,
+        kind: str,
+        where: Filter | str | None = None,
+        at_least: float | None = None,
+        hide_duplicates: str | float | None = None,
+        skip: int = 0,
+    ) -> Answer:
+        self._check_model()
+        chosen = Filter.parse(where) if isinstance(where, str) else where
+        check_choice(self.index, kind, top, chosen, at_least, hide_duplicates, skip)
+        self._check_probability(at_least)
+        query = self._queries.embed(terms, self.index, kind)
+        last = skip + top
+        groups = groups_by(hide_duplicates, last + 1 + len(query.own), kind, self.index)
+        probabilities = self._look_through(query, kind, chosen, at_least, groups)
+        wanted = [group for group in groups.groups if query.own.isdisjoint(group.ids)]
+        hits = [
+            self._hit(rank, group, query, probabilities[group.ids[0]])
+            for rank, group in enumerate(wanted[skip:last], skip + 1)
         ]
+        return Answer(hits, query.unknown_words, more=len(wanted) > last)
 
-    def _unknown_words(self, query: str) -> tuple[str, ...]:
-        # Asked one by one, because neither an export nor a server gives its vocabulary away.
-        words = list(dict.fromkeys(plain_words(query)))[:_ASKED_WORDS]
-        _, statuses = self.encoder.encode_with_status(TEXTS, words)
-        known = zip(words, statuses.tolist(), strict=True)
-        return tuple(word for word, status in known if status == NO_KNOWN_WORD)
+    def _look_through(
+        self,
+        query: EmbeddedQuery,
+        kind: str,
+        where: Filter | None,
+        at_least: float | None,
+        groups: Groups,
+    ) -> dict[str, float | None]:
+        """Puts ranked items into groups until these are full; returns probabilities by id.
 
-    def _where_it_is_now(self, hit: Hit) -> Hit:
+        How many items that takes is not known if many are duplicates, so that their number grows
+        until it is enough; all attempts together cost little more than the last.
+        """
+        count, size = self.index.counts[kind], groups.most
+        probabilities: dict[str, float | None] = {}
+        while True:
+            size = min(size, count)
+            (found,) = self.index.search(
+                kind, query.embedding[None], size, of=query.kind, where=where
+            )
+            probable = self._probable(query, found, at_least)
+            probabilities |= {item.record["id"]: each for item, each in probable}
+            groups.add(item for item, _ in probable)
+            if groups.full or len(probable) < size or size == count:
+                return probabilities
+            size *= _GROWTH
+
+    def _probable(
+        self, query: EmbeddedQuery, found: Sequence[Found], at_least: float | None
+    ) -> list[tuple[Found, float | None]]:
+        """Returns items with their probabilities, without those that are not probable enough."""
+        probabilities: Sequence[float] | Sequence[None] = [None] * len(found)
+        pairs = zip(found, probabilities, strict=True)
+        return [(item, p) for item, p in pairs if at_least is None or (p or 0) >= at_least]
+
+    def _check_probability(self, at_least: float | None) -> None:
+        if at_least is not None and self.calibration is None:
+            message = (
+                "the model has no calibration, so that probabilities are not known: "
+                "export it again, or search without a least probability"
+            )
+            raise UserError("search.at_least", message)
+
+    def _hit(self, rank: int, group: Group, query: EmbeddedQuery, probability: float | None) -> Hit:
+        record = group.found.record
+        hit = Hit(
+            rank=rank,
+            id=record["id"],
+            score=group.found.score,
+            path=record.get("path"),
+            text=record.get("text"),
+            unknown_words=query.unknown_words,
+            probability=probability,
+            duplicates=tuple(group.duplicates),
+            metadata={name: record[name] for name in record if name not in _OWN_FIELDS},
+        )
         moved = self._images_from and hit.path and self._images_from / hit.id
         return replace(hit, path=str(moved)) if moved and moved.is_file() else hit
 
+    def _check_model(self) -> None:
+        """Makes sure that the index, as it is now, is of the model.
 
-def _hit(rank: int, score: float, record: dict[str, Any]) -> Hit:
-    return Hit(rank, record["id"], score, record.get("path"), record.get("text"))
+        Raises:
+            UserError: it is of another one.
+        """
+        if self.index.model != self._model:
+            raise UserError(
+                "search.other_model",
+                f"{self._name} was built with another model: search with that one, or embed and "
+                "index again with this one",
+                self._name,
+            )

@@ -46,8 +46,7 @@ print(json.dumps(answers))
 # Values are names in the folder of `world`, unless they begin with a colon.
 TRAIN = (
     "--preset :flickr8k_small --data data --run new "
-    "--stage1.batch_size :16 --stage2.batch_size :16 --stage2.epochs :1 "
-    "--image.backbone :EfficientNetLite0"
+    "--stage1.batch_size :16 --stage2.batch_size :16 --stage2.epochs :1"
 )
 RIGHT = {
     "prepare": "--source :table --annotations pairs.csv --images images --out new",
@@ -98,7 +97,6 @@ MISTAKES = {
         ("--vectors", "none", "vectors.file"),
         ("--weights", "none", "model.weights"),
         ("--weights", "images", "model.weights"),
-        ("--weights", ":imagenet", "model.imagenet"),
         ("--init-from", "none", "run.config"),
         ("--init-from", "run", "run.other_data"),
         ("--from-weights", "none", "run.weights"),
@@ -166,6 +164,13 @@ MISTAKES = {
         ("--images-from", "file", "search.images_from"),
         ("--for", ":texts", "search.kind"),
         ("--top", ":0", "search.top"),
+        ("--skip", ":-1", "search.top"),
+        ("--where", ":widht > 640", "search.where"),
+        ("--where", ":width > '640'", "search.where"),
+        ("--hide-duplicates", ":both", "search.duplicates"),
+        ("--at-least", ":2", "search.at_least"),
+        ("--query", ':"dog" -', "search.query"),
+        ("--query", ':"dog" - none.jpg', "search.query"),
         ("--sheet", "new.jpg", "sheet.suffix"),
         ("--sheet", "file/new.png", "file.not_writable"),
         ("--top", ":many", 2),
@@ -216,7 +221,7 @@ def command(world: Path, verb: str, option: str, value: str) -> list[str]:
     named = [words[n : n + 2] for n in range(len(words) % 2, len(words), 2)]
     options = {"": words[0]} if len(words) % 2 else {}
     options |= dict(named) | {option: value}
-    if option == "--image":
+    if option in ("--image", "--query"):
         del options["--text"]
     if (verb, option, value) == ("embed", "--model", "run"):
         options["--out"] = "embedded"

@@ -113,6 +113,32 @@ def test_words_that_the_model_does_not_know_are_named(search):
     assert (json.loads(out)["unknown_words"], err) == ([], "asked for 10, found 10\n"[:0])
 
 
+def test_a_combined_query_is_filtered_paged_and_freed_of_duplicates(
+    line: Path, tiny_export: Path, search
+):
+    image = line / "images" / "0004.png"
+    encoder = tf_dpce.load(tiny_export)
+    text = encoder.encode_texts(["a dog"])[0]
+    query = 2 * text - encoder.encode_images([image])[0]
+    scores = indexed(line / "vectors", "images") @ (query / np.linalg.norm(query))
+    expected = [f"{row:04d}.png" for row in np.argsort(-scores) if row != 7]
+    options = ("--query", f'2 * "a dog" - "{image}"', "--where", "name != '0007.png'", "--json")
+    status, out, err = search(*options, "--top", "4", "--skip", "3")
+    answer = json.loads(out)
+    assert (status, err, answer["more"]) == (0, "", True)
+    assert [hit["id"] for hit in answer["hits"]] == expected[3:7]
+    assert [hit["rank"] for hit in answer["hits"]] == [4, 5, 6, 7]
+    metadata = answer["hits"][0]["metadata"]
+    assert (metadata["name"], metadata["folder"]) == (expected[3], "")
+    # Whatever has a positive cosine with a better one hides behind it.
+    status, out, err = search(*options, "--hide-duplicates", "0.000001", "--top", "12")
+    hits = json.loads(out)["hits"]
+    assert len(hits) + sum(len(hit.get("duplicates", ())) for hit in hits) == 11
+    assert len(hits) < 11
+    _, out, _ = search("--query", str(image), "--for", "images", "--json")
+    assert json.loads(out)["hits"][0]["id"] == "0004.png", "the name of an image is a query"
+
+
 def test_images_that_were_moved_are_missed_and_found_again(line: Path, tmp_path: Path, search):
     moved = tmp_path / "moved"
     options = ("--text", "a dog", "--top", "5", "--json")

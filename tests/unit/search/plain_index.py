@@ -44,7 +44,7 @@ class PlainIndex:
 
     @property
     def counts(self) -> dict[str, int]:
-        return {kind: len(records) for kind, records in self._records.items()}
+        return {kind: len(records) for kind, records in self._records.items() if len(records)}
 
     def columns(self, kind: str) -> pa.Schema:
         return self._records[kind].schema

@@ -1,0 +1,64 @@
+"""What the verbs that search print of an answer, and what they say of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines._hits import Asked, show_answer
+from tf_dpce.search.answer import Answer, Hit
+
+ASKED = Asked({"text": "a dog"}, kind="images", top=2, count=9)
+
+
+@pytest.fixture
+def shown(capsys, caplog, monkeypatch, tmp_path: Path):
+    """Shows an answer of some hits; returns stdout and what was logged."""
+    monkeypatch.setenv("COLUMNS", "400")
+    (tmp_path / "a.jpg").write_bytes(b"image")
+
+    def show(
+        *hits: dict, asked: Asked = ASKED, json_: bool = False, **fields
+    ) -> tuple[str, list[str]]:
+        path = str(tmp_path / "a.jpg")
+        made = [
+            Hit(rank, f"{rank}.jpg", 0.5, **{"path": path} | h) for rank, h in enumerate(hits, 1)
+        ]
+        caplog.clear()
+        show_answer(Answer(made, **fields), asked, json_, sheet=None)
+        return capsys.readouterr().out, caplog.messages[:]
+
+    return show
+
+
+def test_the_table_has_the_columns_that_are_known(shown):
+    header, *_ = [line for line in shown({}, {})[0].splitlines() if "rank" in line]
+    assert "probability" not in header and "hidden" not in header
+    out, err = shown({"probability": 0.876, "duplicates": ("b", "c")}, {"probability": 0.004})
+    assert "88 %" in out and "0 %" in out and err == []
+    first, second = (line for line in out.splitlines() if ".jpg" in line and "│" in line)
+    assert [cell.strip() for cell in first.split("│")][1:5] == ["1", "0.5000", "88 %", "2"]
+    assert [cell.strip() for cell in second.split("│")][1:5] == ["2", "0.5000", "0 %", "0"]
+
+
+def test_json_has_what_is_known_of_each_hit_and_dates_as_filters_take_them(shown):
+    metadata = {"taken": dt.datetime(2024, 1, 31, 18, 30), "width": None, "tags": 3}
+    hit = {"probability": 0.0, "duplicates": ("b",), "metadata": metadata}
+    answer = json.loads(shown(hit, {}, json_=True, more=True, unknown_words=("cat",))[0])
+    assert (answer["more"], answer["unknown_words"]) == (True, ["cat"])
+    first, second = answer["hits"]
+    assert first["metadata"] == {"taken": "2024-01-31 18:30:00", "width": None, "tags": 3}
+    assert (first["probability"], first["duplicates"]) == (0.0, ["b"])
+    assert sorted(second) == ["id", "path", "rank", "score"]
+
+
+def test_a_search_that_finds_less_than_was_asked_for_says_so(shown):
+    assert shown({})[1] == ["asked for 2, found 1 of the 9 images in the index"]
+    likely = Asked({"text": "a dog"}, kind="images", top=2, count=9, at_least=0.5)
+    (nothing,) = shown(asked=likely)[1]
+    assert nothing.startswith("nothing like that here") and "0.5" in nothing
+    words, lost = shown({"path": "/none/a.jpg"}, {}, unknown_words=("cat",))[1]
+    assert words == "not known, left out: cat" and lost.startswith("1 of 2 images")
