@@ -23,7 +23,11 @@ def add_configuration(parser: ArgumentParser, argv: Sequence[str] | None) -> Non
     parser.add_argument(
         "--preset", choices=names, metavar="NAME", help=f"values to start from: {', '.join(names)}"
     )
-    parser.add_class_arguments(Config)
+    parser.add_class_arguments(Config, skip={"vectors"})
+    # Its files are given one after the other, not as a list in brackets.
+    parser.add_argument(
+        "--vectors", nargs="+", metavar="FILE", help="files of initial word vectors, side by side"
+    )
     parser.set_defaults(_flat(_preset_of(argv)))
 
 

@@ -11,7 +11,7 @@ from tf_dpce.search.index import build_index
 
 def run(
     embeddings: list[Path],
-    out: Path,
+    out: str,
     factory: str | None = None,
     querybank: Path | None = None,
 ) -> None:
@@ -19,7 +19,8 @@ def run(
 
     Args:
         embeddings: folders that embed wrote.
-        out: folder of the index to write.
+        out: folder of the index to write, or one in Milvus: http(s)://HOST:PORT[#NAME], or
+            PATH.db[#NAME] for Milvus Lite.
         factory: FAISS index beside the exact one, such as IVF1024,SQ8 or HNSW32 (default: by
             the number of items).
         querybank: folder that embed wrote, of typical queries: corrects for hubs by querybank

@@ -161,6 +161,12 @@ def mobilenet_weights() -> Path:
 
 
 @pytest.fixture(scope="session")
+def lite_weights() -> dict[int, Path]:
+    """ImageNet weights of EfficientNet-Lite 0 and 2, with their classifiers, by number."""
+    return {number: _real(f"weights/efficientnet_lite{number}_imagenet.npz") for number in (0, 2)}
+
+
+@pytest.fixture(scope="session")
 def glove_vectors() -> Path:
     """300-dimensional GloVe vectors of the words of Flickr8k."""
     return _real("vectors/glove_42B_300d_flickr8k.npz")

@@ -14,6 +14,8 @@ import os
 import re
 import secrets
 import shutil
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +26,10 @@ from tf_dpce.errors import UserError
 _SUFFIX = ".tmp"
 # The last part is random, because processes in two containers may have the same number.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
+
+# What NumPy and zipfile raise for an archive that is none, damaged, cut short or locked.
+UNREADABLE_ARCHIVE = (ValueError, OSError, EOFError, TypeError, RuntimeError, MemoryError)
+UNREADABLE_ARCHIVE += (zipfile.BadZipFile, zlib.error)
 
 
 @contextmanager

@@ -197,6 +197,16 @@ def test_numbers_as_yaml_writes_them():
     assert (stage.learning_rate, stage.weight_decay) == (1e-4, 1.0)
 
 
+def test_files_of_word_vectors_follow_one_another_and_an_old_run_names_one():
+    parser = ArgumentParser(exit_on_error=False)
+    add_configuration(parser, argv=[])
+    for files in (["a.txt"], ["a.txt", "b.npz"]):
+        found = configuration(parser.parse_args(["--vectors", *files, "--seed", "3"]))
+        assert found == Config(seed=3, vectors=tuple(files))
+    assert configuration(parser.parse_args([])) == Config()
+    assert from_dict({"vectors": "a.txt"}) == Config(vectors=("a.txt",))
+
+
 def test_one_multiplier_is_changed_on_the_command_line_and_a_new_one_comes_last():
     argv = ["--preset", "flickr30k", "--stage2.lr_multipliers.image_backbone/*=0.5"]
     argv += ["--stage2.lr_multipliers.text_tower/text_fc/*", "0.7"]

@@ -45,6 +45,9 @@ def from_dict(values: dict[str, Any]) -> Config:
         >>> from_dict({"seed": 3, "stage1": {"epochs": 2}}).stage1.epochs
         2
     """
+    if isinstance(values.get("vectors"), str):
+        # One file, as runs from before there could be several have it.
+        values = {**values, "vectors": [values["vectors"]]}
     _check_keys(values, Config)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Config)

@@ -24,7 +24,8 @@ class ImageConfig:
     """The image tower and the preprocessing of images.
 
     Attributes:
-        backbone: The name of a `keras.applications` model, or "small".
+        backbone: The name of a `keras.applications` model, "EfficientNetLite0" to
+            "EfficientNetLite4", or "small".
         input_size: The width and height S of the images, in pixels.
         head_dim: The width of the head's hidden layer; 0 leaves the layer out.
         resize: How an image becomes a square: "center_crop" cuts out its largest centred square;
@@ -198,8 +199,10 @@ class Config:
 
     Attributes:
         seed: The seed of initial weights, data order, augmentation and dropout.
-        weights: The initial weights of the backbone: "imagenet", "none" (random) or a file.
-        vectors: A file of initial word vectors (GloVe, word2vec or .npz), or None (random).
+        weights: The initial weights of the backbone: "imagenet", "none" (random) or a file (of
+            Keras, or `.npz`).
+        vectors: Files of initial word vectors (GloVe, word2vec or .npz), which stand side by side,
+            or None (random).
         precision: The precision in which layers compute; weights, embeddings and losses stay
             float32.
         checkpoint_minutes: The minutes from one checkpoint to the next within an epoch.
@@ -212,7 +215,7 @@ class Config:
 
     seed: Seed = 0
     weights: str = "imagenet"
-    vectors: str | None = None
+    vectors: tuple[str, ...] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpoint_minutes: Amount = 5.0
     image: ImageConfig = field(default_factory=ImageConfig)

@@ -1,19 +1,20 @@
-"""The image tower: a `keras.applications` backbone and a small head. Pure Keras."""
+"""The image tower: a backbone and a small head. Pure Keras."""
 
 from __future__ import annotations
 
 import importlib
-import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import keras
 from keras import layers
 
+from tf_dpce.config.backbones import EFFICIENTNET_LITE, SMALL, check_weights
 from tf_dpce.errors import UserError
+from tf_dpce.models.backbone_weights import load_weights
+from tf_dpce.models.efficientnet_lite import efficientnet_lite, scale_pixels
 from tf_dpce.models.layers import InferenceMode, RowDropout, batch_norm, fan_in_uniform
-
-SMALL = "small"
 
 # Width and stride of the convolutions of the "small" backbone. The maximum of the fourth over all
 # positions says what the image shows, wherever it is, which a dense layer would have to learn for
@@ -38,10 +39,12 @@ def image_tower(
 
     Args:
         backbone: The name of a `keras.applications` model, whose features are averaged over all
-            positions; or "small", a few plain convolutions for drawn scenes. The features of VGG16
-            and VGG19 are the output of the second dense layer, without its ReLU (the recipe), so
-            `weights` must include the dense layers.
-        weights: The weights of the backbone: "imagenet", a file that Keras saved, or None (random).
+            positions; "EfficientNetLite0" to "EfficientNetLite4"; or "small", a few plain
+            convolutions for drawn scenes. The features of VGG16 and VGG19 are the output of the
+            second dense layer, without its ReLU (the recipe), so `weights` must include the dense
+            layers.
+        weights: The weights of the backbone: "imagenet", a file that Keras saved, a `.npz` of
+            arrays LAYER/KIND, or None (random).
         input_size: The width and height S of the images, in pixels.
         output_dim: The width D of the features.
         name: The name of the model.
@@ -53,7 +56,8 @@ def image_tower(
         inside) to float32 features `[B, D]`, neither rectified nor normalised.
 
     Raises:
-        UserError: The backbone is unknown, or the weights do not fit it.
+        UserError: The backbone is unknown or takes no images of this size, or the weights do not
+            fit it.
 
     Example:
         >>> image_tower("MobileNetV2", output_dim=512).output_shape
@@ -70,7 +74,8 @@ def image_backbone(backbone: str, weights: str | None, input_size: int) -> keras
     pixels = keras.Input((input_size, input_size, 3), name="pixels")
     if backbone == SMALL:
         return keras.Model(pixels, _small_features(pixels), name="image_backbone")
-    constructor, preprocess = _application(backbone)
+    check_weights(backbone, weights or "none")
+    constructor, preprocess = _constructor(backbone)
     network = _load_network(constructor, backbone, weights, input_size)
     # Its BatchNorm runs on ImageNet's averages, also when it is fine-tuned: batches are small, and
     # weights with BatchNorm folded in know no other mode.
@@ -181,31 +186,26 @@ def _small_features(pixels: keras.KerasTensor) -> keras.KerasTensor:
 def _load_network(
     constructor: Callable[..., keras.Model], backbone: str, weights: str | None, input_size: int
 ) -> keras.Model:
-    """Returns the network of `keras.applications`, without its scaling, with its weights."""
-    if weights not in (None, "imagenet") and not Path(weights).is_file():
-        raise UserError(
-            "model.weights",
-            f"weights file {weights} does not exist; give 'imagenet', 'none' or a file",
-            path=weights,
-        )
-    shape = (input_size, input_size, 3)
+    """Returns the network of a backbone, without its scaling, with its weights."""
+    published = "imagenet" if weights == "imagenet" else None
     try:
-        if backbone in _CUT_AT_FC7:
-            return _up_to_fc7(constructor(weights=weights, input_shape=shape))
-        return constructor(include_top=False, weights=weights, input_shape=shape, pooling="avg")
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().splitlines()[0]
+        network = constructor(weights=published, input_shape=(input_size, input_size, 3))
+    except ValueError as error:
         raise UserError(
-            "model.weights", f"weights {weights} do not fit {backbone}: {reason}", path=weights
+            "model.image_size",
+            f"{backbone} with weights {weights} takes no images of {input_size} pixels: {error}",
         ) from error
     except Exception as error:
-        if weights != "imagenet":
+        if not published:
             raise
         raise UserError(
             "model.download",
             f"the ImageNet weights of {backbone} could not be downloaded ({error}); "
             "give a file with --weights FILE",
         ) from error
+    if weights and not published:
+        load_weights(network, Path(weights), backbone)
+    return _up_to_fc7(network) if backbone in _CUT_AT_FC7 else network
 
 
 def _up_to_fc7(network: keras.Model) -> keras.Model:
@@ -217,14 +217,22 @@ def _up_to_fc7(network: keras.Model) -> keras.Model:
     return keras.Model(network.input, features, name=network.name)
 
 
-def _application(
+def _constructor(
     backbone: str,
 ) -> tuple[Callable[..., keras.Model], Callable[..., keras.KerasTensor]]:
-    """Returns the constructor of that name and the `preprocess_input` that belongs to it."""
+    """Returns what makes the network of a name, and what scales pixels for it."""
+    if backbone in EFFICIENTNET_LITE:
+        return partial(_lite, backbone), scale_pixels
     known = sorted(name for name in vars(keras.applications) if name[0].isupper())
     if backbone not in known:
-        raise UserError(
-            "model.backbone", f"unknown backbone {backbone}: give {SMALL}, {', '.join(known)}"
-        )
+        names = ", ".join((SMALL, *EFFICIENTNET_LITE, *known))
+        raise UserError("model.backbone", f"unknown backbone {backbone}: give {names}")
     constructor = getattr(keras.applications, backbone)
-    return constructor, importlib.import_module(constructor.__module__).preprocess_input
+    preprocess = importlib.import_module(constructor.__module__).preprocess_input
+    if backbone in _CUT_AT_FC7:
+        return constructor, preprocess
+    return partial(constructor, include_top=False, pooling="avg"), preprocess
+
+
+def _lite(backbone: str, weights: None, input_shape: tuple[int, int, int]) -> keras.Model:
+    return efficientnet_lite(backbone, input_shape[0])

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gzip
 import re
-import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,15 +20,13 @@ from typing import IO, Any
 import numpy as np
 
 from tf_dpce.errors import UserError
+from tf_dpce.files import UNREADABLE_ARCHIVE
 from tf_dpce.logging import logger
 
 # No word vector is wider; it keeps what a damaged header asks for within bounds.
 _COUNTS = re.compile(rb"([1-9]\d{0,17}) ([1-9]\d{0,4})")
 # Bytes read at a time. A row of the widest binary vectors and a long word fit in.
 _AHEAD = 2**19
-# What NumPy and zipfile raise for an archive that is none, damaged, cut short or locked.
-_NO_ARCHIVE = (ValueError, OSError, EOFError, TypeError, RuntimeError, MemoryError)
-_NO_ARCHIVE += (zipfile.BadZipFile, zlib.error)
 
 
 def check_vectors(path: Path) -> None:
@@ -176,7 +173,7 @@ def _read_npz(path: Path) -> Iterator[Any]:
     except KeyError:
         message = f"{path} lacks the array words or the array vectors: make it again"
         raise UserError("vectors.form", message, path) from None
-    except _NO_ARCHIVE as error:
+    except UNREADABLE_ARCHIVE as error:
         raise _damaged(path, f"is no .npz that can be read, {error}") from None
     kinds = words.dtype.kind, vectors.dtype.kind
     if (

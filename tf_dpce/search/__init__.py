@@ -17,10 +17,16 @@ index_writer     how it changes
 merging          when segments are merged
 segments         items that were written together, as they are read
 factories        FAISS indices by their descriptions
+milvus           an index in Milvus
+milvus_collections  which collections are in force, and how they are filled
+milvus_connection   its address, and what goes wrong on the way
+milvus_rows         records as its rows
 query            sums of texts, images and items
 query_encoder    a query to an embedding
 duplicates       items hidden behind others
 answer           hits
+folder_listing   the images of a folder, and those that cannot be embedded
+folder_update    a folder's changes to its index
 searcher         a query to its answer
 fingerprint      a digest of a model
 """

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tf_dpce.errors import UserError, shorten
 from tf_dpce.search.filters import (
     IN,
     IS_NOT_NULL,
@@ -20,6 +18,7 @@ from tf_dpce.search.filters import (
     Junction,
     Negation,
 )
+from tf_dpce.search.milvus_rows import field_name
 
 _COMPARED = {
     "=": pc.equal,
@@ -38,7 +37,6 @@ _OPPOSITES = {
     "and": "or",
 }
 _OPPOSITES |= {opposite: word for word, opposite in _OPPOSITES.items()}
-_MILVUS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def to_arrow(condition: Condition) -> pc.Expression:
@@ -77,9 +75,6 @@ def to_milvus(condition: Condition, parameters: dict[str, Any], holds: bool = Tr
         condition: a tree with scalars.
         parameters: the parameters so far; those of this condition are added.
         holds: whether the condition shall hold; otherwise its opposite.
-
-    Raises:
-        UserError: Milvus cannot have a column of such a name.
     """
     if isinstance(condition, Negation):
         return to_milvus(condition.part, parameters, not holds)
@@ -87,10 +82,7 @@ def to_milvus(condition: Condition, parameters: dict[str, Any], holds: bool = Tr
         word = condition.word if holds else _OPPOSITES[condition.word]
         parts = (to_milvus(part, parameters, holds) for part in condition.parts)
         return f"({f' {word} '.join(parts)})"
-    column, sign = condition.column, condition.operator
-    if not _MILVUS_NAME.fullmatch(column):
-        message = f"the filter cannot be asked of Milvus: {shorten(column, 30)} is no name there"
-        raise UserError("search.where", message)
+    column, sign = field_name(condition.column), condition.operator
     sign = sign if holds else _OPPOSITES[sign]
     if sign in (IS_NULL, IS_NOT_NULL):
         return f"({column} {sign})"

@@ -127,7 +127,7 @@ class Filter:
         Points in time and dates are integers there: microseconds since 1970.
 
         Raises:
-            UserError: see `check`; or Milvus cannot have a column of such a name.
+            UserError: see `check`.
         """
         from tf_dpce.search.filter_forms import to_milvus
 

@@ -27,11 +27,14 @@ from tf_dpce.search.index_manifest import (
     KindEntry,
     is_index_file,
 )
-from tf_dpce.search.index_writer import Batch, IndexWriter, writing
+from tf_dpce.search.index_writer import Batch, writing
 from tf_dpce.search.interface import Index
+from tf_dpce.search.milvus_connection import is_milvus
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from tf_dpce.search.milvus import MilvusIndex
 
 _QUERYBANK = 5_000  # queries of a querybank that are used, a sample of more
 
@@ -40,25 +43,30 @@ def open_index(target: Path | str) -> Index:
     """Opens an index.
 
     Args:
-        target: the folder of an index.
+        target: the folder of an index, or one in Milvus: `http(s)://HOST:PORT[#NAME]`, or the path
+            of a database of Milvus Lite, `PATH.db[#NAME]`.
 
     Raises:
-        UserError: there is no index, or it is damaged.
+        UserError: there is no index, or it is damaged; or Milvus does not answer.
     """
+    if is_milvus(target):
+        from tf_dpce.search.milvus import MilvusIndex
+
+        return MilvusIndex.open(target)
     return FolderIndex(Path(target))
 
 
 def build_index(
     embeddings: Sequence[Path],
-    out: Path,
+    out: Path | str,
     factory: str | None = None,
     querybank: Path | None = None,
-) -> FolderIndex:
+) -> FolderIndex | MilvusIndex:
     """Builds an index over finished embeddings, or replaces the one in `out`.
 
     Args:
         embeddings: folders that `embed` finished, of one model; each holds images, texts or both.
-        out: folder of the index.
+        out: folder of the index, or one in Milvus, see `open_index`. Milvus has no `factory`.
         factory: FAISS's description of the approximate index beside the exact one, such as
             "IVF1024,SQ8", "HNSW32" or "OPQ64,IVF1024,PQ64"; "Flat" or "SQfp16" for none. By
             default there is one, an inverted file, from 200,000 items.
@@ -80,21 +88,29 @@ def build_index(
     folders = embeddings if querybank is None else [*embeddings, querybank]
     stores = _stores(folders)
     first = stores[embeddings[0]]
+    if is_milvus(out) and factory:
+        raise UserError("index.factory", "Milvus chooses its own index: leave out --factory")
     check_factory(factory, first.dimension, querybank is not None)
     found = _items({folder: stores[folder] for folder in embeddings})
     queries = {}
     if querybank is not None:
         queries = _queries(querybank, stores[querybank], found)
+    batches = {kind: _batches(items) for kind, items in found.items()}
+    if len(embeddings) > 1:
+        batches = {kind: _different(kind, items) for kind, items in batches.items()}
+    if is_milvus(out):
+        from tf_dpce.search.milvus import MilvusIndex
+
+        return MilvusIndex.build(out, first.model, first.dimension, batches, queries)
+    out = Path(out)
     _refuse_foreign(out)
     out.mkdir(parents=True, exist_ok=True)
     with writing(out, IndexManifest(first.model, first.dimension, factory)) as writer:
-        for kind, items in found.items():
+        for kind, items in batches.items():
             if kind in queries:
                 file = writer.store(kind, "npy", queries[kind])
                 writer.set_entry(kind, KindEntry(querybank=file, queries=len(queries[kind])))
-            writer.add(kind, _batches(items), whole=True)
-            if len(embeddings) > 1:
-                _check_repeated(writer, kind)
+            writer.add(kind, items, whole=True)
         writer.commit()
     return FolderIndex(out)
 
@@ -157,13 +173,16 @@ def _belongs(name: str) -> bool:
     return name == MANIFEST or is_index_file(name) or is_temporary(name)
 
 
-def _check_repeated(writer: IndexWriter, kind: str) -> None:
+def _different(kind: str, batches: Iterable[Batch]) -> Iterator[Batch]:
     """Refuses different items with one id, and warns of images that have several."""
     import pyarrow as pa
 
     content = "path" if kind == IMAGES else "text"
-    opened = [writer.open(kind, segment).files for segment in writer.entry(kind).segments]
-    items = pa.concat_tables(files.columns(["id", content]) for files in opened)
+    seen = []
+    for records, vectors in batches:
+        seen.append(records.select(["id", content]))
+        yield records, vectors
+    items = pa.concat_tables(seen)
     items = items.group_by(["id", content]).aggregate([])
     several = _repeated(items, "id")
     if len(several):

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tf_dpce.config import Config, to_dict
+from tf_dpce.config.backbones import check_weights
 from tf_dpce.data.caption_lengths import UNSPLIT_WORDS, has_unsplit_words
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest, SplitInfo
 from tf_dpce.errors import UserError
 from tf_dpce.files import is_temporary, sha256_file
 from tf_dpce.logging import logger
-from tf_dpce.preprocessing.word_vectors import check_vectors
+from tf_dpce.preprocessing.vector_tables import check_tables
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER, find_checkpoint
 from tf_dpce.training.run_folder import (
     CONFIG_FILE,
@@ -67,11 +68,8 @@ def check_training(
     check_origin(init_from, saved["data"], needed=tuple(stages) == (2,))
     if init_from:
         find_checkpoint(init_from, "best")
-    if config.vectors:
-        check_vectors(Path(config.vectors))
-    if config.weights not in ("imagenet", "none") and not Path(config.weights).is_file():
-        message = f"{config.weights} does not exist: give --weights imagenet, none or a file"
-        raise UserError("model.weights", message, config.weights)
+    check_tables([Path(path) for path in config.vectors or ()])
+    check_weights(config.image.backbone, config.weights)
 
 
 def check_stages(config: Config, numbers: Sequence[int], train: SplitInfo, replicas: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import compress
@@ -21,13 +22,16 @@ from tf_dpce.losses.batch import Gather, single_replica
 from tf_dpce.models.build import build_model, dtype_policy
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
-from tf_dpce.preprocessing.word_vectors import look_up_vectors
+from tf_dpce.preprocessing.vector_tables import check_tables, read_tables
 from tf_dpce.training.distributed import gather_rows, synchronize_replicas
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.hard_negative_mining import HardNegatives
 from tf_dpce.training.objective import loss_weights, mark_trained, stage_losses
 from tf_dpce.training.optimizers import StageSchedule, stage_optimizer, stage_schedule
 from tf_dpce.training.partial_fc import ClassSampler, PartialFC
+
+# Percent of the words in captions that a table of word vectors should have.
+_FEW_WORDS = 50.0
 
 # --- where its weights start ----------------------------------------------------------------------
 
@@ -38,7 +42,7 @@ def with_absolute_paths(config: Config) -> Config:
     if weights not in ("imagenet", "none"):
         weights = str(Path(weights).resolve())
     if vectors is not None:
-        vectors = str(Path(vectors).resolve())
+        vectors = tuple(str(Path(path).resolve()) for path in vectors)
     return replace(config, weights=weights, vectors=vectors)
 
 
@@ -58,50 +62,72 @@ def starting_model(
     """
     keras.utils.set_random_seed(config.seed)
     model = build_model(config, len(words), manifest.splits["train"].instances)
-    if config.vectors is not None:
-        known = load_vectors(model, Path(config.vectors), words, manifest.lowercase)
-        # A fifth of the words may be nine tenths of all captions, or the rare ones.
-        tokenizer = CaptionTokenizer(known, 1, manifest.lowercase)
-        share = count_captions(data, "train", tokenizer).coverage()["known_words"]
-        logger.info(
-            f"{len(known)} of {len(words)} words start from {config.vectors}: {share:.1f} % of all "
-            "words in the training captions"
-        )
+    if config.vectors:
+        paths = [Path(path) for path in config.vectors]
+        check_tables(paths)
+        known = load_vectors(model, paths, words, manifest.lowercase)
+        for path, own in zip(paths, known, strict=True):
+            _log_coverage(path, own, words, manifest, data)
     _start_averages(model)
     return model
 
 
-def load_vectors(model: DualPath, path: Path, words: Sequence[str], lowercase: bool) -> list[str]:
-    """Replaces random word vectors by those of a file; returns the words that have one.
+def load_vectors(
+    model: DualPath, paths: Sequence[Path], words: Sequence[str], lowercase: bool
+) -> list[list[str]]:
+    """Replaces random word vectors by those of one table, or of several side by side.
+
+    A word that no table has stays random; see `WordVectors` for one that some tables lack.
 
     Args:
         model: model whose word vectors are replaced.
-        path: file of word vectors.
+        paths: files of word vectors.
         words: the vocabulary.
         lowercase: whether the vocabulary is lower-cased; see `look_up_vectors`.
 
+    Returns:
+        The words that each table has.
+
     Raises:
-        UserError: the file cannot be read, has vectors of another width, or has no word of the
-            vocabulary.
+        UserError: a file cannot be read or has no word of the vocabulary, or the vectors have
+            another width than the model's.
     """
-    embedding = model.word_embedding
-    rows, found = look_up_vectors(path, words, lowercase)
-    width = rows.shape[1]
+    embedding, vectors = model.word_embedding, read_tables(paths, words, lowercase)
+    width = vectors.rows.shape[1]
     if width != embedding.output_dim:
+        names, widths = ", ".join(map(str, paths)), " + ".join(map(str, vectors.widths))
         raise UserError(
             "vectors.width",
-            f"{path} holds vectors of {width} numbers, the model's words have "
-            f"{embedding.output_dim}: set --text.word_dim {width}, or give another file",
-            path,
+            f"{names}: vectors of {widths} numbers, but the model's words have "
+            f"{embedding.output_dim}: set --text.word_dim {width}, or give other files",
+            paths[0],
         )
-    if not found.any():
-        raise UserError(
-            "vectors.words",
-            f"{path} has no vector for any word of the vocabulary: give another file",
-            path,
+    random = embedding.embeddings.numpy()
+    if len(paths) > 1:
+        # Their variance is 1 / width, that of the scaled tables 1.
+        random *= math.sqrt(width)
+    any_table = vectors.found.any(axis=0)[:, None]
+    embedding.embeddings.assign(np.where(any_table, vectors.rows, random))
+    return [list(compress(words, found)) for found in vectors.found]
+
+
+def _log_coverage(
+    path: Path, known: Sequence[str], words: Sequence[str], manifest: Manifest, data: Path
+) -> None:
+    """Logs which part of the vocabulary, and of the captions, starts from a table."""
+    # A fifth of the words may be nine tenths of all captions, or the rare ones.
+    tokenizer = CaptionTokenizer(known, 1, manifest.lowercase)
+    share = count_captions(data, "train", tokenizer).coverage()["known_words"]
+    logger.info(
+        f"{len(known)} of {len(words)} words start from {path}: {share:.1f} % of all words in the "
+        "training captions"
+    )
+    if share < _FEW_WORDS:
+        logger.warning(
+            f"{path} has vectors for only {share:.0f} % of the words in the training captions: "
+            "give vectors of their language, or prepare with --lowercase if the file's words are "
+            "lower-cased"
         )
-    embedding.embeddings.assign(np.where(found[:, None], rows, embedding.embeddings.numpy()))
-    return list(compress(words, found))
 
 
 def _start_averages(model: DualPath) -> None:

@@ -91,7 +91,7 @@ def test_each_part_differs_from_the_first_in_one_thing():
     assert (first.stage1.backbone, first.text.shift, first.vectors) == ("cached", False, None)
     trained = replace(first, stage1=replace(first.stage1, backbone="trained"))
     assert variants["end_to_end"] == trained
-    assert variants["word_vectors"] == replace(first, vectors="words.npz")
+    assert variants["word_vectors"] == replace(first, vectors=("words.npz",))
     assert variants["position_shift"] == replace(first, text=replace(first.text, shift=True))
 
 

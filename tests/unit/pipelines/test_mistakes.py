@@ -46,7 +46,8 @@ print(json.dumps(answers))
 # Values are names in the folder of `world`, unless they begin with a colon.
 TRAIN = (
     "--preset :flickr8k_small --data data --run new "
-    "--stage1.batch_size :16 --stage2.batch_size :16 --stage2.epochs :1"
+    "--stage1.batch_size :16 --stage2.batch_size :16 --stage2.epochs :1 "
+    "--image.backbone :EfficientNetLite0"
 )
 RIGHT = {
     "prepare": "--source :table --annotations pairs.csv --images images --out new",
@@ -97,6 +98,7 @@ MISTAKES = {
         ("--vectors", "none", "vectors.file"),
         ("--weights", "none", "model.weights"),
         ("--weights", "images", "model.weights"),
+        ("--weights", ":imagenet", "model.imagenet"),
         ("--init-from", "none", "run.config"),
         ("--init-from", "run", "run.other_data"),
         ("--from-weights", "none", "run.weights"),

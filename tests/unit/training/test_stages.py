@@ -194,13 +194,13 @@ def test_known_words_start_from_their_vectors(scenes: Path, tmp_path: Path, capl
     vectors = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
     path = tmp_path / "vectors.npz"
     np.savez(path, words=np.array([words[3], "zebra"]), vectors=vectors)
-    assert load_vectors(model, path, words, lowercase=False) == [words[3]]
+    assert load_vectors(model, [path], words, lowercase=False) == [[words[3]]]
     expected[3] = vectors[0]
     np.testing.assert_array_equal(embedding.numpy(), expected)
     # A file that may be cut short is taken, and logged.
     path = tmp_path / "glove.txt"
     path.write_text(words[0] + " 0.5" * 8)
-    load_vectors(model, path, words, lowercase=False)
+    load_vectors(model, [path], words, lowercase=False)
     (record,) = caplog.records
     assert record.levelname == "WARNING" and str(path) in record.message
 
@@ -221,8 +221,51 @@ def test_vectors_of_another_width_or_of_other_words_are_refused(scenes: Path, tm
     words, path = tokenizer.words, tmp_path / "glove.txt"
     path.write_text(f"{words[0]} 1 2 3 4 5\n")
     with raises("vectors.width", path=path):
-        load_vectors(model, path, words, lowercase=False)
+        load_vectors(model, [path], words, lowercase=False)
     path.write_text("zebra 1 2 3 4 5 6 7 8\n" + words[0].upper() + " 0" * 8 + "\n")
     with raises("vectors.words", path=path):
-        load_vectors(model, path, words, lowercase=False)
-    assert load_vectors(model, path, words, lowercase=True) == [words[0]]
+        load_vectors(model, [path], words, lowercase=False)
+    assert load_vectors(model, [path], words, lowercase=True) == [[words[0]]]
+
+
+def test_words_start_from_two_tables_side_by_side(scenes: Path, tmp_path: Path, caplog):
+    words, manifest = read_vocabulary(scenes / "vocabulary.txt"), Manifest.load(scenes)
+    first, second = tmp_path / "glove.txt", tmp_path / "e5.npz"
+    # Means 2 and 4; what is left of the first, -1, 1, 1 and -1, has the deviation 1.
+    first.write_text(f"{words[0]} 1 5\n{words[1]} 3 3\nzebra 9 9\n")
+    draw = np.random.default_rng(0)
+    vectors = draw.normal(3, 0.1, (2, 6)).astype(np.float32)
+    np.savez(second, words=np.array([words[1], words[2]]), vectors=vectors)
+    with caplog.at_level("INFO", "tf_dpce"):
+        model = starting_model(config(vectors=[str(first), str(second)]), words, manifest, scenes)
+    rows = model.word_embedding.embeddings.numpy()
+    centred = vectors - vectors.mean(axis=0)
+    expected = np.zeros((3, 8))
+    expected[:2, :2] = [[-1, 1], [1, -1]]
+    expected[1:, 2:] = centred / centred.std()
+    np.testing.assert_allclose(rows[:3], expected, atol=1e-4)
+    # Words of no table are as random as without any, at the scale of the tables.
+    plain = starting_model(config(), words, manifest, scenes).word_embedding.embeddings.numpy()
+    np.testing.assert_allclose(rows[3:], plain[3:] * np.sqrt(8), rtol=1e-6)
+    # Of each table a line says what it knows, and another if that is little.
+    for path in (first, second):
+        lines = [record for record in caplog.records if str(path) in record.message]
+        assert [line.levelname for line in lines] == ["INFO", "WARNING"]
+        assert f"2 of {len(words)} words" in lines[0].message
+
+
+def test_tables_of_another_width_in_all_or_of_no_known_word_are_refused(
+    scenes: Path, tmp_path: Path
+):
+    model, tokenizer = untrained(scenes, config())
+    words, paths = tokenizer.words, [tmp_path / "one.txt", tmp_path / "two.txt"]
+    paths[0].write_text(f"{words[0]} 1 2 3 4 5 6 7 8\n")
+    paths[1].write_text(f"{words[0]} 1 2 3\n")
+    before = model.word_embedding.embeddings.numpy()
+    with raises("vectors.width", path=paths[0]) as caught:
+        load_vectors(model, paths, words, lowercase=False)
+    assert "11" in str(caught.value)
+    paths[1].write_text("zebra 1 2 3\n")
+    with raises("vectors.words", path=paths[1]):
+        load_vectors(model, paths, words, lowercase=False)
+    np.testing.assert_array_equal(model.word_embedding.embeddings, before)
