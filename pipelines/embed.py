@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from typing import Literal
 
 from jsonargparse.typing import PositiveInt, restricted_string_type
 
@@ -14,49 +14,65 @@ Part = restricted_string_type("Part", r"^[1-9]\d*/[1-9]\d*$")
 
 
 def run(
-    model: Path,
-    out: Path,
+    model: str,
+    out: str,
     images: list[str] | None = None,
     texts: list[str] | None = None,
     shard: Part | None = None,
     shard_size: PositiveInt = SHARD_SIZE,
+    engine: Literal["local", "ray"] = "local",
 ) -> None:
     """Turns images or texts into embeddings.
 
     Args:
         model: exported model, or run folder.
-        out: folder of embeddings to write.
+        out: folder of embeddings to write; an address such as s3://bucket/embeddings writes to an
+            object store, here as for the inputs.
         images: folders, of which all images below are taken; or globs, such as 'photos/**/*.jpg';
             or a prepared folder, or its *.tfrecord.
         texts: files with one text in each line, or .jsonl with text and id; or shards.
-        shard: embed the I-th of N equal parts (1/N to N/N), so that N machines share the work; each
-            part has a folder --out of its own, and index takes them all.
+        shard: embed the I-th of N parts (1/N to N/N), so that N processes with the same --out share
+            the work; the last one completes it.
         shard_size: number of embeddings in a file.
+        engine: this process, or the machines of a Ray cluster.
     """
-    from tf_dpce.files import check_writable
-    from tf_dpce.search.embed import check_store, embed
-    from tf_dpce.search.embedding_store import MANIFEST, rejected_file
+    from tf_dpce.ray_tasks import check_cluster
+    from tf_dpce.search.embed import embed, embed_with
+    from tf_dpce.search.embedding_store import StoreManifest, manifest_file, rejected_file
     from tf_dpce.search.fingerprint import model_digest
     from tf_dpce.search.inputs import find_images, find_texts
+    from tf_dpce.search.shard_writer import check_store
+    from tf_dpce.storage import check_place, local_folder
 
-    check_writable(out)
-    digest = model_digest(model)
+    check_place(out)
+    if engine == "ray":
+        if shard:
+            build_parser().error("--engine ray takes no --shard: it shares the work out itself")
+        check_cluster()
+    folder = local_folder(model)
+    digest = model_digest(folder)
     inputs = find_images(images) if images else find_texts(texts)
-    if shard:
-        inputs = inputs.part(*map(int, shard.split("/")))
-
+    part = tuple(map(int, shard.split("/"))) if shard else (1, 1)
+    inputs.check_part(*part)
     check_store(out, digest, inputs)
-
-    from tf_dpce.export.encoder import load
-
     kind = inputs.kind
-    before, done = embed(load(model), inputs, out, digest, shard_size)
+    if engine == "ray":
+        from tf_dpce.search.ray_engine import RayEngine
+
+        before, done = embed_with(RayEngine(model, digest), inputs, out, digest, shard_size)
+    else:
+        from tf_dpce.export.encoder import load
+
+        before, done = embed(load(folder), inputs, out, digest, shard_size, part)
     if before == done.total:
         print(f"nothing to do: {out} already holds these {kind}")
     elif before:
         print(f"continued after {before:,} of {done.total:,} {kind}")
     print(f"{done.embedded:,} {kind} embedded, {done.rejected:,} rejected")
-    say_files([out / MANIFEST, rejected_file(out, kind)])
+    if StoreManifest.load(out).kinds[kind].complete:
+        say_files([f"{out}/{name}" for name in (manifest_file(kind), rejected_file(kind))])
+    else:
+        print(f"{out} is complete once the other parts are embedded")
 
 
 build_parser, main = options_verb("embed", run, {("images", "texts"): True})

@@ -7,6 +7,7 @@ ends with its process, holds across containers that share a disk, and leaves no 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -33,8 +34,12 @@ UNREADABLE_ARCHIVE += (zipfile.BadZipFile, zlib.error)
 
 
 @contextmanager
-def publish_file(path: Path) -> Iterator[Path]:
+def publish_file(path: Path, create: bool = False) -> Iterator[Path]:
     """Yields an empty temporary file beside `path`, which becomes `path` if the block ends well.
+
+    Args:
+        path: the file to write or replace.
+        create: refuse to replace one, by `FileExistsError`.
 
     Example:
         >>> with publish_file(folder / "metrics.json") as temporary:
@@ -44,13 +49,23 @@ def publish_file(path: Path) -> Iterator[Path]:
         with _temporary(path, lambda new: new.touch(exist_ok=False)) as temporary:
             yield temporary
             flush(temporary)
-            os.replace(temporary, path)
+            (_link if create else os.replace)(temporary, path)
             flush(path.parent)
     except OSError as error:
         # If the disk is full, `write` fails without the file's name.
         if error.filename is None or is_temporary(Path(str(error.filename)).name):
             error.filename = str(path)
         raise
+
+
+def create_file(path: Path, contents: bytes) -> None:
+    """Writes a new file, whole at once, also where several processes try it at the same time.
+
+    Raises:
+        FileExistsError: it exists.
+    """
+    with publish_file(path, create=True) as temporary:
+        temporary.write_bytes(contents)
 
 
 @contextmanager
@@ -167,6 +182,17 @@ def read_json(path: Path) -> Any:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         line = getattr(error, "lineno", None)
         raise UserError("file.json", f"{path} is not valid JSON: {error}", path, line) from None
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Gives a file a second name in one step, which fails if the name is taken."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        # A disk without links, such as a bucket that is mounted.
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS) or path.exists():
+            raise
+        os.replace(temporary, path)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -114,7 +115,7 @@ class Manifest:
         if not path.is_file():
             message = f"{folder} has no {MANIFEST_FILE}: run prepare to its end first"
             raise UserError("data.unfinished", message, folder)
-        manifest = _parse(path, _read(path, "run prepare again, with an empty --out"))
+        manifest = cls.parse(path, path.read_bytes())
         for split in manifest.splits.values():
             for shard in split.shards:
                 file = folder / shard.file
@@ -123,6 +124,21 @@ class Manifest:
                     found = "is missing" if size is None else f"has {size} bytes, not {shard.bytes}"
                     raise UserError("data.shard", f"{file} {found}: run prepare again", file)
         return manifest
+
+    @classmethod
+    def parse(cls, path: Path | str, contents: bytes) -> Manifest:
+        """Checks the content of a manifest, which lies at `path`.
+
+        Raises:
+            UserError: it is damaged, or of another version.
+        """
+        try:
+            value = json.loads(contents)
+        except ValueError as error:
+            message = f"{path} is not valid JSON: {error}: run prepare again, with an empty --out"
+            line = getattr(error, "lineno", None)
+            raise UserError("data.manifest", message, path, line) from None
+        return _parse(path, value)
 
 
 def discard(folder: Path) -> None:

@@ -1,11 +1,15 @@
-"""A folder of embeddings: shards of vectors, a record for each, and the manifest that lists them.
+"""A folder of embeddings: shards of vectors, a record for each, and a manifest for each kind.
 
-    OUT/embeddings.json            the manifest: model, dimension, and what is done of each kind
+    OUT/images.json                the manifest of the images: model, dimension, inputs, shards
     OUT/images-00000.npy           float32 [n, D], unit vectors
     OUT/images-00000.jsonl         n lines: id, path and facts (id and text for texts)
+    OUT/images-00000.json          counts, and the inputs of the shard that were rejected
     OUT/rejected-images.jsonl      inputs without an embedding: id, path, status, reason
 
-A shard counts once the manifest lists it, and the manifest is replaced by one rename.
+The manifest is there from the start, says what is to be embedded, and lists the shards once all of
+them are finished. A shard is finished once `images-00000.json` is there, its last file. Each file
+appears at once, and its content is a function of model and inputs alone: so any number of processes
+may work on the shards at the same time, and any of them may be killed.
 """
 
 from __future__ import annotations
@@ -21,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.files import publish_file, read_json, write_json
+from tf_dpce.files import publish_file
+from tf_dpce.storage import open_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +35,6 @@ IMAGES = "images"
 TEXTS = "texts"
 KINDS = (IMAGES, TEXTS)
 
-MANIFEST = "embeddings.json"
 SHARD_SIZE = 4096  # default number of inputs in a shard
 _SEED = 0
 
@@ -57,12 +61,14 @@ class KindProgress:
     Attributes:
         inputs: digest of the inputs, by which a resumed run recognises them.
         total: number of inputs.
-        shards: finished shards, in the order of the inputs.
+        shards: the shards in the order of the inputs; none until all are finished.
+        shard_size: number of inputs in a shard.
     """
 
     inputs: str
     total: int
     shards: tuple[Shard, ...] = ()
+    shard_size: int = SHARD_SIZE
 
     @property
     def taken(self) -> int:
@@ -87,11 +93,11 @@ class KindProgress:
 
 @dataclass(frozen=True)
 class StoreManifest:
-    """The content of `embeddings.json`.
+    """What the manifests of a folder say.
 
     Attributes:
         model: digest of the model, see `model_digest`.
-        dimension: D.
+        dimension: D; 0 until all shards of a kind are finished.
         kinds: progress by kind, "images" and "texts".
     """
 
@@ -100,50 +106,74 @@ class StoreManifest:
     kinds: dict[str, KindProgress]
 
     @classmethod
-    def load(cls, folder: Path) -> StoreManifest:
-        """Reads the manifest of a folder.
+    def load(cls, folder: Path | str) -> StoreManifest:
+        """Reads the manifests of a folder, which may be an address.
 
         Raises:
-            UserError: there is none, or it is damaged.
+            UserError: there is none, one is damaged, or they are of two models.
         """
-        path = folder / MANIFEST
-        if not path.is_file():
-            raise UserError("embeddings.missing", f"{path} does not exist: run embed first", path)
-        content = read_json(path)
+        files = open_folder(folder)
+        found = [kind for kind in KINDS if manifest_file(kind) in files.names()]
+        if not found:
+            message = f"{folder} holds no embeddings: run embed first"
+            raise UserError("embeddings.missing", message, folder)
+        names = [manifest_file(kind) for kind in found]
+        parsed = [
+            cls.parse(files.path(name), kind, contents)
+            for kind, name, contents in zip(found, names, files.read(names), strict=True)
+        ]
+        if len({one.model for one in parsed}) > 1:
+            message = f"{folder} holds embeddings of two models: embed into another folder"
+            raise UserError("embeddings.other_model", message, folder)
+        kinds = {kind: progress for one in parsed for kind, progress in one.kinds.items()}
+        return cls(parsed[0].model, max(one.dimension for one in parsed), kinds)
+
+    @classmethod
+    def parse(cls, path: Path | str, kind: str, contents: bytes) -> StoreManifest:
+        """Checks the content of the manifest of a kind, which lies at `path`.
+
+        Raises:
+            UserError: it is damaged.
+        """
         try:
-            kinds = {
-                kind: KindProgress(
-                    value["inputs"],
-                    value["total"],
-                    tuple(Shard(**shard) for shard in value["shards"]),
-                )
-                for kind, value in content["kinds"].items()
-            }
-            return cls(content["model"], content["dimension"], kinds)
-        except (KeyError, TypeError, AttributeError):
+            value = json.loads(contents)
+            shards = tuple(Shard(**shard) for shard in value["shards"])
+            done = KindProgress(value["inputs"], value["total"], shards, value["shard_size"])
+            return cls(value["model"], value["dimension"], {kind: done})
+        except (KeyError, TypeError, ValueError):
             message = f"{path} is damaged: embed into another folder"
             raise UserError("embeddings.manifest", message, path) from None
 
-    def save(self, folder: Path) -> None:
-        """Writes the manifest atomically."""
-        content = asdict(self)
-        for kind, done in self.kinds.items():
-            counts = {"embedded": done.embedded, "rejected": done.rejected}
-            content["kinds"][kind] |= {**counts, "complete": done.complete}
-        write_json(folder / MANIFEST, content)
+    def contents(self, kind: str) -> bytes:
+        """Returns the content of the manifest of a kind."""
+        done = self.kinds[kind]
+        counts = {"embedded": done.embedded, "rejected": done.rejected, "complete": done.complete}
+        counts = counts if done.complete else {"complete": False}
+        value = {"model": self.model, "dimension": self.dimension, **asdict(done), **counts}
+        return f"{json.dumps(value, indent=1)}\n".encode()
 
 
-def rejected_file(folder: Path, kind: str) -> Path:
-    """Returns the list of the inputs of `kind` that have no embedding."""
-    return folder / f"rejected-{kind}.jsonl"
+def manifest_file(kind: str) -> str:
+    """Returns the name of the manifest of a kind."""
+    return f"{kind}.json"
+
+
+def rejected_file(kind: str) -> str:
+    """Returns the name of the list of the inputs of a kind that have no embedding."""
+    return f"rejected-{kind}.jsonl"
+
+
+def as_lines(records: Iterable[dict[str, Any]]) -> bytes:
+    """Returns records as JSON Lines."""
+    # The dates of an image have no form in JSON.
+    encode = partial(json.dumps, ensure_ascii=False, default=datetime.isoformat)
+    return "".join(encode(record) + "\n" for record in records).encode()
 
 
 def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Writes records as JSON Lines, atomically."""
-    with publish_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        # The dates of an image have no form in JSON.
-        encode = partial(json.dumps, ensure_ascii=False, default=datetime.isoformat)
-        stream.writelines(encode(record) + "\n" for record in records)
+    with publish_file(path) as temporary:
+        temporary.write_bytes(as_lines(records))
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -168,7 +198,7 @@ class StoredEmbeddings:
         for folder, store in stores.items():
             self.dimension, done = store.dimension, store.kinds.get(kind)
             if done is not None and not done.complete:
-                message = f"{folder} holds {done.taken} of {done.total} {kind}: run embed again"
+                message = f"{folder} holds a part of {done.total} {kind}: run embed again"
                 raise UserError("embeddings.unfinished", message, folder)
             shards = () if done is None else done.shards
             self._shards += [(folder / s.name, s.embedded) for s in shards if s.embedded]

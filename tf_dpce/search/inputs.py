@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +21,19 @@ from tf_dpce.preprocessing.file_kinds import explain
 from tf_dpce.preprocessing.status import MAX_BYTES, OK, REASONS, TOO_MANY_BYTES
 from tf_dpce.search.embedding_store import IMAGES, TEXTS
 from tf_dpce.search.facts import image_facts
-from tf_dpce.search.patterns import images_below, matching_files, other_endings
-from tf_dpce.search.records import SHARD_ENDING, folder_prefixes, prepared_shards, records
+from tf_dpce.search.input_shards import Inputs, Item, RecordShard, listed_shards
+from tf_dpce.search.patterns import images_below, matching_files, other_endings, remote_matches
+from tf_dpce.search.records import (
+    SHARD_ENDING,
+    clean,
+    folder_prefixes,
+    prepared_shards,
+    shard_facts,
+)
+from tf_dpce.search.texts import walk_texts
+from tf_dpce.storage import Found, is_remote, local_path, read_remote, rooted
 
-_JSON_LINES = (".jsonl", ".ndjson")
-_TABLES = (".csv", ".tsv", ".parquet", ".gz")
-# How a table in a text file begins, such as Kaggle's captions.txt.
-_TABLE_HEADER = re.compile(rb'(?:\xef\xbb\xbf)?"?(?:image\w*|file_?(?:name|path))"? *[,;|\t]', re.I)
 CHANGED = "changed while it was read"
-_SNIFFED = 4096  # bytes in which a file that is no text has a NUL
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """An image or a text.
-
-    Attributes:
-        id: name of the item in results.
-        path: file of the image.
-        text: the text.
-        contents: bytes of the image if a shard holds them; else they are in the file.
-    """
-
-    id: str
-    path: str | None = None
-    text: str | None = None
-    contents: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -55,36 +42,6 @@ class Refusal:
 
     status: int | None
     reason: str
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """A list of items that can be walked again from its start and is never in memory as a whole.
-
-    Attributes:
-        kind: "images" or "texts".
-        digest: SHA-256 of the list.
-        total: number of items.
-        items: function that starts a walk.
-    """
-
-    kind: str
-    digest: str
-    total: int
-    items: Callable[[], Iterator[Item]]
-
-    def part(self, number: int, count: int) -> Inputs:
-        """Returns the `number`-th, from 1, of `count` parts of nearly equal size, in order.
-
-        Raises:
-            UserError: there are fewer items than parts, or no part of this number.
-        """
-        if not number <= count <= self.total:
-            message = f"{self.total} {self.kind} have no part {number} of {count}: take another"
-            raise UserError("inputs.parts", message)
-        start, stop = (self.total * place // count for place in (number - 1, number))
-        digest = sha256_lines([self.digest, f"{number}/{count}"])
-        return Inputs(self.kind, digest, stop - start, lambda: islice(self.items(), start, stop))
 
 
 def find_images(patterns: Sequence[str]) -> Inputs:
@@ -111,11 +68,11 @@ def find_images(patterns: Sequence[str]) -> Inputs:
     shards = [file for file in files if file.endswith(SHARD_ENDING)]
     if not shards:
         _warn_of_other_endings(roots, files)
-        return _image_files(files, _common(roots.values()))
+        return _image_files(files, os.path.commonpath(map(rooted, roots.values())))
     if len(shards) < len(files):
         message = f"--images names shards and images together ({shards[0]}): run embed twice"
         raise UserError("inputs.mixed", message, shards[0])
-    return _survey(IMAGES, partial(_record_images, shards))
+    return _image_records(shards)
 
 
 def find_texts(patterns: Sequence[str]) -> Inputs:
@@ -134,7 +91,15 @@ def find_texts(patterns: Sequence[str]) -> Inputs:
             text.
     """
     files, _ = _find(patterns, _no_texts_below)
-    return _survey(TEXTS, partial(_texts, _prefixes(files)))
+    items = partial(walk_texts, list(files))
+    # Walked once, so that a damaged line is found before anything is written.
+    digest, total = hashlib.sha256(), 0
+    for item in items():
+        total += 1
+        digest.update(json.dumps([item.id, item.text]).encode() + b"\n")
+    if not total:
+        raise UserError("inputs.empty", "there are no texts to embed: the files are empty")
+    return Inputs(TEXTS, digest.hexdigest(), (total,), partial(listed_shards, items))
 
 
 def read_item(item: Item) -> tuple[str | bytes | Refusal, dict[str, Any]]:
@@ -144,7 +109,7 @@ def read_item(item: Item) -> tuple[str | bytes | Refusal, dict[str, Any]]:
     if item.contents is not None:
         # Of a shard. Nobody knows when the file was changed that it was made of.
         return _encodable(item.contents), image_facts(item.id, item.contents)
-    found = read_file(item.path)
+    found = _read_object(item) if is_remote(item.path) else read_file(item.path)
     if isinstance(found, Refusal):
         return found, {}
     contents, modified = found
@@ -176,6 +141,16 @@ def read_file(path: str) -> tuple[bytes, int] | Refusal:
     return contents, after.st_mtime_ns
 
 
+def _read_object(item: Item) -> tuple[bytes, int | None] | Refusal:
+    """Does the same for a remote file; whatever else fails there is no fault of the image."""
+    if item.size > MAX_BYTES:
+        return Refusal(TOO_MANY_BYTES, REASONS[TOO_MANY_BYTES])
+    try:
+        return read_remote(item.path), item.modified
+    except FileNotFoundError:
+        return Refusal(None, f"cannot be read: {os.strerror(errno.ENOENT)}")
+
+
 def _encodable(contents: bytes) -> bytes | Refusal:
     converted, code = to_png(contents)
     return converted if code == OK else Refusal(code, explain(code, contents))
@@ -183,20 +158,30 @@ def _encodable(contents: bytes) -> bytes | Refusal:
 
 def _find(
     patterns: Sequence[str], below: Callable[[str], list[str]]
-) -> tuple[list[str], dict[str, str]]:
+) -> tuple[dict[str, Found | None], dict[str, str]]:
     """Returns the files of all patterns, each once, and for each pattern where its wildcards begin.
 
     Args:
         patterns: files, globs and folders.
-        below: returns the files of a folder that `prepare` did not write.
+        below: returns the files of a local folder that `prepare` did not write.
+
+    Returns:
+        The files, remote ones with what their listing says, and the roots.
     """
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, Found | None]] = {}
     roots: dict[str, str] = {}
     for pattern in patterns:
-        files, roots[pattern] = _matches(pattern, below)
-        for file in files:
-            found.setdefault(os.path.abspath(file), file)
-    return list(found.values()), roots
+        if is_remote(pattern):
+            objects, roots[pattern] = remote_matches(pattern)
+            found |= {rooted(item.url): (item.url, item) for item in objects}
+        else:
+            files, roots[pattern] = _matches(str(local_path(pattern)), below)
+            for file in files:
+                found.setdefault(rooted(file), (file, None))
+    if len({is_remote(file) for file, _ in found.values()}) > 1:
+        message = f"{patterns[0]} and others lie in two storages: run embed twice"
+        raise UserError("inputs.mixed", message, patterns[0])
+    return dict(found.values()), roots
 
 
 def _matches(pattern: str, below: Callable[[str], list[str]]) -> tuple[list[str], str]:
@@ -224,10 +209,10 @@ def _no_texts_below(folder: str) -> list[str]:
     raise UserError("inputs.not_prepared", message, folder)
 
 
-def _warn_of_other_endings(roots: Mapping[str, str], files: Sequence[str]) -> None:
-    taken = set(map(os.path.abspath, files))
+def _warn_of_other_endings(roots: Mapping[str, str], files: Iterable[str]) -> None:
+    taken = set(map(rooted, files))
     for pattern, root in roots.items():
-        if others := other_endings(pattern, taken):
+        if not is_remote(pattern) and (others := other_endings(pattern, taken)):
             logger.warning(f"{shorten(pattern)} leaves images out: {_describe(others, root)}")
 
 
@@ -236,93 +221,51 @@ def _describe(others: Sequence[str], root: str) -> str:
     return f"{len(others):,} have another ending ({first}); --images '{root or '.'}' takes all"
 
 
-def _common(folders: Iterable[str]) -> str:
-    return os.path.commonpath([os.path.abspath(folder) for folder in folders])
-
-
-def _image_files(files: Sequence[str], common: str) -> Inputs:
+def _image_files(files: Mapping[str, Found | None], common: str) -> Inputs:
     items = partial(_file_items, files, common)
-    states = ((item, os.stat(file)) for item, file in zip(items(), files, strict=True))
-    lines = (f"{item.id}\t{item.path}\t{s.st_size}\t{s.st_mtime_ns}" for item, s in states)
-    return Inputs(IMAGES, sha256_lines(lines), len(files), items)
+    lines = (
+        f"{item.id}\t{item.path}\t{_state(file, found)}"
+        for item, (file, found) in zip(items(), files.items(), strict=True)
+    )
+    return Inputs(IMAGES, sha256_lines(lines), (len(files),), partial(listed_shards, items))
 
 
-def _file_items(files: Sequence[str], common: str) -> Iterator[Item]:
-    for path in map(os.path.abspath, files):
-        yield Item(_clean(Path(os.path.relpath(path, common)).as_posix()), path=_clean(path))
+def _state(file: str, found: Found | None) -> str:
+    """Returns what changes when a file does; of a remote one by its listing."""
+    if found is not None:
+        return f"{found.size}\t{found.version}"
+    state = os.stat(file)
+    return f"{state.st_size}\t{state.st_mtime_ns}"
 
 
-def _survey(kind: str, items: Callable[[], Iterator[Item]]) -> Inputs:
-    """Walks all items once, so that a damaged line or shard is found before anything is written."""
-    digest, total = hashlib.sha256(), 0
-    for item in items():
-        total += 1
-        contents = hashlib.sha256(item.contents or b"").hexdigest()
-        line = json.dumps([item.id, item.path, item.text, contents])
-        digest.update(line.encode() + b"\n")
-    if not total:
-        raise UserError("inputs.empty", f"there are no {kind} to embed: the files are empty")
-    return Inputs(kind, digest.hexdigest(), total, items)
+def _file_items(files: Mapping[str, Found | None], common: str) -> Iterator[Item]:
+    for file, found in files.items():
+        name = clean(Path(os.path.relpath(rooted(file), common)).as_posix())
+        if found is None:
+            yield Item(name, path=clean(os.path.abspath(file)))
+        else:
+            yield Item(name, path=file, size=found.size, modified=found.modified)
 
 
-def _prefixes(files: Sequence[str]) -> dict[str, str]:
-    """Returns the beginning of the ids of each file's lines; empty if there is only one file."""
-    if len(files) == 1:
-        return {files[0]: ""}
-    common = _common(map(os.path.dirname, files))
-    names = {file: Path(os.path.relpath(file, common)).as_posix() for file in files}
-    return {file: f"{_clean(name)}:" for file, name in names.items()}
+def _image_records(files: Sequence[str]) -> Inputs:
+    """Returns the images of prepared shards, of which none is read now."""
+    facts = list(shard_facts(files))
+    prefixes = {file: clean(prefix) for file, prefix in folder_prefixes(files).items()}
+    lines = (
+        f"{prefixes[file]}\t{rooted(file)}\t{digest}"
+        for file, (digest, _) in zip(files, facts, strict=True)
+    )
+    groups = tuple(count for _, count in facts)
+    if not sum(groups):
+        raise UserError("inputs.empty", "there are no images to embed: the files are empty")
+    return Inputs(IMAGES, sha256_lines(lines), groups, partial(_record_shards, prefixes, groups))
 
 
-def _texts(prefixes: Mapping[str, str]) -> Iterator[Item]:
-    shards = [file for file in prefixes if file.endswith(SHARD_ENDING)]
-    folders = folder_prefixes(shards)
-    for file, prefix in prefixes.items():
-        if file in folders:
-            yield from _record_captions(file, folders[file])
-            continue
-        _check_text(file)
-        with open(file, encoding="utf-8-sig", errors="replace") as stream:
-            for number, line in enumerate(stream, 1):
-                name, text = f"{prefix}{number}", line.rstrip("\n")
-                if file.endswith(_JSON_LINES):
-                    yield _json_item(file, number, name, text)
-                else:
-                    yield Item(name, text=text)
-
-
-def _check_text(file: str) -> None:
-    with open(file, "rb") as stream:
-        head = stream.read(_SNIFFED)
-    if b"\0" in head or _TABLE_HEADER.match(head) or file.lower().endswith(_TABLES):
-        message = f"{file} is no text file: write one text in each line, or prepare the table"
-        raise UserError("inputs.not_text", message, file)
-
-
-def _json_item(file: str, number: int, name: str, line: str) -> Item:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-        message = f'{file} line {number} is not an object with a "text": mend the line'
-        raise UserError("inputs.line", message, file, number)
-    return Item(_clean(str(record.get("id", name))), text=_clean(record["text"]))
-
-
-def _record_images(shards: Sequence[str]) -> Iterator[Item]:
-    for shard, prefix in folder_prefixes(shards).items():
-        for record in records(shard):
-            path = os.path.abspath(os.fsdecode(record.path))
-            yield Item(_clean(prefix) + record.image_id, _clean(path), contents=record.image)
-
-
-def _record_captions(shard: str, prefix: str) -> Iterator[Item]:
-    for record in records(shard):
-        for number, caption in enumerate(record.captions):
-            yield Item(f"{_clean(prefix)}{record.image_id}#{number}", text=caption)
-
-
-def _clean(text: str) -> str:
-    """Escapes what UTF-8 cannot hold; a file of such a name is then reported, not opened."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+def _record_shards(
+    prefixes: Mapping[str, str], groups: Sequence[int], shard_size: int
+) -> Iterator[RecordShard]:
+    numbers = count()
+    for (file, prefix), records in zip(prefixes.items(), groups, strict=True):
+        for first in range(0, records, shard_size):
+            size = min(shard_size, records - first)
+            yield RecordShard(next(numbers), file, prefix, first, size)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable, Collection, Iterator
+from itertools import takewhile
 from pathlib import Path
 
+from tf_dpce.data.manifest import MANIFEST_FILE
 from tf_dpce.datasets.names import is_image, is_users
-from tf_dpce.errors import shorten
+from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
+from tf_dpce.search.records import manifest_shards
+from tf_dpce.storage import WILDCARDS, Found, find_files
 
 
 def matching_files(pattern: str) -> tuple[list[str], str]:
@@ -99,3 +103,38 @@ def _is(
 
 def _nested(one: str, other: str) -> bool:
     return os.path.commonpath([one, other]) in (one, other)
+
+
+def remote_matches(pattern: str) -> tuple[list[Found], str]:
+    """Returns the remote files that match, sorted, and the folder in which wildcards begin.
+
+    Of a folder that `prepare` wrote they are its shards, of another all below it whose names end
+    as those of images do.
+
+    Raises:
+        UserError: there are none, or the storage cannot be listed.
+    """
+    pattern = pattern.rstrip("/")
+    found, root = find_files(pattern), pattern
+    if any(sign in pattern for sign in WILDCARDS):
+        parts = pattern.split("/")
+        root = "/".join(takewhile(lambda part: not set(part) & set(WILDCARDS), parts))
+    elif [file.url for file in found] == [pattern]:
+        root = os.path.dirname(pattern)
+    elif any(file.url == f"{pattern}/{MANIFEST_FILE}" for file in found):
+        listed = {file.url: file for file in found}
+        shards = manifest_shards(pattern)
+        if missing := [shard for shard in shards if shard not in listed]:
+            message = f"{missing[0]} is missing: copy the prepared folder again"
+            raise UserError("inputs.shard", message, missing[0])
+        found = [listed[shard] for shard in shards]
+    else:
+        found = [file for file in found if _is_image_below(file.url.removeprefix(f"{pattern}/"))]
+    if not found:
+        message = f"{pattern} matches no object, and none below it is named like an image"
+        raise UserError("inputs.no_match", f"{message}: check the bucket and the name", pattern)
+    return found, root
+
+
+def _is_image_below(name: str) -> bool:
+    return is_image(name) and all(map(is_users, name.split("/")))

@@ -9,8 +9,13 @@ from typing import NamedTuple
 
 from tf_dpce.data.manifest import MANIFEST_FILE, Manifest
 from tf_dpce.errors import UserError
+from tf_dpce.files import sha256_file
+from tf_dpce.storage import is_remote, local_file, open_folder, rooted
 
 SHARD_ENDING = ".tfrecord"
+
+# TFRecord frames a record by its length (8 bytes), that length's checksum (4) and its own (4).
+_HEAD, _TAIL = 12, 4
 
 _FEATURES = ("image", "image_id", "path", "captions")
 
@@ -22,6 +27,14 @@ class Record(NamedTuple):
     path: bytes
     image: bytes
     captions: list[str]
+
+
+class RecordImage(NamedTuple):
+    """An image of a shard: its id in the folder, the path of its file, and the bytes of it."""
+
+    id: str
+    path: str
+    contents: bytes
 
 
 def prepared_shards(folder: Path) -> list[str]:
@@ -48,14 +61,80 @@ def folder_prefixes(shards: Sequence[str]) -> dict[str, str]:
 
     It is empty if all shards lie in one folder, else the shard's folder below the common one.
     """
-    folders = {shard: os.path.abspath(os.path.dirname(shard)) for shard in shards}
+    folders = {shard: os.path.dirname(rooted(shard)) for shard in shards}
     common = os.path.commonpath(folders.values()) if folders else ""
     names = {shard: os.path.relpath(folder, common) for shard, folder in folders.items()}
     return {shard: "" if name == "." else f"{name}/" for shard, name in names.items()}
 
 
-def records(shard: str) -> Iterator[Record]:
+def shard_facts(shards: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Yields the SHA-256 of each shard and its number of records.
+
+    Both are read from the manifest of its folder; the file itself is read if it is in none.
+
+    Raises:
+        UserError: a shard is cut short, or a remote one is in no manifest.
+    """
+    listed: dict[str, dict[str, tuple[str, int]]] = {}
+    for shard in shards:
+        folder, name = os.path.split(shard)
+        if folder not in listed:
+            listed[folder] = _manifest_facts(folder)
+        if name in listed[folder]:
+            yield listed[folder][name]
+        elif is_remote(shard):
+            message = (
+                f"{shard} is in no {MANIFEST_FILE} beside it: name a folder that prepare wrote"
+            )
+            raise UserError("inputs.not_prepared", message, shard)
+        else:
+            yield sha256_file(Path(shard)), _count(shard)
+
+
+def manifest_shards(folder: str) -> list[str]:
+    """Returns the addresses of the shards of a remote folder that `prepare` wrote, in order."""
+    return [f"{folder}/{name}" for name in _manifest_facts(folder)]
+
+
+def _manifest_facts(folder: str) -> dict[str, tuple[str, int]]:
+    files = open_folder(folder or ".")
+    if MANIFEST_FILE not in files.names():
+        return {}
+    manifest = Manifest.parse(files.path(MANIFEST_FILE), files.read([MANIFEST_FILE])[0])
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    return {shard.file: (shard.sha256, shard.records) for shard in shards}
+
+
+def _count(shard: str) -> int:
+    """Counts the records by their frames alone."""
+    count = 0
+    with open(shard, "rb") as stream:
+        while head := stream.read(_HEAD):
+            stream.seek(int.from_bytes(head[:8], "little") + _TAIL, os.SEEK_CUR)
+            count += 1
+        if stream.tell() != os.path.getsize(shard):
+            raise UserError("inputs.shard", f"{shard} is cut short: run prepare again", shard)
+    return count
+
+
+def record_images(shard: str, first: int = 0) -> Iterator[RecordImage]:
+    """Yields the images of a prepared shard; see `records`."""
+    for record in records(shard, first):
+        path = os.path.abspath(os.fsdecode(record.path))
+        yield RecordImage(record.image_id, clean(path), record.image)
+
+
+def clean(text: str) -> str:
+    """Escapes what UTF-8 cannot hold; a file of such a name is then reported, not opened."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def records(shard: str, first: int = 0) -> Iterator[Record]:
     """Yields the images of a prepared shard; one of them is in memory at a time.
+
+    Args:
+        shard: a file, or its address.
+        first: number of records to leave out.
 
     Raises:
         UserError: the shard is damaged, or `prepare` did not write it.
@@ -64,14 +143,16 @@ def records(shard: str) -> Iterator[Record]:
     from google.protobuf.message import DecodeError
 
     try:
-        for record in tf.data.TFRecordDataset(shard).as_numpy_iterator():
-            features = tf.train.Example.FromString(record).features.feature
-            values = {name: features[name].bytes_list.value for name in _FEATURES}
-            if not all(values.values()):
-                message = f"{shard} has a record without {', '.join(_FEATURES)}: run prepare again"
-                raise UserError("inputs.shard", message, shard)
-            captions = [caption.decode("utf-8", "replace") for caption in values["captions"]]
-            image_id = values["image_id"][0].decode("utf-8", "replace")
-            yield Record(image_id, values["path"][0], values["image"][0], captions)
-    except (tf.errors.DataLossError, DecodeError):
-        raise UserError("inputs.shard", f"{shard} is damaged: run prepare again", shard) from None
+        with local_file(shard) as path:
+            for record in tf.data.TFRecordDataset(path).skip(first).as_numpy_iterator():
+                features = tf.train.Example.FromString(record).features.feature
+                values = {name: features[name].bytes_list.value for name in _FEATURES}
+                if not all(values.values()):
+                    lacks = f"has a record without {', '.join(_FEATURES)}"
+                    raise UserError("inputs.shard", f"{shard} {lacks}: run prepare again", shard)
+                captions = [caption.decode("utf-8", "replace") for caption in values["captions"]]
+                image_id = values["image_id"][0].decode("utf-8", "replace")
+                yield Record(image_id, values["path"][0], values["image"][0], captions)
+    except (tf.errors.DataLossError, tf.errors.NotFoundError, DecodeError):
+        message = f"{shard} is damaged or missing: run prepare again"
+        raise UserError("inputs.shard", message, shard) from None

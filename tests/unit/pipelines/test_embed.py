@@ -38,7 +38,7 @@ def test_images_get_the_vectors_of_the_model_and_a_rerun_has_nothing_to_do(
     assert main(argv) == 0
     assert capsys.readouterr().out.splitlines() == [
         "4 images embedded, 2 rejected",
-        str(out / "embeddings.json"),
+        str(out / "images.json"),
         str(out / "rejected-images.jsonl"),
     ]
     names = ["0000.jpg", "0001.png", "0003.jpg", "0004.png"]
@@ -53,12 +53,11 @@ def test_images_get_the_vectors_of_the_model_and_a_rerun_has_nothing_to_do(
     assert main(argv) == 0
     assert capsys.readouterr().out.startswith(f"nothing to do: {out} already holds these images\n")
     assert files_of(out) == before
-    # As a run leaves it that was killed after its first shard.
-    manifest = read_json(out / "embeddings.json")
-    shards = manifest["kinds"]["images"]["shards"]
-    assert [shard["taken"] for shard in shards] == [4, 2]
-    del shards[1]
-    write_json(out / "embeddings.json", manifest)
+    # As a run leaves it that was killed in its second shard.
+    manifest = read_json(out / "images.json")
+    assert [shard["taken"] for shard in manifest["shards"]] == [4, 2]
+    write_json(out / "images.json", manifest | {"shards": []})
+    (out / "images-00001.json").unlink()
     assert main(argv) == 0
     assert capsys.readouterr().out.startswith("continued after 4 of 6 images\n4 images embedded, 2")
     assert files_of(out) == before
@@ -75,14 +74,15 @@ def test_texts_and_shards_get_the_vectors_of_the_model(tiny_export: Path, tmp_pa
     np.testing.assert_allclose(embedded(out, "texts"), expected, atol=1e-6)
     data.mkdir()
     tiny_data(data)
+    parts = [*model, str(tmp_path / "parts"), "--images", str(data)]
     for part in ("1/2", "2/2"):
-        folder = str(tmp_path / part.replace("/", "of"))
-        assert main([*model, folder, "--images", str(data), "--shard", part]) == 0
-    assert main([*model, str(tmp_path / "1of2"), "--texts", str(data / "test-*.tfrecord")]) == 0
+        assert main([*parts, "--shard", part]) == 0
+    assert main([*model, str(tmp_path / "parts"), "--texts", str(data / "test-*.tfrecord")]) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if line.endswith("rejected")]
+    # The three splits, of three images each, are a shard each.
     assert said == [
         "2 texts embedded, 2 rejected",
-        *("4 images embedded, 0 rejected", "5 images embedded, 0 rejected"),
+        *("6 images embedded, 0 rejected", "3 images embedded, 0 rejected"),
         "6 texts embedded, 0 rejected",
     ]
 
@@ -101,6 +101,7 @@ def test_bad_usage():
     for options in (
         *([], [*images, "--texts", "b"], [*images, "--shard-size", "0"]),
         *([*images, "--shard", part] for part in parts),
+        *([*images, "--engine", "spark"], [*images, "--engine", "ray", "--shard", "1/2"]),
     ):
         with pytest.raises(SystemExit) as exit:
             main(["--model", "m", "--out", "o", *options])

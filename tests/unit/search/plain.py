@@ -59,6 +59,7 @@ def write_images(folder: Path, count: int, bad: tuple[int, ...] = ()) -> str:
 
 
 def write_texts(path: Path, texts: list[str]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     return str(path)
 

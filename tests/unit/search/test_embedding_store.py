@@ -18,10 +18,10 @@ from tf_dpce.search.embedding_store import (
 
 
 def test_a_damaged_manifest_is_refused(tmp_path: Path):
-    path = tmp_path / "embeddings.json"
-    with raises("embeddings.missing", path=path):
+    path = tmp_path / "images.json"
+    with raises("embeddings.missing", path=tmp_path):
         StoreManifest.load(tmp_path)
-    for content in ("{}", "[]", '{"model": "m", "dimension": 1}', '{"kinds": []}'):
+    for content in ("{}", "[]", '{"model": "m", "dimension": 1}', '{"shards": 1}', "{"):
         path.write_text(content)
         with raises("embeddings.manifest", path=path):
             StoreManifest.load(tmp_path)

@@ -201,9 +201,8 @@ def test_folders_without_an_embedding_make_no_index(tmp_path: Path):
 def test_unfinished_embeddings_make_no_index(tmp_path: Path):
     out = embed_images(tmp_path / "images", 10, tmp_path / "out", shard_size=4)
     store = StoreManifest.load(out)
-    done = store.kinds["images"]
-    store.kinds["images"] = replace(done, shards=done.shards[:-1])
-    store.save(out)
+    store.kinds["images"] = replace(store.kinds["images"], shards=())
+    (out / "images.json").write_bytes(store.contents("images"))
     with raises("embeddings.unfinished", path=out):
         build_index([out], tmp_path / "index")
 

@@ -69,7 +69,7 @@ def test_a_folder_gives_every_image_below_it(tmp_path: Path, caplog):
     inputs = find_images([str(root)])
     assert ids(inputs) == sorted([*shown, "out/z.bmp"])
     assert not caplog.messages
-    assert inputs == replace(find_images([f"{root}/"]), items=inputs.items)
+    assert inputs == replace(find_images([f"{root}/"]), shards=inputs.shards)
     # What cannot be read is named: a link to nothing or to itself, and a folder.
     (root / "gone.jpg").symlink_to("nowhere.jpg")
     (root / "circle").symlink_to("circle")
@@ -280,7 +280,7 @@ def test_prepared_shards_give_their_images_and_captions(prepared: Path, tmp_path
     assert ids(find_texts(shards)) == captions
 
 
-def test_shards_that_cannot_be_read_are_named_before_anything_is_embedded(prepared, tmp_path):
+def test_shards_that_cannot_be_read_are_named(prepared, tmp_path):
     import tensorflow as tf
 
     contents = bytearray(next(prepared.glob("test-*.tfrecord")).read_bytes())
@@ -292,12 +292,17 @@ def test_shards_that_cannot_be_read_are_named_before_anything_is_embedded(prepar
     # A folder with shards, but without their manifest.
     with raises("inputs.not_prepared", path=tmp_path):
         find_images([str(tmp_path)])
+    inputs = find_images([str(path)])
+    with raises("inputs.shard", path=path):
+        list(inputs.items())
+    # By its frames it is found to be cut short, before anything is embedded.
+    path.write_bytes(contents[:-1])
     with raises("inputs.shard", path=path):
         find_images([str(path)])
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(tf.train.Example().SerializeToString())
     with raises("inputs.shard", path=path):
-        find_images([str(path)])
+        list(find_images([str(path)]).items())
 
 
 def test_a_file_over_the_limit_is_refused_without_being_read_whole(tmp_path: Path):
