@@ -69,7 +69,7 @@ class FolderIndex:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.name = folder, str(folder)
         content = manifest_bytes(folder)
         manifest = IndexManifest.parse(content, folder / MANIFEST)
         # Each is replaced as a whole, so that threads need no lock.

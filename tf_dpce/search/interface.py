@@ -39,12 +39,14 @@ class Index(Protocol):
     A writer is alone; readers go on beside it, and each call of a reader answers from one state.
 
     Attributes:
+        name: what messages call it: its folder or its address.
         model: digest of the model, see `model_digest`.
         dimension: D.
         version: changes with the contents, so that a cache knows when it is old.
         counts: number of items by kind, "images" and "texts".
     """
 
+    name: str
     model: str
     dimension: int
 

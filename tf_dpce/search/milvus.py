@@ -55,7 +55,7 @@ class MilvusIndex:
     """An index in Milvus; `search.interface.Index` says what its methods promise."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self._connection, self.name = connection, str(connection.target)
         manifest = load(connection)
         self.model, self.dimension = manifest.model, manifest.dimension
 

@@ -70,7 +70,6 @@ class Searcher:
             message = f"{images_from} is not a folder: give the one that holds the images now"
             raise UserError("search.images_from", message, images_from)
         self.index = open_index(index) if isinstance(index, (Path, str)) else index
-        self._name = index if isinstance(index, (Path, str)) else "the index"
         self._model = self.index.model
         if isinstance(model, (Path, str)):
             # Before the model is loaded, which takes seconds.
@@ -85,9 +84,9 @@ class Searcher:
         if self.encoder.dimension != self.index.dimension:
             raise UserError(
                 "search.other_model",
-                f"{self._name} holds embeddings of {self.index.dimension} numbers, but those of "
-                f"the model have {self.encoder.dimension}: search with the model that made them",
-                self._name,
+                f"{self.index.name} holds embeddings of {self.index.dimension} numbers, but those "
+                f"of the model have {self.encoder.dimension}: search with the one that made them",
+                self.index.name,
             )
 
     def by_text(
@@ -261,7 +260,7 @@ class Searcher:
         if self.index.model != self._model:
             raise UserError(
                 "search.other_model",
-                f"{self._name} was built with another model: search with that one, or embed and "
-                "index again with this one",
-                self._name,
+                f"{self.index.name} was built with another model: search with that one, or embed "
+                "and index again with this one",
+                self.index.name,
             )

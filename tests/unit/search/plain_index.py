@@ -31,7 +31,7 @@ class PlainIndex:
         dimension: int = DIMENSION,
         hubness: dict[str, np.ndarray] | None = None,
     ) -> None:
-        self.model, self.dimension = model, dimension
+        self.name, self.model, self.dimension = "plain", model, dimension
         self.asked: list[int] = []  # the number of items of each search
         self._hubness = hubness or {}
         self._records: dict[str, pa.Table] = {}
