@@ -50,6 +50,7 @@ MISTAKES = {
     "serve": ["--models", "{missing}", "--write", "{out}"],
     "embed": ["--model", "{missing}", "--texts", "{missing}", "--out", "{out}"],
     "index": ["--embeddings", "{missing}", "--out", "{out}"],
+    "find": ["{missing}", "a dog", "--model", "{missing}"],
     "search": ["--index", "{missing}", "--model", "{missing}", "--text", "a dog"],
 }
 

@@ -58,6 +58,7 @@ RIGHT = {
     "serve": "--models models --write new",
     "embed": "--model model --images images --out new",
     "index": "--embeddings embedded --out new",
+    "find": "images --model model --index new",
     "search": "--index index --model model --text :dog",
     "ablate": ":objective --data data --out new",
     "demo": "--out new",
@@ -156,6 +157,19 @@ MISTAKES = {
         ("--out", "images", "index.target"),
         ("--out", "file/new", "system.file"),
     ),
+    "find": (
+        *(("", name, "find.folder") for name in ("none", "file")),
+        ("", "embedded", "find.no_images"),
+        *MODELS,
+        ("--index", "index", "find.other_index"),
+        ("--index", "file", "find.other_index"),
+        ("--index", "file/new", "file.not_writable"),
+        ("--where", ":colour = 1", "search.where"),
+        ("--sheet", "new.jpg", "sheet.suffix"),
+        ("--sheet", "file/new.png", "file.not_writable"),
+        ("--top", ":0", 2),
+        ("--at-least", ":2", 2),
+    ),
     "search": (
         *(("--index", name, "index.missing") for name in ("none", "file")),
         *MODELS,
@@ -228,7 +242,8 @@ def command(world: Path, verb: str, option: str, value: str) -> list[str]:
     if (verb, option, value) == ("embed", "--model", "run"):
         options["--out"] = "embedded"
     pairs = [[name, located(value)] for name, value in options.items()]
-    return [verb, *(word for pair in pairs for word in pair if word)]
+    query = ["a dog"] if verb == "find" else []
+    return [verb, *(word for pair in pairs for word in pair if word), *query]
 
 
 @pytest.mark.process

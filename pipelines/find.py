@@ -1,0 +1,120 @@
+"""Finds the images of a folder that a sentence describes: `python -m pipelines.find`."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+
+from pipelines._hits import Asked, check_sheet_file, show_answer
+from pipelines._verb import options_verb
+from tf_dpce.errors import UserError, shorten
+from tf_dpce.logging import logger
+
+if TYPE_CHECKING:
+    from tf_dpce.search.folder_update import Update
+
+
+def run(
+    folder: Path,
+    query: str,
+    /,
+    *,
+    model: Path,
+    top: PositiveInt = 10,
+    where: str | None = None,
+    at_least: ClosedUnitInterval | None = None,
+    json_: bool = False,
+    sheet: Path | None = None,
+    index: Path | None = None,
+) -> None:
+    """Finds the images of a folder that a sentence describes.
+
+    The first time it indexes the folder, and after that only what has changed in it.
+
+    Args:
+        folder: folder of images; all below it are searched.
+        query: a sentence, the file of an image, or a sum of such: '"dog" - "ball" + beach.jpg'.
+        model: exported model, or run folder.
+        top: number of results.
+        where: only images that this is true of, such as "taken >= '2024-01-01' and width > 640".
+        at_least: only images that are what was asked for with this probability.
+        json_: print results as JSON.
+        sheet: draw the results as a contact sheet, FILE.png.
+        index: folder of the index (default: one in the cache, by the folder and the model).
+    """
+    from tf_dpce.export.encoder import load
+    from tf_dpce.search.facts import image_schema
+    from tf_dpce.search.filters import Filter
+    from tf_dpce.search.fingerprint import model_digest
+    from tf_dpce.search.folder_update import default_index, open_index, update_index
+    from tf_dpce.search.query import parse_query
+    from tf_dpce.search.query_encoder import read_query_image
+
+    # What can be wrong is found before TensorFlow is imported.
+    if not folder.is_dir():
+        message = f"{folder} is not a folder: give one that holds images"
+        raise UserError("find.folder", message, folder)
+    folder = folder.resolve()
+    chosen = None if where is None else Filter.parse(where)
+    if chosen:
+        chosen.check(image_schema())
+    terms = parse_query(query)
+    for term in terms:
+        if term.image is not None:
+            read_query_image(term.image)
+    check_sheet_file(sheet)
+    digest = model_digest(model)
+    out = index or default_index(folder, digest)
+    open_index(folder, out, digest)
+
+    encoder = cache(partial(load, model))
+    update = update_index(folder, out, digest, encoder)
+    found = open_index(folder, out, digest)
+    count = found.counts.get("images", 0) if found else 0
+    _report(update, folder, out, count)
+    if not count:
+        raise _nothing(update, folder, out)
+
+    from tf_dpce.search.searcher import Searcher
+
+    searcher = Searcher(found, encoder())
+    answer = searcher.search(terms, top, where=chosen, at_least=at_least)
+    of_image = len(terms) == 1 and terms[0].image is not None
+    asked = Asked({"image" if of_image else "query": query}, "images", top, count, at_least)
+    show_answer(answer, asked, json_, sheet)
+
+
+def _report(update: Update | None, folder: Path, out: Path, count: int) -> None:
+    """Logs what there was to do, where the index lies, and what is missing in it."""
+    if update is None:
+        logger.warning(f"another find is indexing {folder}: this answers from what is there")
+    else:
+        first = shorten(min(update.unreadable, default=""))
+        for number, what in (
+            (update.rejected, f"cannot be searched: see {out / 'find' / 'rejected.jsonl'}"),
+            (update.waiting, "changed while they were read: run find again"),
+            (len(update.unreadable), f"cannot be read, or have no name in UTF-8, such as {first}"),
+        ):
+            if number:
+                logger.warning(f"{number:,} {what}")
+    if count:
+        logger.info(f"{count:,} images in the index {out}")
+
+
+def _nothing(update: Update | None, folder: Path, out: Path) -> UserError:
+    """Returns why there is nothing to search."""
+    if update is None:
+        message = f"another find has begun to index {folder}: wait until it has some images"
+        return UserError("find.busy", message, out)
+    message = f"none of the images below {folder} can be searched: see the lines above"
+    return UserError("find.none", message, folder)
+
+
+build_parser, main = options_verb("find", run)
+
+if __name__ == "__main__":
+    sys.exit(main())
