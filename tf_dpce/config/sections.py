@@ -16,6 +16,8 @@ Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 # A residual block squeezes to a quarter of its width.
 Width = restricted_number_type("Width", int, (">=", 4))
 
+Angle = restricted_number_type("Angle", float, [(">=", 0), ("<=", 180)])
+
 Resize = Literal["center_crop", "stretch"]
 
 
@@ -33,6 +35,11 @@ class ImageConfig:
             longer than 16 times its shorter side, its ends are cut off before it is stretched.
         crop: Whether training crops images at random.
         flip: Whether training mirrors half of the images.
+        rotation: The largest angle in degrees by which training turns images, either way.
+        colour: The largest change of saturation, of contrast and of brightness in training, as a
+            share: 0.2 multiplies each by 0.8 to 1.2.
+        cutout: The side of the grey square that training puts anywhere on an image, as a share of
+            the image's side.
     """
 
     backbone: str = "ResNet50"
@@ -41,6 +48,9 @@ class ImageConfig:
     resize: Resize = "center_crop"
     crop: bool = True
     flip: bool = True
+    rotation: Angle = 0.0
+    colour: Share = 0.0
+    cutout: Share = 0.0
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from tf_dpce.data.input_pipeline import Batches, Captions, view_batches
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.files import publish_file, remove_stale, sha256_lines
 from tf_dpce.logging import check_stop, progress
+from tf_dpce.preprocessing.augment import is_augmented
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer, position_shift
 
 _BATCH = 64
@@ -86,7 +87,7 @@ def cached_features(
     """Returns the features of a split, from `DATA/features/` or computed and left there.
 
     The name of the file holds a digest of everything that the features depend on: the split's
-    shards, the backbone, its weights and precision, the size, resizing, crop and flip of images,
+    shards, the backbone, its weights and precision, the size, resizing and augmentation of images,
     and the number of views. Captions are encoded each time, which is cheap.
 
     Args:
@@ -135,6 +136,9 @@ def features_path(
     shards = [shard.sha256 for shard in Manifest.load(data).splits[split].shards]
     weights = [sha256(v.numpy().tobytes()).hexdigest() for v in backbone.weights]
     pixels = [image.backbone, image.input_size, image.resize, image.crop, image.flip, views]
+    if is_augmented(image):
+        # Only then, so that features from before there was such augmentation are found.
+        pixels += [image.rotation, image.colour, image.cutout]
     computed = json.dumps([*pixels, backbone.output.dtype])
     digest = sha256_lines([*shards, *weights, computed])[:16]
     return data / "features" / f"{split}-{digest}.npy"

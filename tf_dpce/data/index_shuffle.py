@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-# Columns of the draws of a row.
-CAPTION, SHIFT, VIEW, IMAGE = 0, 1, 2, 3
-_DRAWS = 8
+from tf_dpce.preprocessing.augment import DRAWS
+
+# Columns of the draws of a row: from `IMAGE` on those of crop and flip, then of other augmentation.
+CAPTION, SHIFT, VIEW, IMAGE, AUGMENT = 0, 1, 2, 3, 8
 # Rounds of the cipher that permutes. With the 4 of `tf.random.experimental.index_shuffle`, whose
 # key has a constant part besides, positions and pairs of them are not equally likely.
 _ROUNDS = 8
@@ -47,7 +48,7 @@ class IndexShuffle:
         return self.batch_size // self.parts
 
     def steps(self, start: int, stop: int) -> tf.data.Dataset:
-        """Returns a dataset of (indices int64 `[R]`, draws float32 `[R, 8]`) of these steps.
+        """Returns a dataset of (indices int64 `[R]`, draws float32 `[R, 14]`) of these steps.
 
         Indices are positions of images in the split; an epoch meets each at most once. Draws are
         uniform in 0..1.
@@ -60,9 +61,15 @@ class IndexShuffle:
         own = tf.range(first, first + self.rows, dtype=tf.int64)
         key = tf.random.experimental.stateless_fold_in([self.seed, 0], epoch)
         indices = permuted(step_of_epoch * self.batch_size + own, key, self.images)
-        seed = tf.random.experimental.stateless_fold_in([self.seed, 1], step)
-        draws = tf.random.stateless_uniform([self.batch_size, _DRAWS], seed)
-        return indices, draws[first : first + self.rows]
+        # Of two seeds, so that the first draws are those of runs from before there were others.
+        draws = [
+            tf.random.stateless_uniform(
+                [self.batch_size, count],
+                tf.random.experimental.stateless_fold_in([self.seed, kind], step),
+            )
+            for kind, count in ((1, AUGMENT), (2, DRAWS))
+        ]
+        return indices, tf.concat(draws, axis=1)[first : first + self.rows]
 
 
 def permuted(positions: tf.Tensor, seed: tf.Tensor, count: int) -> tf.Tensor:

@@ -9,8 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dpce.config import ImageConfig, Resize, TextConfig
-from tf_dpce.data.index_shuffle import CAPTION, IMAGE, SHIFT, IndexShuffle, pick
+from tf_dpce.data.index_shuffle import AUGMENT, CAPTION, IMAGE, SHIFT, IndexShuffle, pick
 from tf_dpce.data.manifest import Manifest
+from tf_dpce.preprocessing.augment import DRAWS, augmented
 from tf_dpce.preprocessing.image import evaluation_pixels, training_pixels
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer, position_shift
 
@@ -169,16 +170,23 @@ def view_batches(
         contents = parse_record(serialized)["image"]
         if view == 0:
             return evaluation_pixels(contents, image.input_size, image.resize)
-        draws = tf.random.stateless_uniform([5], tf.stack([tf.constant(view, tf.int64), index]))
-        return _augmented(contents, image, draws)
+        seed = tf.stack([tf.constant(view, tf.int64), index])
+        more = tf.random.experimental.stateless_fold_in(seed, 1)
+        draws = [
+            tf.random.stateless_uniform([AUGMENT - IMAGE], seed),
+            tf.random.stateless_uniform([DRAWS], more),
+        ]
+        return _augmented(contents, image, tf.concat(draws, axis=0))
 
     rows = records(folder, split).enumerate().map(example, num_parallel_calls=tf.data.AUTOTUNE)
     return rows.batch(batch_size).prefetch(2)
 
 
 def _augmented(contents: tf.Tensor, image: ImageConfig, draws: tf.Tensor) -> tf.Tensor:
-    size = image.input_size
-    return training_pixels(contents, size, draws, image.crop, image.flip, image.resize)
+    """Returns the pixels of a training image; draws, float32 `[11]`, are those from `IMAGE` on."""
+    size, more = image.input_size, draws[AUGMENT - IMAGE :]
+    pixels = training_pixels(contents, size, draws, image.crop, image.flip, image.resize)
+    return augmented(pixels, image, more)
 
 
 def records(folder: Path, split: str, first: int = ALL) -> tf.data.Dataset:

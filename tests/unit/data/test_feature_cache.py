@@ -139,10 +139,13 @@ def test_another_backbone_flip_or_number_of_views_is_another_cache(
             (other, IMAGE, 1),
             (backbone, replace(IMAGE, flip=False), 1),
             (backbone, replace(IMAGE, resize="stretch"), 1),
+            (backbone, replace(IMAGE, rotation=5.0), 1),
+            (backbone, replace(IMAGE, colour=0.2), 1),
+            (backbone, replace(IMAGE, cutout=0.2), 1),
             (backbone, IMAGE, 2),
         )
     }
-    assert len(paths) == 5
+    assert len(paths) == 8
 
 
 def test_training_from_it_is_training_through_the_backbone(

@@ -10,7 +10,7 @@ from tf_dpce.data.index_shuffle import IndexShuffle, pick
 
 
 def steps(order: IndexShuffle, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices `[steps, B]` and draws `[steps, B, 8]`."""
+    """Indices `[steps, B]` and draws `[steps, B, 14]`."""
     pairs = list(order.steps(start, stop).as_numpy_iterator())
     return np.stack([i for i, _ in pairs]), np.stack([d for _, d in pairs])
 
@@ -56,12 +56,18 @@ def test_starting_at_a_step_equals_skipping_to_it(start: int):
 
 def test_draws_are_uniform_and_all_different():
     _, draws = steps(IndexShuffle(0, 100, 20), 0, 25)
-    assert draws.shape == (25, 20, 8) and draws.dtype == np.float32
+    assert draws.shape == (25, 20, 14) and draws.dtype == np.float32
     assert 0 <= draws.min() and draws.max() < 1
     # Means of 500 uniform draws in each column: 4 standard errors are 0.052.
-    assert np.abs(draws.reshape(-1, 8).mean(axis=0) - 0.5).max() < 0.052
+    assert np.abs(draws.reshape(-1, 14).mean(axis=0) - 0.5).max() < 0.052
     # No step and no row repeats another's.
-    assert len(np.unique(draws.reshape(-1, 8), axis=0)) == 500
+    assert len(np.unique(draws.reshape(-1, 14), axis=0)) == 500
+
+
+def test_the_first_draws_are_those_of_runs_before_there_were_more():
+    _, draws = steps(IndexShuffle(7, 40, 4), 3, 4)
+    seed = tf.random.experimental.stateless_fold_in([7, 1], tf.constant(3, tf.int64))
+    np.testing.assert_array_equal(draws[0, :, :8], tf.random.stateless_uniform([4, 8], seed))
 
 
 def test_draws_of_a_step_do_not_depend_on_the_epochs_length():

@@ -196,6 +196,27 @@ def test_evaluation_shows_each_caption_once(scenes: Path, tokenizer: CaptionToke
     assert found == [(int(r["instance"]), r["captions"].tolist()) for r in records(scenes, "val")]
 
 
+def test_rotation_colour_and_cutout_are_functions_of_the_step(
+    scenes: Path, train: Callable[..., list[dict]], augmented: list[dict]
+):
+    image = replace(IMAGE, rotation=20.0, colour=0.3, cutout=0.3)
+    whole = train(0, 6, image)
+    assert_same(train(4, 6, image), whole[4:])
+    first, second = train(0, 6, replace(IMAGE, cutout=0.3)), augmented[:6]
+    for batch, plain, covered in zip(whole, second, first, strict=True):
+        # Crop, flip and captions are drawn as without it: what a square does not cover is the same.
+        assert_same([{**covered, "image": 0}], [{**plain, "image": 0}])
+        same = (covered["image"] == plain["image"]).all(axis=-1)
+        assert (covered["image"][~same] == 128).all()
+        assert (0 < (~same).sum(axis=(1, 2))).all() and same.mean() > 0.85
+        assert (np.abs(batch["image"] - plain["image"]).max(axis=(1, 2, 3)) > 5).all()
+    views = [
+        next(iter(view_batches(scenes, "val", changed, 1, 12))).numpy()
+        for changed in (IMAGE, replace(IMAGE, colour=0.3))
+    ]
+    assert (np.abs(views[0] - views[1]).max(axis=(1, 2, 3)) > 1).all()
+
+
 def test_view_0_is_the_plain_image_and_the_others_are_augmented(scenes: Path):
     def view(number: int, batch_size: int = 5) -> np.ndarray:
         parts = view_batches(scenes, "val", IMAGE, number, batch_size).as_numpy_iterator()
