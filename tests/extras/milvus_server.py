@@ -15,7 +15,7 @@ from milvus_lite.adapter.grpc.servicer import MilvusServicer
 from milvus_lite.db import MilvusLite
 from pymilvus.grpc_gen import milvus_pb2_grpc
 
-from tf_dpce.search.milvus_connection import _literal
+from tf_dpce.search.milvus.connection import _literal
 
 
 class ServerWithParameters(MilvusServicer):

@@ -18,9 +18,9 @@ from tests.errors import raises
 from tests.extras.milvus_server import Server
 from tests.unit.search.index_contract import D, IndexContract, some_texts, unit_vectors
 from tests.unit.search.plain import PlainEncoder, embed_images, embed_texts, files_of
-from tf_dpce.search import milvus_connection
 from tf_dpce.search.index import build_index, open_index
-from tf_dpce.search.milvus import MilvusIndex
+from tf_dpce.search.milvus import connection
+from tf_dpce.search.milvus.index import MilvusIndex
 from tf_dpce.search.searcher import Searcher
 
 MODEL = "m" * 64
@@ -177,7 +177,7 @@ def test_what_milvus_cannot_store_is_refused_and_leaves_nothing(server: Server):
 
 
 def test_a_milvus_that_is_down_fails_in_bounded_time(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(milvus_connection, "_CONNECTING", 2)
+    monkeypatch.setattr(connection, "_CONNECTING", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         # One takes no connection, one takes it and says nothing, one has no machine.
         for address in ("127.0.0.1:9", f"127.0.0.1:{silent.getsockname()[1]}", "no.invalid:19530"):

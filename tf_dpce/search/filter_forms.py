@@ -18,7 +18,7 @@ from tf_dpce.search.filters import (
     Junction,
     Negation,
 )
-from tf_dpce.search.milvus_rows import field_name
+from tf_dpce.search.milvus.rows import field_name
 
 _COMPARED = {
     "=": pc.equal,

@@ -29,12 +29,12 @@ from tf_dpce.search.index_manifest import (
 )
 from tf_dpce.search.index_writer import Batch, writing
 from tf_dpce.search.interface import Index
-from tf_dpce.search.milvus_connection import is_milvus
+from tf_dpce.search.milvus.connection import is_milvus
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tf_dpce.search.milvus import MilvusIndex
+    from tf_dpce.search.milvus.index import MilvusIndex
 
 _QUERYBANK = 5_000  # queries of a querybank that are used, a sample of more
 
@@ -50,7 +50,7 @@ def open_index(target: Path | str) -> Index:
         UserError: there is no index, or it is damaged; or Milvus does not answer.
     """
     if is_milvus(target):
-        from tf_dpce.search.milvus import MilvusIndex
+        from tf_dpce.search.milvus.index import MilvusIndex
 
         return MilvusIndex.open(target)
     return FolderIndex(Path(target))
@@ -99,7 +99,7 @@ def build_index(
     if len(embeddings) > 1:
         batches = {kind: _different(kind, items) for kind, items in batches.items()}
     if is_milvus(out):
-        from tf_dpce.search.milvus import MilvusIndex
+        from tf_dpce.search.milvus.index import MilvusIndex
 
         return MilvusIndex.build(out, first.model, first.dimension, batches, queries)
     out = Path(out)

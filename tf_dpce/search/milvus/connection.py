@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,30 +62,25 @@ class Target:
         """
         # `Path` makes one slash of two.
         uri, _, name = _SERVER.sub(r"\1://", str(target)).partition("#")
-        name, is_local = name or DEFAULT_NAME, not _SERVER.match(uri)
-        if not is_local:
-            _check_address(uri)
-        if not _NAME.fullmatch(name):
+        parsed = cls(uri, name or DEFAULT_NAME, is_local=not _SERVER.match(uri))
+        if not parsed.is_local and not _is_address(uri):
+            message = f"no address of Milvus: write http://HOST:19530#NAME, and a user into {TOKEN}"
+            raise UserError("milvus.address", message)
+        if not _NAME.fullmatch(parsed.name):
             message = f"'{shorten(name)}' is no name in Milvus: take letters, digits and _"
             raise UserError("milvus.address", message)
-        return cls(uri, name, is_local)
+        return parsed
 
     def __str__(self) -> str:
         return f"{self.uri}#{self.name}"
 
 
-def _check_address(uri: str) -> None:
+def _is_address(uri: str) -> bool:
     try:
         parts = urlsplit(uri)
-        usable = bool(parts.hostname) and parts.port != 0
+        return bool(parts.hostname) and parts.port != 0 and parts.username is None
     except ValueError:
-        usable, parts = False, None
-    if parts is not None and parts.username is not None:
-        message = f"an address must hold no user or password: set {TOKEN}=USER:PASSWORD instead"
-        raise UserError("milvus.address", message)
-    if not usable:
-        message = f"{shorten(uri)} is no address of Milvus: write http://HOST:19530#NAME"
-        raise UserError("milvus.address", message)
+        return False
 
 
 class Connection:
@@ -107,6 +103,7 @@ class Connection:
         if target.is_local:
             _check_database(Path(target.uri), create)
         self._client = self._connect()
+        # Milvus Lite has none.
         version = self.call("get_server_version")
         self._knows_parameters = not version.startswith("milvus_lite")
 
@@ -119,7 +116,7 @@ class Connection:
             # A proxy for requests to other machines is none for this process.
             "grpc.enable_http_proxy": int(not self.target.is_local),
         }
-        with self._explained():
+        with _explained(self.target):
             return pymilvus.MilvusClient(
                 self.target.uri,
                 token=os.environ.get(TOKEN, ""),
@@ -134,7 +131,7 @@ class Connection:
         Raises:
             UserError: Milvus does not answer, or refuses.
         """
-        with self._explained():
+        with _explained(self.target):
             seconds = _SECONDS.get(method, _READING)
             return getattr(self._client, method)(*arguments, timeout=seconds, **options)
 
@@ -147,29 +144,21 @@ class Connection:
         """
         if self._knows_parameters:
             return {"filter": expression, "filter_params": parameters}
-        # Milvus Lite has none, so the values become literals of its grammar.
+        # The values become literals of the grammar.
         literals = {name: _literal(value) for name, value in parameters.items()}
         return {"filter": re.sub(r"\{(\w+)\}", lambda found: literals[found[1]], expression)}
 
-    def _explained(self) -> _Explained:
-        return _Explained(self.target)
 
-
-class _Explained:
+@contextmanager
+def _explained(target: Target) -> Iterator[None]:
     """Turns what pymilvus raises in a block into a `UserError`."""
+    import grpc
+    from pymilvus.exceptions import MilvusException
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        import grpc
-        from pymilvus.exceptions import MilvusException
-
-        if isinstance(error, (MilvusException, grpc.RpcError)):
-            raise _explain(self._target, error) from None
+    try:
+        yield
+    except (MilvusException, grpc.RpcError) as error:
+        raise _explain(target, error) from None
 
 
 def _explain(target: Target, error: Any) -> UserError:

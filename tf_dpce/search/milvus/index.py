@@ -1,4 +1,4 @@
-"""An index in Milvus, a database of embeddings for what one machine cannot hold.
+"""What a search asks of an index in Milvus.
 
 `add` and `delete` change the collections in force, a thousand items at a time. If they are
 interrupted, the same call completes the work.
@@ -6,7 +6,7 @@ interrupted, the same call completes the work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,37 +15,14 @@ import pyarrow as pa
 
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.search.interface import Found, check_answerable
-from tf_dpce.search.milvus_collections import (
-    LATEST,
-    RECENT,
-    Batches,
-    Manifest,
-    chunks,
-    create_about,
-    create_kind,
-    drop_versions,
-    find_index,
-    load,
-    put_in_force,
-    read_manifest,
-    read_querybank,
-    rows_of,
-    save_manifest,
-    store,
-    store_all,
-)
-from tf_dpce.search.milvus_connection import Connection, Target
-from tf_dpce.search.milvus_rows import (
-    ID,
-    VECTOR,
-    field_name,
-    from_rows,
-    merge_columns,
-)
+from tf_dpce.search.milvus.connection import Connection, Target
+from tf_dpce.search.milvus.rows import ID, VECTOR, field_name, from_rows, merge_columns
+from tf_dpce.search.milvus.storage import LATEST, RECENT, Manifest, Storage, chunks
 
 if TYPE_CHECKING:
     from tf_dpce.search.filters import Filter
 
+Batches = Iterable[tuple[pa.Table, np.ndarray]]
 Answer = TypeVar("Answer")
 
 _MOST = 16_384  # results of a call, Milvus's limit
@@ -54,9 +31,9 @@ _MOST = 16_384  # results of a call, Milvus's limit
 class MilvusIndex:
     """An index in Milvus; `search.interface.Index` says what its methods promise."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection, self.name = connection, str(connection.target)
-        manifest = load(connection)
+    def __init__(self, storage: Storage) -> None:
+        self._storage, self.name = storage, str(storage.connection.target)
+        manifest = storage.load()
         self.model, self.dimension = manifest.model, manifest.dimension
 
     @classmethod
@@ -71,11 +48,11 @@ class MilvusIndex:
             UserError: Milvus does not answer or refuses the credentials, there is no such index,
                 or the name is that of something else.
         """
-        connection = Connection(Target.parse(target))
-        if not find_index(connection):
-            name = connection.target
+        storage = Storage(Connection(Target.parse(target)))
+        if not storage.exists():
+            name = storage.connection.target
             raise UserError("index.missing", f"there is no index {name}: build one with index")
-        return cls(connection)
+        return cls(storage)
 
     @classmethod
     def build(
@@ -99,22 +76,26 @@ class MilvusIndex:
         Raises:
             UserError: see `open`; or a column cannot be stored.
         """
-        connection = Connection(Target.parse(target), create=True)
-        find_index(connection)
+        storage = Storage(Connection(Target.parse(target), create=True))
+        storage.exists()
         querybanks = dict(querybanks or {})
         counts = {kind: len(queries) for kind, queries in querybanks.items()}
-        manifest = Manifest.new(connection.target.name, model, dimension, counts)
+        manifest = storage.new_manifest(model, dimension, counts)
         try:
             for kind, batches in items.items():
-                manifest = store_all(connection, manifest, kind, batches, querybanks.get(kind))
-            create_about(connection, manifest, querybanks)
+                for records, vectors in batches:
+                    if kind not in manifest.columns:
+                        manifest = manifest.with_columns(kind, records.schema)
+                        storage.create_kind(manifest, kind)
+                    storage.store(manifest, kind, records, vectors, querybanks.get(kind))
+            storage.create_about(manifest, querybanks)
         except BaseException:
-            drop_versions(connection, lambda version: version == manifest.version)
+            storage.drop_versions(lambda version: version == manifest.version)
             raise
         # If the answer is lost, this version may be in force: nothing is removed.
-        put_in_force(connection, manifest)
-        drop_versions(connection, lambda version: version < manifest.version)
-        return cls(connection)
+        storage.put_in_force(manifest)
+        storage.drop_versions(lambda version: version < manifest.version)
+        return cls(storage)
 
     @property
     def version(self) -> str:
@@ -147,7 +128,25 @@ class MilvusIndex:
     ) -> list[list[Found]]:
         if top > _MOST:
             raise UserError("milvus.top", f"Milvus returns at most {_MOST:,} results, not {top:,}")
-        return self._read(lambda manifest: self._search(manifest, kind, queries, top, of, where))
+
+        def ask(manifest: Manifest) -> list[list[Found]]:
+            check_answerable(manifest.columns, kind, top)
+            schema, asked = manifest.schema(kind), queries
+            if kind in manifest.querybanks:
+                # Only queries of the other kind are normalised.
+                factor = np.full((len(queries), 1), of != kind, np.float32)
+                asked = np.hstack([queries, factor])
+            options = {"output_fields": [field_name(name) for name in schema.names], **RECENT}
+            if where is not None:
+                expression, parameters = where.to_milvus(schema)
+                options |= self._storage.connection.condition(expression, **parameters)
+            size, answers = max(1, _MOST // top), []
+            for start in range(0, len(asked), size):
+                part, collection = asked[start : start + size], manifest.collection(kind)
+                answers += self._nearest(collection, part, top, options)
+            return [_found(hits, schema) for hits in answers]
+
+        return self._read(ask)
 
     def vectors(self, kind: str, ids: Sequence[str]) -> np.ndarray:
         def ask(manifest: Manifest) -> np.ndarray:
@@ -169,91 +168,60 @@ class MilvusIndex:
     def add(self, kind: str, records: pa.Table, vectors: np.ndarray) -> None:
         if not len(records):
             return
-        connection, manifest = self._connection, self._own(load(self._connection))
+        storage, manifest = self._storage, self._own(self._storage.load())
         if kind in manifest.columns:
             columns, records = merge_columns(manifest.schema(kind), records)
             manifest = manifest.with_columns(kind, columns)
         else:
             manifest = manifest.with_columns(kind, records.schema)
-            create_kind(connection, manifest, kind)
+            storage.create_kind(manifest, kind)
         # Before and after, so that what is read meanwhile is not taken for the final state.
-        save_manifest(connection, manifest)
-        querybank = read_querybank(connection, manifest, kind)
-        store(connection, manifest, kind, records, vectors, querybank)
-        save_manifest(connection, manifest)
+        storage.save(manifest)
+        storage.store(manifest, kind, records, vectors, storage.querybank(manifest, kind))
+        storage.save(manifest)
 
     def delete(self, kind: str, ids: Sequence[str]) -> int:
-        connection, manifest = self._connection, self._own(load(self._connection))
+        storage, manifest = self._storage, self._own(self._storage.load())
         if kind not in manifest.columns:
             return 0
         collection = manifest.collection(kind)
-        found = list(rows_of(connection, collection, list(dict.fromkeys(ids)), []))
+        found = list(storage.rows(collection, list(dict.fromkeys(ids)), []))
         for chunk in chunks(found):
-            condition = connection.condition(f"{ID} in {{ids}}", ids=list(chunk))
-            connection.call("delete", collection, **condition)
+            condition = storage.connection.condition(f"{ID} in {{ids}}", ids=list(chunk))
+            storage.call("delete", collection, **condition)
         if found:
-            save_manifest(connection, manifest)
+            storage.save(manifest)
         return len(found)
 
     def _read(self, ask: Callable[[Manifest], Answer]) -> Answer:
         """Asks what is in force; again if it was replaced or Milvus started again."""
         try:
-            return ask(self._own(read_manifest(self._connection, RECENT)))
+            return ask(self._own(self._storage.manifest(RECENT)))
         except UserError as error:
             if error.code != "index.missing":
                 raise
-        return ask(self._own(load(self._connection)))
+        return ask(self._own(self._storage.load()))
 
     def _own(self, manifest: Manifest) -> Manifest:
         if manifest.model != self.model:
-            message = f"{self._connection.target} was built again with another model: open it anew"
+            message = f"{self.name} was built again with another model: open it anew"
             raise UserError("search.other_model", message)
         return manifest
 
     def _count(self, manifest: Manifest, kind: str) -> int:
-        rows = self._connection.call(
-            "query", manifest.collection(kind), output_fields=["count(*)"], **LATEST
-        )
-        return rows[0]["count(*)"]
+        options = {"output_fields": ["count(*)"], **LATEST}
+        return self._storage.call("query", manifest.collection(kind), **options)[0]["count(*)"]
 
     def _items(
         self, manifest: Manifest, kind: str, ids: Sequence[str], fields: list[str]
     ) -> list[dict[str, Any]]:
         rows = {}
         if kind in manifest.columns:
-            rows = rows_of(self._connection, manifest.collection(kind), ids, fields)
+            rows = self._storage.rows(manifest.collection(kind), ids, fields)
         if missing := [id_ for id_ in ids if id_ not in rows]:
             message = f"the index holds no {kind} with the id {shorten(missing[0])}"
             raise UserError("index.id", message)
         return [rows[id_] for id_ in ids]
-
-    def _search(
-        self,
-        manifest: Manifest,
-        kind: str,
-        queries: np.ndarray,
-        top: int,
-        of: str,
-        where: Filter | None,
-    ) -> list[list[Found]]:
-        check_answerable(manifest.columns, kind, top)
-        schema = manifest.schema(kind)
-        if kind in manifest.querybanks:
-            # Only queries of the other kind are normalised.
-            factor = np.full((len(queries), 1), of != kind, np.float32)
-            queries = np.hstack([queries, factor])
-        options = {"output_fields": [field_name(name) for name in schema.names], **RECENT}
-        if where is not None:
-            expression, parameters = where.to_milvus(schema)
-            options |= self._connection.condition(expression, **parameters)
-        found = []
-        for start in range(0, len(queries), size := max(1, _MOST // top)):
-            part = queries[start : start + size]
-            for hits in self._nearest(manifest.collection(kind), part, top, options):
-                records = from_rows([{**hit["entity"], ID: hit[ID]} for hit in hits], schema)
-                scores = [hit["distance"] for hit in hits]
-                found.append([Found(*pair) for pair in zip(scores, records, strict=True)])
-        return found
 
     def _nearest(
         self, collection: str, queries: np.ndarray, top: int, options: dict[str, Any]
@@ -264,9 +232,8 @@ class MilvusIndex:
         """
         limit = min(top + 1, _MOST)
         while True:
-            answers = self._connection.call(
-                "search", collection, list(queries), limit=limit, **options
-            )
+            options["limit"] = limit
+            answers = self._storage.call("search", collection, list(queries), **options)
             full = [hits for hits in answers if len(hits) == limit]
             cut = any(hits[-1]["distance"] == hits[top - 1]["distance"] for hits in full)
             if limit == _MOST or not cut:
@@ -276,3 +243,8 @@ class MilvusIndex:
 
 def _by_score(hit: Mapping[str, Any]) -> tuple[float, str]:
     return -hit["distance"], hit[ID]
+
+
+def _found(hits: Sequence[Mapping[str, Any]], columns: pa.Schema) -> list[Found]:
+    records = from_rows([{**hit["entity"], ID: hit[ID]} for hit in hits], columns)
+    return [Found(hit["distance"], record) for hit, record in zip(hits, records, strict=True)]

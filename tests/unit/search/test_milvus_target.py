@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.errors import raises
-from tf_dpce.search import milvus_connection
-from tf_dpce.search.milvus_connection import Connection, Target, is_milvus
+from tf_dpce.search.milvus import connection
+from tf_dpce.search.milvus.connection import Connection, Target, is_milvus
 
 
 def test_addresses_and_files_of_databases_are_no_folders():
@@ -45,7 +45,7 @@ def test_what_is_no_address_is_refused(target: str):
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(milvus_connection, "find_spec", lambda name: None)
+    monkeypatch.setattr(connection, "find_spec", lambda name: None)
     for target in ("http://h:1", f"{tmp_path}/x.db"):
         with raises("milvus.package") as error:
             Connection(Target.parse(target), create=True)
