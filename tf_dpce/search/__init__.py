@@ -8,7 +8,6 @@ embed            inputs to shards of embeddings, resumable
 embedding_store  the folder of these shards
 interface        what a search asks of an index
 filters          conditions on the columns of an index, read and checked
-filter_types     their values in the types of the columns
 filter_forms     the same as expressions of Arrow and of Milvus
 index            opens an index, or builds one over shards
 index_folder     an index in a folder, which grows

@@ -18,7 +18,7 @@ A date without a time means the whole day.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     import pyarrow.compute as pc
 
 COMPARISONS = ("=", "!=", "<", "<=", ">", ">=")
-IN, NOT_IN = "in", "not in"
-IS_NULL, IS_NOT_NULL = "is null", "is not null"
+IS_NULL = "is null"
 
 _LONGEST = 10_000  # characters of a filter
 _DEEPEST = 50  # parentheses and negations inside one another
@@ -50,7 +49,7 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Comparison:
-    """A column and what it is compared with: a value, values of `in`, or None of `is null`."""
+    """A column and what it is compared with: a value, or None of `is null`."""
 
     column: str
     operator: str
@@ -109,7 +108,7 @@ class Filter:
         Raises:
             UserError: there is no such column, or it holds values of another type.
         """
-        self._typed(schema)
+        self.to_arrow(schema)
 
     def to_arrow(self, schema: pa.Schema) -> pc.Expression:
         """Returns an expression that is true or false for each row, never null.
@@ -117,9 +116,9 @@ class Filter:
         Raises:
             UserError: see `check`.
         """
-        from tf_dpce.search.filter_forms import to_arrow
+        from tf_dpce.search.filter_forms import to_arrow, typed
 
-        return to_arrow(self._typed(schema))
+        return to_arrow(typed(self.condition, schema))
 
     def to_milvus(self, schema: pa.Schema) -> tuple[str, dict[str, Any]]:
         """Returns an expression with the names of parameters, `{p0}`, and the parameters.
@@ -129,15 +128,19 @@ class Filter:
         Raises:
             UserError: see `check`.
         """
-        from tf_dpce.search.filter_forms import to_milvus
+        from tf_dpce.search.filter_forms import to_milvus, typed
 
         parameters: dict[str, Any] = {}
-        return to_milvus(self._typed(schema), parameters), parameters
+        return to_milvus(typed(self.condition, schema), parameters), parameters
 
-    def _typed(self, schema: pa.Schema) -> Condition:
-        from tf_dpce.search.filter_types import typed
 
-        return typed(self.condition, schema)
+@dataclass(frozen=True)
+class _Token:
+    """A part of a filter: a "name", a "value", a "sign" or word of the grammar, or its "end"."""
+
+    kind: str
+    content: Any
+    start: int
 
 
 class _Reader:
@@ -154,19 +157,18 @@ class _Reader:
 
     def whole(self) -> Condition:
         condition = self._any(0)
-        if self._kind() != "end":
+        if self._token.kind != "end":
             raise self._unexpected("'and' or 'or'")
         return condition
 
-    def _split(self) -> list[re.Match[str]]:
-        tokens, start = [], 0
-        while not tokens or tokens[-1].lastgroup != "end":
-            token = _TOKEN.match(self._text, start)
-            if token is None:
+    def _split(self) -> Iterator[_Token]:
+        start, kind = 0, ""
+        while kind != "end":
+            found = _TOKEN.match(self._text, start)
+            if found is None:
                 raise self._mistake(start, "which is neither a name nor a value, or has no end")
-            tokens.append(token)
-            start = token.end()
-        return tokens
+            kind, start = str(found.lastgroup), found.end()
+            yield _Token(*_meaning(kind, found[kind]), found.start(kind))
 
     def _any(self, depth: int) -> Condition:
         return self._series("or", self._every, depth)
@@ -192,74 +194,72 @@ class _Reader:
             return condition
         return self._comparison()
 
-    def _comparison(self) -> Comparison:
-        column = self._column()
+    def _comparison(self) -> Condition:
+        column = self._take("name", "the name of a column")
         if self._skip("is"):
-            operator = IS_NOT_NULL if self._skip("not") else IS_NULL
+            negated = self._skip("not")
             self._require("null")
-            return Comparison(column, operator)
+            unknown = Comparison(column, IS_NULL)
+            return Negation(unknown) if negated else unknown
+        if self._skip("in"):
+            return self._choice(column, "=", "or")
         if self._skip("not"):
             self._require("in")
-            return Comparison(column, NOT_IN, self._values())
-        if self._skip("in"):
-            return Comparison(column, IN, self._values())
-        operator = self._word()
-        if operator not in COMPARISONS:
+            return self._choice(column, "!=", "and")
+        if self._token.content not in COMPARISONS:
             raise self._unexpected(f"in, not in, is null or one of {' '.join(COMPARISONS)}")
-        self._next += 1
-        return Comparison(column, operator, self._value())
+        return Comparison(column, self._take("sign", ""), self._value())
 
-    def _values(self) -> tuple[Any, ...]:
+    def _choice(self, column: str, sign: str, word: str) -> Condition:
         self._require("(")
-        values = [self._value()]
+        parts = [Comparison(column, sign, self._value())]
         while self._skip(","):
-            values.append(self._value())
+            parts.append(Comparison(column, sign, self._value()))
         self._require(")")
-        return tuple(values)
-
-    def _column(self) -> str:
-        word, kind = self._word(), self._kind()
-        if kind not in ("name", "quoted") or word in _WORDS:
-            raise self._unexpected("the name of a column")
-        self._next += 1
-        return self._tokens[self._next - 1][kind].strip("`")
+        return Junction(word, tuple(parts))
 
     def _value(self) -> Any:
-        token, word = self._tokens[self._next], self._word()
+        return self._take("value", "a number, a 'text' in quotation marks, true or false")
+
+    @property
+    def _token(self) -> _Token:
+        return self._tokens[self._next]
+
+    def _take(self, kind: str, wanted: str) -> Any:
+        if self._token.kind != kind:
+            raise self._unexpected(wanted)
         self._next += 1
-        if text := token["text"]:
-            return text[1:-1].replace(text[0] * 2, text[0])
-        if token["number"]:
-            # More digits than an integer of a column can have are not converted one by one.
-            return int(word) if word.lstrip("+-").isdigit() and len(word) < 30 else float(word)
-        if word in ("true", "false"):
-            return word == "true"
-        self._next -= 1
-        raise self._unexpected("a number, a 'text' in quotation marks, true or false")
+        return self._tokens[self._next - 1].content
 
-    def _kind(self) -> str:
-        return str(self._tokens[self._next].lastgroup)
-
-    def _word(self) -> str:
-        """Returns the next token, in small letters if it may be a word of the grammar."""
-        token, kind = self._tokens[self._next], self._kind()
-        word = token[kind]
-        return word.lower() if kind == "name" and word.lower() in _WORDS else word
-
-    def _skip(self, word: str) -> bool:
-        found = self._kind() in ("name", "sign") and self._word() == word
+    def _skip(self, sign: str) -> bool:
+        found = self._token.kind == "sign" and self._token.content == sign
         self._next += found
         return found
 
-    def _require(self, word: str) -> None:
-        if not self._skip(word):
-            raise self._unexpected(f"'{word}'")
+    def _require(self, sign: str) -> None:
+        if not self._skip(sign):
+            raise self._unexpected(f"'{sign}'")
 
     def _unexpected(self, wanted: str) -> UserError:
-        token = self._tokens[self._next]
-        return self._mistake(token.start(self._kind()), f"but there must be {wanted}")
+        return self._mistake(self._token.start, f"but there must be {wanted}")
 
     def _mistake(self, start: int, reason: str) -> UserError:
         rest = self._text[start:].lstrip()
         found = f"at character {start + 1} is '{shorten(rest, 30)}', " if rest else "it ends here, "
         return UserError("search.where", f"the filter cannot be read: {found}{reason}")
+
+
+def _meaning(kind: str, word: str) -> tuple[str, Any]:
+    """Returns the kind and the content of a token."""
+    if kind == "text":
+        return "value", word[1:-1].replace(2 * word[0], word[0])
+    if kind == "number":
+        # More digits than an integer of a column can have are not converted one by one.
+        exact = word.lstrip("+-").isdigit() and len(word) < 30
+        number = int(word) if exact else float(word)
+        return "value", int(number) if number == number // 1 else number
+    if kind == "quoted":
+        return "name", word[1:-1]
+    if kind == "name" and word.lower() in ("true", "false"):
+        return "value", word.lower() == "true"
+    return ("sign", word.lower()) if word.lower() in _WORDS else (kind, word)

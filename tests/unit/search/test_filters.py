@@ -194,16 +194,18 @@ def test_milvus_is_given_names_of_columns_and_of_parameters_alone():
     text = "not (folder = 'x\"} or 1' and width not in (1, 2)) or taken >= '1970-01-02'"
     expression, parameters = Filter.parse(text).to_milvus(SCHEMA)
     assert expression == (
-        "(((c_folder != {p0} or c_folder is null) or (c_width in {p1} or c_width is null))"
-        " or (c_taken >= {p2} and c_taken is not null))"
+        "(not ((c_folder is not null and c_folder == {p0})"
+        " and ((c_width is not null and c_width != {p1})"
+        " and (c_width is not null and c_width != {p2}))))"
+        " or (c_taken is not null and c_taken >= {p3})"
     )
     # A day has 86,400 seconds.
-    assert parameters == {"p0": 'x"} or 1', "p1": [1, 2], "p2": 86_400_000_000}
+    assert parameters == {"p0": 'x"} or 1', "p1": 1, "p2": 2, "p3": 86_400_000_000}
     expression, parameters = Filter.parse("day < '1970-01-02' and seen = true").to_milvus(SCHEMA)
     assert parameters == {"p0": 86_400_000_000, "p1": True}
     schema = pa.schema({"a or b": pa.int64()})
     expression, _ = Filter.parse("`a or b` = 1").to_milvus(schema)
-    assert re.fullmatch(r"\((\w+) == \{p0\} and \1 is not null\)", expression)
+    assert re.fullmatch(r"(\w+) is not null and \1 == \{p0\}", expression)
 
 
 # --- mistakes -------------------------------------------------------------------------------------
