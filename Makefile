@@ -15,8 +15,8 @@ help:  ## list these targets
 
 venv: $(VENV)/.installed  ## make .venv from requirements.txt, once and again when it changes
 
-demo: $(VENV)/.installed  ## run the whole line on drawn scenes
-	$(PYTHON) -m pipelines.demo
+demo: $(VENV)/.installed  ## run the whole line on drawn scenes, and on a terminal show them on a page: PORT=7860
+	$(PYTHON) -m pipelines.demo $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.installed-dev  ## run the quick tests (at most 8 minutes on 2 cores)
 	$(PYTEST) -m "not slow and not extras and (sentinel or not (process or full))"

@@ -8,7 +8,7 @@ from importlib import import_module
 
 VERBS = (
     *("prepare", "train", "evaluate", "ablate", "export", "verify", "serve"),
-    *("find", "embed", "index", "search", "demo"),
+    *("find", "embed", "index", "search", "web", "demo"),
 )
 
 

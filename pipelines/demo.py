@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 import time
@@ -9,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines import embed, evaluate, export, index, prepare, train
+from pipelines import embed, evaluate, export, index, prepare, train, web
 from pipelines._verb import options_verb, say_files
+from pipelines.serve import Port
 from tf_dpce.errors import UserError
 from tf_dpce.files import exclusive_lock
 
@@ -22,20 +24,44 @@ _ROWS_IN_SHEET = 4
 _HITS_IN_ROW = 5
 
 
-def run(out: Path = Path("runs/demo")) -> None:
-    """Runs all steps from prepare to search on drawn scenes.
+def run(out: Path = Path("runs/demo"), port: Port = web.PORT, no_web: bool = False) -> None:
+    """Runs all steps from prepare to search on drawn scenes, and shows them on a page.
 
     Args:
         out: folder to replace.
+        port: port of the page.
+        no_web: end without the page, as the demo does if nobody sits at a terminal.
     """
     began = time.monotonic()
     claim(out)
+    if no_web or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        _run_and_show(out, began)
+        return _say_how_to_open(out)
+    from tf_dpce.web.server import listen
+
+    with listen("127.0.0.1", port) as listening:
+        _run_and_show(out, began)
+        print("Ctrl-C ends")
+        web.show(*_page_of(out), listening)
+
+
+def _run_and_show(out: Path, began: float) -> None:
     with exclusive_lock(out):
         _clear(out)
         reached = run_line(out)
     _show(reached)
     print(f"{time.monotonic() - began:.0f} s in all")
     say_files([out / "run", out / "saved_models", out / "index", out / "hits.png"])
+
+
+def _page_of(out: Path) -> tuple[str, str]:
+    """Returns index and model of the page."""
+    return str(out / "index"), str(out / "saved_models" / "scenes")
+
+
+def _say_how_to_open(out: Path) -> None:
+    index, model = map(shlex.quote, _page_of(out))
+    print(f"search them in the browser: python -m pipelines.web --index {index} --model {model}")
 
 
 def claim(out: Path) -> None:

@@ -149,6 +149,17 @@ def check_writable(folder: Path) -> None:
         raise UserError("file.not_writable", message, nearest)
 
 
+def cache_folder(name: str) -> Path:
+    """Returns the folder of this name in the user's cache, by the XDG base directories.
+
+    What lies there can be made again; it need not exist.
+    """
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    # A relative path does not count there.
+    base = Path(root) if os.path.isabs(root) else Path.home() / ".cache"
+    return base / "tf_dpce" / name
+
+
 def sha256_file(path: Path) -> str:
     """Returns the SHA-256 of a file's bytes, as hexadecimal digits."""
     with path.open("rb") as stream:

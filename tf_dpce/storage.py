@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.files import (
+    cache_folder,
     check_writable,
     create_file,
     publish_file,
@@ -248,8 +249,7 @@ def local_folder(place: str) -> Path:
     if not found:
         message = f"{place} holds no files: check the bucket and the name"
         raise UserError("storage.missing", message, place)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tf_dpce" / "remote"
-    copy = cache / sha256_lines(map(str, found))[:16] / place.rpartition("/")[2]
+    copy = cache_folder("remote") / sha256_lines(map(str, found))[:16] / place.rpartition("/")[2]
     if copy.is_dir():
         return copy
     with temporary_folder(copy) as temporary:

@@ -52,6 +52,7 @@ MISTAKES = {
     "index": ["--embeddings", "{missing}", "--out", "{out}"],
     "find": ["{missing}", "a dog", "--model", "{missing}"],
     "search": ["--index", "{missing}", "--model", "{missing}", "--text", "a dog"],
+    "web": ["--index", "{missing}", "--model", "{missing}"],
 }
 
 

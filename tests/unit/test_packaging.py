@@ -45,7 +45,17 @@ def test_it_holds_every_module_and_preset_and_nothing_else(
     wanted = [
         str(path.relative_to(project_root))
         for folder in ("tf_dpce", "pipelines")
-        for pattern in ("*.py", "*.yaml", "*.tsv", "*.md", "*.yml", "*.config")
+        for pattern in (
+            "*.py",
+            "*.yaml",
+            "*.tsv",
+            "*.md",
+            "*.yml",
+            "*.config",
+            "*.css",
+            "*.html",
+            "*.js",
+        )
         for path in (project_root / folder).rglob(pattern)
     ]
     assert any(name.startswith("tf_dpce/presets/") and name.endswith(".yaml") for name in wanted)

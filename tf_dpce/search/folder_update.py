@@ -23,7 +23,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.files import check_writable, exclusive_lock, read_json, remove_stale, write_json
+from tf_dpce.files import (
+    cache_folder,
+    check_writable,
+    exclusive_lock,
+    read_json,
+    remove_stale,
+    write_json,
+)
 from tf_dpce.logging import progress
 from tf_dpce.preprocessing.file_kinds import explain
 from tf_dpce.preprocessing.status import OK
@@ -67,10 +74,9 @@ class Update:
 
 def default_index(folder: Path, model: str) -> Path:
     """Returns where the index of a folder lies by the embeddings of a model, given its digest."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = re.sub(r"[^\w.-]", "_", folder.name, flags=re.ASCII)[:40]
     digest = hashlib.sha256(os.fsencode(folder) + b"\0" + model.encode()).hexdigest()
-    return cache / "tf_dpce" / f"{name}-{digest[:16]}"
+    return cache_folder(f"{name}-{digest[:16]}")
 
 
 def open_index(folder: Path, out: Path, model: str) -> FolderIndex | None:

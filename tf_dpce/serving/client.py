@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_dpce.errors import UserError, shorten
 from tf_dpce.export.encoder import (
     ENDPOINT_OF,
     Answer,
@@ -172,6 +173,25 @@ class Client(AbstractContextManager, Encoder):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
+
+    @classmethod
+    def at(cls, address: str) -> Client:
+        """Returns the client of a model by one text, such as a command line has.
+
+        Args:
+            address: ADDRESS#MODEL.
+
+        Raises:
+            UserError: the address is invalid, or names no model.
+
+        Example:
+            >>> client = Client.at("http://localhost:8501#flickr8k")
+        """
+        server, _, model = address.partition("#")
+        if not model:
+            message = f"{shorten(address)} names no model: write http://HOST:8501#MODEL"
+            raise UserError("client.address", message)
+        return cls(server, model)
 
     @property
     def dimension(self) -> int:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,7 @@ import pytest
 from pipelines import demo
 from tests.errors import printed_code, raises
 from tests.samples import digests
+from tests.unit.serving.servers import free_port
 from tf_dpce.files import exclusive_lock
 
 REACHED = {
@@ -37,6 +43,8 @@ def lines(monkeypatch) -> Iterator[list[set[str]]]:
         return REACHED
 
     monkeypatch.setattr(demo, "run_line", run_line)
+    # Nobody sits at a terminal here, whatever pytest was started from.
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     return found
 
 
@@ -49,6 +57,10 @@ def test_a_demo_replaces_the_one_before_and_nothing_else(lines: list, tmp_path: 
     assert run(out) == run(out) == 0
     said = capsys.readouterr().out
     assert "16 unseen scenes, 80 captions" in said
+    # Without a terminal it ends, and says how to open the page.
+    model = out / "saved_models" / "scenes"
+    command = f"python -m pipelines.web --index {out / 'index'} --model {model}"
+    assert said.splitlines()[-1].endswith(command)
     # Each row of the table: what the false captions are, how many there are, and the percentage.
     rows = [tuple(cell.strip() for cell in line.split("│")[1:-1]) for line in said.splitlines()]
     for row in (("a colour swapped", "64", "62.5"), ("every relation turned", "80", "71.3")):
@@ -91,3 +103,40 @@ def test_a_step_that_fails_ends_the_demo_and_says_why(tmp_path: Path, capsys):
     with raises("demo.step"):
         demo.run_line(tmp_path / "demo")
     assert printed_code(capsys.readouterr().err) is not None
+
+
+# Stands where the line and the page would run, and runs the demo.
+ON_A_TERMINAL = """
+import sys
+from pipelines import demo
+from tests.unit.pipelines.test_demo import REACHED
+
+demo.run_line = lambda out: REACHED
+demo.web.show = lambda index, model, listening: print("PAGE", listening.getsockname()[1])
+sys.exit(demo.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.process
+def test_on_a_terminal_the_page_stays(project_root: Path, tmp_path: Path):
+    port = str(free_port())
+    for number, (more, page) in enumerate([([], True), (["--no-web"], False)]):
+        options = ["--out", str(tmp_path / str(number)), "--port", port, *more]
+        status, said = on_a_terminal(project_root, [sys.executable, "-c", ON_A_TERMINAL, *options])
+        assert (status, "80 captions" in said) == (0, True)
+        assert (f"PAGE {port}" in said, "pipelines.web --index" in said) == (page, not page)
+
+
+def on_a_terminal(root: Path, command: list[str]) -> tuple[int, str]:
+    """Runs a command on a terminal of its own; returns its status and what it wrote there."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, cwd=root, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        said = b""
+        try:
+            while piece := os.read(ours, 4096):
+                said += piece
+        except OSError:  # so Linux ends a terminal whose other side is closed
+            pass
+        os.close(ours)
+    return process.returncode, said.decode()

@@ -61,6 +61,7 @@ RIGHT = {
     "find": "images --model model --index new",
     "search": "--index index --model model --text :dog",
     "ablate": ":objective --data data --out new",
+    "web": "--index index --model model --port :7861",
     "demo": "--out new",
 }
 DATA = (
@@ -199,6 +200,19 @@ MISTAKES = {
         ("--other", "data", "ablation.other"),
         ("--vectors", "none", "vectors.file"),
         UNWRITABLE,
+    ),
+    "web": (
+        *(("--index", name, "index.missing") for name in ("none", "file")),
+        *MODELS,
+        ("--model", "run", "search.other_model"),
+        ("--model", ":http://localhost:8501", "client.address"),
+        ("--model", ":ftp://localhost#scenes", "client.address"),
+        ("--login", "none", "web.login"),
+        ("--login", "file", "web.login"),
+        ("--login", "images", "web.login"),
+        ("--host", ":no host", "web.port"),
+        ("--port", ":0", 2),
+        ("--port", ":70000", 2),
     ),
     "demo": (("--out", "images", "demo.folder"), ("--out", "file", "system.file")),
 }

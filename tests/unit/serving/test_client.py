@@ -97,6 +97,11 @@ def test_encode_names_the_file_or_caption_that_cannot_be_encoded(
     assert "xyz" in str(caught.value)
 
 
+def test_one_text_names_server_and_model(address, caption):
+    with Client(address, NAME) as client, Client.at(f"{address}#{NAME}") as same:
+        np.testing.assert_array_equal(same.encode_texts([caption]), client.encode_texts([caption]))
+
+
 def test_threads_share_a_client(address, caption):
     with Client(address, NAME) as client, ThreadPoolExecutor(8) as threads:
         expected = client.encode_texts([caption])
@@ -148,6 +153,9 @@ def test_options_that_make_no_sense_are_refused():
     for address in addresses:
         with raises("client.address"):
             Client(address, NAME)
+    for text in ("http://localhost:8501", "http://localhost:8501#", "localhost#a", "#a", ""):
+        with raises("client.address"):
+            Client.at(text)
     with raises("client.version"):
         Client("http://localhost:8501", NAME, version=1, label="stable")
     numbers = (

@@ -1,0 +1,93 @@
+"""What the page shows, as HTML: the template escapes every text that is not its own."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from tf_dpce.web.answers import PAGE_SIZE, Answer
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+    from tf_dpce.search.searcher import Hit
+
+IMAGE_ROUTE = "thumbnail"
+LIKELY = 0.5  # a probability above which a hit counts as found
+
+
+def gallery_html(answer: Answer, query_image: bytes | None = None) -> str:
+    """Returns an answer as HTML.
+
+    Args:
+        answer: what to show.
+        query_image: the image of the request, as a small JPEG.
+    """
+    request = answer.request
+    first = (request.page - 1) * PAGE_SIZE
+    return _template().render(
+        answer=answer,
+        request=request,
+        hits=[_shown(hit) for hit in answer.hits],
+        first=first + 1,
+        last=first + len(answer.hits),
+        like_image=image_link(request.like, "small"),
+        query_image=query_image and base64.b64encode(query_image).decode(),
+        doubtful=_is_doubtful(answer),
+        # By it the page notices an answer that equals the one before.
+        token=time.monotonic_ns(),
+    )
+
+
+def image_link(image_id: str, size: str, content: str | None = None) -> str:
+    """Returns the address of an indexed image, which changes with its content if that is known."""
+    return f"{IMAGE_ROUTE}?" + urlencode({"id": image_id, "size": size, "v": (content or "")[:16]})
+
+
+def facts_of(hit: Hit) -> list[str]:
+    """Returns what is known of an image, as short texts for a caption."""
+    known: Mapping[str, Any] = hit.metadata
+    facts = []
+    if known.get("width") and known.get("height"):
+        facts.append(f"{known['width']} × {known['height']}")
+    if isinstance(moment := known.get("taken"), datetime):
+        facts.append(f"{moment:%Y-%m-%d}")
+    if copies := len(hit.duplicates):
+        facts.append(f"{copies + 1} copies")
+    return facts
+
+
+def _shown(hit: Hit) -> dict[str, Any]:
+    content = hit.metadata.get("content")
+    return {
+        "id": hit.id,
+        "rank": hit.rank,
+        "name": hit.metadata.get("name") or hit.id.rpartition("/")[2],
+        "folder": hit.metadata.get("folder") or "",
+        "score": f"{hit.score:.3f}",
+        "percent": None if hit.probability is None else round(100 * hit.probability),
+        "facts": facts_of(hit),
+        "small": image_link(hit.id, "small", content),
+        "large": image_link(hit.id, "large", content),
+    }
+
+
+def _is_doubtful(answer: Answer) -> bool:
+    """Whether even the best hit of a first page is probably not what was asked for."""
+    known = [hit.probability for hit in answer.hits if hit.probability is not None]
+    return answer.request.page == 1 and bool(known) and max(known) < LIKELY
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment
+
+    source = files("tf_dpce.web").joinpath("hits.html").read_text()
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(source)

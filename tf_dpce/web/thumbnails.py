@@ -1,0 +1,122 @@
+"""Small copies of indexed images: made when they are first asked for, and stored in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from threading import BoundedSemaphore
+from typing import Any
+
+from PIL import Image
+
+from tf_dpce.errors import UserError
+from tf_dpce.files import cache_folder, publish_file, sha256_lines
+from tf_dpce.logging import logger
+from tf_dpce.preprocessing.convert import to_png
+from tf_dpce.preprocessing.status import MAX_BYTES, TOO_MANY_BYTES, TOO_MANY_PIXELS
+
+SMALL, LARGE = 320, 1600  # longest sides, in pixels
+
+_AT_ONCE = 2  # large images that are decoded at the same time, each of hundreds of megabytes
+
+
+class Thumbnails:
+    """Makes and stores small copies of the images of an index.
+
+    A copy is named by the digest of the image's file, so that it is made once for all indexes, and
+    an image that has changed since it was indexed is not shown in its place.
+
+    Args:
+        folder: where they are stored (default: `thumbnails` in the user's cache folder).
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder or cache_folder("thumbnails")
+        self._slots = BoundedSemaphore(_AT_ONCE)
+
+    def jpeg(self, record: Mapping[str, Any], side: int) -> bytes:
+        """Returns the copy of an image as JPEG: upright, on white, without any metadata.
+
+        Args:
+            record: columns of the image; `path` and, if it is known, `content` count.
+            side: the largest width and height, in pixels; smaller images are not enlarged.
+
+        Raises:
+            UserError: the file is missing, cannot be shown or has changed.
+        """
+        path, digest = Path(record["path"]), record.get("content")
+        stored = self._stored_at(path, digest, side)
+        try:
+            return stored.read_bytes()
+        except OSError:
+            pass
+        with self._slots:
+            made = small_jpeg(_contents(path, digest), side)
+        self._store(stored, made)
+        return made
+
+    def _stored_at(self, path: Path, digest: str | None, side: int) -> Path:
+        if digest is None:
+            try:
+                facts = path.stat()
+            except OSError:
+                raise _unshown("missing", path) from None
+            digest = sha256_lines([str(path), str(facts.st_mtime_ns), str(facts.st_size)])
+        return self._folder / digest[:2] / f"{digest}-{side}.jpg"
+
+    def _store(self, path: Path, made: bytes) -> None:
+        try:
+            with publish_file(path) as temporary:
+                temporary.write_bytes(made)
+        except OSError as error:
+            # A full disk costs time, not the image.
+            logger.warning(f"a thumbnail could not be stored: {error.strerror}")
+
+
+def small_jpeg(contents: bytes, side: int) -> bytes:
+    """Returns an image as JPEG, as the model sees it, but whole.
+
+    Args:
+        contents: the bytes of a file of any kind that `embed` takes.
+        side: see `Thumbnails.jpeg`.
+
+    Raises:
+        UserError: the image is too large or cannot be decoded.
+    """
+    # Imported here, because it imports TensorFlow.
+    from tf_dpce.preprocessing.shown import shown_pixels
+
+    pixels = shown_pixels(contents)
+    if isinstance(pixels, int):
+        large = pixels in (TOO_MANY_BYTES, TOO_MANY_PIXELS)
+        raise _unshown("too large to show" if large else "cannot be shown")
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=85)
+    return stream.getvalue()
+
+
+def _contents(path: Path, digest: str | None) -> bytes:
+    """Returns the bytes of a file, if it is the one that was indexed."""
+    try:
+        # Without waiting for the other end, if somebody has put a pipe there.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with open(descriptor, "rb") as stream:
+            contents = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise _unshown("missing", path) from None
+    except OSError:
+        raise _unshown("cannot be read", path) from None
+    # Of a prepared image the digest is that of the PNG in its shard.
+    forms = (lambda: contents, lambda: to_png(contents)[0])
+    if digest and all(digest != hashlib.sha256(form()).hexdigest() for form in forms):
+        raise _unshown("changed since it was indexed", path)
+    return contents
+
+
+def _unshown(reason: str, path: Path | None = None) -> UserError:
+    return UserError("web.image", reason, path)
