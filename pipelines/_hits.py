@@ -97,8 +97,9 @@ def _record(hit: Hit) -> dict[str, Any]:
 def _remarks(answer: Answer, asked: Asked) -> list[str]:
     lines, hits = [], answer.hits
     if not hits and asked.at_least is not None:
-        least = f"a probability of {asked.at_least:g}"
-        lines.append(f"nothing like that here: none of the {asked.kind} reaches {least}")
+        least = f"none of the {asked.kind} reaches a probability of {asked.at_least:g}"
+        best = "" if answer.highest is None else f"; the highest is {answer.highest:.2g}"
+        lines.append(f"nothing like that here: {least}{best}")
     elif len(hits) < asked.top:
         found = f"{len(hits)} of the {asked.count} {asked.kind} in the index"
         lines.append(f"asked for {asked.top}, found {found}")

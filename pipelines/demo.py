@@ -100,7 +100,7 @@ def run_line(
     _step(prepare, *scenes)
     _step(train, "--preset", "scenes", "--data", data, "--run", trained, *train_options)
     _step(evaluate, "--run", trained, "--data", data, "--split", "test")
-    _step(export, "--run", trained, "--to", exported)
+    _step(export, "--run", trained, "--to", exported, "--data", data)
     embedded = ["--model", exported, "--out", out / "embeddings"]
     _step(embed, "--images", *sorted(data.glob("test-*.tfrecord")), *embedded)
     _step(embed, "--texts", *sorted(data.glob("test-*.tfrecord")), *embedded)

@@ -41,6 +41,7 @@ def run(
     from tf_dpce.search.embedding_store import StoreManifest, manifest_file, rejected_file
     from tf_dpce.search.fingerprint import model_digest
     from tf_dpce.search.inputs import find_images, find_texts
+    from tf_dpce.search.probabilities import copy_calibration
     from tf_dpce.search.shard_writer import check_store
     from tf_dpce.storage import check_place, local_folder
 
@@ -64,6 +65,7 @@ def run(
         from tf_dpce.export.encoder import load
 
         before, done = embed(load(folder), inputs, out, digest, shard_size, part)
+    copy_calibration(folder, out)
     if before == done.total:
         print(f"nothing to do: {out} already holds these {kind}")
     elif before:

@@ -15,6 +15,7 @@ from tf_dpce.preprocessing.status import MAX_BYTES, MAX_PIXELS, Limits
 def run(
     run: Path,
     to: Path,
+    data: Path | None = None,
     checkpoint: Literal["best", "last"] = "best",
     flip: bool = False,
     size: PositiveInt | None = None,
@@ -27,6 +28,7 @@ def run(
     Args:
         run: run folder.
         to: model folder, saved_models/NAME.
+        data: prepared data, on whose validation split the probabilities of hits are calibrated.
         checkpoint: weights.
         flip: encode mirrored images too: twice the work.
         size: image size in pixels (default: the size of training).
@@ -34,6 +36,7 @@ def run(
         max_bytes: reject larger files.
         max_pixels: reject larger images.
     """
+    from tf_dpce.data.manifest import Manifest
     from tf_dpce.export.limits import check_limits
     from tf_dpce.export.versions import check_name
     from tf_dpce.files import check_writable
@@ -44,8 +47,11 @@ def run(
     check_limits(limits)
     check_run(run, checkpoint)
     check_writable(to)
+    if data:
+        Manifest.load(data)
 
     from tf_dpce.evaluation.tta import TestTimeAugmentation, augmented_model
+    from tf_dpce.export.calibrate import calibrate
     from tf_dpce.export.model_card import run_metrics, run_provenance
     from tf_dpce.export.publish import export_model
 
@@ -59,6 +65,7 @@ def run(
         metrics=run_metrics(trained, checkpoint, augmentation),
         resize=trained.config.image.resize,
         limits=limits,
+        calibration=calibrate(trained, data, augmentation),
     )
     say_files(sorted(path for path in version.rglob("*") if path.is_file()))
 

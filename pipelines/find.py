@@ -79,9 +79,11 @@ def run(
     if not count:
         raise _nothing(update, folder, out)
 
+    from tf_dpce.search.probabilities import find_calibration
     from tf_dpce.search.searcher import Searcher
 
     searcher = Searcher(found, encoder())
+    searcher.calibration = find_calibration(found, model)
     answer = searcher.search(terms, top, where=chosen, at_least=at_least)
     of_image = len(terms) == 1 and terms[0].image is not None
     asked = Asked({"image" if of_image else "query": query}, "images", top, count, at_least)

@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tf_dpce.config import TextConfig
+from tf_dpce.evaluation.calibration import (
+    CALIBRATION_FILE,
+    CALIBRATION_FOLDER,
+    Calibration,
+)
 from tf_dpce.evaluation.report import metrics_rows, short_digest
 from tf_dpce.evaluation.tta import TestTimeAugmentation
 from tf_dpce.export.serving_module import ServingModule
@@ -22,7 +27,11 @@ _CARD = Path(__file__).with_suffix(".md")
 
 
 def model_card(
-    name: str, module: ServingModule, provenance: Mapping[str, Any], metrics: Mapping[str, Any]
+    name: str,
+    module: ServingModule,
+    provenance: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    calibration: Calibration | None = None,
 ) -> str:
     """Composes the card, in Markdown.
 
@@ -32,12 +41,14 @@ def model_card(
         provenance: what is known of data, seed and settings.
         metrics: by a name of the measurement, what `evaluate_split` returned, and the digest of
             the split that it was measured on, under `split_digest`.
+        calibration: what gives hits their probabilities.
     """
     return _CARD.read_text().format(
         name=name,
         model=_table(("", ""), _model_rows(module)),
         provenance=_table(("", ""), provenance.items()) if provenance else "Not recorded.",
         results=_results(metrics) if metrics else "Not measured.",
+        probabilities=_probabilities(calibration) if calibration else "Not calibrated.",
         resized="All of the image is stretched"
         if module.resize == "stretch"
         else "The largest centred square is resized",
@@ -99,6 +110,17 @@ def _model_rows(module: ServingModule) -> Iterable[tuple[str, object]]:
     yield "vocabulary", f"{len(words):,} words"
     yield "vocabulary SHA-256", sha256_lines(words)
     yield "made with", ", ".join(f"{p} {version(p)}" for p in ("tensorflow", "keras"))
+
+
+def _probabilities(calibration: Calibration) -> str:
+    errors = {kind: f"{100 * side.error:.1f}" for kind, side in calibration.directions.items()}
+    return (
+        f"`{CALIBRATION_FOLDER}/{CALIBRATION_FILE}` turns cosines into the probability that a hit "
+        f"is what was asked for. Fitted on {calibration.images:,} images and "
+        f"{calibration.texts:,} captions of the validation split, with the right one there as "
+        f"often as not. Expected calibration error of first hits there: {errors['images']} points "
+        f"if captions find images, {errors['texts']} if images find captions."
+    )
 
 
 def _results(metrics: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import keras
 
 from tf_dpce.config import Resize
 from tf_dpce.errors import UserError
+from tf_dpce.evaluation.calibration import CALIBRATION_FOLDER, Calibration
 from tf_dpce.export import ENDPOINTS
 from tf_dpce.export.checksums import write_checksums
 from tf_dpce.export.golden import record_examples, save_examples, write_warmup
@@ -35,6 +36,7 @@ def export_model(
     metrics: Mapping[str, Any] | None = None,
     resize: Resize = "center_crop",
     limits: status.Limits = DEFAULT_LIMITS,
+    calibration: Calibration | None = None,
 ) -> Path:
     """Exports a model as the next version in a folder, for TF Serving and `tf_dpce.load`.
 
@@ -52,6 +54,7 @@ def export_model(
         resize: how images become squares, "center_crop" or "stretch".
         limits: the largest number of bytes and pixels of an image. A larger image is not decoded
             and gets a status.
+        calibration: what gives the hits of searches their probabilities, see `fit_calibration`.
 
     Returns:
         The folder of the version.
@@ -71,7 +74,7 @@ def export_model(
     def write(version: Path) -> None:
         display.update(0, 2)
         module = ServingModule(model, tokenizer, resize, limits)
-        write_version(module, version, folder.name, provenance, metrics)
+        write_version(module, version, folder.name, provenance, metrics, calibration)
         display.update(1, 2)
         for check in verify_version(version):
             if not check.passed:
@@ -89,6 +92,7 @@ def write_version(
     name: str,
     provenance: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
 ) -> None:
     """Writes all files of a version into its folder, and verifies nothing.
 
@@ -98,12 +102,16 @@ def write_version(
         name: the name of the model.
         provenance: see `export_model`.
         metrics: see `export_model`.
+        calibration: see `export_model`.
     """
     write_archive(module, version)
     examples = record_examples(module)
     save_examples(version, examples)
     write_warmup(version, name, examples)
-    (version / CARD_FILE).write_text(model_card(name, module, provenance or {}, metrics or {}))
+    if calibration:
+        calibration.save(version / CALIBRATION_FOLDER)
+    card = model_card(name, module, provenance or {}, metrics or {}, calibration)
+    (version / CARD_FILE).write_text(card)
     write_checksums(version)
 
 

@@ -59,11 +59,14 @@ class Answer:
         hits: the hits, best first.
         unknown_words: words of the query that the model does not know, see `Hit`.
         more: whether there are further hits behind these.
+        highest: the highest probability of the items that were looked through, of those that are
+            no hits too because it is too small; None if probabilities are not known.
     """
 
     hits: list[Hit]
     unknown_words: tuple[str, ...] = ()
     more: bool = False
+    highest: float | None = None
 
 
 class Choice(TypedDict, total=False):

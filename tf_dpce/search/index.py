@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tf_dpce.errors import UserError, shorten
+from tf_dpce.evaluation.calibration import CALIBRATION_FILE
 from tf_dpce.files import is_temporary
 from tf_dpce.logging import logger, progress
 from tf_dpce.search.embedding_store import (
@@ -30,6 +31,7 @@ from tf_dpce.search.index_manifest import (
 from tf_dpce.search.index_writer import Batch, writing
 from tf_dpce.search.interface import Index
 from tf_dpce.search.milvus.connection import is_milvus
+from tf_dpce.storage import open_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -111,8 +113,16 @@ def build_index(
                 file = writer.store(kind, "npy", queries[kind])
                 writer.set_entry(kind, KindEntry(querybank=file, queries=len(queries[kind])))
             writer.add(kind, items, whole=True)
+        writer.store_calibration(_calibration(embeddings))
         writer.commit()
     return FolderIndex(out)
+
+
+def _calibration(embeddings: Iterable[Path | str]) -> bytes | None:
+    """Returns the calibration of the model, if `embed` found one."""
+    folders = map(open_folder, embeddings)
+    folder = next((each for each in folders if CALIBRATION_FILE in each.names()), None)
+    return folder and folder.read([CALIBRATION_FILE])[0]
 
 
 def _stores(folders: Iterable[Path]) -> dict[Path, StoreManifest]:

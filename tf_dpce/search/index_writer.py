@@ -85,6 +85,15 @@ class IndexWriter:
             np.save(stream, array, allow_pickle=False)
         return StoredFile.of(path)
 
+    def store_calibration(self, content: bytes | None) -> None:
+        """Writes the file of a calibration, if there is one."""
+        if content is None:
+            return
+        path = self.new_path("calibration", "npz")
+        with publish_file(path) as temporary:
+            temporary.write_bytes(content)
+        self.manifest = replace(self.manifest, calibration=StoredFile.of(path))
+
     def add(self, kind: str, batches: Iterable[Batch], whole: bool = False) -> None:
         """Writes items into new segments; of items with one id the last stays.
 

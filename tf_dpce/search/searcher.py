@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from tf_dpce.errors import UserError
 from tf_dpce.search.answer import Answer, Choice, Hit, check_choice
@@ -14,7 +14,8 @@ from tf_dpce.search.embedding_store import IMAGES
 from tf_dpce.search.filters import Filter
 from tf_dpce.search.fingerprint import model_digest
 from tf_dpce.search.index import open_index
-from tf_dpce.search.interface import Found, Index
+from tf_dpce.search.interface import Index
+from tf_dpce.search.probabilities import check_calibrated, find_calibration, probabilities
 from tf_dpce.search.query import Term
 from tf_dpce.search.query_encoder import EmbeddedQuery, QueryEncoder
 
@@ -77,10 +78,12 @@ class Searcher:
             self._check_model()
             from tf_dpce.export.encoder import load
 
+            self.calibration = find_calibration(self.index, Path(model))
             model = load(model)
+        else:
+            self.calibration = find_calibration(self.index, None)
         self.encoder = model
         self._queries = QueryEncoder(model)
-        self.calibration: Any = None
         if self.encoder.dimension != self.index.dimension:
             raise UserError(
                 "search.other_model",
@@ -180,60 +183,54 @@ class Searcher:
         self._check_model()
         chosen = Filter.parse(where) if isinstance(where, str) else where
         check_choice(self.index, kind, top, chosen, at_least, hide_duplicates, skip)
-        self._check_probability(at_least)
         query = self._queries.embed(terms, self.index, kind)
+        if at_least is not None:
+            check_calibrated(self.calibration, query, kind)
         last = skip + top
         groups = groups_by(hide_duplicates, last + 1 + len(query.own), kind, self.index)
-        probabilities = self._look_through(query, kind, chosen, at_least, groups)
+        chances = self._look_through(query, kind, chosen, at_least or 0, groups)
         wanted = [group for group in groups.groups if query.own.isdisjoint(group.ids)]
         hits = [
-            self._hit(rank, group, query, probabilities[group.ids[0]])
+            self._hit(rank, group, query, chances[group.ids[0]])
             for rank, group in enumerate(wanted[skip:last], skip + 1)
         ]
-        return Answer(hits, query.unknown_words, more=len(wanted) > last)
+        known = [chance for chance in chances.values() if chance is not None]
+        return Answer(
+            hits, query.unknown_words, len(wanted) > last, highest=max(known, default=None)
+        )
 
     def _look_through(
         self,
         query: EmbeddedQuery,
         kind: str,
         where: Filter | None,
-        at_least: float | None,
+        at_least: float,
         groups: Groups,
     ) -> dict[str, float | None]:
-        """Puts ranked items into groups until these are full; returns probabilities by id.
+        """Puts ranked items into groups until these are full; returns their probabilities by id.
+
+        Items that are not probable enough are in no group.
 
         How many items that takes is not known if many are duplicates, so that their number grows
         until it is enough; all attempts together cost little more than the last.
         """
         count, size = self.index.counts[kind], groups.most
-        probabilities: dict[str, float | None] = {}
+        known: dict[str, float | None] = {}
         while True:
             size = min(size, count)
             (found,) = self.index.search(
                 kind, query.embedding[None], size, of=query.kind, where=where
             )
-            probable = self._probable(query, found, at_least)
-            probabilities |= {item.record["id"]: each for item, each in probable}
-            groups.add(item for item, _ in probable)
-            if groups.full or len(probable) < size or size == count:
-                return probabilities
+            # If a filter lets few items pass, these are all that were compared.
+            corpus = count if len(found) == size else len(found)
+            chances = probabilities(self.calibration, self.index, query, kind, found, corpus)
+            pairs = list(zip(found, chances, strict=True))
+            known |= {item.record["id"]: chance for item, chance in pairs}
+            likely = [item for item, chance in pairs if chance is None or chance >= at_least]
+            groups.add(likely)
+            if groups.full or len(likely) < size or size == count:
+                return known
             size *= _GROWTH
-
-    def _probable(
-        self, query: EmbeddedQuery, found: Sequence[Found], at_least: float | None
-    ) -> list[tuple[Found, float | None]]:
-        """Returns items with their probabilities, without those that are not probable enough."""
-        probabilities: Sequence[float] | Sequence[None] = [None] * len(found)
-        pairs = zip(found, probabilities, strict=True)
-        return [(item, p) for item, p in pairs if at_least is None or (p or 0) >= at_least]
-
-    def _check_probability(self, at_least: float | None) -> None:
-        if at_least is not None and self.calibration is None:
-            message = (
-                "the model has no calibration, so that probabilities are not known: "
-                "export it again, or search without a least probability"
-            )
-            raise UserError("search.at_least", message)
 
     def _hit(self, rank: int, group: Group, query: EmbeddedQuery, probability: float | None) -> Hit:
         record = group.found.record

@@ -1,0 +1,58 @@
+"""Calibrates the probabilities of a run's hits before it is exported."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tf_dpce.data.manifest import Manifest
+from tf_dpce.errors import UserError
+from tf_dpce.evaluation.calibration import Calibration
+from tf_dpce.evaluation.calibration_fit import LEAST_INSTANCES, MOST_IMAGES, fit_calibration
+from tf_dpce.evaluation.tta import TestTimeAugmentation
+from tf_dpce.logging import logger
+from tf_dpce.training.run_folder import Run
+
+SPLIT = "val"
+
+
+def calibrate(
+    run: Run, data: Path | None, augmentation: TestTimeAugmentation
+) -> Calibration | None:
+    """Fits a calibration on the first 1,000 validation images, and says how long it took.
+
+    Args:
+        run: the run to export.
+        data: prepared data, or None.
+        augmentation: what the export adds to the model.
+
+    Returns:
+        None, after a warning, without data or if the pairs are too few.
+
+    Raises:
+        UserError: `data` is not prepared data.
+    """
+    lost = "the hits of this export have no probabilities"
+    if data is None:
+        logger.warning(f"{lost}: give prepared data with --data to calibrate them")
+        return None
+    val = Manifest.load(data).splits.get(SPLIT)
+    images = min(val.images, MOST_IMAGES) if val else 0
+    if images < LEAST_INSTANCES:
+        few = f"{data} has {images} images of the split {SPLIT}, not {LEAST_INSTANCES}"
+        logger.warning(f"{lost}: {few}")
+        return None
+
+    from tf_dpce.evaluation.embed import SplitEncoder
+
+    began = time.monotonic()
+    encoder = SplitEncoder(run.model, run.tokenizer, run.config.image, augmentation, batch_size=64)
+    shown, texts = encoder.embed(data, SPLIT, images)
+    try:
+        found = fit_calibration(shown.vectors, texts.vectors, shown.instances, texts.instances)
+    except UserError as error:
+        logger.warning(f"{lost}: {error}")
+        return None
+    seconds = time.monotonic() - began
+    logger.info(f"probabilities calibrated on {found.images:,} images in {seconds:.0f} s")
+    return found

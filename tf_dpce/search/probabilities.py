@@ -1,0 +1,99 @@
+"""The probabilities of hits: where a search finds its calibration, and what it asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tf_dpce.errors import UserError
+from tf_dpce.evaluation.calibration import CALIBRATION_FILE, CALIBRATION_FOLDER, Calibration
+from tf_dpce.export.versions import find_version
+from tf_dpce.search.index_folder import FolderIndex
+from tf_dpce.search.interface import Found, Index
+from tf_dpce.search.query_encoder import EmbeddedQuery
+from tf_dpce.storage import open_folder
+
+
+def calibration_file(model: Path) -> Path | None:
+    """Returns the calibration of an exported model, or None; a run folder has none."""
+    if (model / "config.json").is_file():
+        return None
+    path = find_version(model) / CALIBRATION_FOLDER / CALIBRATION_FILE
+    return path if path.is_file() else None
+
+
+def copy_calibration(model: Path, embeddings: str | Path) -> None:
+    """Puts the calibration of a model beside the embeddings that it made, if it has one.
+
+    So an index has it also if a model server embeds the queries.
+    """
+    path = calibration_file(model)
+    if path is None:
+        return
+    contents, folder = path.read_bytes(), open_folder(embeddings)
+    if CALIBRATION_FILE not in folder.names() or folder.read([CALIBRATION_FILE]) != [contents]:
+        folder.write(CALIBRATION_FILE, contents)
+
+
+def find_calibration(index: Index, model: Path | None) -> Calibration | None:
+    """Returns the calibration of a model, else the one in the index, else None.
+
+    Args:
+        index: the index; only one in a folder holds a calibration.
+        model: an exported model or a run folder; None if a model server embeds.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = model and calibration_file(model)
+    if path is None and isinstance(index, FolderIndex) and index.manifest.calibration:
+        path = index.folder / index.manifest.calibration.name
+    return Calibration.read(path) if path else None
+
+
+def check_calibrated(calibration: Calibration | None, query: EmbeddedQuery, kind: str) -> None:
+    """Makes sure that the hits of a query have probabilities.
+
+    Raises:
+        UserError: there is no calibration, or the query is not like a pair of one.
+    """
+    if calibration is None:
+        message = (
+            "the model has no calibration, so that probabilities are not known: export it again "
+            "with --data, or search without a least probability"
+        )
+        raise UserError("search.at_least", message)
+    if not query.is_plain or query.kind == kind:
+        message = (
+            "only hits of one text that finds images, and of one image that finds texts, have "
+            "probabilities: search without a least one"
+        )
+        raise UserError("search.at_least", message)
+
+
+def probabilities(
+    calibration: Calibration | None,
+    index: Index,
+    query: EmbeddedQuery,
+    kind: str,
+    found: Sequence[Found],
+    corpus: int,
+) -> list[float] | list[None]:
+    """Returns the probability of each item that was found, or None for all.
+
+    Args:
+        calibration: the calibration, if there is one.
+        index: the index, which holds the plain embeddings behind scores that are approximate or
+            normalised with a querybank.
+        query: the query.
+        kind: the kind that was searched.
+        found: the best items of all, best first.
+        corpus: number of items that were compared.
+    """
+    if calibration is None or not query.is_plain or query.kind == kind or not found:
+        return [None] * len(found)
+    hits = index.vectors(kind, [item.record["id"] for item in found])
+    hits /= np.linalg.norm(hits, axis=1, keepdims=True)
+    return calibration.probabilities(kind, query.embedding, hits, corpus).tolist()
