@@ -47,12 +47,7 @@ def fit_calibration(
         UserError: fewer than `LEAST_INSTANCES` instances have images and texts.
     """
     instances = np.intersect1d(image_ids, text_ids)
-    if len(instances) < LEAST_INSTANCES:
-        message = (
-            f"{len(instances)} validation instances are too few to calibrate probabilities: "
-            f"prepare at least {LEAST_INSTANCES}"
-        )
-        raise UserError("calibration.few", message)
+    check_enough(len(instances))
     images, texts = images.astype(np.float32), texts.astype(np.float32)
     pairs = {"images": (images, image_ids), "texts": (texts, text_ids)}
     return Calibration(
@@ -60,6 +55,20 @@ def fit_calibration(
         len(images),
         len(texts),
     )
+
+
+def check_enough(pairs: int) -> None:
+    """Refuses a number of validation instances that is too small for a fit.
+
+    Raises:
+        UserError: it is.
+    """
+    if pairs < LEAST_INSTANCES:
+        message = (
+            f"{pairs} validation pairs are too few to calibrate probabilities: prepare at least "
+            f"{LEAST_INSTANCES}"
+        )
+        raise UserError("calibration.few", message)
 
 
 def _fit(

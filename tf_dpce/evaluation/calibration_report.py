@@ -1,4 +1,4 @@
-"""Measures the probabilities of hits on pairs that they were not fitted on, and draws them."""
+"""Measures the probabilities of hits on pairs that they were not fitted on."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tf_dpce.evaluation.reliability import calibration_error, reliability, roc_a
 
 SIZES = (100, 1_000)  # instances of the archives that are searched, besides all
 _INSTANCES = 2_000  # of all archives of one size together, if there are as many
+_COSINES = 2**25  # of an archive and as many queries as that leaves room for: 128 MiB
 _SEED = 0
 # The kind that is searched, and that of the queries.
 _KINDS = {"image_to_text": ("texts", "images"), "text_to_image": ("images", "texts")}
@@ -80,8 +81,9 @@ def _measure(
     found = []
     for _ in range(max(1, min(_INSTANCES, len(instances)) // size)):
         chosen = draw.choice(instances, size, replace=False)
-        rows = np.flatnonzero(np.isin(query_ids, chosen))
         columns = np.flatnonzero(np.isin(item_ids, chosen))
+        rows = draw.permutation(np.flatnonzero(np.isin(query_ids, chosen)))
+        rows = rows[: _COSINES // len(columns)]
         cosines = queries[rows] @ items[columns].T
         for hits in best_hits(cosines, query_ids[rows], item_ids[columns]):
             near = popular[columns][hits.rows]

@@ -13,15 +13,18 @@ import numpy as np
 from tf_dpce.config import ImageConfig
 from tf_dpce.data.manifest import Manifest, SplitInfo
 from tf_dpce.errors import UserError
+from tf_dpce.evaluation.calibration_fit import MOST_IMAGES, check_enough, fit_calibration
+from tf_dpce.evaluation.calibration_report import measure_calibration
 from tf_dpce.evaluation.metrics import identity_metrics, retrieval_metrics
 from tf_dpce.evaluation.querybank import querybank_normalised
 from tf_dpce.evaluation.tta import PLAIN, TestTimeAugmentation
 
 if TYPE_CHECKING:
-    from tf_dpce.evaluation.embed import Embeddings
+    from tf_dpce.evaluation.embed import Embeddings, SplitEncoder
     from tf_dpce.models.dual_path import DualPath
     from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
+CALIBRATION_SPLIT = "val"
 # Images of a querybank, with all their captions; more bring no more (docs/experiments.md).
 QUERYBANK_IMAGES = 1_000
 
@@ -121,7 +124,11 @@ def split_named(folder: Path, name: str) -> SplitInfo:
 
 
 def check_evaluation(
-    folder: Path, split: str, protocol: str = "all", querybank: str = ""
+    folder: Path,
+    split: str,
+    protocol: str = "all",
+    querybank: str = "",
+    calibration: bool = False,
 ) -> SplitInfo:
     """Finds, without TensorFlow, what `evaluate_split` would refuse before it counts captions.
 
@@ -130,7 +137,7 @@ def check_evaluation(
 
     Raises:
         UserError: an unknown protocol; a split that does not exist, is empty or has not the size
-            that the protocol takes; or a querybank that is none.
+            that the protocol takes; a querybank that is none; or a split that is calibrated on.
     """
     takes, info = protocol_named(protocol), split_named(folder, split)
     if takes.images not in (None, info.images):
@@ -146,8 +153,15 @@ def check_evaluation(
             f"the split {split} is the one that is scored, and its queries are not known before "
             "they are asked: give another querybank, such as train",
         )
+    if calibration and split == CALIBRATION_SPLIT:
+        raise UserError(
+            "evaluation.calibration",
+            f"probabilities are calibrated on the split {split}: measure them on another",
+        )
     if querybank:
         split_named(folder, querybank)
+    if calibration:
+        check_enough(split_named(folder, CALIBRATION_SPLIT).images)
     return info
 
 
@@ -160,6 +174,7 @@ def evaluate_split(
     protocol: str = "all",
     batch_size: int = 64,
     augmentation: TestTimeAugmentation = PLAIN,
+    calibration: bool = False,
 ) -> dict[str, Any]:
     """Embeds one split of prepared data and scores it.
 
@@ -172,20 +187,22 @@ def evaluate_split(
         protocol: a name in `PROTOCOLS`.
         batch_size: number of images, or of captions, in a batch.
         augmentation: flip, sizes and precision, and the split of the querybank.
+        calibration: whether the probabilities of hits are measured, too. They are calibrated on the
+            validation split, and come from plain cosines whatever the querybank.
 
     Returns:
         What `retrieval_metrics` or `identity_metrics` returns, averaged over the folds of the
         protocol; `images` and `captions`, the numbers that were scored; `vocabulary`, how much of
         the captions the model knows, as in `CaptionCounts.coverage`; and `cut_off`: the token
         positions of the model, the captions that have more known words, and the number of words
-        beyond.
+        beyond. With `calibration` also `calibration`, what `measure_calibration` returns.
 
     Raises:
         UserError: an unknown protocol; a split that does not exist, is empty or has not what the
             protocol takes; or an augmentation that the model cannot use.
     """
     querybank = augmentation.querybank
-    info = check_evaluation(folder, split, protocol, querybank)
+    info = check_evaluation(folder, split, protocol, querybank, calibration)
 
     from tf_dpce.evaluation.embed import Embeddings, SplitEncoder
     from tf_dpce.evaluation.vocabulary_coverage import count_captions
@@ -196,6 +213,7 @@ def evaluate_split(
         first = min(QUERYBANK_IMAGES, split_named(folder, querybank).images)
     encoder = SplitEncoder(model, tokenizer, image, augmentation, batch_size)
     images, texts = encoder.embed(folder, split)
+    measured = _calibration(encoder, folder, images, texts) if calibration else {}
     if querybank:
         pairs = ((images, texts), encoder.embed(folder, querybank, first))
         vectors = querybank_normalised(*(each.vectors for pair in pairs for each in pair))
@@ -203,6 +221,7 @@ def evaluate_split(
         texts = Embeddings(vectors[1], texts.instances)
     return {
         **PROTOCOLS[protocol].score(images, texts, counts.images),
+        **measured,
         "images": info.images,
         "vocabulary": counts.coverage(),
         "cut_off": {
@@ -224,3 +243,17 @@ def _check_captions(protocol: str, folder: Path, split: str, per_image: np.ndarr
             f"{takes.captions} captions that {protocol} takes of each: use the protocol all",
             folder,
         )
+
+
+def _calibration(
+    encoder: SplitEncoder, folder: Path, images: Embeddings, texts: Embeddings
+) -> dict[str, Any]:
+    """Calibrates on the validation split, and measures the result on another."""
+    first = min(MOST_IMAGES, split_named(folder, CALIBRATION_SPLIT).images)
+    shown, captions = encoder.embed(folder, CALIBRATION_SPLIT, first)
+    fitted = fit_calibration(shown.vectors, captions.vectors, shown.instances, captions.instances)
+    return {
+        "calibration": measure_calibration(
+            fitted, images.vectors, texts.vectors, images.instances, texts.instances
+        )
+    }

@@ -87,6 +87,24 @@ def metrics_table(metrics: dict[str, Any], title: str, split_digest: str) -> Tab
     return table
 
 
+def calibration_table(measured: Mapping[str, Any]) -> Table:
+    """Lays out what `measure_calibration` returns, one row for each size of the archive."""
+    table = Table(
+        title="probabilities of hits, if what is asked for is there as often as not",
+        caption="error: expected calibration error of first hits, in points\n"
+        "area: under the ROC curve, there against not there, in percent",
+    )
+    headings = ("", "items", "R@1 if there", "error", "error if there", "area", "area of cosine")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    keys = ("right_first", "error", "error_if_there", "area", "area_of_cosine")
+    for direction, archives in measured.items():
+        for archive in archives:
+            numbers = (f"{100 * archive[key]:.1f}" for key in keys)
+            table.add_row(_TITLES[direction], f"{archive['items']:,}", *numbers)
+    return table
+
+
 def _few_images(metrics: Mapping[str, Any]) -> list[str]:
     """Returns lines on what the recalls of a small split can tell; none for a large one."""
     images = metrics["images"]

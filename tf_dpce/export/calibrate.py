@@ -8,12 +8,11 @@ from pathlib import Path
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.calibration import Calibration
-from tf_dpce.evaluation.calibration_fit import LEAST_INSTANCES, MOST_IMAGES, fit_calibration
+from tf_dpce.evaluation.calibration_fit import MOST_IMAGES, check_enough, fit_calibration
+from tf_dpce.evaluation.protocols import CALIBRATION_SPLIT
 from tf_dpce.evaluation.tta import TestTimeAugmentation
 from tf_dpce.logging import logger
 from tf_dpce.training.run_folder import Run
-
-SPLIT = "val"
 
 
 def calibrate(
@@ -36,23 +35,25 @@ def calibrate(
     if data is None:
         logger.warning(f"{lost}: give prepared data with --data to calibrate them")
         return None
-    val = Manifest.load(data).splits.get(SPLIT)
-    images = min(val.images, MOST_IMAGES) if val else 0
-    if images < LEAST_INSTANCES:
-        few = f"{data} has {images} images of the split {SPLIT}, not {LEAST_INSTANCES}"
-        logger.warning(f"{lost}: {few}")
-        return None
-
-    from tf_dpce.evaluation.embed import SplitEncoder
-
+    val = Manifest.load(data).splits.get(CALIBRATION_SPLIT)
+    images = val.images if val else 0
     began = time.monotonic()
-    encoder = SplitEncoder(run.model, run.tokenizer, run.config.image, augmentation, batch_size=64)
-    shown, texts = encoder.embed(data, SPLIT, images)
     try:
-        found = fit_calibration(shown.vectors, texts.vectors, shown.instances, texts.instances)
+        check_enough(images)
+        found = _fit(run, data, min(images, MOST_IMAGES), augmentation)
     except UserError as error:
+        if error.code != "calibration.few":
+            raise
         logger.warning(f"{lost}: {error}")
         return None
     seconds = time.monotonic() - began
     logger.info(f"probabilities calibrated on {found.images:,} images in {seconds:.0f} s")
     return found
+
+
+def _fit(run: Run, data: Path, first: int, augmentation: TestTimeAugmentation) -> Calibration:
+    from tf_dpce.evaluation.embed import SplitEncoder
+
+    encoder = SplitEncoder(run.model, run.tokenizer, run.config.image, augmentation, batch_size=64)
+    images, texts = encoder.embed(data, CALIBRATION_SPLIT, first)
+    return fit_calibration(images.vectors, texts.vectors, images.instances, texts.instances)

@@ -82,6 +82,19 @@ def tiny_data(folder: Path, images: int = 3) -> Manifest:
     return prepare(drawn, folder, source="table", lowercase=True).manifest
 
 
+def pairs_to_calibrate(folder: Path, val: int = 200, test: int = 25) -> Path:
+    """Prepared data with so many images in two splits, each with a caption; 200 are enough."""
+    drawn = []
+    for number, split in enumerate(["train"] + ["val"] * val + ["test"] * test):
+        path = folder / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw = np.random.default_rng(number)
+        Image.fromarray(draw.integers(0, 256, (4, 4, 3), np.uint8)).resize((SIZE, SIZE)).save(path)
+        drawn.append(listing.Image(path.name, path, [" ".join(draw.choice(WORDS, 4))], split))
+    prepare(drawn, folder / "data", source="table", lowercase=True)
+    return folder / "data"
+
+
 def encode(
     served: SessionModel, endpoint: str, contents: Sequence[bytes]
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipelines import evaluate
 from tests.errors import printed_code
-from tests.unit.export.tiny import tiny_data
+from tests.unit.export.tiny import pairs_to_calibrate, tiny_data
 from tf_dpce.data.manifest import VOCABULARY_FILE
 from tf_dpce.data.prepare import prepare
 from tf_dpce.datasets import listing
@@ -102,6 +102,29 @@ def test_an_augmented_measurement_stands_beside_the_plain_one(run, data, capsys)
     assert metrics["command"].endswith(ending)
 
 
+def test_probabilities_are_calibrated_on_one_split_and_measured_on_another(run, tmp_path, capsys):
+    data = pairs_to_calibrate(tmp_path / "pairs")
+    options = ["--run", str(run), "--data", str(data), "--querybank", "train", "--calibration"]
+    assert evaluate.main(options) == 0
+
+    shown = capsys.readouterr().out
+    assert "expected calibration error" in shown
+    path, figure = map(Path, shown.splitlines()[-2:])
+    assert figure.name == path.name.replace("metrics", "reliability").replace(".json", ".png")
+    with Image.open(figure) as image:
+        assert image.size == (1080, 552)
+    metrics = json.loads(path.read_text())
+    assert metrics["command"].endswith("--querybank train --calibration")
+    for direction in ("image_to_text", "text_to_image"):
+        (archive,) = metrics["calibration"][direction]
+        assert archive["items"] == 25
+        # 25 queries, with the right item and without.
+        assert sum(count for *_, count in archive["reliability"]) == 50
+        assert archive["error"] == pytest.approx(
+            sum(count * abs(p - share) for p, share, count in archive["reliability"]) / 50
+        )
+
+
 def test_the_last_checkpoint_does_not_take_the_place_of_the_best(run, data):
     options = ["--run", str(run), "--data", str(data[0])]
     checkpoints = run / "checkpoints"
@@ -121,3 +144,7 @@ def test_mistakes_are_one_line(run, data, capsys):
         assert evaluate.main([part for pair in options.items() for part in pair]) == 1
         assert printed_code(capsys.readouterr().err) == code
         assert not list(run.glob("metrics-*"))
+    for split, code in (("val", "evaluation.calibration"), ("test", "calibration.few")):
+        options = ["--run", str(run), "--data", str(data[0]), "--split", split, "--calibration"]
+        assert evaluate.main(options) == 1
+        assert printed_code(capsys.readouterr().err) == code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +11,8 @@ from PIL import Image, ImageOps
 import tf_dpce
 from pipelines import export
 from tests.errors import printed_code
-from tests.unit.export.tiny import WORDS
-from tf_dpce.data.prepare import prepare
-from tf_dpce.datasets import listing
+from tests.unit.export.tiny import pairs_to_calibrate
 from tf_dpce.evaluation.calibration import CALIBRATION_FOLDER, Calibration
-from tf_dpce.evaluation.calibration_fit import LEAST_INSTANCES
 from tf_dpce.evaluation.tta import PLAIN
 from tf_dpce.export.calibrate import calibrate
 from tf_dpce.export.model_card import run_metrics
@@ -30,21 +26,6 @@ METRICS = {
     # Of the split that was scored, which need not be the one that was trained on.
     "split_digest": "b329218869cc" + "0" * 52,
 }
-
-
-def pairs_to_calibrate(folder: Path, images: int) -> Path:
-    """Prepared data with so many images in the validation split, each with a caption."""
-    drawn = []
-    for number in range(images + 2):
-        path = folder / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw = np.random.default_rng(number)
-        Image.fromarray(draw.integers(0, 256, (4, 4, 3), np.uint8)).resize((32, 32)).save(path)
-        split = {0: "train", 1: "test"}.get(number, "val")
-        caption = " ".join(draw.choice(WORDS, 4))
-        drawn.append(listing.Image(path.name, path, [caption], split))
-    prepare(drawn, folder / "data", source="table", lowercase=True)
-    return folder / "data"
 
 
 @pytest.mark.process
@@ -61,7 +42,7 @@ def test_run_is_published_with_its_provenance_and_metrics(run, tmp_path, capsys)
         (run / f"metrics-{name}.json").write_text(json.dumps({**METRICS, **fields}))
     folder = tmp_path / "saved_models" / "drawn"
     limits = ["--max-bytes", "50000", "--max-pixels", "60000"]
-    data = ["--data", str(pairs_to_calibrate(tmp_path / "pairs", LEAST_INSTANCES))]
+    data = ["--data", str(pairs_to_calibrate(tmp_path / "pairs"))]
 
     assert export.main(["--run", str(run), "--to", str(folder), "--flip", *limits, *data]) == 0
 
@@ -85,7 +66,7 @@ def test_run_is_published_with_its_provenance_and_metrics(run, tmp_path, capsys)
     assert list(run_metrics(trained, "best", PLAIN)) == ["plain"]
 
     calibration = Calibration.load(folder / "1" / CALIBRATION_FOLDER)
-    assert (calibration.images, calibration.texts) == (LEAST_INSTANCES, LEAST_INSTANCES)
+    assert (calibration.images, calibration.texts) == (200, 200)
     assert "Fitted on 200 images and 200 captions" in card
     assert f"{CALIBRATION_FOLDER}/calibration.npz" in (folder / "1" / "files.sha256").read_text()
 
@@ -99,7 +80,7 @@ def test_run_is_published_with_its_provenance_and_metrics(run, tmp_path, capsys)
 
 def test_too_few_pairs_leave_an_export_without_probabilities(run, tmp_path, caplog):
     trained = load_run(run)
-    data = pairs_to_calibrate(tmp_path, images=3)
+    data = pairs_to_calibrate(tmp_path, val=3)
     for place in (None, data):
         assert calibrate(trained, place, PLAIN) is None
         assert caplog.records[-1].levelname == "WARNING"
