@@ -11,11 +11,14 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
 from pipelines._hits import Asked, check_sheet_file, show_answer
 from pipelines._verb import options_verb
+from tf_dpce.datasets.names import is_image
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
 
 if TYPE_CHECKING:
+    from tf_dpce.search.filters import Filter
     from tf_dpce.search.folder_update import Update
+    from tf_dpce.search.query import Term
 
 
 def run(
@@ -47,27 +50,16 @@ def run(
         index: folder of the index (default: one in the cache, by the folder and the model).
     """
     from tf_dpce.export.encoder import load
-    from tf_dpce.search.facts import image_schema
-    from tf_dpce.search.filters import Filter
     from tf_dpce.search.fingerprint import model_digest
     from tf_dpce.search.folder_update import default_index, open_index, update_index
-    from tf_dpce.search.query import parse_query
-    from tf_dpce.search.query_encoder import read_query_image
 
     # What can be wrong is found before TensorFlow is imported.
     if not folder.is_dir():
         message = f"{folder} is not a folder: give one that holds images"
         raise UserError("find.folder", message, folder)
-    folder = folder.resolve()
-    chosen = None if where is None else Filter.parse(where)
-    if chosen:
-        chosen.check(image_schema())
-    terms = parse_query(query)
-    for term in terms:
-        if term.image is not None:
-            read_query_image(term.image)
+    terms, chosen = _terms(query), _filter(where)
     check_sheet_file(sheet)
-    digest = model_digest(model)
+    folder, digest = folder.resolve(), model_digest(model)
     out = index or default_index(folder, digest)
     open_index(folder, out, digest)
 
@@ -90,14 +82,42 @@ def run(
     show_answer(answer, asked, json_, sheet)
 
 
+def _terms(query: str) -> list[Term]:
+    """Returns the terms of a query, whose images can be read."""
+    from tf_dpce.search.query import Term, parse_query
+    from tf_dpce.search.query_encoder import read_query_image
+
+    # The path of an image may hold blanks.
+    is_path = is_image(query) and Path(query).is_file()
+    terms = [Term(image=query)] if is_path else parse_query(query)
+    for term in terms:
+        if term.image is not None:
+            read_query_image(term.image)
+    return terms
+
+
+def _filter(where: str | None) -> Filter | None:
+    """Returns a filter that fits what is recorded of images."""
+    from tf_dpce.search.facts import image_schema
+    from tf_dpce.search.filters import Filter
+
+    if where is None:
+        return None
+    chosen = Filter.parse(where)
+    chosen.check(image_schema())
+    return chosen
+
+
 def _report(update: Update | None, folder: Path, out: Path, count: int) -> None:
-    """Logs what there was to do, where the index lies, and what is missing in it."""
+    """Logs where the index lies, and what is missing in it."""
+    from tf_dpce.search.folder_update import rejected_file
+
     if update is None:
         logger.warning(f"another find is indexing {folder}: this answers from what is there")
     else:
         first = shorten(min(update.unreadable, default=""))
         for number, what in (
-            (update.rejected, f"cannot be searched: see {out / 'find' / 'rejected.jsonl'}"),
+            (update.rejected, f"cannot be searched: see {rejected_file(out)}"),
             (update.waiting, "changed while they were read: run find again"),
             (len(update.unreadable), f"cannot be read, or have no name in UTF-8, such as {first}"),
         ):
@@ -109,11 +129,14 @@ def _report(update: Update | None, folder: Path, out: Path, count: int) -> None:
 
 def _nothing(update: Update | None, folder: Path, out: Path) -> UserError:
     """Returns why there is nothing to search."""
+    from tf_dpce.search.folder_update import rejected_file
+
     if update is None:
         message = f"another find has begun to index {folder}: wait until it has some images"
         return UserError("find.busy", message, out)
-    message = f"none of the images below {folder} can be searched: see the lines above"
-    return UserError("find.none", message, folder)
+    refused = rejected_file(out)
+    message = f"none of the images below {folder} can be searched: see {refused}"
+    return UserError("find.none", message, refused)
 
 
 build_parser, main = options_verb("find", run)

@@ -48,9 +48,6 @@ class RejectedFiles:
         self._records = {r["id"]: r for r in read_lines(path)} if path.is_file() else {}
         self._saved = dict(self._records)
 
-    def __len__(self) -> int:
-        return len(self._records)
-
     def __contains__(self, name: str) -> bool:
         return name in self._records
 

@@ -59,7 +59,7 @@ class Update:
         new: those that were encoded.
         known: those whose content was there under another name, or had only been touched.
         gone: those that were forgotten.
-        rejected: those that cannot be embedded, earlier ones as well.
+        rejected: those that cannot be embedded, and were not rejected before.
         waiting: those that changed while they were read, and will be looked at next time.
         unreadable: files and folders that could not be read, or whose names are not UTF-8.
     """
@@ -77,6 +77,11 @@ def default_index(folder: Path, model: str) -> Path:
     name = re.sub(r"[^\w.-]", "_", folder.name, flags=re.ASCII)[:40]
     digest = hashlib.sha256(os.fsencode(folder) + b"\0" + model.encode()).hexdigest()
     return cache_folder(f"{name}-{digest[:16]}")
+
+
+def rejected_file(out: Path) -> Path:
+    """Returns the list of the files that cannot be embedded, in the folder of an index."""
+    return out / _STATE / _REJECTED
 
 
 def open_index(folder: Path, out: Path, model: str) -> FolderIndex | None:
@@ -132,7 +137,8 @@ def update_index(folder: Path, out: Path, model: str, load: Callable[[], Encoder
     try:
         with exclusive_lock(state):
             remove_stale(state)
-            updater = _Updater(folder, files, unreadable, open_index(folder, out, model), state)
+            index = open_index(folder, out, model)
+            updater = _Updater(folder, files, unreadable, index, rejected_file(out))
             return updater.run(lambda dimension: FolderIndex.create(out, model, dimension), load)
     except UserError as error:
         if (error.code, error.path) == ("file.locked", state):
@@ -149,13 +155,13 @@ class _Updater:
         files: dict[str, FileState],
         unreadable: list[str],
         index: FolderIndex | None,
-        state: Path,
+        rejected: Path,
     ) -> None:
         self._folder, self._files = str(folder).rstrip("/"), files
         self._unreadable = unreadable
         self._index = index
         self._update = Update(unreadable=tuple(unreadable))
-        self._rejected = RejectedFiles(state / _REJECTED)
+        self._rejected = RejectedFiles(rejected)
         self._known: dict[str, FileState] = {}
         self._owners: dict[str, str] = {}  # the image of each content
         # Of the piece at hand.
@@ -178,7 +184,6 @@ class _Updater:
         if gone:
             self._update.gone = self._index.delete(IMAGES, gone)
         self._rejected.save(self._files)
-        self._update.rejected = len(self._rejected)
         return self._update
 
     def _is_changed(self, name: str) -> bool:
@@ -258,6 +263,7 @@ class _Updater:
             self._update.unreadable += (f"{self._folder}/{name}",)
         else:
             self._rejected.add(name, self._files[name], refusal.reason)
+            self._update.rejected += 1
 
     def _publish(self) -> None:
         """Puts the piece at hand into the index."""
