@@ -22,13 +22,14 @@ from tf_dpce.machine import code_version, machine_facts
 if TYPE_CHECKING:
     from benchmarks.timing import Row
 
-Name = Literal["mining", "step", "classifier", "encoders", "serving"]
+Name = Literal["mining", "step", "classifier", "encoders", "serving", "search"]
 PRESET = "flickr8k_paper"
 _HELP = (
     "mining: a training step with paired, mined and in-batch negatives; step: a training step "
     "over cached features; classifier: the classifier alone, sampled and exact, up to a "
     "million classes; encoders: exported encoders, beside OpenVINO and ONNX Runtime if they are "
-    "installed; serving: the development server under 1, 8 and 64 clients"
+    "installed; serving: the development server under 1, 8 and 64 clients; search: an index of "
+    "100,000 and of a million images, beside FAISS alone"
 )
 
 
@@ -38,6 +39,9 @@ def build_parser() -> ArgumentParser:
     parser.prog = "python -m benchmarks"
     parser.add_argument("names", nargs="+", type=Name, metavar="NAME", help=_HELP)
     parser.add_argument("--preset", type=str, default=PRESET, help="whose towers")
+    parser.add_argument(
+        "--embeddings", type=Path, help="for search: folder that embed wrote of images and texts"
+    )
     parser.add_argument("--json", type=Path, help="file to write: figures, machine, commit, date")
     return parser
 
@@ -47,10 +51,13 @@ def run(arguments: Namespace) -> None:
     config = from_dict(preset_values(arguments.preset))
     figures = {}
     for name in arguments.names:
-        figures[name] = import_module(f"benchmarks.{name}").measure(config)
+        settings = {"embeddings": arguments.embeddings} if name == "search" else {}
+        figures[name] = import_module(f"benchmarks.{name}").measure(config, **settings)
         Console().print(figures_table(name, figures[name]))
     if arguments.json:
         options = ["--preset", arguments.preset, "--json", str(arguments.json)]
+        if arguments.embeddings:
+            options = ["--embeddings", str(arguments.embeddings), *options]
         saved = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": code_version(),

@@ -18,7 +18,6 @@ segments         items that were written together, as they are read
 factories        FAISS indices by their descriptions
 milvus           an index in Milvus
 milvus_collections  which collections are in force, and how they are filled
-connection   its address, and what goes wrong on the way
 milvus_rows         records as its rows
 query            sums of texts, images and items
 query_encoder    a query to an embedding

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import classifier, encoders, mining, serving, step
+from benchmarks import classifier, encoders, mining, search, serving, step
 from benchmarks.material import random_model
 from benchmarks.timing import Row
+from tests.unit.search.plain import embed_images, embed_texts
 from tf_dpce.config import Config, from_dict
 from tf_dpce.serving import AsyncClient
 from tf_dpce.serving.errors import ServingError
@@ -104,6 +106,31 @@ def test_a_server_is_loaded_at_both_endpoints_by_both_ways():
     ]
     units = ["requests a second", "ms, median", "ms, 99 of 100"]
     assert [row["unit"] for row in rows[:3]] == units
+
+
+@pytest.mark.full
+def test_an_index_is_compared_with_faiss_alone_at_every_size(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    # Every default of a large index, at a size for tests.
+    monkeypatch.setattr("tf_dpce.search.factories.LARGE", 3_000)
+    images = search.image_batches(np.eye(300, 256, dtype=np.float32)[:256], 600)
+    assert sum(len(records) for records, _ in images) == 600
+    out = embed_images(tmp_path / "images", 40, tmp_path / "out")
+    embed_texts(tmp_path / "captions.txt", [f"caption {n}" for n in range(30)], out)
+    monkeypatch.setattr(search, "DIMENSION", 8)
+    monkeypatch.setattr(search.StoredSentences, "dimension", 8)
+    small = {"sizes": (500, 4_000), "batch": 4, "rounds": 2, "asked": 10}
+    rows = search.measure(CONFIG, embeddings=out, **small)
+    names = [(name, to) for name, to in compared(rows) if to]
+    assert names == [
+        (f"{size} images: {queries}, {call}", "FAISS alone")
+        for size in ("500", "4,000")
+        for queries in ("one query", "4 queries at a time")
+        for call in ("FAISS alone", "index")
+    ]
+    recalls = [row["median"] for row in rows if row["name"].endswith("recall@10")]
+    assert recalls[0] == 100 and recalls[1] > 30, "of drawn vectors an inverted file finds a part"
 
 
 def test_a_request_that_fails_is_no_figure():
