@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +28,7 @@ from tf_dpce.datasets.table import read_table
 from tf_dpce.datasets.tar_shards import read_tar_shards
 from tf_dpce.files import check_writable
 from tf_dpce.logging import logger
+from tf_dpce.ray_tasks import check_cluster, connected
 from tf_dpce.training.best_epoch import RANK_IMAGES
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ def run(
     val_images: PositiveInt | None = None,
     test_images: PositiveInt | None = None,
     image_size: PositiveInt | None = None,
+    engine: Literal["local", "ray"] = "local",
 ) -> None:
     """Checks images and captions and writes shards for training.
 
@@ -79,8 +82,11 @@ def run(
         val_images: scenes: number of validation scenes (default: 500).
         test_images: scenes: number of test scenes (default: 500).
         image_size: scenes: size of a scene in pixels (default: 48).
+        engine: this process, or the machines of a Ray cluster, which read the same folders.
     """
     check_writable(out)
+    if engine == "ray":
+        check_cluster()
     places = {"root": root, "images": images, "annotations": annotations, "split_file": split_file}
     numbers = {"train_images": train_images, "val_images": val_images, "test_images": test_images}
     columns = {"image_column": image_column, "caption_column": caption_column}
@@ -91,8 +97,10 @@ def run(
     items = _read(source, given, common)
     from tf_dpce.data.prepare import prepare
 
-    settings = {"lowercase": lowercase, "vectors": vectors, "workers": workers}
-    prepared = prepare(items, out, source=source, seed=seed, **settings)
+    settings = {"lowercase": lowercase, "vectors": vectors, "workers": workers, "engine": engine}
+    # Once for all splits: the processes of the cluster stay.
+    with connected() if engine == "ray" else nullcontext():
+        prepared = prepare(items, out, source=source, seed=seed, **settings)
     _print_counts(prepared)
     published = source
     if source == "karpathy":

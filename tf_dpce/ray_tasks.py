@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -107,6 +108,15 @@ def call_all(
     finally:
         for unfinished in pending:
             ray.cancel(unfinished)
+
+
+@lru_cache
+def limit_threads(threads: int) -> None:
+    """Makes TensorFlow compute with so many threads, in a process of a call that is to use it."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
 def _next(pending: dict[Any, int], in_order: bool) -> tuple[int, Any]:

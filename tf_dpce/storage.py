@@ -11,8 +11,6 @@ last, a manifest, makes what was written before it count, here as there.
 from __future__ import annotations
 
 import os
-import shutil
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -33,7 +31,7 @@ from tf_dpce.files import (
 )
 
 # The packages that speak with each store. Only of stores of whole objects a put is atomic.
-_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 # What the stores call the version of an object in a listing, the surest first.
 _DATES = ("LastModified", "last_modified", "mtime")
 _VERSIONS = ("ETag", "etag", "md5Hash", *_DATES)
@@ -41,77 +39,52 @@ _LOCAL = "file://"
 WILDCARDS = "*?["
 
 
-class Folder(ABC):
-    """Files by name, in a folder without folders.
+class Folder:
+    """Files by name, in a folder without folders, which need not exist yet.
 
     Attributes:
         place: path or address, for messages.
     """
 
-    place: str
+    def __init__(self, path: Path) -> None:
+        self.place, self._path = str(path), path
 
-    @abstractmethod
     def prepare(self) -> None:
         """Makes the folder, and removes what killed processes left unfinished in it."""
+        self._path.mkdir(parents=True, exist_ok=True)
+        remove_stale(self._path)
 
-    @abstractmethod
     def names(self) -> set[str]:
         """Returns the names of all files, by one listing."""
+        return set(os.listdir(self._path)) if self._path.is_dir() else set()
 
-    @abstractmethod
     def read(self, names: Sequence[str]) -> list[bytes]:
-        """Returns the contents of files.
+        """Returns the contents of files, or raises `FileNotFoundError`."""
+        return [(self._path / name).read_bytes() for name in names]
 
-        Raises:
-            FileNotFoundError: one of them does not exist.
-        """
-
-    @abstractmethod
     def write(self, name: str, contents: bytes) -> None:
         """Writes or replaces a file, atomically."""
+        with publish_file(self._path / name) as temporary:
+            temporary.write_bytes(contents)
 
-    @abstractmethod
     def create(self, name: str, contents: bytes) -> None:
-        """Writes a file, atomically.
-
-        Raises:
-            FileExistsError: it exists, because another process was faster.
-        """
+        """Writes a file, atomically, or raises `FileExistsError` if another process was faster."""
+        create_file(self._path / name, contents)
 
     def path(self, name: str) -> str:
         """Returns the path or address of a file."""
         return f"{self.place}/{name}"
 
 
-class _LocalFolder(Folder):
-    def __init__(self, path: Path) -> None:
-        self.place, self._path = str(path), path
-
-    def prepare(self) -> None:
-        self._path.mkdir(parents=True, exist_ok=True)
-        remove_stale(self._path)
-
-    def names(self) -> set[str]:
-        return set(os.listdir(self._path)) if self._path.is_dir() else set()
-
-    def read(self, names: Sequence[str]) -> list[bytes]:
-        return [(self._path / name).read_bytes() for name in names]
-
-    def write(self, name: str, contents: bytes) -> None:
-        with publish_file(self._path / name) as temporary:
-            temporary.write_bytes(contents)
-
-    def create(self, name: str, contents: bytes) -> None:
-        create_file(self._path / name, contents)
-
-
 class _RemoteFolder(Folder):
+    """The same in an object store, where a folder is a part of names, and puts leave nothing."""
+
     def __init__(self, url: str) -> None:
         self.place = url.rstrip("/")
         self._files, self._root = _open(self.place)
 
     def prepare(self) -> None:
-        """Nothing: a folder of an object store is a part of names, and puts leave nothing."""
+        pass
 
     def names(self) -> set[str]:
         self._files.invalidate_cache(self._root)
@@ -124,9 +97,9 @@ class _RemoteFolder(Folder):
     def read(self, names: Sequence[str]) -> list[bytes]:
         paths = [f"{self._root}/{name}" for name in names]
         with explained(self.place, passed=FileNotFoundError):
-            # All at once, by requests that run together. It returns no dictionary of one.
-            found = self._files.cat(paths) if len(paths) > 1 else map(self._files.cat_file, paths)
-            return [found[path] for path in paths] if isinstance(found, dict) else list(found)
+            # By requests that run together.
+            found = self._files.cat(paths) if paths else {}
+        return [found[path] for path in paths]
 
     def write(self, name: str, contents: bytes) -> None:
         with explained(self.path(name)):
@@ -175,7 +148,7 @@ def open_folder(place: str | Path) -> Folder:
         UserError: nothing speaks with such a storage, or its package is not installed.
     """
     place = str(place)
-    return _RemoteFolder(place) if is_remote(place) else _LocalFolder(local_path(place))
+    return _RemoteFolder(place) if is_remote(place) else Folder(local_path(place))
 
 
 def check_place(place: str) -> None:
@@ -253,11 +226,10 @@ def local_folder(place: str) -> Path:
     if copy.is_dir():
         return copy
     with temporary_folder(copy) as temporary:
-        for file in found:
-            with local_file(file.url) as path:
-                target = temporary / file.url.removeprefix(f"{place}/")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
+        files, root = _open(place)
+        with explained(place):
+            # By requests that run together.
+            files.get(f"{root}/", f"{temporary}/", recursive=True)
         # Another process may have been faster, with the same files.
         with suppress(OSError):
             os.rename(temporary, copy)

@@ -10,6 +10,7 @@ import fsspec
 import pytest
 
 from pipelines.embed import main
+from pipelines.index import main as index
 from tests.errors import printed_code, raises
 from tests.extras.object_store import BUCKET, endpoint, objects, s3, upload
 from tests.unit.pipelines.test_embed import draw_images
@@ -108,6 +109,9 @@ def test_the_verb_reads_model_shards_and_texts_from_a_bucket(
     assert set(found) == set(expected)
     for name in ("images-00002.npy", "images-00002.jsonl", "texts-00000.npy", "texts-00000.jsonl"):
         assert found[name] == expected[name]
+    # The index of a copy finds what the folder holds.
+    assert index(["--embeddings", OUT, "--out", str(tmp_path / "index")]) == 0
+    assert "index of 9 images and 2 texts" in capsys.readouterr().out
     # The model was downloaded once.
     assert len(list((tmp_path / "cache").rglob("saved_model.pb"))) == 1
 

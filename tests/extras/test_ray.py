@@ -17,6 +17,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from pipelines.embed import main
+from pipelines.prepare import main as prepare
 from tests.errors import printed_code
 from tests.extras.object_store import BUCKET, endpoint, objects, s3, upload
 from tests.unit.pipelines.test_embed import draw_images
@@ -170,6 +171,20 @@ def test_a_damaged_shard_is_named_and_a_rerun_embeds_it_alone(fleet, tmp_path: P
     assert main(fleet.command(data, out)) == 0
     assert "continued after 6 of 9 images" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_prepared_shards_are_those_of_one_process(fleet, images, tmp_path: Path):
+    table = tmp_path / "pairs.csv"
+    names = sorted(path.name for path in images.iterdir())
+    rows = [f"{name},a dog number {place}" for place, name in enumerate(names)]
+    table.write_text("\n".join(["image,caption", *rows]))
+    found = []
+    for engine in ("local", "ray"):
+        options = ["--annotations", str(table), "--images", str(images), "--engine", engine]
+        assert prepare(["--source", "table", *options, "--out", str(tmp_path / engine)]) == 0
+        found.append(files_of(tmp_path / engine))
+    assert found[0] == found[1]
+    assert "0005.png" in found[0]["rejected.jsonl"].decode()
 
 
 def test_a_fleet_reads_and_writes_a_bucket(fleet, images, alone, s3, capsys):

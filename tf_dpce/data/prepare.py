@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tf_dpce.data.manifest import (
     MANIFEST_FILE,
@@ -41,6 +42,9 @@ from tf_dpce.preprocessing.vocabulary import (
 )
 from tf_dpce.preprocessing.word_vectors import check_vectors, look_up_vectors
 
+if TYPE_CHECKING:
+    from tf_dpce.data.validate_images import Engine
+
 _NEAREST_NAMES = 5  # so many missing files get the nearest name, for which a folder is searched
 
 
@@ -69,6 +73,7 @@ def prepare(
     vectors: Path | None = None,
     workers: int = 1,
     shard_bytes: int = SHARD_BYTES,
+    engine: Engine = "local",
 ) -> Prepared:
     """Writes the shards, vocabulary, rejected list and manifest of a data set.
 
@@ -77,7 +82,7 @@ def prepare(
 
     The manifest is written last: a folder without it is not prepared. What `out` held before stays
     whole until everything new is ready beside it. The bytes written are a function of the images,
-    captions and options, not of `workers`.
+    captions and options, not of `workers` or `engine`.
 
     Args:
         items: what a reader yields; they are read while no other process may write to `out`.
@@ -88,6 +93,8 @@ def prepare(
         vectors: file of word vectors; the vocabulary then has only words with a vector in it.
         workers: number of threads that decode.
         shard_bytes: a new shard is begun once one has this many bytes.
+        engine: "local" decodes in this process, "ray" on the machines of a Ray cluster, which read
+            the images by the same paths.
 
     Raises:
         UserError: there is nothing to use in a split, an input is wrong, `out` holds what
@@ -110,7 +117,7 @@ def prepare(
             found = list(count_words(captions, lowercase))
             known = set(compress(found, look_up_vectors(vectors, found, lowercase)[1]))
         join_copies(images)
-        writer = SplitWriter(folder, rejected, workers, shard_bytes)
+        writer = SplitWriter(folder, rejected, workers, shard_bytes, engine)
         splits = {split: writer.write(split, _in_order(images, split, seed)) for split in SPLITS}
         counts = count_words(writer.training_captions, lowercase)
         words = rank_words(counts, known)

@@ -12,7 +12,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tf_dpce.data.manifest import MAX_INSTANCES, SHARD_BYTES, ShardInfo, SplitInfo
-from tf_dpce.data.validate_images import storable, validate_images
+from tf_dpce.data.validate_images import Engine, storable, validate_images
 from tf_dpce.datasets.listing import NO_FILE, Image, Rejected
 from tf_dpce.datasets.names import nearest_name
 from tf_dpce.errors import UserError, shorten
@@ -88,6 +88,7 @@ class SplitWriter:
         rejected: what was rejected so far; unusable images are added.
         workers: number of threads that decode.
         shard_bytes: a new shard is begun once one has this many bytes.
+        engine: where images are decoded, see `validate_images`.
         converted: number of images stored as PNG so far that are of another format.
         stored: the images that are stored so far.
         split_lines: a line of split and image for each stored image.
@@ -98,6 +99,7 @@ class SplitWriter:
     rejected: list[Rejected]
     workers: int
     shard_bytes: int
+    engine: Engine = "local"
     converted: int = 0
     stored: list[Image] = field(default_factory=list)
     split_lines: list[str] = field(default_factory=list)
@@ -114,7 +116,9 @@ class SplitWriter:
 
         def records() -> Iterator[bytes]:
             name = f"{split} images"
-            for item in validate_images(images, storable, self.rejected, self.workers, name):
+            options = {"name": name, "engine": self.engine}
+            checked = validate_images(images, storable, self.rejected, self.workers, **options)
+            for item in checked:
                 stored.append(item.image)
                 self.converted += item.rewritten
                 instance = instances.setdefault(item.image.instance, len(instances))

@@ -6,20 +6,29 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import tensorflow as tf
 
 from tf_dpce.datasets.listing import NO_FILE, Image, Rejected
+from tf_dpce.errors import UserError
 from tf_dpce.logging import progress
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.convert import to_png
 from tf_dpce.preprocessing.file_kinds import explain
 from tf_dpce.preprocessing.image import decode
 from tf_dpce.preprocessing.image_header import check
+from tf_dpce.ray_tasks import limit_threads
 
 # Enough waiting images to keep every worker busy while one large image holds up the order.
 _IMAGES_PER_WORKER = 8
+_IMAGES_PER_CALL = 64  # of Ray, so that a call takes many times what sending it takes
+
+Engine = Literal["local", "ray"]
+Inspect = Callable[[bytes], tuple[bytes, str | None]]
+Verdict = tuple[bytes, bool] | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,58 +42,89 @@ class ValidImage:
 
 def validate_images(
     images: Sequence[Image],
-    inspect: Callable[[bytes], tuple[bytes, str | None]],
+    inspect: Inspect,
     rejected: list[Rejected],
     workers: int,
     name: str = "images",
     max_bytes: int = status.MAX_BYTES,
+    engine: Engine = "local",
 ) -> Iterator[ValidImage]:
-    """Reads and inspects images in parallel threads, in bounded memory.
+    """Reads and inspects images in parallel, in bounded memory.
 
     Args:
         images: the images to read.
         inspect: a function of the bytes of a file that returns what to store of them, and the
-            reason why they cannot be used, or None. Several threads call it.
+            reason why they cannot be used, or None. Several threads call it, or for Ray processes,
+            which must find it in a module.
         rejected: what was rejected so far; unusable images are added.
         workers: number of threads.
         name: name of the images, for the progress display.
         max_bytes: no more than this and one byte of a file is read, so that `inspect` can
             recognise a longer one.
+        engine: "local" for threads of this process, "ray" for the machines of a Ray cluster.
 
     Yields:
         The images that can be used, in the order given, whatever `workers` is.
     """
 
-    def validate(image: Image) -> ValidImage | Rejected:
-        contents, reason = _read(image.path, max_bytes + 1)
-        stored, reason = (b"", reason) if reason else inspect(contents)
-        if reason:
-            return Rejected(str(image.path), reason)
-        return ValidImage(image, stored, rewritten=stored != contents)
-
+    validate = partial(_verdict, inspect, max_bytes)
+    paths = [str(image.path) for image in images]
+    if engine == "ray":
+        verdicts = _on_ray(inspect, max_bytes, paths)
+    else:
+        verdicts = _in_threads(validate, paths, workers)
     with progress(name) as display:
-        for done, item in enumerate(_in_threads(validate, images, workers), start=1):
+        for done, (image, verdict) in enumerate(zip(images, verdicts, strict=True), start=1):
             display.update(done, total=len(images))
-            if isinstance(item, Rejected):
-                rejected.append(item)
+            if isinstance(verdict, str):
+                rejected.append(Rejected(str(image.path), verdict))
             else:
-                yield item
+                yield ValidImage(image, *verdict)
+
+
+def _verdict(inspect: Inspect, max_bytes: int, path: str) -> Verdict:
+    """Returns what to store of a file and whether that differs from it, or why it is unusable."""
+    contents, reason = _read(Path(path), max_bytes + 1)
+    stored, reason = (b"", reason) if reason else inspect(contents)
+    return reason or (stored, stored != contents)
 
 
 def _in_threads(
-    validate: Callable[[Image], ValidImage | Rejected], images: Sequence[Image], workers: int
-) -> Iterator[ValidImage | Rejected]:
-    waiting: deque[Future[ValidImage | Rejected]] = deque()
+    validate: Callable[[str], Verdict], paths: Sequence[str], workers: int
+) -> Iterator[Verdict]:
+    waiting: deque[Future[Verdict]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for image in images:
-                waiting.append(pool.submit(validate, image))
+            for path in paths:
+                waiting.append(pool.submit(validate, path))
                 if len(waiting) >= workers * _IMAGES_PER_WORKER:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _on_ray(inspect: Inspect, max_bytes: int, paths: Sequence[str]) -> Iterator[Verdict]:
+    """Inspects images on the machines of a Ray cluster, which read them where this one does."""
+    from tf_dpce.ray_tasks import call_all, connected
+
+    starts = range(0, len(paths), _IMAGES_PER_CALL)
+    calls = ((inspect, max_bytes, paths[start : start + _IMAGES_PER_CALL]) for start in starts)
+    with connected():
+        for place, verdicts in call_all(_inspect_all, calls, in_order=True):
+            if isinstance(verdicts, UserError):
+                code, first = verdicts.code, paths[starts[place]]
+                raise UserError(code, f"images from {first}: {verdicts.message}", first)
+            yield from verdicts
+
+
+def _inspect_all(
+    threads: int, inspect: Inspect, max_bytes: int, paths: Sequence[str]
+) -> list[Verdict]:
+    limit_threads(threads)
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(partial(_verdict, inspect, max_bytes), paths))
 
 
 def _read(path: Path, length: int) -> tuple[bytes, str | None]:

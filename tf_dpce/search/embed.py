@@ -73,6 +73,12 @@ def embed(
         (0, 50, 0)
     """
 
+    return embed_with(in_process(encoder), inputs, folder, model, shard_size, part)
+
+
+def in_process(encoder: Encoder) -> Engine:
+    """Returns the engine that embeds one input shard after the other in this process."""
+
     def engine(
         shards: Iterable[InputShard], writer: ShardWriter, advance: Advance
     ) -> Iterator[UserError]:
@@ -82,7 +88,7 @@ def embed(
             except UserError as error:
                 yield error
 
-    return embed_with(engine, inputs, folder, model, shard_size, part)
+    return engine
 
 
 def embed_with(

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tf_dpce.errors import UserError
-from tf_dpce.ray_tasks import call_all, connected
+from tf_dpce.ray_tasks import call_all, connected, limit_threads
 from tf_dpce.search.embed import Advance, embed_shard
 from tf_dpce.search.fingerprint import model_digest
 from tf_dpce.search.input_shards import InputShard
@@ -62,12 +62,9 @@ def _embed_shard(
 @lru_cache(maxsize=1)
 def _encoder(threads: int, model: str, digest: str) -> Encoder:
     """Loads the model once in a process, which computes with as many threads as it has cores."""
-    import tensorflow as tf
-
     from tf_dpce.export.encoder import load
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    limit_threads(threads)
     folder = local_folder(model)
     if model_digest(folder) != digest:
         message = f"{model} is another model on a machine of the cluster: copy the same to all"
