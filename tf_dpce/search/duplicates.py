@@ -35,15 +35,18 @@ class Groups:
 
     Args:
         most: number of groups that are of interest; items of others are dropped.
+        column: items are duplicates if they have the same value there, unless it is not known;
+            of an empty name there is none.
 
     Attributes:
         groups: by the rank of their best items.
         most: see above.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, column: str = "") -> None:
         self.groups: list[Group] = []
-        self.most = most
+        self.most, self._column = most, column
+        self._by_content: dict[str, Group] = {}
         self._seen: set[str] = set()
 
     @property
@@ -56,20 +59,6 @@ class Groups:
         new = [found for found in ranked if found.record["id"] not in self._seen]
         self._seen.update(found.record["id"] for found in new)
         self._add(new)
-
-    def _add(self, new: Sequence[Found]) -> None:
-        """Without duplicates each item is a group."""
-        for found in new[: self.most - len(self.groups)]:
-            self.groups.append(Group(found))
-
-
-class SameContent(Groups):
-    """Duplicates are images of the same file contents, or equal texts; unknown ones are none."""
-
-    def __init__(self, most: int, kind: str) -> None:
-        super().__init__(most)
-        self._column = "content" if kind == IMAGES else "text"
-        self._by_content: dict[str, Group] = {}
 
     def _add(self, new: Sequence[Found]) -> None:
         for found in new:
@@ -134,7 +123,7 @@ def groups_by(rule: str | float | None, most: int, kind: str, index: Index) -> G
     if rule is None:
         return Groups(most)
     if rule == CONTENT:
-        return SameContent(most, kind)
+        return Groups(most, column="content" if kind == IMAGES else "text")
     return NearEmbedding(most, kind, index, float(rule))
 
 

@@ -79,7 +79,6 @@ class Filter:
     """A condition on the columns of an index.
 
     Attributes:
-        text: what it was read from.
         condition: the tree.
 
     Example:
@@ -90,7 +89,6 @@ class Filter:
         ['dogs', 'cats']
     """
 
-    text: str
     condition: Condition
 
     @classmethod
@@ -100,7 +98,7 @@ class Filter:
         Raises:
             UserError: it cannot be read, or is too long or nested too deeply.
         """
-        return cls(text, _Reader(text).whole())
+        return cls(_Reader(text).whole())
 
     def check(self, schema: pa.Schema) -> None:
         """Makes sure that the columns exist and can be compared with the values.
