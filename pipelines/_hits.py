@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tf_dpce.search.answer import Answer, Hit
 
+_LONGEST = 2_000  # characters of an id, a path or a text in the table
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -129,8 +131,9 @@ def _table(hits: list[Hit], asked: Asked) -> Table:
     table.add_column("path" if asked.kind == "images" else "text", overflow="fold")
     for *numbers, hit in zip(*columns.values(), hits, strict=True):
         content = hit.path if hit.text is None else hit.text
-        # Text, because a caption's square brackets are no markup.
-        table.add_row(*numbers, Text(hit.id), Text(content or ""))
+        # Square brackets are no markup, and a file's name must not steer the terminal.
+        cells = (Text(shorten(cell, _LONGEST)) for cell in (hit.id, content or ""))
+        table.add_row(*numbers, *cells)
     return table
 
 

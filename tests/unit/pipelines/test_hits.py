@@ -44,6 +44,11 @@ def test_the_table_has_the_columns_that_are_known(shown):
     assert [cell.strip() for cell in second.split("│")][1:5] == ["2", "0.5000", "0 %", "0"]
 
 
+def test_names_are_shown_as_they_are_and_steer_no_terminal(shown):
+    out, _ = shown({"path": "/none/[red]a\x1b]0;title\x07\n.jpg"}, {})
+    assert "[red]a\\x1b]0;title\\x07\\n.jpg" in out and "\x1b" not in out
+
+
 def test_json_has_what_is_known_of_each_hit_and_dates_as_filters_take_them(shown):
     metadata = {"taken": dt.datetime(2024, 1, 31, 18, 30), "width": None, "tags": 3}
     hit = {"probability": 0.0, "duplicates": ("b",), "metadata": metadata}
