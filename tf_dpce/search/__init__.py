@@ -12,13 +12,16 @@ filter_forms     the same as expressions of Arrow and of Milvus
 index            opens an index, or builds one over shards
 index_folder     an index in a folder, which grows
 index_manifest   which files of it are in force
+index_state      its items at a moment
 index_writer     how it changes
+segments         items that were written together, as they are searched
+segment_files    their files
+segment_writer   how these are written
 merging          when segments are merged
-segments         items that were written together, as they are read
+metadata_table   further columns of items
+check_recall     what an approximate index misses
 factories        FAISS indices by their descriptions
 milvus           an index in Milvus
-milvus_collections  which collections are in force, and how they are filled
-milvus_rows         records as its rows
 query            sums of texts, images and items
 query_encoder    a query to an embedding
 duplicates       items hidden behind others

@@ -96,6 +96,15 @@ def learnt_index(factory: str, flat: Any, what: str, querybank: bool) -> Any:
     return index
 
 
+def emptied_index(path: Path) -> Any:
+    """Returns an index without its embeddings, but with what it learnt from them."""
+    import faiss
+
+    index = faiss.read_index(str(path))
+    index.reset()
+    return index
+
+
 def blocks(flat: Any) -> Iterator[np.ndarray]:
     """Yields the embeddings of a flat index, float32, a block at a time."""
     for start in range(0, flat.ntotal, _BLOCK):
@@ -137,6 +146,28 @@ def search_parameters(index: Any, effort: int | None, selector: Any = None) -> A
     if isinstance(index, faiss.IndexHNSW):
         return faiss.SearchParametersHNSW(efSearch=effort or index.hnsw.efSearch, **wishes)
     return None
+
+
+def usual_effort(index: Any) -> int | None:
+    """Returns how many lists an inverted file searches, or `efSearch` of HNSW; else None."""
+    import faiss
+
+    inverted, index = faiss.try_extract_index_ivf(index), faiss.downcast_index(index)
+    if inverted:
+        return inverted.nprobe
+    return index.hnsw.efSearch if isinstance(index, faiss.IndexHNSW) else None
+
+
+def efforts(index: Any, in_force: int | None) -> list[int | None]:
+    """Returns efforts to choose from, with the one in force: powers of two."""
+    import faiss
+
+    if in_force is None:
+        return [None]
+    inverted = faiss.try_extract_index_ivf(index)
+    first, last = (1, inverted.nlist) if inverted else (16, 512)
+    powers = {1 << power for power in range(12) if first <= 1 << power <= last}
+    return sorted(powers | {in_force})
 
 
 def _refusal(factory: str, what: str, error: Exception, plain: int | None) -> UserError:

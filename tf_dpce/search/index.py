@@ -15,6 +15,7 @@ from tf_dpce.logging import logger, progress
 from tf_dpce.search.embedding_store import (
     IMAGES,
     KINDS,
+    TEXTS,
     StoredEmbeddings,
     StoreManifest,
     read_records,
@@ -36,6 +37,7 @@ from tf_dpce.storage import open_folder
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from tf_dpce.search.metadata_table import MetadataTable
     from tf_dpce.search.milvus.index import MilvusIndex
 
 _QUERYBANK = 5_000  # queries of a querybank that are used, a sample of more
@@ -63,6 +65,7 @@ def build_index(
     out: Path | str,
     factory: str | None = None,
     querybank: Path | None = None,
+    metadata: MetadataTable | None = None,
 ) -> FolderIndex | MilvusIndex:
     """Builds an index over finished embeddings, or replaces the one in `out`.
 
@@ -78,6 +81,7 @@ def build_index(
             `evaluation.querybank`), and the same of a caption for every image. Queries of the own
             kind get plain cosines, and so does a kind for which the querybank has no queries. A
             product quantiser must then divide D + 1 numbers, or D again behind "OPQ64_D,".
+        metadata: further columns of the images, or of the texts if there are no images.
 
     Raises:
         UserError: embeddings are missing, unfinished or of different models, or those of the
@@ -97,7 +101,7 @@ def build_index(
     queries = {}
     if querybank is not None:
         queries = _queries(querybank, stores[querybank], found)
-    batches = {kind: _batches(items) for kind, items in found.items()}
+    batches = _all_batches(found, metadata)
     if len(embeddings) > 1:
         batches = {kind: _different(kind, items) for kind, items in batches.items()}
     if is_milvus(out):
@@ -125,6 +129,32 @@ def _calibration(embeddings: Iterable[Path | str]) -> bytes | None:
     return folder and folder.read([CALIBRATION_FILE])[0]
 
 
+def add_embeddings(
+    index: Index, embeddings: Sequence[Path], metadata: MetadataTable | None = None
+) -> None:
+    """Adds finished embeddings to an index; those of an id that is there replace it.
+
+    Args:
+        index: the index; one in a folder has all of them at once, or none.
+        embeddings: folders that `embed` finished with the model of the index.
+        metadata: further columns of the images, or of the texts if there are no images.
+
+    Raises:
+        UserError: embeddings are missing, unfinished or of another model.
+    """
+    stores = _stores(embeddings)
+    if stores[embeddings[0]].model != index.model:
+        message = f"{embeddings[0]} holds embeddings of another model than the index: take its own"
+        raise UserError("index.two_models", message, embeddings[0])
+    items = _all_batches(_items(stores), metadata)
+    if isinstance(index, FolderIndex):
+        index.add_all(items)
+        return
+    for kind, batches in items.items():
+        for records, vectors in batches:
+            index.add(kind, records, vectors)
+
+
 def _stores(folders: Iterable[Path]) -> dict[Path, StoreManifest]:
     """Returns the manifests of folders of embeddings of one model."""
     stores = {folder: StoreManifest.load(folder) for folder in folders}
@@ -146,18 +176,39 @@ def _items(stores: Mapping[Path, StoreManifest]) -> dict[str, StoredEmbeddings]:
     return found
 
 
-def _batches(items: StoredEmbeddings) -> Iterator[Batch]:
+def _all_batches(
+    found: Mapping[str, StoredEmbeddings], metadata: MetadataTable | None
+) -> dict[str, Iterator[Batch]]:
+    """Returns the records and embeddings of each kind, those of the first with metadata."""
+    described = IMAGES if IMAGES in found else TEXTS
+    return {
+        kind: _batches(items, metadata if kind == described else None)
+        for kind, items in found.items()
+    }
+
+
+def _batches(items: StoredEmbeddings, metadata: MetadataTable | None) -> Iterator[Batch]:
     """Yields the records and embeddings of each shard."""
     done = 0
     with progress(f"indexed {items.kind}") as display:
         for path, vectors in zip(items.records, items.arrays(), strict=True):
-            records = read_records(path, items.kind)
+            records = _records(path, items.kind)
             if len(records) != len(vectors) or records["id"].null_count:
                 message = f"{path} is damaged: embed into another folder"
                 raise UserError("embeddings.shard", message, path)
-            yield records, vectors
+            yield metadata.join(records) if metadata else records, vectors
             done += len(vectors)
             display.update(done, items.rows)
+
+
+def _records(path: Path, kind: str) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        return read_records(path, kind)
+    except (pa.ArrowException, FileNotFoundError):
+        message = f"{path} is missing or damaged: embed into another folder"
+        raise UserError("embeddings.shard", message, path) from None
 
 
 def _queries(folder: Path, store: StoreManifest, kinds: Iterable[str]) -> dict[str, np.ndarray]:

@@ -13,8 +13,9 @@ A reader that misses a file, because the index changed, reads `index.json` again
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ import numpy as np
 
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.files import sha256_lines
+from tf_dpce.logging import logger
 from tf_dpce.search.embedding_store import record_schema
 from tf_dpce.search.index_manifest import (
     MANIFEST,
@@ -29,23 +31,23 @@ from tf_dpce.search.index_manifest import (
     KindEntry,
     manifest_bytes,
 )
-from tf_dpce.search.index_writer import damaged, writing
+from tf_dpce.search.index_state import State, best, read_records
+from tf_dpce.search.index_writer import Batch, IndexWriter, writing
 from tf_dpce.search.interface import Found, check_answerable
-from tf_dpce.search.segments import Segment, SegmentFiles, Unreadable, read_deleted
+from tf_dpce.search.segment_files import (
+    SegmentFiles,
+    Unreadable,
+    concatenated,
+    damaged,
+    read_deleted,
+    unified,
+)
+from tf_dpce.search.segments import Segment
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from tf_dpce.search.filters import Filter
-
-
-@dataclass(frozen=True)
-class _State:
-    """The items of a kind in one state of the index."""
-
-    entry: KindEntry
-    segments: tuple[Segment, ...]
-    schema: pa.Schema
 
 
 class FolderIndex:
@@ -74,7 +76,7 @@ class FolderIndex:
         manifest = IndexManifest.parse(content, folder / MANIFEST)
         # Each is replaced as a whole, so that threads need no lock.
         self._read = content, manifest
-        self._states: dict[str, _State] = {}
+        self._states: dict[str, State] = {}
         self.model, self.dimension = manifest.model, manifest.dimension
 
     @classmethod
@@ -126,7 +128,7 @@ class FolderIndex:
 
     def columns(self, kind: str) -> pa.Schema:
         """Returns the columns of a kind and their types."""
-        return self._state(kind).schema
+        return self.state(kind).schema
 
     def search(
         self,
@@ -138,19 +140,15 @@ class FolderIndex:
         where: Filter | None = None,
     ) -> list[list[Found]]:
         """Returns the best items of a kind for each query, best first; equal scores by id."""
-        state = self._state(kind)
+        state = self.state(kind)
         check_answerable(self.counts, kind, top)
-        queries = np.ascontiguousarray(queries, np.float32)
-        if state.entry.queries:
-            # Only queries of the other kind are normalised.
-            factor = np.full((len(queries), 1), of != kind, np.float32)
-            queries = np.hstack([queries, factor])
+        queries = state.prepared(queries, is_normalised=of != kind)
         parts = []
         for segment in state.segments:
             allowed = where and segment.files.passing(where, state.schema)
             parts.append(segment.search(queries, top, allowed, state.entry.effort))
         return [
-            _best(state, [(scores[row], rows[row]) for scores, rows in parts], top)
+            best(state, [(scores[row], rows[row]) for scores, rows in parts], top)
             for row in range(len(queries))
         ]
 
@@ -164,9 +162,9 @@ class FolderIndex:
     def records(self, kind: str, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Returns the columns of items."""
         records: list[dict[str, Any]] = [{}] * len(ids)
-        schema = self._state(kind).schema
+        schema = self.state(kind).schema
         for segment, places, rows in self._places(kind, ids):
-            for place, record in zip(places, _records(segment, rows, schema), strict=True):
+            for place, record in zip(places, read_records(segment, rows, schema), strict=True):
                 records[place] = record
         return records
 
@@ -174,24 +172,49 @@ class FolderIndex:
         """Returns some columns of all items, in no certain order."""
         import pyarrow as pa
 
-        state = self._state(kind)
+        state = self.state(kind)
         schema = pa.schema([state.schema.field(name) for name in columns])
         tables = [
             segment.files.columns(columns).filter(pa.array(segment.alive()))
             for segment in state.segments
         ]
-        return pa.concat_tables([schema.empty_table(), *tables], promote_options="permissive")
+        return concatenated([schema.empty_table(), *tables])
 
     def add(self, kind: str, records: pa.Table, vectors: np.ndarray) -> None:
         """Adds N items at once, or none: an item whose id is there is replaced."""
-        self._change(kind, lambda writer: writer.add(kind, [(records, vectors)]))
+        self.add_all({kind: [(records, vectors)]})
+
+    def add_all(self, items: Mapping[str, Iterable[Batch]]) -> None:
+        """Adds items of several kinds at once, or none.
+
+        Args:
+            items: by kind, records and embeddings, which are not all in memory at a time.
+        """
+        with self._changing() as writer:
+            for kind, batches in items.items():
+                writer.add(kind, batches)
 
     def delete(self, kind: str, ids: Sequence[str]) -> int:
         """Removes items at once; returns how many there were."""
         import pyarrow as pa
 
-        gone = pa.array(ids, pa.string())
-        return self._change(kind, lambda writer: writer.delete(kind, gone))
+        with self._changing() as writer:
+            return writer.delete(kind, pa.array(ids, pa.string()))
+
+    def join(self, kind: str, change: Callable[[pa.Table], pa.Table]) -> None:
+        """Changes the columns of all items at once, but not their ids or embeddings.
+
+        Args:
+            kind: "images" or "texts".
+            change: returns a table of the same rows.
+        """
+        with self._changing() as writer:
+            writer.join(kind, change)
+
+    def set_effort(self, kind: str, effort: int) -> None:
+        """Sets how many lists of an inverted file a query searches, or `efSearch` of HNSW."""
+        with self._changing() as writer:
+            writer.set_entry(kind, replace(writer.entry(kind), effort=effort))
 
     def _in_force(self) -> tuple[bytes, IndexManifest]:
         """Reads `index.json`; it is parsed if it changed."""
@@ -204,15 +227,21 @@ class FolderIndex:
             self._read = content, manifest
         return self._read
 
-    def _change(self, kind: str, change: Callable[..., Any]) -> Any:
+    @contextmanager
+    def _changing(self) -> Iterator[IndexWriter]:
+        """Locks the folder; puts in force what a block changed, and merges segments."""
         with writing(self.folder) as writer:
             before = writer.manifest
-            result = change(writer)
+            yield writer
             if writer.manifest != before:
                 writer.commit()
-            while writer.merge(kind):
-                writer.commit()
-        return result
+            try:
+                for kind in writer.manifest.kinds:
+                    while writer.merge(kind):
+                        writer.commit()
+            except OSError as error:
+                # Nothing is lost: the next change merges them.
+                logger.warning(f"{self.folder}: small segments stay: {error.strerror}")
 
     def _places(
         self, kind: str, ids: Sequence[str]
@@ -222,7 +251,7 @@ class FolderIndex:
 
         wanted, found = pa.array(ids, pa.string()), []
         missing = np.ones(len(ids), bool)
-        for segment in self._state(kind).segments:
+        for segment in self.state(kind).segments:
             rows = segment.rows_of(wanted)
             places = np.flatnonzero(rows >= 0)
             missing[places] = False
@@ -232,8 +261,8 @@ class FolderIndex:
             raise UserError("index.id", f"the index holds no {kind} with the id {unknown}")
         return found
 
-    def _state(self, kind: str) -> _State:
-        """Opens the files of a kind, if they are not open."""
+    def state(self, kind: str) -> State:
+        """Returns the items of a kind as they are now; their files are opened if they are not."""
         while True:
             content, manifest = self._in_force()
             entry = manifest.kinds.get(kind, KindEntry())
@@ -249,39 +278,15 @@ class FolderIndex:
             self._states[kind] = state
             return state
 
-    def _opened(self, kind: str, entry: KindEntry, last: _State | None) -> _State:
-        import pyarrow as pa
-
+    def _opened(self, kind: str, entry: KindEntry, last: State | None) -> State:
         dimension = self.dimension + bool(entry.queries)
-        opened = {part.entry.flat: part.files for part in last.segments} if last else {}
+        last_segments = last.segments if last else ()
+        opened = {(part.entry.flat, part.entry.records): part.files for part in last_segments}
         segments = []
         for part in entry.segments:
-            files = opened.get(part.flat) or SegmentFiles(self.folder, part, dimension)
+            files = opened.get((part.flat, part.records)) or SegmentFiles(
+                self.folder, part, dimension
+            )
             segments.append(Segment(part, files, read_deleted(self.folder, part)))
         schemas = [segment.files.schema for segment in segments] or [record_schema(kind)]
-        return _State(
-            entry, tuple(segments), pa.unify_schemas(schemas, promote_options="permissive")
-        )
-
-
-def _best(state: _State, parts: Sequence[tuple[np.ndarray, np.ndarray]], top: int) -> list[Found]:
-    """Merges what each segment found for a query: scores and rows."""
-    scores = np.concatenate([np.empty(0, np.float32), *(part[0] for part in parts)])
-    if not len(scores):
-        return []
-    least = np.partition(scores, -min(top, len(scores)))[-min(top, len(scores))]
-    found = []
-    for segment, (scores, rows) in zip(state.segments, parts, strict=True):
-        chosen = scores >= least
-        records = _records(segment, rows[chosen], state.schema)
-        found += map(Found, scores[chosen].tolist(), records)
-    return sorted(found, key=lambda item: (-item.score, item.record["id"]))[:top]
-
-
-def _records(segment: Segment, rows: np.ndarray, schema: pa.Schema) -> list[dict[str, Any]]:
-    missing = dict.fromkeys(schema.names)
-    return (
-        [missing | record for record in segment.files.records(rows).to_pylist()]
-        if len(rows)
-        else []
-    )
+        return State(entry, tuple(segments), unified(schemas))

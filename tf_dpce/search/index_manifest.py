@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ MANIFEST = "index.json"
 # The kind of the queries by which the items of a kind are normalised.
 QUERIES = {IMAGES: TEXTS, TEXTS: IMAGES}
 
-_FORMAT = 2  # 1 was one FAISS index a kind, in a folder of its own, with records in Arrow's format
+# The former was one FAISS index a kind, in a folder of its own, with records in Arrow's format.
+_FORMAT = 2
+_CHECKED = 1 << 16  # bytes
 _REBUILD = "build the index again"
 # A random number in each name: the name of a file that was removed never returns.
 _NAMES = rf"({'|'.join(KINDS)}|calibration)-[0-9a-f]{{12}}"
@@ -32,15 +36,28 @@ class StoredFile:
         name: its name in the folder of the index.
         size: its bytes. A file that was cut is recognised by it: a map of one could end the
             process when it is read.
+        checksum: CRC-32 of its first and last 64 KiB, where it says what it holds: FAISS asks for
+            as much memory as a damaged number says.
     """
 
     name: str
     size: int
+    checksum: int
 
     @classmethod
     def of(cls, path: Path) -> StoredFile:
-        """Returns the entry of a file that was just written."""
-        return cls(path.name, path.stat().st_size)
+        """Returns the entry of a file.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with path.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            checksum = 0
+            for place in (0, max(size - _CHECKED, 0)):
+                stream.seek(place)
+                checksum = zlib.crc32(stream.read(_CHECKED), checksum)
+        return cls(path.name, size, checksum)
 
 
 @dataclass(frozen=True)
@@ -121,7 +138,10 @@ class IndexManifest:
         """
         try:
             value = json.loads(content)
-            if value.get("format", 1) != _FORMAT and {"version", "counts"} & set(value):
+            if (
+                value["format" if "format" in value else "version"]
+                and value.get("format") != _FORMAT
+            ):
                 message = f"{path.parent} is an index of another version: {_REBUILD}"
                 raise UserError("index.format", message, path)
             return cls(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_dpce.errors import UserError
 from tf_dpce.evaluation.querybank import hubness
 from tf_dpce.files import exclusive_lock, publish_file, remove_stale
-from tf_dpce.search.factories import (
-    LARGE,
-    approximate_factory,
-    blocks,
-    flat_factory,
-    learnt_index,
-    new_index,
-    write_index,
-)
 from tf_dpce.search.index_manifest import (
     MANIFEST,
     IndexManifest,
@@ -33,19 +22,16 @@ from tf_dpce.search.index_manifest import (
     is_index_file,
     manifest_bytes,
 )
-from tf_dpce.search.merging import LARGEST, segments_to_merge
-from tf_dpce.search.segments import ROW_GROUP, Segment, SegmentFiles, Unreadable, read_deleted
+from tf_dpce.search.merging import segments_to_merge
+from tf_dpce.search.segment_files import SegmentFiles, Unreadable, damaged, read_deleted, unified
+from tf_dpce.search.segment_writer import Batch, Plan, SegmentWriter
+from tf_dpce.search.segments import Segment
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-_PIECE = 1 << 16  # rows that are prepared at a time
-
-Batch = tuple["pa.Table", np.ndarray]
-
-
-class IndexWriter:
+class IndexWriter(SegmentWriter):
     """Writes into the folder of an index; nothing counts before `commit`.
 
     Args:
@@ -54,8 +40,8 @@ class IndexWriter:
     """
 
     def __init__(self, folder: Path, manifest: IndexManifest) -> None:
-        self.folder, self.manifest = folder, manifest
-        self._written: list[Path] = []
+        super().__init__(folder)
+        self.manifest = manifest
 
     def commit(self) -> None:
         """Puts in force what was written, and removes what is not in force any more."""
@@ -66,7 +52,7 @@ class IndexWriter:
         """Removes what was written and is not in force."""
         path = self.folder / MANIFEST
         in_force = path.read_text() if path.exists() else ""
-        for path in self._written:
+        for path in self.written:
             if path.name not in in_force:
                 path.unlink(missing_ok=True)
 
@@ -77,13 +63,6 @@ class IndexWriter:
     def set_entry(self, kind: str, entry: KindEntry) -> None:
         """Replaces what the manifest says of a kind."""
         self.manifest = replace(self.manifest, kinds={**self.manifest.kinds, kind: entry})
-
-    def store(self, kind: str, ending: str, array: np.ndarray) -> StoredFile:
-        """Writes an array."""
-        path = self.new_path(kind, ending)
-        with publish_file(path) as temporary, temporary.open("wb") as stream:
-            np.save(stream, array, allow_pickle=False)
-        return StoredFile.of(path)
 
     def store_calibration(self, content: bytes | None) -> None:
         """Writes the file of a calibration, if there is one."""
@@ -102,10 +81,10 @@ class IndexWriter:
             batches: records, and embeddings float32 `[N, D]`.
             whole: whether these are all items, so that a factory the user chose must fit them.
         """
-        bank = self.entry(kind).querybank
-        queries = bank and np.load(self.folder / bank.name, allow_pickle=False)
+        file = self.entry(kind).querybank
+        queries = file and np.load(self.folder / file.name, allow_pickle=False)
         prepared = ((records, _prepared(vectors, queries)) for records, vectors in batches)
-        for segment in self._segments(kind, prepared, whole, whole):
+        for segment in self.segments(self._plan(kind, near=whole, must_learn=whole), prepared):
             self._append(kind, segment)
 
     def delete(self, kind: str, ids: pa.Array) -> int:
@@ -120,6 +99,16 @@ class IndexWriter:
         self.set_entry(kind, after)
         return entry.alive - after.alive
 
+    def join(self, kind: str, change: Callable[[pa.Table], pa.Table]) -> None:
+        """Writes the records anew, changed, and keeps the embeddings."""
+        entry, segments = self.entry(kind), []
+        for segment in entry.segments:
+            records = self.open(kind, segment).files.columns()
+            file = self.store_records(kind, [change(records)])
+            segments.append(replace(segment, records=file))
+        self.set_entry(kind, replace(entry, segments=tuple(segments)))
+        self._check_columns(kind)
+
     def merge(self, kind: str) -> bool:
         """Writes small segments, and those with many deletions, anew; returns whether it did."""
         entry = self.entry(kind)
@@ -127,8 +116,10 @@ class IndexWriter:
         opened = [self.open(kind, segment) for segment in chosen]
         batches = (batch for segment in opened for batch in segment.batches())
         # What was found approximately before is so afterwards.
-        near = any(segment.approximate for segment in chosen)
-        merged = list(self._segments(kind, batches, near, must_learn=False))
+        near = [segment for segment in chosen if segment.approximate]
+        largest = max(near, key=lambda segment: segment.rows, default=None)
+        plan = self._plan(kind, near=bool(near), must_learn=False, like=largest)
+        merged = list(self.segments(plan, batches))
         others = [segment for segment in entry.segments if segment not in chosen]
         self.set_entry(kind, replace(entry, segments=(*others, *merged)))
         return bool(chosen)
@@ -146,11 +137,9 @@ class IndexWriter:
         except Unreadable as error:
             raise damaged(error.path) from None
 
-    def new_path(self, kind: str, ending: str) -> Path:
-        """Returns a path that no file of an index ever had."""
-        path = self.folder / f"{kind}-{secrets.token_hex(6)}.{ending}"
-        self._written.append(path)
-        return path
+    def _plan(self, kind: str, **plan: Any) -> Plan:
+        querybank = self.entry(kind).querybank is not None
+        return Plan(kind, self.manifest.factory, querybank, **plan)
 
     def _append(self, kind: str, segment: SegmentEntry) -> None:
         """Adds a segment; items with the ids of its items are deleted elsewhere."""
@@ -159,6 +148,11 @@ class IndexWriter:
         segment = self._without(kind, opened, _repeated(opened.files.ids))
         entry = self.entry(kind)
         self.set_entry(kind, replace(entry, segments=(*entry.segments, segment)))
+        self._check_columns(kind)
+
+    def _check_columns(self, kind: str) -> None:
+        opened = (self.open(kind, segment) for segment in self.entry(kind).segments)
+        unified(segment.files.schema for segment in opened)
 
     def _without(self, kind: str, segment: Segment, gone: pa.ChunkedArray) -> SegmentEntry:
         """Marks rows of a segment as deleted; `gone` is bool `[rows]`."""
@@ -169,58 +163,6 @@ class IndexWriter:
             return segment.entry
         file = self.store(kind, "npy", np.packbits(~alive))
         return replace(segment.entry, alive=count, deleted=file)
-
-    def _segments(
-        self, kind: str, batches: Iterable[Batch], near: bool, must_learn: bool
-    ) -> Iterator[SegmentEntry]:
-        """Writes items, with the number of a querybank, and yields the segments.
-
-        Args:
-            kind: "images" or "texts".
-            batches: records and embeddings.
-            near: whether segments that are not large have an approximate index too, if the factory
-                is one.
-            must_learn: whether too few items for it are an error.
-        """
-        flat, tables = None, []
-        for records, vectors in _pieces(batches):
-            if flat and flat.ntotal + len(vectors) > LARGEST:
-                yield self._segment(kind, flat, tables, near, must_learn)
-                flat, tables = None, []
-            flat = flat or new_index(flat_factory(self.manifest.factory), vectors.shape[1], kind)
-            flat.add(np.ascontiguousarray(vectors, np.float32))
-            tables.append(records)
-        if flat:
-            yield self._segment(kind, flat, tables, near, must_learn)
-
-    def _segment(
-        self, kind: str, flat: Any, tables: list[pa.Table], near: bool, must_learn: bool
-    ) -> SegmentEntry:
-        index, records = self.new_path(kind, "faiss"), self.new_path(kind, "parquet")
-        write_index(flat, index)
-        _write_records(tables, records)
-        rows, approximate = flat.ntotal, None
-        factory = approximate_factory(self.manifest.factory, rows)
-        if factory and (near or rows >= LARGE):
-            approximate = self._approximate(kind, flat, factory, must_learn)
-        return SegmentEntry(rows, rows, StoredFile.of(index), StoredFile.of(records), approximate)
-
-    def _approximate(
-        self, kind: str, flat: Any, factory: str, must_learn: bool
-    ) -> StoredFile | None:
-        querybank = self.entry(kind).querybank is not None
-        what = f"{flat.ntotal} {kind} of {flat.d} numbers"
-        try:
-            index = learnt_index(factory, flat, what, querybank)
-        except UserError:
-            if must_learn:
-                raise
-            return None
-        for vectors in blocks(flat):
-            index.add(vectors)
-        path = self.new_path(kind, "near.faiss")
-        write_index(index, path)
-        return StoredFile.of(path)
 
 
 @contextmanager
@@ -234,10 +176,11 @@ def writing(folder: Path, new: IndexManifest | None = None) -> Iterator[IndexWri
     Raises:
         UserError: another process writes there, or there is no index.
     """
-    content = new is None and manifest_bytes(folder)
+    if new is None:
+        manifest_bytes(folder)
     with exclusive_lock(folder):
         remove_stale(folder)
-        if content:
+        if new is None:
             new = IndexManifest.parse(manifest_bytes(folder), folder / MANIFEST)
             # Those of a process that was killed.
             remove_unused(folder, new)
@@ -256,31 +199,10 @@ def remove_unused(folder: Path, manifest: IndexManifest) -> None:
             shutil.rmtree(item) if item.is_dir() else item.unlink()
 
 
-def damaged(path: Path) -> UserError:
-    """Returns the error over a file of an index that cannot be read."""
-    message = f"{path} is missing or damaged: build the index again"
-    return UserError("index.damaged", message, path)
-
-
 def _prepared(vectors: np.ndarray, queries: np.ndarray | None) -> np.ndarray:
     if queries is None:
         return vectors
     return np.column_stack([vectors, -hubness(vectors, queries) / 2])
-
-
-def _pieces(batches: Iterable[Batch]) -> Iterator[Batch]:
-    for records, vectors in batches:
-        for start in range(0, len(vectors), _PIECE):
-            yield records.slice(start, _PIECE), vectors[start : start + _PIECE]
-
-
-def _write_records(tables: Sequence[pa.Table], path: Path) -> None:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    records = pa.concat_tables(tables, promote_options="permissive")
-    with publish_file(path) as temporary, temporary.open("wb") as stream:
-        parquet.write_table(records, stream, row_group_size=ROW_GROUP, compression="zstd")
 
 
 def _repeated(ids: pa.ChunkedArray) -> pa.ChunkedArray:
