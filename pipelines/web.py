@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import io
 import os
 import socket
 import sys
@@ -19,9 +19,6 @@ PORT = 7860
 LOGIN = "TF_DPCE_LOGIN"
 
 _POLL_SECONDS = 0.2
-_ONE_PIXEL = (  # a PNG
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
-)
 
 
 def run(
@@ -106,10 +103,14 @@ def show(
 
 def _warm_up(searcher: object) -> None:
     """Searches and draws once, so that the first visitor does not wait for what is loaded then."""
+    from PIL import Image
+
     from tf_dpce.search.query import Term
     from tf_dpce.web.thumbnails import SMALL, small_jpeg
 
-    small_jpeg(base64.b64decode(_ONE_PIXEL), SMALL)
+    pixel = io.BytesIO()
+    Image.new("L", (1, 1)).save(pixel, "PNG")
+    small_jpeg(pixel.getvalue(), SMALL)
     with suppress(UserError):
         searcher.search([Term(text="a")], top=1, kind="images")
 

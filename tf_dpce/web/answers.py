@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from tf_dpce.errors import UserError
 from tf_dpce.logging import logger
+from tf_dpce.search.filters import Filter
 
 if TYPE_CHECKING:
     from tf_dpce.search.query import Term
@@ -117,6 +118,7 @@ class Answer:
         unknown_words: words of the query that the model does not know.
         more: whether there is another page.
         seconds: how long the search took.
+        highest: the highest probability of an image, see `tf_dpce.search.answer.Answer`.
         fault: why there is no answer, for a person.
     """
 
@@ -125,6 +127,7 @@ class Answer:
     unknown_words: tuple[str, ...] = ()
     more: bool = False
     seconds: float = 0.0
+    highest: float | None = None
     fault: str = ""
 
 
@@ -180,6 +183,9 @@ class Answers:
             return Answer(request, fault=f"the search failed: {_SEE_LOG}")
 
     def _search(self, request: Request) -> Answer:
+        if request.where:
+            # By itself, so that no parenthesis of it closes the one around it.
+            Filter.parse(request.where)
         began = time.perf_counter()
         found = self._searcher.search(
             list(self._terms(request)),
@@ -191,7 +197,7 @@ class Answers:
             skip=(request.page - 1) * PAGE_SIZE,
         )
         seconds = time.perf_counter() - began
-        return Answer(request, found.hits, tuple(found.unknown_words), found.more, seconds)
+        return Answer(request, found.hits, found.unknown_words, found.more, seconds, found.highest)
 
     def _knows_contents(self) -> bool:
         return "content" in self._searcher.index.columns("images").names

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tf_dpce.search.searcher import Hit
 
 IMAGE_ROUTE = "thumbnail"
-LIKELY = 0.5  # a probability above which a hit counts as found
+LIKELY = 50  # percent from which a hit counts as found
 
 
 def gallery_html(answer: Answer, query_image: bytes | None = None) -> str:
@@ -39,7 +39,8 @@ def gallery_html(answer: Answer, query_image: bytes | None = None) -> str:
         last=first + len(answer.hits),
         like_image=image_link(request.like, "small"),
         query_image=query_image and base64.b64encode(query_image).decode(),
-        doubtful=_is_doubtful(answer),
+        highest=None if answer.highest is None else round(100 * answer.highest),
+        likely=LIKELY,
         # By it the page notices an answer that equals the one before.
         token=time.monotonic_ns(),
     )
@@ -76,12 +77,6 @@ def _shown(hit: Hit) -> dict[str, Any]:
         "small": image_link(hit.id, "small", content),
         "large": image_link(hit.id, "large", content),
     }
-
-
-def _is_doubtful(answer: Answer) -> bool:
-    """Whether even the best hit of a first page is probably not what was asked for."""
-    known = [hit.probability for hit in answer.hits if hit.probability is not None]
-    return answer.request.page == 1 and bool(known) and max(known) < LIKELY
 
 
 @cache

@@ -95,7 +95,7 @@ class Asked:
         self.terms, self.options = terms, options
         if self.fault:
             raise self.fault
-        return SimpleNamespace(hits=[], unknown_words=["zebra"], more=True)
+        return SimpleNamespace(hits=[], unknown_words=("zebra",), more=True, highest=0.3)
 
 
 def test_a_request_becomes_one_search():
@@ -116,6 +116,11 @@ def test_a_request_becomes_one_search():
     options["hide_duplicates"] = "content"
     assert searcher.options == {"top": PAGE_SIZE, "kind": "images", **options}
     assert (answer.unknown_words, answer.more, answer.fault) == (("zebra",), True, "")
+    assert answer.highest == 0.3
+    # A condition stays in its parentheses.
+    searcher.terms = []
+    assert Answers(searcher, images).answer("?q=a&folder=b&where=c=1) or (d=2").fault
+    assert searcher.terms == []
     # A filter alone asks for nothing.
     searcher.terms = []
     assert Answers(searcher, images).answer("?folder=b").hits == [] == searcher.terms

@@ -54,11 +54,12 @@ def test_each_state_says_what_it_is():
     for answer, said, unsaid in (
         (Answer(Request()), "Describe what the image shows", "Nothing found"),
         (Answer(Request("a")), "Nothing found. The index holds no image.", "filters"),
-        (Answer(Request("a", sure=90)), "No image passes the filters", "holds no image"),
+        (Answer(Request("a", where="c")), "No image passes the filters", "holds no image"),
+        (Answer(Request("a", sure=90), highest=0.42), "the highest probability is 42 %", "passes"),
         (Answer(Request("a", page=9)), "There are no further images", "holds no image"),
-        (Answer(Request("a"), [likely]), "83 %", "Perhaps"),
-        (Answer(Request("a"), [unlikely]), "Perhaps no image shows that", "Nothing found"),
-        (Answer(Request("a", page=2), [unlikely]), "20 %", "Perhaps"),
+        (Answer(Request("a"), [likely], highest=0.83), "83 %", "Perhaps"),
+        (Answer(Request("a"), [unlikely], highest=0.2), "Perhaps no image shows that", "Nothing"),
+        (Answer(Request("a", page=2), [unlikely], highest=0.2), "20 %", "Perhaps"),
         # Without a calibration there is the score.
         (Answer(Request("a"), [hit(probability=None)]), "0.500", "Perhaps"),
         (Answer(Request("a"), [likely], ("zebra",)), "zebra", "Nothing found"),
