@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,13 @@ import tf_dpce
 from pipelines import find
 from tests.errors import printed_code
 from tests.unit.pipelines.test_embed import draw_images
+from tf_dpce.export import encoder
 from tf_dpce.files import exclusive_lock
 from tf_dpce.search.index_folder import FolderIndex
 
 QUERY = "a dog on the grass"
+
+load_once = cache(encoder.load)
 
 
 @pytest.fixture
@@ -32,8 +36,9 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def run(folder: Path, tiny_export: Path, capsys):
+def run(folder: Path, tiny_export: Path, capsys, monkeypatch):
     """Runs the verb and returns its status, stdout and the lines of stderr."""
+    monkeypatch.setattr(encoder, "load", load_once)
 
     def run(query: str = QUERY, *options: str, folder: Path = folder) -> tuple[int, str, list[str]]:
         status = find.main([str(folder), query, "--model", str(tiny_export), *options])
@@ -57,9 +62,9 @@ def only_index(folder: Path) -> Path:
 def test_a_folder_is_searched_as_its_vectors_say(folder: Path, tiny_export: Path, run):
     status, out, err = run(QUERY, "--json", "--top", "4")
     hits = json.loads(out)["hits"]
-    encoder = tf_dpce.load(tiny_export)
+    model = load_once(tiny_export)
     files = sorted(folder.rglob("*.*g"))
-    scores = encoder.encode_images(files) @ encoder.encode_texts([QUERY])[0]
+    scores = model.encode_images(files) @ model.encode_texts([QUERY])[0]
     order = np.argsort(-scores)[:4]
     assert [hit["path"] for hit in hits] == [str(files[row]) for row in order]
     # Half precision: 11 bits of each number.
