@@ -94,8 +94,8 @@ def calibration_table(measured: Mapping[str, Any]) -> Table:
         caption="error: expected calibration error of first hits, in points\n"
         "area: under the ROC curve, there against not there, in percent",
     )
-    headings = ("", "items", "R@1 if there", "error", "error if there", "area", "area of cosine")
-    for heading in headings:
+    table.add_column("", no_wrap=True)
+    for heading in ("items", "R@1 if there", "error", "error if there", "area", "area of cosine"):
         table.add_column(heading, justify="right")
     keys = ("right_first", "error", "error_if_there", "area", "area_of_cosine")
     for direction, archives in measured.items():
