@@ -73,13 +73,13 @@ def measure(
         rounds: number of rounds.
         asked: number of sentences by which recall is measured.
     """
-    found = _drawn(config.seed) if embeddings is None else _stored(embeddings, config.seed)
+    found = drawn(config.seed) if embeddings is None else _stored(embeddings, config.seed)
     rows: list[Row] = []
     for size in sizes:
         with TemporaryDirectory() as parent:
             folder, what = Path(parent, "index"), f"{size:,} images"
             began = perf_counter()
-            _build(folder, found.images, size)
+            build(folder, found.images, size)
             rows.append(row(f"{what}: build", "s", [perf_counter() - began]))
             rows.append(row(f"{what}: memory of the process, peak", "MiB", [peak_mib()]))
             stored = sum(path.stat().st_size for path in folder.iterdir())
@@ -107,7 +107,7 @@ def image_batches(images: np.ndarray, count: int) -> Iterator[tuple[pa.Table, np
         yield _records(numbers), _unit(vectors)
 
 
-def _build(folder: Path, images: np.ndarray, count: int) -> None:
+def build(folder: Path, images: np.ndarray, count: int) -> None:
     """Does what the verb `index` does, without files of embeddings."""
     folder.mkdir()
     with writing(folder, IndexManifest("0" * 64, DIMENSION)) as writer:
@@ -236,7 +236,7 @@ def _stored(folder: Path, seed: int) -> Embeddings:
     return Embeddings(*(_unit(vectors @ projection) for vectors in whole))
 
 
-def _drawn(seed: int) -> Embeddings:
+def drawn(seed: int) -> Embeddings:
     """Returns clusters of images, and sentences that lie beside them, as another kind does."""
     draw = np.random.default_rng(seed)
     centres, images, sentences, gap = (

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import classifier, encoders, mining, search, serving, step
+from benchmarks import classifier, encoders, mining, page, search, serving, step
 from benchmarks.material import random_model
 from benchmarks.timing import Row
 from tests.unit.search.plain import embed_images, embed_texts
@@ -138,3 +138,13 @@ def test_a_request_that_fails_is_no_figure():
     client = partial(AsyncClient, "http://127.0.0.1:9", "tiny", retries=0)
     with pytest.raises(ServingError):
         serving.put_load(client, ["a dog"], clients=2, seconds=0.1)
+
+
+@pytest.mark.full
+def test_the_page_is_compared_with_its_search():
+    rows = page.measure(CONFIG, sizes=(300,), rounds=2)
+    assert compared(rows) == [
+        (f"300 images: {page.PAGE}", page.SEARCH),
+        (f"300 images: {page.SEARCH}", page.SEARCH),
+    ]
+    assert rows[0]["ratio"]["median"] > 1, "HTTP comes on top"
