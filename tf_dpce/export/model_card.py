@@ -74,7 +74,7 @@ def run_provenance(run: Run, checkpoint: str, augmentation: TestTimeAugmentation
         "images are seen": "from both sides" if augmentation.flip else "from one side",
         "weights are stored": "in float16" if augmentation.float16 else "in float32",
         "text tower": f"{config.text.tower}, {_layers(config.text)}",
-        "word vectors": _name(config.vectors or "from random"),
+        "word vectors": ", ".join(map(_name, config.vectors or ["from random"])),
         "training data": data["source"],
         "training instances": f"{data['num_instances']:,}",
         "split digest": data["split_digest"],

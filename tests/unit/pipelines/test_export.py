@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tests.unit.export.tiny import pairs_to_calibrate
 from tf_dpce.evaluation.calibration import CALIBRATION_FOLDER, Calibration
 from tf_dpce.evaluation.tta import PLAIN
 from tf_dpce.export.calibrate import calibrate
-from tf_dpce.export.model_card import run_metrics
+from tf_dpce.export.model_card import run_metrics, run_provenance
 from tf_dpce.files import sha256_file
 from tf_dpce.training.run_folder import load_run
 
@@ -76,6 +77,14 @@ def test_run_is_published_with_its_provenance_and_metrics(run, tmp_path, capsys)
         side.resize((32, 32)).save(tmp_path / name)
     one, other = tf_dpce.load(folder).encode_images([tmp_path / "one.png", tmp_path / "other.png"])
     np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_provenance_names_the_files_of_word_vectors_without_their_folders(run):
+    trained = load_run(run)
+    assert run_provenance(trained, "best", PLAIN)["word vectors"] == "from random"
+    config = replace(trained.config, vectors=("/home/me/glove.npz", "word2vec.bin"))
+    provenance = run_provenance(replace(trained, config=config), "best", PLAIN)
+    assert provenance["word vectors"] == "glove.npz, word2vec.bin"
 
 
 def test_too_few_pairs_leave_an_export_without_probabilities(run, tmp_path, caplog):
