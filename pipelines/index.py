@@ -101,7 +101,9 @@ def _ids(named: list[str]) -> list[str]:
     ids = []
     for name in named:
         file = Path(name.removeprefix("@"))
-        ids += file.read_text("utf-8").splitlines() if name.startswith("@") else [name]
+        # Names of files need not be UTF-8.
+        lines = file.read_text("utf-8", "surrogateescape") if name.startswith("@") else name
+        ids += lines.splitlines()
     return ids
 
 

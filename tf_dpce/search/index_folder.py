@@ -39,6 +39,7 @@ from tf_dpce.search.segment_files import (
     Unreadable,
     concatenated,
     damaged,
+    id_array,
     read_deleted,
     unified,
 )
@@ -196,10 +197,8 @@ class FolderIndex:
 
     def delete(self, kind: str, ids: Sequence[str]) -> int:
         """Removes items at once; returns how many there were."""
-        import pyarrow as pa
-
         with self._changing() as writer:
-            return writer.delete(kind, pa.array(ids, pa.string()))
+            return writer.delete(kind, id_array(ids))
 
     def join(self, kind: str, change: Callable[[pa.Table], pa.Table]) -> None:
         """Changes the columns of all items at once, but not their ids or embeddings.
@@ -212,8 +211,15 @@ class FolderIndex:
             writer.join(kind, change)
 
     def set_effort(self, kind: str, effort: int) -> None:
-        """Sets how many lists of an inverted file a query searches, or `efSearch` of HNSW."""
+        """Sets how many lists of an inverted file a query searches, or `efSearch` of HNSW.
+
+        Raises:
+            UserError: all items are compared with each query, so that there is nothing to set.
+        """
         with self._changing() as writer:
+            if not any(segment.approximate for segment in writer.entry(kind).segments):
+                message = f"{self.folder} has no approximate index of {kind} to set"
+                raise UserError("index.options", message, self.folder)
             writer.set_entry(kind, replace(writer.entry(kind), effort=effort))
 
     def _in_force(self) -> tuple[bytes, IndexManifest]:
@@ -247,9 +253,7 @@ class FolderIndex:
         self, kind: str, ids: Sequence[str]
     ) -> list[tuple[Segment, np.ndarray, np.ndarray]]:
         """Returns for each segment which of the ids it has, and in which rows."""
-        import pyarrow as pa
-
-        wanted, found = pa.array(ids, pa.string()), []
+        wanted, found = id_array(ids), []
         missing = np.ones(len(ids), bool)
         for segment in self.state(kind).segments:
             rows = segment.rows_of(wanted)

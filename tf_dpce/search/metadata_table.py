@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_dpce.datasets.table_files import JSON, PARQUET, table_kind
+from tf_dpce.datasets.table_files import JSON, PARQUET, table_kind, text_lines
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
 from tf_dpce.search.embedding_store import IMAGES, TEXTS, record_schema
+from tf_dpce.search.segment_files import unified
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_DELIMITERS = (",", ";", "\t", "|")
 _KEYS = ("path", "id")
 # Arrow counts the rows of CSV from 1, those of JSON from 0.
 _ROW = re.compile(r"\bRow #(\d+)|\bin row (\d+)")
@@ -60,7 +62,11 @@ class MetadataTable:
 
         Args:
             records: N rows, which have an `id` and perhaps a `path`.
+
+        Raises:
+            UserError: a column has values of another type there.
         """
+        import pyarrow as pa
         import pyarrow.compute as pc
 
         rows = pc.index_in(records["id"], value_set=self._keys, skip_nulls=True)
@@ -71,12 +77,15 @@ class MetadataTable:
         self._matched[rows.drop_null().to_numpy()] = True
         found = self._columns.take(rows.combine_chunks())
         for name in found.column_names:
+            values = found[name]
             if name in records.column_names:
+                before = records[name]
+                kinds = [pa.schema([(name, column.type)]) for column in (before, values)]
+                kind = unified(kinds).field(name).type
                 # An earlier table's value stays if this one has no row for the item.
-                merged = pc.if_else(pc.is_valid(rows), found[name], records[name])
-                records = records.drop_columns([name]).append_column(name, merged)
-            else:
-                records = records.append_column(name, found[name])
+                values = pc.if_else(pc.is_valid(rows), values.cast(kind), before.cast(kind))
+                records = records.drop_columns([name])
+            records = records.append_column(name, values)
         return records
 
     def report(self) -> None:
@@ -120,13 +129,12 @@ def _parsed(path: Path, kind: str) -> pa.Table:
     if kind == JSON:
         return json.read_json(path)
     keys = dict.fromkeys(_KEYS, pa.string())
+    _, header = next(text_lines(path), (None, ""))
     return csv.read_csv(
         path,
         # One thread, which names the row of a mistake.
         csv.ReadOptions(use_threads=False),
-        csv.ParseOptions(
-            delimiter="\t" if ".tsv" in path.suffixes else ",", newlines_in_values=True
-        ),
+        csv.ParseOptions(delimiter=max(_DELIMITERS, key=header.count), newlines_in_values=True),
         csv.ConvertOptions(column_types=keys, strings_can_be_null=True, null_values=[""]),
     )
 

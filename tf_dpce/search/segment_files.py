@@ -132,6 +132,15 @@ class SegmentFiles:
             raise damaged(self._path) from None
 
 
+def id_array(ids: Iterable[str]) -> pa.Array:
+    """Returns ids as they are stored: bytes of file names that are not UTF-8 are written out."""
+    import pyarrow as pa
+
+    return pa.array(
+        (name.encode("utf-8", "backslashreplace").decode() for name in ids), pa.string()
+    )
+
+
 def damaged(path: Path) -> UserError:
     """Returns the error over a file of an index that cannot be read."""
     message = f"{path} is missing or damaged: build the index again"
@@ -167,7 +176,7 @@ def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
 
 
 def _columns_differ(error: Exception) -> UserError:
-    message = f"a column holds two types: {shorten(error, 160)}: rename it or convert its values"
+    message = f"a column holds two types, {shorten(str(error), 160)}: rename it or convert values"
     return UserError("index.column", message)
 
 

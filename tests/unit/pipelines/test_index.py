@@ -92,6 +92,10 @@ def test_embeddings_are_added_and_items_deleted(index: Path, tmp_path: Path, cap
     assert "3 of 4" in capsys.readouterr().out
     assert main(["--out", str(index), "--delete", "1", "--for", "texts"]) == 0
     assert open_index(index).counts == {"images": 38, "texts": 1}
+    # Names of files that are not UTF-8, as a shell gives them, and in a list.
+    (tmp_path / "ids.txt").write_bytes(b"\xff.jpg\n")
+    assert main(["--out", str(index), "--delete", "\udcfe.jpg", f"@{tmp_path / 'ids.txt'}"]) == 0
+    assert "0 of 2" in capsys.readouterr().out
     # An index of another model is left alone.
     embed(PlainEncoder(), find_images([pattern]), tmp_path / "other", "n" * 64)
     version = open_index(index).version
@@ -104,6 +108,7 @@ TABLES = {
     "places.csv": "path,city,when\n003.jpg,Rome,2024-05-01\nno.jpg,Oslo,\n004.jpg,,2023-01-01\n",
     "places.tsv": "path\tcity\twhen\n003.jpg\tRome\t2024-05-01\nno.jpg\tOslo\t\n"
     "004.jpg\t\t2023-01-01\n",
+    "places.txt": "path;city;when\n003.jpg;Rome;2024-05-01\nno.jpg;Oslo;\n004.jpg;;2023-01-01\n",
     "places.jsonl": '{"id": "003.jpg", "city": "Rome", "when": "2024-05-01T00:00:00"}\n'
     '{"id": "no.jpg", "city": "Oslo"}\n{"id": "004.jpg", "when": "2023-01-01T00:00:00"}\n',
 }
@@ -144,6 +149,10 @@ def test_a_table_adds_columns(
     records = open_index(index).records("images", ["003.jpg", "005.jpg"])
     assert [record["city"] for record in records] == ["Rome", "Bonn"]
     assert records[1]["name"] == "005.jpg"
+    (tmp_path / "more.csv").write_text("path,city\n005.jpg,7\n")
+    assert main(["--out", str(index), "--metadata", str(tmp_path / "more.csv")]) == 1
+    assert printed_code(capsys.readouterr().err) == "index.column"
+    assert open_index(index).records("images", ["005.jpg"]) == records[1:]
 
 
 @pytest.mark.parametrize(
@@ -179,6 +188,7 @@ def test_a_table_that_cannot_be_joined_is_named(
         ["--delete", "1", "--factory", "SQ8"],
         ["--add", "--embeddings", "vectors", "--querybank", "vectors"],
         ["--embeddings", "vectors", "--delete", "1"],
+        ["--nprobe", "4"],
     ],
 )
 def test_options_that_contradict_change_nothing(index: Path, tmp_path: Path, capsys, options):
