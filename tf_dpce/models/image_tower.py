@@ -193,7 +193,7 @@ def _load_network(
     except ValueError as error:
         raise UserError(
             "model.image_size",
-            f"{backbone} with weights {weights} takes no images of {input_size} pixels: {error}",
+            f"{backbone} takes no images of {input_size} pixels: {error}",
         ) from error
     except Exception as error:
         if not published:

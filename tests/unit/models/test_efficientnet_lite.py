@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from keras import layers
 from examples.convert_efficientnet_lite import converted
 from tests.blocked import WITHOUT_TENSORFLOW
 from tests.errors import raises
-from tests.unit.models.lite_reference import Arrays, blocks, features, random_arrays
+from tests.unit.models.lite_reference import Arrays, features, random_arrays
 from tf_dpce.models.backbone_weights import load_weights
 from tf_dpce.models.efficientnet_lite import efficientnet_lite
 from tf_dpce.models.fuse_batch_norm import folded
@@ -148,35 +147,33 @@ def test_what_keras_does_not_publish_and_sizes_that_leave_nothing_are_refused():
         image_tower("EfficientNetLite5")
 
 
-def test_a_checkpoint_of_pytorch_is_converted(arrays: Arrays):
-    everything = {**arrays, "classifier/kernel": np.ones((1280, 1000)), "classifier/bias": [1, 2]}
-    state = {}
-    numbers = {block: number for number, (block, *_) in enumerate(blocks(0))}
-    plain = {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "top_conv": "_conv_head"}
-    plain |= {"top_bn": "_bn1", "classifier": "_fc"}
-    within = {"expand_conv": "_expand_conv", "expand_bn": "_bn0", "dwconv": "_depthwise_conv"}
-    within |= {"dwconv_bn": "_bn1", "project_conv": "_project_conv", "project_bn": "_bn2"}
-    kinds = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "variance": "running_var"}
-    for name, values in everything.items():
-        layer, kind = name.split("/")
-        values = np.asarray(values)
-        if kind == "kernel" and layer != "classifier":
-            # [height, width, in, out] -> [out, in, height, width]; depthwise [channels, 1, ...].
-            values = np.moveaxis(values, (0, 1), (2, 3))
-            values = values if layer.endswith("dwconv") else values.swapaxes(0, 1)
-        values = values.T if name == "classifier/kernel" else values
-        block = re.match(r"block\d[a-z]", layer)
-        torch = (
-            f"_blocks.{numbers[block[0]]}.{within[layer.removeprefix(f'{block[0]}_')]}"
-            if block
-            else plain[layer]
-        )
-        state[f"{torch}.{kinds.get(kind, 'weight' if kind == 'kernel' else kind)}"] = values
-        state[f"{torch}.num_batches_tracked"] = np.array(7)
-    found = converted(state)
-    assert found.keys() == everything.keys()
-    for name, values in everything.items():
-        np.testing.assert_array_equal(found[name], values, err_msg=name)
+# The name and the shape in PyTorch; the name here, and the order of the axes.
+CONVERTED = (
+    ("_conv_stem.weight", (8, 3, 2, 5), "stem_conv/kernel", (2, 3, 1, 0)),
+    ("_bn0.running_var", (8,), "stem_bn/variance", (0,)),
+    ("_blocks.0._depthwise_conv.weight", (8, 1, 2, 5), "block1a_dwconv/kernel", (2, 3, 0, 1)),
+    ("_blocks.0._project_conv.weight", (4, 8, 1, 1), "block1a_project_conv/kernel", (2, 3, 1, 0)),
+    # A width that is repeated is another block of the same stage.
+    ("_blocks.1._project_conv.weight", (6, 9, 1, 1), "block2a_project_conv/kernel", (2, 3, 1, 0)),
+    ("_blocks.2._project_conv.weight", (6, 7, 1, 1), "block2b_project_conv/kernel", (2, 3, 1, 0)),
+    ("_blocks.2._expand_conv.weight", (7, 6, 1, 1), "block2b_expand_conv/kernel", (2, 3, 1, 0)),
+    ("_blocks.2._bn0.weight", (7,), "block2b_expand_bn/gamma", (0,)),
+    ("_blocks.2._bn1.bias", (7,), "block2b_dwconv_bn/beta", (0,)),
+    ("_blocks.2._bn2.running_mean", (6,), "block2b_project_bn/mean", (0,)),
+    ("_conv_head.weight", (9, 6, 1, 1), "top_conv/kernel", (2, 3, 1, 0)),
+    ("_bn1.weight", (9,), "top_bn/gamma", (0,)),
+    ("_fc.weight", (10, 9), "classifier/kernel", (1, 0)),
+    ("_fc.bias", (10,), "classifier/bias", (0,)),
+)
+
+
+def test_a_checkpoint_of_pytorch_is_converted():
+    draw = np.random.default_rng(0)
+    state = {name: draw.normal(size=shape) for name, shape, *_ in CONVERTED}
+    found = converted({**state, "_bn1.num_batches_tracked": np.array(7)})
+    assert list(found) == [name for *_, name, _ in CONVERTED]
+    for theirs, _, ours, axes in CONVERTED:
+        np.testing.assert_array_equal(found[ours], state[theirs].transpose(axes), err_msg=ours)
     with pytest.raises(ValueError, match=r"_blocks\.0\._se_reduce"):
         converted({**state, "_blocks.0._se_reduce.weight": np.zeros(3)})
 
