@@ -34,9 +34,11 @@ class MetadataTable:
         UserError: the table cannot be read, has neither column, or two rows for one item.
 
     Example:
+        >>> import pyarrow as pa
+        >>> written = Path("places.csv").write_text("id,city\\n7.jpg,Rome\\n")
         >>> table = MetadataTable(Path("places.csv"))
-        >>> table.join(records).schema.names
-        ['id', 'path', 'city']
+        >>> table.join(pa.table({"id": ["6.jpg", "7.jpg"]}))["city"].to_pylist()
+        [None, 'Rome']
     """
 
     def __init__(self, path: Path) -> None:
