@@ -82,10 +82,13 @@ class Calibration:
         texts: number of validation texts.
 
     Example:
-        >>> calibration = Calibration.load(Path("saved_models/scenes/1/assets.extra"))
-        >>> hits = embeddings[np.argsort(-embeddings @ query)[:10]]
-        >>> calibration.probabilities("images", query, hits, corpus=len(embeddings)).shape
-        (10,)
+        >>> from tf_dpce.evaluation.calibration_fit import fit_calibration
+        >>> images, ids = np.eye(200), np.arange(200)
+        >>> texts = images * 0.8 + np.roll(images, 1, axis=0) * 0.6
+        >>> calibration = fit_calibration(images, texts, ids, ids)
+        >>> right, wrong = calibration.probabilities("images", texts[7], images[[7, 8]], corpus=200)
+        >>> bool(right > 0.9 > 0.1 > wrong)
+        True
     """
 
     directions: dict[str, Direction]

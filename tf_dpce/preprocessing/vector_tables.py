@@ -58,8 +58,8 @@ def read_tables(paths: Sequence[Path], words: Sequence[str], lowercase: bool) ->
         UserError: a file cannot be used, or has no word of the vocabulary.
 
     Example:
-        >>> read_tables([Path("glove.txt"), Path("e5.npz")], ["dog", "cat"], False).widths
-        (300, 384)
+        >>> read_tables([Path("glove.txt"), Path("glove.txt")], ["dog", "cat"], False).widths
+        (300, 300)
     """
     tables = [look_up_vectors(path, words, lowercase) for path in paths]
     for path, (_, found) in zip(paths, tables, strict=True):

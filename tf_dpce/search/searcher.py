@@ -212,7 +212,9 @@ class Searcher:
         Items that are not probable enough are in no group.
 
         How many items that takes is not known if many are duplicates, so that their number grows
-        until it is enough; all attempts together cost little more than the last.
+        until it is enough; all attempts together cost little more than the last. Probabilities
+        fall with the rank on the whole, not from each to the next: if none of the later half is
+        high enough, none of those behind is looked at.
         """
         count, size = self.index.counts[kind], groups.most
         known: dict[str, float | None] = {}
@@ -228,7 +230,9 @@ class Searcher:
             known |= {item.record["id"]: chance for item, chance in pairs}
             likely = [item for item, chance in pairs if chance is None or chance >= at_least]
             groups.add(likely)
-            if groups.full or len(likely) < size or size == count:
+            later = pairs[len(pairs) // 2 :]
+            ended = all(chance is not None and chance < at_least for _, chance in later)
+            if groups.full or ended or len(found) < size or size == count:
                 return known
             size *= _GROWTH
 

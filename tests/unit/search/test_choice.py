@@ -222,6 +222,34 @@ def test_copies_of_the_item_itself_go_with_it_and_equal_texts_are_duplicates():
     ]
 
 
+class Calibrated:
+    """Gives the items of ranks 1, 3, 5, ... up to 39 a high probability, as one that falters."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.vectors, self.asked = vectors, []
+
+    def probabilities(self, kind: str, query: np.ndarray, hits: np.ndarray, corpus: int):
+        self.asked.append(len(hits))
+        ranks = [1 + int((self.vectors @ query > hit @ query + 1e-6).sum()) for hit in hits]
+        return np.array([0.9 if rank < 40 and rank % 2 else 0.1 for rank in ranks])
+
+
+def test_hits_behind_one_that_is_not_probable_are_found(searcher: Searcher):
+    vectors = np.stack([vector(f"image {number}") for number in range(COUNT)])
+    searcher.calibration = Calibrated(vectors)
+    odd = [f"{number:04d}.jpg" for number in ranked(vector("a dog"))[:40:2]]
+    pages = [
+        searcher.search([Term(text="a dog")], 8, at_least=0.5, skip=skip) for skip in (0, 8, 16)
+    ]
+    assert [ids(page.hits) for page in pages] == [odd[:8], odd[8:16], odd[16:]]
+    assert [page.more for page in pages] == [True, True, False]
+    assert {hit.probability for hit in pages[0].hits} == {0.9}
+    # Where nothing is probable, no more is looked through than was asked for.
+    searcher.calibration.asked.clear()
+    assert searcher.search([Term(text="a dog")], 8, at_least=0.95).hits == []
+    assert searcher.calibration.asked == [9]
+
+
 # --- many threads, and an index that changes ------------------------------------------------------
 
 
