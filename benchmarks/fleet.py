@@ -26,7 +26,7 @@ _WORDS = 100
 
 
 def measure(
-    config: Config, *, images: int = 512, shard_size: int = 256, rounds: int = 6
+    config: Config, *, images: int = 512, shard_size: int = 512, rounds: int = 4
 ) -> list[Row]:
     """Times the embedding of JPEG files, beside calls of the model with their bytes in memory.
 
@@ -38,8 +38,8 @@ def measure(
         shard_size: number of images in a shard.
         rounds: number of rounds.
     """
-    # Else Ray's processes wait for whatever else the machine does, and the others do not.
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    # Else Ray's processes wait for whatever else the machine does, and this one does not.
+    os.environ.setdefault("RAY_worker_niceness", str(os.nice(0)))
     files = random_images(images, config.seed)
     with tempfile.TemporaryDirectory() as name, connected():
         folder = Path(name)

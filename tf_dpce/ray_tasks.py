@@ -39,12 +39,24 @@ def check_cluster() -> None:
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit():
         try:
-            # Ray itself would try for many minutes.
-            socket.create_connection((host, int(port)), _SECONDS).close()
+            _probe(host, int(port))
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = getattr(error, "strerror", None) or "it does not speak Ray's protocol"
             message = f"no Ray cluster answers at RAY_ADDRESS={shorten(address)}: {reason}"
             raise UserError("ray.unreachable", f"{message}: start it, or unset that") from None
+
+
+def _probe(host: str, port: int) -> None:
+    """Connects for a moment, because Ray itself would try for many minutes."""
+    socket.create_connection((host, port), _SECONDS).close()
+    if os.environ.get("RAY_USE_TLS", "0") == "0":
+        import grpc
+
+        with grpc.insecure_channel(f"{host}:{port}") as channel:
+            try:
+                grpc.channel_ready_future(channel).result(timeout=_SECONDS)
+            except grpc.FutureTimeoutError:
+                raise TimeoutError from None
 
 
 @contextmanager

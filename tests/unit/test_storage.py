@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -61,6 +62,10 @@ def test_what_is_missing_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch
 
 def test_an_address_where_nothing_listens_is_no_cluster(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tf_dpce.ray_tasks.find_spec", lambda name: True)
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    with raises("ray.unreachable"):
-        check_cluster()
+    monkeypatch.setattr("tf_dpce.ray_tasks._SECONDS", 1.0)
+    # One port is closed, and at the other nobody answers.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for port in (9, silent.getsockname()[1]):
+            monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+            with raises("ray.unreachable"):
+                check_cluster()
