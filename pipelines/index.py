@@ -57,11 +57,11 @@ def run(
     folders = [local_folder(place) for place in embeddings or ()]
     if building:
         queries = None if querybank is None else local_folder(querybank)
-        index = build_index(folders, out, factory, queries, table)
+        index = build_index(folders, out, factory, queries, table, described=for_)
     else:
         index = open_index(out)
         if embeddings:
-            add_embeddings(index, folders, table)
+            add_embeddings(index, folders, table, described=for_)
     kind = for_ or ("images" if "images" in index.counts else "texts")
     if table and not embeddings:
         _folder_index(index, "--metadata").join(kind, table.join)

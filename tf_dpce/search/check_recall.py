@@ -17,13 +17,7 @@ import numpy as np
 from tf_dpce.errors import UserError
 from tf_dpce.logging import progress
 from tf_dpce.search.embedding_store import StoredEmbeddings, StoreManifest
-from tf_dpce.search.factories import (
-    approximate_factory,
-    blocks,
-    efforts,
-    learnt_index,
-    usual_effort,
-)
+from tf_dpce.search.factories import efforts, fill_index, learnt_index, usual_effort
 from tf_dpce.search.index_folder import FolderIndex
 from tf_dpce.search.index_manifest import QUERIES
 from tf_dpce.search.index_state import State
@@ -79,18 +73,19 @@ def check_recall(index: FolderIndex, folder: Path, kind: str) -> list[Setting]:
     queries = state.prepared(_queries(index, folder, QUERIES[kind]), is_normalised=True)
     exact = _replaced(state, [None] * len(state.segments))
     best = _scores(exact, queries, None)
-    is_exact = not any(segment.files.approximate for segment in state.segments)
-    settings = [Setting(EXACT, None, 1.0, _seconds(exact, queries, None), is_exact)]
+    near = _approximate(state)
+    settings = [Setting(EXACT, None, 1.0, _seconds(exact, queries, None), near is None)]
+    own = None
+    if near is not None:
+        own = index.manifest.factory or f"IVF{near.nlist},SQ8"
+        in_force = state.entry.effort or usual_effort(near)
+        settings += _measured(state, own, queries, best, in_force)
     rows = max(segment.files.rows for segment in state.segments)
-    own = None if is_exact else approximate_factory(index.factory, rows)
-    if own:
-        settings += _measured(state, own, queries, best, state.entry.effort)
     for other in _others(rows, index.dimension, bool(state.entry.queries)):
         if other != own:
             with progress(f"learnt {other}"):
-                approximate = _learnt(state, other)
-            found = _measured(_replaced(state, approximate), other, queries, best)
-            settings += [replace(setting, is_in_force=False) for setting in found]
+                learnt = _replaced(state, _learnt(state, other))
+            settings += _measured(learnt, other, queries, best)
     return settings
 
 
@@ -128,15 +123,19 @@ def _others(rows: int, dimension: int, querybank: bool) -> Iterator[str]:
             yield f"{lists},PQ{dimension // 4}"
 
 
+def _approximate(state: State) -> Any:
+    """Returns an approximate index that a segment has, or None."""
+    return next(filter(None, (part.files.approximate for part in state.segments)), None)
+
+
 def _learnt(state: State, factory: str) -> list[Any]:
     """Returns an approximate index of each large segment."""
     indices = []
     for segment in state.segments:
         flat, index = segment.files.flat, None
         if flat.ntotal >= _LEAST:
-            index = learnt_index(factory, flat, f"{flat.ntotal} items", querybank=False)
-            for vectors in blocks(flat):
-                index.add(vectors)
+            index = learnt_index(factory, flat)
+            fill_index(index, flat)
         indices.append(index)
     return indices
 
@@ -156,12 +155,11 @@ def _measured(
     factory: str,
     queries: np.ndarray,
     best: np.ndarray,
-    chosen: int | None = None,
+    in_force: int | None = None,
 ) -> Iterator[Setting]:
-    """Yields settings of more and more effort, until nothing is missed."""
-    index = next(filter(None, (part.files.approximate for part in state.segments)))
-    in_force = chosen or usual_effort(index)
-    for effort in efforts(index, in_force):
+    """Yields settings of more and more effort."""
+    index = _approximate(state)
+    for effort in efforts(index, in_force or usual_effort(index)):
         least = best[:, -1:] - _ROUNDING
         recall = float((_scores(state, queries, effort) >= least).mean())
         seconds = _seconds(state, queries, effort)

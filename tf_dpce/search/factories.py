@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.files import publish_file
 
 FLAT = "SQfp16"  # a cosine of float16 numbers is off by 2**-11 at most
 _EXACT = ("Flat", FLAT)  # such an index is the flat one itself: none is needed beside it
@@ -47,24 +44,24 @@ def check_factory(factory: str | None, dimension: int, querybank: bool) -> None:
     if re.search(r"(?<!\d)0+(?!\d)", factory):
         # FAISS would end the process over HNSW0 or PQ8x0.
         raise UserError("index.factory", f"no index {factory!r}: a number in it is 0")
-    new_index(factory, dimension + querybank, f"{dimension} numbers", querybank)
+    new_index(factory, dimension + querybank, querybank)
 
 
-def new_index(factory: str, dimension: int, what: str, querybank: bool = False) -> Any:
+def new_index(factory: str, dimension: int, querybank: bool = False) -> Any:
     """Returns an empty FAISS index of inner products.
 
     Raises:
-        UserError: there is no such index over `what`.
+        UserError: there is no such index of this dimension.
     """
     import faiss
 
     try:
         return faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
-        raise _refusal(factory, what, error, dimension - 1 if querybank else None) from None
+        raise _refusal(factory, dimension, querybank, error) from None
 
 
-def learnt_index(factory: str, flat: Any, what: str, querybank: bool) -> Any:
+def learnt_index(factory: str, flat: Any, querybank: bool = False) -> Any:
     """Returns an empty index that has learnt from the embeddings of a flat one.
 
     FAISS learns centroids and codebooks from a sample drawn with a fixed seed. An inverted file is
@@ -75,11 +72,11 @@ def learnt_index(factory: str, flat: Any, what: str, querybank: bool) -> Any:
     """
     import faiss
 
-    index = new_index(factory, flat.d, what, querybank)
+    index = new_index(factory, flat.d, querybank)
     rotation = re.search(r"OPQ\d+(?:_(\d+))?", factory)
     if rotation and flat.ntotal < (least := int(rotation[1] or flat.d)):
         # FAISS would write past the end of its memory.
-        message = f"no index {factory!r} over {what}: OPQ needs at least {least} to learn from"
+        message = f"no index {factory!r}: OPQ needs at least {least} embeddings to learn from"
         raise UserError("index.too_few", message)
     inverted = faiss.try_extract_index_ivf(index)
     lists = inverted.nlist if inverted else 0
@@ -90,38 +87,16 @@ def learnt_index(factory: str, flat: Any, what: str, querybank: bool) -> Any:
         try:
             index.train(flat.reconstruct_batch(rows))
         except RuntimeError as error:
-            raise _refusal(factory, what, error, flat.d - 1 if querybank else None) from None
+            raise _refusal(factory, flat.d, querybank, error) from None
     if inverted:
         inverted.nprobe = max(1, round(lists**0.5))
     return index
 
 
-def emptied_index(path: Path) -> Any:
-    """Returns an index without its embeddings, but with what it learnt from them."""
-    import faiss
-
-    index = faiss.read_index(str(path))
-    index.reset()
-    return index
-
-
-def blocks(flat: Any) -> Iterator[np.ndarray]:
-    """Yields the embeddings of a flat index, float32, a block at a time."""
+def fill_index(index: Any, flat: Any) -> None:
+    """Puts the embeddings of a flat index into another one, a block at a time."""
     for start in range(0, flat.ntotal, _BLOCK):
-        yield flat.reconstruct_n(start, min(_BLOCK, flat.ntotal - start))
-
-
-def write_index(index: Any, path: Path) -> None:
-    """Writes a FAISS index.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written to.
-    """
-    import faiss
-
-    # Not by FAISS itself, which does not notice that the last bytes found no room.
-    with publish_file(path) as temporary, temporary.open("wb") as stream:
-        faiss.write_index(index, faiss.PyCallbackIOWriter(stream.write, 1 << 20))
+        index.add(flat.reconstruct_n(start, min(_BLOCK, flat.ntotal - start)))
 
 
 def search_parameters(index: Any, effort: int | None, selector: Any = None) -> Any:
@@ -170,9 +145,9 @@ def efforts(index: Any, in_force: int | None) -> list[int | None]:
     return sorted(powers | {in_force})
 
 
-def _refusal(factory: str, what: str, error: Exception, plain: int | None) -> UserError:
+def _refusal(factory: str, dimension: int, querybank: bool, error: Exception) -> UserError:
     # FAISS's own words, without its C++ signatures.
     reason = re.sub(r"^Error in .* at \S+:\d+: ", "", str(error))
-    if plain is not None:
-        reason += f"; one number is the querybank's: OPQM_{plain} removes it for PQM"
-    return UserError("index.factory", f"no index {factory!r} over {what}: {reason}")
+    if querybank:
+        reason += f"; one number is the querybank's: OPQM_{dimension - 1} removes it for PQM"
+    return UserError("index.factory", f"no index {factory!r} over {dimension} numbers: {reason}")

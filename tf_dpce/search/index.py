@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,7 @@ def build_index(
     factory: str | None = None,
     querybank: Path | None = None,
     metadata: MetadataTable | None = None,
+    described: str | None = None,
 ) -> FolderIndex | MilvusIndex:
     """Builds an index over finished embeddings, or replaces the one in `out`.
 
@@ -81,7 +83,8 @@ def build_index(
             `evaluation.querybank`), and the same of a caption for every image. Queries of the own
             kind get plain cosines, and so does a kind for which the querybank has no queries. A
             product quantiser must then divide D + 1 numbers, or D again behind "OPQ64_D,".
-        metadata: further columns of the images, or of the texts if there are no images.
+        metadata: further columns of items of one kind.
+        described: this kind; None for images, or texts if there are no images.
 
     Raises:
         UserError: embeddings are missing, unfinished or of different models, or those of the
@@ -101,7 +104,7 @@ def build_index(
     queries = {}
     if querybank is not None:
         queries = _queries(querybank, stores[querybank], found)
-    batches = _all_batches(found, metadata)
+    batches = _all_batches(found, metadata, described)
     if len(embeddings) > 1:
         batches = {kind: _different(kind, items) for kind, items in batches.items()}
     if is_milvus(out):
@@ -114,7 +117,7 @@ def build_index(
     with writing(out, IndexManifest(first.model, first.dimension, factory)) as writer:
         for kind, items in batches.items():
             if kind in queries:
-                file = writer.store(kind, "npy", queries[kind])
+                file = writer.store_array(kind, queries[kind])
                 writer.set_entry(kind, KindEntry(querybank=file, queries=len(queries[kind])))
             writer.add(kind, items, whole=True)
         writer.store_calibration(_calibration(embeddings))
@@ -130,14 +133,18 @@ def _calibration(embeddings: Iterable[Path | str]) -> bytes | None:
 
 
 def add_embeddings(
-    index: Index, embeddings: Sequence[Path], metadata: MetadataTable | None = None
+    index: Index,
+    embeddings: Sequence[Path],
+    metadata: MetadataTable | None = None,
+    described: str | None = None,
 ) -> None:
     """Adds finished embeddings to an index; those of an id that is there replace it.
 
     Args:
         index: the index; one in a folder has all of them at once, or none.
         embeddings: folders that `embed` finished with the model of the index.
-        metadata: further columns of the images, or of the texts if there are no images.
+        metadata: further columns of items of one kind.
+        described: this kind; None for images, or texts if there are no images.
 
     Raises:
         UserError: embeddings are missing, unfinished or of another model.
@@ -146,7 +153,7 @@ def add_embeddings(
     if stores[embeddings[0]].model != index.model:
         message = f"{embeddings[0]} holds embeddings of another model than the index: take its own"
         raise UserError("index.two_models", message, embeddings[0])
-    items = _all_batches(_items(stores), metadata)
+    items = _all_batches(_items(stores), metadata, described)
     if isinstance(index, FolderIndex):
         index.add_all(items)
         return
@@ -177,10 +184,10 @@ def _items(stores: Mapping[Path, StoreManifest]) -> dict[str, StoredEmbeddings]:
 
 
 def _all_batches(
-    found: Mapping[str, StoredEmbeddings], metadata: MetadataTable | None
+    found: Mapping[str, StoredEmbeddings], metadata: MetadataTable | None, described: str | None
 ) -> dict[str, Iterator[Batch]]:
-    """Returns the records and embeddings of each kind, those of the first with metadata."""
-    described = IMAGES if IMAGES in found else TEXTS
+    """Returns the records and embeddings of each kind, those of one with metadata."""
+    described = described or (IMAGES if IMAGES in found else TEXTS)
     return {
         kind: _batches(items, metadata if kind == described else None)
         for kind, items in found.items()
@@ -192,23 +199,21 @@ def _batches(items: StoredEmbeddings, metadata: MetadataTable | None) -> Iterato
     done = 0
     with progress(f"indexed {items.kind}") as display:
         for path, vectors in zip(items.records, items.arrays(), strict=True):
-            records = _records(path, items.kind)
-            if len(records) != len(vectors) or records["id"].null_count:
-                message = f"{path} is damaged: embed into another folder"
-                raise UserError("embeddings.shard", message, path)
+            records = _records(path, items.kind, len(vectors))
             yield metadata.join(records) if metadata else records, vectors
             done += len(vectors)
             display.update(done, items.rows)
 
 
-def _records(path: Path, kind: str) -> pa.Table:
+def _records(path: Path, kind: str, rows: int) -> pa.Table:
     import pyarrow as pa
 
-    try:
-        return read_records(path, kind)
-    except (pa.ArrowException, FileNotFoundError):
-        message = f"{path} is missing or damaged: embed into another folder"
-        raise UserError("embeddings.shard", message, path) from None
+    with suppress(pa.ArrowException, FileNotFoundError):
+        records = read_records(path, kind)
+        if len(records) == rows and not records["id"].null_count:
+            return records
+    message = f"{path} is missing or damaged: embed into another folder"
+    raise UserError("embeddings.shard", message, path)
 
 
 def _queries(folder: Path, store: StoreManifest, kinds: Iterable[str]) -> dict[str, np.ndarray]:
@@ -225,13 +230,13 @@ def _queries(folder: Path, store: StoreManifest, kinds: Iterable[str]) -> dict[s
 def _refuse_foreign(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UserError("index.target", f"{out} is a file: give the folder of an index", out)
-    if out.is_dir() and not all(_belongs(item.name) for item in out.iterdir()):
+    own = (
+        item.name == MANIFEST or is_temporary(item.name) or is_index_file(item)
+        for item in (out.iterdir() if out.is_dir() else ())
+    )
+    if not all(own):
         message = f"{out} holds other files than an index: give another --out"
         raise UserError("index.target", message, out)
-
-
-def _belongs(name: str) -> bool:
-    return name == MANIFEST or is_index_file(name) or is_temporary(name)
 
 
 def _different(kind: str, batches: Iterable[Batch]) -> Iterator[Batch]:

@@ -35,12 +35,10 @@ from tf_dpce.search.index_state import State, best, read_records
 from tf_dpce.search.index_writer import Batch, IndexWriter, writing
 from tf_dpce.search.interface import Found, check_answerable
 from tf_dpce.search.segment_files import (
-    SegmentFiles,
     Unreadable,
     concatenated,
     damaged,
     id_array,
-    read_deleted,
     unified,
 )
 from tf_dpce.search.segments import Segment
@@ -115,11 +113,6 @@ class FolderIndex:
     def counts(self) -> dict[str, int]:
         """Number of items by kind."""
         return {kind: entry.alive for kind, entry in self.manifest.kinds.items() if entry.alive}
-
-    @property
-    def factory(self) -> str | None:
-        """FAISS's description that the user chose, or None."""
-        return self.manifest.factory
 
     @property
     def querybanks(self) -> dict[str, int]:
@@ -286,11 +279,9 @@ class FolderIndex:
         dimension = self.dimension + bool(entry.queries)
         last_segments = last.segments if last else ()
         opened = {(part.entry.flat, part.entry.records): part.files for part in last_segments}
-        segments = []
-        for part in entry.segments:
-            files = opened.get((part.flat, part.records)) or SegmentFiles(
-                self.folder, part, dimension
-            )
-            segments.append(Segment(part, files, read_deleted(self.folder, part)))
+        segments = [
+            Segment.open(self.folder, part, dimension, opened.get((part.flat, part.records)))
+            for part in entry.segments
+        ]
         schemas = [segment.files.schema for segment in segments] or [record_schema(kind)]
         return State(entry, tuple(segments), unified(schemas))

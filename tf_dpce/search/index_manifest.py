@@ -25,7 +25,8 @@ _REBUILD = "build the index again"
 # A random number in each name: the name of a file that was removed never returns.
 _NAMES = rf"({'|'.join(KINDS)}|calibration)-[0-9a-f]{{12}}"
 _FILE = re.compile(rf"{_NAMES}\.(faiss|near\.faiss|parquet|npy|npz)")
-_FORMER = re.compile("[0-9]+")  # folders of format 1
+# What a folder of format 1 holds; its name is a number, and so are those of many an archive.
+_FORMER = re.compile(rf"({'|'.join(KINDS)})\.(faiss|arrow)")
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,8 @@ class IndexManifest:
         """
         try:
             value = json.loads(content)
-            if (
-                value["format" if "format" in value else "version"]
-                and value.get("format") != _FORMAT
-            ):
+            # The former format has a version instead.
+            if "version" in value or value["format"] != _FORMAT:
                 message = f"{path.parent} is an index of another version: {_REBUILD}"
                 raise UserError("index.format", message, path)
             return cls(
@@ -181,9 +180,12 @@ def manifest_bytes(folder: Path) -> bytes:
         raise UserError("index.missing", message, folder) from None
 
 
-def is_index_file(name: str) -> bool:
-    """Whether a name is that of a file or folder which only an index has."""
-    return any(pattern.fullmatch(name) for pattern in (_FILE, _FORMER))
+def is_index_file(path: Path) -> bool:
+    """Whether a path is that of a file or folder which only an index has."""
+    if path.is_dir():
+        held = (item.name for item in path.iterdir())
+        return path.name.isdecimal() and all(map(_FORMER.fullmatch, held))
+    return _FILE.fullmatch(path.name) is not None
 
 
 def _kind(value: dict[str, Any]) -> KindEntry:

@@ -61,9 +61,8 @@ def best(state: State, parts: Sequence[tuple[np.ndarray, np.ndarray]], top: int)
 
 
 def read_records(segment: Segment, rows: np.ndarray, schema: pa.Schema) -> list[dict[str, Any]]:
+    """Returns the records of some rows of a segment; a column that it lacks is None."""
+    if not len(rows):
+        return []
     missing = dict.fromkeys(schema.names)
-    return (
-        [missing | record for record in segment.files.records(rows).to_pylist()]
-        if len(rows)
-        else []
-    )
+    return [missing | record for record in segment.files.records(rows).to_pylist()]

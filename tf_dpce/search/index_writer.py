@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_dpce.evaluation.querybank import hubness
-from tf_dpce.files import exclusive_lock, publish_file, remove_stale
+from tf_dpce.files import exclusive_lock, remove_stale
 from tf_dpce.search.index_manifest import (
     MANIFEST,
     IndexManifest,
     KindEntry,
     SegmentEntry,
-    StoredFile,
     is_index_file,
     manifest_bytes,
 )
 from tf_dpce.search.merging import segments_to_merge
-from tf_dpce.search.segment_files import SegmentFiles, Unreadable, damaged, read_deleted, unified
+from tf_dpce.search.segment_files import Unreadable, damaged, unified
 from tf_dpce.search.segment_writer import Batch, Plan, SegmentWriter
 from tf_dpce.search.segments import Segment
 
@@ -50,8 +49,8 @@ class IndexWriter(SegmentWriter):
 
     def discard(self) -> None:
         """Removes what was written and is not in force."""
-        path = self.folder / MANIFEST
-        in_force = path.read_text() if path.exists() else ""
+        manifest = self.folder / MANIFEST
+        in_force = manifest.read_text() if manifest.exists() else ""
         for path in self.written:
             if path.name not in in_force:
                 path.unlink(missing_ok=True)
@@ -66,12 +65,9 @@ class IndexWriter(SegmentWriter):
 
     def store_calibration(self, content: bytes | None) -> None:
         """Writes the file of a calibration, if there is one."""
-        if content is None:
-            return
-        path = self.new_path("calibration", "npz")
-        with publish_file(path) as temporary:
-            temporary.write_bytes(content)
-        self.manifest = replace(self.manifest, calibration=StoredFile.of(path))
+        if content is not None:
+            file = self.store("calibration", "npz", lambda stream: stream.write(content))
+            self.manifest = replace(self.manifest, calibration=file)
 
     def add(self, kind: str, batches: Iterable[Batch], whole: bool = False) -> None:
         """Writes items into new segments; of items with one id the last stays.
@@ -84,7 +80,7 @@ class IndexWriter(SegmentWriter):
         file = self.entry(kind).querybank
         queries = file and np.load(self.folder / file.name, allow_pickle=False)
         prepared = ((records, _prepared(vectors, queries)) for records, vectors in batches)
-        for segment in self.segments(self._plan(kind, near=whole, must_learn=whole), prepared):
+        for segment in self.segments(self._plan(kind, whole=whole), prepared):
             self._append(kind, segment)
 
     def delete(self, kind: str, ids: pa.Array) -> int:
@@ -118,8 +114,7 @@ class IndexWriter(SegmentWriter):
         # What was found approximately before is so afterwards.
         near = [segment for segment in chosen if segment.approximate]
         largest = max(near, key=lambda segment: segment.rows, default=None)
-        plan = self._plan(kind, near=bool(near), must_learn=False, like=largest)
-        merged = list(self.segments(plan, batches))
+        merged = list(self.segments(self._plan(kind, like=largest), batches))
         others = [segment for segment in entry.segments if segment not in chosen]
         self.set_entry(kind, replace(entry, segments=(*others, *merged)))
         return bool(chosen)
@@ -132,8 +127,7 @@ class IndexWriter(SegmentWriter):
         """
         dimension = self.manifest.dimension + bool(self.entry(kind).querybank)
         try:
-            files = SegmentFiles(self.folder, segment, dimension)
-            return Segment(segment, files, read_deleted(self.folder, segment))
+            return Segment.open(self.folder, segment, dimension)
         except Unreadable as error:
             raise damaged(error.path) from None
 
@@ -161,7 +155,7 @@ class IndexWriter(SegmentWriter):
         count = int(np.count_nonzero(alive))
         if count == segment.entry.alive:
             return segment.entry
-        file = self.store(kind, "npy", np.packbits(~alive))
+        file = self.store_array(kind, np.packbits(~alive))
         return replace(segment.entry, alive=count, deleted=file)
 
 
@@ -195,7 +189,7 @@ def remove_unused(folder: Path, manifest: IndexManifest) -> None:
     """Removes the files of an index that its manifest does not name."""
     used = manifest.files
     for item in folder.iterdir():
-        if is_index_file(item.name) and item.name not in used:
+        if item.name not in used and is_index_file(item):
             shutil.rmtree(item) if item.is_dir() else item.unlink()
 
 

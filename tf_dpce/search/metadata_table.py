@@ -12,7 +12,7 @@ from tf_dpce.datasets.table_files import JSON, PARQUET, table_kind, text_lines
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
 from tf_dpce.search.embedding_store import IMAGES, TEXTS, record_schema
-from tf_dpce.search.segment_files import unified
+from tf_dpce.search.segment_files import one_type, unified
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,7 +85,9 @@ class MetadataTable:
                 kinds = [pa.schema([(name, column.type)]) for column in (before, values)]
                 kind = unified(kinds).field(name).type
                 # An earlier table's value stays if this one has no row for the item.
-                values = pc.if_else(pc.is_valid(rows), values.cast(kind), before.cast(kind))
+                with one_type():
+                    values, before = values.cast(kind), before.cast(kind)
+                values = pc.if_else(pc.is_valid(rows), values, before)
                 records = records.drop_columns([name])
             records = records.append_column(name, values)
         return records

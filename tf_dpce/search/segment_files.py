@@ -15,6 +15,7 @@ from tf_dpce.search.index_manifest import SegmentEntry, StoredFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import parquet
 
     from tf_dpce.search.filters import Filter
 
@@ -73,8 +74,8 @@ class SegmentFiles:
     def columns(self, names: Sequence[str] | None = None) -> pa.Table:
         """Returns some columns of all rows, or all; those that there are."""
         names = names and [name for name in names if name in self.schema.names]
-        with self._file() as file:
-            return file.read(names)
+        with self._readable():
+            return self._file().read(names)
 
     def records(self, rows: np.ndarray) -> pa.Table:
         """Returns the records of some rows, in their order."""
@@ -83,8 +84,8 @@ class SegmentFiles:
             return self._table.take(rows)
         size = self._metadata.row_group(0).num_rows
         groups, places = np.unique(rows // size, return_inverse=True)
-        with self._file() as file:
-            table = file.read_row_groups(groups.tolist(), use_threads=False)
+        with self._readable():
+            table = self._file().read_row_groups(groups.tolist(), use_threads=False)
         return table.take(places * size + rows % size)
 
     @cached_property
@@ -102,32 +103,34 @@ class SegmentFiles:
         import pyarrow.dataset as ds
 
         key = where, schema
-        if key not in self._masks:
+        # Another thread may clear what this one finds.
+        passes = self._masks.get(key)
+        if passes is None:
             chosen = {"passes": where.to_arrow(schema)}
-            with self._file():
+            with self._readable():
                 records = ds.ParquetFileFormat().make_fragment(self._records)
-                passes = records.scanner(schema=schema, columns=chosen).to_table()["passes"]
+                table = records.scanner(schema=schema, columns=chosen).to_table()
+            passes = table["passes"].to_numpy()
             if len(self._masks) >= _FILTERS:
                 self._masks.clear()
-            self._masks[key] = passes.to_numpy()
-        return self._masks[key]
+            self._masks[key] = passes
+        return passes
 
-    @contextmanager
-    def _file(self) -> Iterator[Any]:
-        """Yields a reader of the records, a new one, because threads cannot share one.
-
-        Raises:
-            UserError: they are damaged.
-        """
+    def _file(self) -> parquet.ParquetFile:
+        """Returns a reader of the records, a new one, because threads cannot share one."""
         import pyarrow as pa
         from pyarrow import parquet
 
+        source = pa.BufferReader(self._records)
+        return parquet.ParquetFile(source, metadata=self._metadata, page_checksum_verification=True)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Names the file of the records if a block cannot read it."""
+        import pyarrow as pa
+
         try:
-            yield parquet.ParquetFile(
-                pa.BufferReader(self._records),
-                metadata=self._metadata,
-                page_checksum_verification=True,
-            )
+            yield
         except (pa.ArrowException, OSError):
             raise damaged(self._path) from None
 
@@ -155,10 +158,8 @@ def unified(schemas: Iterable[pa.Schema]) -> pa.Schema:
     """
     import pyarrow as pa
 
-    try:
+    with one_type():
         return pa.unify_schemas(list(schemas), promote_options="permissive")
-    except pa.ArrowException as error:
-        raise _columns_differ(error) from None
 
 
 def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
@@ -169,15 +170,21 @@ def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
     """
     import pyarrow as pa
 
-    try:
+    with one_type():
         return pa.concat_tables(tables, promote_options="permissive")
+
+
+@contextmanager
+def one_type() -> Iterator[None]:
+    """Turns what Arrow raises in a block over the types of a column into a `UserError`."""
+    import pyarrow as pa
+
+    try:
+        yield
     except pa.ArrowException as error:
-        raise _columns_differ(error) from None
-
-
-def _columns_differ(error: Exception) -> UserError:
-    message = f"a column holds two types, {shorten(str(error), 160)}: rename it or convert values"
-    return UserError("index.column", message)
+        reason = shorten(str(error), 160)
+        message = f"a column holds two types, {reason}: rename it or convert values"
+        raise UserError("index.column", message) from None
 
 
 def read_deleted(folder: Path, entry: SegmentEntry) -> np.ndarray | None:

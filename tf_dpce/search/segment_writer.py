@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -15,12 +16,10 @@ from tf_dpce.files import publish_file
 from tf_dpce.search.factories import (
     LARGE,
     approximate_factory,
-    blocks,
-    emptied_index,
+    fill_index,
     flat_factory,
     learnt_index,
     new_index,
-    write_index,
 )
 from tf_dpce.search.index_manifest import SegmentEntry, StoredFile
 from tf_dpce.search.merging import LARGEST
@@ -43,17 +42,15 @@ class Plan:
         kind: "images" or "texts".
         factory: FAISS's description that the user chose, or None.
         querybank: whether the embeddings have one more number, which is that of a querybank.
-        near: whether segments that are not large have an approximate index too, if the factory is
-            one.
-        must_learn: whether too few items for it are an error.
-        like: a segment from whose approximate index is taken what FAISS learnt.
+        whole: whether these are all items: an approximate index that the user chose is made of few
+            items too, and too few to learn from are an error.
+        like: a segment that had an approximate index, which is made again from what FAISS learnt.
     """
 
     kind: str
     factory: str | None
     querybank: bool
-    near: bool
-    must_learn: bool
+    whole: bool = False
     like: SegmentEntry | None = None
 
 
@@ -68,18 +65,26 @@ class SegmentWriter:
         self.folder = folder
         self.written: list[Path] = []
 
-    def new_path(self, kind: str, ending: str) -> Path:
-        """Returns a path that no file of an index ever had."""
+    def store(self, kind: str, ending: str, write: Callable[[BinaryIO], object]) -> StoredFile:
+        """Writes a file by a name that no file of an index ever had.
+
+        Args:
+            kind: begins its name.
+            ending: ends it.
+            write: writes what it holds.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written to.
+        """
         path = self.folder / f"{kind}-{secrets.token_hex(6)}.{ending}"
         self.written.append(path)
-        return path
-
-    def store(self, kind: str, ending: str, array: np.ndarray) -> StoredFile:
-        """Writes an array."""
-        path = self.new_path(kind, ending)
         with publish_file(path) as temporary, temporary.open("wb") as stream:
-            np.save(stream, array, allow_pickle=False)
+            write(stream)
         return StoredFile.of(path)
+
+    def store_array(self, kind: str, array: np.ndarray) -> StoredFile:
+        """Writes an array."""
+        return self.store(kind, "npy", partial(np.save, arr=array, allow_pickle=False))
 
     def segments(self, plan: Plan, batches: Iterable[Batch]) -> Iterator[SegmentEntry]:
         """Writes items, and yields the segments.
@@ -89,58 +94,62 @@ class SegmentWriter:
             batches: records, and embeddings with the number of a querybank.
         """
         flat, tables = None, []
-
         for records, vectors in _pieces(batches):
             if flat and flat.ntotal + len(vectors) > LARGEST:
                 yield self._segment(plan, flat, tables)
                 flat, tables = None, []
-            flat = flat or new_index(flat_factory(plan.factory), vectors.shape[1], plan.kind)
+            flat = flat or new_index(flat_factory(plan.factory), vectors.shape[1])
             flat.add(np.ascontiguousarray(vectors, np.float32))
             tables.append(records)
         if flat:
             yield self._segment(plan, flat, tables)
 
     def _segment(self, plan: Plan, flat: Any, tables: Sequence[pa.Table]) -> SegmentEntry:
-        rows, index = flat.ntotal, self.new_path(plan.kind, "faiss")
-        write_index(flat, index)
+        rows, approximate = flat.ntotal, None
+        index = self._store_index(plan.kind, "faiss", flat)
         records = self.store_records(plan.kind, tables)
-        factory, approximate = approximate_factory(plan.factory, rows), None
-        if factory and (plan.near or rows >= LARGE):
+        factory = approximate_factory(plan.factory, rows)
+        if factory and (plan.whole or plan.like or rows >= LARGE):
             approximate = self._approximate(plan, flat, factory)
-        return SegmentEntry(rows, rows, StoredFile.of(index), records, approximate)
+        return SegmentEntry(rows, rows, index, records, approximate)
 
     def store_records(self, kind: str, tables: Sequence[pa.Table]) -> StoredFile:
         """Writes records."""
         from pyarrow import parquet
 
-        path = self.new_path(kind, "parquet")
-        records = concatenated(tables)
-        with publish_file(path) as temporary, temporary.open("wb") as stream:
-            parquet.write_table(
-                records,
-                stream,
-                row_group_size=ROW_GROUP,
-                compression="zstd",
-                write_page_checksum=True,
-            )
-        return StoredFile.of(path)
+        write = partial(
+            parquet.write_table,
+            concatenated(tables),
+            row_group_size=ROW_GROUP,
+            compression="zstd",
+            write_page_checksum=True,
+        )
+        return self.store(kind, "parquet", write)
+
+    def _store_index(self, kind: str, ending: str, index: Any) -> StoredFile:
+        import faiss
+
+        def write(stream: BinaryIO) -> None:
+            # FAISS by itself does not notice that the last bytes found no room.
+            faiss.write_index(index, faiss.PyCallbackIOWriter(stream.write, 1 << 20))
+
+        return self.store(kind, ending, write)
 
     def _approximate(self, plan: Plan, flat: Any, factory: str) -> StoredFile | None:
-        what = f"{flat.ntotal} {plan.kind} of {flat.d} numbers"
+        import faiss
+
         if plan.like and flat.ntotal <= 2 * plan.like.rows:
-            index = emptied_index(self.folder / plan.like.approximate.name)
+            index = faiss.read_index(str(self.folder / plan.like.approximate.name))
+            index.reset()
         else:
             try:
-                index = learnt_index(factory, flat, what, plan.querybank)
+                index = learnt_index(factory, flat, plan.querybank)
             except UserError:
-                if plan.must_learn:
+                if plan.whole:
                     raise
                 return None
-        for vectors in blocks(flat):
-            index.add(vectors)
-        path = self.new_path(plan.kind, "near.faiss")
-        write_index(index, path)
-        return StoredFile.of(path)
+        fill_index(index, flat)
+        return self._store_index(plan.kind, "near.faiss", index)
 
 
 def _pieces(batches: Iterable[Batch]) -> Iterator[Batch]:

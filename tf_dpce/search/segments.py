@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tf_dpce.search.factories import search_parameters
 from tf_dpce.search.index_manifest import SegmentEntry
-from tf_dpce.search.segment_files import SegmentFiles
+from tf_dpce.search.segment_files import SegmentFiles, read_deleted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,6 +38,24 @@ class Segment:
     files: SegmentFiles
     deleted: np.ndarray | None = field(default=None, compare=False)
 
+    @classmethod
+    def open(
+        cls, folder: Path, entry: SegmentEntry, dimension: int, files: SegmentFiles | None = None
+    ) -> Segment:
+        """Opens a segment of the index in `folder`.
+
+        Args:
+            folder: folder of the index.
+            entry: the segment.
+            dimension: see `SegmentFiles`.
+            files: those of the segment in an earlier state.
+
+        Raises:
+            Unreadable: a file is missing, cut or damaged.
+        """
+        files = files or SegmentFiles(folder, entry, dimension)
+        return cls(entry, files, read_deleted(folder, entry))
+
     def alive(self) -> np.ndarray:
         """Returns which rows are not deleted, bool `[rows]`."""
         return np.ones(self.files.rows, bool) if self.deleted is None else ~self.deleted
@@ -55,9 +74,9 @@ class Segment:
 
     def batches(self) -> Iterator[tuple[pa.Table, np.ndarray]]:
         """Yields the records and embeddings of the items, a block at a time."""
-        alive, block = self.alive(), _BLOCK
-        for start in range(0, self.files.rows, block):
-            rows = start + np.flatnonzero(alive[start : start + block])
+        alive = self.alive()
+        for start in range(0, self.files.rows, _BLOCK):
+            rows = start + np.flatnonzero(alive[start : start + _BLOCK])
             if len(rows):
                 yield self.files.records(rows), self.files.flat.reconstruct_batch(rows)
 

@@ -181,6 +181,23 @@ def test_a_table_that_cannot_be_joined_is_named(
         MetadataTable(tmp_path / "missing.csv")
 
 
+def test_numbers_that_no_type_holds_are_refused(tmp_path: Path):
+    (tmp_path / "a.csv").write_text("id,size\n1,0.5\n")
+    with raises("index.column"):
+        # A float has 53 bits for digits.
+        MetadataTable(tmp_path / "a.csv").join(pa.table({"id": ["2"], "size": [2**53 + 1]}))
+
+
+@pytest.mark.parametrize("building", [[], ["--add"]])
+def test_a_table_describes_the_kind_that_is_named(vectors: Path, index: Path, building: list[str]):
+    table = index.parent / "a.csv"
+    table.write_text("id,city\n1,Rome\n")
+    argv = ["--embeddings", str(vectors), "--out", str(index), "--metadata", str(table)]
+    assert main([*argv, *building, "--for", "texts"]) == 0
+    assert open_index(index).columns("texts").names == ["id", "text", "city"]
+    assert "city" not in open_index(index).columns("images").names
+
+
 @pytest.mark.parametrize(
     "options",
     [

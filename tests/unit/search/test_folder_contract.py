@@ -15,7 +15,7 @@ class TestFolderIndex(IndexContract):
         with writing(place, IndexManifest("m" * 64, D)) as writer:
             for kind, batches in items.items():
                 if kind in querybanks:
-                    file = writer.store(kind, "npy", querybanks[kind])
+                    file = writer.store_array(kind, querybanks[kind])
                     entry = KindEntry(querybank=file, queries=len(querybanks[kind]))
                     writer.set_entry(kind, entry)
                 writer.add(kind, batches, whole=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -232,12 +233,27 @@ def test_a_folder_of_other_things_is_never_touched(forty: Path, tmp_path: Path):
         assert files_of(target) == before
 
 
-def test_a_damaged_manifest_is_refused(tmp_path: Path):
-    path = tmp_path / "index.json"
-    for content in ("{}", "[]"):
-        path.write_text(content)
-        with raises("index.damaged", path=path):
-            open_index(tmp_path)
+def test_an_archive_by_years_is_not_taken_for_an_index_of_the_former_format(
+    forty: Path, tmp_path: Path
+):
+    # That had a folder for each version, and one of these files for each kind.
+    index, photos = tmp_path / "index", tmp_path / "photos"
+    for folder, name in ((index, "images.faiss"), (photos, "000.jpg")):
+        (folder / "2023").mkdir(parents=True)
+        (folder / "2023" / name).write_text("of 2023")
+    with raises("index.target", path=photos):
+        build_index([forty], photos)
+    assert files_of(photos) == {"2023/000.jpg": b"of 2023"}
+    # A folder that somebody puts beside an index stays as well.
+    shutil.copytree(photos / "2023", index / "2024")
+    (index / "index.json").write_text('{"version": 2023}')
+    with raises("index.target", path=index):
+        build_index([forty], index)
+    (index / "2024").rename(tmp_path / "aside")
+    build_index([forty], index)
+    (tmp_path / "aside").rename(index / "2024")
+    assert open_index(index).delete("images", ["000.jpg"]) == 1
+    assert [path.name for path in index.iterdir() if path.is_dir()] == ["2024"]
 
 
 # --- replacing ------------------------------------------------------------------------------------

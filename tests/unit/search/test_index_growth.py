@@ -15,10 +15,12 @@ from tests.unit.search.plain import (
     MODEL,
     PlainEncoder,
     embed_images,
+    embed_texts,
     vector,
 )
 from tests.unit.search.plain_index import PlainIndex
 from tf_dpce.search import segment_writer
+from tf_dpce.search.check_recall import check_recall
 from tf_dpce.search.embed import embed
 from tf_dpce.search.filters import Filter
 from tf_dpce.search.index import FolderIndex, add_embeddings, build_index, open_index
@@ -211,7 +213,11 @@ def test_deleted_items_are_never_found_approximately(
     assert hits.mean() > 0.5, "20 of 800 at random would be 0.03"
 
 
-def test_a_merged_segment_is_as_approximate_as_before(tmp_path: Path, many: np.ndarray):
+def test_a_merged_segment_is_as_approximate_as_before(
+    tmp_path: Path, many: np.ndarray, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tf_dpce.search.check_recall._LEAST", 700)
+    monkeypatch.setattr("tf_dpce.search.check_recall._TIMED", 2)
     index = FolderIndex.create(tmp_path / "index", MODEL, DIMENSION)
     added(index, many, 0, 1000)
     (before,) = index.manifest.kinds["images"].segments
@@ -221,6 +227,14 @@ def test_a_merged_segment_is_as_approximate_as_before(tmp_path: Path, many: np.n
     assert after.approximate != before.approximate
     # What was learnt stays: 4 sqrt(1000) lists, not 4 sqrt(700).
     assert index.state("images").segments[0].files.approximate.nlist == 126
+    asked = embed_texts(tmp_path / "asked.txt", ["A dog.", "A cat."], tmp_path / "asked")
+    settings = check_recall(index, asked, "images")
+    # Beside it those that 700 items could have: of 4 sqrt(700) lists.
+    factories = ["exact", "IVF126,SQ8", "IVF106,SQ8", "IVF106,PQ4"]
+    assert list(dict.fromkeys(setting.factory for setting in settings)) == factories
+    # Of the 126 lists sqrt(126) are searched.
+    in_force = [(each.factory, each.effort) for each in settings if each.is_in_force]
+    assert in_force == [("IVF126,SQ8", 11)]
     found = found_scores(index, many[:50], 5)
     best = exact_scores(many[:700], many[:50], 5)
     assert (found >= best[:, -1:] - 1e-6).mean() > 0.8
@@ -229,25 +243,28 @@ def test_a_merged_segment_is_as_approximate_as_before(tmp_path: Path, many: np.n
 # --- what is added --------------------------------------------------------------------------------
 
 
-def test_of_one_id_the_last_stays_and_columns_are_added(tmp_path: Path):
+def test_of_one_id_the_last_embedding_stays_and_what_is_refused_leaves_no_file(tmp_path: Path):
     index = FolderIndex.create(tmp_path / "index", MODEL, DIMENSION)
     vectors = np.eye(3, DIMENSION, dtype=np.float32)
     index.add("images", pa.table({"id": ["a", "b", "a"], "size": [1, 2, 3]}), vectors)
-    assert index.counts == {"images": 2}
     np.testing.assert_array_equal(index.vectors("images", ["a", "b", "a"]), vectors[[2, 1, 2]])
-    index.add("images", pa.table({"id": ["c"], "city": ["Rome"]}), vectors[:1])
-    assert index.records("images", ["a", "c"]) == [
-        {"id": "a", "size": 3, "city": None},
-        {"id": "c", "size": None, "city": "Rome"},
-    ]
-    assert index.columns("images").names == ["id", "size", "city"]
-    version = index.version
     with raises("index.column"):
         index.add("images", pa.table({"id": ["d"], "size": ["large"]}), vectors[:1])
-    with raises("index.id"):
-        index.vectors("images", ["a", "d"])
-    assert (index.version, index.counts) == (version, {"images": 3})
-    assert index.delete("texts", ["a"]) == 0
-    assert {path.name for path in (tmp_path / "index").iterdir()} == {
-        "index.json"
-    } | index.manifest.files
+    files = {path.name for path in (tmp_path / "index").iterdir()}
+    assert files == {"index.json"} | index.manifest.files
+
+
+class Forgetful(dict):
+    """Is emptied as soon as something is put into it, as another thread may do."""
+
+    def __setitem__(self, key: object, value: object) -> None:
+        self.clear()
+
+
+def test_a_filter_is_answered_though_another_thread_forgets_it(tmp_path: Path):
+    index = FolderIndex.create(tmp_path / "index", MODEL, DIMENSION)
+    index.add("images", pa.table({"id": ["a", "b"], "size": [1, 2]}), np.eye(2, DIMENSION))
+    index.state("images").segments[0].files._masks = Forgetful()
+    where, query = Filter.parse("size = 2"), vector("x")[None]
+    (found,) = index.search("images", query, 9, of="texts", where=where)
+    assert [item.record["id"] for item in found] == ["b"]
