@@ -29,16 +29,16 @@ class Asked:
         kind: what was searched for, "images" or "texts".
         top: number of hits that were asked for.
         count: number of items of the kind in the index.
+        lost: what is said of images whose files are not there.
         at_least: the least probability that was asked for.
-        images_from: folder to which the images were moved.
     """
 
     query: dict[str, str]
     kind: str
     top: int
     count: int
+    lost: str
     at_least: float | None = None
-    images_from: Path | None = None
 
 
 def check_sheet_file(sheet: Path | None) -> None:
@@ -108,10 +108,7 @@ def _remarks(answer: Answer, asked: Asked) -> list[str]:
     if answer.unknown_words:
         lines.append(f"not known, left out: {shorten(', '.join(answer.unknown_words))}")
     if lost := sum(hit.is_lost for hit in hits):
-        where = "not where they were embedded: --images-from FOLDER"
-        if asked.images_from:
-            where = f"neither where they were embedded nor below {asked.images_from}"
-        lines.append(f"{lost} of {len(hits)} images are {where}")
+        lines.append(f"{lost} of {len(hits)} images are {asked.lost}")
     return lines
 
 

@@ -52,6 +52,7 @@ def run(
     from tf_dpce.export.encoder import load
     from tf_dpce.search.fingerprint import model_digest
     from tf_dpce.search.folder_update import default_index, open_index, update_index
+    from tf_dpce.search.probabilities import check_calibrated, find_calibration
 
     # What can be wrong is found before TensorFlow is imported.
     if not folder.is_dir():
@@ -60,6 +61,9 @@ def run(
     terms, chosen = _terms(query), _filter(where)
     check_sheet_file(sheet)
     folder, digest = folder.resolve(), model_digest(model)
+    calibration = find_calibration(None, model)
+    if at_least is not None:
+        check_calibrated(calibration, terms, "images")
     out = index or default_index(folder, digest)
     open_index(folder, out, digest)
 
@@ -71,14 +75,20 @@ def run(
     if not count:
         raise _nothing(update, folder, out)
 
-    from tf_dpce.search.probabilities import find_calibration
     from tf_dpce.search.searcher import Searcher
 
     searcher = Searcher(found, encoder())
-    searcher.calibration = find_calibration(found, model)
+    searcher.calibration = calibration
     answer = searcher.search(terms, top, where=chosen, at_least=at_least)
-    of_image = len(terms) == 1 and terms[0].image is not None
-    asked = Asked({"image" if of_image else "query": query}, "images", top, count, at_least)
+    of_image = len(terms) == 1 and terms[0].image is not None and terms[0].weight > 0
+    asked = Asked(
+        query={"image": str(terms[0].image)} if of_image else {"query": query},
+        kind="images",
+        top=top,
+        count=count,
+        lost="no longer where they were indexed: run find again",
+        at_least=at_least,
+    )
     show_answer(answer, asked, json_, sheet)
 
 

@@ -47,6 +47,7 @@ def run(
     from tf_dpce.search.answer import check_choice
     from tf_dpce.search.filters import Filter
     from tf_dpce.search.index import open_index
+    from tf_dpce.search.probabilities import check_calibrated, find_calibration
     from tf_dpce.search.query import Term, parse_query
 
     opened = open_index(index)
@@ -59,6 +60,8 @@ def run(
     kind = for_ or ("texts" if of_image and opened.counts.get("texts") else "images")
     chosen = None if where is None else Filter.parse(where)
     check_choice(opened, kind, top, chosen, at_least, hide_duplicates, skip)
+    if at_least is not None:
+        check_calibrated(find_calibration(opened, model), terms, kind)
     check_sheet_file(sheet)
 
     from tf_dpce.search.query_encoder import read_query_image
@@ -76,6 +79,9 @@ def run(
         hide_duplicates=hide_duplicates,
         skip=skip,
     )
+    lost = "not where they were embedded: --images-from FOLDER"
+    if images_from:
+        lost = f"neither where they were embedded nor below {images_from}"
     given = {"text": text, "image": image, "query": query}
     asked = Asked(
         query={name: str(value) for name, value in given.items() if value is not None},
@@ -83,7 +89,7 @@ def run(
         top=top,
         count=opened.counts[kind],
         at_least=at_least,
-        images_from=images_from,
+        lost=lost,
     )
     show_answer(answer, asked, json_, sheet)
 

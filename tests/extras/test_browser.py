@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -153,17 +154,16 @@ def browser(start_browser: Callable[..., BrowserContext]) -> Iterator[BrowserCon
 
 @pytest.fixture
 def page(browser: BrowserContext, address: str) -> Iterator[Page]:
-    """The page, opened; a request to another host, a dialog or an error fails the test."""
+    """The page, opened."""
     page = browser.new_page()
-    wrong = watch(page, address)
-    open_page(page, address)
-    yield page
+    with opened(page, address):
+        yield page
     page.close()
-    assert wrong == []
 
 
-def watch(page: Page, address: str) -> list[str]:
-    """Returns a list that fills with what must not happen on a page."""
+@contextmanager
+def opened(page: Page, address: str, link: str = "") -> Iterator[None]:
+    """Opens the page; a request to another host, a dialog or an error in the block fails it."""
     wrong: list[str] = []
 
     def asked(url: str) -> None:
@@ -173,12 +173,10 @@ def watch(page: Page, address: str) -> list[str]:
     page.on("request", lambda request: asked(request.url))
     page.on("dialog", lambda dialog: wrong.append(dialog.message))
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    return wrong
-
-
-def open_page(page: Page, address: str, link: str = "") -> None:
     page.goto(address + "/" + link)
     expect(page.locator("#answer .answer")).to_be_visible(timeout=30_000)
+    yield
+    assert wrong == []
 
 
 def box(page: Page) -> Locator:
@@ -215,12 +213,27 @@ def shown(page: Page) -> list[str]:
     return [parse_qs(urlsplit(link).query)["id"][0] for link in links]
 
 
+def folders(page: Page) -> set[str]:
+    return {each.split("/")[0] for each in shown(page)}
+
+
+def follow(page: Page, link: str) -> None:
+    with changed(page):
+        page.get_by_role("link", name=link).click()
+
+
 def fill_filter(page: Page, label: str, value: str) -> None:
     if not page.get_by_label("Condition").is_visible():
         page.get_by_role("button", name="Filters").click()
         # Gradio makes the fields only now, and sets their values once more a moment later.
         page.wait_for_timeout(500)
     page.get_by_label(label).fill(value)
+
+
+def filter_by(page: Page, label: str, value: str) -> None:
+    fill_filter(page, label, value)
+    with changed(page):
+        page.keyboard.press("Enter")
 
 
 # === What is found ===
@@ -259,11 +272,9 @@ def test_a_dropped_image_finds_itself_and_words_combine_with_it(page: Page, root
     alone = shown(page)
     ask(page, caption(FIRST + 20))
     assert "image=" in page.url and "q=" in page.url
-    assert {image_id(FIRST + 3), image_id(FIRST + 20)} <= set(shown(page)[:5]) and shown(
-        page
-    ) != alone
-    with changed(page):
-        page.get_by_role("link", name="Remove it").click()
+    assert {image_id(FIRST + 3), image_id(FIRST + 20)} <= set(shown(page)[:5])
+    assert shown(page) != alone
+    follow(page, "Remove it")
     assert "image=" not in page.url and shown(page)[0] == image_id(FIRST + 20)
 
 
@@ -283,8 +294,7 @@ def test_a_damaged_file_gives_a_message_and_the_hits_stay(page: Page, tmp_path: 
 
 def test_more_like_this_begins_a_search_with_the_image(page: Page):
     ask(page, caption(FIRST))
-    with changed(page):
-        page.get_by_role("link", name=f"More like {FIRST:06d}.png").click()
+    follow(page, f"More like {FIRST:06d}.png")
     assert image_id(FIRST) not in shown(page) and len(shown(page)) == 24
     assert box(page).input_value() == ""
     expect(page.locator(".asked")).to_contain_text(image_id(FIRST))
@@ -292,26 +302,19 @@ def test_more_like_this_begins_a_search_with_the_image(page: Page):
 
 def test_filters_leave_what_passes_them(page: Page):
     ask(page, caption(FIRST))
-    assert {"north", "south"} <= {each.split("/")[0] for each in shown(page)}
+    assert {"north", "south"} <= folders(page)
     fill_filter(page, "Folder", "north")
     with changed(page):
         page.get_by_role("button", name="Search", exact=True).click()
-    assert {each.split("/")[0] for each in shown(page)} == {"north"}
+    assert folders(page) == {"north"}
     fill_filter(page, "Folder", "")
-    fill_filter(page, "Condition", f"name in ('{FIRST:06d}.png', '{FIRST + 1:06d}.png')")
-    with changed(page):
-        page.keyboard.press("Enter")
+    filter_by(page, "Condition", f"name in ('{FIRST:06d}.png', '{FIRST + 1:06d}.png')")
     assert set(shown(page)) == {image_id(FIRST), image_id(FIRST + 1)}
-    fill_filter(page, "Condition", "width >")
-    with changed(page):
-        page.keyboard.press("Enter")
+    filter_by(page, "Condition", "width >")
     expect(page.get_by_role("alert")).to_contain_text("filter")
-    fill_filter(page, "Condition", "width > 9999")
-    with changed(page):
-        page.keyboard.press("Enter")
+    filter_by(page, "Condition", "width > 9999")
     expect(page.locator("#answer")).to_contain_text("No image passes the filters")
-    with changed(page):
-        page.get_by_role("link", name="Search without them").click()
+    follow(page, "Search without them")
     assert shown(page)[0] == image_id(FIRST) and page.get_by_label("Condition").input_value() == ""
 
 
@@ -319,7 +322,7 @@ def test_a_folder_below_an_image_is_a_filter(page: Page):
     ask(page, caption(FIRST + 1))
     with changed(page):
         page.locator(".hit .in-folder").first.click()
-    assert {each.split("/")[0] for each in shown(page)} == {"north"}
+    assert folders(page) == {"north"}
     assert page.get_by_label("Folder").input_value() == "north"
 
 
@@ -327,8 +330,7 @@ def test_pages_follow_one_another_and_the_way_back_works(page: Page):
     ask(page, caption(FIRST))
     pages = [shown(page)]
     for _ in range(2):
-        with changed(page):
-            page.get_by_role("link", name="Further images").click()
+        follow(page, "Further images")
         pages.append(shown(page))
     assert [len(each) for each in pages] == [24, 24, COUNT + 1 - 48]
     assert len(set().union(*pages)) == COUNT + 1
@@ -336,8 +338,7 @@ def test_pages_follow_one_another_and_the_way_back_works(page: Page):
     with changed(page):
         page.go_back()
     assert shown(page) == pages[1]
-    with changed(page):
-        page.get_by_role("link", name="Better ones").click()
+    follow(page, "Better ones")
     assert shown(page) == pages[0] and box(page).input_value() == caption(FIRST)
 
 
@@ -345,19 +346,15 @@ def test_a_link_repeats_a_search_for_somebody_else(
     page: Page, address: str, start_browser: Callable[..., BrowserContext]
 ):
     ask(page, f'"{caption(FIRST)}" - "{caption(FIRST + 1)}"')
-    fill_filter(page, "Folder", "south")
-    with changed(page):
-        page.keyboard.press("Enter")
+    filter_by(page, "Folder", "south")
     link, found = urlsplit(page.url).query, shown(page)
     other = start_browser()
     again = other.pages[0]
-    wrong = watch(again, address)
-    open_page(again, address, f"?{link}")
-    assert shown(again) == found
-    assert box(again).input_value() == box(page).input_value()
-    assert again.get_by_label("Folder").input_value() == "south"
+    with opened(again, address, f"?{link}"):
+        assert shown(again) == found
+        assert box(again).input_value() == box(page).input_value()
+        assert again.get_by_label("Folder").input_value() == "south"
     other.close()
-    assert wrong == []
 
 
 # === What is said ===
@@ -374,9 +371,7 @@ def test_unknown_words_are_named_and_a_query_of_none_is_explained(page: Page):
 
 def test_names_are_text(page: Page):
     ask(page, caption(FIRST))
-    fill_filter(page, "Condition", "name != '' and folder = ''")
-    with changed(page):
-        page.keyboard.press("Enter")
+    filter_by(page, "Condition", "name != '' and folder = ''")
     assert shown(page) == [EVIL]
     expect(page.locator(".hit .name")).to_have_text(EVIL)
     ask(page, "<img src=x onerror=alert(3)><b>green")
@@ -462,23 +457,21 @@ def test_it_fits_wide_and_narrow_windows_light_and_dark(
 ):
     context = start_browser(viewport={"width": width, "height": height}, color_scheme=scheme)
     page = context.pages[0]
-    wrong = watch(page, address)
-    open_page(page, address)
-    page.screenshot(path=screenshot_folder() / f"{name}-empty.png")
-    ask(page, caption(FIRST))
-    page.wait_for_load_state("networkidle")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing is cut off"
-    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    red, green, blue = map(int, colour.removeprefix("rgb(").removesuffix(")").split(","))
-    assert (max(red, green, blue) < 64) == (scheme == "dark")
-    edges = page.locator(".hit .image").first.bounding_box()
-    assert edges is not None and edges["width"] > 130, "large enough to see"
-    page.screenshot(path=screenshot_folder() / f"{name}.png")
-    page.get_by_role("button", name="Filters").click()
-    page.wait_for_timeout(300)
-    page.screenshot(path=screenshot_folder() / f"{name}-filters.png")
+    with opened(page, address):
+        page.screenshot(path=screenshot_folder() / f"{name}-empty.png")
+        ask(page, caption(FIRST))
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing is cut off"
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        red, green, blue = map(int, colour.removeprefix("rgb(").removesuffix(")").split(","))
+        assert (max(red, green, blue) < 64) == (scheme == "dark")
+        edges = page.locator(".hit .image").first.bounding_box()
+        assert edges is not None and edges["width"] > 130, "large enough to see"
+        page.screenshot(path=screenshot_folder() / f"{name}.png")
+        page.get_by_role("button", name="Filters").click()
+        page.wait_for_timeout(300)
+        page.screenshot(path=screenshot_folder() / f"{name}-filters.png")
     context.close()
-    assert wrong == []
 
 
 def screenshot_folder() -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -28,9 +29,10 @@ def draw_reliability(measured: Mapping[str, Sequence[Mapping[str, Any]]], path: 
     for axes, (direction, archives) in zip(figure.subplots(1, 2), measured.items(), strict=True):
         axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
         for archive in archives:
-            points = [(p, share) for p, share, count in archive["reliability"] if count >= _LEAST]
+            points = [each[:2] for each in archive["reliability"] if each[2] >= _LEAST]
             label = f"{archive['items']:,} items: error {100 * archive['error']:.1f} points"
-            axes.plot(*zip(*points, strict=True), "o-", markersize=4, label=label)
+            # There may be none.
+            axes.plot(*np.reshape(points, (-1, 2)).T, "o-", markersize=4, label=label)
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="probability of the first hit")
         axes.set_title(direction.replace("_", " "), loc="left")
         axes.legend(loc="upper left", frameon=False)

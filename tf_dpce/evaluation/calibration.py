@@ -135,16 +135,6 @@ class Calibration:
             np.savez_compressed(stream, **arrays)
 
     @classmethod
-    def load(cls, folder: Path) -> Calibration | None:
-        """Reads `calibration.npz` of a folder; None if there is none.
-
-        Raises:
-            UserError: the file is damaged.
-        """
-        path = folder / CALIBRATION_FILE
-        return cls.read(path) if path.is_file() else None
-
-    @classmethod
     def read(cls, path: Path) -> Calibration:
         """Reads a file that `save` wrote.
 

@@ -41,12 +41,11 @@ def measure_calibration(
         By direction, `image_to_text` and `text_to_image`, a dict for each size of the archive:
         `items`, their number; `right_first`, the share of queries whose first hit is right if the
         right item is there; `error`, the expected calibration error of first hits over bins of
-        equal width; `error_equal_bins`, the same over bins of equally many hits; `error_ten_hits`,
-        that of the ten best hits; `error_if_there`, that of first hits if the right item is always
-        there. `area`, the area under the ROC curve by which the highest probability distinguishes
-        archives that have the right item; `area_of_any_hit`, that of the chance that one of ten
-        hits is right; `area_of_cosine`, that of the highest cosine. `reliability`, for each bin of
-        `error` the mean probability of its hits, the share of right ones, and their number.
+        equal width; `error_ten_hits`, that of the ten best hits; `error_if_there`, that of first
+        hits if the right item is always there. `area`, the area under the ROC curve by which the
+        highest probability distinguishes archives that have the right item; `area_of_cosine`, that
+        of the highest cosine. `reliability`, for each bin of `error` the mean probability of its
+        hits, the share of right ones, and their number.
 
     Raises:
         UserError: there are fewer than 20 instances with images and texts.
@@ -98,15 +97,9 @@ def _measure(
         "items": len(columns),
         "right_first": float(there[1][:, 0].mean()),
         "error": calibration_error(bins),
-        "error_equal_bins": calibration_error(reliability(chances[:, 0], right[:, 0], equal=True)),
         "error_ten_hits": calibration_error(reliability(chances.ravel(), right.ravel())),
         "error_if_there": calibration_error(reliability(there[0][:, 0], there[1][:, 0])),
         "area": roc_area(there[0].max(axis=1), absent[0].max(axis=1)),
-        "area_of_any_hit": roc_area(_any(there[0]), _any(absent[0])),
         "area_of_cosine": roc_area(there[2][:, 0], absent[2][:, 0]),
         "reliability": bins,
     }
-
-
-def _any(chances: np.ndarray) -> np.ndarray:
-    return 1 - np.prod(1 - chances, axis=1)

@@ -10,13 +10,12 @@ _BINS = 15
 Bins = list[tuple[float, float, int]]
 
 
-def reliability(chances: np.ndarray, outcomes: np.ndarray, equal: bool = False) -> Bins:
-    """Sorts probabilities into 15 bins, and compares each with what happened.
+def reliability(chances: np.ndarray, outcomes: np.ndarray) -> Bins:
+    """Sorts probabilities into 15 bins of equal width, and compares each with what happened.
 
     Args:
         chances: float `[N]`, in 0..1.
         outcomes: bool `[N]`.
-        equal: whether the bins hold equally many, instead of having equal width.
 
     Returns:
         The bins that are not empty, in order.
@@ -25,15 +24,10 @@ def reliability(chances: np.ndarray, outcomes: np.ndarray, equal: bool = False) 
         >>> reliability(np.array([0.1, 0.1, 0.9]), np.array([False, True, True]))
         [(0.1, 0.5, 2), (0.9, 1.0, 1)]
     """
-    if equal:
-        parts = np.array_split(np.argsort(chances, kind="stable"), _BINS)
-    else:
-        bin_of = np.minimum((chances * _BINS).astype(int), _BINS - 1)
-        parts = [np.flatnonzero(bin_of == number) for number in range(_BINS)]
+    bins = np.minimum((chances * _BINS).astype(int), _BINS - 1)
+    parts = [np.flatnonzero(bins == number) for number in np.unique(bins)]
     return [
-        (float(chances[part].mean()), float(outcomes[part].mean()), len(part))
-        for part in parts
-        if len(part)
+        (float(chances[part].mean()), float(outcomes[part].mean()), len(part)) for part in parts
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -143,6 +142,6 @@ def check_rule(rule: str | float | None, kind: str, index: Index) -> None:
 
 def _is_cosine(rule: str | float) -> bool:
     try:
-        return math.isfinite(float(rule)) and 0 < float(rule) <= 1
+        return 0 < float(rule) <= 1
     except ValueError:
         return False

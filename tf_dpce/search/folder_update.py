@@ -101,7 +101,7 @@ def open_index(folder: Path, out: Path, model: str) -> FolderIndex | None:
                 message = f"{out} was built with another model: give another --index, or none"
                 raise UserError("search.other_model", message, out)
             return index
-    elif out.exists() and not (out.is_dir() and _is_empty(out)):
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         message = f"{out} is nothing that find made: give another --index, or none"
         raise UserError("find.other_index", message, out)
     check_writable(out)
@@ -291,7 +291,3 @@ def _owners(index: FolderIndex) -> dict[str, str]:
     """Returns an image of each content."""
     table = index.table(IMAGES, ["id", "content"])
     return dict(zip(table["content"].to_pylist(), table["id"].to_pylist(), strict=True))
-
-
-def _is_empty(folder: Path) -> bool:
-    return not any(folder.iterdir())

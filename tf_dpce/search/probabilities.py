@@ -12,7 +12,7 @@ from tf_dpce.evaluation.calibration import CALIBRATION_FILE, CALIBRATION_FOLDER,
 from tf_dpce.export.versions import find_version
 from tf_dpce.search.index_folder import FolderIndex
 from tf_dpce.search.interface import Found, Index
-from tf_dpce.search.query_encoder import EmbeddedQuery
+from tf_dpce.search.query import Term
 from tf_dpce.storage import open_folder
 
 
@@ -37,11 +37,11 @@ def copy_calibration(model: Path, embeddings: str | Path) -> None:
         folder.write(CALIBRATION_FILE, contents)
 
 
-def find_calibration(index: Index, model: Path | None) -> Calibration | None:
+def find_calibration(index: Index | None, model: Path | None) -> Calibration | None:
     """Returns the calibration of a model, else the one in the index, else None.
 
     Args:
-        index: the index; only one in a folder holds a calibration.
+        index: the index, if there is one; only one in a folder holds a calibration.
         model: an exported model or a run folder; None if a model server embeds.
 
     Raises:
@@ -53,8 +53,23 @@ def find_calibration(index: Index, model: Path | None) -> Calibration | None:
     return Calibration.read(path) if path else None
 
 
-def check_calibrated(calibration: Calibration | None, query: EmbeddedQuery, kind: str) -> None:
+def is_like_a_pair(terms: Sequence[Term], kind: str) -> bool:
+    """Whether a query and its hits are of two kinds, as the pairs of a calibration are.
+
+    Args:
+        terms: the query.
+        kind: the kind that is searched.
+    """
+    return len(terms) == 1 and terms[0].weight > 0 and terms[0].kind(kind) != kind
+
+
+def check_calibrated(calibration: Calibration | None, terms: Sequence[Term], kind: str) -> None:
     """Makes sure that the hits of a query have probabilities.
+
+    Args:
+        calibration: what `find_calibration` found.
+        terms: the query.
+        kind: the kind that is searched.
 
     Raises:
         UserError: there is no calibration, or the query is not like a pair of one.
@@ -65,7 +80,7 @@ def check_calibrated(calibration: Calibration | None, query: EmbeddedQuery, kind
             "with --data, or search without a least probability"
         )
         raise UserError("search.at_least", message)
-    if not query.is_plain or query.kind == kind:
+    if not is_like_a_pair(terms, kind):
         message = (
             "only hits of one text that finds images, and of one image that finds texts, have "
             "probabilities: search without a least one"
@@ -76,7 +91,7 @@ def check_calibrated(calibration: Calibration | None, query: EmbeddedQuery, kind
 def probabilities(
     calibration: Calibration | None,
     index: Index,
-    query: EmbeddedQuery,
+    query: np.ndarray,
     kind: str,
     found: Sequence[Found],
     corpus: int,
@@ -84,16 +99,16 @@ def probabilities(
     """Returns the probability of each item that was found, or None for all.
 
     Args:
-        calibration: the calibration, if there is one.
+        calibration: the calibration; None if the hits have no probabilities.
         index: the index, which holds the plain embeddings behind scores that are approximate or
             normalised with a querybank.
-        query: the query.
+        query: float32 `[D]`, the embedding of the query.
         kind: the kind that was searched.
         found: the best items of all, best first.
         corpus: number of items that were compared.
     """
-    if calibration is None or not query.is_plain or query.kind == kind or not found:
+    if calibration is None or not found:
         return [None] * len(found)
     hits = index.vectors(kind, [item.record["id"] for item in found])
     hits /= np.linalg.norm(hits, axis=1, keepdims=True)
-    return calibration.probabilities(kind, query.embedding, hits, corpus).tolist()
+    return calibration.probabilities(kind, query, hits, corpus).tolist()

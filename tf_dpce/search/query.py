@@ -9,7 +9,6 @@ A text without quotation marks is no such sum, whatever signs are in it: `black-
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,7 +116,7 @@ def combine(terms: Sequence[Term], embeddings: np.ndarray) -> np.ndarray:
     """
     weights = [term.weight for term in terms]
     for weight in weights:
-        if not (math.isfinite(weight) and abs(weight) <= _LARGEST_WEIGHT):
+        if not abs(weight) <= _LARGEST_WEIGHT:  # nor is that true of a NaN
             message = f"a weight of the query is {weight:g}: use at most {_LARGEST_WEIGHT:g}"
             raise UserError("search.query", message)
     if weights == [1.0]:

@@ -34,14 +34,12 @@ class EmbeddedQuery:
         kind: "images" or "texts".
         unknown_words: see `Hit`.
         own: ids of its own items, which are no hits.
-        is_plain: whether it is one text or one image, as the pairs of a calibration are.
     """
 
     embedding: np.ndarray
     kind: str
     unknown_words: tuple[str, ...]
     own: frozenset[str]
-    is_plain: bool
 
 
 class QueryEncoder:
@@ -83,7 +81,6 @@ class QueryEncoder:
             kind=combined_kind(terms, kind),
             unknown_words=self._unknown_words(texts),
             own=frozenset(term.id for term in terms if term.id is not None),
-            is_plain=len(terms) == 1 and terms[0].id is None and terms[0].weight > 0,
         )
 
     def _encode(self, kind: str, terms: Sequence[Term]) -> np.ndarray:

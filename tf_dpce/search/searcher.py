@@ -15,11 +15,17 @@ from tf_dpce.search.filters import Filter
 from tf_dpce.search.fingerprint import model_digest
 from tf_dpce.search.index import open_index
 from tf_dpce.search.interface import Index
-from tf_dpce.search.probabilities import check_calibrated, find_calibration, probabilities
+from tf_dpce.search.probabilities import (
+    check_calibrated,
+    find_calibration,
+    is_like_a_pair,
+    probabilities,
+)
 from tf_dpce.search.query import Term
 from tf_dpce.search.query_encoder import EmbeddedQuery, QueryEncoder
 
 if TYPE_CHECKING:
+    from tf_dpce.evaluation.calibration import Calibration
     from tf_dpce.export.encoder import Encoder
 
 _GROWTH = 4  # of the number of items that are looked through, while too many are duplicates
@@ -183,12 +189,13 @@ class Searcher:
         self._check_model()
         chosen = Filter.parse(where) if isinstance(where, str) else where
         check_choice(self.index, kind, top, chosen, at_least, hide_duplicates, skip)
-        query = self._queries.embed(terms, self.index, kind)
         if at_least is not None:
-            check_calibrated(self.calibration, query, kind)
+            check_calibrated(self.calibration, terms, kind)
+        calibration = self.calibration if is_like_a_pair(terms, kind) else None
+        query = self._queries.embed(terms, self.index, kind)
         last = skip + top
         groups = groups_by(hide_duplicates, last + 1 + len(query.own), kind, self.index)
-        chances = self._look_through(query, kind, chosen, at_least or 0, groups)
+        chances = self._look_through(query, kind, chosen, calibration, at_least or 0, groups)
         wanted = [group for group in groups.groups if query.own.isdisjoint(group.ids)]
         hits = [
             self._hit(rank, group, query, chances[group.ids[0]])
@@ -204,6 +211,7 @@ class Searcher:
         query: EmbeddedQuery,
         kind: str,
         where: Filter | None,
+        calibration: Calibration | None,
         at_least: float,
         groups: Groups,
     ) -> dict[str, float | None]:
@@ -225,7 +233,7 @@ class Searcher:
             )
             # If a filter lets few items pass, these are all that were compared.
             corpus = count if len(found) == size else len(found)
-            chances = probabilities(self.calibration, self.index, query, kind, found, corpus)
+            chances = probabilities(calibration, self.index, query.embedding, kind, found, corpus)
             pairs = list(zip(found, chances, strict=True))
             known |= {item.record["id"]: chance for item, chance in pairs}
             likely = [item for item, chance in pairs if chance is None or chance >= at_least]

@@ -14,9 +14,9 @@ from urllib.parse import parse_qsl, urlencode
 from tf_dpce.errors import UserError
 from tf_dpce.logging import logger
 from tf_dpce.search.filters import Filter
+from tf_dpce.search.query import Term, parse_query
 
 if TYPE_CHECKING:
-    from tf_dpce.search.query import Term
     from tf_dpce.search.searcher import Hit, Searcher
 
 PAGE_SIZE = 24
@@ -203,8 +203,6 @@ class Answers:
         return "content" in self._searcher.index.columns("images").names
 
     def _terms(self, request: Request) -> Iterable[Term]:
-        from tf_dpce.search.query import Term, parse_query
-
         for term in parse_query(request.q) if request.q else ():
             # A visitor must not make this machine read its files: a name is that of an indexed one.
             yield term if term.image is None else Term(term.weight, id=str(term.image))

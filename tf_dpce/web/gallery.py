@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from tf_dpce.search.searcher import Hit
 
-IMAGE_ROUTE = "thumbnail"
 LIKELY = 50  # percent from which a hit counts as found
 
 
@@ -48,13 +46,12 @@ def gallery_html(answer: Answer, query_image: bytes | None = None) -> str:
 
 def image_link(image_id: str, size: str, content: str | None = None) -> str:
     """Returns the address of an indexed image, which changes with its content if that is known."""
-    return f"{IMAGE_ROUTE}?" + urlencode({"id": image_id, "size": size, "v": (content or "")[:16]})
+    return "thumbnail?" + urlencode({"id": image_id, "size": size, "v": (content or "")[:16]})
 
 
 def facts_of(hit: Hit) -> list[str]:
     """Returns what is known of an image, as short texts for a caption."""
-    known: Mapping[str, Any] = hit.metadata
-    facts = []
+    known, facts = hit.metadata, []
     if known.get("width") and known.get("height"):
         facts.append(f"{known['width']} × {known['height']}")
     if isinstance(moment := known.get("taken"), datetime):

@@ -109,22 +109,19 @@ async def _bounded(scope: Scope, receive: Receive) -> Receive:
     if scope["method"] != "POST":
         return receive
     call = scope["path"] != "/query-image"
-    body, limit, more = b"", _LONGEST_CALL if call else MAX_BYTES, True
+    limit = _LONGEST_CALL if call else MAX_BYTES
     if int(Headers(scope=scope).get("content-length", 0)) > limit:
         raise _too_large(limit)
-    pieces = []
-    size = 0
+    body, more = bytearray(), True
     while more:
         message = await receive()
-        pieces.append(message.get("body", b""))
-        size += len(pieces[-1])
+        body += message.get("body", b"")
         more = message.get("more_body", False)
-        if size > limit:
+        if len(body) > limit:
             raise _too_large(limit)
-    body = b"".join(pieces)
     if call and not _is_plain_call(body):
         raise _Refused(HTTPStatus.BAD_REQUEST, "a call takes texts and numbers")
-    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+    waiting = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
     async def again() -> Message:
         return waiting.pop() if waiting else await receive()
@@ -132,7 +129,7 @@ async def _bounded(scope: Scope, receive: Receive) -> Receive:
     return again
 
 
-def _is_plain_call(body: bytes) -> bool:
+def _is_plain_call(body: bytearray) -> bool:
     """Whether a call of Gradio has no value in which Gradio would look for files or addresses."""
     try:
         data = json.loads(body)["data"]

@@ -89,11 +89,10 @@ def test_several_right_texts_of_an_image_do_not_speak_against_each_other():
 
 
 def test_what_is_saved_is_read_without_pickle(calibration, tmp_path):
-    assert Calibration.load(tmp_path) is None
     calibration.save(tmp_path)
     with np.load(tmp_path / CALIBRATION_FILE, allow_pickle=False) as arrays:
         assert all(arrays[name].dtype != object for name in arrays)
-    read = Calibration.load(tmp_path)
+    read = Calibration.read(tmp_path / CALIBRATION_FILE)
     assert (read.images, read.texts) == (600, 600)
     assert read.directions["texts"].error == calibration.directions["texts"].error
     images, texts, *_ = made_up_pairs(seed=3, instances=50)
@@ -114,7 +113,7 @@ def test_a_damaged_file_is_named(calibration, tmp_path, damage):
     else:
         path.write_bytes(path.read_bytes()[:500] if damage == "cut" else b"")
     with raises("calibration.damaged", path):
-        Calibration.load(tmp_path)
+        Calibration.read(path)
 
 
 def test_too_few_pairs_are_refused():
@@ -170,7 +169,6 @@ def test_reliability_and_area_are_those_of_slow_loops():
         error += abs(gap) / 202
     assert calibration_error(bins) == pytest.approx(error)
     assert sum(count for *_, count in bins) == 202
-    assert {count for *_, count in reliability(chances, outcomes, equal=True)} == {13, 14}
 
     positive, negative = np.round(draw.normal(1, 1, 40), 1), np.round(draw.normal(0, 1, 50), 1)
     wins = sum((p > n) + (p == n) / 2 for p in positive for n in negative)

@@ -13,7 +13,11 @@ import tf_dpce
 from pipelines import export
 from tests.errors import printed_code
 from tests.unit.export.tiny import pairs_to_calibrate
-from tf_dpce.evaluation.calibration import CALIBRATION_FOLDER, Calibration
+from tf_dpce.evaluation.calibration import (
+    CALIBRATION_FILE,
+    CALIBRATION_FOLDER,
+    Calibration,
+)
 from tf_dpce.evaluation.tta import PLAIN
 from tf_dpce.export.calibrate import calibrate
 from tf_dpce.export.model_card import run_metrics, run_provenance
@@ -66,7 +70,7 @@ def test_run_is_published_with_its_provenance_and_metrics(run, tmp_path, capsys)
     assert card.count("| image to text |") == 1
     assert list(run_metrics(trained, "best", PLAIN)) == ["plain"]
 
-    calibration = Calibration.load(folder / "1" / CALIBRATION_FOLDER)
+    calibration = Calibration.read(folder / "1" / CALIBRATION_FOLDER / CALIBRATION_FILE)
     assert (calibration.images, calibration.texts) == (200, 200)
     assert "Fitted on 200 images and 200 captions" in card
     assert f"{CALIBRATION_FOLDER}/calibration.npz" in (folder / "1" / "files.sha256").read_text()

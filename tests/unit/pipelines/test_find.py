@@ -104,6 +104,8 @@ def test_what_else_can_be_asked(folder: Path, tmp_path: Path, run):
     image = folder / "trip" / "0004.png"
     spaced = shutil.copy(image, tmp_path / "an image.png")
     assert hits_of(run, str(spaced), "--index", other)[0]["path"] == str(image)
+    quoted = json.loads(run(f'"{spaced}"', "--json", "--index", other)[1])
+    assert quoted["query"] == {"image": str(spaced)}, "as the sheet opens it"
     assert FolderIndex(Path(other)).counts == {"images": 9}
     assert len(hits_of(run, f'"{QUERY}" - {image}', "--where", "name >= '0005'")) == 4
     assert len(hits_of(run, QUERY, "--where", "folder = 'trip' and width > 32")) == 0
@@ -141,6 +143,7 @@ def test_beside_another_find_it_answers_from_what_is_there(folder: Path, run):
         status, out, err = run(QUERY, "--json")
         assert status == 0 and "another find" in err[0]
         assert json.loads(out)["hits"] == before
+        assert err[-1].startswith("1 of 9 images") and "run find again" in err[-1]
         # And if nothing is there yet:
         (index / "index.json").unlink()
         status, out, err = run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from pipelines._hits import Asked, show_answer
 from tf_dpce.search.answer import Answer, Hit
 
-ASKED = Asked({"text": "a dog"}, kind="images", top=2, count=9)
+ASKED = Asked({"text": "a dog"}, kind="images", top=2, count=9, lost="somewhere else")
 
 
 @pytest.fixture
@@ -62,8 +63,7 @@ def test_json_has_what_is_known_of_each_hit_and_dates_as_filters_take_them(shown
 
 def test_a_search_that_finds_less_than_was_asked_for_says_so(shown):
     assert shown({})[1] == ["asked for 2, found 1 of the 9 images in the index"]
-    likely = Asked({"text": "a dog"}, kind="images", top=2, count=9, at_least=0.5)
-    (nothing,) = shown(asked=likely)[1]
+    (nothing,) = shown(asked=replace(ASKED, at_least=0.5))[1]
     assert nothing.startswith("nothing like that here") and "0.5" in nothing
     words, lost = shown({"path": "/none/a.jpg"}, {}, unknown_words=("cat",))[1]
-    assert words == "not known, left out: cat" and lost.startswith("1 of 2 images")
+    assert words == "not known, left out: cat" and lost == "1 of 2 images are somewhere else"

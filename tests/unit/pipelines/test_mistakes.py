@@ -168,6 +168,7 @@ MISTAKES = {
         ("--where", ":colour = 1", "search.where"),
         ("--sheet", "new.jpg", "sheet.suffix"),
         ("--sheet", "file/new.png", "file.not_writable"),
+        ("--at-least", ":0.5", "search.at_least"),  # the model has no calibration
         ("--top", ":0", 2),
         ("--at-least", ":2", 2),
     ),
@@ -186,6 +187,7 @@ MISTAKES = {
         ("--where", ":width > '640'", "search.where"),
         ("--hide-duplicates", ":both", "search.duplicates"),
         ("--at-least", ":2", "search.at_least"),
+        ("--at-least", ":0.5", "search.at_least"),
         ("--query", ':"dog" -', "search.query"),
         ("--query", ':"dog" - none.jpg', "search.query"),
         ("--sheet", "new.jpg", "sheet.suffix"),

@@ -5,7 +5,7 @@ The slow reference of every index; and what tests of a search ask where the inde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,3 +97,31 @@ class PlainIndex:
         if missing := [id for id in ids if id not in rows]:
             raise UserError("index.id", f"there is no {missing[0]} in the index")
         return [rows[id] for id in ids]
+
+
+def image_records(ids: list[str], contents: list[str | None] | None = None) -> pa.Table:
+    """Records of images with a few facts; the width of every fifth is not known."""
+    rows = [
+        {
+            "id": id,
+            "path": f"/none/{id}",
+            "folder": "dogs" if number % 3 else "cats",
+            "width": number * 10 if number % 5 else None,
+            "content": contents[number] if contents else id,
+        }
+        for number, id in enumerate(ids)
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def names(rows: Iterable[int]) -> list[str]:
+    """The ids of an index's images, in this order."""
+    return [f"{row:04d}.jpg" for row in rows]
+
+
+def index_of(vectors: np.ndarray, contents: list | None = None, **options) -> PlainIndex:
+    """An index of images `0000.jpg`, `0001.jpg`, ... with these embeddings."""
+    index = PlainIndex(**options)
+    records = image_records(names(range(len(vectors))), contents)
+    index.add("images", records, vectors.astype(np.float32))
+    return index

@@ -11,33 +11,12 @@ import pytest
 
 from tests.errors import raises
 from tests.unit.search.plain import DIMENSION, MODEL, PlainEncoder, vector
-from tests.unit.search.plain_index import PlainIndex
+from tests.unit.search.plain_index import PlainIndex, image_records, index_of, names
 from tf_dpce.search.filters import Filter
 from tf_dpce.search.query import Term, parse_query
 from tf_dpce.search.searcher import Searcher
 
 COUNT = 60
-
-
-def image_records(ids: list[str], contents: list[str | None] | None = None) -> pa.Table:
-    rows = [
-        {
-            "id": id,
-            "path": f"/none/{id}",
-            "folder": "dogs" if number % 3 else "cats",
-            "width": number * 10 if number % 5 else None,
-            "content": contents[number] if contents else id,
-        }
-        for number, id in enumerate(ids)
-    ]
-    return pa.Table.from_pylist(rows)
-
-
-def index_of(vectors: np.ndarray, contents: list | None = None, **options) -> PlainIndex:
-    index = PlainIndex(**options)
-    ids = [f"{number:04d}.jpg" for number in range(len(vectors))]
-    index.add("images", image_records(ids, contents), vectors.astype(np.float32))
-    return index
 
 
 @pytest.fixture
@@ -62,34 +41,23 @@ def ranked(query: np.ndarray, count: int = COUNT) -> list[int]:
 
 def test_filters_and_pages_cut_the_ranking_and_change_no_order(searcher: Searcher):
     order = ranked(vector("a dog"))
-    dogs = [f"{number:04d}.jpg" for number in order if number % 3 and number % 5]
+    dogs = names(number for number in order if number % 3 and number % 5)
     for where in (
         "folder = 'dogs' and width is not null",
         Filter.parse("folder='dogs' and width>0"),
     ):
-        pages = [
-            searcher.search([Term(text="a dog")], 7, where=where, skip=n) for n in (0, 7, 21, 28)
-        ]
-        assert [ids(page.hits) for page in pages] == [
-            dogs[:7],
-            dogs[7:14],
-            dogs[21:28],
-            dogs[28:35],
-        ]
+        skips = (0, 7, 21, 28)
+        pages = [searcher.search([Term(text="a dog")], 7, where=where, skip=n) for n in skips]
+        assert [ids(page.hits) for page in pages] == [dogs[n : n + 7] for n in skips]
         assert len(dogs) == 32
         assert [page.more for page in pages] == [True, True, True, False]
         assert [hit.rank for hit in pages[1].hits] == list(range(8, 15))
     assert searcher.by_text("a dog", where="width > 10000") == []
-    assert (
-        searcher.search([Term(text="a dog")], 32, where="folder='dogs' and width>0").more is False
-    )
+    whole = searcher.search([Term(text="a dog")], 32, where="folder='dogs' and width>0")
+    assert whole.more is False
     hit = searcher.by_text("a dog", 1, where="folder = 'cats' and width = 30")[0]
-    assert (hit.path, hit.text, hit.probability, hit.duplicates) == (
-        "/none/0003.jpg",
-        None,
-        None,
-        (),
-    )
+    assert (hit.path, hit.text, hit.probability) == ("/none/0003.jpg", None, None)
+    assert hit.duplicates == ()
     assert hit.metadata == {"folder": "cats", "width": 30, "content": "0003.jpg"}
 
 
@@ -97,15 +65,13 @@ def test_a_combination_ranks_by_the_weighted_sum(searcher: Searcher, tmp_path):
     image = tmp_path / "a.jpg"
     image.write_bytes(b"image of a snow")
     query = 2 * vector("dog") - 0.5 * vector("ball") + vector(b"image of a snow")
-    expected = [f"{number:04d}.jpg" for number in ranked(query)[:9]]
+    expected = names(ranked(query)[:9])
     answer = searcher.search(parse_query(f'2 * "dog" - .5 * "ball" + "{image}"'), 9)
     assert ids(answer.hits) == expected
     scores = [float(vector(f"image {int(hit.id[:4])}") @ query) for hit in answer.hits]
     found = [hit.score * np.linalg.norm(query) for hit in answer.hits]
     np.testing.assert_allclose(found, scores, atol=1e-6)
-    answer = searcher.search(
-        parse_query('"dog" - "worse badly" + "bad bad ball"'.replace("bad bad", "a bad"))
-    )
+    answer = searcher.search(parse_query('"dog" - "worse badly" + "a bad ball"'))
     assert answer.unknown_words == ("badly", "bad")
     assert answer.hits[0].unknown_words == ("badly", "bad")
 
@@ -123,12 +89,12 @@ def test_hubs_are_corrected_if_texts_weigh_at_least_half(tmp_path):
     ):
         total = sum(t.weight * vector(t.text or t.image) for t in terms)
         scores = vectors @ (total / np.linalg.norm(total)) - corrected * hubs / 2
-        expected = [f"{row:04d}.jpg" for row in np.argsort(-scores)[:8]]
+        expected = names(np.argsort(-scores)[:8])
         assert ids(searcher.search(terms, 8).hits) == expected
 
 
 def test_more_like_this_leaves_the_item_itself_out(searcher: Searcher):
-    order = [f"{number:04d}.jpg" for number in ranked(vector("image 7"))]
+    order = names(ranked(vector("image 7")))
     assert order[0] == "0007.jpg"
     assert ids(searcher.by_id("0007.jpg", 5)) == order[1:6]
     assert ids(searcher.by_id("0007.jpg", 5, skip=5)) == order[6:11]
@@ -198,7 +164,7 @@ def test_a_thousand_copies_lose_no_hit_and_are_looked_through_a_few_times(rule):
     vectors = np.stack([vector("a dog")] * 1000 + [vector(f"image {n}") for n in range(20)])
     index = index_of(vectors, ["copy"] * 1000 + [str(n) for n in range(20)])
     hits = Searcher(index, PlainEncoder()).by_text("a dog", 6, hide_duplicates=rule)
-    others = [f"{1000 + number:04d}.jpg" for number in ranked(vector("a dog"), 20)[:5]]
+    others = names(1000 + row for row in ranked(vector("a dog"), 20)[:5])
     assert ids(hits) == ["0000.jpg", *others]
     assert len(hits[0].duplicates) == 999
     # 7, 28, 112, 448 and then all: in sum at most 4/3 of the last and the one before.
@@ -237,10 +203,9 @@ class Calibrated:
 def test_hits_behind_one_that_is_not_probable_are_found(searcher: Searcher):
     vectors = np.stack([vector(f"image {number}") for number in range(COUNT)])
     searcher.calibration = Calibrated(vectors)
-    odd = [f"{number:04d}.jpg" for number in ranked(vector("a dog"))[:40:2]]
-    pages = [
-        searcher.search([Term(text="a dog")], 8, at_least=0.5, skip=skip) for skip in (0, 8, 16)
-    ]
+    odd = names(ranked(vector("a dog"))[:40:2])
+    query = [Term(text="a dog")]
+    pages = [searcher.search(query, 8, at_least=0.5, skip=skip) for skip in (0, 8, 16)]
     assert [ids(page.hits) for page in pages] == [odd[:8], odd[8:16], odd[16:]]
     assert [page.more for page in pages] == [True, True, False]
     assert {hit.probability for hit in pages[0].hits} == {0.9}
@@ -258,7 +223,7 @@ def test_answers_of_many_threads_are_not_mixed(searcher: Searcher):
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda q: searcher.search([Term(text=q)], 5), queries * 5))
     for query, answer in zip(queries * 5, answers, strict=True):
-        expected = [f"{number:04d}.jpg" for number in ranked(vector(query))[:5]]
+        expected = names(ranked(vector(query))[:5])
         assert (ids(answer.hits), answer.unknown_words) == (expected, (query.split()[2],))
 
 
@@ -284,7 +249,7 @@ def test_a_search_beside_a_writer_is_asked_again(index: PlainIndex, searcher: Se
 
     index.search = search_and_lose
     hits = searcher.by_text("a dog", 3, hide_duplicates=0.99)
-    assert ids(hits) == [f"{number:04d}.jpg" for number in ranked(vector("a dog"))[1:4]]
+    assert ids(hits) == names(ranked(vector("a dog"))[1:4])
 
 
 def test_a_word_is_asked_for_once(searcher: Searcher):
@@ -321,6 +286,6 @@ def test_what_cannot_be_chosen_is_refused(searcher: Searcher, index: PlainIndex)
     for empty in (PlainIndex(), PlainIndex(MODEL)):
         with raises("search.kind"):
             Searcher(empty, PlainEncoder()).by_text("a dog")
-    index.delete("images", [f"{number:04d}.jpg" for number in range(COUNT)])
+    index.delete("images", names(range(COUNT)))
     with raises("search.kind"):
         searcher.by_text("a dog")

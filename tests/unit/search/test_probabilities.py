@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from tests.errors import raises
 from tests.unit.evaluation.pairs import made_up_pairs
 from tests.unit.search.plain import MODEL, PlainEncoder, embed_images, vector
-from tests.unit.search.plain_index import PlainIndex
+from tests.unit.search.plain_index import index_of, names
 from tf_dpce.evaluation.calibration import CALIBRATION_FILE, CALIBRATION_FOLDER, Calibration
 from tf_dpce.evaluation.calibration_fit import fit_calibration
 from tf_dpce.search.index import build_index, open_index
@@ -32,14 +31,6 @@ def images() -> np.ndarray:
     return np.stack([vector(f"image {number}") for number in range(COUNT)])
 
 
-def index_of(images: np.ndarray, **options) -> PlainIndex:
-    index = PlainIndex(**options)
-    ids = [f"{number:02d}.jpg" for number in range(len(images))]
-    records = {"id": ids, "path": ids, "width": list(range(len(ids)))}
-    index.add("images", pa.table(records), images)
-    return index
-
-
 @pytest.fixture
 def searcher(images, calibration) -> Searcher:
     searcher = Searcher(index_of(images), PlainEncoder())
@@ -57,7 +48,7 @@ def test_hits_have_the_probabilities_of_plain_cosines(searcher, images, calibrat
     # Of 21 items: one more than the page shows, so that it is known whether there are more.
     expected = calibration.probabilities("images", query, images[order[:21]], COUNT)
     page = searcher.search([Term(text="a dog")], 10, skip=10)
-    assert [hit.id for hit in page.hits] == [f"{number:02d}.jpg" for number in order[10:20]]
+    assert [hit.id for hit in page.hits] == names(order[10:20])
     found = [hit.probability for hit in page.hits]
     np.testing.assert_allclose(found, expected[10:20], rtol=1e-4)
     assert page.highest == pytest.approx(expected.max(), rel=1e-4)
@@ -67,8 +58,8 @@ def test_hits_have_the_probabilities_of_plain_cosines(searcher, images, calibrat
     hubs = Searcher(index_of(images, hubness={"images": hubness}), PlainEncoder())
     hubs.calibration = calibration
     hits = hubs.by_text("a dog", top=COUNT)
-    assert hits[0].id == f"{order[1]:02d}.jpg"
-    rows = [int(hit.id[:2]) for hit in hits]
+    assert hits[0].id == f"{order[1]:04d}.jpg"
+    rows = [int(hit.id[:4]) for hit in hits]
     expected = calibration.probabilities("images", query, images[rows], COUNT)
     np.testing.assert_allclose([hit.probability for hit in hits], expected, rtol=1e-4)
 
@@ -77,7 +68,7 @@ def test_of_a_filtered_index_only_what_passed_was_compared(searcher, images, cal
     query = vector("a dog")
     order = best(images[:5], query)
     expected = calibration.probabilities("images", query, images[:5][order], corpus=5)
-    hits = searcher.by_text("a dog", where="width < 5")
+    hits = searcher.by_text("a dog", where="id < '0005.jpg'")
     np.testing.assert_allclose([hit.probability for hit in hits], expected, rtol=1e-4)
 
 
@@ -96,7 +87,7 @@ def test_hits_below_the_least_probability_are_left_out_and_the_highest_is_said(s
 def test_what_is_not_like_a_pair_has_no_probability(searcher):
     for terms in (
         [Term(image=b"image 1")],
-        [Term(id="01.jpg")],
+        [Term(id="0001.jpg")],
         [Term(text="a dog"), Term(text="a ball")],
     ):
         answer = searcher.search(terms)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.samples import image
-from tests.unit.search.plain import embedded, vector
+from tests.unit.search.plain import indexed, vector
 from tests.unit.web.pages import (
     COUNT,
     EVIL,
@@ -45,15 +45,9 @@ def stored_ids(index: Path) -> list[str]:
     return [json.loads(line)["id"] for path in shards for line in path.read_text().splitlines()]
 
 
-def stored_vectors(index: Path) -> np.ndarray:
-    """The embeddings as the index holds them: in float16."""
-    vectors = embedded(index.parent / "vectors", "images")
-    return vectors.astype(np.float16).astype(np.float32)
-
-
 def expected_ids(index: Path, query: str) -> list[str]:
     """The plain reference: all inner products, sorted."""
-    scores = stored_vectors(index) @ vector(query)
+    scores = indexed(index.parent / "vectors", "images") @ vector(query)
     ids = stored_ids(index)
     return [ids[row] for row in np.argsort(-scores)]
 
@@ -73,7 +67,8 @@ def test_a_sent_image_is_searched_for_and_an_indexed_one_as_well(client: httpx.C
     assert name.status_code == 200
     assert shown_ids(search(client, f"?image={name.text}"))[0] == "pets/004.png"
     # Those like an indexed image are without itself, and led by its nearest.
-    rows = dict(zip(stored_ids(index), stored_vectors(index), strict=True))
+    vectors = indexed(index.parent / "vectors", "images")
+    rows = dict(zip(stored_ids(index), vectors, strict=True))
     own = rows.pop("pets/004.png")
     nearest = max(rows, key=lambda each: float(rows[each] @ own))
     assert shown_ids(search(client, "?like=pets/004.png"))[0] == nearest
