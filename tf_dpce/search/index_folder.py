@@ -13,6 +13,7 @@ A reader that misses a file, because the index changed, reads `index.json` again
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_dpce.errors import UserError, shorten
-from tf_dpce.files import sha256_lines
 from tf_dpce.logging import logger
 from tf_dpce.search.embedding_store import record_schema
 from tf_dpce.search.index_manifest import (
@@ -107,7 +107,7 @@ class FolderIndex:
     @property
     def version(self) -> str:
         """Changes with the contents."""
-        return sha256_lines([manifest_bytes(self.folder).decode()])
+        return hashlib.sha256(manifest_bytes(self.folder)).hexdigest()
 
     @property
     def counts(self) -> dict[str, int]:

@@ -50,9 +50,9 @@ class IndexWriter(SegmentWriter):
     def discard(self) -> None:
         """Removes what was written and is not in force."""
         manifest = self.folder / MANIFEST
-        in_force = manifest.read_text() if manifest.exists() else ""
+        in_force = manifest.read_bytes() if manifest.exists() else b""
         for path in self.written:
-            if path.name not in in_force:
+            if path.name.encode() not in in_force:
                 path.unlink(missing_ok=True)
 
     def entry(self, kind: str) -> KindEntry:

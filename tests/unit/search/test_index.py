@@ -167,6 +167,10 @@ def test_a_factory_that_does_not_work_leaves_nothing(forty: Path, tmp_path: Path
         with raises("index.too_few") as error:
             build_index([out], tmp_path / "index", factory)
         assert f" {least} " in str(error.value)
+    # Nor does what is damaged there hide why.
+    (tmp_path / "old" / "index.json").write_bytes(b"\xff")
+    with raises("index.too_few"):
+        build_index([out], tmp_path / "old", "OPQ4,PQ4x4")
 
 
 def test_embeddings_of_two_models_make_no_index(forty: Path, tmp_path: Path):

@@ -195,3 +195,7 @@ def test_an_open_index_notices_that_it_was_replaced(tmp_path: Path):
     FolderIndex.create(tmp_path / "index", "n" * 64, DIMENSION)
     with raises("search.other_model", path=index.folder):
         content(reader)
+    (index.folder / "index.json").write_bytes(b"\xff")
+    assert reader.version != version
+    with raises("index.damaged", path=index.folder / "index.json"):
+        content(reader)
