@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tf_dpce.search.answer import Answer, Hit
 
 _LONGEST = 2_000  # characters of an id, a path or a text in the table
+_PIPED = 10_000  # characters of a line of the table if stdout is no terminal
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,12 @@ def show_answer(answer: Answer, asked: Asked, json_: bool, sheet: Path | None) -
     """
     if json_:
         print(json.dumps(_document(answer, asked), indent=1, ensure_ascii=False, default=str))
-    else:
+    elif answer.hits:
         from rich.console import Console
 
-        Console().print(_table(answer.hits, asked))
+        # For a program or a file a path is in one line, however long.
+        width = None if sys.stdout.isatty() else _PIPED
+        Console(width=width).print(_table(answer.hits, asked))
     for line in _remarks(answer, asked):
         logger.warning(line)
     if sheet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +41,8 @@ def run(
 
     Args:
         folder: folder of images; all below it are searched.
-        query: a sentence, the file of an image, or a sum of such: '"dog" - "ball" + beach.jpg'.
+        query: a sentence, the file of an image (here or in the folder), or a sum of such:
+            '"dog" - "ball" + beach.jpg'.
         model: exported model, or run folder.
         top: number of results.
         where: only images that this is true of, such as "taken >= '2024-01-01' and width > 640".
@@ -58,7 +60,7 @@ def run(
     if not folder.is_dir():
         message = f"{folder} is not a folder: give one that holds images"
         raise UserError("find.folder", message, folder)
-    terms, chosen = _terms(query), _filter(where)
+    terms, chosen = _terms(query, folder), _filter(where)
     check_sheet_file(sheet)
     folder, digest = folder.resolve(), model_digest(model)
     calibration = find_calibration(None, model)
@@ -92,17 +94,21 @@ def run(
     show_answer(answer, asked, json_, sheet)
 
 
-def _terms(query: str) -> list[Term]:
-    """Returns the terms of a query, whose images can be read."""
+def _terms(query: str, folder: Path) -> list[Term]:
+    """Returns the terms of a query, whose images can be read: here, or else below the folder."""
     from tf_dpce.search.query import Term, parse_query
     from tf_dpce.search.query_encoder import read_query_image
 
     # The path of an image may hold blanks.
-    is_path = is_image(query) and Path(query).is_file()
+    is_path = is_image(query) and any(Path(at, query).is_file() for at in (".", folder))
     terms = [Term(image=query)] if is_path else parse_query(query)
-    for term in terms:
+    for place, term in enumerate(terms):
         if term.image is not None:
-            read_query_image(term.image)
+            path = str(term.image)
+            if not Path(path).exists() and (folder / path).is_file():
+                path = str(folder / path)
+                terms[place] = replace(term, image=path)
+            read_query_image(path)
     return terms
 
 

@@ -101,9 +101,9 @@ def _ids(named: list[str]) -> list[str]:
     ids = []
     for name in named:
         file = Path(name.removeprefix("@"))
-        # Names of files need not be UTF-8.
-        lines = file.read_text("utf-8", "surrogateescape") if name.startswith("@") else name
-        ids += lines.splitlines()
+        # Names of files need not be UTF-8. Editors leave a mark at the beginning.
+        lines = file.read_text("utf-8-sig", "surrogateescape") if name.startswith("@") else name
+        ids += filter(None, lines.splitlines())
     return ids
 
 

@@ -108,6 +108,13 @@ def test_what_else_can_be_asked(folder: Path, tmp_path: Path, run):
     assert quoted["query"] == {"image": str(spaced)}, "as the sheet opens it"
     assert FolderIndex(Path(other)).counts == {"images": 9}
     assert len(hits_of(run, f'"{QUERY}" - {image}', "--where", "name >= '0005'")) == 4
+    # An image of the folder is named as the hits name it, alone or in a sum.
+    shutil.copy(image, folder / "in the folder.png")
+    status, _, _ = run("in the folder.png", "--index", other, "--sheet", str(sheet))
+    assert status == 0
+    named = hits_of(run, "trip/0004.png", "--index", other)
+    assert {hit["id"] for hit in named[:2]} == {"trip/0004.png", "in the folder.png"}
+    assert hits_of(run, "1 * trip/0004.png", "--index", other) == named
     assert len(hits_of(run, QUERY, "--where", "folder = 'trip' and width > 32")) == 0
 
 

@@ -16,9 +16,8 @@ ASKED = Asked({"text": "a dog"}, kind="images", top=2, count=9, lost="somewhere 
 
 
 @pytest.fixture
-def shown(capsys, caplog, monkeypatch, tmp_path: Path):
+def shown(capsys, caplog, tmp_path: Path):
     """Shows an answer of some hits; returns stdout and what was logged."""
-    monkeypatch.setenv("COLUMNS", "400")
     (tmp_path / "a.jpg").write_bytes(b"image")
 
     def show(
@@ -48,6 +47,15 @@ def test_the_table_has_the_columns_that_are_known(shown):
 def test_names_are_shown_as_they_are_and_steer_no_terminal(shown):
     out, _ = shown({"path": "/none/[red]a\x1b]0;title\x07\n.jpg"}, {})
     assert "[red]a\\x1b]0;title\\x07\\n.jpg" in out and "\x1b" not in out
+
+
+def test_a_path_stays_in_one_line_for_a_program(shown):
+    path = f"/none/{'a' * 1500}.jpg"
+    assert path in shown({"path": path})[0]
+
+
+def test_without_hits_there_is_no_table(shown):
+    assert shown()[0] == ""
 
 
 def test_json_has_what_is_known_of_each_hit_and_dates_as_filters_take_them(shown):

@@ -85,7 +85,7 @@ def test_embeddings_are_added_and_items_deleted(index: Path, tmp_path: Path, cap
     assert after.counts == {"images": 41, "texts": 2}
     changed = after.vectors("images", ["038.jpg", "039.jpg"]) != before
     assert changed.any(axis=1).tolist() == [False, True], "the same id is replaced"
-    (tmp_path / "ids.txt").write_text("000.jpg\n001.jpg\nunknown\n")
+    (tmp_path / "ids.txt").write_text("\ufeff000.jpg\r\n\n001.jpg\nunknown\n\n", "utf-8")
     capsys.readouterr()
     argv = ["--out", str(index), "--delete", "new.jpg", f"@{tmp_path / 'ids.txt'}"]
     assert main(argv) == 0
