@@ -20,6 +20,7 @@ from tf_dpce.search.embedding_store import (
     StoredEmbeddings,
     StoreManifest,
     read_records,
+    record_schema,
 )
 from tf_dpce.search.factories import check_factory
 from tf_dpce.search.index_folder import FolderIndex
@@ -154,12 +155,23 @@ def add_embeddings(
         message = f"{embeddings[0]} holds embeddings of another model than the index: take its own"
         raise UserError("index.two_models", message, embeddings[0])
     items = _all_batches(_items(stores), metadata, described)
+    if metadata is None:
+        _say_missing_columns(index, items)
     if isinstance(index, FolderIndex):
         index.add_all(items)
         return
     for kind, batches in items.items():
         for records, vectors in batches:
             index.add(kind, records, vectors)
+
+
+def _say_missing_columns(index: Index, kinds: Iterable[str]) -> None:
+    """Logs which columns of an index will have no value in the items that are added."""
+    for kind in set(kinds) & set(index.counts):
+        usual = record_schema(kind).names
+        if further := [name for name in index.columns(kind).names if name not in usual]:
+            named = shorten(", ".join(further))
+            logger.warning(f"the {kind} that are added have no {named}: use --metadata again")
 
 
 def _stores(folders: Iterable[Path]) -> dict[Path, StoreManifest]:

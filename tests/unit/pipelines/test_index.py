@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -153,6 +154,24 @@ def test_a_table_adds_columns(
     assert main(["--out", str(index), "--metadata", str(tmp_path / "more.csv")]) == 1
     assert printed_code(capsys.readouterr().err) == "index.column"
     assert open_index(index).records("images", ["005.jpg"]) == records[1:]
+
+
+def test_adding_without_the_table_names_the_columns_that_get_no_value(
+    vectors: Path, index: Path, tmp_path: Path, capsys
+):
+    (tmp_path / "places.csv").write_text(TABLES["places.csv"])
+    adding = ["--out", str(index), "--add", "--embeddings", str(vectors)]
+    for options, lines in (
+        ([], []),
+        (["--metadata", str(tmp_path / "places.csv")], []),
+        ([], ["images city, when"]),
+        # Every image was replaced, so that no value is left.
+        ([], []),
+    ):
+        capsys.readouterr()
+        assert main(adding + options) == 0
+        said = re.findall("the (.*) that are added have no (.*):", capsys.readouterr().err)
+        assert [" ".join(words) for words in said] == lines
 
 
 @pytest.mark.parametrize(
