@@ -80,6 +80,10 @@ class Guard:
             receive = await _bounded(scope, receive)
         except _Refused as refused:
             return await refused.response(scope, receive, answer)
+        if scope["path"] == "/":
+            # The page's script reads the address; Gradio has pages of its own, and would look for
+            # the one that a link names.
+            scope = {**scope, "query_string": b""}
         try:
             await self._app(scope, receive, answer)
         except Exception:

@@ -56,6 +56,9 @@ def test_hits_are_those_of_the_index_page_by_page(client: httpx.Client, index: P
     expected = expected_ids(index, "a dog")
     pages = [shown_ids(search(client, f"?q=a+dog&page={page}")) for page in (1, 2, 3)]
     assert pages == [expected[:24], expected[24:], []] and len(expected) == COUNT + 1
+    # A link to each of them can be opened, whatever Gradio would make of it.
+    opened = [client.get(f"/?q=a+dog&{more}") for more in ("page=2", "page=x", "deep_link=x")]
+    assert {(page.status_code, page.text) for page in opened} == {(200, client.get("/").text)}
     # The words of a filter are checked, and its mistakes are said.
     assert {i.split("/")[0] for i in shown_ids(search(client, "?q=a+dog&folder=pets"))} == {"pets"}
     assert "No answer" in search(client, "?q=a+dog&where=bogus+%3D+1")
