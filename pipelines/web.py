@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipelines._verb import options_verb, terminations
 from pipelines.serve import Port
-from tf_dpce.errors import UserError
+from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
 
 PORT = 7860
@@ -86,6 +86,7 @@ def show(
     from tf_dpce.serving.client import Client
 
     encoder = Client.at(model) if "://" in model else model
+    logger.info(f"loading {shorten(model)}: the address of the page follows")
     searcher = Searcher(index, encoder)
     from tf_dpce.web.app import page_app
     from tf_dpce.web.server import serving

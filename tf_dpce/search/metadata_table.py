@@ -48,7 +48,7 @@ class MetadataTable:
             raise _mistake(path, f"has no column {' or '.join(_KEYS)}: add one", 1)
         own = {*record_schema(IMAGES).names, *record_schema(TEXTS).names}.difference(_KEYS)
         if left := [name for name in table.column_names if name in own]:
-            logger.warning(f"{path}: {', '.join(left)} left out, which the index has: rename them")
+            logger.warning(f"{path}: left out what the index has itself: {', '.join(left)}")
         self._path, self._key = path, key
         self._keys = table[key].combine_chunks()
         self._columns = table.select([n for n in table.column_names if n not in (*_KEYS, *left)])
