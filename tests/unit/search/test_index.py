@@ -241,15 +241,15 @@ def test_an_archive_by_years_is_not_taken_for_an_index_of_the_former_format(
     forty: Path, tmp_path: Path
 ):
     # That had a folder for each version, and one of these files for each kind.
-    index, photos = tmp_path / "index", tmp_path / "photos"
-    for folder, name in ((index, "images.faiss"), (photos, "000.jpg")):
+    index, archive = tmp_path / "index", tmp_path / "archive"
+    for folder, name in ((index, "images.faiss"), (archive, "000.jpg")):
         (folder / "2023").mkdir(parents=True)
         (folder / "2023" / name).write_text("of 2023")
-    with raises("index.target", path=photos):
-        build_index([forty], photos)
-    assert files_of(photos) == {"2023/000.jpg": b"of 2023"}
+    with raises("index.target", path=archive):
+        build_index([forty], archive)
+    assert files_of(archive) == {"2023/000.jpg": b"of 2023"}
     # A folder that somebody puts beside an index stays as well.
-    shutil.copytree(photos / "2023", index / "2024")
+    shutil.copytree(archive / "2023", index / "2024")
     (index / "index.json").write_text('{"version": 2023}')
     with raises("index.target", path=index):
         build_index([forty], index)
