@@ -52,7 +52,8 @@ def started(root: Path, cache: Path, *options: object) -> Iterator[httpx.Client]
             yield client
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
-        assert (process.returncode, err) == (0, "")
+        # One line, that the model is loading.
+        assert (process.returncode, err.count("\n"), err.split()[0]) == (0, 1, "loading")
     finally:
         process.kill()
         process.wait()
