@@ -40,7 +40,7 @@ class Embeddings(NamedTuple):
 
 
 class StoredSentences:
-    """An encoder that looks embeddings up by the number of a sentence: a model costs no time."""
+    """An encoder that finds embeddings by the number of a sentence: a model costs no time."""
 
     dimension = DIMENSION
 

@@ -53,7 +53,7 @@ def run(
     """
     from tf_dpce.export.encoder import load
     from tf_dpce.search.fingerprint import model_digest
-    from tf_dpce.search.folder_update import default_index, open_index, update_index
+    from tf_dpce.search.folder_update import default_index, existing_index, update_index
     from tf_dpce.search.probabilities import check_calibrated, find_calibration
 
     # What can be wrong is found before TensorFlow is imported.
@@ -67,11 +67,11 @@ def run(
     if at_least is not None:
         check_calibrated(calibration, terms, "images")
     out = index or default_index(folder, digest)
-    open_index(folder, out, digest)
+    existing_index(folder, out, digest)
 
     encoder = cache(partial(load, model))
     update = update_index(folder, out, digest, encoder)
-    found = open_index(folder, out, digest)
+    found = existing_index(folder, out, digest)
     count = found.counts.get("images", 0) if found else 0
     _report(update, folder, out, count)
     if not count:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from tf_dpce.errors import UserError
+from tf_dpce.evaluation.calibration import QUERY_KIND
 from tf_dpce.logging import progress
 from tf_dpce.search.embedding_store import StoredEmbeddings, StoreManifest
 from tf_dpce.search.factories import efforts, fill_index, learnt_index, usual_effort
 from tf_dpce.search.index_folder import FolderIndex
-from tf_dpce.search.index_manifest import QUERIES
 from tf_dpce.search.index_state import State
 from tf_dpce.search.interface import check_answerable
 
@@ -70,7 +70,7 @@ def check_recall(index: FolderIndex, folder: Path, kind: str) -> list[Setting]:
     """
     check_answerable(index.counts, kind, TOP)
     state = index.state(kind)
-    queries = state.prepared(_queries(index, folder, QUERIES[kind]), is_normalised=True)
+    queries = state.prepared(_queries(index, folder, QUERY_KIND[kind]), is_normalised=True)
     exact = _replaced(state, [None] * len(state.segments))
     best = _scores(exact, queries, None)
     near = _approximate(state)

@@ -39,6 +39,7 @@ from tf_dpce.search.embedding_store import IMAGES
 from tf_dpce.search.facts import image_schema
 from tf_dpce.search.folder_listing import FileState, RejectedFiles, list_images
 from tf_dpce.search.index_folder import FolderIndex
+from tf_dpce.search.index_manifest import MANIFEST
 from tf_dpce.search.inputs import CHANGED, Item, Refusal
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def rejected_file(out: Path) -> Path:
     return out / _STATE / _REJECTED
 
 
-def open_index(folder: Path, out: Path, model: str) -> FolderIndex | None:
+def existing_index(folder: Path, out: Path, model: str) -> FolderIndex | None:
     """Opens the index of a folder; None if there is none yet.
 
     Raises:
@@ -95,7 +96,7 @@ def open_index(folder: Path, out: Path, model: str) -> FolderIndex | None:
         if read_json(listed) != {"folder": str(folder)}:
             message = f"{out} is an index of another folder than {folder}: give another --index"
             raise UserError("find.other_index", message, out)
-        if (out / "index.json").is_file():
+        if (out / MANIFEST).is_file():
             index = FolderIndex(out)
             if index.model != model:
                 message = f"{out} was built with another model: give another --index, or none"
@@ -116,7 +117,7 @@ def update_index(folder: Path, out: Path, model: str, load: Callable[[], Encoder
 
     Args:
         folder: absolute path of the folder of images; ids are paths below it.
-        out: folder of the index; `open_index` has checked it.
+        out: folder of the index; `existing_index` has checked it.
         model: digest of the model.
         load: returns the model; it is called only if there is something to encode.
 
@@ -137,7 +138,7 @@ def update_index(folder: Path, out: Path, model: str, load: Callable[[], Encoder
     try:
         with exclusive_lock(state):
             remove_stale(state)
-            index = open_index(folder, out, model)
+            index = existing_index(folder, out, model)
             updater = _Updater(folder, files, unreadable, index, rejected_file(out))
             return updater.run(lambda dimension: FolderIndex.create(out, model, dimension), load)
     except UserError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tf_dpce.errors import UserError, shorten
-from tf_dpce.evaluation.calibration import CALIBRATION_FILE
+from tf_dpce.evaluation.calibration import CALIBRATION_FILE, QUERY_KIND
 from tf_dpce.files import is_temporary
 from tf_dpce.logging import logger, progress
 from tf_dpce.search.embedding_store import (
@@ -26,7 +26,6 @@ from tf_dpce.search.factories import check_factory
 from tf_dpce.search.index_folder import FolderIndex
 from tf_dpce.search.index_manifest import (
     MANIFEST,
-    QUERIES,
     IndexManifest,
     KindEntry,
     is_index_file,
@@ -230,10 +229,10 @@ def _records(path: Path, kind: str, rows: int) -> pa.Table:
 
 def _queries(folder: Path, store: StoreManifest, kinds: Iterable[str]) -> dict[str, np.ndarray]:
     """Returns the querybank of each kind that has one, float32 `[Q, D]`."""
-    queries = {kind: StoredEmbeddings({folder: store}, QUERIES[kind]) for kind in kinds}
+    queries = {kind: StoredEmbeddings({folder: store}, QUERY_KIND[kind]) for kind in kinds}
     queries = {kind: items.sample(_QUERYBANK) for kind, items in queries.items() if items.rows}
     if not queries:
-        missing = " and no ".join(QUERIES[kind] for kind in kinds)
+        missing = " and no ".join(QUERY_KIND[kind] for kind in kinds)
         message = f"the querybank {folder} holds no {missing}: embed some into it"
         raise UserError("index.querybank", message, folder)
     return queries

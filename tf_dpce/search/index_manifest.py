@@ -12,11 +12,9 @@ from typing import Any
 
 from tf_dpce.errors import UserError
 from tf_dpce.files import write_json
-from tf_dpce.search.embedding_store import IMAGES, KINDS, TEXTS
+from tf_dpce.search.embedding_store import KINDS
 
 MANIFEST = "index.json"
-# The kind of the queries by which the items of a kind are normalised.
-QUERIES = {IMAGES: TEXTS, TEXTS: IMAGES}
 
 # The former was one FAISS index a kind, in a folder of its own, with records in Arrow's format.
 _FORMAT = 2

@@ -82,6 +82,7 @@ class IndexWriter(SegmentWriter):
         prepared = ((records, _prepared(vectors, queries)) for records, vectors in batches)
         for segment in self.segments(self._plan(kind, whole=whole), prepared):
             self._append(kind, segment)
+        self._check_columns(kind)
 
     def delete(self, kind: str, ids: pa.Array) -> int:
         """Marks the items of these ids as deleted, and returns how many there were."""
@@ -142,7 +143,6 @@ class IndexWriter(SegmentWriter):
         segment = self._without(kind, opened, _repeated(opened.files.ids))
         entry = self.entry(kind)
         self.set_entry(kind, replace(entry, segments=(*entry.segments, segment)))
-        self._check_columns(kind)
 
     def _check_columns(self, kind: str) -> None:
         opened = (self.open(kind, segment) for segment in self.entry(kind).segments)

@@ -156,13 +156,13 @@ def exact(
 
     selector = _selector(allowed)
     wishes = None if selector is None else faiss.SearchParameters(sel=selector)
-    asked = top
+    # FAISS leaves open which of several equal ones it finds: one more shows whether any tie.
+    asked = min(count, top + 1)
     while True:
-        # FAISS leaves open which of several equal ones it finds.
-        asked = min(count, 2 * asked)
         scores, rows = index.search(queries, asked, params=wishes)
         if asked == count or (scores[:, -1] < scores[:, top - 1]).all():
             return scores, rows
+        asked = min(count, 2 * asked)
 
 
 def _selector(allowed: np.ndarray | None) -> Any:

@@ -19,7 +19,7 @@ from tests.samples import digests
 from tests.unit.search.plain import DIMENSION, MODEL, PlainEncoder, vector
 from tf_dpce.files import exclusive_lock
 from tf_dpce.search import embed, folder_update
-from tf_dpce.search.folder_update import Update, default_index, open_index, update_index
+from tf_dpce.search.folder_update import Update, default_index, existing_index, update_index
 from tf_dpce.search.index_folder import FolderIndex
 from tf_dpce.search.inputs import MAX_BYTES
 
@@ -211,14 +211,14 @@ def test_an_index_of_something_else_is_left_alone(folder: Folder, tmp_path: Path
     other = tmp_path / "other"
     other.mkdir()
     with raises("find.other_index", path=folder.index):
-        open_index(other, folder.index, MODEL)
+        existing_index(other, folder.index, MODEL)
     with raises("search.other_model", path=folder.index):
-        open_index(folder.root, folder.index, "n" * 64)
+        existing_index(folder.root, folder.index, "n" * 64)
     FolderIndex.create(other / "made", MODEL, DIMENSION)
     for out in (other / "made", folder.root, folder.root / "bad.jpg"):
         with raises("find.other_index", path=out):
-            open_index(folder.root, out, MODEL)
-    assert open_index(folder.root, other / "new", MODEL) is None
+            existing_index(folder.root, out, MODEL)
+    assert existing_index(folder.root, other / "new", MODEL) is None
     assert not (other / "new").exists()
 
 
