@@ -16,7 +16,7 @@ import numpy as np
 
 from tf_dpce.errors import UserError
 from tf_dpce.export import ENDPOINTS
-from tf_dpce.export.versions import find_version
+from tf_dpce.export.versions import find_version, is_run
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.file_kinds import explain, file_kind
 
@@ -244,7 +244,7 @@ def load(path: str | Path) -> Encoder:
         True
     """
     folder = Path(path)
-    if (folder / "config.json").is_file():
+    if is_run(folder):
         return _load_run(folder)
     return _load_version(find_version(folder))
 

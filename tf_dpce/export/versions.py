@@ -12,12 +12,18 @@ from tf_dpce.errors import UserError
 from tf_dpce.files import flush, remove_stale, temporary_folder
 
 MODEL_FILE = "saved_model.pb"
+RUN_FILE = "config.json"
 
 # TF Serving counts in int64.
 LARGEST_NUMBER = 2**63 - 1
 
 _NAME = re.compile(r"(?!\.\.$)[\w.-]+", re.ASCII)
 _DIGITS = re.compile(r"\d+", re.ASCII)
+
+
+def is_run(folder: Path) -> bool:
+    """Returns whether a folder is that of a run, which is no exported model."""
+    return (folder / RUN_FILE).is_file()
 
 
 def check_name(folder: Path) -> None:

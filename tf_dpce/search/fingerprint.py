@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tf_dpce.data.manifest import VOCABULARY_FILE
-from tf_dpce.export.versions import MODEL_FILE, find_version
+from tf_dpce.export.versions import MODEL_FILE, RUN_FILE, find_version, is_run
 from tf_dpce.files import sha256_file, sha256_lines
-
-_CONFIG_FILE = "config.json"
 
 
 def model_digest(path: Path) -> str:
@@ -24,12 +22,12 @@ def model_digest(path: Path) -> str:
     Raises:
         UserError: `path` is none of them, or a run that cannot be loaded.
     """
-    if (path / _CONFIG_FILE).is_file():
+    if is_run(path):
         # Imported for runs only, so that an exported model is searched without the trainer.
         from tf_dpce.training.run_folder import check_run
 
         folder = path
-        files = [path / _CONFIG_FILE, path / VOCABULARY_FILE, check_run(path)[2]]
+        files = [path / RUN_FILE, path / VOCABULARY_FILE, check_run(path)[2]]
     else:
         folder = find_version(path)
         parts = [*(folder / "variables").rglob("*"), *(folder / "assets").rglob("*")]

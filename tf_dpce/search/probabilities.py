@@ -9,7 +9,7 @@ import numpy as np
 
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.calibration import CALIBRATION_FILE, CALIBRATION_FOLDER, Calibration
-from tf_dpce.export.versions import find_version
+from tf_dpce.export.versions import find_version, is_run
 from tf_dpce.search.index_folder import FolderIndex
 from tf_dpce.search.interface import Found, Index
 from tf_dpce.search.query import Term
@@ -18,7 +18,7 @@ from tf_dpce.storage import open_folder
 
 def calibration_file(model: Path) -> Path | None:
     """Returns the calibration of an exported model, or None; a run folder has none."""
-    if (model / "config.json").is_file():
+    if is_run(model):
         return None
     path = find_version(model) / CALIBRATION_FOLDER / CALIBRATION_FILE
     return path if path.is_file() else None
