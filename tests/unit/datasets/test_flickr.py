@@ -211,7 +211,7 @@ def test_the_script_of_the_docs_takes_the_held_out_images_of_flickr8k(tmp_path: 
     write_flickr8k(tmp_path / "data" / "raw" / "flickr8k", train=1, val=1, test=1)
     names = ["30.jpg", "train0.jpg", "dev0.jpg", "test0.jpg"]
     root = write_flickr30k(tmp_path / "data" / "raw" / "flickr30k", names)
-    (script,) = blocks("docs/datasets.md", "python")
+    (script,) = blocks("docs/benchmarks.md", "python")
     run_script(script, tmp_path)
     given = splits(root, split_file=tmp_path / "splits.tsv")
     assert given == dict(zip(names, ("train", "train", "val", "test"), strict=True))
