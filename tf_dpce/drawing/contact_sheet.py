@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
+from tf_dpce.drawing.thumbnails import shown_image
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_file
-from tf_dpce.preprocessing.status import MAX_BYTES, TOO_MANY_BYTES, TOO_MANY_PIXELS
+from tf_dpce.preprocessing.status import MAX_BYTES
 
 if TYPE_CHECKING:
     from tf_dpce.search.answer import Hit
@@ -231,20 +232,15 @@ def fit(path: Path, width: int, height: int) -> Image.Image | str:
         width: width of the box in pixels.
         height: height of the box in pixels.
     """
-    # Imported here, because it imports TensorFlow: a name is checked before that.
-    from tf_dpce.preprocessing.shown import shown_pixels
-
     try:
         with path.open("rb") as stream:
-            pixels = shown_pixels(stream.read(MAX_BYTES + 1))
+            image = shown_image(stream.read(MAX_BYTES + 1))
     except FileNotFoundError:
         return "missing"
     except OSError:
         return "cannot be shown"
-    if isinstance(pixels, int):
-        large = pixels in (TOO_MANY_BYTES, TOO_MANY_PIXELS)
-        return "too large to show" if large else "cannot be shown"
-    image = Image.fromarray(pixels)
+    if isinstance(image, str):
+        return image
     scale = min(width / image.width, height / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.LANCZOS)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any
 
-from PIL import Image
-
+from tf_dpce.drawing import thumbnails
 from tf_dpce.errors import UserError
 from tf_dpce.files import cache_folder, publish_file, sha256_lines
 from tf_dpce.logging import logger
 from tf_dpce.preprocessing.convert import to_png
-from tf_dpce.preprocessing.status import MAX_BYTES, TOO_MANY_BYTES, TOO_MANY_PIXELS
+from tf_dpce.preprocessing.status import MAX_BYTES
 
 SMALL, LARGE = 320, 1600  # longest sides, in pixels
 
@@ -86,18 +84,10 @@ def small_jpeg(contents: bytes, side: int) -> bytes:
     Raises:
         UserError: the image is too large or cannot be decoded.
     """
-    # Imported here, because it imports TensorFlow.
-    from tf_dpce.preprocessing.shown import shown_pixels
-
-    pixels = shown_pixels(contents)
-    if isinstance(pixels, int):
-        large = pixels in (TOO_MANY_BYTES, TOO_MANY_PIXELS)
-        raise _unshown("too large to show" if large else "cannot be shown")
-    image = Image.fromarray(pixels)
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=85)
-    return stream.getvalue()
+    made = thumbnails.small_jpeg(contents, side)
+    if isinstance(made, str):
+        raise _unshown(made)
+    return made
 
 
 def _contents(path: Path, digest: str | None) -> bytes:

@@ -1,0 +1,43 @@
+"""Small copies of images, from the bytes of their files."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+from tf_dpce.preprocessing.status import TOO_MANY_BYTES, TOO_MANY_PIXELS
+
+
+def small_jpeg(contents: bytes, side: int) -> bytes | str:
+    """Returns an image as JPEG, as the model sees it, but whole; or why it cannot be shown.
+
+    The copy is upright, on white, and has no metadata.
+
+    Args:
+        contents: the bytes of a file of any kind that `prepare` and `embed` take.
+        side: the largest width and height, in pixels; smaller images are not enlarged.
+
+    Example:
+        >>> small_jpeg(b"no image", 320)
+        'cannot be shown'
+    """
+    image = shown_image(contents)
+    if isinstance(image, str):
+        return image
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=85)
+    return stream.getvalue()
+
+
+def shown_image(contents: bytes) -> Image.Image | str:
+    """Returns an image as the model sees it, but whole; or why it cannot be shown."""
+    # Imported here, because it imports TensorFlow.
+    from tf_dpce.preprocessing.shown import shown_pixels
+
+    pixels = shown_pixels(contents)
+    if isinstance(pixels, int):
+        large = pixels in (TOO_MANY_BYTES, TOO_MANY_PIXELS)
+        return "too large to show" if large else "cannot be shown"
+    return Image.fromarray(pixels)
