@@ -147,11 +147,12 @@ def evaluation_captions(
 def caption_groups(folder: Path, split: str, batch_size: int) -> Batches:
     """Returns the captions of every image, in the order of the shards.
 
-    Each batch is a dict: `captions` ragged strings `[B, None]`, `instance` int64 `[B]`.
+    Each batch is a dict: `captions` ragged strings `[B, None]`, `instance` int64 `[B]`, and
+    `image_id` strings `[B]`.
     """
 
     def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        features = {key: _FEATURES[key] for key in ("captions", "instance")}
+        features = {key: _FEATURES[key] for key in ("captions", "instance", "image_id")}
         return tf.io.parse_example(serialized, features)
 
     return records(folder, split).batch(batch_size).map(parse)

@@ -92,7 +92,7 @@ class SplitEncoder:
         augmentation: TestTimeAugmentation,
         batch_size: int,
     ) -> None:
-        self._tokenizer, self._image, self._batch_size = tokenizer, image, batch_size
+        self.tokenizer, self._image, self._batch_size = tokenizer, image, batch_size
         towers = image_towers(model.image_tower, image.backbone, augmentation)
         self._encode_images = {size: inference(folded(tower)) for size, tower in towers.items()}
         text_tower = folded(model.text_tower, augmentation.float16)
@@ -114,7 +114,7 @@ class SplitEncoder:
             rows = evaluation_images(folder, split, size, self._batch_size, resize, first)
             rows = _shown(rows, f"{split} images of {size} pixels", images)
             features.append(embed(encode, rows, "image"))
-        rows = evaluation_captions(folder, split, self._tokenizer, self._batch_size, first)
+        rows = evaluation_captions(folder, split, self.tokenizer, self._batch_size, first)
         texts = embed(self._encode_texts, _shown(rows, f"{split} captions", captions), "text")
         total, unit_length = sum(each.vectors for each in features), UnitLength()
         return (

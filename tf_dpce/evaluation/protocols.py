@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,12 @@ import numpy as np
 from tf_dpce.config import ImageConfig
 from tf_dpce.data.manifest import Manifest, SplitInfo
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.calibration_fit import MOST_IMAGES, check_enough, fit_calibration
-from tf_dpce.evaluation.calibration_report import measure_calibration
+from tf_dpce.evaluation.calibration_fit import check_enough
 from tf_dpce.evaluation.metrics import identity_metrics, retrieval_metrics
-from tf_dpce.evaluation.querybank import querybank_normalised
 from tf_dpce.evaluation.tta import PLAIN, TestTimeAugmentation
 
 if TYPE_CHECKING:
-    from tf_dpce.evaluation.embed import Embeddings, SplitEncoder
+    from tf_dpce.evaluation.embed import Embeddings
     from tf_dpce.models.dual_path import DualPath
     from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
@@ -60,20 +58,14 @@ class Protocol:
         """
         import keras
 
-        if self.captions is not None:
-            counted = np.arange(len(owners)) - np.searchsorted(owners, owners) < self.captions
-            vectors, instances = texts.vectors[counted], texts.instances[counted]
-            texts = replace(texts, vectors=vectors, instances=instances)
-            owners = owners[counted]
-        borders = np.linspace(0, len(images.vectors), self.folds + 1).astype(int)
-        results = []
-        for start, stop in itertools.pairwise(borders):
-            own = slice(*np.searchsorted(owners, [start, stop]))
+        results, counted = [], 0
+        for block, own in self.blocks(owners, len(images.vectors)):
+            counted += len(own)
             results.append(
                 self.measure(
-                    images.vectors[start:stop],
+                    images.vectors[block],
                     texts.vectors[own],
-                    images.instances[start:stop],
+                    images.instances[block],
                     texts.instances[own],
                 )
             )
@@ -81,7 +73,22 @@ class Protocol:
         mean = keras.tree.map_structure(
             lambda *values: None if values[0] is None else float(np.mean(values)), *results
         )
-        return {**mean, "captions": len(owners)}
+        return {**mean, "captions": counted}
+
+    def blocks(self, owners: np.ndarray, images: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the rows of the images, and of their captions, that are compared with each other.
+
+        Args:
+            owners: int `[M]`, the index of each caption's image, rising.
+            images: N, the number of images.
+        """
+        counted = np.arange(len(owners))
+        if self.captions is not None:
+            counted = counted[counted - np.searchsorted(owners, owners) < self.captions]
+        borders = np.linspace(0, images, self.folds + 1).astype(int)
+        for start, stop in itertools.pairwise(borders):
+            own = slice(*np.searchsorted(owners[counted], [start, stop]))
+            yield np.arange(start, stop), counted[own]
 
 
 PROTOCOLS = {
@@ -201,59 +208,11 @@ def evaluate_split(
         UserError: an unknown protocol; a split that does not exist, is empty or has not what the
             protocol takes; or an augmentation that the model cannot use.
     """
-    querybank = augmentation.querybank
-    info = check_evaluation(folder, split, protocol, querybank, calibration)
+    check_evaluation(folder, split, protocol, augmentation.querybank, calibration)
 
-    from tf_dpce.evaluation.embed import Embeddings, SplitEncoder
-    from tf_dpce.evaluation.vocabulary_coverage import count_captions
+    from tf_dpce.evaluation.embedded_split import embed_split, score_split
 
-    counts = count_captions(folder, split, tokenizer)
-    _check_captions(protocol, folder, split, counts.per_image)
-    if querybank:
-        first = min(QUERYBANK_IMAGES, split_named(folder, querybank).images)
-    encoder = SplitEncoder(model, tokenizer, image, augmentation, batch_size)
-    images, texts = encoder.embed(folder, split)
-    measured = _calibration(encoder, folder, images, texts) if calibration else {}
-    if querybank:
-        pairs = ((images, texts), encoder.embed(folder, querybank, first))
-        vectors = querybank_normalised(*(each.vectors for pair in pairs for each in pair))
-        images = Embeddings(vectors[0], images.instances)
-        texts = Embeddings(vectors[1], texts.instances)
-    return {
-        **PROTOCOLS[protocol].score(images, texts, counts.images),
-        **measured,
-        "images": info.images,
-        "vocabulary": counts.coverage(),
-        "cut_off": {
-            "positions": tokenizer.max_length,
-            "captions": counts.cut,
-            "words": counts.lost_words,
-        },
-    }
-
-
-def _check_captions(protocol: str, folder: Path, split: str, per_image: np.ndarray) -> None:
-    """Makes sure that each image has the captions that the protocol takes."""
-    takes, images = PROTOCOLS[protocol], len(per_image)
-    short = int(np.sum(per_image < (takes.captions or 0)))
-    if short:
-        raise UserError(
-            "evaluation.protocol_captions",
-            f"{short:,} of the {images:,} images of {folder}, split {split}, have fewer than the "
-            f"{takes.captions} captions that {protocol} takes of each: use the protocol all",
-            folder,
-        )
-
-
-def _calibration(
-    encoder: SplitEncoder, folder: Path, images: Embeddings, texts: Embeddings
-) -> dict[str, Any]:
-    """Calibrates on the validation split, and measures the result on another."""
-    first = min(MOST_IMAGES, split_named(folder, CALIBRATION_SPLIT).images)
-    shown, captions = encoder.embed(folder, CALIBRATION_SPLIT, first)
-    fitted = fit_calibration(shown.vectors, captions.vectors, shown.instances, captions.instances)
-    return {
-        "calibration": measure_calibration(
-            fitted, images.vectors, texts.vectors, images.instances, texts.instances
-        )
-    }
+    embedded = embed_split(
+        model, tokenizer, image, folder, split, protocol, batch_size, augmentation
+    )
+    return score_split(embedded, protocol, calibration)
