@@ -15,10 +15,10 @@ from tf_dpce.export.encoder import Encoder, load
 from tf_dpce.export.publish import write_archive
 from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.ray_tasks import connected
-from tf_dpce.search.embed import Engine, embed_with, in_process
-from tf_dpce.search.fingerprint import model_digest
-from tf_dpce.search.inputs import find_images
-from tf_dpce.search.ray_engine import RayEngine
+from tf_dpce.search.embedding.embed import Engine, embed_with, in_process
+from tf_dpce.search.embedding.fingerprint import model_digest
+from tf_dpce.search.embedding.inputs import find_images
+from tf_dpce.search.embedding.ray_engine import RayEngine
 
 BARE = "the model alone, 64 images a call"
 _BATCH = 64

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.search import StoredSentences, build, drawn
 from benchmarks.timing import Row, interleave, row
 from tf_dpce.config import Config
-from tf_dpce.search.query import Term
+from tf_dpce.search.queries.query import Term
 from tf_dpce.search.searcher import Searcher
 from tf_dpce.web.answers import PAGE_SIZE
 from tf_dpce.web.app import page_app

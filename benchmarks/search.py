@@ -17,11 +17,11 @@ import pyarrow as pa
 from benchmarks.timing import Row, interleave, peak_mib, row
 from tf_dpce.config import Config
 from tf_dpce.preprocessing.status import OK
-from tf_dpce.search.embedding_store import KINDS, StoredEmbeddings, StoreManifest
-from tf_dpce.search.facts import image_schema
-from tf_dpce.search.index_folder import FolderIndex
-from tf_dpce.search.index_manifest import IndexManifest
-from tf_dpce.search.index_writer import writing
+from tf_dpce.search.embedding.facts import image_schema
+from tf_dpce.search.embedding.store import KINDS, StoredEmbeddings, StoreManifest
+from tf_dpce.search.index.folder import FolderIndex
+from tf_dpce.search.index.manifest import IndexManifest
+from tf_dpce.search.index.writer import writing
 from tf_dpce.search.searcher import Searcher
 
 DIMENSION = 256

@@ -8,7 +8,7 @@ from typing import Literal
 from jsonargparse.typing import PositiveInt, restricted_string_type
 
 from pipelines._verb import options_verb, say_files
-from tf_dpce.search.embedding_store import SHARD_SIZE
+from tf_dpce.search.embedding.store import SHARD_SIZE
 
 Part = restricted_string_type("Part", r"^[1-9]\d*/[1-9]\d*$")
 
@@ -37,12 +37,12 @@ def run(
         engine: this process, or the machines of a Ray cluster.
     """
     from tf_dpce.ray_tasks import check_cluster
-    from tf_dpce.search.embed import embed, embed_with
-    from tf_dpce.search.embedding_store import StoreManifest, manifest_file, rejected_file
-    from tf_dpce.search.fingerprint import model_digest
-    from tf_dpce.search.inputs import find_images, find_texts
+    from tf_dpce.search.embedding.embed import embed, embed_with
+    from tf_dpce.search.embedding.fingerprint import model_digest
+    from tf_dpce.search.embedding.inputs import find_images, find_texts
+    from tf_dpce.search.embedding.shard_writer import check_store
+    from tf_dpce.search.embedding.store import StoreManifest, manifest_file, rejected_file
     from tf_dpce.search.probabilities import copy_calibration
-    from tf_dpce.search.shard_writer import check_store
     from tf_dpce.storage import check_place, local_folder
 
     check_place(out)
@@ -58,7 +58,7 @@ def run(
     check_store(out, digest, inputs)
     kind = inputs.kind
     if engine == "ray":
-        from tf_dpce.search.ray_engine import RayEngine
+        from tf_dpce.search.embedding.ray_engine import RayEngine
 
         before, done = embed_with(RayEngine(model, digest), inputs, out, digest, shard_size)
     else:

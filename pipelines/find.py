@@ -17,9 +17,9 @@ from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
 
 if TYPE_CHECKING:
-    from tf_dpce.search.filters import Filter
-    from tf_dpce.search.folder_update import Update
-    from tf_dpce.search.query import Term
+    from tf_dpce.search.find.update import Update
+    from tf_dpce.search.queries.filters import Filter
+    from tf_dpce.search.queries.query import Term
 
 
 def run(
@@ -52,8 +52,8 @@ def run(
         index: folder of the index (default: one in the cache, by the folder and the model).
     """
     from tf_dpce.export.encoder import load
-    from tf_dpce.search.fingerprint import model_digest
-    from tf_dpce.search.folder_update import default_index, existing_index, update_index
+    from tf_dpce.search.embedding.fingerprint import model_digest
+    from tf_dpce.search.find.update import default_index, existing_index, update_index
     from tf_dpce.search.probabilities import check_calibrated, find_calibration
 
     # What can be wrong is found before TensorFlow is imported.
@@ -96,8 +96,8 @@ def run(
 
 def _terms(query: str, folder: Path) -> list[Term]:
     """Returns the terms of a query, whose images can be read: here, or else below the folder."""
-    from tf_dpce.search.query import Term, parse_query
-    from tf_dpce.search.query_encoder import read_query_image
+    from tf_dpce.search.queries.query import Term, parse_query
+    from tf_dpce.search.queries.query_encoder import read_query_image
 
     # The path of an image may hold blanks.
     is_path = is_image(query) and any(Path(at, query).is_file() for at in (".", folder))
@@ -114,8 +114,8 @@ def _terms(query: str, folder: Path) -> list[Term]:
 
 def _filter(where: str | None) -> Filter | None:
     """Returns a filter that fits what is recorded of images."""
-    from tf_dpce.search.facts import image_schema
-    from tf_dpce.search.filters import Filter
+    from tf_dpce.search.embedding.facts import image_schema
+    from tf_dpce.search.queries.filters import Filter
 
     if where is None:
         return None
@@ -126,7 +126,7 @@ def _filter(where: str | None) -> Filter | None:
 
 def _report(update: Update | None, folder: Path, out: Path, count: int) -> None:
     """Logs where the index lies, and what is missing in it."""
-    from tf_dpce.search.folder_update import rejected_file
+    from tf_dpce.search.find.update import rejected_file
 
     if update is None:
         logger.warning(f"another find is indexing {folder}: this answers from what is there")
@@ -145,7 +145,7 @@ def _report(update: Update | None, folder: Path, out: Path, count: int) -> None:
 
 def _nothing(update: Update | None, folder: Path, out: Path) -> UserError:
     """Returns why there is nothing to search."""
-    from tf_dpce.search.folder_update import rejected_file
+    from tf_dpce.search.find.update import rejected_file
 
     if update is None:
         message = f"another find has begun to index {folder}: wait until it has some images"

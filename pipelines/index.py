@@ -10,10 +10,10 @@ from jsonargparse.typing import PositiveInt
 
 from pipelines._verb import options_verb, say_files
 from tf_dpce.errors import UserError
-from tf_dpce.search.check_recall import EXACT, Setting, check_recall, recommended
-from tf_dpce.search.factories import FLAT
-from tf_dpce.search.index import FolderIndex, add_embeddings, build_index, open_index
-from tf_dpce.search.metadata_table import MetadataTable
+from tf_dpce.search.index.build import FolderIndex, add_embeddings, build_index, open_index
+from tf_dpce.search.index.check_recall import EXACT, Setting, check_recall, recommended
+from tf_dpce.search.index.factories import FLAT
+from tf_dpce.search.index.metadata_table import MetadataTable
 from tf_dpce.storage import local_folder
 
 if TYPE_CHECKING:

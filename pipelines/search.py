@@ -45,10 +45,10 @@ def run(
         images_from: folder to which the images were moved since they were embedded.
     """
     from tf_dpce.search.answer import check_choice
-    from tf_dpce.search.filters import Filter
-    from tf_dpce.search.index import open_index
+    from tf_dpce.search.index.build import open_index
     from tf_dpce.search.probabilities import check_calibrated, find_calibration
-    from tf_dpce.search.query import Term, parse_query
+    from tf_dpce.search.queries.filters import Filter
+    from tf_dpce.search.queries.query import Term, parse_query
 
     opened = open_index(index)
     if query is None:
@@ -64,7 +64,7 @@ def run(
         check_calibrated(find_calibration(opened, model), terms, kind)
     check_sheet_file(sheet)
 
-    from tf_dpce.search.query_encoder import read_query_image
+    from tf_dpce.search.queries.query_encoder import read_query_image
     from tf_dpce.search.searcher import Searcher
 
     for path in images:

@@ -39,7 +39,7 @@ def run(
         login: file with NAME:PASSWORD that visitors must give (default: the variable TF_DPCE_LOGIN,
             or none).
     """
-    from tf_dpce.search.index import open_index
+    from tf_dpce.search.index.build import open_index
     from tf_dpce.search.interface import check_answerable
     from tf_dpce.web.guard import LOOPBACK
     from tf_dpce.web.server import listen
@@ -106,7 +106,7 @@ def _warm_up(searcher: object) -> None:
     """Searches and draws once, so that the first visitor does not wait for what is loaded then."""
     from PIL import Image
 
-    from tf_dpce.search.query import Term
+    from tf_dpce.search.queries.query import Term
     from tf_dpce.web.thumbnails import SMALL, small_jpeg
 
     pixel = io.BytesIO()

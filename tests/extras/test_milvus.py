@@ -18,7 +18,7 @@ from tests.errors import raises
 from tests.extras.milvus_server import Server
 from tests.unit.search.index_contract import D, IndexContract, some_texts, unit_vectors
 from tests.unit.search.plain import PlainEncoder, embed_images, embed_texts, files_of
-from tf_dpce.search.index import build_index, open_index
+from tf_dpce.search.index.build import build_index, open_index
 from tf_dpce.search.milvus import connection
 from tf_dpce.search.milvus.index import MilvusIndex
 from tf_dpce.search.searcher import Searcher

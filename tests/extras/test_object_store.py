@@ -16,8 +16,8 @@ from tests.extras.object_store import BUCKET, endpoint, objects, s3, upload
 from tests.unit.pipelines.test_embed import draw_images
 from tests.unit.search.plain import MODEL, PlainEncoder, files_of, write_images, write_texts
 from tf_dpce.preprocessing.status import MAX_BYTES, TOO_MANY_BYTES
-from tf_dpce.search.embed import embed
-from tf_dpce.search.inputs import find_images
+from tf_dpce.search.embedding.embed import embed
+from tf_dpce.search.embedding.inputs import find_images
 from tf_dpce.storage import open_folder
 
 __all__ = ["endpoint", "s3"]

@@ -24,15 +24,19 @@ import tensorflow as tf
 import tf_dpce
 from tf_dpce import CaptionTokenizer, DualPath, image_tower, text_tower
 from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
-from tf_dpce.search.fingerprint import model_digest
-from tf_dpce.search.inputs import find_images
+from tf_dpce.search.embedding.fingerprint import model_digest
+from tf_dpce.search.embedding.inputs import find_images
 """
 # Examples that need files, models or a server.
 PREPARED = (
     *("tf_dpce.data.pairs", "tf_dpce.evaluation.embed"),
     *("tf_dpce.export.encoder", "tf_dpce.export.publish", "tf_dpce.export.serving_module"),
-    *("tf_dpce.models.fuse_batch_norm", "tf_dpce.search.embed", "tf_dpce.search.searcher"),
-    *("tf_dpce.search.index_folder", "tf_dpce.serving.client"),
+    *(
+        "tf_dpce.models.fuse_batch_norm",
+        "tf_dpce.search.embedding.embed",
+        "tf_dpce.search.searcher",
+    ),
+    *("tf_dpce.search.index.folder", "tf_dpce.serving.client"),
 )
 
 
@@ -107,7 +111,7 @@ def test_examples_that_need_models_or_a_server(
     }
     tests = {t.name: t for t in examples(project_root) if t.name.startswith(PREPARED)}
     # The second deletes from the index.
-    searches = ("searcher.Searcher", "index_folder.FolderIndex")
+    searches = ("searcher.Searcher", "index.folder.FolderIndex")
     search = [tests.pop(f"tf_dpce.search.{name}") for name in searches]
     clients = [tests.pop(name) for name in list(tests) if "serving.client" in name]
     run(list(tests.values()), known)

@@ -13,8 +13,8 @@ from tests.errors import raises
 from tests.unit.search.plain import MODEL, PlainEncoder, files_of, write_images
 from tf_dpce import storage
 from tf_dpce.ray_tasks import check_cluster
-from tf_dpce.search.embed import embed
-from tf_dpce.search.inputs import find_images
+from tf_dpce.search.embedding.embed import embed
+from tf_dpce.search.embedding.inputs import find_images
 from tf_dpce.storage import check_place, open_folder
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from tf_dpce.errors import UserError
-from tf_dpce.search.duplicates import check_rule
 from tf_dpce.search.interface import Index, check_answerable
+from tf_dpce.search.queries.duplicates import check_rule
 
 if TYPE_CHECKING:
-    from tf_dpce.search.filters import Filter
+    from tf_dpce.search.queries.filters import Filter
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Choice(TypedDict, total=False):
     """Which hits are wanted.
 
     Attributes:
-        where: only items that pass this filter, see `tf_dpce.search.filters`.
+        where: only items that pass this filter, see `tf_dpce.search.queries.filters`.
         at_least: only hits of at least this probability, in 0..1.
         hide_duplicates: "content" hides files with the same bytes, or equal texts; a number hides
             items whose cosine with a better hit is at least that.

@@ -13,7 +13,7 @@ from tf_dpce.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tf_dpce.search.filters import Filter
+    from tf_dpce.search.queries.filters import Filter
 
 
 @dataclass(frozen=True)

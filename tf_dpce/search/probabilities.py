@@ -10,9 +10,9 @@ import numpy as np
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.calibration import CALIBRATION_FILE, CALIBRATION_FOLDER, Calibration
 from tf_dpce.export.versions import find_version, is_run
-from tf_dpce.search.index_folder import FolderIndex
+from tf_dpce.search.index.folder import FolderIndex
 from tf_dpce.search.interface import Found, Index
-from tf_dpce.search.query import Term
+from tf_dpce.search.queries.query import Term
 from tf_dpce.storage import open_folder
 
 

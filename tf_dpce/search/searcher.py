@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Unpack
 
 from tf_dpce.errors import UserError
 from tf_dpce.search.answer import Answer, Choice, Hit, check_choice
-from tf_dpce.search.duplicates import Group, Groups, groups_by
-from tf_dpce.search.embedding_store import IMAGES
-from tf_dpce.search.filters import Filter
-from tf_dpce.search.fingerprint import model_digest
-from tf_dpce.search.index import open_index
+from tf_dpce.search.embedding.fingerprint import model_digest
+from tf_dpce.search.embedding.store import IMAGES
+from tf_dpce.search.index.build import open_index
 from tf_dpce.search.interface import Index
 from tf_dpce.search.probabilities import (
     check_calibrated,
@@ -21,8 +19,10 @@ from tf_dpce.search.probabilities import (
     is_like_a_pair,
     probabilities,
 )
-from tf_dpce.search.query import Term
-from tf_dpce.search.query_encoder import EmbeddedQuery, QueryEncoder
+from tf_dpce.search.queries.duplicates import Group, Groups, groups_by
+from tf_dpce.search.queries.filters import Filter
+from tf_dpce.search.queries.query import Term
+from tf_dpce.search.queries.query_encoder import EmbeddedQuery, QueryEncoder
 
 if TYPE_CHECKING:
     from tf_dpce.evaluation.calibration import Calibration
@@ -155,7 +155,7 @@ class Searcher:
         of the weight of the terms, and hits for texts if images make up more than half.
 
         Args:
-            terms: one or more, see `tf_dpce.search.query.parse_query`.
+            terms: one or more, see `tf_dpce.search.queries.query.parse_query`.
             top: K, the number of hits; fewer are returned if there are fewer.
             kind: what to find, "images" or "texts".
             **choice: which hits are wanted: `where`, `at_least`, `hide_duplicates` and `skip` of

@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl, urlencode
 
 from tf_dpce.errors import UserError
 from tf_dpce.logging import logger
-from tf_dpce.search.filters import Filter
-from tf_dpce.search.query import Term, parse_query
+from tf_dpce.search.queries.filters import Filter
+from tf_dpce.search.queries.query import Term, parse_query
 
 if TYPE_CHECKING:
     from tf_dpce.search.searcher import Hit, Searcher

@@ -113,7 +113,7 @@ def test_an_index_is_compared_with_faiss_alone_at_every_size(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     # Every default of a large index, at a size for tests.
-    monkeypatch.setattr("tf_dpce.search.factories.LARGE", 3_000)
+    monkeypatch.setattr("tf_dpce.search.index.factories.LARGE", 3_000)
     images = search.image_batches(np.eye(300, 256, dtype=np.float32)[:256], 600)
     assert sum(len(records) for records, _ in images) == 600
     out = embed_images(tmp_path / "images", 40, tmp_path / "out")

@@ -21,7 +21,7 @@ from tests.errors import printed_code
 from tests.unit.pipelines.test_embed import draw_images
 from tf_dpce.export import encoder
 from tf_dpce.files import exclusive_lock
-from tf_dpce.search.index_folder import FolderIndex
+from tf_dpce.search.index.folder import FolderIndex
 
 QUERY = "a dog on the grass"
 

@@ -23,12 +23,12 @@ from tests.unit.search.plain import (
     embedded,
     vector,
 )
-from tf_dpce.search.check_recall import Setting, check_recall, recommended
-from tf_dpce.search.embed import embed
-from tf_dpce.search.filters import Filter
-from tf_dpce.search.index import open_index
-from tf_dpce.search.inputs import find_images
-from tf_dpce.search.metadata_table import MetadataTable
+from tf_dpce.search.embedding.embed import embed
+from tf_dpce.search.embedding.inputs import find_images
+from tf_dpce.search.index.build import open_index
+from tf_dpce.search.index.check_recall import Setting, check_recall, recommended
+from tf_dpce.search.index.metadata_table import MetadataTable
+from tf_dpce.search.queries.filters import Filter
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ import pytest
 from pipelines.__main__ import VERBS
 from tests.blocked import WITHOUT_TENSORFLOW
 from tests.unit.search.plain import PlainEncoder, files_of
-from tf_dpce.search.embed import embed
-from tf_dpce.search.fingerprint import model_digest
-from tf_dpce.search.index import build_index
-from tf_dpce.search.inputs import find_images
+from tf_dpce.search.embedding.embed import embed
+from tf_dpce.search.embedding.fingerprint import model_digest
+from tf_dpce.search.embedding.inputs import find_images
+from tf_dpce.search.index.build import build_index
 
 # Runs each command, a list of arguments, and prints their statuses and what they said.
 RUN = """

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 
 from tests.errors import raises
-from tests.unit.search.test_filters import SCHEMA, RandomFilters
-from tf_dpce.search.filters import Filter
+from tests.unit.search.queries.test_filters import SCHEMA, RandomFilters
 from tf_dpce.search.interface import Found, Index
+from tf_dpce.search.queries.filters import Filter
 
 D = 16
 COLUMNS = pa.schema([pa.field("id", pa.string()), *SCHEMA])

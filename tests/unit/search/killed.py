@@ -15,9 +15,9 @@ from itertools import count
 from pathlib import Path
 
 from tests.unit.search.plain import MODEL, PlainEncoder
-from tf_dpce.search.embed import embed
-from tf_dpce.search.index import build_index
-from tf_dpce.search.inputs import find_images
+from tf_dpce.search.embedding.embed import embed
+from tf_dpce.search.embedding.inputs import find_images
+from tf_dpce.search.index.build import build_index
 
 
 def die_at_rename(number: int) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from tf_dpce.preprocessing.status import EMPTY, NO_KNOWN_WORD, OK, UNDECODABLE
-from tf_dpce.search.embed import embed
-from tf_dpce.search.inputs import find_images, find_texts
+from tf_dpce.search.embedding.embed import embed
+from tf_dpce.search.embedding.inputs import find_images, find_texts
 
 DIMENSION = 16
 MODEL = "m" * 64

@@ -14,8 +14,8 @@ from pyarrow import dataset
 
 from tests.unit.search.plain import DIMENSION, MODEL
 from tf_dpce.errors import UserError
-from tf_dpce.search.filters import Filter
 from tf_dpce.search.interface import Found
+from tf_dpce.search.queries.filters import Filter
 
 
 class PlainIndex:

@@ -12,8 +12,8 @@ import pytest
 from tests.errors import raises
 from tests.unit.search.plain import DIMENSION, MODEL, PlainEncoder, vector
 from tests.unit.search.plain_index import PlainIndex, image_records, index_of, names
-from tf_dpce.search.filters import Filter
-from tf_dpce.search.query import Term, parse_query
+from tf_dpce.search.queries.filters import Filter
+from tf_dpce.search.queries.query import Term, parse_query
 from tf_dpce.search.searcher import Searcher
 
 COUNT = 60

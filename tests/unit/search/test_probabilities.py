@@ -13,9 +13,9 @@ from tests.unit.search.plain import MODEL, PlainEncoder, embed_images, vector
 from tests.unit.search.plain_index import index_of, names
 from tf_dpce.evaluation.calibration import CALIBRATION_FILE, CALIBRATION_FOLDER, Calibration
 from tf_dpce.evaluation.calibration_fit import fit_calibration
-from tf_dpce.search.index import build_index, open_index
+from tf_dpce.search.index.build import build_index, open_index
 from tf_dpce.search.probabilities import copy_calibration, find_calibration
-from tf_dpce.search.query import Term
+from tf_dpce.search.queries.query import Term
 from tf_dpce.search.searcher import Searcher
 
 COUNT = 40

@@ -18,7 +18,7 @@ from tests.unit.search.plain import (
     write_images,
 )
 from tf_dpce.search.answer import Hit
-from tf_dpce.search.index import build_index
+from tf_dpce.search.index.build import build_index
 from tf_dpce.search.searcher import Searcher
 
 # With signs of one to four bytes, and such as JSON escapes.

@@ -15,7 +15,7 @@ import pytest
 from tests.errors import raises
 from tf_dpce.config import Config, to_dict
 from tf_dpce.files import sha256_file, write_json
-from tf_dpce.search.fingerprint import model_digest
+from tf_dpce.search.embedding.fingerprint import model_digest
 from tf_dpce.training.best_epoch import NO_SCORE
 from tf_dpce.training.checkpoint import (
     Progress,

@@ -14,9 +14,9 @@ import httpx
 
 from tests.samples import image
 from tests.unit.search.plain import MODEL, PlainEncoder
-from tf_dpce.search.embed import embed
-from tf_dpce.search.index import build_index
-from tf_dpce.search.inputs import find_images
+from tf_dpce.search.embedding.embed import embed
+from tf_dpce.search.embedding.inputs import find_images
+from tf_dpce.search.index.build import build_index
 from tf_dpce.search.searcher import Searcher
 from tf_dpce.web.app import page_app
 from tf_dpce.web.server import listen, serving

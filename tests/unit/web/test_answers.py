@@ -12,8 +12,8 @@ import pytest
 
 from tests.errors import raises
 from tf_dpce.errors import UserError
-from tf_dpce.search.filters import Filter
-from tf_dpce.search.query import Term
+from tf_dpce.search.queries.filters import Filter
+from tf_dpce.search.queries.query import Term
 from tf_dpce.serving.errors import ServingError
 from tf_dpce.web.answers import PAGE_SIZE, Answers, QueryImages, Request
 

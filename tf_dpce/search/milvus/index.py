@@ -20,7 +20,7 @@ from tf_dpce.search.milvus.rows import ID, VECTOR, field_name, from_rows, merge_
 from tf_dpce.search.milvus.storage import LATEST, RECENT, Manifest, Storage, chunks
 
 if TYPE_CHECKING:
-    from tf_dpce.search.filters import Filter
+    from tf_dpce.search.queries.filters import Filter
 
 Batches = Iterable[tuple[pa.Table, np.ndarray]]
 Answer = TypeVar("Answer")

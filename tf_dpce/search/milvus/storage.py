@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.querybank import hubness
-from tf_dpce.search.embedding_store import record_schema
+from tf_dpce.search.embedding.store import record_schema
 from tf_dpce.search.milvus import rows
 from tf_dpce.search.milvus.connection import Connection
 from tf_dpce.search.milvus.rows import ID, VECTOR

@@ -1,0 +1,283 @@
+"""Opens an index by its place, and builds one over embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tf_dpce.errors import UserError, shorten
+from tf_dpce.evaluation.calibration import CALIBRATION_FILE, QUERY_KIND
+from tf_dpce.files import is_temporary
+from tf_dpce.logging import logger, progress
+from tf_dpce.search.embedding.store import (
+    IMAGES,
+    KINDS,
+    TEXTS,
+    StoredEmbeddings,
+    StoreManifest,
+    read_records,
+    record_schema,
+)
+from tf_dpce.search.index.factories import check_factory
+from tf_dpce.search.index.folder import FolderIndex
+from tf_dpce.search.index.manifest import (
+    MANIFEST,
+    IndexManifest,
+    KindEntry,
+    is_index_file,
+)
+from tf_dpce.search.index.writer import Batch, writing
+from tf_dpce.search.interface import Index
+from tf_dpce.search.milvus.connection import is_milvus
+from tf_dpce.storage import open_folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tf_dpce.search.index.metadata_table import MetadataTable
+    from tf_dpce.search.milvus.index import MilvusIndex
+
+_QUERYBANK = 5_000  # queries of a querybank that are used, a sample of more
+
+
+def open_index(target: Path | str) -> Index:
+    """Opens an index.
+
+    Args:
+        target: the folder of an index, or one in Milvus: `http(s)://HOST:PORT[#NAME]`, or the path
+            of a database of Milvus Lite, `PATH.db[#NAME]`.
+
+    Raises:
+        UserError: there is no index, or it is damaged; or Milvus does not answer.
+    """
+    if is_milvus(target):
+        from tf_dpce.search.milvus.index import MilvusIndex
+
+        return MilvusIndex.open(target)
+    return FolderIndex(Path(target))
+
+
+def build_index(
+    embeddings: Sequence[Path],
+    out: Path | str,
+    factory: str | None = None,
+    querybank: Path | None = None,
+    metadata: MetadataTable | None = None,
+    described: str | None = None,
+) -> FolderIndex | MilvusIndex:
+    """Builds an index over finished embeddings, or replaces the one in `out`.
+
+    Args:
+        embeddings: folders that `embed` finished, of one model; each holds images, texts or both.
+        out: folder of the index, or one in Milvus, see `open_index`. Milvus has no `factory`.
+        factory: FAISS's description of the approximate index beside the exact one, such as
+            "IVF1024,SQ8", "HNSW32" or "OPQ64,IVF1024,PQ64"; "Flat" or "SQfp16" for none. By
+            default there is one, an inverted file, from 200,000 items.
+        querybank: a folder that `embed` finished with the same model, of captions or images, or
+            both, like the queries to come. Half of the hubness of an image, its mean cosine with
+            the nearest of these captions, is taken off its score for every caption (CSLS, see
+            `evaluation.querybank`), and the same of a caption for every image. Queries of the own
+            kind get plain cosines, and so does a kind for which the querybank has no queries. A
+            product quantiser must then divide D + 1 numbers, or D again behind "OPQ64_D,".
+        metadata: further columns of items of one kind.
+        described: this kind; None for images, or texts if there are no images.
+
+    Raises:
+        UserError: embeddings are missing, unfinished or of different models, or those of the
+            querybank are; the querybank has no queries for what is indexed; two folders have
+            different items with one id; `factory` is not known, does not fit the dimension, or
+            needs more embeddings to learn from; `out` is something else.
+
+    Source: https://github.com/facebookresearch/faiss/wiki/The-index-factory
+    """
+    folders = embeddings if querybank is None else [*embeddings, querybank]
+    stores = _stores(folders)
+    first = stores[embeddings[0]]
+    if is_milvus(out) and factory:
+        raise UserError("index.factory", "Milvus chooses its own index: leave out --factory")
+    check_factory(factory, first.dimension, querybank is not None)
+    found = _items({folder: stores[folder] for folder in embeddings})
+    queries = {}
+    if querybank is not None:
+        queries = _queries(querybank, stores[querybank], found)
+    batches = _all_batches(found, metadata, described)
+    if len(embeddings) > 1:
+        batches = {kind: _different(kind, items) for kind, items in batches.items()}
+    if is_milvus(out):
+        from tf_dpce.search.milvus.index import MilvusIndex
+
+        return MilvusIndex.build(out, first.model, first.dimension, batches, queries)
+    out = Path(out)
+    _refuse_foreign(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with writing(out, IndexManifest(first.model, first.dimension, factory)) as writer:
+        for kind, items in batches.items():
+            if kind in queries:
+                file = writer.store_array(kind, queries[kind])
+                writer.set_entry(kind, KindEntry(querybank=file, queries=len(queries[kind])))
+            writer.add(kind, items, whole=True)
+        writer.store_calibration(_calibration(embeddings))
+        writer.commit()
+    return FolderIndex(out)
+
+
+def _calibration(embeddings: Iterable[Path | str]) -> bytes | None:
+    """Returns the calibration of the model, if `embed` found one."""
+    folders = map(open_folder, embeddings)
+    folder = next((each for each in folders if CALIBRATION_FILE in each.names()), None)
+    return folder and folder.read([CALIBRATION_FILE])[0]
+
+
+def add_embeddings(
+    index: Index,
+    embeddings: Sequence[Path],
+    metadata: MetadataTable | None = None,
+    described: str | None = None,
+) -> None:
+    """Adds finished embeddings to an index; those of an id that is there replace it.
+
+    Args:
+        index: the index; one in a folder has all of them at once, or none.
+        embeddings: folders that `embed` finished with the model of the index.
+        metadata: further columns of items of one kind.
+        described: this kind; None for images, or texts if there are no images.
+
+    Raises:
+        UserError: embeddings are missing, unfinished or of another model.
+    """
+    stores = _stores(embeddings)
+    if stores[embeddings[0]].model != index.model:
+        message = f"{embeddings[0]} holds embeddings of another model than the index: take its own"
+        raise UserError("index.two_models", message, embeddings[0])
+    items = _all_batches(_items(stores), metadata, described)
+    if metadata is None:
+        _say_missing_columns(index, items)
+    if isinstance(index, FolderIndex):
+        index.add_all(items)
+        return
+    for kind, batches in items.items():
+        for records, vectors in batches:
+            index.add(kind, records, vectors)
+
+
+def _say_missing_columns(index: Index, kinds: Iterable[str]) -> None:
+    """Logs which columns of an index will have no value in the items that are added."""
+    for kind in set(kinds) & set(index.counts):
+        usual = record_schema(kind).names
+        if further := [name for name in index.columns(kind).names if name not in usual]:
+            named = shorten(", ".join(further))
+            logger.warning(f"the {kind} that are added have no {named}: use --metadata again")
+
+
+def _stores(folders: Iterable[Path]) -> dict[Path, StoreManifest]:
+    """Returns the manifests of folders of embeddings of one model."""
+    stores = {folder: StoreManifest.load(folder) for folder in folders}
+    first, *others = stores.items()
+    for folder, store in others:
+        if store.model != first[1].model:
+            message = f"{first[0]} and {folder} hold embeddings of two models: take one"
+            raise UserError("index.two_models", message, folder)
+    return stores
+
+
+def _items(stores: Mapping[Path, StoreManifest]) -> dict[str, StoredEmbeddings]:
+    """Returns the embeddings of each kind that there is."""
+    found = {kind: StoredEmbeddings(stores, kind) for kind in KINDS}
+    found = {kind: items for kind, items in found.items() if items.rows}
+    if not found:
+        named = ", ".join(map(str, stores))
+        raise UserError("index.no_embeddings", f"there is no embedding in {named}: run embed")
+    return found
+
+
+def _all_batches(
+    found: Mapping[str, StoredEmbeddings], metadata: MetadataTable | None, described: str | None
+) -> dict[str, Iterator[Batch]]:
+    """Returns the records and embeddings of each kind, those of one with metadata."""
+    described = described or (IMAGES if IMAGES in found else TEXTS)
+    return {
+        kind: _batches(items, metadata if kind == described else None)
+        for kind, items in found.items()
+    }
+
+
+def _batches(items: StoredEmbeddings, metadata: MetadataTable | None) -> Iterator[Batch]:
+    """Yields the records and embeddings of each shard."""
+    done = 0
+    with progress(f"indexed {items.kind}") as display:
+        for path, vectors in zip(items.records, items.arrays(), strict=True):
+            records = _records(path, items.kind, len(vectors))
+            yield metadata.join(records) if metadata else records, vectors
+            done += len(vectors)
+            display.update(done, items.rows)
+
+
+def _records(path: Path, kind: str, rows: int) -> pa.Table:
+    import pyarrow as pa
+
+    with suppress(pa.ArrowException, FileNotFoundError):
+        records = read_records(path, kind)
+        if len(records) == rows and not records["id"].null_count:
+            return records
+    message = f"{path} is missing or damaged: embed into another folder"
+    raise UserError("embeddings.shard", message, path)
+
+
+def _queries(folder: Path, store: StoreManifest, kinds: Iterable[str]) -> dict[str, np.ndarray]:
+    """Returns the querybank of each kind that has one, float32 `[Q, D]`."""
+    queries = {kind: StoredEmbeddings({folder: store}, QUERY_KIND[kind]) for kind in kinds}
+    queries = {kind: items.sample(_QUERYBANK) for kind, items in queries.items() if items.rows}
+    if not queries:
+        missing = " and no ".join(QUERY_KIND[kind] for kind in kinds)
+        message = f"the querybank {folder} holds no {missing}: embed some into it"
+        raise UserError("index.querybank", message, folder)
+    return queries
+
+
+def _refuse_foreign(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError("index.target", f"{out} is a file: give the folder of an index", out)
+    own = (
+        item.name == MANIFEST or is_temporary(item.name) or is_index_file(item)
+        for item in (out.iterdir() if out.is_dir() else ())
+    )
+    if not all(own):
+        message = f"{out} holds other files than an index: give another --out"
+        raise UserError("index.target", message, out)
+
+
+def _different(kind: str, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Refuses different items with one id, and warns of images that have several."""
+    import pyarrow as pa
+
+    content = "path" if kind == IMAGES else "text"
+    seen = []
+    for records, vectors in batches:
+        seen.append(records.select(["id", content]))
+        yield records, vectors
+    items = pa.concat_tables(seen)
+    items = items.group_by(["id", content]).aggregate([])
+    several = _repeated(items, "id")
+    if len(several):
+        named = shorten(several["id"][0].as_py())
+        message = (
+            f"{len(several):,} ids stand for different {kind} in several of the folders, such as "
+            f"{named}: embed all into one folder"
+        )
+        raise UserError("index.repeated_ids", message)
+    if kind == IMAGES and len(several := _repeated(items, "path")):
+        logger.warning(
+            f"{len(several):,} images are in several of the folders of embeddings and will be "
+            f"found several times, such as {shorten(several['path'][0].as_py())}"
+        )
+
+
+def _repeated(items: pa.Table, column: str) -> pa.Table:
+    import pyarrow.compute as pc
+
+    counts = items.group_by(column).aggregate([([], "count_all")])
+    return counts.filter(pc.field("count_all") > 1)

@@ -1,0 +1,205 @@
+"""The content of `index.json`: the files of an index that are in force."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tf_dpce.errors import UserError
+from tf_dpce.files import write_json
+from tf_dpce.search.embedding.store import KINDS
+
+MANIFEST = "index.json"
+
+# The former was one FAISS index a kind, in a folder of its own, with records in Arrow's format.
+_FORMAT = 2
+_CHECKED = 1 << 16  # bytes
+_REBUILD = "build the index again"
+# A random number in each name: the name of a file that was removed never returns.
+_NAMES = rf"({'|'.join(KINDS)}|calibration)-[0-9a-f]{{12}}"
+_FILE = re.compile(rf"{_NAMES}\.(faiss|near\.faiss|parquet|npy|npz)")
+# What a folder of format 1 holds; its name is a number, and so are those of many an archive.
+_FORMER = re.compile(rf"({'|'.join(KINDS)})\.(faiss|arrow)")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of an index.
+
+    Attributes:
+        name: its name in the folder of the index.
+        size: its bytes. A file that was cut is recognised by it: a map of one could end the
+            process when it is read.
+        checksum: CRC-32 of its first and last 64 KiB, where it says what it holds: FAISS asks for
+            as much memory as a damaged number says.
+    """
+
+    name: str
+    size: int
+    checksum: int
+
+    @classmethod
+    def of(cls, path: Path) -> StoredFile:
+        """Returns the entry of a file.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with path.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            checksum = 0
+            for place in (0, max(size - _CHECKED, 0)):
+                stream.seek(place)
+                checksum = zlib.crc32(stream.read(_CHECKED), checksum)
+        return cls(path.name, size, checksum)
+
+
+@dataclass(frozen=True)
+class SegmentEntry:
+    """Items of one kind that were written together; only which of them are deleted changes.
+
+    Attributes:
+        rows: number of items, with the deleted ones.
+        alive: number of items that are not deleted.
+        flat: the embeddings, a FAISS index that compares a query with each of them.
+        records: the columns of each item, in Parquet.
+        approximate: a FAISS index that is faster and not exact, if there is one.
+        deleted: a bit for each row, if some are deleted.
+    """
+
+    rows: int
+    alive: int
+    flat: StoredFile
+    records: StoredFile
+    approximate: StoredFile | None = None
+    deleted: StoredFile | None = None
+
+    @property
+    def files(self) -> list[StoredFile]:
+        """All files of the segment."""
+        return [file for file in (self.flat, self.records, self.approximate, self.deleted) if file]
+
+
+@dataclass(frozen=True)
+class KindEntry:
+    """The items of one kind.
+
+    Attributes:
+        segments: where they are.
+        querybank: the queries that they are normalised with, float32 `[Q, D]`. Embeddings have one
+            more number then, less half of the item's hubness, which is multiplied by 1 for a query
+            of the other kind and by 0 for one of the same kind.
+        queries: Q; 0 without a querybank.
+        effort: number of lists of an inverted file that a query searches, or `efSearch` of HNSW;
+            None for the usual.
+    """
+
+    segments: tuple[SegmentEntry, ...] = ()
+    querybank: StoredFile | None = None
+    queries: int = 0
+    effort: int | None = None
+
+    @property
+    def alive(self) -> int:
+        """Number of items."""
+        return sum(segment.alive for segment in self.segments)
+
+
+@dataclass(frozen=True)
+class IndexManifest:
+    """The content of `index.json`.
+
+    Attributes:
+        model: digest of the model of the embeddings.
+        dimension: D.
+        factory: FAISS's description of the index; None for the default of its size.
+        kinds: the items by kind.
+        calibration: the calibration of the model, if the embeddings had one beside them.
+    """
+
+    model: str
+    dimension: int
+    factory: str | None = None
+    kinds: dict[str, KindEntry] = field(default_factory=dict)
+    calibration: StoredFile | None = None
+
+    @classmethod
+    def parse(cls, content: bytes, path: Path) -> IndexManifest:
+        """Reads the bytes of the file `path`.
+
+        Raises:
+            UserError: they are damaged, or of a version of this library that wrote other indices.
+        """
+        try:
+            value = json.loads(content)
+            # The former format has a version instead.
+            if "version" in value or value["format"] != _FORMAT:
+                message = f"{path.parent} is an index of another version: {_REBUILD}"
+                raise UserError("index.format", message, path)
+            return cls(
+                value["model"],
+                value["dimension"],
+                value["factory"],
+                {kind: _kind(entry) for kind, entry in value["kinds"].items()},
+                _file(value["calibration"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            message = f"{path} is damaged: {_REBUILD}"
+            raise UserError("index.damaged", message, path) from None
+
+    def save(self, folder: Path) -> None:
+        """Puts this manifest in force, by one rename."""
+        write_json(folder / MANIFEST, {"format": _FORMAT, **asdict(self)})
+
+    @property
+    def files(self) -> set[str]:
+        """Names of all files of the index, but for `index.json`."""
+        kinds = self.kinds.values()
+        files = [file for kind in kinds for segment in kind.segments for file in segment.files]
+        files += [kind.querybank for kind in kinds if kind.querybank]
+        return {file.name for file in [*files, *filter(None, [self.calibration])]}
+
+
+def manifest_bytes(folder: Path) -> bytes:
+    """Returns the bytes of `index.json`.
+
+    Raises:
+        UserError: there is no index.
+    """
+    try:
+        return (folder / MANIFEST).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        message = f"{folder} is not an index: build one with the verb index"
+        raise UserError("index.missing", message, folder) from None
+
+
+def is_index_file(path: Path) -> bool:
+    """Whether a path is that of a file or folder which only an index has."""
+    if path.is_dir():
+        held = (item.name for item in path.iterdir())
+        return path.name.isdecimal() and all(map(_FORMER.fullmatch, held))
+    return _FILE.fullmatch(path.name) is not None
+
+
+def _kind(value: dict[str, Any]) -> KindEntry:
+    segments = tuple(
+        SegmentEntry(
+            segment["rows"],
+            segment["alive"],
+            StoredFile(**segment["flat"]),
+            StoredFile(**segment["records"]),
+            _file(segment["approximate"]),
+            _file(segment["deleted"]),
+        )
+        for segment in value["segments"]
+    )
+    return KindEntry(segments, _file(value["querybank"]), value["queries"], value["effort"])
+
+
+def _file(value: dict[str, Any] | None) -> StoredFile | None:
+    return None if value is None else StoredFile(**value)
