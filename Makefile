@@ -8,7 +8,7 @@ WORKERS ?= 2
 PYTEST := $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all test-extras chromium test-server slow lint format size clean
+.PHONY: help venv demo test test-all test-extras chromium test-server slow docs lint format size clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -24,7 +24,7 @@ test: $(VENV)/.installed-dev  ## run the quick tests (at most 8 minutes on 2 cor
 test-all: $(VENV)/.installed-dev  ## run all tests but the slow proofs and the extras' (at most 30 minutes)
 	$(PYTEST)
 
-test-extras: chromium $(VENV)/.installed-extras  ## run the tests that need Chromium, Ray or Milvus (at most 20 minutes)
+test-extras: chromium $(VENV)/.installed-extras  ## run the tests that need Chromium, Ray, Milvus or the site (at most 20 minutes)
 	$(PYTHON) -m pytest -m extras tests/extras
 
 chromium:
@@ -39,6 +39,10 @@ test-server: $(if $(and $(ADDRESS),$(MODEL)),$(VENV)/.installed-dev)  ## test a 
 
 slow: $(VENV)/.installed-dev  ## run the proofs that take minutes each
 	$(PYTHON) -m pytest -m slow
+
+docs: $(VENV)/.installed-docs  ## build the site of the documentation into build/site
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+	@echo build/site/index.html
 
 lint: $(VENV)/.installed-dev  ## check style and the order of packages without changing anything
 	$(PYTHON) -m ruff check
@@ -69,6 +73,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(PIP) install -r requirements-dev.txt
 	@touch $@
 
-$(VENV)/.installed-extras: $(VENV)/.installed-dev requirements-extras.txt requirements-ray.txt requirements-milvus.txt
+$(VENV)/.installed-docs: $(VENV)/.installed requirements-docs.txt
+	$(PIP) install -r requirements-docs.txt
+	@touch $@
+
+$(VENV)/.installed-extras: $(VENV)/.installed-dev requirements-extras.txt requirements-docs.txt requirements-ray.txt requirements-milvus.txt
 	$(PIP) install -r requirements-extras.txt
 	@touch $@

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from pipelines import embed, export, index, prepare, train
 from tests.samples import image
@@ -30,10 +30,6 @@ from tf_dpce.datasets.shapes.scene import make_scene
 COUNT = 64
 FIRST = 16  # the number of the first training scene: validation and test have eight each
 EVIL = "<img src=x onerror=alert(1)>{{value}}${alert(2)}.png"
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-)
 SMALL_RUN = (
     *("--stage1.epochs", "40", "--stage1.batch_size", "32", "--stage1.validate_every", "40"),
     *("--image.head_dim", "128", "--text.word_dim", "32", "--text.widths", "[64,64]"),
@@ -122,27 +118,6 @@ def address(root: Path, outside: tuple[str, list[object]], project_root: Path) -
             process.terminate()
     assert process.returncode == 0
     assert came == [], "nothing leaves the machine"
-
-
-@pytest.fixture(scope="module")
-def start_browser(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[..., BrowserContext]]:
-    """Starts Chromium with an empty profile and given options of Playwright."""
-    chromium = shutil.which("chromium")
-    assert chromium, "chromium is not installed: apt-get install chromium"
-    with sync_playwright() as playwright:
-
-        def start(**options: Any) -> BrowserContext:
-            return playwright.chromium.launch_persistent_context(
-                tmp_path_factory.mktemp("profile"),
-                executable_path=chromium,
-                headless=True,
-                args=FLAGS,
-                **options,
-            )
-
-        yield start
 
 
 @pytest.fixture(scope="module")
