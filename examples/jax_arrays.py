@@ -1,6 +1,6 @@
 """Writes prepared data as NumPy arrays, for training on a machine without TensorFlow.
 
-    python -m examples.jax_arrays --preset flickr8k --data data/flickr8k --out arrays
+    python -m examples.jax_arrays --preset flickr8k_mobilenet --data data/flickr8k --out arrays
 
 Needs TensorFlow. `--preset` and every configuration key are those of `train`. The folder holds
 
