@@ -38,9 +38,9 @@ def subset(splits: Path, images: int, seed: int) -> str:
     if len(train) < images:
         sys.exit(f"{splits} has {len(train)} training images, fewer than {images}")
     random.Random(seed).shuffle(train)
-    kept = [(name, "train") for name in train[:images]]
-    kept += [(name, split) for name, split in rows if split != "train"]
-    return "".join(f"{name}\t{split}\n" for name, split in kept)
+    lines = [(name, "train") for name in train[:images]]
+    lines += [(name, split) for name, split in rows if split != "train"]
+    return "".join(f"{name}\t{split}\n" for name, split in lines)
 
 
 def verb(*words: str | Path) -> None:
