@@ -86,7 +86,10 @@ def test_tensorboard_shows_both_stages(folder: Path, searched: str):
 
 def test_the_scripts_of_the_readme_fit_export_load_and_search(folder: Path, searched: str):
     load, fit = blocks("README.md", "python")
-    shown = run_script(fit + "print(sorted(model.history.history))", folder)
+    # The page on evaluation continues the script.
+    (more,) = blocks("docs/evaluation.md", "python")
+    more = more.replace("epochs=30", "epochs=1")
+    shown = run_script(f"{fit}{more}print(sorted(model.history.history))", folder)
     assert "val_rsum" in shown
     # The fitted model, and the index of the tutorial, in place of those of the demo.
     load = load.replace('"one.png", "two.png"', '"images/0.png", "images/1.png"')

@@ -9,56 +9,52 @@ import ast
 import re
 import shlex
 import subprocess
-from importlib import import_module
 from pathlib import Path
 
-import pytest
-
 from pipelines.__main__ import VERBS
-from tests.pages import PAGES, PROJECT, VERB, blocks, commands, text
+from tests.pages import PAGES, PROJECT, all_blocks, blocks, calls, lines, text
+
+SHELL = ("bash", "text")
 
 
-def test_every_verb_command_parses():
+# How many blocks of each page no test can run; each says why.
+NOT_RUN = {
+    **{"docs/benchmarks.md": 4, "docs/datasets.md": 1, "docs/distributed.md": 6},
+    **{"docs/evaluation.md": 1, "docs/experiments.md": 8, "docs/fleet.md": 3},
+    **{"docs/performance.md": 7, "docs/questions.md": 2, "docs/scale.md": 1},
+    **{"docs/search.md": 2, "docs/training.md": 2},
+}
+
+
+def test_what_is_not_run_says_why_and_is_counted():
+    reasons = {page: [b.reason for b in all_blocks(page) if b.reason] for page in PAGES}
+    assert {page: len(found) for page, found in reasons.items() if found} == NOT_RUN
+    # A reason, not a word.
+    assert all(len(reason.split()) > 2 for found in reasons.values() for reason in found)
+
+
+def test_every_command_is_parsed_by_its_program():
     checked = 0
-    for page in PAGES:
-        for line in commands(page, VERB):
-            verb, *argv = shlex.split(line)[2:]
-            # A placeholder stands for options that the page explains.
-            if "OPTIONS" in argv or "$@" in argv:
-                continue
-            assert import_module(verb).build_parser().parse_args(argv), f"{page}: {line}"
-            checked += 1
-    assert checked > 30
+    for page in [*PAGES, "RESULTS.md"]:
+        for line in lines("".join(b.text for b in all_blocks(page) if b.language in SHELL)):
+            for program, argv in calls(line):
+                assert program.build_parser().parse_args(argv), f"{page}: {line}"
+                checked += 1
+    assert checked > 90
 
 
 def test_make_has_every_target_that_is_named():
-    lines = {line for page in PAGES for line in commands(page, "make ")}
-    assert {"make demo", "make test"} <= lines
-    for line in sorted(lines):
+    shell = [b.text for page in PAGES for b in all_blocks(page) if b.language in SHELL]
+    found = re.findall(r"^(?:\w+=\S+ )*make (.+)$", "".join(shell), re.MULTILINE)
+    assert {"demo", "test"} <= set(found)
+    for line in sorted(set(found)):
         answer = subprocess.run(
-            ["make", "--dry-run", *shlex.split(line)[1:]],
+            ["make", "--dry-run", *shlex.split(line, comments=True)],
             cwd=PROJECT,
             capture_output=True,
             text=True,
         )
         assert answer.returncode == 0, f"{line}: {answer.stderr}"
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
-def test_a_python_block_compiles_and_uses_names_that_exist(page: str):
-    for source in blocks(page, "python"):
-        tree = ast.parse(source)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    import_module(alias.name)
-            if isinstance(node, ast.ImportFrom):
-                module = import_module(node.module)
-                for alias in node.names:
-                    assert hasattr(module, alias.name), f"{page}: {node.module}.{alias.name}"
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                if node.value.id == "tf_dpce":
-                    assert hasattr(import_module("tf_dpce"), node.attr), f"{page}: {node.attr}"
 
 
 def test_the_fit_script_of_the_readme_has_at_most_fifteen_statements():

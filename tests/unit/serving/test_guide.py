@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 import subprocess
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -34,12 +32,6 @@ def here(text: str, served: Served) -> str:
     """The same request to the server of the tests."""
     address = f"{served.host}:{served.rest_port}"
     return text.replace("localhost:8501", address).replace("flickr8k", NAME)
-
-
-def test_a_verb_understands_its_commands():
-    for line in VERBS:
-        verb, *argv = shlex.split(line)[2:]
-        assert import_module(verb).build_parser().parse_args(argv)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the request is sent by curl")
