@@ -15,7 +15,7 @@ from tf_dpce.export.encoder import Encoder, load
 from tf_dpce.export.publish import write_archive
 from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.ray_tasks import connected
-from tf_dpce.search.embedding.embed import Engine, embed_with, in_process
+from tf_dpce.search.embedding.embed import Engine, embed, in_process
 from tf_dpce.search.embedding.fingerprint import model_digest
 from tf_dpce.search.embedding.inputs import find_images
 from tf_dpce.search.embedding.ray_engine import RayEngine
@@ -71,4 +71,4 @@ def _bare(encoder: Encoder, files: Sequence[bytes]) -> None:
 
 def _embed(source: Path, digest: str, shard_size: int, engine: Engine) -> None:
     with tempfile.TemporaryDirectory(dir=source.parent) as out:
-        embed_with(engine, find_images([str(source)]), out, digest, shard_size)
+        embed(engine, find_images([str(source)]), out, digest, shard_size)

@@ -37,7 +37,7 @@ def run(
         engine: this process, or the machines of a Ray cluster.
     """
     from tf_dpce.ray_tasks import check_cluster
-    from tf_dpce.search.embedding.embed import embed, embed_with
+    from tf_dpce.search.embedding.embed import embed
     from tf_dpce.search.embedding.fingerprint import model_digest
     from tf_dpce.search.embedding.inputs import find_images, find_texts
     from tf_dpce.search.embedding.shard_writer import check_store
@@ -60,7 +60,7 @@ def run(
     if engine == "ray":
         from tf_dpce.search.embedding.ray_engine import RayEngine
 
-        before, done = embed_with(RayEngine(model, digest), inputs, out, digest, shard_size)
+        before, done = embed(RayEngine(model, digest), inputs, out, digest, shard_size)
     else:
         from tf_dpce.export.encoder import load
 

@@ -15,7 +15,7 @@ from pipelines._verb import options_verb, say_files
 
 def run(
     run: Path,
-    data: Path,
+    data: str,
     split: str = "test",
     protocol: str = "all",
     checkpoint: Literal["best", "last"] = "best",
@@ -29,7 +29,7 @@ def run(
 
     Args:
         run: run folder.
-        data: folder of prepared data.
+        data: folder of prepared data; one in an object store is copied into the user's cache once.
         split: train, val or test.
         protocol: all: every image and every caption; coco1k: the mean over five blocks of 1,000
             images; coco5k: 5,000 images with five captions each; cuhk_pedes: captions are queries
@@ -45,8 +45,10 @@ def run(
     from tf_dpce.data.manifest import Manifest
     from tf_dpce.evaluation.protocols import check_evaluation, evaluate_split
     from tf_dpce.files import check_writable, sha256_file, write_json
+    from tf_dpce.storage import local_folder
     from tf_dpce.training.run_folder import check_run, load_run
 
+    data = local_folder(data)
     digest = Manifest.load(data).split_digest
     check_evaluation(data, split, protocol, querybank, calibration)
     check_run(run, checkpoint)

@@ -15,7 +15,7 @@ from tf_dpce.preprocessing.status import MAX_BYTES, MAX_PIXELS, Limits
 def run(
     run: Path,
     to: Path,
-    data: Path | None = None,
+    data: str | None = None,
     checkpoint: Literal["best", "last"] = "best",
     flip: bool = False,
     size: PositiveInt | None = None,
@@ -40,6 +40,7 @@ def run(
     from tf_dpce.export.limits import check_limits
     from tf_dpce.export.versions import check_name
     from tf_dpce.files import check_writable
+    from tf_dpce.storage import local_folder
     from tf_dpce.training.run_folder import check_run, load_run
 
     limits = Limits(max_bytes, max_pixels)
@@ -47,8 +48,9 @@ def run(
     check_limits(limits)
     check_run(run, checkpoint)
     check_writable(to)
-    if data:
-        Manifest.load(data)
+    folder = local_folder(data) if data else None
+    if folder:
+        Manifest.load(folder)
 
     from tf_dpce.evaluation.tta import TestTimeAugmentation, augmented_model
     from tf_dpce.export.calibrate import calibrate
@@ -65,7 +67,7 @@ def run(
         metrics=run_metrics(trained, checkpoint, augmentation),
         resize=trained.config.image.resize,
         limits=limits,
-        calibration=calibrate(trained, data, augmentation),
+        calibration=calibrate(trained, folder, augmentation),
     )
     say_files(sorted(path for path in version.rglob("*") if path.is_file()))
 

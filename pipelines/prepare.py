@@ -18,7 +18,7 @@ from tf_dpce.data.manifest import REJECTED_FILE, discard, refuse_foreign
 from tf_dpce.datasets.coco import read_coco, read_coco_captions
 from tf_dpce.datasets.cuhk_pedes import read_cuhk_pedes
 from tf_dpce.datasets.expected_sizes import compared_split, differences
-from tf_dpce.datasets.extracted import ExtractedImages
+from tf_dpce.datasets.extracted import ExtractedImages, folder_here
 from tf_dpce.datasets.flickr import read_flickr8k, read_flickr30k
 from tf_dpce.datasets.folder import read_folder
 from tf_dpce.datasets.karpathy import read_karpathy
@@ -26,9 +26,10 @@ from tf_dpce.datasets.layouts import recognise
 from tf_dpce.datasets.listing import Image, Rejected
 from tf_dpce.datasets.table import read_table
 from tf_dpce.datasets.tar_shards import read_tar_shards
-from tf_dpce.files import check_writable
 from tf_dpce.logging import logger
 from tf_dpce.ray_tasks import check_cluster, connected
+from tf_dpce.remote_path import AnyPath, open_path
+from tf_dpce.storage import check_place
 from tf_dpce.training.best_epoch import RANK_IMAGES
 
 if TYPE_CHECKING:
@@ -45,12 +46,12 @@ _CORES = os.cpu_count()
 
 
 def run(
-    out: Path,
+    out: str,
     source: Source = "auto",
-    root: Path | None = None,
-    images: Path | None = None,
-    annotations: Path | None = None,
-    split_file: Path | None = None,
+    root: str | None = None,
+    images: str | None = None,
+    annotations: str | None = None,
+    split_file: str | None = None,
     image_column: str | None = None,
     caption_column: list[str] | None = None,
     workers: PositiveInt = _CORES,
@@ -66,9 +67,10 @@ def run(
     """Checks images and captions and writes shards for training.
 
     Args:
-        out: folder to write.
+        out: folder to write; an address such as s3://bucket/data writes to an object store.
         source: dataset to read (default: what is recognised).
-        root: folder of the dataset; karpathy: of its images; shards: tar files.
+        root: folder of the dataset, or its address, here as below; karpathy: of its images; shards:
+            tar files.
         images: folder of images, if it is another.
         annotations: file of captions; flickr8k, mscoco: folder of files.
         split_file: lines of image<TAB>split, official lists or Karpathy's file.
@@ -84,14 +86,16 @@ def run(
         image_size: scenes: size of a scene in pixels (default: 48).
         engine: this process, or the machines of a Ray cluster, which read the same folders.
     """
-    check_writable(out)
+    check_place(out)
     if engine == "ray":
         check_cluster()
     places = {"root": root, "images": images, "annotations": annotations, "split_file": split_file}
+    places = {name: None if at is None else open_path(at) for name, at in places.items()}
+    target = open_path(out)
     numbers = {"train_images": train_images, "val_images": val_images, "test_images": test_images}
     columns = {"image_column": image_column, "caption_column": caption_column}
     given = {**places, **columns, **numbers, "image_size": image_size}
-    common = {"out": out, "seed": seed, "workers": workers, "extracted": _extracted(out)}
+    common = {"out": target, "seed": seed, "workers": workers, "extracted": _extracted(target)}
     if source == "auto":
         source, given = _recognised(given)
     items = _read(source, given, common)
@@ -100,7 +104,7 @@ def run(
     settings = {"lowercase": lowercase, "vectors": vectors, "workers": workers, "engine": engine}
     # Once for all splits: the processes of the cluster stay.
     with connected() if engine == "ray" else nullcontext():
-        prepared = prepare(items, out, source=source, seed=seed, **settings)
+        prepared = prepare(items, target, source=source, seed=seed, **settings)
     _print_counts(prepared)
     published = source
     if source == "karpathy":
@@ -154,9 +158,9 @@ def _read(source: str, given: dict[str, Any], common: dict[str, Any]) -> Iterato
     return _READERS[source](**{name: options[name] for name in parameters if name in options})
 
 
-def _extracted(out: Path) -> ExtractedImages:
+def _extracted(out: AnyPath) -> ExtractedImages:
     """Returns the folder for readers of files that hold the images themselves."""
-    folder = (out / "images").resolve()
+    folder = out / "images"
 
     def begin() -> None:
         refuse_foreign(out, [folder])
@@ -166,7 +170,7 @@ def _extracted(out: Path) -> ExtractedImages:
 
 
 def _draw_scenes(
-    out: Path,
+    out: AnyPath,
     seed: int,
     workers: int,
     train_images: int = 16_000,
@@ -177,7 +181,7 @@ def _draw_scenes(
     """Draws scenes once `prepare` asks for them: it then locks out other processes."""
     from tf_dpce.datasets.shapes.source import draw_scenes, scene_numbers
 
-    folder = (out / "scenes").resolve()
+    folder = folder_here(out / "scenes")
     refuse_foreign(out, [folder])
     numbers = scene_numbers(train_images, val_images, test_images)
     scenes = draw_scenes(folder, seed, numbers, image_size, workers)
@@ -201,8 +205,6 @@ _READERS = {
 
 def _print_counts(prepared: Prepared) -> None:
     from tf_dpce.data.caption_lengths import UNSPLIT_WORDS, describe_lengths, has_unsplit_words
-    from tf_dpce.data.manifest import VOCABULARY_FILE
-    from tf_dpce.preprocessing.vocabulary import read_vocabulary
 
     manifest, splits = prepared.manifest, prepared.manifest.splits
     for name, split in splits.items():
@@ -234,8 +236,7 @@ def _print_counts(prepared: Prepared) -> None:
         f"{100 * manifest.vocabulary_coverage:.1f} % of the training captions' words"
     )
     print(describe_lengths(manifest.caption_lengths))
-    words = read_vocabulary(next(p for p in prepared.files if p.name == VOCABULARY_FILE))
-    if has_unsplit_words(manifest.caption_lengths, words):
+    if has_unsplit_words(manifest.caption_lengths, prepared.words):
         print(UNSPLIT_WORDS)
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines._verb import options_verb, say_files, terminations
-from tf_dpce.config import Config
+from tf_dpce.config import CONFIG_FILE, Config
+from tf_dpce.storage import local_folder
 
 
 def run(
-    data: Path,
+    data: str,
     run: Path,
     config: Config,
     stage: Literal[1, 2] | None = None,
@@ -26,7 +27,7 @@ def run(
     If TF_CONFIG lists several workers, this process is one of them: see docs/distributed.md.
 
     Args:
-        data: folder of prepared data.
+        data: folder of prepared data; one in an object store is copied into the user's cache once.
         run: run folder to write.
         config: what the preset and the keys say.
         stage: train only this stage.
@@ -34,10 +35,11 @@ def run(
         from_weights: do not train: make a run of this .weights.h5 file (see examples/jax_fit.py).
         resume: resume from the newest checkpoint, if there is one.
     """
+    folder = local_folder(data)
     if from_weights:
         from tf_dpce.training.from_weights import run_from_weights
 
-        run_from_weights(config, data, run, from_weights)
+        run_from_weights(config, folder, run, from_weights)
         say_files([run])
         return
 
@@ -46,12 +48,12 @@ def run(
         # Of several workers each reports to the others, which would else wait for it.
         from tf_dpce.training.checks import check_training
 
-        check_training(config, data, run, stages, init_from, resume)
+        check_training(config, folder, run, stages, init_from, resume)
     with terminations():
         from tf_dpce.training.train import train
 
-        train(config, data, run, stages, init_from, resume)
-    paths = [run / name for name in ("config.json", "history.csv", "checkpoints", "tensorboard")]
+        train(config, folder, run, stages, init_from, resume)
+    paths = [run / name for name in (CONFIG_FILE, "history.csv", "checkpoints", "tensorboard")]
     # Of several workers the chief alone leaves them.
     say_files(path for path in paths if path.exists())
 

@@ -26,7 +26,7 @@ def raises(
     # The message is one line that a person can read.
     assert str(error).strip() and "\n" not in str(error)
     if path is not None:
-        assert error.path == Path(path)
+        assert str(error.path) == str(path)
     if line is not None:
         assert error.line == line
 

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 
 
 class UserError(Exception):
@@ -19,7 +19,7 @@ class UserError(Exception):
         code: stable name of the mistake, `AREA.WHAT`, such as "config.batch_size". Programs and
             tests rely on it; the message may change.
         message: one line that says what was wrong and what to do.
-        path: the file or folder that is wrong.
+        path: the file or folder that is wrong, or its address.
         line: line of that file, counted from 1.
 
     Example:
@@ -32,13 +32,15 @@ class UserError(Exception):
         self,
         code: str,
         message: str,
-        path: Path | str | None = None,
+        path: PurePath | str | None = None,
         line: int | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
-        self.path = None if path is None else Path(path)
+        # A `Path` would make one slash of the two in an address.
+        here = path is not None and "://" not in str(path)
+        self.path = Path(path) if here else path and str(path)
         self.line = line
 
 

@@ -177,7 +177,12 @@ def sha256_lines(lines: Iterable[str]) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically."""
     with publish_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        temporary.write_bytes(json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Returns `value` as indented JSON."""
+    return f"{json.dumps(value, indent=1, ensure_ascii=False)}\n".encode()
 
 
 def read_json(path: Path) -> Any:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -71,6 +71,15 @@ class Folder:
         """Writes a file, atomically, or raises `FileExistsError` if another process was faster."""
         create_file(self._path / name, contents)
 
+    def publish(self, name: str, file: Path) -> None:
+        """Moves a finished file of this machine here, atomically."""
+        with publish_file(self._path / name) as temporary:
+            file.rename(temporary)
+
+    def remove(self, name: str) -> None:
+        """Removes a file, if it is there."""
+        (self._path / name).unlink(missing_ok=True)
+
     def path(self, name: str) -> str:
         """Returns the path or address of a file."""
         return f"{self.place}/{name}"
@@ -81,7 +90,7 @@ class _RemoteFolder(Folder):
 
     def __init__(self, url: str) -> None:
         self.place = url.rstrip("/")
-        self._files, self._root = _open(self.place)
+        self._files, self._root = file_system(self.place)
 
     def prepare(self) -> None:
         pass
@@ -108,6 +117,14 @@ class _RemoteFolder(Folder):
     def create(self, name: str, contents: bytes) -> None:
         with explained(self.path(name), passed=FileExistsError):
             self._files.pipe_file(f"{self._root}/{name}", contents, mode="create")
+
+    def publish(self, name: str, file: Path) -> None:
+        with explained(self.path(name)):
+            self._files.put_file(str(file), f"{self._root}/{name}")
+
+    def remove(self, name: str) -> None:
+        with explained(self.path(name)), suppress(FileNotFoundError):
+            self._files.rm_file(f"{self._root}/{name}")
 
 
 class Found(NamedTuple):
@@ -141,7 +158,7 @@ def rooted(place: str) -> str:
     return f"/{place.partition('://')[2]}" if is_remote(place) else os.path.abspath(place)
 
 
-def open_folder(place: str | Path) -> Folder:
+def open_folder(place: str | PurePath) -> Folder:
     """Opens a folder, which need not exist.
 
     Raises:
@@ -169,7 +186,7 @@ def find_files(pattern: str) -> list[Found]:
     Raises:
         UserError: the storage cannot be listed.
     """
-    files, path = _open(pattern)
+    files, path = file_system(pattern)
     with explained(pattern):
         listed = files.glob if any(sign in path for sign in WILDCARDS) else files.find
         found = listed(path, detail=True)
@@ -181,25 +198,13 @@ def find_files(pattern: str) -> list[Found]:
     ]
 
 
-def read_remote(url: str) -> bytes:
-    """Returns the content of a remote file.
-
-    Raises:
-        FileNotFoundError: it does not exist.
-        UserError: it cannot be read.
-    """
-    files, path = _open(url)
-    with explained(url, passed=FileNotFoundError):
-        return files.cat_file(path)
-
-
 @contextmanager
 def local_file(place: str) -> Iterator[str]:
     """Yields the path of a file on this machine: a copy within the block if it is remote."""
     if not is_remote(place):
         yield place
         return
-    files, path = _open(place)
+    files, path = file_system(place)
     with TemporaryDirectory(prefix="tf_dpce-") as folder:
         copy = os.path.join(folder, os.path.basename(path))
         with explained(place):
@@ -226,7 +231,7 @@ def local_folder(place: str) -> Path:
     if copy.is_dir():
         return copy
     with temporary_folder(copy) as temporary:
-        files, root = _open(place)
+        files, root = file_system(place)
         with explained(place):
             # By requests that run together.
             files.get(f"{root}/", f"{temporary}/", recursive=True)
@@ -265,7 +270,7 @@ def _check_scheme(url: str) -> None:
         raise UserError("storage.package", message, url)
 
 
-def _open(url: str) -> tuple[Any, str]:
+def file_system(url: str) -> tuple[Any, str]:
     """Returns the file system of an address, and the path in it."""
     _check_scheme(url)
     import fsspec

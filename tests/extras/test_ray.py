@@ -10,10 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
+from moto.s3.responses import S3Response
 from ray.cluster_utils import Cluster
 
 from pipelines.embed import main
@@ -22,10 +25,12 @@ from tests.errors import printed_code
 from tests.extras.object_store import BUCKET, endpoint, objects, s3, upload
 from tests.unit.pipelines.test_embed import draw_images
 from tests.unit.search.plain import files_of
+from tf_dpce.data.manifest import MANIFEST_FILE
 
 __all__ = ["endpoint", "s3"]
 
 SHARD, IMAGES = 8, 96
+OUT = f"{BUCKET}/data"
 # Python runs it in every process of the cluster, and in no other. While a file lies beside the
 # folder, `images.slow` or `images.poison`, an image takes a while, or one kills its reader.
 TRAPS = """
@@ -173,18 +178,74 @@ def test_a_damaged_shard_is_named_and_a_rerun_embeds_it_alone(fleet, tmp_path: P
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_prepared_shards_are_those_of_one_process(fleet, images, tmp_path: Path):
-    table = tmp_path / "pairs.csv"
+@pytest.fixture(scope="module")
+def table(images: Path, tmp_path_factory) -> Path:
+    """Captions of the images."""
+    path = tmp_path_factory.mktemp("table") / "pairs.csv"
     names = sorted(path.name for path in images.iterdir())
     rows = [f"{name},a dog number {place}" for place, name in enumerate(names)]
-    table.write_text("\n".join(["image,caption", *rows]))
+    path.write_text("\n".join(["image,caption", *rows]))
+    return path
+
+
+def preparation(table: Path | str, images: Path | str, out: Path | str) -> list[str]:
+    options = ["--source", "table", "--annotations", str(table), "--images", str(images)]
+    return [*options, "--out", str(out), "--engine"]
+
+
+def test_prepared_shards_are_those_of_one_process(fleet, images, table, tmp_path: Path):
     found = []
     for engine in ("local", "ray"):
-        options = ["--annotations", str(table), "--images", str(images), "--engine", engine]
-        assert prepare(["--source", "table", *options, "--out", str(tmp_path / engine)]) == 0
+        assert prepare([*preparation(table, images, tmp_path / engine), engine]) == 0
         found.append(files_of(tmp_path / engine))
     assert found[0] == found[1]
     assert "0005.png" in found[0]["rejected.jsonl"].decode()
+
+
+def test_a_bucket_is_prepared_though_a_machine_is_killed(
+    fleet, images, table, s3, tmp_path: Path, monkeypatch
+):
+    url = upload(s3, images, f"{BUCKET}/images")
+    captions = f"{upload(s3, table.parent, f'{BUCKET}/table')}/pairs.csv"
+    assert prepare([*preparation(captions, url, tmp_path / "alone"), "local"]) == 0
+    read: list[str] = []
+    answer = S3Response.key_response
+
+    def slow(server: S3Response, request: Any, *arguments: Any) -> Any:
+        if request.method == "GET" and request.path.endswith((".png", ".jpg")):
+            read.append(request.path)
+            time.sleep(0.05)
+        return answer(server, request, *arguments)
+
+    monkeypatch.setattr(S3Response, "key_response", slow)
+    monkeypatch.setattr("tf_dpce.data.validate_images._IMAGES_PER_CALL", 4)
+    lost = fleet.cluster.add_node(num_cpus=1)
+
+    def kill() -> None:
+        while len(read) < 30:
+            time.sleep(0.05)
+        fleet.cluster.remove_node(lost, allow_graceful=False)
+        read.append("killed")
+
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill)
+        assert prepare([*preparation(captions, url, f"{BUCKET}/data"), "ray"]) == 0
+        killed.result()
+    assert read.index("killed") < 80, "it came too late"
+    assert objects(s3, f"{BUCKET}/data") == files_of(tmp_path / "alone")
+
+
+def test_images_that_kill_who_reads_them_are_named_and_nothing_is_published(
+    fleet, images, table, s3, capsys
+):
+    switch, command = images.with_name("images.poison"), preparation(table, images, OUT)
+    switch.touch()
+    assert prepare([*command, "ray"]) == 1
+    switch.unlink()
+    said = capsys.readouterr().err
+    assert printed_code(said) == "ray.worker_died" and str(images) in said.splitlines()[-1]
+    assert objects(s3, OUT) == {}
+    assert prepare([*command, "ray"]) == 0 and MANIFEST_FILE in objects(s3, OUT)
 
 
 def test_a_fleet_reads_and_writes_a_bucket(fleet, images, alone, s3, capsys):

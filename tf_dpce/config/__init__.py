@@ -13,7 +13,10 @@ from tf_dpce.config.sections import (
     TextConfig,
 )
 
+CONFIG_FILE = "config.json"  # in the folder of a run
+
 __all__ = [
+    "CONFIG_FILE",
     "Config",
     "ImageConfig",
     "LossConfig",

@@ -13,7 +13,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 from tf_dpce.datasets.listing import SPLITS
 from tf_dpce.datasets.repeats import Repeats
 from tf_dpce.errors import UserError
-from tf_dpce.files import is_temporary, read_json, write_json
+from tf_dpce.files import is_temporary, json_bytes
+from tf_dpce.remote_path import AnyPath
+from tf_dpce.storage import open_folder
 
 FORMAT = 1
 SHARD_BYTES = 100 * 2**20  # a new shard is begun once one has this many bytes
@@ -95,10 +97,11 @@ class Manifest:
     repeats: Repeats = Repeats()
     format: int = FORMAT
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: AnyPath) -> None:
         """Writes `manifest.json` atomically, which ends what `discard` began."""
-        write_json(folder / MANIFEST_FILE, asdict(self))
-        (folder / UNFINISHED_FILE).unlink(missing_ok=True)
+        files = open_folder(folder)
+        files.write(MANIFEST_FILE, json_bytes(asdict(self)))
+        files.remove(UNFINISHED_FILE)
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -132,38 +135,36 @@ class Manifest:
         Raises:
             UserError: it is damaged, or of another version.
         """
-        try:
-            value = json.loads(contents)
-        except ValueError as error:
-            message = f"{path} is not valid JSON: {error}: run prepare again, with an empty --out"
-            line = getattr(error, "lineno", None)
-            raise UserError("data.manifest", message, path, line) from None
-        return _parse(path, value)
+        return _parse(path, _json(path, contents, "run prepare again, with an empty --out"))
 
 
-def discard(folder: Path) -> None:
+def discard(folder: AnyPath) -> None:
     """Declares a folder not prepared, before anything that its manifest speaks of is changed."""
-    write_json(folder / UNFINISHED_FILE, {})
-    (folder / MANIFEST_FILE).unlink(missing_ok=True)
+    files = open_folder(folder)
+    files.write(UNFINISHED_FILE, json_bytes({}))
+    files.remove(MANIFEST_FILE)
 
 
-def written_shards(folder: Path) -> set[str] | None:
+def written_shards(folder: AnyPath) -> set[str] | None:
     """Returns the names of the shards that `prepare` wrote there, None if it never did.
 
     Raises:
         UserError: there is a manifest, cut short.
     """
-    if not (folder / UNFINISHED_FILE).is_file():
-        if not (folder / MANIFEST_FILE).is_file():
+    files = open_folder(folder)
+    names = files.names()
+    if UNFINISHED_FILE not in names:
+        if MANIFEST_FILE not in names:
             return None
-        value = _read(folder / MANIFEST_FILE, "choose another --out, or remove what is there")
+        remedy = "choose another --out, or remove what is there"
+        value = _json(files.path(MANIFEST_FILE), files.read([MANIFEST_FILE])[0], remedy)
         if not isinstance(value, dict) or "split_digest" not in value:
             # The manifest of something else.
             return None
-    return {item.name for item in folder.iterdir() if _SHARD.fullmatch(item.name)}
+    return set(filter(_SHARD.fullmatch, names))
 
 
-def refuse_foreign(folder: Path, images: Iterable[Path]) -> None:
+def refuse_foreign(folder: AnyPath, images: Iterable[AnyPath]) -> None:
     """Makes sure that only what `prepare` wrote is replaced.
 
     Args:
@@ -175,7 +176,7 @@ def refuse_foreign(folder: Path, images: Iterable[Path]) -> None:
     """
     if written_shards(folder) is not None:
         return
-    names = {item.name for item in folder.iterdir() if not is_temporary(item.name)}
+    names = {name for name in open_folder(folder).names() if not is_temporary(name)}
     root = os.path.join(folder.resolve(), "")
     inside = (str(path) for path in images if str(path).startswith(root))
     names -= {path[len(root) :].split(os.sep)[0] for path in inside}
@@ -185,14 +186,16 @@ def refuse_foreign(folder: Path, images: Iterable[Path]) -> None:
         raise UserError("prepare.foreign", message, folder)
 
 
-def _read(path: Path, remedy: str) -> Any:
+def _json(path: Path | str, contents: bytes, remedy: str) -> Any:
     try:
-        return read_json(path)
-    except UserError as error:
-        raise UserError("data.manifest", f"{error}: {remedy}", path) from None
+        return json.loads(contents)
+    except ValueError as error:
+        line = getattr(error, "lineno", None)
+        message = f"{path} is not valid JSON: {error}: {remedy}"
+        raise UserError("data.manifest", message, path, line) from None
 
 
-def _parse(path: Path, value: Any) -> Manifest:
+def _parse(path: Path | str, value: Any) -> Manifest:
     found = value.get("format") if isinstance(value, dict) else None
     if found != FORMAT:
         message = f"{path} has format {found}, not {FORMAT}: run prepare again"

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from tf_dpce.data.manifest import (
@@ -27,7 +28,6 @@ from tf_dpce.datasets.repeats import count_repeats, join_copies
 from tf_dpce.errors import UserError
 from tf_dpce.files import (
     exclusive_lock,
-    publish_file,
     remove_stale,
     sha256_file,
     sha256_lines,
@@ -41,6 +41,8 @@ from tf_dpce.preprocessing.vocabulary import (
     write_vocabulary,
 )
 from tf_dpce.preprocessing.word_vectors import check_vectors, look_up_vectors
+from tf_dpce.remote_path import AnyPath, RemotePath, any_path
+from tf_dpce.storage import Folder, open_folder
 
 if TYPE_CHECKING:
     from tf_dpce.data.validate_images import Engine
@@ -56,16 +58,18 @@ class Prepared:
         manifest: the manifest that it wrote.
         rejected: what it rejected.
         files: paths of the files that it wrote.
+        words: the vocabulary.
     """
 
     manifest: Manifest
     rejected: tuple[Rejected, ...]
-    files: tuple[Path, ...]
+    files: tuple[AnyPath, ...]
+    words: tuple[str, ...]
 
 
 def prepare(
     items: Iterable[Image | Rejected],
-    out: Path,
+    out: AnyPath,
     *,
     source: str,
     seed: int = 0,
@@ -86,7 +90,8 @@ def prepare(
 
     Args:
         items: what a reader yields; they are read while no other process may write to `out`.
-        out: folder to write; it is created if it is missing.
+        out: folder to write; it is created if it is missing. What goes to an object store is
+            written here first, and nothing keeps other processes from writing there.
         source: name of the reader, for the manifest.
         seed: seed of the order of training images; validation and test have the reader's order.
         lowercase: whether words are lower-cased, here and whenever captions are encoded.
@@ -141,7 +146,7 @@ def prepare(
             repeats=count_repeats(writer.stored),
         )
         files = _publish(folder, out, manifest)
-    return Prepared(manifest, tuple(rejected), files)
+    return Prepared(manifest, tuple(rejected), files, tuple(words))
 
 
 def read_images(items: Iterable[Image | Rejected]) -> tuple[list[Image], list[Rejected]]:
@@ -176,7 +181,9 @@ def _in_order(images: Sequence[Image], split: str, seed: int) -> list[Image]:
 def _write_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
     """Writes what was rejected; a missing file, if it is one of the first, with its like."""
     missing = [item.path for item in rejected if item.reason == NO_FILE][:_NEAREST_NAMES]
-    nearest = {path: {"nearest": name} for path in missing if (name := nearest_name(Path(path)))}
+    nearest = {
+        path: {"nearest": name} for path in missing if (name := nearest_name(any_path(path)))
+    }
     if nearest:
         first, name = next(iter(nearest.items()))
         logger.warning(f"{first}: {NO_FILE}; the nearest name there is {name['nearest']}")
@@ -189,8 +196,13 @@ def _write_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
 
 
 @contextmanager
-def _staging(out: Path) -> Iterator[Path]:
+def _staging(out: AnyPath) -> Iterator[Path]:
     """Yields an empty folder inside `out`, on the same disk, while nobody else writes there."""
+    if isinstance(out, RemotePath):
+        _check_bucket(open_folder(out))
+        with TemporaryDirectory(prefix="tf_dpce-") as folder:
+            yield Path(folder)
+        return
     found = out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -205,16 +217,21 @@ def _staging(out: Path) -> Iterator[Path]:
                 out.rmdir()
 
 
-def _publish(folder: Path, out: Path, manifest: Manifest) -> tuple[Path, ...]:
+def _check_bucket(files: Folder) -> None:
+    """Finds out before the work, not after it, whether anything can be written there."""
+    files.write(".prepare", b"")
+    files.remove(".prepare")
+
+
+def _publish(folder: Path, out: AnyPath, manifest: Manifest) -> tuple[AnyPath, ...]:
     """Replaces what `out` held; from its first step to its last the folder has no manifest."""
+    files = open_folder(out)
     earlier = written_shards(out) or set()
     discard(out)
     for name in earlier:
-        (out / name).unlink()
-    files = []
-    for item in sorted(folder.iterdir()):
-        with publish_file(out / item.name) as temporary:
-            item.rename(temporary)
-        files.append(out / item.name)
+        files.remove(name)
+    finished = sorted(folder.iterdir())
+    for item in finished:
+        files.publish(item.name, item)
     manifest.save(out)
-    return (*files, out / MANIFEST_FILE)
+    return (*(out / item.name for item in finished), out / MANIFEST_FILE)

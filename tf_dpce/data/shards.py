@@ -17,6 +17,7 @@ from tf_dpce.datasets.listing import NO_FILE, Image, Rejected
 from tf_dpce.datasets.names import nearest_name
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.files import sha256_file
+from tf_dpce.remote_path import any_path
 
 # TFRecord frames a record by its length (8 bytes), that length's checksum (4) and its own (4).
 _FRAME_BYTES = 16
@@ -151,11 +152,12 @@ class SplitWriter:
         reasons = {item.reason for item in self.rejected[-images:]}
         wrong = ""
         if reasons == {NO_FILE}:
-            nearest = nearest_name(Path(last.path))
+            nearest = nearest_name(any_path(last.path))
             wrong = f"; the nearest name there is {nearest}" if nearest else ""
             wrong += "; --root or --images is probably wrong"
         # The name is a table's, and may be anything.
-        last_path = Path(last.path).parent / shorten(Path(last.path).name)
+        last_path = any_path(last.path)
+        last_path = last_path.parent / shorten(last_path.name)
         return (
             f"none of the {images} images of the split {split!r} can be used, "
             f"the last of them {last_path}: {last.reason}{wrong}"

@@ -21,6 +21,8 @@ from tf_dpce.preprocessing.file_kinds import explain
 from tf_dpce.preprocessing.image import decode
 from tf_dpce.preprocessing.image_header import check
 from tf_dpce.ray_tasks import limit_threads
+from tf_dpce.remote_path import read_part
+from tf_dpce.storage import is_remote
 
 # Enough waiting images to keep every worker busy while one large image holds up the order.
 _IMAGES_PER_WORKER = 8
@@ -84,7 +86,7 @@ def validate_images(
 
 def _verdict(inspect: Inspect, max_bytes: int, path: str) -> Verdict:
     """Returns what to store of a file and whether that differs from it, or why it is unusable."""
-    contents, reason = _read(Path(path), max_bytes + 1)
+    contents, reason = _read(path, max_bytes + 1)
     stored, reason = (b"", reason) if reason else inspect(contents)
     return reason or (stored, stored != contents)
 
@@ -127,13 +129,14 @@ def _inspect_all(
         return list(pool.map(partial(_verdict, inspect, max_bytes), paths))
 
 
-def _read(path: Path, length: int) -> tuple[bytes, str | None]:
+def _read(path: str, length: int) -> tuple[bytes, str | None]:
     try:
         # A pipe or a device would block or never end.
-        if not path.is_file():
+        if not is_remote(path) and not Path(path).is_file():
             return b"", NO_FILE
-        with path.open("rb") as stream:
-            return stream.read(length), None
+        return read_part(path, length=length), None
+    except FileNotFoundError:
+        return b"", NO_FILE
     except OSError as error:
         return b"", f"cannot be read: {error.strerror}"
 

@@ -25,6 +25,7 @@ from tf_dpce.datasets.text_files import (
     usable_entries,
 )
 from tf_dpce.errors import UserError
+from tf_dpce.remote_path import AnyPath
 
 # The folders of images; each has its captions in a file of its own.
 _HALVES = ("train2014", "val2014")
@@ -32,9 +33,9 @@ _HELD_OUT = PUBLISHED["mscoco"]["test"]
 
 
 def read_coco(
-    root: Path,
-    annotations: Path | None = None,
-    split_file: Path | None = None,
+    root: AnyPath,
+    annotations: AnyPath | None = None,
+    split_file: AnyPath | None = None,
     seed: int = 0,
 ) -> Iterator[Image | Rejected]:
     """Reads both official files as one data set; every image is an instance of its own.
@@ -72,10 +73,10 @@ def read_coco(
 
 
 def read_coco_captions(
-    root: Path | None = None,
-    annotations: Path | None = None,
-    images: Path | None = None,
-    split_file: Path | None = None,
+    root: AnyPath | None = None,
+    annotations: AnyPath | None = None,
+    images: AnyPath | None = None,
+    split_file: AnyPath | None = None,
     seed: int = 0,
 ) -> Iterator[Image | Rejected]:
     """Reads captions of one's own in COCO's format, or MSCOCO in its release of 2017.
@@ -120,7 +121,7 @@ def read_coco_captions(
 
 
 def _read_file(
-    path: Path, names: ImageNames, folder: str, listed: dict[str, Image]
+    path: AnyPath, names: ImageNames, folder: str, listed: dict[str, Image]
 ) -> Iterator[Rejected]:
     """Adds the images of a file to `listed`, and yields what cannot be used."""
     contents = read_json(path)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 from tf_dpce.datasets.listing import Image, Rejected, usable_images
 from tf_dpce.datasets.names import ImageNames
 from tf_dpce.datasets.splits import check_split, read_split_file
 from tf_dpce.datasets.text_files import Node, read_json, usable_entries
+from tf_dpce.remote_path import AnyPath
 
 
 def read_cuhk_pedes(
-    root: Path,
-    images: Path | None = None,
-    annotations: Path | None = None,
-    split_file: Path | None = None,
+    root: AnyPath,
+    images: AnyPath | None = None,
+    annotations: AnyPath | None = None,
+    split_file: AnyPath | None = None,
 ) -> Iterator[Image | Rejected]:
     """Reads images, captions and the official split; the instance is the person.
 

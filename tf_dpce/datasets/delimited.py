@@ -6,7 +6,6 @@ import csv
 import re
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from tf_dpce.datasets.cells import is_whole
@@ -15,6 +14,7 @@ from tf_dpce.datasets.listing import Origin, Rejected
 from tf_dpce.datasets.names import is_image
 from tf_dpce.datasets.table_files import text_lines
 from tf_dpce.errors import UserError
+from tf_dpce.remote_path import AnyPath
 
 WRONG_FIELDS = "another number of fields than the header"
 UNCLOSED = "a quote that is not closed"
@@ -36,7 +36,7 @@ class _Header(NamedTuple):
     literal: bool  # whether a line whose quotes break the rules has them as characters
 
 
-def read_delimited(path: Path, finder: ColumnFinder) -> Iterator[Record | Rejected]:
+def read_delimited(path: AnyPath, finder: ColumnFinder) -> Iterator[Record | Rejected]:
     """Yields each row of a table, or a `Rejected` for what is no row; an empty line is none.
 
     The delimiter is found from the header: `,`, `;`, tab or `|`. A field in double quotes may hold

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 
 from tf_dpce.errors import UserError
+from tf_dpce.remote_path import AnyPath, RemotePath
 
 MARK = ".extracted"
 
@@ -38,7 +39,7 @@ class ExtractedImages:
         ('dog.jpg', 'dog-2.jpg')
     """
 
-    def __init__(self, folder: Path, before: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, folder: AnyPath, before: Callable[[], None] = lambda: None) -> None:
         self.folder = folder.resolve()
         self._before = before
         self._names: dict[tuple[str, bytes], str] = {}
@@ -51,6 +52,9 @@ class ExtractedImages:
         Raises:
             UserError: they do not.
         """
+        if isinstance(self.folder, RemotePath):
+            # It is not known yet whether there are images to write.
+            return
         parent = next(parent for parent in self.folder.parents if parent.exists())
         free = shutil.disk_usage(parent).free
         if size > free:
@@ -70,7 +74,7 @@ class ExtractedImages:
             The absolute path of the file.
 
         Raises:
-            UserError: the folder holds something that was not extracted.
+            UserError: the folder holds something that was not extracted, or is in an object store.
         """
         if not self._names:
             self._begin()
@@ -82,6 +86,7 @@ class ExtractedImages:
         return self.folder / self._names[key]
 
     def _begin(self) -> None:
+        folder_here(self.folder)
         mark = self.folder / MARK
         if self.folder.exists() and not mark.exists() and any(self.folder.iterdir()):
             message = f"{self.folder} holds files that were not extracted"
@@ -103,6 +108,19 @@ class ExtractedImages:
             unused = f"{stem}-{self._numbers[name] + 1}{suffix}"
         self._used.add(unused)
         return unused
+
+
+def folder_here(folder: AnyPath) -> Path:
+    """Returns the absolute path of a folder that images are to be written into.
+
+    Raises:
+        UserError: it is in an object store.
+    """
+    if isinstance(folder, RemotePath):
+        message = f"images are written into {folder} one by one, which a store is too slow for"
+        remedy = "give a folder of this machine as --out, then copy it there"
+        raise UserError("extracted.remote", f"{message}: {remedy}", folder)
+    return folder.resolve()
 
 
 def _file_name(name: str, contents: bytes) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from tf_dpce.datasets.expected_sizes import PUBLISHED
 from tf_dpce.datasets.listing import Image, Rejected, usable_images
@@ -19,6 +18,7 @@ from tf_dpce.datasets.repeats import keep_together
 from tf_dpce.datasets.splits import FLICKR8K_LISTS, held_out_splits, read_split_file
 from tf_dpce.datasets.text_files import existing_file, first_existing, read_lines
 from tf_dpce.logging import logger
+from tf_dpce.remote_path import AnyPath
 
 # What the folders and files are called: the authors' names come first.
 FLICKR8K_IMAGES = ("Flicker8k_Dataset", "Flickr8k_Dataset/Flicker8k_Dataset", "Images", "images")
@@ -39,10 +39,10 @@ Parse = Callable[[str], tuple[str, str]]
 
 
 def read_flickr8k(
-    root: Path,
-    images: Path | None = None,
-    annotations: Path | None = None,
-    split_file: Path | None = None,
+    root: AnyPath,
+    images: AnyPath | None = None,
+    annotations: AnyPath | None = None,
+    split_file: AnyPath | None = None,
     seed: int = 0,
 ) -> Iterator[Image | Rejected]:
     """Reads Flickr8k.
@@ -76,10 +76,10 @@ def read_flickr8k(
 
 
 def read_flickr30k(
-    root: Path,
-    images: Path | None = None,
-    annotations: Path | None = None,
-    split_file: Path | None = None,
+    root: AnyPath,
+    images: AnyPath | None = None,
+    annotations: AnyPath | None = None,
+    split_file: AnyPath | None = None,
     seed: int = 0,
 ) -> Iterator[Image | Rejected]:
     """Reads Flickr30k.
@@ -106,18 +106,18 @@ def read_flickr30k(
     yield from _read(captions, names, split_file, seed)
 
 
-def _official_split(*folders: Path) -> Path | None:
+def _official_split(*folders: AnyPath) -> AnyPath | None:
     """Returns the folder of the three lists, or Karpathy's file, if one is in these folders."""
     for folder in folders:
         for place in (folder, folder / "Flickr8k_text"):
             if any((place / name).exists() for name in FLICKR8K_LISTS.values()):
                 return place
     found = (folder / "dataset_flickr8k.json" for folder in folders)
-    return next(filter(Path.is_file, found), None)
+    return next((path for path in found if path.is_file()), None)
 
 
 def _read(
-    captions: Path, names: ImageNames, split_file: Path | None, seed: int
+    captions: AnyPath, names: ImageNames, split_file: AnyPath | None, seed: int
 ) -> Iterator[Image | Rejected]:
     splits = read_split_file(split_file, names) if split_file else None
     listed: dict[str, Image] = {}
@@ -129,7 +129,9 @@ def _read(
     yield from usable_images(captions, listed.values(), names, splits, split_file)
 
 
-def _read_captions(path: Path, names: ImageNames, listed: dict[str, Image]) -> Iterator[Rejected]:
+def _read_captions(
+    path: AnyPath, names: ImageNames, listed: dict[str, Image]
+) -> Iterator[Rejected]:
     """Adds the images of a file to `listed`, and yields the lines that cannot be used."""
     parse: Parse = _token
     for origin, line in read_lines(existing_file(path)):

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from tf_dpce.datasets.columns import ColumnFinder, Columns, Record
 from tf_dpce.datasets.listing import Origin, Rejected
 from tf_dpce.datasets.table_files import text_lines
 from tf_dpce.errors import UserError
+from tf_dpce.remote_path import AnyPath
 
 NO_OBJECT = "no JSON object of column names and values"
 NO_COLUMNS = "no column of images or of captions"
 
 
-def read_json_table(path: Path, finder: ColumnFinder) -> Iterator[Record | Rejected]:
+def read_json_table(path: AnyPath, finder: ColumnFinder) -> Iterator[Record | Rejected]:
     """Yields each row of a table, or a `Rejected` for what is no row; an empty line is none.
 
     The first object that has columns of images and captions decides which they are.
@@ -44,7 +44,7 @@ def read_json_table(path: Path, finder: ColumnFinder) -> Iterator[Record | Rejec
         raise fault
 
 
-def _objects(path: Path) -> Iterator[tuple[Origin, Any]]:
+def _objects(path: AnyPath) -> Iterator[tuple[Origin, Any]]:
     """Yields the place and value of each row; None for a line that is not JSON."""
     lines = text_lines(path)
     first = next((item for item in lines if item[1].strip()), None)
@@ -70,7 +70,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
 
 
 def _items(
-    path: Path, lines: Iterable[tuple[Origin, str]], start: int
+    path: AnyPath, lines: Iterable[tuple[Origin, str]], start: int
 ) -> Iterator[tuple[Origin, Any]]:
     try:
         text = "\n".join(line for _, line in lines)

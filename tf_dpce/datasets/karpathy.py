@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 from tf_dpce.datasets.listing import Image, Rejected, usable_images
 from tf_dpce.datasets.names import ImageNames
 from tf_dpce.datasets.splits import check_split, karpathy_name, read_split_file
 from tf_dpce.datasets.text_files import Node, read_json, usable_entries
+from tf_dpce.remote_path import AnyPath
 
 
 def read_karpathy(
-    root: Path, annotations: Path, split_file: Path | None = None
+    root: AnyPath, annotations: AnyPath, split_file: AnyPath | None = None
 ) -> Iterator[Image | Rejected]:
     """Reads images, captions and splits; every image is an instance of its own.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterator
 from itertools import islice
@@ -16,10 +15,11 @@ from tf_dpce.datasets.flickr import (
     FLICKR30K_CAPTIONS,
     FLICKR30K_IMAGES,
 )
-from tf_dpce.datasets.names import IMAGE_ENDINGS
+from tf_dpce.datasets.names import IMAGE_ENDINGS, ImageNames
 from tf_dpce.datasets.table_files import split_tables
 from tf_dpce.datasets.tar_shards import TAR_ENDINGS
 from tf_dpce.errors import UserError
+from tf_dpce.remote_path import AnyPath, matching, read_part
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -38,11 +38,11 @@ class Layout(NamedTuple):
     """
 
     source: str
-    options: dict[str, Path]
+    options: dict[str, AnyPath]
     description: str
 
 
-def recognise(path: Path) -> Layout:
+def recognise(path: AnyPath) -> Layout:
     """Returns the one layout that a file, a folder or a pattern has.
 
     What data sets are published in counts first; then what tools write: `metadata` files, tar
@@ -69,12 +69,11 @@ def recognise(path: Path) -> Layout:
     )
 
 
-def _of_files(path: Path) -> Layout:
+def _of_files(path: AnyPath) -> Layout:
     """Recognises a file, or the files of a pattern."""
-    names = [str(path)] if path.is_file() else glob.glob(str(path), recursive=True)
     if str(path).endswith(TAR_ENDINGS):
         return Layout("shards", {"root": path}, "tar shards")
-    if not names:
+    if not path.is_file() and not matching(path):
         message = f"{path} is neither a file nor a folder, and matches none: check --root"
         raise UserError("source.none", message, path)
     if path.suffix.lower() == ".json" and path.is_file():
@@ -85,7 +84,7 @@ def _of_files(path: Path) -> Layout:
     return Layout("table", {"annotations": path}, "a table")
 
 
-def _published(root: Path) -> Iterator[Layout]:
+def _published(root: AnyPath) -> Iterator[Layout]:
     """Yields the data sets whose files a folder holds under their published names."""
     whole = {"root": root}
     *authors, kaggles = FLICKR8K_CAPTIONS
@@ -112,14 +111,14 @@ def _published(root: Path) -> Iterator[Layout]:
         yield Layout("cuhk_pedes", whole, "CUHK-PEDES")
 
 
-def _karpathys(file: Path) -> Layout:
+def _karpathys(file: AnyPath) -> Layout:
     """The images lie in a folder of Flickr's beside the file, or in those of MSCOCO there."""
     folders = (file.parent / name for name in (*FLICKR8K_IMAGES, *FLICKR30K_IMAGES))
-    options = {"root": next(filter(Path.is_dir, folders), file.parent), "annotations": file}
-    return Layout("karpathy", options, f"Karpathy's {file.name}")
+    root = next((path for path in folders if path.is_dir()), file.parent)
+    return Layout("karpathy", {"root": root, "annotations": file}, f"Karpathy's {file.name}")
 
 
-def _general(root: Path) -> Iterator[Layout]:
+def _general(root: AnyPath) -> Iterator[Layout]:
     """Yields what tools write, and a table of one's own."""
     metadata = any(any(root.glob(f"{d}{name}")) for d in ("", "*/") for name in _METADATA)
     if metadata:
@@ -136,7 +135,7 @@ def _general(root: Path) -> Iterator[Layout]:
         yield Layout("table", {"annotations": tables[0], **folder}, "a table")
 
 
-def _tables(root: Path) -> list[Path]:
+def _tables(root: AnyPath) -> list[AnyPath]:
     """Returns the tables in a folder; the folder itself, if all of them are Parquet."""
     tables = sorted(path for path in root.iterdir() if _is_table(path))
     parquet = [*root.glob("*.parquet"), *root.glob("data/*.parquet")]
@@ -147,7 +146,7 @@ def _tables(root: Path) -> list[Path]:
     return tables
 
 
-def _is_table(path: Path) -> bool:
+def _is_table(path: AnyPath) -> bool:
     """Returns whether a file is a table and no list that img2dataset writes beside its output."""
     stem = path.with_suffix("")
     beside = stem.is_dir() or stem.with_suffix(".tar").is_file()
@@ -157,12 +156,12 @@ def _is_table(path: Path) -> bool:
     return table and not beside and path.name != _REJECTED
 
 
-def _files(root: Path) -> Iterator[str]:
-    return (os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names)
+def _files(root: AnyPath) -> Iterator[str]:
+    return (f"{folder}/{name}" for folder, names in ImageNames(root).walk() for name in names)
 
 
-def _begins(path: Path, header: str) -> bool:
+def _begins(path: AnyPath, header: str) -> bool:
     if not path.is_file():
         return False
-    with path.open("rb") as stream:
-        return stream.readline(200).decode(errors="replace").lstrip("\ufeff").startswith(header)
+    start = read_part(str(path), length=200)
+    return start.decode(errors="replace").lstrip("\ufeff").startswith(header)

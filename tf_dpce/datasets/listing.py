@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tf_dpce.errors import UserError, shorten
+from tf_dpce.remote_path import AnyPath
 
 if TYPE_CHECKING:
     from tf_dpce.datasets.names import ImageNames
@@ -32,12 +32,12 @@ class Origin(NamedTuple):
         line: number of the line or row, counted from 1; None in JSON.
     """
 
-    path: Path
+    path: AnyPath
     place: str = ""
     line: int | None = None
 
     @classmethod
-    def of_line(cls, path: Path, number: int) -> Origin:
+    def of_line(cls, path: AnyPath, number: int) -> Origin:
         """Returns a line of a file."""
         return cls(path, f"line {number}", number)
 
@@ -66,7 +66,7 @@ class Image:
     """
 
     image_id: str
-    path: Path
+    path: AnyPath
     captions: Sequence[str]
     split: str | None = None
     instance: str = ""
@@ -86,11 +86,11 @@ class Rejected:
 
 
 def usable_images(
-    annotations: Path,
+    annotations: AnyPath,
     listed: Iterable[Image | Rejected],
     names: ImageNames,
     splits: Mapping[str, str] | None = None,
-    split_file: Path | None = None,
+    split_file: AnyPath | None = None,
 ) -> Iterator[Image | Rejected]:
     """Finds out which of the listed images can be used: the end of every reader.
 

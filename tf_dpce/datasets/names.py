@@ -15,7 +15,6 @@ from contextlib import suppress
 from difflib import get_close_matches
 from functools import cached_property
 from heapq import nlargest
-from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -23,6 +22,8 @@ from tf_dpce.datasets.listing import ADDRESS
 from tf_dpce.datasets.splits import image_name
 from tf_dpce.datasets.text_files import existing_folder
 from tf_dpce.logging import logger
+from tf_dpce.remote_path import AnyPath, scan
+from tf_dpce.storage import is_remote, rooted
 
 AMBIGUOUS = "several names fit this one file"
 
@@ -57,7 +58,7 @@ class ImageFile(NamedTuple):
     """
 
     image_id: str
-    path: Path
+    path: AnyPath
 
 
 def is_image(name: str) -> bool:
@@ -85,8 +86,10 @@ class ImageNames:
         ['7.jpg', '7.jpg', '7.jpg']
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: AnyPath) -> None:
         self.folder = existing_folder(folder)
+        # As in the storage's own tree, in which names are joined, and compared as text.
+        self._root, self._remote = rooted(str(self.folder)), is_remote(str(self.folder))
         self._listings: dict[str, _Listing] = {}
         self._inexact: dict[str, tuple[ImageFile, tuple[str, ...]]] = {}
         self._outside: dict[str, str] = {}
@@ -124,7 +127,7 @@ class ImageNames:
             )
 
     def _exact(self, name: str) -> ImageFile | None:
-        folder, base = os.path.split(os.path.normpath(os.path.join(self.folder, name)))
+        folder, base = os.path.split(os.path.normpath(os.path.join(self._root, name)))
         listing = self._listing(folder)
         return self._file(listing, base, name) if base in listing.files else None
 
@@ -161,9 +164,9 @@ class ImageNames:
 
     def _walk(self, path: str) -> tuple[_Listing, str, tuple[str, ...]] | None:
         """Follows a path from folder to folder, by the one name in each that fits."""
-        path = os.path.normpath(os.path.join(self.folder, path))
+        path = os.path.normpath(os.path.join(self._root, path))
         below = self._below(path)
-        listing = self._listing(str(self.folder) if below else "/")
+        listing = self._listing(self._root if below else "/")
         *folders, base = (below or path.lstrip("/")).split("/")
         kinds: tuple[str, ...] = ()
         for part in folders:
@@ -181,35 +184,51 @@ class ImageNames:
             real = os.path.realpath(real)
         image_id = self._below(real)
         if not image_id:
-            own = os.path.relpath(path, self.folder) if not os.path.isabs(name) else path
+            own = os.path.relpath(path, self._root) if not os.path.isabs(name) else path
             image_id = self._outside.setdefault(real, self._below(path) or own)
         return ImageFile(image_id, self.folder / image_id)
 
     def _below(self, path: str) -> str:
-        prefix = os.path.join(self.folder, "")
+        prefix = os.path.join(self._root, "")
         return path.removeprefix(prefix) if path.startswith(prefix) else ""
 
     def _listing(self, folder: str) -> _Listing:
         if folder not in self._listings:
-            self._listings[folder] = _Listing(folder)
+            # Elsewhere in a store may be anybody's, and is not asked for.
+            ours = not self._remote or f"{folder}/".startswith(f"{self._root}/")
+            self._listings[folder] = _Listing(self.folder.joinpath(folder) if ours else None)
         return self._listings[folder]
+
+    def walk(self) -> Iterator[tuple[AnyPath, list[str]]]:
+        """Yields each folder, without those that are not the user's, and the files in it, sorted.
+
+        Links to folders are not followed.
+        """
+        pending = [self._root]
+        while pending:
+            listing = self._listing(pending.pop())
+            yield self.folder.joinpath(listing.path), sorted(listing.files)
+            below = filter(is_users, sorted(listing.folders - listing.links, reverse=True))
+            pending += (os.path.join(listing.path, name) for name in below)
 
 
 class _Listing:
-    """What a folder holds; nothing if it is missing or cannot be listed."""
+    """What a folder holds; nothing if it is None or missing, or cannot be listed."""
 
-    def __init__(self, path: str) -> None:
-        self.path = self.real = path
+    def __init__(self, folder: AnyPath | None) -> None:
+        self.path = self.real = rooted(str(folder)) if folder else ""
         self.files: set[str] = set()
         self.folders: set[str] = set()
         self.links: set[str] = set()
+        if folder is None:
+            return
         # A null character in a path is a ValueError.
-        with suppress(OSError, ValueError), os.scandir(path) as entries:
-            for entry in entries:
-                (self.folders if entry.is_dir() else self.files).add(entry.name)
-                if entry.is_symlink():
-                    self.links.add(entry.name)
-            self.real = os.path.realpath(path)
+        with suppress(OSError, ValueError):
+            for name, is_folder, is_link in scan(folder):
+                (self.folders if is_folder else self.files).add(name)
+                if is_link:
+                    self.links.add(name)
+            self.real = rooted(str(folder.resolve()))
 
     def match(self, name: str, names: Collection[str]) -> tuple[str, tuple[str, ...]]:
         """Returns the one of `names` here that fits, and how it differs; an empty text if none."""
@@ -232,7 +251,7 @@ class _Listing:
         return _grouped((_alike(s), name) for s, end, name in parts if end.lower() in IMAGE_ENDINGS)
 
 
-def nearest_name(path: Path) -> str:
+def nearest_name(path: AnyPath) -> str:
     """Returns the existing path that is most like one that does not exist, or an empty text.
 
     The missing part is compared with its would-be neighbours; of very many, with those that begin
@@ -240,7 +259,7 @@ def nearest_name(path: Path) -> str:
     """
     folder = next(parent for parent in path.parents if parent.is_dir())
     missing = path.relative_to(folder).parts[0]
-    listing = _Listing(str(folder))
+    listing = _Listing(folder)
     names = sorted(name for name in listing.files | listing.folders if name.isprintable())
     if len(names) > _COMPARED:
         names = nlargest(_COMPARED, names, lambda name: len(os.path.commonprefix([name, missing])))

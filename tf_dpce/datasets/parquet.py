@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tf_dpce.datasets.cells import NOT_UTF8
 from tf_dpce.datasets.columns import ColumnFinder, Record
 from tf_dpce.datasets.listing import Origin, Rejected
 from tf_dpce.errors import UserError, shorten
+from tf_dpce.remote_path import AnyPath
+from tf_dpce.storage import local_file
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _BATCH = 32  # rows; those that hold images are large
 
 
-def read_parquet(path: Path, finder: ColumnFinder) -> Iterator[Record | Rejected]:
+def read_parquet(path: AnyPath, finder: ColumnFinder) -> Iterator[Record | Rejected]:
     """Yields each row of a table, or a `Rejected` for what is no row.
 
     One page of the file is in memory at a time: about a megabyte, or a thousand rows.
@@ -30,7 +31,10 @@ def read_parquet(path: Path, finder: ColumnFinder) -> Iterator[Record | Rejected
 
     try:
         # A column of images is read page by page, not as a whole.
-        with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as table:
+        with (
+            local_file(str(path)) as copy,
+            parquet.ParquetFile(copy, buffer_size=1 << 20, pre_buffer=False) as table,
+        ):
             names = table.schema_arrow.names
             columns = finder.find(names, Origin(path))
             wanted = [name for name in names if columns.role(name)]

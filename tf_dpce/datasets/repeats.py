@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from collections.abc import Callable, Collection, Hashable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from tf_dpce.datasets.listing import Image
 from tf_dpce.logging import progress
+from tf_dpce.remote_path import AnyPath, read_part
 
 # Images whose files have the same keys so far: one key in the other.
 Alike = dict[Hashable, list[Image]]
 
 _THREADS = 8  # more than cores, because they wait for the disk
 _SAMPLE_BYTES = 4096
+_PART_BYTES = 2**24  # most images are smaller
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def count_repeats(images: Collection[Image]) -> Repeats:
     )
 
 
-def _divided(groups: Alike, content_key: Callable[[Path], Hashable]) -> Alike:
+def _divided(groups: Alike, content_key: Callable[[AnyPath], Hashable]) -> Alike:
     """Divides groups by one more key of their files, and drops what is alone then."""
     divided: Alike = {}
     pairs = [(group, image) for group, images in groups.items() for image in images]
@@ -121,7 +121,7 @@ def _divided(groups: Alike, content_key: Callable[[Path], Hashable]) -> Alike:
     return {key: images for key, images in divided.items() if len(images) > 1}
 
 
-def _key_of(content_key: Callable[[Path], Hashable], path: Path) -> Hashable | None:
+def _key_of(content_key: Callable[[AnyPath], Hashable], path: AnyPath) -> Hashable | None:
     try:
         return content_key(path)
     except (OSError, ValueError):
@@ -129,17 +129,18 @@ def _key_of(content_key: Callable[[Path], Hashable], path: Path) -> Hashable | N
         return None
 
 
-def _length(path: Path) -> int | None:
+def _length(path: AnyPath) -> int | None:
     found = path.stat()
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
-def _middle(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        stream.seek(max(0, os.fstat(stream.fileno()).st_size - _SAMPLE_BYTES) // 2)
-        return hashlib.sha256(stream.read(_SAMPLE_BYTES)).digest()
+def _middle(path: AnyPath) -> bytes:
+    start = max(0, path.stat().st_size - _SAMPLE_BYTES) // 2
+    return hashlib.sha256(read_part(str(path), start, _SAMPLE_BYTES)).digest()
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _digest(path: AnyPath) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, path.stat().st_size, _PART_BYTES):
+        digest.update(read_part(str(path), start, _PART_BYTES))
+    return digest.hexdigest()

@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_dpce.datasets.listing import SPLITS, Image, Origin
@@ -14,6 +13,7 @@ from tf_dpce.datasets.repeats import join_copies
 from tf_dpce.datasets.text_files import Node, existing_file, read_json, read_lines
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
+from tf_dpce.remote_path import AnyPath
 
 if TYPE_CHECKING:
     from tf_dpce.datasets.names import ImageNames
@@ -52,7 +52,7 @@ def image_name(text: str) -> str:
     return "" if path == os.curdir else path
 
 
-def read_split_file(path: Path, names: ImageNames) -> dict[str, str]:
+def read_split_file(path: AnyPath, names: ImageNames) -> dict[str, str]:
     """Returns the split of each image that a file puts into one.
 
     Args:
@@ -80,7 +80,7 @@ def read_split_file(path: Path, names: ImageNames) -> dict[str, str]:
     return splits
 
 
-def _lines(path: Path) -> Iterator[tuple[Origin, str, str]]:
+def _lines(path: AnyPath) -> Iterator[tuple[Origin, str, str]]:
     for origin, line in read_lines(existing_file(path)):
         image, tab, split = line.partition("\t")
         if not tab or not image_name(image):
@@ -89,13 +89,13 @@ def _lines(path: Path) -> Iterator[tuple[Origin, str, str]]:
         yield origin, image, split.strip()
 
 
-def _flickr8k_lists(folder: Path) -> Iterator[tuple[Origin, str, str]]:
+def _flickr8k_lists(folder: AnyPath) -> Iterator[tuple[Origin, str, str]]:
     for split, file in FLICKR8K_LISTS.items():
         for origin, line in read_lines(existing_file(folder / file)):
             yield origin, line, split
 
 
-def _karpathy(path: Path) -> Iterator[tuple[Origin, str, str]]:
+def _karpathy(path: AnyPath) -> Iterator[tuple[Origin, str, str]]:
     for entry in read_json(path)["images"].items():
         yield entry.origin, karpathy_name(entry), entry["split"].text()
 
@@ -161,7 +161,7 @@ def complete_splits(images: Collection[Image], seed: int) -> None:
     captioned = [image for image in images if image.captions]
     join_copies(captioned)
     # Names alone can be split too, where no file is at hand.
-    usable = [image for image in captioned if os.path.isfile(image.path)] or captioned
+    usable = [image for image in captioned if image.path.is_file()] or captioned
     drawn = drawn_splits((image.instance for image in usable if image.split is None), seed)
     for image in images:
         image.split = image.split or drawn.get(image.instance, "train")

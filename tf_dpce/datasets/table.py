@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from tf_dpce.datasets.cells import Row, read_row
 from tf_dpce.datasets.columns import ColumnFinder
@@ -17,6 +16,8 @@ from tf_dpce.datasets.parquet import read_parquet
 from tf_dpce.datasets.splits import complete_splits, read_split_file, split_in_name
 from tf_dpce.datasets.table_files import DELIMITED, JSON, PARQUET, table_files, table_kind
 from tf_dpce.errors import UserError
+from tf_dpce.remote_path import AnyPath
+from tf_dpce.storage import rooted
 
 REPEATED = "captions that its image has already"
 
@@ -24,9 +25,9 @@ _READERS = {DELIMITED: read_delimited, JSON: read_json_table, PARQUET: read_parq
 
 
 def read_table(
-    annotations: Path,
-    images: Path | None = None,
-    split_file: Path | None = None,
+    annotations: AnyPath,
+    images: AnyPath | None = None,
+    split_file: AnyPath | None = None,
     seed: int = 0,
     image_column: str | None = None,
     caption_column: Sequence[str] | None = None,
@@ -136,17 +137,18 @@ class _Listing:
         return list(self._images.values())
 
 
-def _common_folder(files: Sequence[Path]) -> Path:
-    return Path(os.path.commonpath([file.parent.resolve() for file in files]))
+def _common_folder(files: Sequence[AnyPath]) -> AnyPath:
+    folders = [rooted(str(file.parent.resolve())) for file in files]
+    return files[0].joinpath(os.path.commonpath(folders))
 
 
-def _images_of(file: Path) -> Path:
+def _images_of(file: AnyPath) -> AnyPath:
     """Returns the folder of a table's images: beside `00000.parquet` img2dataset has `00000`."""
     folder = file.resolve().with_suffix("")
     return folder if folder.is_dir() and folder.name.isdigit() else folder.parent
 
 
-def _splits_by_name(files: Sequence[Path]) -> dict[Path, str]:
+def _splits_by_name(files: Sequence[AnyPath]) -> dict[AnyPath, str]:
     """Returns the split that each file or its folder is named after, if that makes several."""
     for names in ([file.name for file in files], [file.parent.name for file in files]):
         splits = list(map(split_in_name, names))

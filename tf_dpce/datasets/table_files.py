@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import glob
 import gzip
 import io
 import zlib
@@ -15,6 +14,7 @@ from tf_dpce.datasets.splits import known_split
 from tf_dpce.datasets.text_files import existing_file
 from tf_dpce.errors import UserError
 from tf_dpce.logging import logger
+from tf_dpce.remote_path import AnyPath, matching
 
 DELIMITED, JSON, PARQUET = "delimited", "json", "parquet"
 
@@ -36,7 +36,7 @@ _GZIP = b"\x1f\x8b"
 _BUFFER = 1 << 16  # bytes
 
 
-def table_files(annotations: Path) -> list[Path]:
+def table_files(annotations: AnyPath) -> list[AnyPath]:
     """Returns the files of a table: one, those of a folder, or those that match a pattern.
 
     A folder holds `metadata` files beside the images, in it or in the folders of its splits; or
@@ -54,13 +54,13 @@ def table_files(annotations: Path) -> list[Path]:
         return found
     if annotations.exists():
         return [existing_file(annotations)]
-    matches = map(Path, sorted(glob.glob(str(annotations), recursive=True)))
-    return [path for path in matches if path.is_file()] or [existing_file(annotations)]
+    matches = [path for path in matching(annotations) if path.is_file()]
+    return matches or [existing_file(annotations)]
 
 
-def _metadata(root: Path) -> list[Path]:
+def _metadata(root: AnyPath) -> list[AnyPath]:
     """Returns one `metadata` file of each folder, of those that `_KINDS` names the first."""
-    found: list[Path] = []
+    found: list[AnyPath] = []
     for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
         paths = (folder / f"metadata{suffix}" for suffix in _KINDS)
         present = [path for path in paths if path.is_file()]
@@ -70,7 +70,7 @@ def _metadata(root: Path) -> list[Path]:
     return found
 
 
-def split_tables(folder: Path) -> list[Path]:
+def split_tables(folder: AnyPath) -> list[AnyPath]:
     """Returns the tables right in a folder that are named after splits, such as `train.csv`."""
     return [
         path
@@ -79,7 +79,7 @@ def split_tables(folder: Path) -> list[Path]:
     ]
 
 
-def table_kind(path: Path) -> str:
+def table_kind(path: AnyPath) -> str:
     """Returns whether a file is `DELIMITED`, `JSON` or `PARQUET`, by its name.
 
     Raises:
@@ -93,7 +93,7 @@ def table_kind(path: Path) -> str:
     return kind
 
 
-def text_lines(path: Path) -> Iterator[tuple[Origin, str]]:
+def text_lines(path: AnyPath) -> Iterator[tuple[Origin, str]]:
     """Yields the place and text of each line, without its end.
 
     A file may be packed by gzip. Its encoding is UTF-8, or UTF-16 with a byte-order mark. Bytes

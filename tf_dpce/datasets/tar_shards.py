@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import glob
-import os
 import re
 import tarfile
 import zlib
 from collections.abc import Iterator
 from itertools import groupby
 from lzma import LZMAError
-from pathlib import Path
 from typing import NamedTuple
 
 from tf_dpce.datasets.captions_beside import TEXT_ENDINGS, captions_beside
@@ -20,6 +17,7 @@ from tf_dpce.datasets.names import IMAGE_ENDINGS, ImageNames
 from tf_dpce.datasets.splits import complete_splits, known_split, read_split_file, split_in_name
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
+from tf_dpce.remote_path import AnyPath, any_path, matching
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 
@@ -41,7 +39,7 @@ class _File(NamedTuple):
 
 
 def read_tar_shards(
-    root: Path, extracted: ExtractedImages, split_file: Path | None = None, seed: int = 0
+    root: AnyPath, extracted: ExtractedImages, split_file: AnyPath | None = None, seed: int = 0
 ) -> Iterator[Image | Rejected]:
     """Reads tar shards, and writes their images into files.
 
@@ -83,7 +81,7 @@ def read_tar_shards(
     yield from usable_images(root, listed, names, splits, split_file)
 
 
-def tar_files(root: Path) -> list[Path]:
+def tar_files(root: AnyPath) -> list[AnyPath]:
     """Returns the shards that a path means: itself, those below a folder, or those of a pattern.
 
     Raises:
@@ -93,7 +91,8 @@ def tar_files(root: Path) -> list[Path]:
         below = root.rglob("*")
         found = {root: sorted(path for path in below if path.name.endswith(TAR_ENDINGS))}
     else:
-        found = {part: _matches(part) for part in _ranges(str(root))}
+        places = map(any_path, _ranges(str(root)))
+        found = {place: [place] if place.is_file() else matching(place) for place in places}
     for place, shards in found.items():
         if not shards:
             message = f"{place}: there is no tar file: fetch it, or check --root"
@@ -111,13 +110,7 @@ def _ranges(pattern: str) -> list[str]:
     return [f"{start}{number:0{len(first)}d}{end}" for number in numbers]
 
 
-def _matches(pattern: str) -> list[Path]:
-    if os.path.isfile(pattern):
-        return [Path(pattern)]
-    return [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
-
-
-def _samples(shard: Path, extracted: ExtractedImages) -> Iterator[Image | Rejected]:
+def _samples(shard: AnyPath, extracted: ExtractedImages) -> Iterator[Image | Rejected]:
     """Yields the images of a shard, which it extracts, and what cannot be used."""
     for sample, items in groupby(_files(shard), lambda item: getattr(item, "sample", None)):
         if sample is None:
@@ -133,11 +126,11 @@ def _samples(shard: Path, extracted: ExtractedImages) -> Iterator[Image | Reject
             yield Image(path.name, path, captions)
 
 
-def _files(shard: Path) -> Iterator[_File | Rejected]:
+def _files(shard: AnyPath) -> Iterator[_File | Rejected]:
     """Yields the images and texts of a shard, and a `Rejected` if it is damaged."""
     count = 0
     try:
-        with tarfile.open(shard, "r:*") as tar:
+        with shard.open("rb") as stream, tarfile.open(fileobj=stream) as tar:
             for member in tar:
                 count += 1
                 folder, _, name = member.name.rpartition("/")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from tf_dpce.datasets.listing import UNKNOWN_SPLIT, Origin, Rejected
 from tf_dpce.errors import UserError
+from tf_dpce.remote_path import AnyPath
 
 MALFORMED = "an entry without a key, or with a value of the wrong type"
 
@@ -22,7 +22,7 @@ _REASONS = {
 T = TypeVar("T")
 
 
-def existing_folder(path: Path) -> Path:
+def existing_folder(path: AnyPath) -> AnyPath:
     """Returns the absolute path of a folder.
 
     Raises:
@@ -34,7 +34,7 @@ def existing_folder(path: Path) -> Path:
     return path.resolve()
 
 
-def first_existing(root: Path, names: Sequence[str]) -> Path:
+def first_existing(root: AnyPath, names: Sequence[str]) -> AnyPath:
     """Returns the first of the places below a folder that exists.
 
     Raises:
@@ -47,7 +47,7 @@ def first_existing(root: Path, names: Sequence[str]) -> Path:
     raise UserError("dataset.layout", message, root)
 
 
-def existing_file(path: Path) -> Path:
+def existing_file(path: AnyPath) -> AnyPath:
     """Returns the path of a file.
 
     Raises:
@@ -59,7 +59,7 @@ def existing_file(path: Path) -> Path:
     return path
 
 
-def read_lines(path: Path) -> Iterator[tuple[Origin, str]]:
+def read_lines(path: AnyPath) -> Iterator[tuple[Origin, str]]:
     """Yields the place and text of each line that is not blank, without its end.
 
     Raises:
@@ -70,7 +70,7 @@ def read_lines(path: Path) -> Iterator[tuple[Origin, str]]:
             yield Origin.of_line(path, number), line.rstrip("\r\n")
 
 
-def read_raw_lines(path: Path) -> Iterator[str]:
+def read_raw_lines(path: AnyPath) -> Iterator[str]:
     """Yields each line with its end; a byte-order mark is dropped.
 
     Raises:
@@ -99,7 +99,7 @@ def whole_characters(text: str, origin: Origin) -> str:
     return text.strip()
 
 
-def read_json(path: Path) -> Node:
+def read_json(path: AnyPath) -> Node:
     """Reads a whole file of annotations.
 
     Raises:

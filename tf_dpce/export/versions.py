@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from tf_dpce.config import CONFIG_FILE
 from tf_dpce.errors import UserError
 from tf_dpce.files import flush, remove_stale, temporary_folder
 
 MODEL_FILE = "saved_model.pb"
-RUN_FILE = "config.json"
 
 # TF Serving counts in int64.
 LARGEST_NUMBER = 2**63 - 1
@@ -23,7 +23,7 @@ _DIGITS = re.compile(r"\d+", re.ASCII)
 
 def is_run(folder: Path) -> bool:
     """Returns whether a folder is that of a run, which is no exported model."""
-    return (folder / RUN_FILE).is_file()
+    return (folder / CONFIG_FILE).is_file()
 
 
 def check_name(folder: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tf_dpce.config import Config, from_dict
+from tf_dpce.config import CONFIG_FILE, Config, from_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.files import read_json, sha256_file, sha256_lines
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tf_dpce.models.dual_path import DualPath
     from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
-CONFIG_FILE = "config.json"
 TRAIN_DIGEST = "train_digest"
 _OF_MANIFEST = ("source", "split_digest", "vocabulary_size", "vocabulary_sha256", "lowercase")
 # Keys of the data that a model cannot be built without.

@@ -17,6 +17,40 @@ BEGINNINGS = {
     **{"coco.json": '{"images": []}', "list.json": '[{"image": "a.jpg"}]'},
 }
 
+# Files, the source that they are, and the options that follow.
+LAYOUTS = [
+    ("Flicker8k_Dataset/a.jpg Flickr8k_text/Flickr8k.token.txt", "flickr8k", "root"),
+    ("Images/a.jpg captions.txt", "flickr8k", "root"),
+    # Beside Flickr8k, Karpathy's file is a form of its split, and a table a copy.
+    ("Images/a.jpg captions.txt captions.csv dataset_flickr8k.json", "flickr8k", "root"),
+    ("flickr30k-images/a.jpg results_20130124.token", "flickr30k", "root"),
+    ("flickr30k_images/a.jpg results.csv", "flickr30k", "root"),
+    ("train2014/a.jpg annotations/captions_train2014.json", "mscoco", "root"),
+    ("train2017/a.jpg annotations/captions_train2017.json", "coco", "root"),
+    ("images/a.jpg captions.json", "coco", "root"),
+    ("val2014/a.jpg dataset_coco.json", "karpathy", "root annotations=dataset_coco.json"),
+    (
+        "flickr30k_images/a.jpg dataset_flickr30k.json",
+        *("karpathy", "root=flickr30k_images annotations=dataset_flickr30k.json"),
+    ),
+    ("imgs/a.jpg reid_raw.json", "cuhk_pedes", "root"),
+    ("train/a.jpg train/metadata.csv", "table", "annotations"),
+    ("a.jpg metadata.jsonl", "table", "annotations"),
+    # Lists that img2dataset leaves beside its output are no tables.
+    ("00000.tar 00000.parquet 00000_stats.json", "shards", "root"),
+    ("00000/000.jpg 00000/000.txt 00000.parquet", "folder", "root"),
+    ("val/0.tar.gz train/0.tar.gz", "shards", "root"),
+    ("x/y/a.PNG x/y/a.json", "folder", "root"),
+    # Nor is what `prepare` wrote.
+    (f"a.jpg pairs.csv {REJECTED_FILE}", "table", "annotations=pairs.csv"),
+    ("images/a.jpg pairs.tsv notes.txt", "table", "annotations=pairs.tsv images=images"),
+    # A text is a table if it begins like one; in `images` it is none of Kaggle's.
+    ("images/a.jpg captions.txt", "table", "annotations=captions.txt images=images"),
+    ("data/train-0.parquet README.md", "table", "annotations"),
+    ("a.parquet b.parquet", "table", "annotations"),
+    ("train.csv dev.csv test.csv images/a.jpg", "table", "annotations images=images"),
+]
+
 
 def build(root: Path, names: str) -> Path:
     for path in map(root.joinpath, names.split()):
@@ -25,41 +59,7 @@ def build(root: Path, names: str) -> Path:
     return root
 
 
-@pytest.mark.parametrize(
-    ("files", "source", "options"),
-    [
-        ("Flicker8k_Dataset/a.jpg Flickr8k_text/Flickr8k.token.txt", "flickr8k", "root"),
-        ("Images/a.jpg captions.txt", "flickr8k", "root"),
-        # Beside Flickr8k, Karpathy's file is a form of its split, and a table a copy.
-        ("Images/a.jpg captions.txt captions.csv dataset_flickr8k.json", "flickr8k", "root"),
-        ("flickr30k-images/a.jpg results_20130124.token", "flickr30k", "root"),
-        ("flickr30k_images/a.jpg results.csv", "flickr30k", "root"),
-        ("train2014/a.jpg annotations/captions_train2014.json", "mscoco", "root"),
-        ("train2017/a.jpg annotations/captions_train2017.json", "coco", "root"),
-        ("images/a.jpg captions.json", "coco", "root"),
-        ("val2014/a.jpg dataset_coco.json", "karpathy", "root annotations=dataset_coco.json"),
-        (
-            "flickr30k_images/a.jpg dataset_flickr30k.json",
-            *("karpathy", "root=flickr30k_images annotations=dataset_flickr30k.json"),
-        ),
-        ("imgs/a.jpg reid_raw.json", "cuhk_pedes", "root"),
-        ("train/a.jpg train/metadata.csv", "table", "annotations"),
-        ("a.jpg metadata.jsonl", "table", "annotations"),
-        # Lists that img2dataset leaves beside its output are no tables.
-        ("00000.tar 00000.parquet 00000_stats.json", "shards", "root"),
-        ("00000/000.jpg 00000/000.txt 00000.parquet", "folder", "root"),
-        ("val/0.tar.gz train/0.tar.gz", "shards", "root"),
-        ("x/y/a.PNG x/y/a.json", "folder", "root"),
-        # Nor is what `prepare` wrote.
-        (f"a.jpg pairs.csv {REJECTED_FILE}", "table", "annotations=pairs.csv"),
-        ("images/a.jpg pairs.tsv notes.txt", "table", "annotations=pairs.tsv images=images"),
-        # A text is a table if it begins like one; in `images` it is none of Kaggle's.
-        ("images/a.jpg captions.txt", "table", "annotations=captions.txt images=images"),
-        ("data/train-0.parquet README.md", "table", "annotations"),
-        ("a.parquet b.parquet", "table", "annotations"),
-        ("train.csv dev.csv test.csv images/a.jpg", "table", "annotations images=images"),
-    ],
-)
+@pytest.mark.parametrize(("files", "source", "options"), LAYOUTS)
 def test_a_folder(tmp_path: Path, files: str, source: str, options: str):
     root = build(tmp_path / "data", files)
     found = recognise(root)

@@ -44,55 +44,7 @@ Engine = Callable[[Iterable[InputShard], ShardWriter, Advance], Iterator[UserErr
 
 
 def embed(
-    encoder: Encoder,
-    inputs: Inputs,
-    folder: Path | str,
-    model: str,
-    shard_size: int = SHARD_SIZE,
-    part: tuple[int, int] = (1, 1),
-) -> tuple[int, KindProgress]:
-    """Embeds `inputs` into `folder` in this process; see `embed_with`.
-
-    Memory holds the embeddings of one shard and the contents of two chunks of items, however many
-    inputs there are.
-
-    Args:
-        encoder: the model that embeds.
-        inputs: result of `find_images` or `find_texts`.
-        folder: folder to write, or its address; it may hold the other kind already.
-        model: digest of the model, see `model_digest`.
-        shard_size: number of inputs in a shard.
-        part: the I-th of N processes that share the work, which need not run at the same time.
-
-    Example:
-        >>> model = Path("saved_models/scenes")
-        >>> inputs = find_images(["images/**/*.jpg"])
-        >>> encoder = tf_dpce.load(model)
-        >>> before, done = embed(encoder, inputs, Path("embeddings"), model_digest(model))
-        >>> before, done.embedded, done.rejected
-        (0, 50, 0)
-    """
-
-    return embed_with(in_process(encoder), inputs, folder, model, shard_size, part)
-
-
-def in_process(encoder: Encoder) -> Engine:
-    """Returns the engine that embeds one input shard after the other in this process."""
-
-    def engine(
-        shards: Iterable[InputShard], writer: ShardWriter, advance: Advance
-    ) -> Iterator[UserError]:
-        for shard in shards:
-            try:
-                embed_shard(encoder, shard, writer, advance)
-            except UserError as error:
-                yield error
-
-    return engine
-
-
-def embed_with(
-    engine: Engine,
+    encoder: Encoder | Engine,
     inputs: Inputs,
     folder: Path | str,
     model: str,
@@ -104,10 +56,17 @@ def embed_with(
     A run that was killed continues with the shards that are missing, and ends with the same bytes
     as one that was not killed. A run over finished inputs changes nothing. Whoever finishes the
     last shard completes the folder. If a shard cannot be read, the others are embedded first.
+    Memory holds the embeddings of one shard and the contents of two chunks of items, however many
+    inputs there are.
 
     Args:
-        engine: calls `embed_shard` for each input shard, on whatever machines.
-        inputs, folder, model, shard_size, part: as for `embed`.
+        encoder: the model that embeds, in this process; or an engine, which calls `embed_shard` for
+            each input shard on whatever machines.
+        inputs: result of `find_images` or `find_texts`.
+        folder: folder to write, or its address; it may hold the other kind already.
+        model: digest of the model, see `model_digest`.
+        shard_size: number of inputs in a shard.
+        part: the I-th of N processes that share the work, which need not run at the same time.
 
     Returns:
         The number of inputs of this part that earlier runs had finished, and its embeddings.
@@ -115,7 +74,16 @@ def embed_with(
     Raises:
         UserError: `folder` holds embeddings of another model or of other inputs, an input shard
             cannot be read, or no input could be embedded.
+
+    Example:
+        >>> model = Path("saved_models/scenes")
+        >>> inputs = find_images(["images/**/*.jpg"])
+        >>> encoder = tf_dpce.load(model)
+        >>> before, done = embed(encoder, inputs, Path("embeddings"), model_digest(model))
+        >>> before, done.embedded, done.rejected
+        (0, 50, 0)
     """
+    engine = encoder if callable(encoder) else in_process(encoder)
     inputs.check_part(*part)
     writer = ShardWriter(folder, inputs.kind)
     begun = writer.begin(model, inputs, shard_size)
@@ -136,6 +104,21 @@ def embed_with(
             sum(counts[number] for number in own),
         )
     return before, _finish(writer, begun, own, len(counts))
+
+
+def in_process(encoder: Encoder) -> Engine:
+    """Returns the engine that embeds one input shard after the other in this process."""
+
+    def engine(
+        shards: Iterable[InputShard], writer: ShardWriter, advance: Advance
+    ) -> Iterator[UserError]:
+        for shard in shards:
+            try:
+                embed_shard(encoder, shard, writer, advance)
+            except UserError as error:
+                yield error
+
+    return engine
 
 
 def _chosen(inputs: Inputs, size: int, missing: set[int]) -> Iterator[InputShard]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tf_dpce.config import CONFIG_FILE
 from tf_dpce.data.manifest import VOCABULARY_FILE
-from tf_dpce.export.versions import MODEL_FILE, RUN_FILE, find_version, is_run
+from tf_dpce.export.versions import MODEL_FILE, find_version, is_run
 from tf_dpce.files import sha256_file, sha256_lines
 
 
@@ -27,7 +28,7 @@ def model_digest(path: Path) -> str:
         from tf_dpce.training.run_folder import check_run
 
         folder = path
-        files = [path / RUN_FILE, path / VOCABULARY_FILE, check_run(path)[2]]
+        files = [path / CONFIG_FILE, path / VOCABULARY_FILE, check_run(path)[2]]
     else:
         folder = find_version(path)
         parts = [*(folder / "variables").rglob("*"), *(folder / "assets").rglob("*")]

@@ -19,6 +19,7 @@ from tf_dpce.logging import logger
 from tf_dpce.preprocessing.convert import to_png
 from tf_dpce.preprocessing.file_kinds import explain
 from tf_dpce.preprocessing.status import MAX_BYTES, OK, REASONS, TOO_MANY_BYTES
+from tf_dpce.remote_path import read_part
 from tf_dpce.search.embedding.facts import image_facts
 from tf_dpce.search.embedding.input_shards import Inputs, Item, RecordShard, listed_shards
 from tf_dpce.search.embedding.patterns import (
@@ -36,7 +37,7 @@ from tf_dpce.search.embedding.records import (
 )
 from tf_dpce.search.embedding.store import IMAGES, TEXTS
 from tf_dpce.search.embedding.texts import walk_texts
-from tf_dpce.storage import Found, is_remote, local_path, read_remote, rooted
+from tf_dpce.storage import Found, is_remote, local_path, rooted
 
 CHANGED = "changed while it was read"
 
@@ -151,7 +152,7 @@ def _read_object(item: Item) -> tuple[bytes, int | None] | Refusal:
     if item.size > MAX_BYTES:
         return Refusal(TOO_MANY_BYTES, REASONS[TOO_MANY_BYTES])
     try:
-        return read_remote(item.path), item.modified
+        return read_part(item.path), item.modified
     except FileNotFoundError:
         return Refusal(None, f"cannot be read: {os.strerror(errno.ENOENT)}")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RayEngine:
-    """An engine for `embed_with`. Every machine must reach the model, the inputs and the output.
+    """An engine for `embed`. Every machine must reach the model, the inputs and the output.
 
     Attributes:
         model: path or address of the model.

@@ -1,0 +1,203 @@
+"""Paths in an object store, with the methods of `pathlib.Path` that readers of data sets call.
+
+    open_path("flickr8k")             a `Path`
+    open_path("s3://bucket/flickr8k") a `RemotePath`
+
+Other than with `universal_pathlib`, a folder is listed once, however many of its files are then
+asked about, and whatever goes wrong in a store becomes a line for the user.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from stat import S_IFDIR, S_IFREG
+from typing import Any, BinaryIO, NamedTuple
+
+from tf_dpce.storage import explained, file_system, is_remote, local_file, local_path, rooted
+
+_TOGETHER = 256  # small files that are fetched at a time
+
+# What the listed folders hold, by address and name.
+_LISTED: dict[str, dict[str, dict[str, Any]]] = {}
+
+
+class Stat(NamedTuple):
+    """What a listing says of a file, by the names of `os.stat_result`."""
+
+    st_size: int
+    st_mode: int
+
+
+class RemotePath(PurePosixPath):
+    """A path in the tree of a store, such as `/bucket/name`; as text it is the address."""
+
+    __slots__ = ()
+    scheme = ""
+
+    def __str__(self) -> str:
+        path = super().__str__()
+        return f"{self.scheme}:/{path}" if path.startswith("/") else path
+
+    def resolve(self) -> RemotePath:
+        """Returns the path itself, because a store has no links."""
+        return self
+
+    def exists(self) -> bool:
+        """Returns whether there is such an object or folder."""
+        return self._info() is not None
+
+    def is_file(self) -> bool:
+        """Returns whether there is such an object."""
+        return (self._info() or {}).get("type") == "file"
+
+    def is_dir(self) -> bool:
+        """Returns whether there is such a folder, which some object lies below."""
+        return (self._info() or {}).get("type") == "directory"
+
+    def stat(self) -> Stat:
+        """Returns size and kind, or raises `FileNotFoundError`."""
+        info = self._info()
+        if info is None:
+            raise FileNotFoundError(str(self))
+        return Stat(info["size"], S_IFREG if info["type"] == "file" else S_IFDIR)
+
+    def iterdir(self) -> Iterator[RemotePath]:
+        """Yields what the folder holds."""
+        yield from (self / name for name in self.listing())
+
+    def glob(self, pattern: str) -> Iterator[RemotePath]:
+        """Yields what matches a pattern below the folder."""
+        yield from matching(self.joinpath(glob.escape(super().__str__()), pattern))
+
+    def rglob(self, pattern: str) -> Iterator[RemotePath]:
+        """Yields what matches a pattern in the folder and in those below it."""
+        yield from self.glob(f"**/{pattern}")
+
+    def open(self, mode: str = "rb", buffering: int = -1) -> BinaryIO:
+        """Opens a copy on this machine, in which a reader can go back and forth."""
+        with local_file(str(self)) as copy:
+            # The file outlives its name, which ends with the block.
+            return open(copy, mode, buffering)
+
+    def listing(self) -> dict[str, dict[str, Any]]:
+        """Returns what the folder holds, by name; nothing if there is no such folder."""
+        address = str(self)
+        if address not in _LISTED:
+            files, path = file_system(address)
+            with explained(address):
+                try:
+                    found = files.ls(path, detail=True)
+                except FileNotFoundError:
+                    found = []
+            named = {info["name"].removeprefix(f"{path}/"): info for info in found}
+            # An empty object may stand for the folder itself.
+            named.pop("", None)
+            _LISTED[address] = named
+        return _LISTED[address]
+
+    def _info(self) -> dict[str, Any] | None:
+        if str(self.parent) in _LISTED:
+            return _LISTED[str(self.parent)].get(self.name)
+        files, path = file_system(str(self))
+        with explained(str(self)):
+            try:
+                return files.info(path)
+            except FileNotFoundError:
+                return None
+
+
+AnyPath = Path | RemotePath
+
+
+def open_path(place: str) -> AnyPath:
+    """Returns the path of a place, and forgets what folders in object stores held before.
+
+    Raises:
+        UserError: nothing speaks with such a storage, or its package is not installed.
+    """
+    if is_remote(place):
+        _LISTED.clear()
+        file_system(place)[0].invalidate_cache()
+    return any_path(place)
+
+
+def any_path(place: str) -> AnyPath:
+    """Returns the path of a place."""
+    if not is_remote(place):
+        return local_path(place)
+    scheme, _, path = place.partition("://")
+    return _of_scheme(scheme)(f"/{path}")
+
+
+@lru_cache
+def _of_scheme(scheme: str) -> type[RemotePath]:
+    """Returns the class of the paths of a store: a path that is made from another has its class."""
+    return type("RemotePath", (RemotePath,), {"__slots__": (), "scheme": scheme})
+
+
+def scan(folder: AnyPath) -> Iterator[tuple[str, bool, bool]]:
+    """Yields all names in a folder, and whether each is a folder and a link."""
+    if isinstance(folder, RemotePath):
+        for name, info in folder.listing().items():
+            yield name, info["type"] == "directory", False
+    else:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                yield entry.name, entry.is_dir(), entry.is_symlink()
+
+
+def matching(pattern: AnyPath) -> list[AnyPath]:
+    """Returns what matches a pattern, sorted."""
+    if not isinstance(pattern, RemotePath):
+        return [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]
+    files, path = file_system(str(pattern))
+    with explained(str(pattern)):
+        return [pattern.joinpath(f"/{name}") for name in files.glob(path)]
+
+
+def read_part(place: str, start: int = 0, length: int | None = None) -> bytes:
+    """Returns so many bytes of a file, or fewer at its end.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        OSError: a local file cannot be read.
+        UserError: a remote file cannot be read.
+    """
+    if not is_remote(place):
+        with open(place, "rb") as stream:
+            stream.seek(start)
+            return stream.read(length)
+    files, path = file_system(place)
+    end = None if length is None else start + length
+    with explained(place, passed=FileNotFoundError):
+        try:
+            return files.cat_file(path, start=start or None, end=end)
+        except Exception:
+            # S3 has no part of an empty object.
+            if files.size(path):
+                raise
+            return b""
+
+
+def read_each(paths: Sequence[AnyPath]) -> Iterator[bytes | OSError]:
+    """Yields the contents of small files, or why one cannot be read; many remote ones at a time."""
+    for first in range(0, len(paths), _TOGETHER):
+        part = paths[first : first + _TOGETHER]
+        if isinstance(part[0], RemotePath):
+            files, _ = file_system(str(part[0]))
+            with explained(str(part[0].parent)):
+                found = files.cat([rooted(str(path))[1:] for path in part], on_error="return")
+                for contents in found.values():
+                    if isinstance(contents, Exception) and not isinstance(contents, OSError):
+                        raise contents
+                    yield contents
+            continue
+        for path in part:
+            try:
+                yield path.read_bytes()
+            except OSError as error:
+                yield error
