@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,6 @@ from typing import Any
 import griffe
 from docstring_parser import parse
 from mkdocs.structure.files import File, Files
-
-from tf_dpce.config import Config
 
 PROJECT = Path(__file__).resolve().parents[1]
 BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "RESULTS.md", "saved_models/README.md")
@@ -62,6 +61,10 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 def key_tables() -> Iterator[str]:
     """Yields the lines of a table for each section of the configuration."""
+    # The library need not be installed, nor the working folder be the checkout.
+    sys.path.insert(0, str(PROJECT))
+    from tf_dpce.config import Config
+
     yield from _table(Config, "")
     for item in dataclasses.fields(Config):
         if item.name != "stage2" and dataclasses.is_dataclass(item.default_factory):

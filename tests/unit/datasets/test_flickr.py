@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.errors import raises
-from tests.pages import blocks, run_script
 from tests.samples import write_flickr8k, write_flickr30k, write_images, write_json
 from tf_dpce.datasets.expected_sizes import OFFICIAL_SPLITS
 from tf_dpce.datasets.flickr import read_flickr8k, read_flickr30k
@@ -204,14 +203,3 @@ def test_images_and_captions_may_lie_elsewhere_and_are_named_if_missing(large: P
     with raises("dataset.layout", large):
         list(read_flickr30k(large, images))
     assert gather(read_flickr30k(large, images, captions))[0][0].path == images / "0.jpg"
-
-
-def test_the_script_of_the_docs_takes_the_held_out_images_of_flickr8k(tmp_path: Path):
-    # Flickr30k holds all images of Flickr8k; `dev0.jpg` and `test0.jpg` are held out there.
-    write_flickr8k(tmp_path / "data" / "raw" / "flickr8k", train=1, val=1, test=1)
-    names = ["30.jpg", "train0.jpg", "dev0.jpg", "test0.jpg"]
-    root = write_flickr30k(tmp_path / "data" / "raw" / "flickr30k", names)
-    (script,) = blocks("docs/benchmarks.md", "python")
-    run_script(script, tmp_path)
-    given = splits(root, split_file=tmp_path / "splits.tsv")
-    assert given == dict(zip(names, ("train", "train", "val", "test"), strict=True))
