@@ -41,7 +41,7 @@ slow: $(VENV)/.installed-dev  ## run the proofs that take minutes each
 	$(PYTHON) -m pytest -m slow
 
 docs: $(VENV)/.installed-docs  ## build the site of the documentation into build/site
-	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 	@echo build/site/index.html
 
 lint: $(VENV)/.installed-dev  ## check style and the order of packages without changing anything

@@ -27,8 +27,9 @@ FETCHED = r"""<(?!a\b)[^>]*\s(?:src|href|srcset|data|poster)=["']?((?:https?:)?/
 def site(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site."""
     folder = tmp_path_factory.mktemp("docs") / "site"
-    # A warning is an error: a broken link or anchor, a page that no menu shows.
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    # A warning is an error: a broken link or anchor, a page that no menu shows. With `--quiet`
+    # MkDocs neither shows nor counts them.
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     done = subprocess.run(
         [*build, "--site-dir", str(folder)], cwd=project_root, capture_output=True, text=True
     )
