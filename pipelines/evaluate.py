@@ -6,11 +6,14 @@ import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import PositiveInt
 
 from pipelines._verb import options_verb, say_files
+
+if TYPE_CHECKING:
+    from tf_dpce.evaluation.html_report.learning import Curves
 
 
 def run(
@@ -24,6 +27,8 @@ def run(
     float16: bool = False,
     querybank: str = "",
     calibration: bool = False,
+    report: Path | None = None,
+    learning_curve: Path | None = None,
 ) -> None:
     """Evaluates a run on a split of prepared data.
 
@@ -41,9 +46,12 @@ def run(
         querybank: correct for hubs by querybank normalisation (CSLS) with the images and captions
             of another split, such as train.
         calibration: measure the probabilities of hits, too, calibrated on the validation split.
+        report: new folder for a report: a page, report.html, and its figures as PNG and CSV.
+        learning_curve: CSV for the report: rsum by images of training data, with the columns
+            images, seed, rsum and perhaps name, as examples/learning_curve.py writes it.
     """
     from tf_dpce.data.manifest import Manifest
-    from tf_dpce.evaluation.protocols import check_evaluation, evaluate_split
+    from tf_dpce.evaluation.protocols import check_evaluation
     from tf_dpce.files import check_writable, sha256_file, write_json
     from tf_dpce.storage import local_folder
     from tf_dpce.training.run_folder import check_run, load_run
@@ -53,15 +61,20 @@ def run(
     check_evaluation(data, split, protocol, querybank, calibration)
     check_run(run, checkpoint)
     check_writable(run)
+    curve = _check_report(report, learning_curve)
 
     from rich.console import Console
 
     from tf_dpce.data.checksums import explain_damage
     from tf_dpce.drawing.reliability import draw_reliability
+    from tf_dpce.evaluation.embedded_split import embed_split, score_split
+    from tf_dpce.evaluation.html_report.learning import read_epochs
     from tf_dpce.evaluation.report import calibration_table, metrics_path, metrics_table
     from tf_dpce.evaluation.tta import TestTimeAugmentation
+    from tf_dpce.training.callbacks import HISTORY_FILE, read_history
 
-    trained = load_run(run, checkpoint)
+    trained, history = load_run(run, checkpoint), run / HISTORY_FILE
+    epochs = read_epochs(read_history(history, before=(3, 0)), history) if report else []
     used = TestTimeAugmentation(flip, tuple(dict.fromkeys(sizes or ())), float16, querybank)
     options = {"data": str(data), "split": split, "protocol": protocol, "checkpoint": checkpoint}
     asked = f"{used.options} --calibration" if calibration else used.options
@@ -77,16 +90,8 @@ def run(
     }
     model, tokenizer, image = trained.model, trained.tokenizer, trained.config.image
     with explain_damage(data):
-        metrics = evaluate_split(
-            model,
-            tokenizer,
-            image,
-            data,
-            split,
-            protocol,
-            augmentation=used,
-            calibration=calibration,
-        )
+        embedded = embed_split(model, tokenizer, image, data, split, protocol, augmentation=used)
+        metrics = score_split(embedded, protocol, calibration)
     path = metrics_path(run, data, split, protocol, digest, used, checkpoint)
     write_json(path, {**metrics, **origin})
     Console().print(metrics_table(metrics, f"{run} on {data}, {split}, {protocol}", digest))
@@ -95,7 +100,33 @@ def run(
         Console().print(calibration_table(metrics["calibration"]))
         figure = path.with_name(path.name.replace("metrics-", "reliability-", 1))
         files.append(draw_reliability(metrics["calibration"], figure.with_suffix(".png")))
+    if report:
+        from tf_dpce.evaluation.html_report.write import write_report
+
+        named = {**metrics, **origin, "run": run.resolve().name}
+        with explain_damage(data):
+            trained_on = trained.provenance["split_digest"]
+            files += write_report(report, embedded, named, epochs, trained_on, curve)
     say_files(files)
+
+
+def _check_report(report: Path | None, learning_curve: Path | None) -> Curves | None:
+    """Refuses, before any work, what a report cannot be written into or made of."""
+    from tf_dpce.errors import UserError
+    from tf_dpce.files import check_writable
+
+    if report is None:
+        if learning_curve:
+            raise UserError("report.folder", "--learning-curve is shown in a report: give --report")
+        return None
+
+    from tf_dpce.evaluation.html_report.learning import read_learning_curve
+
+    check_writable(report)
+    if report.is_dir() and any(report.iterdir()):
+        message = f"{report} is not empty: give --report another folder, or remove this one"
+        raise UserError("report.folder", message, report)
+    return read_learning_curve(learning_curve) if learning_curve else None
 
 
 build_parser, main = options_verb("evaluate", run)

@@ -90,7 +90,8 @@ class Chart:
             axes.set_yscale("symlog", linthresh=1)
             axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.10g}"))
             axes.yaxis.set_minor_locator(NullLocator())
-        axes.set_ylim(0, self.top)
+        # A little more, so that a line at the top is no border.
+        axes.set_ylim(0, self.top and 1.02 * self.top)
         if len(self.lines) > 1:
             axes.legend(frameon=False, fontsize="small")
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from tf_dpce.files import publish_file
 
-_LEAST = 20  # hits of a point; the share of fewer is mostly chance
+LEAST_HITS = 20  # hits of a point; the share of fewer is mostly chance
 
 
 def draw_reliability(measured: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:
@@ -29,7 +29,7 @@ def draw_reliability(measured: Mapping[str, Sequence[Mapping[str, Any]]], path: 
     for axes, (direction, archives) in zip(figure.subplots(1, 2), measured.items(), strict=True):
         axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
         for archive in archives:
-            points = [each[:2] for each in archive["reliability"] if each[2] >= _LEAST]
+            points = [each[:2] for each in archive["reliability"] if each[2] >= LEAST_HITS]
             label = f"{archive['items']:,} items: error {100 * archive['error']:.1f} points"
             # There may be none.
             axes.plot(*np.reshape(points, (-1, 2)).T, "o-", markersize=4, label=label)

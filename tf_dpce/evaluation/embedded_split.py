@@ -87,7 +87,7 @@ def score_split(
     images, texts, counts = embedded.images, embedded.texts, embedded.counts
     return {
         **PROTOCOLS[protocol].score(images, texts, counts.images),
-        **(_calibration(embedded) if calibration else {}),
+        **(measured_probabilities(embedded) if calibration else {}),
         "images": len(images.vectors),
         "vocabulary": counts.coverage(),
         "cut_off": {
@@ -111,7 +111,7 @@ def _check_captions(protocol: str, folder: Path, split: str, per_image: np.ndarr
         )
 
 
-def _calibration(embedded: EmbeddedSplit) -> dict[str, Any]:
+def measured_probabilities(embedded: EmbeddedSplit) -> dict[str, Any]:
     """Calibrates on the validation split, and measures the result on another."""
     images, texts = embedded.plain
     first = min(MOST_IMAGES, split_named(embedded.folder, CALIBRATION_SPLIT).images)

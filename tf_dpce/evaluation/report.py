@@ -13,7 +13,7 @@ from tf_dpce.evaluation.metrics import wilson_interval
 from tf_dpce.evaluation.tta import PLAIN, TestTimeAugmentation
 from tf_dpce.files import read_json
 
-_TITLES = {"image_to_text": "image to text", "text_to_image": "text to image"}
+TITLES = {"image_to_text": "image to text", "text_to_image": "text to image"}
 _HEADINGS = {
     **{"r1": "R@1", "r5": "R@5", "r10": "R@10", "medr": "MedR", "meanr": "MeanR"},
     **{"map": "mAP", "minp": "mINP"},
@@ -101,7 +101,7 @@ def calibration_table(measured: Mapping[str, Any]) -> Table:
     for direction, archives in measured.items():
         for archive in archives:
             numbers = (f"{100 * archive[key]:.1f}" for key in keys)
-            table.add_row(_TITLES[direction], f"{archive['items']:,}", *numbers)
+            table.add_row(TITLES[direction], f"{archive['items']:,}", *numbers)
     return table
 
 
@@ -113,7 +113,7 @@ def _few_images(metrics: Mapping[str, Any]) -> list[str]:
     # Captions of one image are no independent queries: images are counted in both directions.
     intervals = [
         f"{title} {low:.0f} to {high:.0f}"
-        for direction, title in _TITLES.items()
+        for direction, title in TITLES.items()
         if metrics[direction] is not None
         for low, high in [wilson_interval(metrics[direction]["r1"], images)]
     ]
@@ -138,7 +138,7 @@ def metrics_rows(
     measured = [
         (name, title, result[direction])
         for name, result in measurements.items()
-        for direction, title in _TITLES.items()
+        for direction, title in TITLES.items()
         if result[direction] is not None
     ]
     keys = [key for key in _HEADINGS if any(key in values for _, _, values in measured)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image
 from pipelines import evaluate
 from tests.errors import printed_code
 from tests.unit.export.tiny import pairs_to_calibrate, tiny_data
-from tf_dpce.data.manifest import VOCABULARY_FILE
+from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.data.prepare import prepare
 from tf_dpce.datasets import listing
 from tf_dpce.files import sha256_file
@@ -148,3 +150,95 @@ def test_mistakes_are_one_line(run, data, capsys):
         options = ["--run", str(run), "--data", str(data[0]), "--split", split, "--calibration"]
         assert evaluate.main(options) == 1
         assert printed_code(capsys.readouterr().err) == code
+
+
+EVIL = '<img src=x onerror="alert(1)">&amp;'
+# Of a run that has validated three epochs.
+HISTORY = "stage,epoch,learning_rate,val_rsum\n1,1,0.1,100\n1,2,0.1,200\n1,3,0.1,300\n"
+
+
+@pytest.fixture(scope="module")
+def strange(tmp_path_factory) -> Path:
+    """Prepared data whose names and captions are no HTML, one caption an image."""
+    folder = tmp_path_factory.mktemp("strange") / EVIL.replace("/", "")
+    images = []
+    for split in listing.SPLITS:
+        for number, caption in enumerate((f"a dog {EVIL}", "一只狗 $cats ${sleep}")):
+            path = folder / "images" / f"{split}{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 40), (90 * number, 9, 60)).save(path)
+            images.append(listing.Image(f"{split} {number} {EVIL}", path, [caption], split))
+    prepare(images, folder, source="table", lowercase=True)
+    shutil.rmtree(folder / "images")
+    return folder
+
+
+class Links(HTMLParser):
+    """The addresses that a page loads."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "iframe", "object")
+        self.found += [value for name, value in attrs if name in ("src", "srcset", "href")]
+
+
+def test_a_report_is_one_page_and_a_file_for_each_figure(run, strange, tmp_path, capsys):
+    (run / "history.csv").write_text(HISTORY)
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["split_digest"] = Manifest.load(strange).split_digest
+    (run / "config.json").write_text(json.dumps(config))
+    (tmp_path / "curve.csv").write_text("images,seed,rsum\n10,0,20\n20,0,200\n")
+    out = tmp_path / "report"
+    out.mkdir()
+    options = ["--data", str(strange), "--querybank", "val", "--flip", "--report", str(out)]
+    options += ["--learning-curve", str(tmp_path / "curve.csv")]
+    assert evaluate.main(["--run", str(run), *options]) == 0
+
+    shown = capsys.readouterr().out.splitlines()
+    figures = ("ranks", "hubs", "lengths", "epochs", "amount")
+    files = {f"{name}.{kind}" for name in figures for kind in ("png", "csv")} | {"report.html"}
+    assert {path.name for path in out.iterdir()} == files
+    assert {str(out / name) for name in files} <= set(shown)
+    page = (out / "report.html").read_text()
+    # Names and captions are text, and nothing comes from elsewhere.
+    assert EVIL not in page and "onerror=&quot;alert(1)&quot;" in page
+    assert "一只狗 $cats ${sleep}" in page
+    links = Links(page).found
+    assert len(links) > 10 and all(link.startswith("data:") for link in links)
+    sections = re.findall(r'<section id="([a-z-]+)"', page)
+    assert sections[:4] == ["recall", "ranks", "hardest-misses", "probabilities"]
+    assert sections[4:] == ["hubs", "vocabulary", "caption-length", "more-epochs-or-more-pairs"]
+    assert all(f'<figure id="figure-{name}">' in page for name in figures)
+    # Both directions of two images find the one or the other.
+    metrics = json.loads(next(run.glob("metrics-*.json")).read_text())
+    assert (out / "ranks.csv").read_text().splitlines()[1:] == [
+        f"{title},{rank},{metrics[key]['r1'] if rank == 1 else 100.0}"
+        for key, title in (("image_to_text", "image to text"), ("text_to_image", "text to image"))
+        for rank in (1, 2)
+    ]
+    assert (out / "epochs.csv").read_text().splitlines()[1:] == [
+        f"stage 1,{epoch},{100.0 * epoch}" for epoch in (1, 2, 3)
+    ]
+
+    options[-1] = str(tmp_path / "none.csv")
+    for change, code in (
+        ([], "report.folder"),
+        (["--report", str(tmp_path / "new")], "report.learning_curve"),
+        (["--report", str(tmp_path / "curve.csv")], "file.not_writable"),
+    ):
+        assert evaluate.main(["--run", str(run), *options, *change]) == 1
+        assert printed_code(capsys.readouterr().err) == code
+    assert not (tmp_path / "new").exists() and {path.name for path in out.iterdir()} == files
+
+
+def test_a_report_of_other_data_says_nothing_of_the_training(run, people, tmp_path):
+    options = ["--protocol", "cuhk_pedes", "--report", str(tmp_path / "report")]
+    assert evaluate.main(["--run", str(run), "--data", str(people), *options]) == 0
+    files = {path.name for path in (tmp_path / "report").iterdir()}
+    figures = ("ranks", "hubs", "lengths")
+    assert files == {"report.html", *(f"{f}.{kind}" for f in figures for kind in ("png", "csv"))}
+    assert "image to text" not in (tmp_path / "report" / "ranks.csv").read_text()

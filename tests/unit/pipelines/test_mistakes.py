@@ -119,6 +119,9 @@ MISTAKES = {
         ("--protocol", ":coco5k", "evaluation.protocol_images"),
         ("--querybank", ":test", "evaluation.querybank"),
         ("--querybank", ":tests", "evaluation.split"),
+        ("--report", "images", "report.folder"),
+        ("--report", "file/new", "file.not_writable"),
+        ("--learning-curve", "pairs.csv", "report.folder"),
     ),
     "export": (
         *RUNS,

@@ -1,0 +1,78 @@
+"""How far the probabilities of hits can be trusted, for a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tf_dpce.drawing.charts import Chart
+from tf_dpce.drawing.reliability import LEAST_HITS
+from tf_dpce.evaluation.calibration_fit import LEAST_INSTANCES, RANKS, fit_calibration
+from tf_dpce.evaluation.calibration_report import measure_calibration
+from tf_dpce.evaluation.embedded_split import EmbeddedSplit, measured_probabilities
+from tf_dpce.evaluation.html_report.texts import say
+from tf_dpce.evaluation.protocols import CALIBRATION_SPLIT, split_named
+from tf_dpce.evaluation.report import TITLES
+
+Measured = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def calibration_charts(
+    embedded: EmbeddedSplit, metrics: Mapping[str, Any]
+) -> tuple[list[Chart], str]:
+    """Returns reliability diagrams, one for each direction, and a text about them.
+
+    Probabilities are calibrated on the validation split. If that is the one that is evaluated, one
+    half of its instances is calibrated on, and the other is measured. With too few pairs there are
+    no diagrams.
+    """
+    instances = len(np.unique(embedded.plain[0].instances))
+    pairs = split_named(embedded.folder, CALIBRATION_SPLIT).instances
+    needed, key = LEAST_INSTANCES, "calibrated"
+    if embedded.split == CALIBRATION_SPLIT:
+        needed, key = 2 * LEAST_INSTANCES, "half"
+    if pairs < needed:
+        return [], say("too_few", needed=needed, split=CALIBRATION_SPLIT, found=pairs)
+    if instances < 2 * RANKS:
+        return [], say("few_to_measure", needed=2 * RANKS, found=instances)
+    if key == "half":
+        measured = _halves(embedded)
+    else:
+        measured = metrics.get("calibration") or measured_probabilities(embedded)["calibration"]
+    reading = say("reading", least=LEAST_HITS, errors=_errors(measured))
+    text = f"{say(key, split=CALIBRATION_SPLIT)} {reading}"
+    return [_chart(direction, archives) for direction, archives in measured.items()], text
+
+
+def _halves(embedded: EmbeddedSplit) -> Measured:
+    sides = []
+    for odd in (0, 1):
+        rows = [np.flatnonzero(each.instances % 2 == odd) for each in embedded.plain]
+        pairs = list(zip(embedded.plain, rows, strict=True))
+        vectors = [each.vectors[own] for each, own in pairs]
+        sides.append([*vectors, *(each.instances[own] for each, own in pairs)])
+    return measure_calibration(fit_calibration(*sides[0]), *sides[1])
+
+
+def _chart(direction: str, archives: Sequence[Mapping[str, Any]]) -> Chart:
+    lines = {
+        f"{archive['items']:,} items": [
+            (chance, share) for chance, share, hits in archive["reliability"] if hits >= LEAST_HITS
+        ]
+        for archive in archives
+    }
+    title = f"Share of first hits that are right, {TITLES[direction]}"
+    axes = ("probability of the first hit", "share that is right")
+    name = f"probabilities-{direction.replace('_', '-')}"
+    drawn = {line: points for line, points in lines.items() if points}
+    return Chart(name, title, *axes, drawn, top=1.0, diagonal=True)
+
+
+def _errors(measured: Measured) -> str:
+    return "; ".join(
+        f"{TITLES[direction]} among {archive['items']:,}: {100 * archive['error']:.1f}"
+        for direction, archives in measured.items()
+        for archive in archives
+    )
