@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_dpce.logging import progress
+from tf_dpce.logging import tracked
 
 # A measured figure: `name`, `unit`, and over the rounds `median`, `low` (the smallest) and `high`.
 # If it is compared with another figure of the same run, `ratio` has the name of that figure, `to`,
@@ -30,13 +30,12 @@ def interleave(
         warm_up: number of rounds before those.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    with progress("rounds") as display:
-        for done in range(warm_up + rounds):
-            for name in list(calls)[:: -1 if done % 2 else 1]:
-                began = perf_counter()
-                calls[name]()
-                seconds[name].append(perf_counter() - began)
-            display.update(done + 1, warm_up + rounds)
+    count = warm_up + rounds
+    for done in tracked(range(count), "rounds", count, transient=False):
+        for name in list(calls)[:: -1 if done % 2 else 1]:
+            began = perf_counter()
+            calls[name]()
+            seconds[name].append(perf_counter() - began)
     return {name: np.array(values[warm_up:]) for name, values in seconds.items()}
 
 

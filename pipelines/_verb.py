@@ -45,6 +45,7 @@ from jsonargparse import SUPPRESS, ArgumentParser, DefaultHelpFormatter, Namespa
 
 from pipelines._configuration import add_configuration, configuration
 from tf_dpce.config import Config
+from tf_dpce.display import PersonDisplay
 from tf_dpce.errors import Stopped, UserError, explain_system_error
 from tf_dpce.logging import (
     LogFormat,
@@ -52,9 +53,9 @@ from tf_dpce.logging import (
     logged_display,
     logger,
     run_context,
-    terminal_display,
 )
 from tf_dpce.machine import memory_bytes
+from tf_dpce.native_noise import LEVEL, without_noise
 
 # Otherwise Python looks through all graphs of TensorFlow for garbage before it ends, for seconds: a
 # run that was sent SIGTERM could be killed for it after all.
@@ -67,8 +68,8 @@ INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended
 
 # By the environment, because TensorFlow reads it once, when it starts.
 TENSORFLOW = {
-    # Level 2 would still print "failed call to cuInit" on every machine without a GPU.
-    "TF_CPP_MIN_LOG_LEVEL": "3",
+    # Warnings and errors, of which `without_noise` hides what is known to mean nothing.
+    LEVEL: "1",
     # GPU memory as needed, not all at once, so that two processes can share a card.
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     # What one step gave back serves the next. Otherwise every large tensor is memory that the
@@ -177,10 +178,11 @@ def run_verb(
         os.environ.setdefault(name, value)
     arguments = build_parser().parse_args(argv)
     configure(arguments.log_format)
-    display = logged_display if arguments.log_format == "json" else terminal_display
     try:
-        with run_context(display=display):
-            run(arguments)
+        with without_noise(), PersonDisplay() as display:
+            is_for_machines = arguments.log_format == "json"
+            with run_context(display=logged_display if is_for_machines else display):
+                run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)

@@ -25,8 +25,10 @@ def run(path: Path, /, serving_version: str | None = None) -> None:
     serving = known_version(serving_version or NEWEST)
 
     from tf_dpce.export.verify import verify_version
+    from tf_dpce.logging import progress
 
-    checks = verify_version(version, serving)
+    with progress("checks", transient=True):
+        checks = verify_version(version, serving)
     for check in checks:
         print(f"{'ok    ' if check.passed else 'FAILED'}  {check.name:17}{check.finding}")
     for check in checks:

@@ -18,10 +18,11 @@ from filelock import FileLock
 
 from pipelines._verb import TENSORFLOW
 from tf_dpce.logging import logger
+from tf_dpce.native_noise import LEVEL
 
 # Read once, when TensorFlow and Keras are first imported. The verbs' own settings, so that a test
-# in this process computes as a verb does.
-for _name, _value in TENSORFLOW.items():
+# in this process computes as a verb does; but nothing filters what TensorFlow writes there.
+for _name, _value in {**TENSORFLOW, LEVEL: "3"}.items():
     os.environ.setdefault(_name, _value)
 os.environ["KERAS_BACKEND"] = "tensorflow"
 

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, TextIO
+from typing import Literal, TextIO, TypeVar
 
 from tf_dpce.errors import Stopped
 
 LogFormat = Literal["text", "json"]
+Item = TypeVar("Item")
 
 logger = logging.getLogger("tf_dpce")
 logger.addHandler(logging.NullHandler())
@@ -135,6 +134,34 @@ def progress(description: str, transient: bool = False) -> AbstractContextManage
     return _context.display(description, transient)
 
 
+def tracked(
+    items: Iterable[Item],
+    description: str,
+    total: int | None = None,
+    transient: bool = True,
+    size: Callable[[Item], int] = lambda item: 1,
+) -> Iterator[Item]:
+    """Yields items, and shows how many of them were worked on.
+
+    Args:
+        items: what is worked on, one after the other.
+        description: what they are, in the plural.
+        total: how many there are, if that is known.
+        transient: as in `progress`.
+        size: for how many an item counts, such as a batch.
+
+    Example:
+        >>> sum(tracked([1, 2, 3], "numbers", total=3))
+        6
+    """
+    with progress(description, transient) as display:
+        done = 0
+        for item in items:
+            yield item
+            done += size(item)
+            display.update(done, total)
+
+
 def configure(log_format: LogFormat = "text") -> None:
     """Sends the log of the library to stderr.
 
@@ -149,72 +176,16 @@ def configure(log_format: LogFormat = "text") -> None:
     logger.propagate = False
 
 
-@contextmanager
-def terminal_display(description: str, transient: bool = False) -> Iterator[Progress]:
-    """Draws a bar on stderr; if stderr is no terminal, logs one line at the end."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bars
+def duration(seconds: float) -> str:
+    """Returns a time as a person says it.
 
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    drawn = console.is_terminal
-    with Bars(*columns, console=console, disable=not drawn, transient=transient) as bars:
-        bar = _Bar(bars, bars.add_task(description, total=None, note=""))
-        yield bar
-    if not drawn and not transient:
-        bar.log(description)
-
-
-@contextmanager
-def without_native_lines(*lines: str) -> Iterator[None]:
-    """Keeps lines off the screen that native libraries write to stderr within the block.
-
-    Whatever else they write appears when the block ends. Wrap only short work: if the process
-    dies within the block, what was written there is lost.
-
-    Args:
-        lines: the whole lines to hide, such as "Input file read error", which libjpeg writes for
-            each damaged image without naming it.
+    Example:
+        >>> duration(42.3), duration(600), duration(9000)
+        ('42 s', '10 min', '2.5 h')
     """
-    hidden = {line.encode() for line in lines}
-    sys.stderr.flush()
-    screen = os.dup(2)
-    with tempfile.TemporaryFile() as written:
-        os.dup2(written.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(screen, 2)
-            os.close(screen)
-            written.seek(0)
-            os.write(2, b"".join(line for line in written if line.strip() not in hidden))
-
-
-class _Bar(Progress):
-    """The same, drawn."""
-
-    def __init__(self, bars: object, task: int) -> None:
-        super().__init__()
-        self._bars = bars
-        self._task = task
-
-    def update(self, done: int, total: int | None = None, note: str = "") -> None:
-        super().update(done)
-        self._bars.update(self._task, completed=done, total=total, note=note)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class _StderrHandler(logging.StreamHandler):

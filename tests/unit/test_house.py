@@ -10,8 +10,8 @@ LIBRARY = sorted((PROJECT / "tf_dpce").rglob("*.py"))
 VERBS = sorted((PROJECT / "pipelines").glob("*.py"))
 OUTSIDE = [path for name in ("benchmarks", "examples") for path in (PROJECT / name).glob("*.py")]
 MODELS = sorted((PROJECT / "tf_dpce" / "models").glob("*.py"))
-# The log goes to stderr; a verification is a process of its own.
-TALKERS = ("logging.py", "session_process.py")
+# The log goes to stderr, which is filtered; a verification is a process of its own.
+TALKERS = ("display.py", "logging.py", "native_noise.py", "session_process.py")
 
 # Every draw is a function of a seed that is handed in; all else keeps a hidden state. A list is
 # shuffled in place by a generator with a seed; the buffer of a data set that is shuffled is a state

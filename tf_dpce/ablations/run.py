@@ -16,7 +16,7 @@ from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.protocols import evaluate_split
 from tf_dpce.files import exclusive_lock, read_json, write_json
-from tf_dpce.logging import logger
+from tf_dpce.logging import logger, tracked
 from tf_dpce.machine import code_version, machine_facts
 from tf_dpce.training.callbacks import HISTORY_FILE, read_history
 from tf_dpce.training.run_folder import load_run
@@ -63,7 +63,8 @@ def run_ablation(
             "commit": code_version(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        for name, (config, source) in plan.items():
+        variants = tracked(plan.items(), f"variants of {question.name}", len(plan))
+        for name, (config, source) in variants:
             entry = results["variants"][name]
             if "metrics" in entry:
                 logger.info(f"{name}: finished before")

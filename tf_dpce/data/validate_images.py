@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tf_dpce.datasets.listing import NO_FILE, Image, Rejected
 from tf_dpce.errors import UserError
-from tf_dpce.logging import progress
+from tf_dpce.logging import tracked
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.convert import to_png
 from tf_dpce.preprocessing.file_kinds import explain
@@ -75,13 +75,12 @@ def validate_images(
         verdicts = _on_ray(inspect, max_bytes, paths)
     else:
         verdicts = _in_threads(validate, paths, workers)
-    with progress(name) as display:
-        for done, (image, verdict) in enumerate(zip(images, verdicts, strict=True), start=1):
-            display.update(done, total=len(images))
-            if isinstance(verdict, str):
-                rejected.append(Rejected(str(image.path), verdict))
-            else:
-                yield ValidImage(image, *verdict)
+    pairs = zip(images, verdicts, strict=True)
+    for image, verdict in tracked(pairs, name, len(images), transient=False):
+        if isinstance(verdict, str):
+            rejected.append(Rejected(str(image.path), verdict))
+        else:
+            yield ValidImage(image, *verdict)
 
 
 def _verdict(inspect: Inspect, max_bytes: int, path: str) -> Verdict:

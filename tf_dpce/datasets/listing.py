@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from tf_dpce.errors import UserError, shorten
+from tf_dpce.logging import tracked
 from tf_dpce.remote_path import AnyPath
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def gather(items: Iterable[Image | Rejected]) -> tuple[list[Image], list[Rejecte
     images: list[Image] = []
     rejected: list[Rejected] = []
     by_instance: dict[str, Image] = {}
-    for item in items:
+    for item in tracked(items, "images listed"):
         if isinstance(item, Rejected):
             rejected.append(item)
             continue

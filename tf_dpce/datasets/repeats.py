@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tf_dpce.datasets.listing import Image
-from tf_dpce.logging import progress
+from tf_dpce.logging import tracked
 from tf_dpce.remote_path import AnyPath, read_part
 
 # Images whose files have the same keys so far: one key in the other.
@@ -109,13 +109,10 @@ def _divided(groups: Alike, content_key: Callable[[AnyPath], Hashable]) -> Alike
     """Divides groups by one more key of their files, and drops what is alone then."""
     divided: Alike = {}
     pairs = [(group, image) for group, images in groups.items() for image in images]
-    with (
-        progress("files compared", transient=True) as display,
-        ThreadPoolExecutor(_THREADS) as pool,
-    ):
+    with ThreadPoolExecutor(_THREADS) as pool:
         keys = pool.map(partial(_key_of, content_key), (image.path for _, image in pairs))
-        for done, ((group, image), key) in enumerate(zip(pairs, keys, strict=True), start=1):
-            display.update(done, total=len(pairs))
+        keyed = zip(pairs, keys, strict=True)
+        for (group, image), key in tracked(keyed, "files compared", total=len(pairs)):
             if key is not None:
                 divided.setdefault((group, key), []).append(image)
     return {key: images for key, images in divided.items() if len(images) > 1}

@@ -14,7 +14,7 @@ from tf_dpce.config import ImageConfig
 from tf_dpce.data.input_pipeline import ALL, evaluation_captions, evaluation_images
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.evaluation.tta import TestTimeAugmentation, image_towers
-from tf_dpce.logging import progress
+from tf_dpce.logging import tracked
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.models.fuse_batch_norm import folded, refold
 from tf_dpce.models.layers import UnitLength
@@ -125,12 +125,7 @@ class SplitEncoder:
 
 def _shown(batches: Batches, description: str, total: int | None) -> Batches:
     """Yields the batches, and shows how many of their `total` rows were worked on."""
-    with progress(description) as display:
-        done = 0
-        for batch in batches:
-            yield batch
-            done += len(batch["instance"])
-            display.update(done, total)
+    return tracked(batches, description, total, False, size=lambda batch: len(batch["instance"]))
 
 
 def inference(model: keras.Model, prepare: Encode = tf.identity) -> Encode:

@@ -11,7 +11,7 @@ from tf_dpce.evaluation.calibration import Calibration
 from tf_dpce.evaluation.calibration_fit import MOST_IMAGES, check_enough, fit_calibration
 from tf_dpce.evaluation.protocols import CALIBRATION_SPLIT
 from tf_dpce.evaluation.tta import TestTimeAugmentation
-from tf_dpce.logging import logger
+from tf_dpce.logging import logger, progress
 from tf_dpce.training.run_folder import Run
 
 
@@ -56,4 +56,5 @@ def _fit(run: Run, data: Path, first: int, augmentation: TestTimeAugmentation) -
 
     encoder = SplitEncoder(run.model, run.tokenizer, run.config.image, augmentation, batch_size=64)
     images, texts = encoder.embed(data, CALIBRATION_SPLIT, first)
-    return fit_calibration(images.vectors, texts.vectors, images.instances, texts.instances)
+    with progress("calibration", transient=True):
+        return fit_calibration(images.vectors, texts.vectors, images.instances, texts.instances)

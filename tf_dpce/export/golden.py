@@ -19,7 +19,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 from tf_dpce.errors import UserError
 from tf_dpce.export import ENDPOINTS, SIGNATURES
 from tf_dpce.export.serving_module import ServingModule
-from tf_dpce.logging import without_native_lines
+from tf_dpce.native_noise import without_noise
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.image import evaluation_pixels
 from tf_dpce.preprocessing.image_header import check
@@ -122,7 +122,7 @@ def example_captions(words: Sequence[str]) -> list[bytes]:
 def record_examples(module: ServingModule) -> dict[str, Examples]:
     """Returns the examples of both endpoints, answered by the model that `module` exports."""
     # On the CPU, where they are verified: a GPU rounds its products to fewer digits.
-    with tf.device("CPU:0"), without_native_lines("Input file read error"):
+    with tf.device("CPU:0"), without_noise():
         return {
             "encode_image": _record_images(module, example_images()),
             "encode_text": _record_captions(module, example_captions(module.tokenizer.words)),

@@ -21,7 +21,7 @@ import numpy as np
 
 from tf_dpce.errors import UserError
 from tf_dpce.files import UNREADABLE_ARCHIVE
-from tf_dpce.logging import logger
+from tf_dpce.logging import logger, tracked
 
 # No word vector is wider; it keeps what a damaged header asks for within bounds.
 _COUNTS = re.compile(rb"([1-9]\d{0,17}) ([1-9]\d{0,4})")
@@ -72,7 +72,7 @@ def look_up_vectors(
     rows = np.zeros((len(words), next(reader)), np.float32)
     exact: dict[str, np.ndarray] = {}
     lowered: dict[str, np.ndarray] = {}
-    for number, word, raw in reader:
+    for number, word, raw in tracked(reader, "word vectors read"):
         if word in wanted and word not in exact:
             exact[word] = _vector(path, number, word, raw)
         elif lowercase and (lower := word.lower()) in wanted and lower not in lowered:

@@ -18,7 +18,7 @@ from tf_dpce.errors import UserError
 from tf_dpce.evaluation.embed import Batches, Encoders
 from tf_dpce.evaluation.metrics import metric_logs, retrieval_metrics
 from tf_dpce.files import publish_file
-from tf_dpce.logging import check_stop, logger, progress
+from tf_dpce.logging import check_stop, duration, logger, progress, tracked
 from tf_dpce.training import checkpoint
 from tf_dpce.training.best_epoch import NO_SCORE, epoch_score
 from tf_dpce.training.diagnostics import mean_cosine
@@ -80,7 +80,7 @@ class Validation(keras.callbacks.Callback):
         return metric_logs(metrics) | {k: mean_cosine(v.vectors) for k, v in cosines.items()}
 
     def _stoppable(self, batches: Batches) -> Batches:
-        for batch in batches:
+        for batch in tracked(batches, "validation batches"):
             yield batch
             check_stop(stop_message(self.data.number))
 
@@ -125,8 +125,8 @@ class EpochReport(keras.callbacks.Callback):
             self._recall = f", R@1 {logs['val_i2t_r1']:.1f}/{logs['val_t2i_r1']:.1f}"
         recall = self._recall and f"{self._recall} (image to text/text to image)"
         left = seconds * (self.epochs - epoch - 1)
-        line = f"{self._title}: loss {logs['loss']:.3g}{recall}, {_duration(seconds)}"
-        line += f", about {_duration(left)} left" if left else ""
+        line = f"{self._title}: loss {logs['loss']:.3g}{recall}, {duration(seconds)}"
+        line += f", about {duration(left)} left" if left else ""
         numbers = {name: logs[name] for name in _COLUMNS if name in logs}
         fields = {"event": "epoch", "stage": self.stage, "epoch": epoch + 1, "epochs": self.epochs}
         fields |= {**numbers, "epoch_seconds": round(seconds, 1), "seconds_left": round(left, 1)}
@@ -256,9 +256,3 @@ class RestoreMetrics(keras.callbacks.Callback):
             for variable, value in zip(self.model.metrics_variables, self.values, strict=True):
                 variable.assign(value)
         self.values = ()
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -110,7 +110,8 @@ def test_damaged_vectors_are_found_out_before_any_image_is_decoded(tmp_path: Pat
     vectors.write_text("a 1 2\nthing 1\n")
     with raises("vectors.line", vectors, line=2), run_context(display=display):
         run(drawn(tmp_path), tmp_path / "out", vectors=vectors)
-    assert display.steps == []
+    # How many images are to be decoded is known; how many are listed, and words read, is not.
+    assert {total for _, total in display.steps} == {None}
 
 
 def test_instances_are_dense_in_each_split(tmp_path: Path):

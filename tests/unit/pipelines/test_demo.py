@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import pty
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +13,7 @@ import pytest
 from pipelines import demo
 from tests.errors import printed_code, raises
 from tests.samples import digests
+from tests.terminals import on_a_terminal
 from tests.unit.serving.servers import free_port
 from tf_dpce.files import exclusive_lock
 
@@ -125,18 +123,3 @@ def test_on_a_terminal_the_page_stays(project_root: Path, tmp_path: Path):
         status, said = on_a_terminal(project_root, [sys.executable, "-c", ON_A_TERMINAL, *options])
         assert (status, "80 captions" in said) == (0, True)
         assert (f"PAGE {port}" in said, "pipelines.web --index" in said) == (page, not page)
-
-
-def on_a_terminal(root: Path, command: list[str]) -> tuple[int, str]:
-    """Runs a command on a terminal of its own; returns its status and what it wrote there."""
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(command, cwd=root, stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        said = b""
-        try:
-            while piece := os.read(ours, 4096):
-                said += piece
-        except OSError:  # so Linux ends a terminal whose other side is closed
-            pass
-        os.close(ours)
-    return process.returncode, said.decode()

@@ -12,7 +12,7 @@ import numpy as np
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.evaluation.calibration import CALIBRATION_FILE, QUERY_KIND
 from tf_dpce.files import is_temporary
-from tf_dpce.logging import logger, progress
+from tf_dpce.logging import logger, tracked
 from tf_dpce.search.embedding.store import (
     IMAGES,
     KINDS,
@@ -207,13 +207,11 @@ def _all_batches(
 
 def _batches(items: StoredEmbeddings, metadata: MetadataTable | None) -> Iterator[Batch]:
     """Yields the records and embeddings of each shard."""
-    done = 0
-    with progress(f"indexed {items.kind}") as display:
-        for path, vectors in zip(items.records, items.arrays(), strict=True):
-            records = _records(path, items.kind, len(vectors))
-            yield metadata.join(records) if metadata else records, vectors
-            done += len(vectors)
-            display.update(done, items.rows)
+    shards = zip(items.records, items.arrays(), strict=True)
+    what = f"indexed {items.kind}"
+    for path, vectors in tracked(shards, what, items.rows, False, size=lambda shard: len(shard[1])):
+        records = _records(path, items.kind, len(vectors))
+        yield metadata.join(records) if metadata else records, vectors
 
 
 def _records(path: Path, kind: str, rows: int) -> pa.Table:

@@ -16,7 +16,6 @@ import numpy as np
 
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.calibration import QUERY_KIND
-from tf_dpce.logging import progress
 from tf_dpce.search.embedding.store import StoredEmbeddings, StoreManifest
 from tf_dpce.search.index.factories import efforts, fill_index, learnt_index, usual_effort
 from tf_dpce.search.index.folder import FolderIndex
@@ -83,8 +82,7 @@ def check_recall(index: FolderIndex, folder: Path, kind: str) -> list[Setting]:
     rows = max(segment.files.rows for segment in state.segments)
     for other in _others(rows, index.dimension, bool(state.entry.queries)):
         if other != own:
-            with progress(f"learnt {other}"):
-                learnt = _replaced(state, _learnt(state, other))
+            learnt = _replaced(state, _learnt(state, other))
             settings += _measured(learnt, other, queries, best)
     return settings
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tf_dpce.errors import UserError
+from tf_dpce.logging import progress, tracked
 
 FLAT = "SQfp16"  # a cosine of float16 numbers is off by 2**-11 at most
 _EXACT = ("Flat", FLAT)  # such an index is the flat one itself: none is needed beside it
@@ -85,7 +86,8 @@ def learnt_index(factory: str, flat: Any, querybank: bool = False) -> Any:
         draw = np.random.default_rng(_SEED)
         rows = np.sort(draw.choice(flat.ntotal, size, replace=False))
         try:
-            index.train(flat.reconstruct_batch(rows))
+            with progress(f"learning {factory}", transient=True):
+                index.train(flat.reconstruct_batch(rows))
         except RuntimeError as error:
             raise _refusal(factory, flat.d, querybank, error) from None
     if inverted:
@@ -95,7 +97,8 @@ def learnt_index(factory: str, flat: Any, querybank: bool = False) -> Any:
 
 def fill_index(index: Any, flat: Any) -> None:
     """Puts the embeddings of a flat index into another one, a block at a time."""
-    for start in range(0, flat.ntotal, _BLOCK):
+    starts = range(0, flat.ntotal, _BLOCK)
+    for start in tracked(starts, "blocks of the approximate index", len(starts)):
         index.add(flat.reconstruct_n(start, min(_BLOCK, flat.ntotal - start)))
 
 
