@@ -32,6 +32,7 @@ class Asked:
         count: number of items of the kind in the index.
         lost: what is said of images whose files are not there.
         at_least: the least probability that was asked for.
+        where: the filter, if there was one, of the first hits.
     """
 
     query: dict[str, str]
@@ -40,6 +41,7 @@ class Asked:
     count: int
     lost: str
     at_least: float | None = None
+    where: str | None = None
 
 
 def check_sheet_file(sheet: Path | None) -> None:
@@ -101,7 +103,9 @@ def _record(hit: Hit) -> dict[str, Any]:
 
 def _remarks(answer: Answer, asked: Asked) -> list[str]:
     lines, hits = [], answer.hits
-    if not hits and asked.at_least is not None:
+    if not hits and asked.where and answer.highest is None:
+        lines.append(f"none of the {asked.count} {asked.kind} passes the filter {asked.where!r}")
+    elif not hits and asked.at_least is not None:
         least = f"none of the {asked.kind} reaches a probability of {asked.at_least:g}"
         best = "" if answer.highest is None else f"; the highest is {answer.highest:.2g}"
         lines.append(f"nothing like that here: {least}{best}")
@@ -127,14 +131,21 @@ def _table(hits: list[Hit], asked: Asked) -> Table:
     table = Table(title=Text(next(iter(asked.query.values()))), title_justify="left")
     for name in columns:
         table.add_column(name, justify="right")
-    table.add_column("id", overflow="fold")
-    table.add_column("path" if asked.kind == "images" else "text", overflow="fold")
+    names = _names(hits)
+    for name in names:
+        table.add_column(name, overflow="fold")
     for *numbers, hit in zip(*columns.values(), hits, strict=True):
-        content = hit.path if hit.text is None else hit.text
         # Square brackets are no markup, and a file's name must not steer the terminal.
-        cells = (Text(shorten(cell, _LONGEST)) for cell in (hit.id, content or ""))
+        cells = (Text(shorten(getattr(hit, name) or "", _LONGEST)) for name in names)
         table.add_row(*numbers, *cells)
     return table
+
+
+def _names(hits: list[Hit]) -> list[str]:
+    """Returns what names the hits; a path says the id too if it ends with it, as it mostly does."""
+    if any(hit.text is not None for hit in hits):
+        return ["id", "text"]
+    return ["path"] if all((hit.path or "").endswith(hit.id) for hit in hits) else ["id", "path"]
 
 
 def _percent(hit: Hit) -> str:

@@ -90,6 +90,7 @@ def run(
         count=count,
         lost="no longer where they were indexed: run find again",
         at_least=at_least,
+        where=where,
     )
     show_answer(answer, asked, json_, sheet)
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse.typing import PositiveInt
 
 from pipelines._verb import options_verb, say_files
-from tf_dpce.errors import UserError
+from tf_dpce.errors import UserError, shorten
+from tf_dpce.logging import logger
 from tf_dpce.search.index.build import FolderIndex, add_embeddings, build_index, open_index
 from tf_dpce.search.index.check_recall import EXACT, Setting, check_recall, recommended
 from tf_dpce.search.index.factories import FLAT
@@ -18,6 +19,8 @@ from tf_dpce.storage import local_folder
 
 if TYPE_CHECKING:
     from tf_dpce.search.interface import Index
+
+_NAMED = 20  # ids that a message names
 
 
 def run(
@@ -68,8 +71,7 @@ def run(
     if table:
         table.report()
     if delete:
-        ids = _ids(delete)
-        print(f"{index.delete(kind, ids):,} of {len(ids):,} ids were in the index and are deleted")
+        _delete(index, kind, _ids(delete))
     if nprobe:
         _folder_index(index, "--nprobe").set_effort(kind, nprobe)
     if check:
@@ -94,6 +96,15 @@ def _folder_index(index: Index, option: str) -> FolderIndex:
     if isinstance(index, FolderIndex):
         return index
     raise UserError("index.options", f"{option} needs an index in a folder")
+
+
+def _delete(index: Index, kind: str, ids: list[str]) -> None:
+    missing = index.missing(kind, ids)
+    print(f"{index.delete(kind, ids):,} of {len(ids):,} ids were in the index and are deleted")
+    if missing:
+        named = ", ".join(shorten(name, 60) for name in missing[:_NAMED])
+        more = ", ..." if len(missing) > _NAMED else ""
+        logger.warning(f"not in the index, {len(missing):,}: {named}{more}")
 
 
 def _ids(named: list[str]) -> list[str]:

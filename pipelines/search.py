@@ -89,6 +89,7 @@ def run(
         top=top,
         count=opened.counts[kind],
         at_least=at_least,
+        where=None if skip else where,
         lost=lost,
     )
     show_answer(answer, asked, json_, sheet)

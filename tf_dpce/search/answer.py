@@ -6,9 +6,11 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import numpy as np
+
 from tf_dpce.errors import UserError
-from tf_dpce.search.interface import Index, check_answerable
-from tf_dpce.search.queries.duplicates import check_rule
+from tf_dpce.search.interface import Index, Ranking, check_answerable
+from tf_dpce.search.queries.duplicates import check_rule, leaders_by
 
 if TYPE_CHECKING:
     from tf_dpce.search.queries.filters import Filter
@@ -111,3 +113,64 @@ def check_choice(
     if where is not None:
         where.check(index.columns(kind))
     check_rule(hide_duplicates, kind, index)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Items that were looked through for an answer.
+
+    Attributes:
+        found: the items.
+        chances: the probability of each, float `[K]`, or None.
+        places: which of them are probable enough.
+        leaders: for each of `places` that of the best item that it is a duplicate of.
+        leading: places of the hits: of those that lead, unless an item of the query is among their
+            duplicates.
+    """
+
+    found: Ranking
+    chances: np.ndarray | None
+    places: np.ndarray
+    leaders: np.ndarray
+    leading: np.ndarray
+
+    @property
+    def highest(self) -> float | None:
+        """See `Answer`."""
+        return None if self.chances is None else float(self.chances.max())
+
+    def duplicates(self, place: int) -> tuple[str, ...]:
+        """Returns the ids of the items behind the one at a place."""
+        behind = self.places[self.leaders == place][1:]
+        return tuple(self.found.column("id", behind).to_pylist()) if len(behind) else ()
+
+
+def look(
+    found: Ranking,
+    chances: np.ndarray | None,
+    at_least: float,
+    rule: str | float | None,
+    kind: str,
+    own: frozenset[str],
+    wanted: int,
+) -> Looked:
+    """Chooses the items that are hits.
+
+    Args:
+        found: items.
+        chances: the probability of each, float `[K]`, or None.
+        at_least: the least probability of a hit.
+        rule: what duplicates are, see `leaders_by`.
+        kind: kind of the items.
+        own: ids of the query's own items.
+        wanted: number of hits that are of interest.
+    """
+    places = np.arange(len(found))
+    if chances is not None:
+        places = places[chances >= at_least]
+    leaders = places[leaders_by(rule, found, places, kind, wanted + len(own))]
+    leading = places[leaders == places]
+    if own:
+        ids = found.column("id", places).to_pylist()
+        leading = np.setdiff1d(leading, leaders[[item in own for item in ids]])
+    return Looked(found, chances, places, leaders, leading)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,12 +25,53 @@ class Found:
             half of the item's hubness if the index has a querybank and the query is of the other
             kind.
         record: the item's columns by name: `id`, for images `path` and the facts of
-            `search.facts`, for texts `text`, and those of a table that was joined. A value that
-            is not known is None.
+            `search.embedding.facts`, for texts `text`, and those of a table that was joined. A
+            value that is not known is None.
     """
 
     score: float
     record: dict[str, Any]
+
+
+class Contents(Protocol):
+    """What an index knows of the items of a ranking."""
+
+    def records(self, places: np.ndarray, names: Sequence[str] | None = None) -> pa.Table:
+        """Returns some columns, or all, of the items at some places."""
+        ...
+
+    def vectors(self, places: np.ndarray) -> np.ndarray:
+        """Returns the embeddings of the items at some places, float32 `[N, D]`, of unit length up
+        to rounding.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The items that an index found for a query, best first; equal scores by id.
+
+    What is known of them is read when it is asked for. Iterating yields each as `Found`.
+
+    Attributes:
+        scores: float32 `[K]`, see `Found`.
+        contents: what the index knows of the K items.
+    """
+
+    scores: np.ndarray
+    contents: Contents
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[Found]:
+        records = self.contents.records(np.arange(len(self)))
+        return map(Found, self.scores.tolist(), records.to_pylist())
+
+    def column(self, name: str, places: np.ndarray | None = None) -> pa.ChunkedArray:
+        """Returns a column of the items at some places, or of all."""
+        places = np.arange(len(self)) if places is None else places
+        return self.contents.records(places, [name])[name]
 
 
 class Index(Protocol):
@@ -68,8 +109,8 @@ class Index(Protocol):
         *,
         of: str,
         where: Filter | None = None,
-    ) -> list[list[Found]]:
-        """Returns the best items of a kind for each query, best first; equal scores by id.
+    ) -> list[Ranking]:
+        """Returns the best items of a kind for each query.
 
         Args:
             kind: what to find, "images" or "texts".
@@ -96,8 +137,14 @@ class Index(Protocol):
         """
         ...
 
+    def missing(self, kind: str, ids: Sequence[str]) -> list[str]:
+        """Returns those of some ids that no item has."""
+        ...
+
     def add(self, kind: str, records: pa.Table, vectors: np.ndarray) -> None:
         """Adds N items at once, or none: an item whose id is there is replaced.
+
+        It has the columns of a joined table still, unless `records` have them.
 
         Args:
             kind: "images" or "texts".

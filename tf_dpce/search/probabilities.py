@@ -11,7 +11,7 @@ from tf_dpce.errors import UserError
 from tf_dpce.evaluation.calibration import CALIBRATION_FILE, CALIBRATION_FOLDER, Calibration
 from tf_dpce.export.versions import find_version, is_run
 from tf_dpce.search.index.folder import FolderIndex
-from tf_dpce.search.interface import Found, Index
+from tf_dpce.search.interface import Index, Ranking
 from tf_dpce.search.queries.query import Term
 from tf_dpce.storage import open_folder
 
@@ -89,26 +89,22 @@ def check_calibrated(calibration: Calibration | None, terms: Sequence[Term], kin
 
 
 def probabilities(
-    calibration: Calibration | None,
-    index: Index,
-    query: np.ndarray,
-    kind: str,
-    found: Sequence[Found],
-    corpus: int,
-) -> list[float] | list[None]:
-    """Returns the probability of each item that was found, or None for all.
+    calibration: Calibration | None, query: np.ndarray, kind: str, found: Ranking, corpus: int
+) -> np.ndarray | None:
+    """Returns the probability of each item that was found, float `[K]`, or None.
+
+    They follow from the plain embeddings, because scores may be approximate or normalised with a
+    querybank.
 
     Args:
         calibration: the calibration; None if the hits have no probabilities.
-        index: the index, which holds the plain embeddings behind scores that are approximate or
-            normalised with a querybank.
         query: float32 `[D]`, the embedding of the query.
         kind: the kind that was searched.
-        found: the best items of all, best first.
+        found: the best items of all.
         corpus: number of items that were compared.
     """
-    if calibration is None or not found:
-        return [None] * len(found)
-    hits = index.vectors(kind, [item.record["id"] for item in found])
+    if calibration is None or not len(found):
+        return None
+    hits = found.contents.vectors(np.arange(len(found)))
     hits /= np.linalg.norm(hits, axis=1, keepdims=True)
-    return calibration.probabilities(kind, query, hits, corpus).tolist()
+    return calibration.probabilities(kind, query, hits, corpus)

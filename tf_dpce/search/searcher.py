@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from tf_dpce.errors import UserError
-from tf_dpce.search.answer import Answer, Choice, Hit, check_choice
+from tf_dpce.search.answer import Answer, Choice, Hit, Looked, check_choice, look
 from tf_dpce.search.embedding.fingerprint import model_digest
 from tf_dpce.search.embedding.store import IMAGES
 from tf_dpce.search.index.build import open_index
@@ -19,7 +19,6 @@ from tf_dpce.search.probabilities import (
     is_like_a_pair,
     probabilities,
 )
-from tf_dpce.search.queries.duplicates import Group, Groups, groups_by
 from tf_dpce.search.queries.filters import Filter
 from tf_dpce.search.queries.query import Term
 from tf_dpce.search.queries.query_encoder import EmbeddedQuery, QueryEncoder
@@ -194,17 +193,16 @@ class Searcher:
         calibration = self.calibration if is_like_a_pair(terms, kind) else None
         query = self._queries.embed(terms, self.index, kind)
         last = skip + top
-        groups = groups_by(hide_duplicates, last + 1 + len(query.own), kind, self.index)
-        chances = self._look_through(query, kind, chosen, calibration, at_least or 0, groups)
-        wanted = [group for group in groups.groups if query.own.isdisjoint(group.ids)]
-        hits = [
-            self._hit(rank, group, query, chances[group.ids[0]])
-            for rank, group in enumerate(wanted[skip:last], skip + 1)
-        ]
-        known = [chance for chance in chances.values() if chance is not None]
-        return Answer(
-            hits, query.unknown_words, len(wanted) > last, highest=max(known, default=None)
+        looked = self._look_through(
+            query, kind, chosen, calibration, at_least or 0, hide_duplicates, last + 1
         )
+        places = looked.leading[skip:last]
+        records = looked.found.contents.records(places).to_pylist()
+        hits = [
+            self._hit(rank, record, place, looked, query.unknown_words)
+            for rank, (record, place) in enumerate(zip(records, places, strict=True), skip + 1)
+        ]
+        return Answer(hits, query.unknown_words, len(looked.leading) > last, looked.highest)
 
     def _look_through(
         self,
@@ -213,19 +211,17 @@ class Searcher:
         where: Filter | None,
         calibration: Calibration | None,
         at_least: float,
-        groups: Groups,
-    ) -> dict[str, float | None]:
-        """Puts ranked items into groups until these are full; returns their probabilities by id.
-
-        Items that are not probable enough are in no group.
+        rule: str | float | None,
+        wanted: int,
+    ) -> Looked:
+        """Ranks items until there are as many hits as are wanted, or no more can follow.
 
         How many items that takes is not known if many are duplicates, so that their number grows
         until it is enough; all attempts together cost little more than the last. Probabilities
         fall with the rank on the whole, not from each to the next: if none of the later half is
         high enough, none of those behind is looked at.
         """
-        count, size = self.index.counts[kind], groups.most
-        known: dict[str, float | None] = {}
+        count, size = self.index.counts[kind], wanted + len(query.own)
         while True:
             size = min(size, count)
             (found,) = self.index.search(
@@ -233,28 +229,30 @@ class Searcher:
             )
             # If a filter lets few items pass, these are all that were compared.
             corpus = count if len(found) == size else len(found)
-            chances = probabilities(calibration, self.index, query.embedding, kind, found, corpus)
-            pairs = list(zip(found, chances, strict=True))
-            known |= {item.record["id"]: chance for item, chance in pairs}
-            likely = [item for item, chance in pairs if chance is None or chance >= at_least]
-            groups.add(likely)
-            later = pairs[len(pairs) // 2 :]
-            ended = all(chance is not None and chance < at_least for _, chance in later)
-            if groups.full or ended or len(found) < size or size == count:
-                return known
+            chances = probabilities(calibration, query.embedding, kind, found, corpus)
+            looked = look(found, chances, at_least, rule, kind, query.own, wanted)
+            ended = chances is not None and (chances[len(chances) // 2 :] < at_least).all()
+            if len(looked.leading) >= wanted or ended or len(found) < size or size == count:
+                return looked
             size *= _GROWTH
 
-    def _hit(self, rank: int, group: Group, query: EmbeddedQuery, probability: float | None) -> Hit:
-        record = group.found.record
+    def _hit(
+        self,
+        rank: int,
+        record: dict[str, Any],
+        place: int,
+        looked: Looked,
+        unknown_words: tuple[str, ...],
+    ) -> Hit:
         hit = Hit(
             rank=rank,
             id=record["id"],
-            score=group.found.score,
+            score=float(looked.found.scores[place]),
             path=record.get("path"),
             text=record.get("text"),
-            unknown_words=query.unknown_words,
-            probability=probability,
-            duplicates=tuple(group.duplicates),
+            unknown_words=unknown_words,
+            probability=None if looked.chances is None else float(looked.chances[place]),
+            duplicates=looked.duplicates(place),
             metadata={name: record[name] for name in record if name not in _OWN_FIELDS},
         )
         moved = self._images_from and hit.path and self._images_from / hit.id

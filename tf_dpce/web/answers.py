@@ -36,7 +36,7 @@ class Request:
         image: name of an image that was sent to the page, see `QueryImages`.
         like: id of an indexed image to which the hits shall be similar.
         where: a filter, see `Filter`.
-        folder: the folder of the hits.
+        folder: the folder of the hits, and all below it.
         taken_from: first day on which a hit was taken, such as 2024-01-31.
         taken_to: last day.
         sure: least probability of a hit, in percent.
@@ -98,13 +98,14 @@ class Request:
     @property
     def condition(self) -> str:
         """All filters as one expression; empty if there is none."""
-        simple = (
-            ("folder =", self.folder),
-            ("taken >=", self.taken_from),
-            ("taken <=", self.taken_to),
-        )
+        simple = (("taken >=", self.taken_from), ("taken <=", self.taken_to))
         parts = [f"({self.where})"] if self.where else []
         parts += [f"{column} {_quoted(value)}" for column, value in simple if value]
+        if self.folder:
+            folder = self.folder.rstrip("/")
+            # "0" follows "/"; unlike that of `like`, this text may hold any sign.
+            texts = (_quoted(text) for text in (folder, folder + "/", folder + "0"))
+            parts.append("(folder = {} or folder >= {} and folder < {})".format(*texts))
         return " and ".join(parts)
 
 
@@ -218,7 +219,7 @@ def _explained(error: UserError) -> str:
     if area in ("search", "web") and error.path is None:
         return error.message
     if error.code == "index.id":
-        return "the index does not hold the image that the search names"
+        return f"{error.message}: drop the image here, or describe it in words"
     logger.warning(f"a search of the page failed: {error.message} [{error.code}]")
     if area in ("serving", "client"):
         return "the model does not answer: try again in a moment"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _QUERY_SIDE = 160  # of the image that is searched for, in pixels
 _SIDES = {"small": SMALL, "large": LARGE}
 _EXAMPLES = (
-    "`folder = 'dogs'`, `taken >= '2024-01-01' and taken < '2025-01-01'`, "
+    "`folder like 'dogs/%'`, `taken >= '2024-01-01' and taken < '2025-01-01'`, "
     "`width > height and bytes < 1000000`, `name in ('a.jpg', 'b.jpg')`"
 )
 

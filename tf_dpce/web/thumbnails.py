@@ -11,7 +11,7 @@ from typing import Any
 
 from tf_dpce.drawing import thumbnails
 from tf_dpce.errors import UserError
-from tf_dpce.files import cache_folder, publish_file, sha256_lines
+from tf_dpce.files import cache_folder, publish_file
 from tf_dpce.logging import logger
 from tf_dpce.preprocessing.convert import to_png
 from tf_dpce.preprocessing.status import MAX_BYTES
@@ -25,7 +25,7 @@ class Thumbnails:
     """Makes and stores small copies of the images of an index.
 
     A copy is named by the digest of the image's file, so that it is made once for all indexes, and
-    an image that has changed since it was indexed is not shown in its place.
+    what has taken the place of an indexed image is not shown. For that the index must know digests.
 
     Args:
         folder: where they are stored (default: `thumbnails` in the user's cache folder).
@@ -39,14 +39,17 @@ class Thumbnails:
         """Returns the copy of an image as JPEG: upright, on white, without any metadata.
 
         Args:
-            record: columns of the image; `path` and, if it is known, `content` count.
+            record: columns of the image; `path` and `content` count.
             side: the largest width and height, in pixels; smaller images are not enlarged.
 
         Raises:
-            UserError: the file is missing, cannot be shown or has changed.
+            UserError: the file is missing, cannot be shown or has changed, or its digest is not
+                known.
         """
         path, digest = Path(record["path"]), record.get("content")
-        stored = self._stored_at(path, digest, side)
+        if digest is None:
+            raise _unshown("of unknown content: embed and index again", path)
+        stored = self._folder / digest[:2] / f"{digest}-{side}.jpg"
         try:
             return stored.read_bytes()
         except OSError:
@@ -55,15 +58,6 @@ class Thumbnails:
             made = small_jpeg(_contents(path, digest), side)
         self._store(stored, made)
         return made
-
-    def _stored_at(self, path: Path, digest: str | None, side: int) -> Path:
-        if digest is None:
-            try:
-                facts = path.stat()
-            except OSError:
-                raise _unshown("missing", path) from None
-            digest = sha256_lines([str(path), str(facts.st_mtime_ns), str(facts.st_size)])
-        return self._folder / digest[:2] / f"{digest}-{side}.jpg"
 
     def _store(self, path: Path, made: bytes) -> None:
         try:
@@ -90,7 +84,7 @@ def small_jpeg(contents: bytes, side: int) -> bytes:
     return made
 
 
-def _contents(path: Path, digest: str | None) -> bytes:
+def _contents(path: Path, digest: str) -> bytes:
     """Returns the bytes of a file, if it is the one that was indexed."""
     try:
         # Without waiting for the other end, if somebody has put a pipe there.
@@ -103,7 +97,7 @@ def _contents(path: Path, digest: str | None) -> bytes:
         raise _unshown("cannot be read", path) from None
     # Of a prepared image the digest is that of the PNG in its shard.
     forms = (lambda: contents, lambda: to_png(contents)[0])
-    if digest and all(digest != hashlib.sha256(form()).hexdigest() for form in forms):
+    if all(digest != hashlib.sha256(form()).hexdigest() for form in forms):
         raise _unshown("changed since it was indexed", path)
     return contents
 

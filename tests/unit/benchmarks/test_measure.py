@@ -127,7 +127,7 @@ def test_an_index_is_compared_with_faiss_alone_at_every_size(
         (f"{size} images: {queries}, {call}", "FAISS alone")
         for size in ("500", "4,000")
         for queries in ("one query", "4 queries at a time")
-        for call in ("FAISS alone", "index")
+        for call in ("FAISS alone", "index", "index, with records")
     ]
     recalls = [row["median"] for row in rows if row["name"].endswith("recall@10")]
     assert recalls[0] == 100 and recalls[1] > 30, "of drawn vectors an inverted file finds a part"

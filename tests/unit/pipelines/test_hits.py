@@ -54,6 +54,13 @@ def test_a_path_stays_in_one_line_for_a_program(shown):
     assert path in shown({"path": path})[0]
 
 
+def test_what_the_path_says_is_said_once(shown):
+    assert " id " not in shown({"path": "/none/1.jpg"})[0]
+    # The image of such an index lies elsewhere than its id says; a text has no path.
+    assert " id " in shown({"path": "/none/moved.jpg"})[0]
+    assert " id " in shown({"path": None, "text": "a dog"})[0]
+
+
 def test_without_hits_there_is_no_table(shown):
     assert shown()[0] == ""
 
@@ -73,5 +80,9 @@ def test_a_search_that_finds_less_than_was_asked_for_says_so(shown):
     assert shown({})[1] == ["asked for 2, found 1 of the 9 images in the index"]
     (nothing,) = shown(asked=replace(ASKED, at_least=0.5))[1]
     assert nothing.startswith("nothing like that here") and "0.5" in nothing
+    # If nothing passed the filter, no probability was too small.
+    filtered = replace(ASKED, at_least=0.5, where="width > 9")
+    assert "width > 9" in shown(asked=filtered)[1][0]
+    assert shown(asked=filtered, highest=0.4)[1][0].startswith("nothing like that here")
     words, lost = shown({"path": "/none/a.jpg"}, {}, unknown_words=("cat",))[1]
     assert words == "not known, left out: cat" and lost == "1 of 2 images are somewhere else"

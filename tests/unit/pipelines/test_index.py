@@ -90,7 +90,8 @@ def test_embeddings_are_added_and_items_deleted(index: Path, tmp_path: Path, cap
     capsys.readouterr()
     argv = ["--out", str(index), "--delete", "new.jpg", f"@{tmp_path / 'ids.txt'}"]
     assert main(argv) == 0
-    assert "3 of 4" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "3 of 4" in said.out and "unknown" in said.err and "000.jpg" not in said.err
     assert main(["--out", str(index), "--delete", "1", "--for", "texts"]) == 0
     assert open_index(index).counts == {"images": 38, "texts": 1}
     # Names of files that are not UTF-8, as a shell gives them, and in a list.
@@ -161,17 +162,21 @@ def test_adding_without_the_table_names_the_columns_that_get_no_value(
 ):
     (tmp_path / "places.csv").write_text(TABLES["places.csv"])
     adding = ["--out", str(index), "--add", "--embeddings", str(vectors)]
-    for options, lines in (
-        ([], []),
-        (["--metadata", str(tmp_path / "places.csv")], []),
-        ([], ["images city, when"]),
-        # Every image was replaced, so that no value is left.
-        ([], []),
+    gone = ["--out", str(index), "--delete", "003.jpg"]
+    for argv, said, city in (
+        (adding, [], None),
+        ([*adding, "--metadata", str(tmp_path / "places.csv")], [], "Rome"),
+        # Every image is replaced, and keeps its columns; but not one that was away.
+        (adding, [], "Rome"),
+        (gone, [], None),
+        (adding, [("1 images", "city, when")], None),
     ):
         capsys.readouterr()
-        assert main(adding + options) == 0
-        said = re.findall("the (.*) that are added have no (.*):", capsys.readouterr().err)
-        assert [" ".join(words) for words in said] == lines
+        assert main(argv) == 0
+        assert re.findall(r"(\d+ \w+) are new and have no (.*):", capsys.readouterr().err) == said
+        if argv != gone:
+            (record,) = open_index(index).records("images", ["003.jpg"])
+            assert record.get("city") == city
 
 
 @pytest.mark.parametrize(

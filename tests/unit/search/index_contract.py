@@ -12,8 +12,9 @@ import pyarrow as pa
 import pytest
 
 from tests.errors import raises
+from tests.unit.search.plain_index import PlainIndex
 from tests.unit.search.queries.test_filters import SCHEMA, RandomFilters
-from tf_dpce.search.interface import Found, Index
+from tf_dpce.search.interface import Index, Ranking
 from tf_dpce.search.queries.filters import Filter
 
 D = 16
@@ -24,32 +25,10 @@ AWKWARD = ["it's", 'a "b".jpg', "a\\nb", "id in ['x'] or 1 == 1", "Größe 🐕"
 CLOSE = 2e-3
 
 
-class PlainIndex:
-    """A dictionary, and every inner product."""
-
-    def __init__(self, querybanks: dict[str, np.ndarray]) -> None:
-        self.items: dict[str, dict[str, tuple[dict, np.ndarray]]] = {"images": {}, "texts": {}}
-        self.querybanks = querybanks
-
-    def add(self, kind: str, records: pa.Table, vectors: np.ndarray) -> None:
-        for record, vector in zip(records.to_pylist(), vectors, strict=True):
-            self.items[kind][record["id"]] = record, vector
-
-    def scores(self, kind: str, query: np.ndarray, of: str, test=None) -> dict[str, float]:
-        found = {}
-        for id_, (record, vector) in self.items[kind].items():
-            if test is None or test({name: without_zone(record[name]) for name in record}):
-                found[id_] = float(vector @ query)
-                if kind in self.querybanks and of != kind:
-                    # CSLS: half the mean of the ten largest cosines.
-                    nearest = sorted(self.querybanks[kind] @ vector)[-10:]
-                    found[id_] -= sum(nearest) / len(nearest) / 2
-        return found
-
-
-def without_zone(value):
-    """`RandomFilters` draws points in time without one, all of UTC."""
-    return value.replace(tzinfo=None) if isinstance(value, dt.datetime) else value
+def utc(record: dict) -> dict:
+    """`RandomFilters` draws points in time without a zone, all of UTC."""
+    moments = {name: value for name, value in record.items() if isinstance(value, dt.datetime)}
+    return record | {name: value.replace(tzinfo=None) for name, value in moments.items()}
 
 
 def unit_vectors(seed: int, count: int) -> np.ndarray:
@@ -66,7 +45,7 @@ def some_texts(ids: list[str]) -> pa.Table:
     return pa.table({"id": ids, "text": [f"text {id_}" for id_ in ids]})
 
 
-def check(found: list[Found], expected: dict[str, float], top: int) -> None:
+def check(found: Ranking, expected: dict[str, float], top: int) -> None:
     """The best of all, best first, each with its score."""
     assert len(found) == min(top, len(expected))
     scores = [hit.score for hit in found]
@@ -99,12 +78,13 @@ class IndexContract:
         ids = [*AWKWARD, *(f"{number:03d}.jpg" for number in range(112))]
         images = some_records(1, ids), unit_vectors(1, 120)
         texts = some_texts([str(n) for n in range(30)]), unit_vectors(2, 30)
-        plain = PlainIndex({"images": unit_vectors(3, 40)})
+        querybanks = {"images": unit_vectors(3, 40)}
+        plain = PlainIndex(dimension=D, querybanks=querybanks)
         plain.add("images", *images)
         plain.add("texts", *texts)
         parts = ((images[0].slice(at, 50), images[1][at : at + 50]) for at in range(0, 120, 50))
         items = {"images": parts, "texts": iter([texts])}
-        return self.build(tmp_path, items, plain.querybanks), plain
+        return self.build(tmp_path, items, querybanks), plain
 
     def test_it_finds_what_brute_force_finds(self, pair: tuple[Index, PlainIndex]):
         index, plain = pair
@@ -143,7 +123,8 @@ class IndexContract:
         for _ in range(25):
             text, test = made.filter()
             (found,) = index.search("images", query[None], 10, of="texts", where=Filter.parse(text))
-            check(found, plain.scores("images", query, "texts", test), 10)
+            passing = plain.scores("images", query, "texts", lambda row, test=test: test(utc(row)))
+            check(found, passing, 10)
 
     def test_it_follows_what_is_added_replaced_and_deleted(
         self, pair: tuple[Index, PlainIndex], tmp_path: Path
@@ -213,6 +194,15 @@ class IndexContract:
             assert [hit.record["id"] for hit in found] == ids
         # What lacks the columns may come later, and what does not fit their types may not.
         index.add("texts", some_texts(["c"]), unit_vectors(9, 1))
+        assert index.missing("texts", ["c", "none", "a"]) == ["none"]
+        # An item that is replaced has what was joined to it, not what its file or text was.
+        changed = pa.table({"id": ["d", "a", "1"], "text": ["text d", "new", "new"]})
+        index.add("texts", changed, unit_vectors(9, 3))
+        assert index.records("texts", ["a", "1"]) == [
+            known | {"text": "new"},
+            unknown | {"text": "new"},
+        ]
+        index.delete("texts", ["d"])
         before = index.version
         with raises("index.column"):
             odd = some_texts(["d"]).append_column("like", pa.array(["much"]))

@@ -6,15 +6,17 @@ The slow reference of every index; and what tests of a search ask where the inde
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import dataset
 
 from tests.unit.search.plain import DIMENSION, MODEL
 from tf_dpce.errors import UserError
-from tf_dpce.search.interface import Found
+from tf_dpce.search.embedding.store import record_schema
+from tf_dpce.search.interface import Ranking
 from tf_dpce.search.queries.filters import Filter
 
 
@@ -23,6 +25,7 @@ class PlainIndex:
 
     Args:
         hubness: what each item's score loses for queries of the other kind, by kind.
+        querybanks: the queries that it is computed from (CSLS) in place of that, by kind.
     """
 
     def __init__(
@@ -30,12 +33,13 @@ class PlainIndex:
         model: str = MODEL,
         dimension: int = DIMENSION,
         hubness: dict[str, np.ndarray] | None = None,
+        querybanks: dict[str, np.ndarray] | None = None,
     ) -> None:
         self.name, self.model, self.dimension = "plain", model, dimension
         self.asked: list[int] = []  # the number of items of each search
-        self._hubness = hubness or {}
-        self._records: dict[str, pa.Table] = {}
-        self._vectors: dict[str, np.ndarray] = {}
+        self.items: dict[str, dict[str, tuple[dict, np.ndarray]]] = {"images": {}, "texts": {}}
+        self._hubness, self._querybanks = hubness or {}, querybanks or {}
+        self._schemas: dict[str, pa.Schema] = {}
         self._changes = 0
 
     @property
@@ -44,59 +48,90 @@ class PlainIndex:
 
     @property
     def counts(self) -> dict[str, int]:
-        return {kind: len(records) for kind, records in self._records.items() if len(records)}
+        return {kind: len(items) for kind, items in self.items.items() if items}
 
     def columns(self, kind: str) -> pa.Schema:
-        return self._records[kind].schema
+        return self._schemas[kind]
+
+    def scores(self, kind: str, query: np.ndarray, of: str, test=None) -> dict[str, float]:
+        """By id, the score of each item whose record passes."""
+        found = {}
+        for row, (id_, (record, vector)) in enumerate(self.items[kind].items()):
+            if test is None or test(record):
+                # Unlike a product of matrices this gives equal rows equal scores.
+                found[id_] = float((vector * query).sum())
+                if of != kind and kind in self._hubness:
+                    found[id_] -= self._hubness[kind][row] / 2
+                elif of != kind and kind in self._querybanks:
+                    # Half the mean of the ten largest cosines.
+                    nearest = sorted(self._querybanks[kind] @ vector)[-10:]
+                    found[id_] -= sum(nearest) / len(nearest) / 2
+        return found
 
     def search(
         self, kind: str, queries: np.ndarray, top: int, *, of: str, where: Filter | None = None
-    ) -> list[list[Found]]:
+    ) -> list[Ranking]:
         self.asked.append(top)
-        records = self._records[kind]
-        passes = np.ones(len(records), bool)
+        passing, answers = self.items[kind].keys(), []
         if where is not None:
-            mask = {"m": where.to_arrow(records.schema)}
-            passes = np.array(dataset.dataset(records).to_table(columns=mask)["m"].to_pylist())
-        rows = records.to_pylist()
-        answers = []
+            chosen = {"id": pc.field("id"), "passes": where.to_arrow(self._schemas[kind])}
+            table = dataset.dataset(self.table(kind)).to_table(columns=chosen)
+            passing = {row["id"] for row in table.to_pylist() if row["passes"]}
         for query in queries:
-            # Unlike a product of matrices this gives equal rows equal scores.
-            scores = (self._vectors[kind] * query).sum(axis=1)
-            if of != kind and kind in self._hubness:
-                scores = scores - self._hubness[kind] / 2
-            order = sorted(np.flatnonzero(passes), key=lambda row: (-scores[row], rows[row]["id"]))
-            answers.append([Found(float(scores[row]), rows[row]) for row in order[:top]])
+            found = self.scores(kind, query, of, lambda record: record["id"] in passing)
+            order = sorted(found, key=lambda id_: (-found[id_], id_))[:top]
+            scores = np.array([found[id_] for id_ in order], np.float32)
+            answers.append(Ranking(scores, Items(self, kind, self.table(kind, order))))
         return answers
 
+    def table(self, kind: str, ids: Sequence[str] | None = None) -> pa.Table:
+        chosen = self.items[kind] if ids is None else ids
+        rows = [self.items[kind][id_][0] for id_ in chosen]
+        return pa.Table.from_pylist(rows, self._schemas.get(kind))
+
     def vectors(self, kind: str, ids: Sequence[str]) -> np.ndarray:
-        return self._vectors[kind][self._rows(kind, ids)]
+        self._check(kind, ids)
+        return np.stack([self.items[kind][id_][1] for id_ in ids])
 
     def records(self, kind: str, ids: Sequence[str]) -> list[dict[str, Any]]:
-        return self._records[kind].take(self._rows(kind, ids)).to_pylist()
+        self._check(kind, ids)
+        return self.table(kind, ids).to_pylist()
+
+    def missing(self, kind: str, ids: Sequence[str]) -> list[str]:
+        return [id_ for id_ in ids if id_ not in self.items[kind]]
 
     def add(self, kind: str, records: pa.Table, vectors: np.ndarray) -> None:
-        self.delete(kind, records["id"].to_pylist())
-        if kind in self._records:
-            records = pa.concat_tables([self._records[kind], records], promote_options="default")
-            vectors = np.concatenate([self._vectors[kind], vectors])
-        self._records[kind], self._vectors[kind] = records, vectors
+        schemas = [self._schemas[kind]] if kind in self._schemas else []
+        self._schemas[kind] = pa.unify_schemas([*schemas, records.schema])
+        for record, vector in zip(records.to_pylist(), vectors, strict=True):
+            former, _ = self.items[kind].pop(record["id"], ({}, None))
+            own = record_schema(kind).names
+            joined = {name: former[name] for name in former if name not in own}
+            self.items[kind][record["id"]] = joined | record, vector
         self._changes += 1
 
     def delete(self, kind: str, ids: Sequence[str]) -> int:
-        if kind not in self._records:
-            return 0
-        stays = ~np.isin(self._records[kind]["id"].to_pylist(), list(ids))
-        self._records[kind] = self._records[kind].filter(pa.array(stays))
-        self._vectors[kind] = self._vectors[kind][stays]
+        gone = [self.items[kind].pop(id_, None) for id_ in ids]
         self._changes += 1
-        return int((~stays).sum())
+        return len(gone) - gone.count(None)
 
-    def _rows(self, kind: str, ids: Sequence[str]) -> list[int]:
-        rows = {id: row for row, id in enumerate(self._records[kind]["id"].to_pylist())}
-        if missing := [id for id in ids if id not in rows]:
+    def _check(self, kind: str, ids: Sequence[str]) -> None:
+        if missing := self.missing(kind, ids):
             raise UserError("index.id", f"there is no {missing[0]} in the index")
-        return [rows[id] for id in ids]
+
+
+class Items(NamedTuple):
+    """Records as they were found, and embeddings as they are now: as a database has them."""
+
+    index: PlainIndex
+    kind: str
+    table: pa.Table
+
+    def records(self, places: np.ndarray, names: Sequence[str] | None = None) -> pa.Table:
+        return self.table.select(names or self.table.column_names).take(places)
+
+    def vectors(self, places: np.ndarray) -> np.ndarray:
+        return self.index.vectors(self.kind, self.records(places)["id"].to_pylist())
 
 
 def image_records(ids: list[str], contents: list[str | None] | None = None) -> pa.Table:

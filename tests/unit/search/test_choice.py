@@ -244,7 +244,7 @@ def test_a_search_beside_a_writer_is_asked_again(index: PlainIndex, searcher: Se
     def search_and_lose(*arguments, **options):
         answer = found(*arguments, **options)
         if len(index.asked) == 1:
-            index.delete("images", [answer[0][0].record["id"]])
+            index.delete("images", [answer[0].column("id")[0].as_py()])
         return answer
 
     index.search = search_and_lose

@@ -65,6 +65,10 @@ def test_simple_fields_and_a_condition_are_one_filter():
     assert passing(folder="o'brien & co") == [0, 1, 2, 3, 8]
     # The last day counts whole, and who has no date has none in the range.
     assert passing(folder="o'brien & co", taken_from="2024-01-04", taken_to="2024-12-03") == [1, 3]
+    # All below a folder, and not what begins like it.
+    rows[0]["folder"], rows[1]["folder"], rows[2]["folder"] = "50%/a/b", "50%", "50%x"
+    table = pa.Table.from_pylist(rows)
+    assert passing(folder="50%") == passing(folder="50%/") == [0, 1]
     # `or` of the condition binds no looser than the fields.
     assert passing(folder="dogs", where="width > 650 or name = 'it''s.jpg'") == [4, 5, 6, 7]
     assert Request("x").condition == ""
@@ -112,7 +116,8 @@ def test_a_request_becomes_one_search():
         Term(1.0, image=b"an image"),
         Term(1.0, id="a.jpg"),
     ]
-    options = {"where": "folder = 'b'", "at_least": 0.5, "skip": 2 * PAGE_SIZE}
+    where = "(folder = 'b' or folder >= 'b/' and folder < 'b0')"
+    options = {"where": where, "at_least": 0.5, "skip": 2 * PAGE_SIZE}
     options["hide_duplicates"] = "content"
     assert searcher.options == {"top": PAGE_SIZE, "kind": "images", **options}
     assert (answer.unknown_words, answer.more, answer.fault) == (("zebra",), True, "")
@@ -133,6 +138,10 @@ SECRET = "/home/someone/index"
     ("fault", "shown"),
     [
         (UserError("search.query", "no word of 'xyz' is known"), "no word of 'xyz' is known"),
+        (
+            UserError("index.id", "no images with the id a.jpg"),
+            "no images with the id a.jpg: drop the image here, or describe it in words",
+        ),
         (UserError("search.query", f"{SECRET} is damaged", Path(SECRET)), None),
         (UserError("index.damaged", f"{SECRET} is damaged", Path(SECRET)), None),
         (ServingError("UNAVAILABLE", f"http://{SECRET}: refused"), None),

@@ -242,6 +242,12 @@ def record_schema(kind: str) -> pa.Schema:
     return image_schema() if kind == IMAGES else texts
 
 
+def joined_columns(kind: str, columns: Iterable[str], records: pa.Table | None = None) -> list[str]:
+    """Returns those columns that came from a table of the user's, and that `records` lack."""
+    others = {*record_schema(kind).names, *(records.column_names if records else ())}
+    return [name for name in columns if name not in others]
+
+
 def read_records(path: Path, kind: str) -> pa.Table:
     """Reads the records of embeddings of a kind, with the types of their columns."""
     import pyarrow.json

@@ -19,8 +19,8 @@ from tf_dpce.search.embedding.store import (
     TEXTS,
     StoredEmbeddings,
     StoreManifest,
+    joined_columns,
     read_records,
-    record_schema,
 )
 from tf_dpce.search.index.factories import check_factory
 from tf_dpce.search.index.folder import FolderIndex
@@ -153,24 +153,24 @@ def add_embeddings(
     if stores[embeddings[0]].model != index.model:
         message = f"{embeddings[0]} holds embeddings of another model than the index: take its own"
         raise UserError("index.two_models", message, embeddings[0])
-    items = _all_batches(_items(stores), metadata, described)
-    if metadata is None:
-        _say_missing_columns(index, items)
+    items, before = _all_batches(_items(stores), metadata, described), index.counts
     if isinstance(index, FolderIndex):
         index.add_all(items)
-        return
-    for kind, batches in items.items():
-        for records, vectors in batches:
-            index.add(kind, records, vectors)
+    else:
+        for kind, batches in items.items():
+            for records, vectors in batches:
+                index.add(kind, records, vectors)
+    if metadata is None:
+        _say_missing_columns(index, before)
 
 
-def _say_missing_columns(index: Index, kinds: Iterable[str]) -> None:
-    """Logs which columns of an index will have no value in the items that are added."""
-    for kind in set(kinds) & set(index.counts):
-        usual = record_schema(kind).names
-        if further := [name for name in index.columns(kind).names if name not in usual]:
-            named = shorten(", ".join(further))
-            logger.warning(f"the {kind} that are added have no {named}: use --metadata again")
+def _say_missing_columns(index: Index, before: Mapping[str, int]) -> None:
+    """Logs which columns of an index have no value in the items that are new."""
+    for kind, count in index.counts.items():
+        new, joined = count - before.get(kind, 0), joined_columns(kind, index.columns(kind).names)
+        if joined and new > 0:
+            named = shorten(", ".join(joined))
+            logger.warning(f"{new:,} {kind} are new and have no {named}: use --metadata again")
 
 
 def _stores(folders: Iterable[Path]) -> dict[Path, StoreManifest]:

@@ -85,14 +85,38 @@ def learnt_index(factory: str, flat: Any, querybank: bool = False) -> Any:
         size = min(flat.ntotal, max(_SAMPLES_PER_CENTROID * lists, _SAMPLES))
         draw = np.random.default_rng(_SEED)
         rows = np.sort(draw.choice(flat.ntotal, size, replace=False))
+        learning = _silenced(index)
         try:
             with progress(f"learning {factory}", transient=True):
                 index.train(flat.reconstruct_batch(rows))
         except RuntimeError as error:
             raise _refusal(factory, flat.d, querybank, error) from None
+        del learning
     if inverted:
         inverted.nprobe = max(1, round(lists**0.5))
     return index
+
+
+def _silenced(index: Any) -> list[Any]:
+    """Lets FAISS learn from few embeddings without a warning on the screen of the user.
+
+    Returns:
+        What must live until it has learnt.
+    """
+    import faiss
+
+    learning = []
+    while isinstance(index := faiss.downcast_index(index), faiss.IndexPreTransform):
+        for number in range(index.chain.size()):
+            transform = faiss.downcast_VectorTransform(index.chain.at(number))
+            if isinstance(transform, faiss.OPQMatrix):
+                learning.append(faiss.ProductQuantizer(transform.d_out, transform.M, 8))
+                transform.pq = learning[-1]
+        index = index.index
+    for part in (*learning, index, getattr(index, "pq", None)):
+        if hasattr(part, "cp"):
+            part.cp.min_points_per_centroid = 1
+    return learning
 
 
 def fill_index(index: Any, flat: Any) -> None:
@@ -103,7 +127,7 @@ def fill_index(index: Any, flat: Any) -> None:
 
 
 def search_parameters(index: Any, effort: int | None, selector: Any = None) -> Any:
-    """Returns what a query asks of an index, or None if it takes no wishes.
+    """Returns what a query asks of an index, or None if it takes no wishes or none is made.
 
     Args:
         index: a FAISS index.
@@ -112,6 +136,8 @@ def search_parameters(index: Any, effort: int | None, selector: Any = None) -> A
     """
     import faiss
 
+    if effort is None and selector is None:
+        return None
     index = faiss.downcast_index(index)
     wishes = {} if selector is None else {"sel": selector}
     if isinstance(index, faiss.IndexPreTransform):

@@ -13,7 +13,6 @@ A reader that misses a file, because the index changed, reads `index.json` again
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,24 +23,22 @@ import numpy as np
 
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
-from tf_dpce.search.embedding.store import record_schema
 from tf_dpce.search.index.manifest import (
-    MANIFEST,
     IndexManifest,
     KindEntry,
-    manifest_bytes,
+    Reading,
+    manifest_stamp,
 )
 from tf_dpce.search.index.segment_files import (
     Unreadable,
     concatenated,
     damaged,
     id_array,
-    unified,
 )
 from tf_dpce.search.index.segments import Segment
-from tf_dpce.search.index.state import State, best, read_records
+from tf_dpce.search.index.state import State
 from tf_dpce.search.index.writer import Batch, IndexWriter, writing
-from tf_dpce.search.interface import Found, check_answerable
+from tf_dpce.search.interface import Ranking, check_answerable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,12 +68,10 @@ class FolderIndex:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.name = folder, str(folder)
-        content = manifest_bytes(folder)
-        manifest = IndexManifest.parse(content, folder / MANIFEST)
         # Each is replaced as a whole, so that threads need no lock.
-        self._read = content, manifest
+        self._read = Reading.of(folder, stamp=None)
         self._states: dict[str, State] = {}
-        self.model, self.dimension = manifest.model, manifest.dimension
+        self.model, self.dimension = self._read.manifest.model, self._read.manifest.dimension
 
     @classmethod
     def create(cls, folder: Path, model: str, dimension: int) -> FolderIndex:
@@ -102,12 +97,12 @@ class FolderIndex:
         Raises:
             UserError: the folder holds no index any more, or one of another model.
         """
-        return self._in_force()[1]
+        return self._in_force().manifest
 
     @property
     def version(self) -> str:
         """Changes with the contents."""
-        return hashlib.sha256(manifest_bytes(self.folder)).hexdigest()
+        return self._in_force().version
 
     @property
     def counts(self) -> dict[str, int]:
@@ -132,35 +127,27 @@ class FolderIndex:
         *,
         of: str,
         where: Filter | None = None,
-    ) -> list[list[Found]]:
-        """Returns the best items of a kind for each query, best first; equal scores by id."""
+    ) -> list[Ranking]:
+        """Returns the best items of a kind for each query."""
         state = self.state(kind)
-        check_answerable(self.counts, kind, top)
-        queries = state.prepared(queries, is_normalised=of != kind)
-        parts = []
-        for segment in state.segments:
-            allowed = where and segment.files.passing(where, state.schema)
-            parts.append(segment.search(queries, top, allowed, state.entry.effort))
-        return [
-            best(state, [(scores[row], rows[row]) for scores, rows in parts], top)
-            for row in range(len(queries))
-        ]
+        if top < 1 or not state.entry.alive:
+            check_answerable(self.counts, kind, top)
+        return state.search(state.prepared(queries, is_normalised=of != kind), top, where)
 
     def vectors(self, kind: str, ids: Sequence[str]) -> np.ndarray:
         """Returns the embeddings of items, float32 `[N, D]`."""
-        vectors = np.zeros((len(ids), self.dimension), np.float32)
-        for segment, places, rows in self._places(kind, ids):
-            vectors[places] = segment.files.flat.reconstruct_batch(rows)[:, : self.dimension]
-        return vectors
+        state = self.state(kind)
+        return state.vectors(_rows(state, kind, ids))
 
     def records(self, kind: str, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Returns the columns of items."""
-        records: list[dict[str, Any]] = [{}] * len(ids)
-        schema = self.state(kind).schema
-        for segment, places, rows in self._places(kind, ids):
-            for place, record in zip(places, read_records(segment, rows, schema), strict=True):
-                records[place] = record
-        return records
+        state = self.state(kind)
+        return state.records(_rows(state, kind, ids)).to_pylist()
+
+    def missing(self, kind: str, ids: Sequence[str]) -> list[str]:
+        """Returns those of some ids that no item has."""
+        rows = self.state(kind).rows_of(id_array(ids)).tolist()
+        return [name for name, row in zip(ids, rows, strict=True) if row < 0]
 
     def table(self, kind: str, columns: Sequence[str]) -> pa.Table:
         """Returns some columns of all items, in no certain order."""
@@ -215,15 +202,15 @@ class FolderIndex:
                 raise UserError("index.options", message, self.folder)
             writer.set_entry(kind, replace(writer.entry(kind), effort=effort))
 
-    def _in_force(self) -> tuple[bytes, IndexManifest]:
-        """Reads `index.json`; it is parsed if it changed."""
-        content = manifest_bytes(self.folder)
-        if content != self._read[0]:
-            manifest = IndexManifest.parse(content, self.folder / MANIFEST)
-            if (manifest.model, manifest.dimension) != (self.model, self.dimension):
+    def _in_force(self) -> Reading:
+        """Reads `index.json` if it was replaced."""
+        stamp = manifest_stamp(self.folder)
+        if stamp is None or stamp != self._read.stamp:
+            read = Reading.of(self.folder, stamp)
+            if (read.manifest.model, read.manifest.dimension) != (self.model, self.dimension):
                 message = f"{self.folder} became an index of another model: open it again"
                 raise UserError("search.other_model", message, self.folder)
-            self._read = content, manifest
+            self._read = read
         return self._read
 
     @contextmanager
@@ -242,34 +229,18 @@ class FolderIndex:
                 # Nothing is lost: the next change merges them.
                 logger.warning(f"{self.folder}: small segments stay: {error.strerror}")
 
-    def _places(
-        self, kind: str, ids: Sequence[str]
-    ) -> list[tuple[Segment, np.ndarray, np.ndarray]]:
-        """Returns for each segment which of the ids it has, and in which rows."""
-        wanted, found = id_array(ids), []
-        missing = np.ones(len(ids), bool)
-        for segment in self.state(kind).segments:
-            rows = segment.rows_of(wanted)
-            places = np.flatnonzero(rows >= 0)
-            missing[places] = False
-            found.append((segment, places, rows[places]))
-        if missing.any():
-            unknown = shorten(ids[int(np.argmax(missing))])
-            raise UserError("index.id", f"the index holds no {kind} with the id {unknown}")
-        return found
-
     def state(self, kind: str) -> State:
         """Returns the items of a kind as they are now; their files are opened if they are not."""
         while True:
-            content, manifest = self._in_force()
-            entry = manifest.kinds.get(kind, KindEntry())
+            read = self._in_force()
+            entry = read.manifest.kinds.get(kind, KindEntry())
             state = self._states.get(kind)
             if state and state.entry == entry:
                 return state
             try:
                 state = self._opened(kind, entry, state)
             except Unreadable as error:
-                if manifest_bytes(self.folder) == content:
+                if self._in_force().version == read.version:
                     raise damaged(error.path) from None
                 continue
             self._states[kind] = state
@@ -283,5 +254,17 @@ class FolderIndex:
             Segment.open(self.folder, part, dimension, opened.get((part.flat, part.records)))
             for part in entry.segments
         ]
-        schemas = [segment.files.schema for segment in segments] or [record_schema(kind)]
-        return State(entry, tuple(segments), unified(schemas))
+        return State.of(entry, segments, kind, self.dimension)
+
+
+def _rows(state: State, kind: str, ids: Sequence[str]) -> np.ndarray:
+    """Returns the rows of items.
+
+    Raises:
+        UserError: there is no such item.
+    """
+    rows = state.rows_of(id_array(ids))
+    if (rows < 0).any():
+        unknown = shorten(ids[int(np.argmin(rows))])
+        raise UserError("index.id", f"the index holds no {kind} with the id {unknown}")
+    return rows

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import time
 import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ MANIFEST = "index.json"
 # The former was one FAISS index a kind, in a folder of its own, with records in Arrow's format.
 _FORMAT = 2
 _CHECKED = 1 << 16  # bytes
+_COARSE = 2 * 10**9  # nanoseconds, the precision of the coarsest file systems
 _REBUILD = "build the index again"
 # A random number in each name: the name of a file that was removed never returns.
 _NAMES = rf"({'|'.join(KINDS)}|calibration)-[0-9a-f]{{12}}"
@@ -176,6 +179,51 @@ def manifest_bytes(folder: Path) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         message = f"{folder} is not an index: build one with the verb index"
         raise UserError("index.missing", message, folder) from None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What `index.json` said when it was read.
+
+    Attributes:
+        stamp: see `manifest_stamp`.
+        version: a digest of it.
+        manifest: its content.
+    """
+
+    stamp: tuple[int, ...] | None
+    version: str
+    manifest: IndexManifest
+
+    @classmethod
+    def of(cls, folder: Path, stamp: tuple[int, ...] | None) -> Reading:
+        """Reads the manifest of an index.
+
+        Args:
+            folder: folder of the index.
+            stamp: that of the file, taken before.
+
+        Raises:
+            UserError: there is no index, or it is damaged.
+        """
+        content = manifest_bytes(folder)
+        manifest = IndexManifest.parse(content, folder / MANIFEST)
+        return cls(stamp, hashlib.sha256(content).hexdigest(), manifest)
+
+
+def manifest_stamp(folder: Path) -> tuple[int, ...] | None:
+    """Returns what differs after each replacement of `index.json`.
+
+    It is None if the file is missing, or so new that a second replacement might look the same:
+    clocks of file systems are coarse.
+    """
+    try:
+        found = os.stat(f"{folder}/{MANIFEST}")
+    except OSError:
+        return None
+    if time.time_ns() - found.st_mtime_ns < _COARSE:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def is_index_file(path: Path) -> bool:

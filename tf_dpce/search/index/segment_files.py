@@ -77,15 +77,16 @@ class SegmentFiles:
         with self._readable():
             return self._file().read(names)
 
-    def records(self, rows: np.ndarray) -> pa.Table:
-        """Returns the records of some rows, in their order."""
+    def records(self, rows: np.ndarray, names: Sequence[str] | None = None) -> pa.Table:
+        """Returns some columns of some rows, or all, in their order; those that there are."""
+        names = [name for name in names or self.schema.names if name in self.schema.names]
         self._lookups += 1
         if self._lookups > _LOOKUPS:
-            return self._table.take(rows)
+            return self._table.select(names).take(rows)
         size = self._metadata.row_group(0).num_rows
         groups, places = np.unique(rows // size, return_inverse=True)
         with self._readable():
-            table = self._file().read_row_groups(groups.tolist(), use_threads=False)
+            table = self._file().read_row_groups(groups.tolist(), names, use_threads=False)
         return table.take(places * size + rows % size)
 
     @cached_property

@@ -127,12 +127,12 @@ class Segment:
             # An index that cannot leave rows out finds so many more.
             wanted = min(self.files.rows, round(wanted * self.files.rows / count))
         rows = index.search(queries, wanted, params=wishes)[1]
-        found = rows >= 0
+        missed = rows < 0
         if allowed is not None:
-            found &= allowed[rows]
-        vectors = self.files.flat.reconstruct_batch(np.maximum(rows, 0).ravel())
+            missed |= ~allowed[rows]
+        vectors = self.files.flat.reconstruct_batch(np.where(missed, 0, rows).ravel())
         scores = np.einsum("qkd,qd->qk", vectors.reshape(*rows.shape, -1), queries)
-        scores[~found] = -np.inf
+        scores[missed] = -np.inf
         best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
         return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
 

@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tf_dpce.search.embedding.store import record_schema
 from tf_dpce.search.index.manifest import KindEntry
+from tf_dpce.search.index.segment_files import concatenated, unified
 from tf_dpce.search.index.segments import Segment
-from tf_dpce.search.interface import Found
+from tf_dpce.search.interface import Ranking
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from tf_dpce.search.queries.filters import Filter
+
 
 @dataclass(frozen=True)
 class State:
-    """The items of a kind in one state of the index."""
+    """The items of a kind in one state of the index.
+
+    Rows count through all segments.
+
+    Attributes:
+        entry: what the manifest says of the kind.
+        segments: its segments.
+        schema: the columns of all of them.
+        dimension: D.
+    """
 
     entry: KindEntry
     segments: tuple[Segment, ...]
     schema: pa.Schema
+    dimension: int
+
+    @classmethod
+    def of(cls, entry: KindEntry, segments: Sequence[Segment], kind: str, dimension: int) -> State:
+        """Returns the state of these segments of a kind."""
+        schemas = [segment.files.schema for segment in segments] or [record_schema(kind)]
+        return cls(entry, tuple(segments), unified(schemas), dimension)
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """The first row of each segment, int64 `[segments]`."""
+        rows = [segment.files.rows for segment in self.segments]
+        return np.cumsum([0, *rows], dtype=np.int64)[:-1]
 
     def prepared(self, queries: np.ndarray, is_normalised: bool) -> np.ndarray:
         """Returns queries as the segments take them, float32 `[Q, D]`, or `[Q, D + 1]`.
@@ -36,33 +63,85 @@ class State:
             return queries
         return np.hstack([queries, np.full((len(queries), 1), is_normalised, np.float32)])
 
+    def search(self, queries: np.ndarray, top: int, where: Filter | None) -> list[Ranking]:
+        """Returns the best items for each query.
 
-def best(state: State, parts: Sequence[tuple[np.ndarray, np.ndarray]], top: int) -> list[Found]:
-    """Merges what each segment found for a query.
+        Args:
+            queries: what `prepared` returned, at least one.
+            top: K.
+            where: only items that pass this filter are found.
+        """
+        parts = []
+        for segment in self.segments:
+            allowed = where and segment.files.passing(where, self.schema)
+            parts.append(segment.search(queries, top, allowed, self.entry.effort))
+        scores, rows = parts[0] if len(parts) == 1 else self._merged(parts, len(queries))
+        return [self._ranking(scores, rows, top) for scores, rows in zip(scores, rows, strict=True)]
 
-    Args:
-        state: the segments.
-        parts: scores and rows of each segment.
-        top: number of items.
+    def _merged(
+        self, parts: Sequence[tuple[np.ndarray, np.ndarray]], queries: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns scores and rows of all segments, best first."""
+        scores = np.hstack([np.empty((queries, 0), np.float32), *(part[0] for part in parts)])
+        starts = zip(parts, self._starts, strict=True)
+        rows = np.hstack([np.empty((queries, 0), int), *(part[1] + at for part, at in starts)])
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
-    Returns:
-        The items with the best scores; equal scores by id.
-    """
-    scores = np.concatenate([np.empty(0, np.float32), *(part[0] for part in parts)])
-    if not len(scores):
-        return []
-    least = np.partition(scores, -min(top, len(scores)))[-min(top, len(scores))]
-    found = []
-    for segment, (scores, rows) in zip(state.segments, parts, strict=True):
-        chosen = scores >= least
-        records = read_records(segment, rows[chosen], state.schema)
-        found += map(Found, scores[chosen].tolist(), records)
-    return sorted(found, key=lambda item: (-item.score, item.record["id"]))[:top]
+    def _ranking(self, scores: np.ndarray, rows: np.ndarray, top: int) -> Ranking:
+        """Ranks equal scores by id, and leaves out what is behind the K-th."""
+        if (scores[1:] == scores[:-1]).any():
+            chosen = scores >= scores[:top][-1]
+            scores, rows = scores[chosen], rows[chosen]
+            ids = self.records(rows, ["id"])["id"].to_pylist()
+            order = sorted(range(len(ids)), key=lambda at: (-scores[at], ids[at]))
+            scores, rows = scores[order], rows[order]
+        return Ranking(scores[:top], _Rows(self, rows[:top]))
+
+    def rows_of(self, ids: pa.Array) -> np.ndarray:
+        """Returns the row of each id, int64, -1 if there is no such item."""
+        found = np.full(len(ids), -1)
+        for start, segment in zip(self._starts, self.segments, strict=True):
+            rows = segment.rows_of(ids)
+            found = np.where(rows >= 0, rows + start, found)
+        return found
+
+    def records(self, rows: np.ndarray, names: Sequence[str] | None = None) -> pa.Table:
+        """Returns some columns, or all, of some rows, in their order."""
+        if len(self.segments) == 1:
+            return self.segments[0].files.records(rows, names)
+        names = list(names or self.schema.names)
+        # A table without any column would have no rows either.
+        asked = list(dict.fromkeys([*names, "id"]))
+        tables, order = [self.schema.empty_table().select(asked)], [np.empty(0, np.int64)]
+        for segment, places, own in self._by_segment(rows):
+            tables.append(segment.files.records(own, asked))
+            order.append(places)
+        return concatenated(tables).select(names).take(np.argsort(np.concatenate(order)))
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the embeddings of some rows, float32 `[N, D]`."""
+        vectors = np.empty((len(rows), self.dimension), np.float32)
+        for segment, places, own in self._by_segment(rows):
+            vectors[places] = segment.files.flat.reconstruct_batch(own)[:, : self.dimension]
+        return vectors
+
+    def _by_segment(self, rows: np.ndarray) -> Iterator[tuple[Segment, np.ndarray, np.ndarray]]:
+        """Yields each segment with the places of its rows and their numbers in it."""
+        numbers = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(numbers).tolist():
+            places = np.flatnonzero(numbers == number)
+            yield self.segments[number], places, rows[places] - self._starts[number]
 
 
-def read_records(segment: Segment, rows: np.ndarray, schema: pa.Schema) -> list[dict[str, Any]]:
-    """Returns the records of some rows of a segment; a column that it lacks is None."""
-    if not len(rows):
-        return []
-    missing = dict.fromkeys(schema.names)
-    return [missing | record for record in segment.files.records(rows).to_pylist()]
+class _Rows(NamedTuple):
+    """Some rows of a state; see `Contents`."""
+
+    state: State
+    rows: np.ndarray
+
+    def records(self, places: np.ndarray, names: Sequence[str] | None = None) -> pa.Table:
+        return self.state.records(self.rows[places], names)
+
+    def vectors(self, places: np.ndarray) -> np.ndarray:
+        return self.state.vectors(self.rows[places])

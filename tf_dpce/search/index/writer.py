@@ -13,6 +13,7 @@ import numpy as np
 
 from tf_dpce.evaluation.querybank import hubness
 from tf_dpce.files import exclusive_lock, remove_stale
+from tf_dpce.search.embedding.store import joined_columns
 from tf_dpce.search.index.manifest import (
     MANIFEST,
     IndexManifest,
@@ -25,6 +26,7 @@ from tf_dpce.search.index.merging import segments_to_merge
 from tf_dpce.search.index.segment_files import Unreadable, damaged, unified
 from tf_dpce.search.index.segment_writer import Batch, Plan, SegmentWriter
 from tf_dpce.search.index.segments import Segment
+from tf_dpce.search.index.state import State
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,7 +81,12 @@ class IndexWriter(SegmentWriter):
         """
         file = self.entry(kind).querybank
         queries = file and np.load(self.folder / file.name, allow_pickle=False)
-        prepared = ((records, _prepared(vectors, queries)) for records, vectors in batches)
+        segments = [self.open(kind, segment) for segment in self.entry(kind).segments]
+        before = State.of(self.entry(kind), segments, kind, self.manifest.dimension)
+        prepared = (
+            (_with_joined(before, kind, records), _prepared(vectors, queries))
+            for records, vectors in batches
+        )
         for segment in self.segments(self._plan(kind, whole=whole), prepared):
             self._append(kind, segment)
         self._check_columns(kind)
@@ -197,6 +204,20 @@ def _prepared(vectors: np.ndarray, queries: np.ndarray | None) -> np.ndarray:
     if queries is None:
         return vectors
     return np.column_stack([vectors, -hubness(vectors, queries) / 2])
+
+
+def _with_joined(before: State, kind: str, records: pa.Table) -> pa.Table:
+    """Returns records with the columns of a joined table that the items of these ids had."""
+    import pyarrow as pa
+
+    if names := joined_columns(kind, before.schema.names, records):
+        rows = before.rows_of(records["id"].combine_chunks())
+        known = rows >= 0
+        former = before.records(rows[known], names)
+        places = pa.array(np.cumsum(known) - 1, mask=~known)
+        for name in names:
+            records = records.append_column(name, former[name].take(places))
+    return records
 
 
 def _repeated(ids: pa.ChunkedArray) -> pa.ChunkedArray:

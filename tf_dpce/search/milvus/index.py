@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from tf_dpce.errors import UserError, shorten
-from tf_dpce.search.interface import Found, check_answerable
+from tf_dpce.search.embedding.store import joined_columns
+from tf_dpce.search.interface import Ranking, check_answerable
 from tf_dpce.search.milvus.connection import Connection, Target
 from tf_dpce.search.milvus.rows import ID, VECTOR, field_name, from_rows, merge_columns
 from tf_dpce.search.milvus.storage import LATEST, RECENT, Manifest, Storage, chunks
@@ -125,11 +126,11 @@ class MilvusIndex:
         *,
         of: str,
         where: Filter | None = None,
-    ) -> list[list[Found]]:
+    ) -> list[Ranking]:
         if top > _MOST:
             raise UserError("milvus.top", f"Milvus returns at most {_MOST:,} results, not {top:,}")
 
-        def ask(manifest: Manifest) -> list[list[Found]]:
+        def ask(manifest: Manifest) -> list[Ranking]:
             check_answerable(manifest.columns, kind, top)
             schema, asked = manifest.schema(kind), queries
             if kind in manifest.querybanks:
@@ -144,7 +145,7 @@ class MilvusIndex:
             for start in range(0, len(asked), size):
                 part, collection = asked[start : start + size], manifest.collection(kind)
                 answers += self._nearest(collection, part, top, options)
-            return [_found(hits, schema) for hits in answers]
+            return [self._ranking(kind, hits, schema) for hits in answers]
 
         return self._read(ask)
 
@@ -161,7 +162,14 @@ class MilvusIndex:
         def ask(manifest: Manifest) -> list[dict[str, Any]]:
             schema = manifest.schema(kind)
             names = [field_name(name) for name in schema.names]
-            return from_rows(self._items(manifest, kind, ids, names), schema)
+            return from_rows(self._items(manifest, kind, ids, names), schema).to_pylist()
+
+        return self._read(ask)
+
+    def missing(self, kind: str, ids: Sequence[str]) -> list[str]:
+        def ask(manifest: Manifest) -> list[str]:
+            found = self._rows(manifest, kind, ids, [])
+            return [id_ for id_ in ids if id_ not in found]
 
         return self._read(ask)
 
@@ -170,6 +178,7 @@ class MilvusIndex:
             return
         storage, manifest = self._storage, self._own(self._storage.load())
         if kind in manifest.columns:
+            records = self._with_joined(manifest, kind, records)
             columns, records = merge_columns(manifest.schema(kind), records)
             manifest = manifest.with_columns(kind, columns)
         else:
@@ -212,16 +221,39 @@ class MilvusIndex:
         options = {"output_fields": ["count(*)"], **LATEST}
         return self._storage.call("query", manifest.collection(kind), **options)[0]["count(*)"]
 
+    def _rows(
+        self, manifest: Manifest, kind: str, ids: Sequence[str], fields: list[str]
+    ) -> dict[str, dict[str, Any]]:
+        if kind not in manifest.columns:
+            return {}
+        return self._storage.rows(manifest.collection(kind), ids, fields)
+
+    def _with_joined(self, manifest: Manifest, kind: str, records: pa.Table) -> pa.Table:
+        """Returns records with the columns of a joined table that those of these ids have."""
+        schema = manifest.schema(kind)
+        names = joined_columns(kind, schema.names, records)
+        columns = pa.schema([schema.field(name) for name in names])
+        if len(columns):
+            ids = records[ID].to_pylist()
+            rows = self._rows(manifest, kind, ids, [field_name(name) for name in names])
+            former = from_rows([rows.get(id_, {}) for id_ in ids], columns)
+            for name in names:
+                records = records.append_column(name, former[name])
+        return records
+
     def _items(
         self, manifest: Manifest, kind: str, ids: Sequence[str], fields: list[str]
     ) -> list[dict[str, Any]]:
-        rows = {}
-        if kind in manifest.columns:
-            rows = self._storage.rows(manifest.collection(kind), ids, fields)
+        rows = self._rows(manifest, kind, ids, fields)
         if missing := [id_ for id_ in ids if id_ not in rows]:
             message = f"the index holds no {kind} with the id {shorten(missing[0])}"
             raise UserError("index.id", message)
         return [rows[id_] for id_ in ids]
+
+    def _ranking(self, kind: str, hits: Sequence[Mapping[str, Any]], columns: pa.Schema) -> Ranking:
+        records = from_rows([{**hit["entity"], ID: hit[ID]} for hit in hits], columns)
+        scores = np.array([hit["distance"] for hit in hits], np.float32)
+        return Ranking(scores, _Hits(self, kind, records))
 
     def _nearest(
         self, collection: str, queries: np.ndarray, top: int, options: dict[str, Any]
@@ -245,6 +277,15 @@ def _by_score(hit: Mapping[str, Any]) -> tuple[float, str]:
     return -hit["distance"], hit[ID]
 
 
-def _found(hits: Sequence[Mapping[str, Any]], columns: pa.Schema) -> list[Found]:
-    records = from_rows([{**hit["entity"], ID: hit[ID]} for hit in hits], columns)
-    return [Found(hit["distance"], record) for hit, record in zip(hits, records, strict=True)]
+class _Hits(NamedTuple):
+    """What Milvus returned with its hits; see `search.interface.Contents`."""
+
+    index: MilvusIndex
+    kind: str
+    table: pa.Table
+
+    def records(self, places: np.ndarray, names: Sequence[str] | None = None) -> pa.Table:
+        return self.table.select(names or self.table.column_names).take(places)
+
+    def vectors(self, places: np.ndarray) -> np.ndarray:
+        return self.index.vectors(self.kind, self.records(places)[ID].to_pylist())

@@ -90,13 +90,13 @@ def to_rows(records: pa.Table, vectors: np.ndarray) -> Iterator[list[dict[str, A
         yield [{**_known(row), VECTOR: vector} for row, vector in batch]
 
 
-def from_rows(rows: Sequence[dict[str, Any]], columns: pa.Schema) -> list[dict[str, Any]]:
+def from_rows(rows: Sequence[dict[str, Any]], columns: pa.Schema) -> pa.Table:
     """Returns the records of rows; a column that a row lacks is None."""
     values = {
         column.name: _from_stored([row.get(field_name(column.name)) for row in rows], column)
         for column in columns
     }
-    return pa.table(values, schema=columns).to_pylist()
+    return pa.table(values, schema=columns)
 
 
 def schema_to_text(columns: pa.Schema) -> str:

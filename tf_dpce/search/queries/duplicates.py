@@ -2,128 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.search.embedding.store import IMAGES
-from tf_dpce.search.interface import Found, Index
+from tf_dpce.search.interface import Index, Ranking
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CONTENT = "content"
 
-_BLOCK = 4096  # items whose embeddings are in memory at a time
+_BLOCK = 1 << 14  # items whose embeddings are in memory at a time
 
 
-@dataclass
-class Group:
-    """An item, and the ids of the duplicates that rank behind it."""
+def leaders_by(
+    rule: str | float | None, found: Ranking, places: np.ndarray, kind: str, most: int
+) -> np.ndarray:
+    """Returns for each of N items the number of the best one that it is a duplicate of.
 
-    found: Found
-    duplicates: list[str] = field(default_factory=list)
-
-    @property
-    def ids(self) -> list[str]:
-        """The ids of all."""
-        return [self.found.record["id"], *self.duplicates]
-
-
-class Groups:
-    """Ranked items, each behind the best one that it is a duplicate of.
-
-    Args:
-        most: number of groups that are of interest; items of others are dropped.
-        column: items are duplicates if they have the same value there, unless it is not known;
-            of an empty name there is none.
-
-    Attributes:
-        groups: by the rank of their best items.
-        most: see above.
-    """
-
-    def __init__(self, most: int, column: str = "") -> None:
-        self.groups: list[Group] = []
-        self.most, self._column = most, column
-        self._by_content: dict[str, Group] = {}
-        self._seen: set[str] = set()
-
-    @property
-    def full(self) -> bool:
-        """Whether there are as many as are of interest."""
-        return len(self.groups) >= self.most
-
-    def add(self, ranked: Iterable[Found]) -> None:
-        """Takes items, best first; those that were taken before are left out."""
-        new = [found for found in ranked if found.record["id"] not in self._seen]
-        self._seen.update(found.record["id"] for found in new)
-        self._add(new)
-
-    def _add(self, new: Sequence[Found]) -> None:
-        for found in new:
-            content = found.record.get(self._column)
-            if content in self._by_content:
-                self._by_content[content].duplicates.append(found.record["id"])
-            elif not self.full:
-                self.groups.append(Group(found))
-                if content is not None:
-                    self._by_content[content] = self.groups[-1]
-
-
-class NearEmbedding(Groups):
-    """Duplicates have at least a cosine with the best item of their group."""
-
-    def __init__(self, most: int, kind: str, index: Index, cosine: float) -> None:
-        super().__init__(most)
-        self._kind, self._index, self._cosine = kind, index, cosine
-        self._leaders = np.empty((0, index.dimension), np.float32)
-
-    def _add(self, new: Sequence[Found]) -> None:
-        for start in range(0, len(new), _BLOCK):
-            self._add_block(new[start : start + _BLOCK])
-
-    def _add_block(self, block: Sequence[Found]) -> None:
-        vectors = self._index.vectors(self._kind, [found.record["id"] for found in block])
-        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        rows = np.arange(len(block))
-        if self.groups:
-            rows = self._behind(rows, block, vectors, first=0)
-        while len(rows) and not self.full:
-            # The best item that is left leads a group, and takes what is near to it.
-            best, first = rows[0], len(self.groups)
-            self.groups.append(Group(block[best]))
-            self._leaders = np.vstack([self._leaders, vectors[best]])
-            rows = self._behind(rows[1:], block, vectors, first=first)
-
-    def _behind(
-        self, rows: np.ndarray, block: Sequence[Found], vectors: np.ndarray, first: int
-    ) -> np.ndarray:
-        """Puts rows behind the first leader, from number `first` on, that they are near to.
-
-        Returns:
-            The rows that are near to none.
-        """
-        near = vectors[rows] @ self._leaders[first:].T >= self._cosine
-        taken = near.any(axis=1)
-        for row, leader in zip(rows[taken], near[taken].argmax(axis=1), strict=True):
-            self.groups[first + leader].duplicates.append(block[row].record["id"])
-        return rows[~taken]
-
-
-def groups_by(rule: str | float | None, most: int, kind: str, index: Index) -> Groups:
-    """Returns an empty set of groups.
+    An item that is no duplicate leads itself.
 
     Args:
         rule: "content", the least cosine of duplicates, or None if there are none.
-        most: number of groups that are of interest.
-        kind: kind of the items.
-        index: the index that they are of.
+        found: what was found.
+        places: the items' places there, int64 `[N]`, best first.
+        kind: their kind.
+        most: number of leaders that are of interest; whatever leads behind these is not looked
+            into.
+
+    Returns:
+        Numbers of 0..N-1, int64 `[N]`.
     """
     if rule is None:
-        return Groups(most)
+        return np.arange(len(places))
     if rule == CONTENT:
-        return Groups(most, column="content" if kind == IMAGES else "text")
-    return NearEmbedding(most, kind, index, float(rule))
+        return _by_content(found.column("content" if kind == IMAGES else "text", places))
+    return _by_cosine(float(rule), found, places, most)
+
+
+def _by_content(values: pa.ChunkedArray) -> np.ndarray:
+    """Items are duplicates if they have the same value, unless it is not known."""
+    codes = (
+        values.cast("string").combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
+    )
+    leaders, known = np.arange(len(codes)), np.flatnonzero(codes >= 0)
+    _, first, inverse = np.unique(codes[known], return_index=True, return_inverse=True)
+    leaders[known] = known[first][inverse]
+    return leaders
+
+
+def _by_cosine(cosine: float, found: Ranking, places: np.ndarray, most: int) -> np.ndarray:
+    """Items are duplicates if they have at least a cosine with the best one of them."""
+    leaders, leading = np.arange(len(places)), np.empty(0, np.int64)
+    leads = np.empty((0, 0), np.float32)
+    for start in range(0, len(places), _BLOCK):
+        vectors = found.contents.vectors(places[start : start + _BLOCK])
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        rows = np.arange(len(vectors))
+        if start:
+            near = vectors @ leads.T >= cosine
+            behind = near.any(axis=1)
+            leaders[start + rows[behind]] = leading[near[behind].argmax(axis=1)]
+            rows = rows[~behind]
+        while len(rows) and len(leading) < most:
+            # The best item that is left leads, and takes what is near to it.
+            best = vectors[rows[:1]]
+            leading = np.append(leading, start + rows[0])
+            leads = np.vstack([leads, best]) if len(leads) else best
+            near = (vectors[rows] @ best[0] >= cosine) | (rows == rows[0])
+            leaders[start + rows[near]] = leading[-1]
+            rows = rows[~near]
+    return leaders
 
 
 def check_rule(rule: str | float | None, kind: str, index: Index) -> None:

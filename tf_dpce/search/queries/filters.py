@@ -6,9 +6,12 @@
     one         "not" one | "(" any ")" | comparison
     comparison  column ("=" | "!=" | "<" | "<=" | ">" | ">=") value
               | column ["not"] "in" "(" value {"," value} ")"
+              | column ["not"] "like" 'text%'
               | column "is" ["not"] "null"
     value       'text' | "text" | number | true | false
     column      name | `name with spaces`
+
+`folder like 'dogs/%'` means what begins with `dogs/`; its only wildcard is one % at the end.
 
 A quotation mark inside a text is doubled. A value that is not known, null, compares as false:
 neither `width > 640` nor `width <= 640` finds an image of unknown width, but `width is null` does.
@@ -32,6 +35,7 @@ COMPARISONS = ("=", "!=", "<", "<=", ">", ">=")
 IS_NULL = "is null"
 
 _LONGEST = 10_000  # characters of a filter
+_LAST = "\U0010ffff"  # of Unicode
 _DEEPEST = 50  # parentheses and negations inside one another
 _WORDS = ("and", "or", "not", "in", "is", "null", "true", "false")
 _TOKEN = re.compile(
@@ -201,11 +205,15 @@ class _Reader:
             return Negation(unknown) if negated else unknown
         if self._skip("in"):
             return self._choice(column, "=", "or")
+        if self._skip_like():
+            return self._beginning(column, (">=", "<"), "and")
         if self._skip("not"):
+            if self._skip_like():
+                return self._beginning(column, ("<", ">="), "or")
             self._require("in")
             return self._choice(column, "!=", "and")
         if self._token.content not in COMPARISONS:
-            raise self._unexpected(f"in, not in, is null or one of {' '.join(COMPARISONS)}")
+            raise self._unexpected(f"in, not in, like, is null or one of {' '.join(COMPARISONS)}")
         return Comparison(column, self._take("sign", ""), self._value())
 
     def _choice(self, column: str, sign: str, word: str) -> Condition:
@@ -215,6 +223,17 @@ class _Reader:
             parts.append(Comparison(column, sign, self._value()))
         self._require(")")
         return Junction(word, tuple(parts))
+
+    def _beginning(self, column: str, signs: tuple[str, str], word: str) -> Condition:
+        """Reads a pattern: compares with the first text that begins so, and the first behind."""
+        token, value = self._token, self._value()
+        start, wildcard, rest = str(value).partition("%")
+        if not isinstance(value, str) or rest or not (start and wildcard) or start[-1] == _LAST:
+            raise self._mistake(token.start, "but like takes 'beginning%', with one % at the end")
+        # The code points from D800 to DFFF stand for nothing.
+        behind = start[:-1] + ("\ue000" if start[-1] == "\ud7ff" else chr(ord(start[-1]) + 1))
+        texts = zip(signs, (start, behind), strict=True)
+        return Junction(word, tuple(Comparison(column, sign, text) for sign, text in texts))
 
     def _value(self) -> Any:
         return self._take("value", "a number, a 'text' in quotation marks, true or false")
@@ -231,6 +250,12 @@ class _Reader:
 
     def _skip(self, sign: str) -> bool:
         found = self._token.kind == "sign" and self._token.content == sign
+        self._next += found
+        return found
+
+    def _skip_like(self) -> bool:
+        # No word of the grammar, so that a column may have this name.
+        found = self._token.kind == "name" and self._token.content.lower() == "like"
         self._next += found
         return found
 

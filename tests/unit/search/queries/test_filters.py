@@ -102,9 +102,20 @@ class RandomFilters:
 
     def leaf(self):
         column = self.draw.choice(SCHEMA.names)
-        form = self.draw.choice(["compare", "compare", "in", "not in", "is null", "is not null"])
+        forms = ["compare", "compare", "in", "not in", "is null", "is not null"]
+        forms += ["like", "NOT LIKE"] * (column == "folder")
+        form = self.draw.choice(forms)
         if form.startswith("is"):
             return f"{column} {form}", lambda row: (row[column] is None) == (form == "is null")
+        if form.endswith(("like", "LIKE")):
+            begin = self.draw.choice([text[:size] for text in TEXTS for size in (1, 9) if text])
+            quoted = begin.replace("'", "''")
+            return (
+                f"{column} {form} '{quoted}%'",
+                lambda row: (
+                    row[column] is not None and row[column].startswith(begin) == (form == "like")
+                ),
+            )
         if form == "compare":
             sign = self.draw.choice(["=", "!="] if column == "seen" else list(COMPARED))
             text, value = self.literal(column)
@@ -177,6 +188,14 @@ def test_a_date_means_the_whole_day_and_a_time_the_moment():
     assert ids(text, "taken", values, pa.timestamp("us", "UTC")) == [2]
 
 
+def test_like_means_what_begins_so_and_nothing_else():
+    values = ["dogs", "dogs/a", "dogs/a/b", "dogs0", "Dogs/a", "dogs\ud7ff", "dogs\ue000", None]
+    assert ids("folder like 'dogs/%'", "folder", values, pa.string()) == [1, 2]
+    assert ids("folder NOT LIKE 'dogs%'", "folder", values, pa.string()) == [4]
+    assert ids("folder like 'dogs\ud7ff%'", "folder", values, pa.string()) == [5]
+    assert ids("like like 'a_%'", "like", ["a_b", "ab_"], pa.string()) == [0]
+
+
 def test_columns_have_any_name_and_any_width():
     assert ids("`a b.c` >= 2", "a b.c", [1, 2], pa.int8()) == [1]
     assert ids("`in` in (1)", "in", [1, 2], pa.int8()) == [0]
@@ -230,6 +249,12 @@ UNREADABLE = (
     "width in (640,)",
     "width not 640",
     "width is 640",
+    "folder like dogs",
+    "folder like 'dogs'",
+    "folder like '%'",
+    "folder like '%dogs%'",
+    "folder like 640",
+    "folder like '\U0010ffff%'",
     "folder = 'dogs",
     "folder = dogs'",
     "folder = ‘dogs’",
