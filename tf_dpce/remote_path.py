@@ -12,24 +12,19 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from stat import S_IFDIR, S_IFREG
-from typing import Any, BinaryIO, NamedTuple
+from stat import S_IFREG
+from typing import Any, BinaryIO
 
-from tf_dpce.storage import explained, file_system, is_remote, local_file, local_path, rooted
+from tf_dpce.storage import explained, file_system, is_remote, local_file, local_path
 
-_TOGETHER = 256  # small files that are fetched at a time
+_THREADS = 8  # more than cores, because they wait for the disk or the network
+_TOGETHER = 1024  # small files whose contents are in memory at a time
 
 # What the listed folders hold, by address and name.
 _LISTED: dict[str, dict[str, dict[str, Any]]] = {}
-
-
-class Stat(NamedTuple):
-    """What a listing says of a file, by the names of `os.stat_result`."""
-
-    st_size: int
-    st_mode: int
 
 
 class RemotePath(PurePosixPath):
@@ -43,7 +38,7 @@ class RemotePath(PurePosixPath):
         return f"{self.scheme}:/{path}" if path.startswith("/") else path
 
     def resolve(self) -> RemotePath:
-        """Returns the path itself, because a store has no links."""
+        """Returns the path itself."""
         return self
 
     def exists(self) -> bool:
@@ -58,12 +53,15 @@ class RemotePath(PurePosixPath):
         """Returns whether there is such a folder, which some object lies below."""
         return (self._info() or {}).get("type") == "directory"
 
-    def stat(self) -> Stat:
-        """Returns size and kind, or raises `FileNotFoundError`."""
-        info = self._info()
-        if info is None:
-            raise FileNotFoundError(str(self))
-        return Stat(info["size"], S_IFREG if info["type"] == "file" else S_IFDIR)
+    def is_symlink(self) -> bool:
+        """Returns False, because a store has no links."""
+        return False
+
+    def stat(self) -> os.stat_result:
+        """Returns the size and the kind of what there is, zeros of nothing; no more is known."""
+        info = self._info() or {"size": 0}
+        mode = S_IFREG if info.get("type") == "file" else 0
+        return os.stat_result((mode, 0, 0, 0, 0, 0, info["size"], 0, 0, 0))
 
     def iterdir(self) -> Iterator[RemotePath]:
         """Yields what the folder holds."""
@@ -139,15 +137,9 @@ def _of_scheme(scheme: str) -> type[RemotePath]:
     return type("RemotePath", (RemotePath,), {"__slots__": (), "scheme": scheme})
 
 
-def scan(folder: AnyPath) -> Iterator[tuple[str, bool, bool]]:
-    """Yields all names in a folder, and whether each is a folder and a link."""
-    if isinstance(folder, RemotePath):
-        for name, info in folder.listing().items():
-            yield name, info["type"] == "directory", False
-    else:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                yield entry.name, entry.is_dir(), entry.is_symlink()
+def scan(folder: AnyPath) -> Iterator[os.DirEntry[str] | RemotePath]:
+    """Yields what a folder holds; nothing is asked again of name, `is_dir` and `is_symlink`."""
+    return folder.iterdir() if isinstance(folder, RemotePath) else os.scandir(folder)
 
 
 def matching(pattern: AnyPath) -> list[AnyPath]:
@@ -184,20 +176,14 @@ def read_part(place: str, start: int = 0, length: int | None = None) -> bytes:
 
 
 def read_each(paths: Sequence[AnyPath]) -> Iterator[bytes | OSError]:
-    """Yields the contents of small files, or why one cannot be read; many remote ones at a time."""
-    for first in range(0, len(paths), _TOGETHER):
-        part = paths[first : first + _TOGETHER]
-        if isinstance(part[0], RemotePath):
-            files, _ = file_system(str(part[0]))
-            with explained(str(part[0].parent)):
-                found = files.cat([rooted(str(path))[1:] for path in part], on_error="return")
-                for contents in found.values():
-                    if isinstance(contents, Exception) and not isinstance(contents, OSError):
-                        raise contents
-                    yield contents
-            continue
-        for path in part:
-            try:
-                yield path.read_bytes()
-            except OSError as error:
-                yield error
+    """Yields the contents of small files, or why one cannot be read; some are read at a time."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for first in range(0, len(paths), _TOGETHER):
+            yield from pool.map(_contents, paths[first : first + _TOGETHER])
+
+
+def _contents(path: AnyPath) -> bytes | OSError:
+    try:
+        return read_part(str(path))
+    except OSError as error:
+        return error

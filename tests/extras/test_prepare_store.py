@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines.prepare import main
+from pipelines.train import main as train
 from tests.errors import printed_code
 from tests.extras.object_store import BUCKET, endpoint, objects, s3, upload
 from tests.unit.datasets.tables import write
@@ -198,9 +199,21 @@ def test_what_is_wrong_with_a_bucket_is_said_in_a_line(s3, tmp_path: Path, capsy
         assert main(options) == 1, options
         assert printed_code(capsys.readouterr().err) == code, options
     assert objects(s3, OUT) == {} and set(objects(s3, foreign)) == {"notes.txt"}
+    for method in ("info", "ls", "get_file", "pipe_file"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(s3, method, refuse)
+            assert main(["--root", URL, "--out", OUT]) == 1, method
+        assert printed_code(capsys.readouterr().err) == "storage.denied", method
 
 
-def test_a_folder_that_is_published_by_half_counts_as_not_prepared(s3, tmp_path: Path, capsys):
+def refuse(*arguments: object, **options: object) -> None:
+    raise PermissionError("Access Denied")
+
+
+def test_a_folder_that_is_published_by_half_counts_as_not_prepared(
+    s3, tmp_path: Path, capsys, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     a_table(tmp_path / "raw")
     command = ["--root", upload(s3, tmp_path / "raw", URL), "--out", OUT]
     assert main(command) == 0
@@ -217,5 +230,15 @@ def test_a_folder_that_is_published_by_half_counts_as_not_prepared(s3, tmp_path:
         assert main(command) == 1
     assert printed_code(capsys.readouterr().err) == "storage.failed"
     assert MANIFEST_FILE not in objects(s3, OUT)
+    assert trained(OUT, capsys) == "data.unfinished"
     assert main(command) == 0
     assert objects(s3, OUT) == before
+    # It is read, and only then found that nothing is to be trained.
+    assert trained(OUT, capsys) == "training.epochs"
+    assert trained(f"{BUCKET}/none", capsys) == "storage.missing"
+
+
+def trained(data: str, capsys: pytest.CaptureFixture[str]) -> str | None:
+    """The code with which training refuses data."""
+    assert train(["--data", data, "--run", "unwritten"]) == 1
+    return printed_code(capsys.readouterr().err)

@@ -1,10 +1,13 @@
-"""Foreign text in messages: short, and in one line."""
+"""What a mistake says: its place, and foreign text that is short and in one line."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tf_dpce.errors import shorten
+from tf_dpce.errors import UserError, shorten
+from tf_dpce.remote_path import any_path
 
 
 @pytest.mark.parametrize(
@@ -28,3 +31,9 @@ def test_a_foreign_text_is_short_and_in_one_line(text: object, expected: str):
 def test_escapes_count_towards_the_limit():
     assert shorten("\0" * 30) == r"\x00" * 19 + r"\..."
     assert shorten("a dogs", limit=5) == "a ..."
+
+
+def test_an_address_stays_one():
+    for path in ("s3://bucket/a.csv", any_path("s3://bucket/a.csv")):
+        assert UserError("area.what", "wrong", path).path == "s3://bucket/a.csv"
+    assert UserError("area.what", "wrong", "folder//a.csv").path == Path("folder/a.csv")

@@ -42,7 +42,7 @@ from tf_dpce.preprocessing.vocabulary import (
 )
 from tf_dpce.preprocessing.word_vectors import check_vectors, look_up_vectors
 from tf_dpce.remote_path import AnyPath, RemotePath, any_path
-from tf_dpce.storage import Folder, open_folder
+from tf_dpce.storage import open_folder
 
 if TYPE_CHECKING:
     from tf_dpce.data.validate_images import Engine
@@ -199,7 +199,10 @@ def _write_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
 def _staging(out: AnyPath) -> Iterator[Path]:
     """Yields an empty folder inside `out`, on the same disk, while nobody else writes there."""
     if isinstance(out, RemotePath):
-        _check_bucket(open_folder(out))
+        # Whether anything can be written there is found out before the work.
+        files = open_folder(out)
+        files.write(".prepare", b"")
+        files.remove(".prepare")
         with TemporaryDirectory(prefix="tf_dpce-") as folder:
             yield Path(folder)
         return
@@ -215,12 +218,6 @@ def _staging(out: AnyPath) -> Iterator[Path]:
             # After a mistake it is as empty as it was made.
             with suppress(OSError):
                 out.rmdir()
-
-
-def _check_bucket(files: Folder) -> None:
-    """Finds out before the work, not after it, whether anything can be written there."""
-    files.write(".prepare", b"")
-    files.remove(".prepare")
 
 
 def _publish(folder: Path, out: AnyPath, manifest: Manifest) -> tuple[AnyPath, ...]:

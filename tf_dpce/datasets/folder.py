@@ -83,6 +83,6 @@ def _images_of(
         else:
             found = names.find(rooted(str(path)))
             yield Image(found.image_id, found.path, captions)
-    for file in set(files).difference(used):
+    for file in sorted(set(files).difference(used)):
         if file.lower().endswith(".txt"):
             yield Rejected(str(folder / file), NO_IMAGE)

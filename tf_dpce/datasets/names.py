@@ -224,10 +224,10 @@ class _Listing:
             return
         # A null character in a path is a ValueError.
         with suppress(OSError, ValueError):
-            for name, is_folder, is_link in scan(folder):
-                (self.folders if is_folder else self.files).add(name)
-                if is_link:
-                    self.links.add(name)
+            for entry in scan(folder):
+                (self.folders if entry.is_dir() else self.files).add(entry.name)
+                if entry.is_symlink():
+                    self.links.add(entry.name)
             self.real = rooted(str(folder.resolve()))
 
     def match(self, name: str, names: Collection[str]) -> tuple[str, tuple[str, ...]]:

@@ -49,6 +49,18 @@ def test_what_lies_beside_an_image(tmp_path: Path, texts: dict[str, bytes], capt
     assert rejected == ([] if usable else [Rejected(str(tmp_path / "a" / "1.jpg"), captions)])
 
 
+def test_images_may_share_a_text(tmp_path: Path):
+    write_images(tmp_path, ["1.jpg", "1.png", "2.jpg"])
+    for name in ("1.txt", "1.json", "2.txt", "3.txt", "4.TXT"):
+        (tmp_path / name).write_text(DOWNLOADED if name == "1.json" else f"text {name}")
+    images, rejected = gather(read_folder(tmp_path))
+    assert {image.image_id: image.captions for image in images} == {
+        **dict.fromkeys(("1.jpg", "1.png"), ["text 1.txt"]),
+        "2.jpg": ["text 2.txt"],
+    }
+    assert [Path(item.path).name for item in rejected] == ["3.txt", "4.TXT"]
+
+
 def test_folders_named_after_splits_are_splits(tmp_path: Path):
     names = [*(f"train/{n}.jpg" for n in range(20)), "validation/a.jpg", "test/x/b.jpg"]
     write_images(tmp_path, names)

@@ -12,7 +12,7 @@ from tf_dpce.data.manifest import MANIFEST_FILE
 from tf_dpce.datasets.names import is_image, is_users
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
-from tf_dpce.search.embedding.records import manifest_shards
+from tf_dpce.search.embedding.records import manifest_facts
 from tf_dpce.storage import WILDCARDS, Found, find_files
 
 
@@ -123,7 +123,7 @@ def remote_matches(pattern: str) -> tuple[list[Found], str]:
         root = os.path.dirname(pattern)
     elif any(file.url == f"{pattern}/{MANIFEST_FILE}" for file in found):
         listed = {file.url: file for file in found}
-        shards = manifest_shards(pattern)
+        shards = [f"{pattern}/{name}" for name in manifest_facts(pattern)]
         if missing := [shard for shard in shards if shard not in listed]:
             message = f"{missing[0]} is missing: copy the prepared folder again"
             raise UserError("inputs.shard", message, missing[0])

@@ -79,7 +79,7 @@ def shard_facts(shards: Sequence[str]) -> Iterator[tuple[str, int]]:
     for shard in shards:
         folder, name = os.path.split(shard)
         if folder not in listed:
-            listed[folder] = _manifest_facts(folder)
+            listed[folder] = manifest_facts(folder)
         if name in listed[folder]:
             yield listed[folder][name]
         elif is_remote(shard):
@@ -91,12 +91,8 @@ def shard_facts(shards: Sequence[str]) -> Iterator[tuple[str, int]]:
             yield sha256_file(Path(shard)), _count(shard)
 
 
-def manifest_shards(folder: str) -> list[str]:
-    """Returns the addresses of the shards of a remote folder that `prepare` wrote, in order."""
-    return [f"{folder}/{name}" for name in _manifest_facts(folder)]
-
-
-def _manifest_facts(folder: str) -> dict[str, tuple[str, int]]:
+def manifest_facts(folder: str) -> dict[str, tuple[str, int]]:
+    """Returns digest and number of records of each shard of a prepared folder, or its address."""
     files = open_folder(folder or ".")
     if MANIFEST_FILE not in files.names():
         return {}
