@@ -21,6 +21,9 @@ _LONGEST = 2_000  # characters of an id, a path or a text in the table
 _PIPED = 10_000  # characters of a line of the table if stdout is no terminal
 
 
+_OF_QUERY = ("unknown_words", "inferred_words")  # what is the same for all hits
+
+
 @dataclass(frozen=True)
 class Asked:
     """What an answer is shown with.
@@ -89,6 +92,7 @@ def _document(answer: Answer, asked: Asked) -> dict[str, Any]:
     return {
         "query": asked.query,
         "unknown_words": answer.unknown_words,
+        "inferred_words": answer.inferred_words,
         "for": asked.kind,
         "hits": [_record(hit) for hit in answer.hits],
         "more": answer.more,
@@ -97,7 +101,7 @@ def _document(answer: Answer, asked: Asked) -> dict[str, Any]:
 
 def _record(hit: Hit) -> dict[str, Any]:
     """Returns what is known of a hit; the words are those of the query."""
-    fields = {name: value for name, value in asdict(hit).items() if name != "unknown_words"}
+    fields = {name: value for name, value in asdict(hit).items() if name not in _OF_QUERY}
     return {name: value for name, value in fields.items() if value not in (None, (), {})}
 
 
@@ -114,6 +118,9 @@ def _remarks(answer: Answer, asked: Asked) -> list[str]:
         lines.append(f"asked for {asked.top}, found {found}")
     if answer.unknown_words:
         lines.append(f"not known, left out: {shorten(', '.join(answer.unknown_words))}")
+    if answer.inferred_words:
+        words = shorten(", ".join(answer.inferred_words))
+        lines.append(f"understood by its word vector, never trained: {words}")
     if lost := sum(hit.is_lost for hit in hits):
         lines.append(f"{lost} of {len(hits)} images are {asked.lost}")
     return lines

@@ -9,6 +9,7 @@ from typing import Literal
 from jsonargparse.typing import PositiveInt
 
 from pipelines._verb import options_verb, say_files
+from tf_dpce.errors import UserError
 from tf_dpce.preprocessing.status import MAX_BYTES, MAX_PIXELS, Limits
 
 
@@ -20,6 +21,9 @@ def run(
     flip: bool = False,
     size: PositiveInt | None = None,
     float16: bool = False,
+    expand: list[Path] | None = None,
+    expand_size: PositiveInt | None = None,
+    dim: PositiveInt | None = None,
     max_bytes: PositiveInt = MAX_BYTES,
     max_pixels: PositiveInt = MAX_PIXELS,
 ) -> None:
@@ -33,6 +37,11 @@ def run(
         flip: encode mirrored images too: twice the work.
         size: image size in pixels (default: the size of training).
         float16: store weights in float16: half the size on disk.
+        expand: files of word vectors, side by side as in training, from which the model learns to
+            understand words that no training caption has.
+        expand_size: number of such words (default: all of the files, at most 20,000).
+        dim: give the first numbers of each embedding only, of a run that was trained with
+            prefixes (default: all).
         max_bytes: reject larger files.
         max_pixels: reject larger images.
     """
@@ -46,30 +55,58 @@ def run(
     limits = Limits(max_bytes, max_pixels)
     check_name(to)
     check_limits(limits)
-    check_run(run, checkpoint)
+    whole = check_run(run, checkpoint)[0].model.output_dim
+    if dim and dim > whole:
+        message = f"{run} has embeddings of {whole} numbers: set --dim to {whole} at most"
+        raise UserError("export.dim", message, run)
     check_writable(to)
     folder = local_folder(data) if data else None
     if folder:
         Manifest.load(folder)
+    further = _further_words(run, expand, expand_size)
 
     from tf_dpce.evaluation.tta import TestTimeAugmentation, augmented_model
     from tf_dpce.export.calibrate import calibrate
+    from tf_dpce.export.expansion import expand as infer_words
     from tf_dpce.export.model_card import run_metrics, run_provenance
     from tf_dpce.export.publish import export_model
+    from tf_dpce.models.shortening import shortened_model
 
     trained = load_run(run, checkpoint)
+    if further:
+        trained = infer_words(trained, expand, further)
     augmentation = TestTimeAugmentation(flip, (size,) if size else (), float16)
+    model = augmented_model(trained.model, trained.config.image.backbone, augmentation)
     version = export_model(
-        augmented_model(trained.model, trained.config.image.backbone, augmentation),
+        shortened_model(model, dim) if dim and dim < whole else model,
         trained.tokenizer,
         to,
         provenance=run_provenance(trained, checkpoint, augmentation),
         metrics=run_metrics(trained, checkpoint, augmentation),
         resize=trained.config.image.resize,
         limits=limits,
-        calibration=calibrate(trained, folder, augmentation),
+        calibration=calibrate(trained, folder, augmentation, dim or whole),
     )
     say_files(sorted(path for path in version.rglob("*") if path.is_file()))
+
+
+def _further_words(run: Path, files: list[Path] | None, size: int | None) -> list[str]:
+    """Returns the words that a run is to be given, before TensorFlow is imported."""
+    from tf_dpce.data.manifest import VOCABULARY_FILE
+    from tf_dpce.export.expansion import words_to_infer
+    from tf_dpce.preprocessing.vocabulary import read_vocabulary
+    from tf_dpce.training.run_folder import read_config, run_config
+
+    if not files:
+        if size:
+            raise UserError("expand.vectors", "--expand-size needs --expand FILE of word vectors")
+        return []
+    tokens = run_config(run).text.tokenizer
+    if tokens != "words":
+        message = f"{run} was trained on {tokens}: --expand is for words"
+        raise UserError("expand.tokenizer", message, run)
+    words = read_vocabulary(run / VOCABULARY_FILE)
+    return words_to_infer(files, words, read_config(run)["data"]["lowercase"], size)
 
 
 build_parser, main = options_verb("export", run)

@@ -34,6 +34,7 @@ def run(
     for_: Literal["images", "texts"] | None = None,
     nprobe: PositiveInt | None = None,
     check: Path | None = None,
+    dim: PositiveInt | None = None,
 ) -> None:
     """Builds a search index over embeddings, or changes one.
 
@@ -53,14 +54,16 @@ def run(
         for_: what --delete, --metadata and --check mean (default: images if there are any).
         nprobe: how many lists of an inverted file a query searches, or efSearch of HNSW.
         check: folder that embed wrote, of queries: measure recall and time of several settings.
+        dim: how many numbers of each embedding to store, of a model that was trained with
+            prefixes; queries are cut in the same way (default: all).
     """
     building = bool(embeddings) and not add
-    _check_options(bool(embeddings), add, factory or querybank, delete)
+    _check_options(bool(embeddings), add, factory or querybank or dim, delete)
     table = metadata and MetadataTable(metadata)
     folders = [local_folder(place) for place in embeddings or ()]
     if building:
         queries = None if querybank is None else local_folder(querybank)
-        index = build_index(folders, out, factory, queries, table, described=for_)
+        index = build_index(folders, out, factory, queries, table, for_, dim)
     else:
         index = open_index(out)
         if embeddings:
@@ -85,7 +88,8 @@ def _check_options(embeddings: bool, add: bool, built_with: object, delete: obje
     if add and not embeddings:
         mistake = "--add needs --embeddings"
     elif built_with and not building:
-        mistake = "--factory and --querybank need --embeddings without --add: build the index again"
+        options = "--factory, --querybank and --dim"
+        mistake = f"{options} need --embeddings without --add: build the index again"
     elif delete and building:
         mistake = "--delete goes without --embeddings, or with --add"
     if mistake:

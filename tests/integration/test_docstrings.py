@@ -37,6 +37,7 @@ PREPARED = (
         "tf_dpce.search.searcher",
     ),
     *("tf_dpce.search.index.folder", "tf_dpce.serving.client"),
+    *("tf_dpce.models.expansion", "tf_dpce.models.shortening"),
 )
 
 

@@ -132,8 +132,22 @@ def _check_values(config: Config) -> None:
                 f"configuration: the weights in stage{number}.loss are all 0: give image_instance, "
                 "text_instance or pair one above 0",
             )
+        _check_prefixes(config, number)
         if text.opposites and config.stage(number).epochs:
             _check_turned_copies(config.stage(number), number)
+
+
+def _check_prefixes(config: Config, number: int) -> None:
+    """Refuses prefixes that are none of the embedding, or that no loss compares."""
+    loss, dim = config.stage(number).loss, config.model.output_dim
+    if not loss.prefixes:
+        return
+    if not loss.pair or len(set(loss.prefixes)) < len(loss.prefixes) or max(loss.prefixes) >= dim:
+        raise UserError(
+            "config.prefixes",
+            f"configuration: stage{number}.loss.prefixes {list(loss.prefixes)}: give lengths below "
+            f"model.output_dim {dim}, each once, and stage{number}.loss.pair a weight above 0",
+        )
 
 
 def _check_turned_copies(stage: StageConfig, number: int) -> None:

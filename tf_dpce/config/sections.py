@@ -60,6 +60,9 @@ class TextConfig:
     Attributes:
         tower: "convolutional" (the recipe's); "small", a few plain and wide convolutions; or for
             comparison "recurrent" (GRUs) or "bag_of_words" (ignores the order of words).
+        tokenizer: What a token is: "words", which end at white space and punctuation (the
+            recipe's); or "characters", single ones of scripts without spaces between words
+            (Chinese, Japanese, Thai, Lao, Khmer, Burmese) beside words of other scripts.
         max_length: The number T of token positions.
         word_dim: The width of a word vector.
         blocks: The number of residual blocks in each group.
@@ -76,6 +79,7 @@ class TextConfig:
     """
 
     tower: Literal["convolutional", "small", "recurrent", "bag_of_words"] = "convolutional"
+    tokenizer: Literal["words", "characters"] = "words"
     max_length: PositiveInt = 32
     word_dim: PositiveInt = 300
     blocks: tuple[PositiveInt, ...] = (3, 4, 6, 1)
@@ -126,6 +130,8 @@ class LossConfig:
         candidates: The number of captions that each step draws for mining.
         margin: The margin of the ranking loss.
         temperature: The temperature of the contrastive loss.
+        prefixes: The lengths at which embeddings can be cut, such as 256 and 128: the pair loss
+            then is its mean over whole embeddings and these first numbers of them.
     """
 
     image_instance: Amount = 1.0
@@ -136,6 +142,7 @@ class LossConfig:
     candidates: PositiveInt = 256
     margin: Amount = 1.0
     temperature: PositiveAmount = 0.05
+    prefixes: tuple[PositiveInt, ...] = ()
 
     @property
     def pairs_negatives(self) -> bool:

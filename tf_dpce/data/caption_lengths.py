@@ -22,9 +22,9 @@ _FEW_WORDS = 3
 # such scripts, where a word has one to three, and in others, where it has five to eight.
 _LONG_SPACELESS, _LONG = 4, 12
 UNSPLIT_WORDS = (
-    "most captions are one long word, because words are split at spaces and punctuation alone: put "
-    "spaces between the words of the captions, and of every query, with a word segmenter of the "
-    "captions' language"
+    "most captions are one long word, because words are split at spaces and punctuation alone: "
+    "train with --text.tokenizer characters, or put spaces between the words of the captions, and "
+    "of every query, with a word segmenter of the captions' language"
 )
 
 

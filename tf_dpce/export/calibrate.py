@@ -9,6 +9,7 @@ from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.calibration import Calibration
 from tf_dpce.evaluation.calibration_fit import MOST_IMAGES, check_enough, fit_calibration
+from tf_dpce.evaluation.cut import cut
 from tf_dpce.evaluation.protocols import CALIBRATION_SPLIT
 from tf_dpce.evaluation.tta import TestTimeAugmentation
 from tf_dpce.logging import logger, progress
@@ -16,7 +17,7 @@ from tf_dpce.training.run_folder import Run
 
 
 def calibrate(
-    run: Run, data: Path | None, augmentation: TestTimeAugmentation
+    run: Run, data: Path | None, augmentation: TestTimeAugmentation, dimension: int
 ) -> Calibration | None:
     """Fits a calibration on the first 1,000 validation images, and says how long it took.
 
@@ -24,6 +25,7 @@ def calibrate(
         run: the run to export.
         data: prepared data, or None.
         augmentation: what the export adds to the model.
+        dimension: how many numbers of each embedding the export gives.
 
     Returns:
         None, after a warning, without data or if the pairs are too few.
@@ -40,7 +42,7 @@ def calibrate(
     began = time.monotonic()
     try:
         check_enough(images)
-        found = _fit(run, data, min(images, MOST_IMAGES), augmentation)
+        found = _fit(run, data, min(images, MOST_IMAGES), augmentation, dimension)
     except UserError as error:
         if error.code != "calibration.few":
             raise
@@ -51,10 +53,13 @@ def calibrate(
     return found
 
 
-def _fit(run: Run, data: Path, first: int, augmentation: TestTimeAugmentation) -> Calibration:
+def _fit(
+    run: Run, data: Path, first: int, augmentation: TestTimeAugmentation, dimension: int
+) -> Calibration:
     from tf_dpce.evaluation.embed import SplitEncoder
 
     encoder = SplitEncoder(run.model, run.tokenizer, run.config.image, augmentation, batch_size=64)
     images, texts = encoder.embed(data, CALIBRATION_SPLIT, first)
+    vectors = (cut(each.vectors, dimension) for each in (images, texts))
     with progress("calibration", transient=True):
-        return fit_calibration(images.vectors, texts.vectors, images.instances, texts.instances)
+        return fit_calibration(*vectors, images.instances, texts.instances)

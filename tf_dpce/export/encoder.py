@@ -6,9 +6,8 @@ of a server never imports it.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +15,13 @@ import numpy as np
 
 from tf_dpce.errors import UserError
 from tf_dpce.export import ENDPOINTS
+from tf_dpce.export.batches import Answer, Batches, counts_inferred, empty_answer
 from tf_dpce.export.versions import find_version, is_run
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.file_kinds import explain, file_kind
 
-_BATCH = 64
 _LONGEST_QUOTE = 80
-_ITEM_COST = 16  # what an item adds to a request besides its bytes: a length, or brackets
 
-Answer = tuple[np.ndarray, np.ndarray]
 Kind = Literal["images", "texts"]
 ENDPOINT_OF = {"images": "encode_image", "texts": "encode_text"}
 
@@ -53,6 +50,17 @@ class Encoder(ABC):
         Raises:
             UserError: a file cannot be read.
         """
+
+    def count_inferred(self, captions: Sequence[str]) -> np.ndarray:
+        """Returns how many words of each caption are understood by their word vectors alone.
+
+        Args:
+            captions: a list of N captions.
+
+        Returns:
+            int32 `[N]`, zeros if the model was exported without such words.
+        """
+        return np.zeros(len(captions), np.int32)
 
     def encode_images(self, images: Sequence[str | Path | bytes]) -> np.ndarray:
         """Embeds images.
@@ -97,69 +105,6 @@ class Encoder(ABC):
             (2, 1)
         """
         return np.asarray(a) @ np.asarray(b).T
-
-
-class Batches:
-    """Cuts contents into batches, and joins the answers to them.
-
-    Args:
-        contents: N byte strings, read as the batches are asked for; a number instead of one is the
-            status of an item that cannot be encoded.
-        items: largest number of items of a batch.
-        batch_bytes: largest number of bytes of several items together.
-        item_bytes: largest number of bytes of an item. The status of a longer one is
-            `TOO_MANY_BYTES`.
-
-    Example:
-        >>> batches = Batches([b"a", b"b", b"c"], items=2)
-        >>> list(batches)
-        [[b'a', b'b'], [b'c']]
-    """
-
-    def __init__(
-        self,
-        contents: Iterable[bytes | int],
-        items: int = _BATCH,
-        batch_bytes: float = math.inf,
-        item_bytes: float = math.inf,
-    ) -> None:
-        self._contents = contents
-        self._items, self._batch_bytes, self._item_bytes = items, batch_bytes, item_bytes
-        self._codes: list[int] = []
-
-    def __iter__(self) -> Iterator[list[bytes]]:
-        batch, size = [], 0
-        for content in self._contents:
-            code = content if isinstance(content, int) else status.OK
-            if not code and len(content) > self._item_bytes:
-                code = status.TOO_MANY_BYTES
-            self._codes.append(code)
-            if code:
-                # An empty string holds the row; its embedding is all zeros, too.
-                content = b""
-            cost = len(content) + _ITEM_COST
-            if batch and (len(batch) == self._items or size + cost > self._batch_bytes):
-                yield batch
-                batch, size = [], 0
-            batch.append(content)
-            size += cost
-        if batch:
-            yield batch
-
-    def join(self, answers: Sequence[Answer]) -> Answer:
-        """Returns embeddings `[N, D]` and statuses `[N]` of the answers to all batches, in order.
-
-        What was not sent has the status that was known of it; `TOO_MANY_BYTES` if it was above the
-        limit of an item.
-        """
-        embeddings, statuses = map(np.concatenate, zip(*answers, strict=True))
-        known = np.array(self._codes, statuses.dtype)
-        return embeddings, np.where(known == status.OK, statuses, known)
-
-
-def empty_answer(dimension: int) -> Answer:
-    """Returns the answer to no contents at all: float32 `[0, D]` and int32 `[0]`."""
-    return np.empty((0, dimension), np.float32), np.empty(0, np.int32)
 
 
 def contents_of(kind: Kind, items: Sequence[str | Path | bytes]) -> Iterator[bytes | int]:
@@ -221,11 +166,20 @@ class LocalEncoder(Encoder):
         answers = [self._embed(ENDPOINT_OF[kind], batch) for batch in batches]
         return batches.join(answers) if answers else empty_answer(self.dimension)
 
+    def count_inferred(self, captions: Sequence[str]) -> np.ndarray:
+        """See `Encoder.count_inferred`."""
+        batches = Batches(contents_of("texts", captions))
+        answers = [(self._answer("encode_text", batch), len(batch)) for batch in batches]
+        return counts_inferred(answers)
+
     def _embed(self, endpoint: str, contents: Sequence[bytes]) -> Answer:
+        answer = self._answer(endpoint, contents)
+        return answer["embedding"].numpy(), answer["status"].numpy()
+
+    def _answer(self, endpoint: str, contents: Sequence[bytes]) -> Mapping[str, Any]:
         import tensorflow as tf
 
-        answer = self._endpoints[endpoint](tf.constant(contents, tf.string))
-        return answer["embedding"].numpy(), answer["status"].numpy()
+        return self._endpoints[endpoint](tf.constant(contents, tf.string))
 
 
 def load(path: str | Path) -> Encoder:

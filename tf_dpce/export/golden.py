@@ -97,11 +97,19 @@ def example_images() -> list[bytes]:
     return [jpeg, png, jpeg + b"trailing", *accepted, *refused]
 
 
-def example_captions(words: Sequence[str]) -> list[bytes]:
-    """Composes captions of the vocabulary, and some that cannot be encoded."""
-    known = [word.encode() for word in words[:40]]
+def example_captions(words: Sequence[str], inferred: int = 0) -> list[bytes]:
+    """Composes captions of the vocabulary, and some that cannot be encoded.
+
+    Args:
+        words: the vocabulary.
+        inferred: how many of the last words have inferred vectors; they get captions of their own.
+    """
+    known = [word.encode() for word in words[: len(words) - inferred][:40]]
     unknown = b"x" * (1 + max(map(len, known)))
+    further = [word.encode() for word in words[len(words) - inferred :]]
+    of_inferred = [b" ".join(further[:9]), known[0] + b" " + further[-1]] if further else []
     return [
+        *of_inferred,
         b" ".join(known[:5]),
         b"(" + b", ".join(known[3:9]).upper() + b").",
         b" ".join(known),
@@ -125,7 +133,9 @@ def record_examples(module: ServingModule) -> dict[str, Examples]:
     with tf.device("CPU:0"), without_noise():
         return {
             "encode_image": _record_images(module, example_images()),
-            "encode_text": _record_captions(module, example_captions(module.tokenizer.words)),
+            "encode_text": _record_captions(
+                module, example_captions(module.tokenizer.words, module.tokenizer.inferred)
+            ),
         }
 
 

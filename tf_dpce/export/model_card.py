@@ -15,6 +15,7 @@ from tf_dpce.evaluation.calibration import (
 )
 from tf_dpce.evaluation.report import metrics_rows, short_digest
 from tf_dpce.evaluation.tta import TestTimeAugmentation
+from tf_dpce.export.expansion import EXPANSION
 from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.files import read_json, sha256_file, sha256_lines
 from tf_dpce.preprocessing import status
@@ -22,6 +23,11 @@ from tf_dpce.preprocessing import status
 if TYPE_CHECKING:
     from tf_dpce.training.run_folder import Run
 
+_INFERRED = (
+    "\n\nSome words were never in a training caption: a map from word vectors to the rows of the "
+    "trained words gives them theirs. `encode_text` returns their number in each caption too, "
+    "`inferred`, int32 `[B]`. The results above were measured without them."
+)
 # Places in braces are filled by `model_card`.
 _CARD = Path(__file__).with_suffix(".md")
 
@@ -60,6 +66,7 @@ def model_card(
         max_pixels=module.limits.max_pixels,
         max_caption=status.MAX_CAPTION_BYTES,
         max_length=module.tokenizer.max_length,
+        inferred=_INFERRED if module.tokenizer.inferred else "",
     )
 
 
@@ -79,6 +86,7 @@ def run_provenance(run: Run, checkpoint: str, augmentation: TestTimeAugmentation
         "training instances": f"{data['num_instances']:,}",
         "split digest": data["split_digest"],
         "seed": config.seed,
+        **{name: data[name] for name in (EXPANSION,) if name in data},
     }
 
 
@@ -101,14 +109,19 @@ def run_metrics(run: Run, checkpoint: str, augmentation: TestTimeAugmentation) -
 
 
 def _model_rows(module: ServingModule) -> Iterable[tuple[str, object]]:
-    words = module.tokenizer.words
+    inferred = module.tokenizer.inferred
+    words = module.tokenizer.words[: len(module.tokenizer.words) - inferred]
     yield "embedding", f"{module.dimension} numbers"
     yield "image", f"{module.image_size} x {module.image_size} pixels"
     yield "parameters of the image tower", f"{module.model.image_tower.count_params():,}"
     yield "parameters of the text tower", f"{module.model.text_tower.count_params():,}"
     yield "caption", f"{module.tokenizer.max_length} known words at most"
     yield "vocabulary", f"{len(words):,} words"
+    if module.tokenizer.characters:
+        yield "scripts without spaces", "split into characters"
     yield "vocabulary SHA-256", sha256_lines(words)
+    if inferred:
+        yield "words understood by their vectors, never trained", f"{inferred:,}, in float16"
     yield "made with", ", ".join(f"{p} {version(p)}" for p in ("tensorflow", "keras"))
 
 

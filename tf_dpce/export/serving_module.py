@@ -27,7 +27,9 @@ class ServingModule:
     """Both encoders of a model with all their preprocessing inside.
 
     Every output is a dict: `embedding` float32 `[B, D]`, of unit length, or all zeros if `status`
-    int32 `[B]` is not 0. A bad row never touches the rows beside it.
+    int32 `[B]` is not 0. A bad row never touches the rows beside it. If the tokenizer has words
+    with inferred vectors, `encode_text` returns their number in each caption too, `inferred` int32
+    `[B]`.
 
     Args:
         model: the trained model.
@@ -75,7 +77,9 @@ class ServingModule:
             too_long = tf.strings.length(text) > status.MAX_CAPTION_BYTES
             ids = self.tokenizer(tf.where(too_long, "", text))
             codes = tf.where(too_long, status.TOO_MANY_BYTES, _caption_status(text, ids))
-        return _answer(self._text_encoder, self._trim(ids), codes)
+            counts = {"inferred": self.tokenizer.count_inferred(ids)}
+        answer = _answer(self._text_encoder, self._trim(ids), codes)
+        return answer | (counts if self.tokenizer.inferred else {})
 
 
 def input_signature(endpoint: str) -> list[tf.TensorSpec]:

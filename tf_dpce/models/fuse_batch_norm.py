@@ -176,6 +176,9 @@ def _takes_norm(layer: layers.Layer, after: layers.Layer | None) -> bool:
     """Returns whether a layer can do the work of the BatchNorm behind it."""
     if not isinstance(layer, _FUSES) or not isinstance(after, layers.BatchNormalization):
         return False
+    if getattr(layer, "expansion", 0):
+        # Its rows in float16 would be rounded anew, and embeddings would change by that.
+        return False
     linear = keras.activations.linear
     is_linear = getattr(layer, "activation", linear) is linear
     once = len(layer._inbound_nodes) == len(after._inbound_nodes) == 1

@@ -37,16 +37,21 @@ class WordEmbedding(keras.layers.Layer):
     Args:
         vocabulary_size: The number V of words; ids run from 1 to V.
         output_dim: The width of a word vector.
+        expansion: The number X of further words, of ids V + 1 to V + X, whose vectors are stored
+            in float16 and not trained.
 
     Example:
         >>> WordEmbedding(100, 8)(np.array([[5, 0]])).shape
         TensorShape([1, 2, 8])
     """
 
-    def __init__(self, vocabulary_size: int, output_dim: int, **kwargs: Any) -> None:
+    def __init__(
+        self, vocabulary_size: int, output_dim: int, expansion: int = 0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.vocabulary_size = vocabulary_size
         self.output_dim = output_dim
+        self.expansion = expansion
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         limit = math.sqrt(3.0 / self.output_dim)
@@ -56,16 +61,34 @@ class WordEmbedding(keras.layers.Layer):
             name="embeddings",
         )
         self.bias = self.add_weight(shape=(self.output_dim,), initializer="zeros", name="bias")
+        if self.expansion:
+            self.inferred = self.add_weight(
+                shape=(self.expansion, self.output_dim),
+                initializer="zeros",
+                dtype="float16",
+                trainable=False,
+                # The rows that are looked up are cast, not the table.
+                autocast=False,
+                name="inferred",
+            )
 
     def call(self, ids: Any) -> Any:
         """Returns `[B, T, output_dim]` of integer ids `[B, T]`."""
-        vectors = ops.take(self.embeddings, ops.maximum(ids - 1, 0), axis=0)
+        rows = ops.maximum(ids - 1, 0)
+        if self.expansion:
+            rows = ops.minimum(rows, self.vocabulary_size - 1)
+        vectors = ops.take(self.embeddings, rows, axis=0)
+        if self.expansion:
+            beyond = ids - self.vocabulary_size
+            inferred = ops.take(self.inferred, ops.maximum(beyond - 1, 0), axis=0)
+            inferred = ops.cast(inferred, vectors.dtype)
+            vectors = ops.where(ops.expand_dims(beyond > 0, -1), inferred, vectors)
         present = ops.cast(ops.expand_dims(ids > 0, -1), vectors.dtype)
         return vectors * present + self.bias
 
     def get_config(self) -> dict[str, Any]:
-        config = {"vocabulary_size": self.vocabulary_size, "output_dim": self.output_dim}
-        return {**super().get_config(), **config}
+        names = ("vocabulary_size", "output_dim", "expansion")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 @keras.saving.register_keras_serializable("tf_dpce")

@@ -6,8 +6,15 @@ from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
+from tf_dpce.config import TextConfig
 from tf_dpce.errors import UserError
-from tf_dpce.preprocessing.vocabulary import count_words, rank_words, split_words
+from tf_dpce.preprocessing.vocabulary import (
+    characters_of,
+    count_words,
+    rank_words,
+    space_characters,
+    split_words,
+)
 
 _HOST = "/device:CPU:0"
 
@@ -22,9 +29,14 @@ class CaptionTokenizer(tf.Module):
         words: the vocabulary; the id of a word is its position in it, counted from 1.
         max_length: T, the number of token positions.
         lowercase: whether captions are lower-cased before the look-up.
+        inferred: how many of the last words have vectors that were inferred, not trained.
+        characters: whether each character of a script without spaces between words is a word, see
+            `vocabulary.space_characters`.
 
     Attributes:
         words: the vocabulary, a tuple.
+        inferred: how many of the last words have vectors that were inferred.
+        characters: whether characters of scripts without spaces are words.
         max_length: T.
         lowercase: whether captions are lower-cased.
         vocabulary_size: V, the number of words; ids run from 1 to V.
@@ -35,9 +47,18 @@ class CaptionTokenizer(tf.Module):
         array([[2, 1, 0]], dtype=int32)
     """
 
-    def __init__(self, words: Sequence[str], max_length: int, lowercase: bool) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        max_length: int,
+        lowercase: bool,
+        inferred: int = 0,
+        characters: bool = False,
+    ) -> None:
         super().__init__()
+        self.characters = characters
         self.words = tuple(words)
+        self.inferred = inferred
         self.max_length = max_length
         self.lowercase = lowercase
         ids = tf.range(1, len(self.words) + 1, dtype=tf.int32)
@@ -67,6 +88,13 @@ class CaptionTokenizer(tf.Module):
             raise UserError("vocabulary.empty", "the captions hold no word: check their column")
         return cls(words, max_length, lowercase)
 
+    @classmethod
+    def of_run(cls, words: Sequence[str], text: TextConfig, lowercase: bool) -> CaptionTokenizer:
+        """Returns the tokenizer of a configuration, given the vocabulary of the prepared data."""
+        characters = text.tokenizer == "characters"
+        tokens = characters_of(words) if characters else words
+        return cls(tokens, text.max_length, lowercase, characters=characters)
+
     @property
     def vocabulary_size(self) -> int:
         """V, the number of words."""
@@ -78,6 +106,11 @@ class CaptionTokenizer(tf.Module):
         known = tf.ragged.boolean_mask(ids, ids > 0)
         return known.to_tensor(0, shape=[None, self.max_length])
 
+    def count_inferred(self, ids: tf.Tensor) -> tf.Tensor:
+        """Returns how many words of captions, ids `[B, T]`, have inferred vectors: int32 `[B]`."""
+        beyond = ids > len(self.words) - self.inferred
+        return tf.math.count_nonzero(beyond, axis=1, dtype=tf.int32)
+
     def look_up(self, captions: tf.Tensor) -> tf.RaggedTensor:
         """Returns the id of every word of string captions `[B]`, ragged int32 `[B, None]`.
 
@@ -85,7 +118,7 @@ class CaptionTokenizer(tf.Module):
         """
         if self.lowercase:
             captions = tf.strings.lower(captions, encoding="utf-8")
-        words = split_words(captions)
+        words = split_words(space_characters(captions) if self.characters else captions)
         return words.with_flat_values(self.table.lookup(words.flat_values))
 
 

@@ -23,6 +23,7 @@ class WordVectors:
             the file has them. Of several, each table is centred and scaled: the mean of its
             vectors of the vocabulary is subtracted, and all are divided by the standard deviation
             of all their numbers. A word that a table lacks has zeros there, which are that mean.
+            The vectors of further words take the same means and deviations and stand behind.
         found: bool `[tables, V]`, which words each table has.
         widths: the width of each table.
     """
@@ -46,13 +47,16 @@ def check_tables(paths: Sequence[Path]) -> None:
             raise UserError("vectors.repeated", message, other)
 
 
-def read_tables(paths: Sequence[Path], words: Sequence[str], lowercase: bool) -> WordVectors:
+def read_tables(
+    paths: Sequence[Path], words: Sequence[str], lowercase: bool, further: Sequence[str] = ()
+) -> WordVectors:
     """Reads the vectors of a vocabulary from one table or several.
 
     Args:
         paths: files of word vectors, at least one.
         words: V words.
         lowercase: whether captions, and so the words, are lower-cased; see `look_up_vectors`.
+        further: X words that are not in the vocabulary; there are V + X rows then.
 
     Raises:
         UserError: a file cannot be used, or has no word of the vocabulary.
@@ -61,33 +65,36 @@ def read_tables(paths: Sequence[Path], words: Sequence[str], lowercase: bool) ->
         >>> read_tables([Path("glove.txt"), Path("glove.txt")], ["dog", "cat"], False).widths
         (300, 300)
     """
-    tables = [look_up_vectors(path, words, lowercase) for path in paths]
+    tables = [look_up_vectors(path, [*words, *further], lowercase) for path in paths]
     for path, (_, found) in zip(paths, tables, strict=True):
-        if not found.any():
+        if not found[: len(words)].any():
             message = f"{path} has no vector for any word of the vocabulary: give another file"
             raise UserError("vectors.words", message, path)
     parts = [rows for rows, _ in tables]
     if len(tables) > 1:
-        parts = [standardised(*table) for table in tables]
+        parts = [standardised(*table, of=len(words)) for table in tables]
     widths = tuple(part.shape[1] for part in parts)
     return WordVectors(np.hstack(parts), np.stack([found for _, found in tables]), widths)
 
 
-def standardised(rows: np.ndarray, found: np.ndarray) -> np.ndarray:
+def standardised(rows: np.ndarray, found: np.ndarray, of: int | None = None) -> np.ndarray:
     """Returns vectors centred on 0 and scaled to numbers of variance 1; the others are zeros.
 
     Args:
         rows: float `[V, E]`.
         found: bool `[V]`, the rows that are vectors.
+        of: how many rows, from the first, give mean and variance; all by default.
 
     Example:
         >>> standardised(np.array([[3.0], [0.0], [1.0]]), np.array([True, False, True])).ravel()
         array([ 1.,  0., -1.], dtype=float32)
     """
+    of = len(rows) if of is None else of
     own = rows[found].astype(np.float64)
-    own -= own.mean(axis=0)
+    measured = own[: np.count_nonzero(found[:of])]
+    own -= measured.mean(axis=0)
     # One word, or words that are all alike, have no spread to divide by.
-    own /= own.std() or 1.0
+    own /= measured.std() or 1.0
     scaled = np.zeros(rows.shape, np.float32)
     scaled[found] = own
     return scaled

@@ -19,6 +19,8 @@ _BATCH = 4096
 # White space is Unicode's, because RE2's own class knows ASCII alone. The second class is all
 # punctuation but an apostrophe and an underscore.
 _DELIMITERS = r"(?:[\s\x0b\x{85}\p{Z}]|[^\P{P}'_])+"
+# A mark that belongs to a letter, as vowels of Thai do, stays with it.
+_SPACELESS = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*|ー)"
 _ENDING = f"(?i)'(?:{'|'.join(ENDINGS)})"
 
 
@@ -51,6 +53,41 @@ def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
     bare = tf.strings.regex_replace(flat, r"^'+|'+$", "")
     bare = tf.where(tf.strings.regex_full_match(flat, _ENDING), flat, bare)
     return tf.ragged.boolean_mask(words.with_flat_values(bare), words.with_flat_values(bare != ""))
+
+
+def space_characters(captions: tf.Tensor) -> tf.Tensor:
+    """Puts spaces around each character of scripts that have none between words.
+
+    These are Chinese, Japanese and Thai, and Lao, Khmer and Burmese. Words of other scripts in the
+    same caption stay whole.
+
+    Args:
+        captions: string `[B]`; bytes that are not UTF-8 become replacement characters.
+
+    Example:
+        >>> spaced = space_characters(tf.constant(["两dogs"]))
+        >>> [word.decode() for word in split_words(spaced).flat_values.numpy()]
+        ['两', 'dogs']
+    """
+    import tensorflow as tf
+    import tensorflow_text as tf_text
+
+    readable = tf.strings.unicode_transcode(captions, "UTF-8", "UTF-8", errors="replace")
+    # A character that is written as two becomes one before it could be torn.
+    return tf.strings.regex_replace(tf_text.normalize_utf8(readable, "NFC"), _SPACELESS, r" \1 ")
+
+
+def characters_of(words: Sequence[str]) -> list[str]:
+    """Returns a vocabulary of single characters from that of captions which were hardly split.
+
+    Example:
+        >>> characters_of(["一只狗", "dog", "一只猫"])
+        ['一', '只', '狗', 'dog', '猫']
+    """
+    import tensorflow as tf
+
+    found = split_words(space_characters(tf.constant(list(words)))).flat_values.numpy()
+    return [word.decode() for word in dict.fromkeys(found.tolist())]
 
 
 def count_words(captions: Sequence[str], lowercase: bool) -> Counter[str]:

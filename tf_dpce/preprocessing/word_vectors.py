@@ -61,14 +61,7 @@ def look_up_vectors(
         >>> rows.shape, found.tolist()
         ((2, 300), [True, False])
     """
-    check_vectors(path)
-    name, read = path.name.lower(), _read_text
-    if name.endswith((".bin", ".bin.gz")):
-        read = _read_binary
-    elif name.endswith(".npz"):
-        read = _read_npz
-    # Each reader yields E first, then the number (from 1), word and vector of every row.
-    reader, wanted = read(path), set(words)
+    reader, wanted = _reader(path), set(words)
     rows = np.zeros((len(words), next(reader)), np.float32)
     exact: dict[str, np.ndarray] = {}
     lowered: dict[str, np.ndarray] = {}
@@ -81,6 +74,33 @@ def look_up_vectors(
     for row, word in zip(rows, words, strict=True):
         row[:] = known.get(word, 0)
     return rows, np.array([word in known for word in words], dtype=bool)
+
+
+def words_of_vectors(path: Path) -> Iterator[str]:
+    """Yields the words of a file of word vectors in their order, which mostly is by frequency.
+
+    Raises:
+        UserError: the file is missing, has another form, is cut short or damaged.
+
+    Example:
+        >>> next(words_of_vectors(Path("glove.txt")))
+        'dog'
+    """
+    reader = _reader(path)
+    next(reader)
+    for _, word, _ in reader:
+        yield word
+
+
+def _reader(path: Path) -> Iterator[Any]:
+    """Returns an iterator over E, then the number (from 1), word and vector of every row."""
+    check_vectors(path)
+    name, read = path.name.lower(), _read_text
+    if name.endswith((".bin", ".bin.gz")):
+        read = _read_binary
+    elif name.endswith(".npz"):
+        read = _read_npz
+    return read(path)
 
 
 def _vector(path: Path, number: int, word: str, raw: Any) -> np.ndarray:

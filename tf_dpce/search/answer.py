@@ -30,6 +30,8 @@ class Hit:
         unknown_words: words of the query that the model does not know and left out, the same for
             all hits of a query; of a query with more than 256 different words those among the
             first 256.
+        inferred_words: words of the query that the model was never trained on and understands by
+            their word vectors alone, see `export --expand`; the same for all hits of a query.
         probability: how likely it is that the item is what was asked for; None if it is not known,
             because the model has no calibration, or none for such a query.
         duplicates: ids of the items that are hidden behind this one, if duplicates are hidden; of
@@ -43,6 +45,7 @@ class Hit:
     path: str | None = None
     text: str | None = None
     unknown_words: tuple[str, ...] = ()
+    inferred_words: tuple[str, ...] = ()
     probability: float | None = None
     duplicates: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -60,6 +63,7 @@ class Answer:
     Attributes:
         hits: the hits, best first.
         unknown_words: words of the query that the model does not know, see `Hit`.
+        inferred_words: words of the query that the model was never trained on, see `Hit`.
         more: whether there are further hits behind these.
         highest: the highest probability of the items that were looked through, of those that are
             no hits too because it is too small; None if probabilities are not known.
@@ -69,6 +73,7 @@ class Answer:
     unknown_words: tuple[str, ...] = ()
     more: bool = False
     highest: float | None = None
+    inferred_words: tuple[str, ...] = ()
 
 
 class Choice(TypedDict, total=False):

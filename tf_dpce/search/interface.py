@@ -83,6 +83,7 @@ class Index(Protocol):
         name: what messages call it: its folder or its address.
         model: digest of the model, see `model_digest`.
         dimension: D.
+        whole: how many numbers the model's embeddings have; the index holds the first D of them.
         version: changes with the contents, so that a cache knows when it is old.
         counts: number of items by kind, "images" and "texts".
     """
@@ -90,6 +91,7 @@ class Index(Protocol):
     name: str
     model: str
     dimension: int
+    whole: int
 
     @property
     def version(self) -> str: ...

@@ -89,10 +89,13 @@ class Searcher:
             self.calibration = find_calibration(self.index, None)
         self.encoder = model
         self._queries = QueryEncoder(model)
-        if self.encoder.dimension != self.index.dimension:
+        if self.index.whole > self.index.dimension:
+            # Probabilities are those of whole embeddings.
+            self.calibration = None
+        if self.encoder.dimension != self.index.whole:
             raise UserError(
                 "search.other_model",
-                f"{self.index.name} holds embeddings of {self.index.dimension} numbers, but those "
+                f"{self.index.name} is of embeddings of {self.index.whole} numbers, but those "
                 f"of the model have {self.encoder.dimension}: search with the one that made them",
                 self.index.name,
             )
@@ -199,10 +202,16 @@ class Searcher:
         places = looked.leading[skip:last]
         records = looked.found.contents.records(places).to_pylist()
         hits = [
-            self._hit(rank, record, place, looked, query.unknown_words)
+            self._hit(rank, record, place, looked, query)
             for rank, (record, place) in enumerate(zip(records, places, strict=True), skip + 1)
         ]
-        return Answer(hits, query.unknown_words, len(looked.leading) > last, looked.highest)
+        return Answer(
+            hits,
+            query.unknown_words,
+            more=len(looked.leading) > last,
+            highest=looked.highest,
+            inferred_words=query.inferred_words,
+        )
 
     def _look_through(
         self,
@@ -242,7 +251,7 @@ class Searcher:
         record: dict[str, Any],
         place: int,
         looked: Looked,
-        unknown_words: tuple[str, ...],
+        query: EmbeddedQuery,
     ) -> Hit:
         hit = Hit(
             rank=rank,
@@ -250,7 +259,8 @@ class Searcher:
             score=float(looked.found.scores[place]),
             path=record.get("path"),
             text=record.get("text"),
-            unknown_words=unknown_words,
+            unknown_words=query.unknown_words,
+            inferred_words=query.inferred_words,
             probability=None if looked.chances is None else float(looked.chances[place]),
             duplicates=looked.duplicates(place),
             metadata={name: record[name] for name in record if name not in _OWN_FIELDS},

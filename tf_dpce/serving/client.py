@@ -19,15 +19,13 @@ from typing import Any
 import numpy as np
 
 from tf_dpce.errors import UserError, shorten
+from tf_dpce.export.batches import Answer, Batches, counts_inferred, empty_answer
 from tf_dpce.export.encoder import (
     ENDPOINT_OF,
-    Answer,
-    Batches,
     Encoder,
     Kind,
     check_statuses,
     contents_of,
-    empty_answer,
 )
 from tf_dpce.serving.endpoint import Endpoint
 from tf_dpce.serving.errors import Busy, Refused, ServingError
@@ -78,18 +76,20 @@ class AsyncClient(AbstractAsyncContextManager):
 
     async def encode_with_status(self, kind: Kind, items: Sequence[str | Path | bytes]) -> Answer:
         """See `Client.encode_with_status`."""
-        batches = Batches(
-            contents_of(kind, items),
-            self._endpoint.batch,
-            _BATCH_BYTES,
-            self._transport.max_item_bytes,
-        )
+        batches = self._batches(kind, items)
         answers, rest = [], iter(batches)
         # In a thread, because it reads files.
         while batch := await asyncio.to_thread(next, rest, None):
             async with self._slots:
                 answers.append(await self._embed(ENDPOINT_OF[kind], batch))
         return batches.join(answers) if answers else empty_answer(await self.dimension())
+
+    async def count_inferred(self, captions: Sequence[str]) -> np.ndarray:
+        """See `Client.count_inferred`."""
+        batches = self._batches("texts", captions)
+        return counts_inferred(
+            [(await self._predict("encode_text", batch), len(batch)) for batch in batches]
+        )
 
     async def dimension(self) -> int:
         """Returns `Client.dimension`."""
@@ -104,6 +104,14 @@ class AsyncClient(AbstractAsyncContextManager):
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
+
+    def _batches(self, kind: Kind, items: Sequence[str | Path | bytes]) -> Batches:
+        return Batches(
+            contents_of(kind, items),
+            self._endpoint.batch,
+            _BATCH_BYTES,
+            self._transport.max_item_bytes,
+        )
 
     async def _embed(self, signature: str, contents: Sequence[bytes]) -> Answer:
         """Returns embeddings `[B, D]` and statuses `[B]` of B byte strings."""
@@ -209,6 +217,14 @@ class Client(AbstractContextManager, Encoder):
             ServingError: the server did not answer.
         """
         return self._run(self._client.encode_with_status(kind, items))
+
+    def count_inferred(self, captions: Sequence[str]) -> np.ndarray:
+        """See `Encoder.count_inferred`.
+
+        Raises:
+            ServingError: the server did not answer.
+        """
+        return self._run(self._client.count_inferred(captions))
 
     def close(self) -> None:
         """Closes the connections; the client cannot be used again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from tf_dpce.config import LossConfig, StageConfig
-from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
+from tf_dpce.losses import ContrastiveLoss, InstanceLoss, PrefixLoss, RankingLoss
 from tf_dpce.losses.batch import Gather, single_replica
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.models.image_tower import freeze_before
@@ -33,6 +33,8 @@ def stage_losses(loss: LossConfig, gather: Gather = single_replica) -> dict[str,
         if loss.pair_loss == "contrastive"
         else RankingLoss(loss.margin, "paired" if loss.pairs_negatives else "batch", gather)
     )
+    if loss.prefixes:
+        pair = PrefixLoss(pair, loss.prefixes)
     losses = {"image_logits": InstanceLoss(), "text_logits": InstanceLoss(), "pair": pair}
     return {name: losses[name] for name in loss_weights(loss)}
 

@@ -60,12 +60,12 @@ def load_run(folder: Path, checkpoint: str = "best") -> Run:
     from tf_dpce.models.build import build_model
     from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
-    words = tuple(read_vocabulary(folder / VOCABULARY_FILE))
+    words = read_vocabulary(folder / VOCABULARY_FILE)
+    tokenizer = CaptionTokenizer.of_run(words, config.text, data["lowercase"])
     # The checkpoint holds the backbone too: its own weights need not be at hand.
     plain = replace(config, weights="none", precision="float32")
-    model = build_model(plain, len(words), data["num_instances"])
+    model = build_model(plain, tokenizer.vocabulary_size, data["num_instances"])
     restore_checkpoint(path, model.variables)
-    tokenizer = CaptionTokenizer(words, config.text.max_length, data["lowercase"])
     return Run(folder, config, model, tokenizer, data, path)
 
 

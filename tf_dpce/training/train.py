@@ -98,7 +98,8 @@ def train(
                 trained = _resume(context, trained, latest)
             if trained and workers.is_chief:
                 log_few_images(manifest.splits["val"].images)
-                warn_cut_captions(manifest, tokenizer.max_length)
+                if not tokenizer.characters:  # the manifest counts words
+                    warn_cut_captions(manifest, tokenizer.max_length)
                 checks.warn_unknown_words(data, manifest, tokenizer)
             for number in trained:
                 settings = config.stage(number)
@@ -136,13 +137,14 @@ def _check_same_on_all(
 def _build(
     config: Config, data: Path, manifest: Manifest, workers: Workers
 ) -> tuple[DualPath, CaptionTokenizer]:
-    words = tuple(read_vocabulary(data / VOCABULARY_FILE))
+    words = read_vocabulary(data / VOCABULARY_FILE)
+    tokenizer = CaptionTokenizer.of_run(words, config.text, manifest.lowercase)
     if not workers.is_chief:
         # Its weights come from the chief.
         config = replace(config, weights="none", vectors=None)
     with workers.strategy.scope():
-        model = starting_model(config, words, manifest, data)
-    return model, CaptionTokenizer(words, config.text.max_length, manifest.lowercase)
+        model = starting_model(config, tokenizer.words, manifest, data)
+    return model, tokenizer
 
 
 def _resume(context: TrainingContext, stages: Sequence[int], latest: int) -> list[int]:

@@ -117,6 +117,7 @@ class Answer:
         request: what was asked for.
         hits: of this page.
         unknown_words: words of the query that the model does not know.
+        inferred_words: words of the query that the model was never trained on.
         more: whether there is another page.
         seconds: how long the search took.
         highest: the highest probability of an image, see `tf_dpce.search.answer.Answer`.
@@ -126,6 +127,7 @@ class Answer:
     request: Request
     hits: list[Hit] = field(default_factory=list)
     unknown_words: tuple[str, ...] = ()
+    inferred_words: tuple[str, ...] = ()
     more: bool = False
     seconds: float = 0.0
     highest: float | None = None
@@ -198,7 +200,15 @@ class Answers:
             skip=(request.page - 1) * PAGE_SIZE,
         )
         seconds = time.perf_counter() - began
-        return Answer(request, found.hits, found.unknown_words, found.more, seconds, found.highest)
+        return Answer(
+            request,
+            found.hits,
+            found.unknown_words,
+            found.inferred_words,
+            found.more,
+            seconds,
+            found.highest,
+        )
 
     def _knows_contents(self) -> bool:
         return "content" in self._searcher.index.columns("images").names

@@ -95,7 +95,7 @@ def test_too_few_pairs_leave_an_export_without_probabilities(run, tmp_path, capl
     trained = load_run(run)
     data = pairs_to_calibrate(tmp_path, val=3)
     for place in (None, data):
-        assert calibrate(trained, place, PLAIN) is None
+        assert calibrate(trained, place, PLAIN, 16) is None
         assert caplog.records[-1].levelname == "WARNING"
 
 
@@ -104,6 +104,7 @@ def test_mistakes_have_their_codes_and_publish_nothing(run, tmp_path, capsys):
     for change, code in (
         ({"--checkpoint": "last"}, "checkpoint.missing"),
         ({"--size": "48"}, "model.image_size"),
+        ({"--dim": "17"}, "export.dim"),
         ({"--data": str(tmp_path)}, "data.unfinished"),
     ):
         options = {"--run": str(run), "--to": str(folder), **change}

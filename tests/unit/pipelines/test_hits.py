@@ -68,8 +68,10 @@ def test_without_hits_there_is_no_table(shown):
 def test_json_has_what_is_known_of_each_hit_and_dates_as_filters_take_them(shown):
     metadata = {"taken": dt.datetime(2024, 1, 31, 18, 30), "width": None, "tags": 3}
     hit = {"probability": 0.0, "duplicates": ("b",), "metadata": metadata}
-    answer = json.loads(shown(hit, {}, json_=True, more=True, unknown_words=("cat",))[0])
+    words = {"unknown_words": ("cat",), "inferred_words": ("hound",)}
+    answer = json.loads(shown(hit, {}, json_=True, more=True, **words)[0])
     assert (answer["more"], answer["unknown_words"]) == (True, ["cat"])
+    assert answer["inferred_words"] == ["hound"]
     first, second = answer["hits"]
     assert first["metadata"] == {"taken": "2024-01-31 18:30:00", "width": None, "tags": 3}
     assert (first["probability"], first["duplicates"]) == (0.0, ["b"])
@@ -86,3 +88,5 @@ def test_a_search_that_finds_less_than_was_asked_for_says_so(shown):
     assert shown(asked=filtered, highest=0.4)[1][0].startswith("nothing like that here")
     words, lost = shown({"path": "/none/a.jpg"}, {}, unknown_words=("cat",))[1]
     assert words == "not known, left out: cat" and lost == "1 of 2 images are somewhere else"
+    (inferred,) = shown({}, {}, inferred_words=("hound",))[1]
+    assert "never trained" in inferred and "hound" in inferred

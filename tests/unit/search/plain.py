@@ -20,7 +20,10 @@ MODEL = "m" * 64
 
 
 class PlainEncoder:
-    """Vectors by the digest of the content; "bad..." cannot be encoded, "" is empty."""
+    """Vectors by the digest of the content; "bad..." cannot be encoded, "" is empty.
+
+    Words that begin with "new" have inferred vectors.
+    """
 
     dimension = DIMENSION
 
@@ -39,6 +42,9 @@ class PlainEncoder:
             if code == OK:
                 rows[row] = vector(contents[row])
         return rows, np.asarray(codes, np.int32)
+
+    def count_inferred(self, captions: list[str]) -> np.ndarray:
+        return np.array([caption.startswith("new") for caption in captions], np.int32)
 
 
 def vector(content: bytes | str) -> np.ndarray:

@@ -36,6 +36,7 @@ class PlainIndex:
         querybanks: dict[str, np.ndarray] | None = None,
     ) -> None:
         self.name, self.model, self.dimension = "plain", model, dimension
+        self.whole = dimension
         self.asked: list[int] = []  # the number of items of each search
         self.items: dict[str, dict[str, tuple[dict, np.ndarray]]] = {"images": {}, "texts": {}}
         self._hubness, self._querybanks = hubness or {}, querybanks or {}

@@ -71,8 +71,9 @@ def test_a_combination_ranks_by_the_weighted_sum(searcher: Searcher, tmp_path):
     scores = [float(vector(f"image {int(hit.id[:4])}") @ query) for hit in answer.hits]
     found = [hit.score * np.linalg.norm(query) for hit in answer.hits]
     np.testing.assert_allclose(found, scores, atol=1e-6)
-    answer = searcher.search(parse_query('"dog" - "worse badly" + "a bad ball"'))
+    answer = searcher.search(parse_query('"dog" - "worse badly" + "a bad newt"'))
     assert answer.unknown_words == ("badly", "bad")
+    assert answer.inferred_words == answer.hits[0].inferred_words == ("newt",)
     assert answer.hits[0].unknown_words == ("badly", "bad")
 
 

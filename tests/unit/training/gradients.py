@@ -45,6 +45,10 @@ CASES: dict[str, tuple[StageConfig, int]] = {
     "instance": (replace(_STEP, loss=_INSTANCE, optimizer="adamw", weight_decay=0.01), 0),
     "sampled": (replace(_STEP, loss=_INSTANCE), 9),
     "contrastive": (replace(_STEP, loss=replace(_PAIR, pair_loss="contrastive")), 0),
+    "prefixes": (
+        replace(_STEP, loss=replace(_PAIR, pair_loss="contrastive", prefixes=(32, 16))),
+        0,
+    ),
     "batch": (replace(_STEP, loss=replace(_PAIR, negatives="batch")), 0),
     # End to end, as stage 2 is.
     "paired": (replace(_STEP, loss=_RANKING, backbone="trained"), 0),

@@ -99,7 +99,9 @@ class Asked:
         self.terms, self.options = terms, options
         if self.fault:
             raise self.fault
-        return SimpleNamespace(hits=[], unknown_words=("zebra",), more=True, highest=0.3)
+        return SimpleNamespace(
+            hits=[], unknown_words=("zebra",), inferred_words=(), more=True, highest=0.3
+        )
 
 
 def test_a_request_becomes_one_search():

@@ -21,7 +21,7 @@ def hit(**changes: object) -> SimpleNamespace:
 def test_foreign_text_is_no_html():
     facts = {"name": EVIL, "folder": EVIL, "content": EVIL, "width": 1, "height": 1}
     request = Request(q=EVIL, like=EVIL, where=EVIL)
-    answer = Answer(request, [hit(id=EVIL, metadata=facts)], (EVIL,), more=True)
+    answer = Answer(request, [hit(id=EVIL, metadata=facts)], (EVIL,), (EVIL,), more=True)
     page = Read(gallery_html(answer))
     harmless = Read(
         gallery_html(replace(answer, request=Request("a", like="b", where="c"), hits=[hit()]))
@@ -30,7 +30,7 @@ def test_foreign_text_is_no_html():
     assert {name for _, attrs in page.tags for name in attrs} == {
         name for _, attrs in harmless.tags for name in attrs
     }
-    assert page.text.count(EVIL) == 4, "name, folder, unknown word and what it is like"
+    assert page.text.count(EVIL) == 5, "name, folder, two kinds of words and what it is like"
     for link in page.links():
         assert link.startswith(("?", "thumbnail?")) and "<" not in link
     assert EVIL in Read(gallery_html(Answer(request, fault=EVIL))).text

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_dpce.errors import UserError
+from tf_dpce.evaluation.cut import cut
 from tf_dpce.files import publish_file
 from tf_dpce.storage import open_folder
 
@@ -188,15 +189,19 @@ class StoredEmbeddings:
     Args:
         stores: folders and their manifests, of one model.
         kind: "images" or "texts".
+        dimension: how many numbers of each are taken, from the first; all by default. They are
+            brought to unit length.
 
     Raises:
         UserError: the embeddings of a folder are unfinished.
     """
 
-    def __init__(self, stores: Mapping[Path, StoreManifest], kind: str) -> None:
-        self.kind, self._shards = kind, []
+    def __init__(
+        self, stores: Mapping[Path, StoreManifest], kind: str, dimension: int | None = None
+    ) -> None:
+        self.kind, self._shards, self._cut = kind, [], dimension
         for folder, store in stores.items():
-            self.dimension, done = store.dimension, store.kinds.get(kind)
+            self._stored, done = store.dimension, store.kinds.get(kind)
             if done is not None and not done.complete:
                 message = f"{folder} holds a part of {done.total} {kind}: run embed again"
                 raise UserError("embeddings.unfinished", message, folder)
@@ -206,7 +211,7 @@ class StoredEmbeddings:
         self.records = [path.with_suffix(".jsonl") for path, _ in self._shards]
 
     def arrays(self) -> Iterator[np.ndarray]:
-        """Maps the embeddings of each shard, float32 `[rows, D]`, without reading them.
+        """Maps the embeddings of each shard, float32 `[rows, D]`; they are read if they are cut.
 
         Raises:
             UserError: a shard is missing or damaged.
@@ -217,10 +222,10 @@ class StoredEmbeddings:
                 vectors = np.load(path, mmap_mode="r", allow_pickle=False)
             except (ValueError, EOFError, FileNotFoundError):
                 vectors = None
-            if vectors is None or vectors.shape != (rows, self.dimension):
+            if vectors is None or vectors.shape != (rows, self._stored):
                 message = f"{path} is missing or damaged: embed into another folder"
                 raise UserError("embeddings.shard", message, path)
-            yield vectors
+            yield vectors if self._cut in (None, self._stored) else cut(vectors, self._cut)
 
     def sample(self, size: int) -> np.ndarray:
         """Returns at most `size` of all, drawn with a fixed seed, in order, float32 `[size, D]`."""

@@ -68,6 +68,7 @@ def build_index(
     querybank: Path | None = None,
     metadata: MetadataTable | None = None,
     described: str | None = None,
+    dimension: int | None = None,
 ) -> FolderIndex | MilvusIndex:
     """Builds an index over finished embeddings, or replaces the one in `out`.
 
@@ -85,6 +86,8 @@ def build_index(
             product quantiser must then divide D + 1 numbers, or D again behind "OPQ64_D,".
         metadata: further columns of items of one kind.
         described: this kind; None for images, or texts if there are no images.
+        dimension: how many numbers of each embedding are taken; queries are cut in the same way,
+            and hits have no probabilities, which are those of whole embeddings. All by default.
 
     Raises:
         UserError: embeddings are missing, unfinished or of different models, or those of the
@@ -97,32 +100,42 @@ def build_index(
     folders = embeddings if querybank is None else [*embeddings, querybank]
     stores = _stores(folders)
     first = stores[embeddings[0]]
-    if is_milvus(out) and factory:
-        raise UserError("index.factory", "Milvus chooses its own index: leave out --factory")
-    check_factory(factory, first.dimension, querybank is not None)
-    found = _items({folder: stores[folder] for folder in embeddings})
+    if is_milvus(out) and (factory or dimension):
+        option = "--factory" if factory else "--dim"
+        raise UserError("index.factory", f"Milvus chooses its own index: leave out {option}")
+    width = _checked_width(embeddings[0], whole := first.dimension, dimension)
+    check_factory(factory, width, querybank is not None)
+    found = _items({folder: stores[folder] for folder in embeddings}, width)
     queries = {}
     if querybank is not None:
-        queries = _queries(querybank, stores[querybank], found)
+        queries = _queries(querybank, stores[querybank], found, width)
     batches = _all_batches(found, metadata, described)
     if len(embeddings) > 1:
         batches = {kind: _different(kind, items) for kind, items in batches.items()}
     if is_milvus(out):
         from tf_dpce.search.milvus.index import MilvusIndex
 
-        return MilvusIndex.build(out, first.model, first.dimension, batches, queries)
+        return MilvusIndex.build(out, first.model, width, batches, queries)
     out = Path(out)
     _refuse_foreign(out)
     out.mkdir(parents=True, exist_ok=True)
-    with writing(out, IndexManifest(first.model, first.dimension, factory)) as writer:
+    about = IndexManifest(first.model, width, factory, whole=whole if width < whole else None)
+    with writing(out, about) as writer:
         for kind, items in batches.items():
             if kind in queries:
                 file = writer.store_array(kind, queries[kind])
                 writer.set_entry(kind, KindEntry(querybank=file, queries=len(queries[kind])))
             writer.add(kind, items, whole=True)
-        writer.store_calibration(_calibration(embeddings))
+        writer.store_calibration(None if width < whole else _calibration(embeddings))
         writer.commit()
     return FolderIndex(out)
+
+
+def _checked_width(folder: Path, stored: int, dimension: int | None) -> int:
+    if dimension is None or dimension <= stored:
+        return dimension or stored
+    message = f"{folder} holds embeddings of {stored} numbers: set no larger --dim"
+    raise UserError("index.dim", message, folder)
 
 
 def _calibration(embeddings: Iterable[Path | str]) -> bytes | None:
@@ -153,7 +166,9 @@ def add_embeddings(
     if stores[embeddings[0]].model != index.model:
         message = f"{embeddings[0]} holds embeddings of another model than the index: take its own"
         raise UserError("index.two_models", message, embeddings[0])
-    items, before = _all_batches(_items(stores), metadata, described), index.counts
+    # An index of cut embeddings takes as many numbers of those to come.
+    items = _all_batches(_items(stores, index.dimension), metadata, described)
+    before = index.counts
     if isinstance(index, FolderIndex):
         index.add_all(items)
     else:
@@ -184,9 +199,9 @@ def _stores(folders: Iterable[Path]) -> dict[Path, StoreManifest]:
     return stores
 
 
-def _items(stores: Mapping[Path, StoreManifest]) -> dict[str, StoredEmbeddings]:
-    """Returns the embeddings of each kind that there is."""
-    found = {kind: StoredEmbeddings(stores, kind) for kind in KINDS}
+def _items(stores: Mapping[Path, StoreManifest], width: int) -> dict[str, StoredEmbeddings]:
+    """Returns the embeddings of each kind that there is, cut to a width."""
+    found = {kind: StoredEmbeddings(stores, kind, width) for kind in KINDS}
     found = {kind: items for kind, items in found.items() if items.rows}
     if not found:
         named = ", ".join(map(str, stores))
@@ -225,9 +240,12 @@ def _records(path: Path, kind: str, rows: int) -> pa.Table:
     raise UserError("embeddings.shard", message, path)
 
 
-def _queries(folder: Path, store: StoreManifest, kinds: Iterable[str]) -> dict[str, np.ndarray]:
-    """Returns the querybank of each kind that has one, float32 `[Q, D]`."""
-    queries = {kind: StoredEmbeddings({folder: store}, QUERY_KIND[kind]) for kind in kinds}
+def _queries(
+    folder: Path, store: StoreManifest, kinds: Iterable[str], width: int
+) -> dict[str, np.ndarray]:
+    """Returns the querybank of each kind that has one, float32 `[Q, width]`."""
+    stores = {folder: store}
+    queries = {kind: StoredEmbeddings(stores, QUERY_KIND[kind], width) for kind in kinds}
     queries = {kind: items.sample(_QUERYBANK) for kind, items in queries.items() if items.rows}
     if not queries:
         missing = " and no ".join(QUERY_KIND[kind] for kind in kinds)

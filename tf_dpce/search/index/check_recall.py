@@ -106,7 +106,7 @@ def _queries(index: FolderIndex, folder: Path, kind: str) -> np.ndarray:
     if store.model != index.model:
         message = f"{folder} holds embeddings of another model than the index: embed with its own"
         raise UserError("index.two_models", message, folder)
-    queries = StoredEmbeddings({folder: store}, kind)
+    queries = StoredEmbeddings({folder: store}, kind, index.dimension)
     if not queries.rows:
         message = f"{folder} holds no {kind} to ask with: embed some into it"
         raise UserError("index.querybank", message, folder)

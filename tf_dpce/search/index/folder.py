@@ -71,7 +71,9 @@ class FolderIndex:
         # Each is replaced as a whole, so that threads need no lock.
         self._read = Reading.of(folder, stamp=None)
         self._states: dict[str, State] = {}
-        self.model, self.dimension = self._read.manifest.model, self._read.manifest.dimension
+        manifest = self._read.manifest
+        self.model, self.dimension = manifest.model, manifest.dimension
+        self.whole = manifest.whole or manifest.dimension
 
     @classmethod
     def create(cls, folder: Path, model: str, dimension: int) -> FolderIndex:

@@ -123,6 +123,7 @@ class IndexManifest:
         factory: FAISS's description of the index; None for the default of its size.
         kinds: the items by kind.
         calibration: the calibration of the model, if the embeddings had one beside them.
+        whole: how many numbers the model's embeddings have, if these are only the first D of them.
     """
 
     model: str
@@ -130,6 +131,7 @@ class IndexManifest:
     factory: str | None = None
     kinds: dict[str, KindEntry] = field(default_factory=dict)
     calibration: StoredFile | None = None
+    whole: int | None = None
 
     @classmethod
     def parse(cls, content: bytes, path: Path) -> IndexManifest:
@@ -150,6 +152,7 @@ class IndexManifest:
                 value["factory"],
                 {kind: _kind(entry) for kind, entry in value["kinds"].items()},
                 _file(value["calibration"]),
+                value.get("whole"),
             )
         except (ValueError, KeyError, TypeError, AttributeError):
             message = f"{path} is damaged: {_REBUILD}"

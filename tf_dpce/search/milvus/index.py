@@ -36,6 +36,7 @@ class MilvusIndex:
         self._storage, self.name = storage, str(storage.connection.target)
         manifest = storage.load()
         self.model, self.dimension = manifest.model, manifest.dimension
+        self.whole = self.dimension
 
     @classmethod
     def open(cls, target: Path | str) -> MilvusIndex:

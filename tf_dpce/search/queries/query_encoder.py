@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_dpce.errors import UserError
+from tf_dpce.evaluation.cut import cut
 from tf_dpce.preprocessing.file_kinds import explain
 from tf_dpce.preprocessing.status import NO_KNOWN_WORD, OK
 from tf_dpce.preprocessing.words import plain_words
@@ -33,13 +35,23 @@ class EmbeddedQuery:
         embedding: float32 `[D]`, of unit length.
         kind: "images" or "texts".
         unknown_words: see `Hit`.
+        inferred_words: see `Hit`.
         own: ids of its own items, which are no hits.
     """
 
     embedding: np.ndarray
     kind: str
     unknown_words: tuple[str, ...]
+    inferred_words: tuple[str, ...]
     own: frozenset[str]
+
+
+class Known(Enum):
+    """How a model knows a word."""
+
+    UNKNOWN = auto()
+    INFERRED = auto()
+    TRAINED = auto()
 
 
 class QueryEncoder:
@@ -51,7 +63,7 @@ class QueryEncoder:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._known: dict[str, bool] = {}
+        self._judged: dict[str, Known] = {}
 
     def embed(self, terms: Sequence[Term], index: Index, kind: str) -> EmbeddedQuery:
         """Embeds a query.
@@ -65,7 +77,7 @@ class QueryEncoder:
             UserError: a term cannot be embedded, the index has no such item, or the terms cancel
                 each other.
         """
-        embeddings = np.empty((len(terms), self._encoder.dimension), np.float32)
+        embeddings = np.empty((len(terms), index.dimension), np.float32)
         by_kind: dict[str, list[int]] = {}
         for row, term in enumerate(terms):
             if term.id is not None:
@@ -74,12 +86,17 @@ class QueryEncoder:
             else:
                 by_kind.setdefault(term.kind(kind), []).append(row)
         for of, rows in by_kind.items():
-            embeddings[rows] = self._encode(of, [terms[row] for row in rows])
+            vectors = self._encode(of, [terms[row] for row in rows])
+            if vectors.shape[1] > index.dimension:
+                vectors = cut(vectors, index.dimension)
+            embeddings[rows] = vectors
         texts = [term.text for term in terms if term.text is not None]
+        words = self._judge_words(texts)
         return EmbeddedQuery(
             embedding=combine(terms, embeddings),
             kind=combined_kind(terms, kind),
-            unknown_words=self._unknown_words(texts),
+            unknown_words=tuple(word for word in words if words[word] is Known.UNKNOWN),
+            inferred_words=tuple(word for word in words if words[word] is Known.INFERRED),
             own=frozenset(term.id for term in terms if term.id is not None),
         )
 
@@ -92,18 +109,26 @@ class QueryEncoder:
                 raise UserError("search.query", f"{term.name} cannot be used: {reason}")
         return vectors
 
-    def _unknown_words(self, texts: Sequence[str]) -> tuple[str, ...]:
+    def _judge_words(self, texts: Sequence[str]) -> dict[str, Known]:
         """Asks the model for words one by one: neither an export nor a server lists its own."""
         words = list(dict.fromkeys(word for text in texts for word in plain_words(text)))
-        words, known = words[:_ASKED_WORDS], self._known
-        new = [word for word in words if word not in known]
+        words, judged = words[:_ASKED_WORDS], self._judged
+        new = [word for word in words if word not in judged]
         if new:
-            _, statuses = self._encoder.encode_with_status(TEXTS, new)
-            answers = dict(zip(new, (statuses != NO_KNOWN_WORD).tolist(), strict=True))
+            answers = dict(zip(new, self._ask(new), strict=True))
             # Another dictionary, because other threads are reading this one.
-            known = known | answers
-            self._known = known if len(known) <= _REMEMBERED_WORDS else answers
-        return tuple(word for word in words if not known[word])
+            judged = judged | answers
+            self._judged = judged if len(judged) <= _REMEMBERED_WORDS else answers
+        return {word: judged[word] for word in words}
+
+    def _ask(self, words: Sequence[str]) -> Iterator[Known]:
+        _, statuses = self._encoder.encode_with_status(TEXTS, words)
+        counts = self._encoder.count_inferred(words)
+        for status, count in zip(statuses.tolist(), counts.tolist(), strict=True):
+            if status == NO_KNOWN_WORD:
+                yield Known.UNKNOWN
+            else:
+                yield Known.INFERRED if count else Known.TRAINED
 
 
 def read_query_image(path: str | Path) -> bytes:

@@ -1,0 +1,106 @@
+"""What cutting embeddings costs and saves: `python -m benchmarks.cuts --run RUN --data DATA`.
+
+Measures, on the validation split, the recall of the first numbers of embeddings that are stored in
+float32, float16 and int8, their bytes, and the time of a query among 100,000 images.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from jsonargparse.typing import PositiveInt
+
+from pipelines._verb import options_verb
+
+_FACTORIES = {"float32": "Flat", "float16": "SQfp16", "int8": "SQ8"}
+_IMAGES, _QUERIES, _ROUNDS = 100_000, 20, 3
+
+
+def run(
+    run: Path, data: Path, lengths: list[PositiveInt] | None = None, no_times: bool = False
+) -> None:
+    """Prints a line for each length and precision, as a row of a Markdown table.
+
+    Args:
+        run: run folder, of a training with prefixes.
+        data: prepared data.
+        lengths: how many numbers (default: all, and the prefixes of stage 1).
+        no_times: leave out the time of a query.
+    """
+    from tf_dpce.evaluation.cut import cut
+    from tf_dpce.evaluation.embed import SplitEncoder
+    from tf_dpce.evaluation.tta import PLAIN
+    from tf_dpce.training.run_folder import load_run
+
+    trained = load_run(run)
+    config = trained.config
+    encoder = SplitEncoder(trained.model, trained.tokenizer, config.image, PLAIN, batch_size=64)
+    images, texts = encoder.embed(data, "val")
+    chosen = lengths or [config.model.output_dim, *config.stage1.loss.prefixes]
+    cases = [(length, name) for length in chosen for name in _FACTORIES]
+    times = {} if no_times else _query_times(cases)
+    print("| numbers | stored in | bytes an image | rsum | ms a query |\n|---|---|---|---|---|")
+    for length, name in cases:
+        shown, said = cut(images.vectors, length), cut(texts.vectors, length)
+        rsum = _rsum(shown, said, images.instances, texts.instances, _FACTORIES[name])
+        size = length * {"float32": 4, "float16": 2, "int8": 1}[name]
+        took = f"{times[length, name]:.2f}" if times else ""
+        print(f"| {length:,} | {name} | {size:,} | {rsum:.1f} | {took} |", flush=True)
+
+
+def _rsum(
+    images: np.ndarray, texts: np.ndarray, of_images: np.ndarray, of_texts: np.ndarray, factory: str
+) -> float:
+    """Returns the sum of recalls if what is found is stored so, and queries are exact."""
+    from tf_dpce.evaluation.metrics import retrieval_metrics
+
+    total = 0.0
+    for found, sides in (
+        ("text_to_image", (_stored(images, factory), texts)),
+        ("image_to_text", (images, _stored(texts, factory))),
+    ):
+        recalls = retrieval_metrics(*sides, of_images, of_texts)[found]
+        total += sum(recalls[name] for name in ("r1", "r5", "r10"))
+    return total
+
+
+def _stored(vectors: np.ndarray, factory: str) -> np.ndarray:
+    index = _index(vectors, factory)
+    return index.reconstruct_n(0, len(vectors))
+
+
+def _index(vectors: np.ndarray, factory: str):  # noqa: ANN202 FAISS has no types
+    import faiss
+
+    index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors)
+    index.add(vectors)
+    return index
+
+
+def _query_times(cases: list[tuple[int, str]]) -> dict[tuple[int, str], float]:
+    """Returns the shortest time of a query of each case in milliseconds, the cases in turns."""
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    draw, found = np.random.default_rng(0), {}
+    for length, name in cases:
+        vectors = draw.standard_normal((_IMAGES, length), np.float32)
+        found[length, name] = _index(vectors, _FACTORIES[name]), vectors[:_QUERIES]
+    seconds: dict[tuple[int, str], list[float]] = {case: [] for case in cases}
+    for query in [row for _ in range(_ROUNDS) for row in range(_QUERIES)]:
+        for case, (index, queries) in found.items():
+            began = time.perf_counter()
+            index.search(queries[query : query + 1], 10)
+            seconds[case].append(time.perf_counter() - began)
+    return {case: 1000 * min(taken) for case, taken in seconds.items()}
+
+
+build_parser, main = options_verb("benchmarks.cuts", run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
