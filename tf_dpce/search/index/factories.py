@@ -134,10 +134,10 @@ def search_parameters(index: Any, effort: int | None, selector: Any = None) -> A
         effort: lists that an inverted file searches, or `efSearch` of HNSW; None for the usual.
         selector: of which rows the answer may consist.
     """
-    import faiss
-
     if effort is None and selector is None:
         return None
+    import faiss
+
     index = faiss.downcast_index(index)
     wishes = {} if selector is None else {"sel": selector}
     if isinstance(index, faiss.IndexPreTransform):

@@ -104,9 +104,9 @@ class Segment:
         if self.files.approximate is None or count < _FEW * self.files.rows:
             return exact(self.files.flat, queries, top, count, allowed)
         scores, rows = self._approximate(queries, top, count, allowed, effort)
-        # Too few of the lists of an inverted file were searched to find so many.
-        missed = np.flatnonzero(np.isinf(scores[:, -1]))
-        if len(missed):
+        if scores[:, -1].min() == -np.inf:
+            # Too few of the lists of an inverted file were searched to find so many.
+            missed = np.flatnonzero(np.isinf(scores[:, -1]))
             found = exact(self.files.flat, queries[missed], top, count, allowed)
             scores[missed], rows[missed] = (values[:, :top] for values in found)
         return scores, rows
@@ -127,12 +127,14 @@ class Segment:
             # An index that cannot leave rows out finds so many more.
             wanted = min(self.files.rows, round(wanted * self.files.rows / count))
         rows = index.search(queries, wanted, params=wishes)[1]
-        missed = rows < 0
-        if allowed is not None:
-            missed |= ~allowed[rows]
-        vectors = self.files.flat.reconstruct_batch(np.where(missed, 0, rows).ravel())
+        missed = None
+        if allowed is not None or rows.min() < 0:
+            missed = rows < 0 if allowed is None else (rows < 0) | ~allowed[rows]
+            rows = np.where(missed, 0, rows)
+        vectors = self.files.flat.reconstruct_batch(rows.ravel())
         scores = np.einsum("qkd,qd->qk", vectors.reshape(*rows.shape, -1), queries)
-        scores[missed] = -np.inf
+        if missed is not None:
+            scores[missed] = -np.inf
         best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
         return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
 
@@ -166,9 +168,9 @@ def exact(
 
 
 def _selector(allowed: np.ndarray | None) -> Any:
-    import faiss
-
     if allowed is None:
         return None
+    import faiss
+
     bits = np.packbits(allowed, bitorder="little")
     return faiss.IDSelectorBitmap(bits)
