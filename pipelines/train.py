@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from jsonargparse.typing import NonNegativeInt
+
 from pipelines._verb import options_verb, say_files, terminations
 from tf_dpce.config import CONFIG_FILE, Config
 from tf_dpce.storage import local_folder
@@ -20,6 +22,7 @@ def run(
     init_from: Path | None = None,
     from_weights: Path | None = None,
     resume: bool = False,
+    profile: NonNegativeInt = 0,
 ) -> None:
     """Trains a model in two stages. Every configuration key is an option.
 
@@ -34,6 +37,7 @@ def run(
         init_from: start from the best weights of this run on the same --data.
         from_weights: do not train: make a run of this .weights.h5 file (see examples/jax_fit.py).
         resume: resume from the newest checkpoint, if there is one.
+        profile: profile so many steps of each stage, for TensorBoard (see docs/monitoring.md).
     """
     folder = local_folder(data)
     if from_weights:
@@ -52,7 +56,7 @@ def run(
     with terminations():
         from tf_dpce.training.train import train
 
-        train(config, folder, run, stages, init_from, resume)
+        train(config, folder, run, stages, init_from, resume, profile)
     paths = [run / name for name in (CONFIG_FILE, "history.csv", "checkpoints", "tensorboard")]
     # Of several workers the chief alone leaves them.
     say_files(path for path in paths if path.exists())

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.embed import Batches, Encoders
+from tf_dpce.evaluation.embed import Batches, Embeddings, Encoders
 from tf_dpce.evaluation.metrics import metric_logs, retrieval_metrics
 from tf_dpce.files import publish_file
 from tf_dpce.logging import check_stop, duration, logger, progress, tracked
@@ -46,11 +46,15 @@ class Validation(keras.callbacks.Callback):
 
     Args:
         data: data of the stage.
+        see: is given the embeddings of the images and of the captions, if it is given itself.
     """
 
-    def __init__(self, data: StageData) -> None:
+    def __init__(
+        self, data: StageData, see: Callable[[Embeddings, Embeddings], None] | None = None
+    ) -> None:
         super().__init__()
         self.data = data
+        self._see = see
         self._images, self._captions = data.validation_batches()
         # Made by the first validation, and traced once for all.
         self._encoders = cache(lambda: Encoders(self.model))
@@ -76,6 +80,8 @@ class Validation(keras.callbacks.Callback):
         metrics = retrieval_metrics(
             images.vectors, texts.vectors, images.instances, texts.instances
         )
+        if self._see:
+            self._see(images, texts)
         cosines = {"val_image_cosine": images, "val_caption_cosine": texts}
         return metric_logs(metrics) | {k: mean_cosine(v.vectors) for k, v in cosines.items()}
 

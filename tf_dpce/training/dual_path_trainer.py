@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_dpce.models.dual_path import DualPath
+from tf_dpce.models.dual_path import LOGITS, DualPath
 from tf_dpce.training.distributed import multi_worker_train_function, spans_workers
 from tf_dpce.training.hard_negative_mining import HardNegatives
 from tf_dpce.training.partial_fc import PartialFC
@@ -15,6 +15,9 @@ from tf_dpce.training.partial_fc import PartialFC
 
 class DualPathTrainer(DualPath):
     """`DualPath` whose training step may mine hard negatives and sample classes.
+
+    It measures the accuracy of both classifiers, `image_logits_accuracy` and
+    `text_logits_accuracy`, as far as they are trained; among the sampled classes, if it samples.
 
     It shares all layers with the model that it is made of, so that training it trains that model.
 
@@ -36,8 +39,16 @@ class DualPathTrainer(DualPath):
         self.hard_negatives = hard_negatives
         self.partial_fc = partial_fc
 
-    def compile(self, optimizer: keras.optimizers.Optimizer, *args: Any, **kwargs: Any) -> None:
-        super().compile(optimizer, *args, **kwargs)
+    def compile(
+        self, optimizer: keras.optimizers.Optimizer, loss: dict[str, Any], **options: Any
+    ) -> None:
+        super().compile(optimizer, loss, **options)
+        # Not by `metrics` of `compile`, which takes outputs without a target for those of others.
+        self.accuracies = {
+            name: keras.metrics.SparseCategoricalAccuracy(name=f"{name}_accuracy")
+            for name in LOGITS
+            if name in loss
+        }
         if self.partial_fc is not None:
             self.partial_fc.build(optimizer)
 
@@ -54,6 +65,11 @@ class DualPathTrainer(DualPath):
         logs = super().train_step((inputs, targets))
         self.partial_fc.scatter(ids)
         return logs
+
+    def compute_metrics(self, x: Any, y: dict, y_pred: dict, sample_weight: Any = None) -> dict:
+        for name, accuracy in self.accuracies.items():
+            accuracy.update_state(y[name], y_pred[name])
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def build_metrics(self, spec: tuple[dict, dict]) -> None:
         """Makes the variables of the metrics, which Keras makes when `fit` meets its first batch.

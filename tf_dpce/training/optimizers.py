@@ -14,6 +14,7 @@ from keras import ops
 from tf_dpce.config import StageConfig
 from tf_dpce.errors import UserError
 from tf_dpce.models.dual_path import DualPath
+from tf_dpce.monitoring.norms import GradientNorms
 
 # --- the learning rate over a stage ---------------------------------------------------------------
 
@@ -76,7 +77,12 @@ class _ByLayer(keras.optimizers.Optimizer):
         learning_rate: a float or a schedule.
         multipliers: from variable paths to factors of the learning rate; 1 where absent.
         decay: factor of the weights' decay.
+
+    Attributes:
+        gradient_norms: measures the gradients of each step, if given.
     """
+
+    gradient_norms: GradientNorms | None = None
 
     def __init__(
         self, learning_rate: Any, multipliers: Mapping[str, float], decay: float, **kwargs: Any
@@ -84,6 +90,12 @@ class _ByLayer(keras.optimizers.Optimizer):
         super().__init__(learning_rate, **kwargs)
         self.multipliers = multipliers
         self.decay = decay
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> list[tuple[Any, Any]]:
+        summed = super()._all_reduce_sum_gradients(grads_and_vars)
+        if self.gradient_norms is not None:
+            self.gradient_norms.measure(self.iterations.value + 1, summed)
+        return summed
 
     def build(self, variables: list[Any]) -> None:
         super().build(variables)

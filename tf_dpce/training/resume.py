@@ -83,9 +83,11 @@ def restore_state(
     with workers.fail_together():
         if workers.is_chief:
             digest, paths = run_digest(run), checkpoint.state_paths(run, stage)
-            path, (progress, values) = checkpoint.newest_readable(
+            path, (progress, found) = checkpoint.newest_readable(
                 paths, lambda path: checkpoint.restore_checkpoint(path, variables, (stage, digest))
             )
+            # Of an older version, which had fewer metrics, their means begin anew.
+            values = found if len(found) == len(values) else values
             for newer in paths[: paths.index(path)]:
                 newer.unlink()
             stands = np.array([progress.epoch, progress.step, progress.best_score])

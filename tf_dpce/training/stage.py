@@ -22,6 +22,8 @@ from tf_dpce.evaluation.embed import inference
 from tf_dpce.logging import check_stop, current_context, run_context
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.models.fuse_batch_norm import folded
+from tf_dpce.monitoring.monitor import MonitoredStage, TrainingMonitor
+from tf_dpce.monitoring.norms import GradientNorms, trained_parts
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.training import callbacks
 from tf_dpce.training.best_epoch import NO_SCORE
@@ -49,6 +51,7 @@ class TrainingContext:
         model: whole model.
         tokenizer: tokenizer of captions.
         workers: processes that train together.
+        profile: number of steps of each stage to profile.
     """
 
     config: Config
@@ -57,6 +60,7 @@ class TrainingContext:
     model: DualPath
     tokenizer: CaptionTokenizer
     workers: Workers
+    profile: int = 0
 
 
 class StageData:
@@ -174,23 +178,21 @@ def train_stage(context: TrainingContext, number: int, resume: bool) -> None:
         start, metrics = restore_state(context, number, state, trainer.metrics_variables)
 
     report = callbacks.EpochReport(run, number, settings.epochs)
+    monitor = _monitor(data, trainer, start)
     checkpoints = callbacks.Checkpoints(
         context, data.splits["val"].images, lambda: [*state, *trainer.metrics_variables], start
     )
     # The validation comes before those that read what it logs. The diagnostics, which end a
     # training that is lost, come before the checkpoints, which that training must not reach. The
-    # report adds its row of history before the checkpoint that counts the epoch as done, so that
-    # no kill can lose it.
+    # report adds its row of history, and the monitor its points, before the checkpoint that counts
+    # the epoch as done, so that no kill can lose them.
     everyone = [
         callbacks.RestoreMetrics(metrics),
-        callbacks.Validation(data),
+        callbacks.Validation(data, see=monitor.see if workers.is_chief else None),
         TrainingDiagnostics(number, settings, data.order.steps_per_epoch, data.timer, workers),
-        *([report] if workers.is_chief else []),
+        *([report, monitor] if workers.is_chief else []),
         checkpoints,
     ]
-    if workers.is_chief:
-        everyone.append(keras.callbacks.TensorBoard(run / "tensorboard" / f"stage{number}"))
-
     asked = current_context().stop_requested
     # All workers ask after the same steps, and stop together if one of them was asked to.
     with run_context(stop_requested=lambda: workers.any_true(asked())):
@@ -201,12 +203,25 @@ def train_stage(context: TrainingContext, number: int, resume: bool) -> None:
                 fit_segment(trainer, segment, workers.distribute(rows), everyone)
         except Stopped:
             checkpoints.save()
-            # `fit` does not, and TensorBoard has curves that are not written yet.
-            for callback in everyone:
-                callback.on_train_end()
             raise
         finally:
             report.close()
+            monitor.close()
+
+
+def _monitor(data: StageData, trainer: DualPathTrainer, start: Progress) -> TrainingMonitor:
+    context = data.context
+    stage = MonitoredStage(
+        config=context.config,
+        number=data.number,
+        data=context.data,
+        run=context.run,
+        epoch=start.epoch,
+        step=start.step,
+        steps_per_epoch=data.order.steps_per_epoch,
+        profile=context.profile,
+    )
+    return TrainingMonitor(stage, data.timer, trainer.optimizer.gradient_norms)
 
 
 def compile_trainer(data: StageData) -> DualPathTrainer:
@@ -224,6 +239,7 @@ def compile_trainer(data: StageData) -> DualPathTrainer:
             sampler = ClassSampler(model.num_instances, negatives, labels, seed)
         steps = data.order.steps_per_epoch
         trainer = stage_trainer(settings, model, steps, hard_negatives, sampler)
+        trainer.optimizer.gradient_norms = GradientNorms(trained_parts(trainer), steps)
     trainer.build_metrics(data.training_batches(0, 1).element_spec)
     return trainer
 

@@ -45,6 +45,7 @@ def train(
     stages: Sequence[int] = (1, 2),
     init_from: Path | None = None,
     resume: bool = False,
+    profile: int = 0,
 ) -> None:
     """Trains the stages of a configuration in order and writes the run folder.
 
@@ -61,6 +62,7 @@ def train(
             the same training images in the same order, because its classifier knows them by their
             numbers.
         resume: whether to resume the run from its newest state, if there is one.
+        profile: number of steps of each stage to profile for TensorBoard.
 
     Raises:
         UserError: a mistake of the user, found before the first step unless a disk fills, a shard
@@ -91,7 +93,7 @@ def train(
         # A state holds all weights: the files that they once came from are not needed any more.
         first = replace(config, weights="none", vectors=None) if latest else config
         model, tokenizer = _build(first, data, manifest, workers)
-        context = TrainingContext(config, data, run, model, tokenizer, workers)
+        context = TrainingContext(config, data, run, model, tokenizer, workers, profile)
         start_from(context, None if latest else init_from)
         with _run_folder(context, saved, resume=bool(resume), latest=latest):
             if latest:
