@@ -6,7 +6,7 @@ Without its mark nothing here is even imported, because the packages of the extr
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,19 +36,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def start_browser(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[..., BrowserContext]]:
-    """Starts Chromium with an empty profile and given options of Playwright."""
+    """Starts Chromium with an empty profile, further flags and options of Playwright."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium")
     assert chromium, "chromium is not installed: apt-get install chromium"
     with sync_playwright() as playwright:
 
-        def start(**options: Any) -> BrowserContext:
+        def start(flags: Sequence[str] = (), **options: Any) -> BrowserContext:
             return playwright.chromium.launch_persistent_context(
                 tmp_path_factory.mktemp("profile"),
                 executable_path=chromium,
                 headless=True,
-                args=FLAGS,
+                args=[*FLAGS, *flags],
                 **options,
             )
 

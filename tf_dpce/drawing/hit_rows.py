@@ -25,7 +25,7 @@ _SIDE = 96  # of a thumbnail
 _FRAME = 4
 _GAP = 10
 _TEXT_WIDTH = 230
-_LINES = 4  # of a text
+_LINES = 5  # of a text
 
 
 @dataclass(frozen=True)

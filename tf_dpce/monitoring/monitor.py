@@ -16,7 +16,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tf_dpce.config import Config
 from tf_dpce.data.input_timer import InputTimer
 from tf_dpce.data.manifest import Manifest
-from tf_dpce.errors import shorten
+from tf_dpce.errors import UserError, shorten
 from tf_dpce.evaluation.embed import Embeddings
 from tf_dpce.logging import logger
 from tf_dpce.monitoring.curves import Curves
@@ -167,15 +167,10 @@ class TrainingMonitor(keras.callbacks.Callback):
         """Warns, once, of files that cannot be read or written, in place of failing."""
         try:
             yield
-        except (OSError, tf.errors.OpError) as error:
+        except (OSError, UserError, tf.errors.OpError) as error:
             if not self._has_warned:
                 self._has_warned = True
-                reason = (
-                    f"{error.filename}: {error.strerror}"
-                    if isinstance(error, OSError)
-                    else error.message
-                )
                 logger.warning(
                     f"TensorBoard will not show all of stage {self._stage.number}: "
-                    f"{shorten(reason, 200)}: training goes on"
+                    f"{shorten(str(error), 300)}: training goes on"
                 )

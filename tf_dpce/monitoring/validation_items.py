@@ -16,7 +16,6 @@ from tf_dpce.preprocessing.image import evaluation_pixels
 SIDE = 96  # of a thumbnail, in pixels
 _SPLIT = "val"
 _BATCH = 256
-_NO_IMAGE = "#ced4da"
 
 
 class ValidationItems:
@@ -47,18 +46,14 @@ class ValidationItems:
         return self._item(number)[0]
 
     def thumbnail(self, number: int) -> Image.Image:
-        """Returns an image as the model sees it, 96 pixels square; grey if it cannot be read."""
+        """Returns an image as the model sees it, 96 pixels square."""
         return self._item(number)[1]
 
     def _item(self, number: int) -> tuple[str, Image.Image]:
         if number not in self._made:
-            try:
-                name, pixels = self._read(tf.constant(number, tf.int64))
-                shown = Image.fromarray(pixels.numpy())
-                self._made[number] = (name.numpy().decode(errors="replace"), shown)
-            except tf.errors.OpError:
-                # A shard was damaged since it was last read: training itself may not need it.
-                self._made[number] = ("", Image.new("RGB", (SIDE, SIDE), _NO_IMAGE))
+            name, pixels = self._read(tf.constant(number, tf.int64))
+            shown = Image.fromarray(pixels.numpy())
+            self._made[number] = (name.numpy().decode(errors="replace"), shown)
         return self._made[number]
 
     @cached_property

@@ -67,12 +67,25 @@ def test_a_disk_or_a_file_that_is_full_leaves_the_former_states(tmp_path: Path):
         check_a_failing_save(other, errno.ENOSPC)
 
 
-def test_a_disk_without_room_for_the_curves_is_explained(tmp_path: Path):
+def test_a_full_disk_in_the_words_of_tensorflow_is_explained(tmp_path: Path):
     # No room for another name: that of the folder itself is the only one.
     with mounted(tmp_path, "nr_inodes=1"):
         with pytest.raises(tf.errors.OpError) as caught:
             tf.summary.create_file_writer(str(tmp_path / "stage1")).init()
     assert explain_system_error(caught.value).code == "system.file"
+
+
+def test_a_disk_without_room_for_the_curves_costs_no_more_than_these(
+    scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    curves = tmp_path / "run" / "tensorboard"
+    curves.mkdir(parents=True)
+    with mounted(curves, "nr_inodes=1"):
+        short = {"stage1__epochs": 1, "stage2__epochs": 0}
+        assert run_tiny(scenes, tmp_path / "run", **short) == 0
+    warned = [record.message for record in caplog.records if "TensorBoard" in record.message]
+    assert len(warned) == 1 and str(curves) in warned[0]
+    assert state_paths(tmp_path / "run", 1)
 
 
 def test_a_disk_that_fills_while_training_says_how_to_continue(

@@ -13,6 +13,7 @@ import pytest
 
 from tests.errors import printed_code, raises
 from tests.scenes import SIZE, copy_data
+from tests.unit.monitoring.boards import board, steps
 from tests.unit.training.kills import (
     arrays,
     aside,
@@ -104,16 +105,47 @@ def test_history_has_a_line_an_epoch_and_the_loss_falls(finished: Path):
     assert float(rows[-1]["learning_rate"]) == pytest.approx(0.001)
 
 
-def test_tensorboard_shows_the_validation(finished: Path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+def test_tensorboard_shows_the_training_and_the_validation(finished: Path):
+    for stage in (1, 2):
+        rows = [row for row in history(finished) if row["stage"] == str(stage)]
+        train = board(finished / "tensorboard" / f"stage{stage}" / "train")
+        losses = train["loss/total"]
+        assert steps(losses) == [10, 12, 22, 24], "the tenth and the last step of each epoch"
+        for epoch, row in enumerate(rows):
+            (_, ten), (_, two) = losses[2 * epoch : 2 * epoch + 2]
+            assert (10 * ten + 2 * two) / 12 == pytest.approx(float(row["loss"]), rel=1e-4)
+        # The features of the first stage are cached.
+        parts = {"image_head", "text_tower", "instance_classifier"}
+        parts |= {"image_backbone"} if stage == 2 else set()
+        for kind in ("gradient_norm", "weight_norm", "learning_rate"):
+            assert {tag for tag in train if tag.startswith(kind)} == {f"{kind}/{p}" for p in parts}
+            assert all(value > 0 for p in parts for _, value in train[f"{kind}/{p}"][:3])
+        pairs = {"loss/pair"} if stage == 2 else set()
+        assert {tag for tag in train if tag.startswith("loss/")} - {"loss/total"} == {
+            *("loss/image_instance", "loss/text_instance"),
+            *pairs,
+        }
+        assert all(0 <= value <= 1 for _, value in train["accuracy/text_instance"])
+        validation = board(finished / "tensorboard" / f"stage{stage}" / "validation")
+        rsums = [(12 * int(row["epoch"]), float(row["val_rsum"])) for row in rows]
+        found = [(step, float(value)) for step, value in validation["validation/rsum"]]
+        assert found == [(step, pytest.approx(value, rel=1e-6)) for step, value in rsums]
+        for tag in ("retrieval/images found by captions", "similarity/negative"):
+            assert steps(validation[tag]) == [12, 24]
+        assert steps(validation["configuration"]) == steps(validation["data"]) == [0]
+    backbone, head = train["learning_rate/image_backbone"], train["learning_rate/image_head"]
+    assert [float(b / h) for (_, b), (_, h) in zip(backbone, head, strict=True)] == [
+        pytest.approx(0.1)
+    ] * 4
 
-    for stage in ("stage1", "stage2"):
-        tags = set()
-        for folder in (finished / "tensorboard" / stage).iterdir():
-            accumulator = EventAccumulator(str(folder))
-            accumulator.Reload()
-            tags |= set(accumulator.Tags()["tensors"]) | set(accumulator.Tags()["scalars"])
-        assert any("rsum" in tag for tag in tags), tags
+
+@pytest.mark.full
+def test_a_profile_lies_where_tensorboard_looks_for_it(scenes: Path, tmp_path: Path):
+    short = {"stage1__epochs": 1, "stage2__epochs": 0}
+    assert run_tiny(scenes, tmp_path / "run", "--profile", "2", **short) == 0
+    train = tmp_path / "run" / "tensorboard" / "stage1" / "train"
+    (profile,) = train.glob("plugins/profile/*/*.xplane.pb")
+    assert profile.stat().st_size > 1000
 
 
 def test_the_best_checkpoint_is_that_of_the_best_epoch(finished: Path):
@@ -156,6 +188,14 @@ def test_a_run_that_is_killed_while_it_writes_ends_as_if_nothing_had_happened(
     assert run_tiny(scenes, run, "--resume") == 0
     assert differences(finished, run) == []
     assert not aside(run), "nothing half-written"
+    for name in ("stage1/train", "stage1/validation", "stage2/train", "stage2/validation"):
+        one, two = (board(folder / "tensorboard" / name) for folder in (finished, run))
+        assert one.keys() == two.keys()
+        for tag in one:
+            # What is measured within an epoch may lack where the process was killed.
+            found, whole = steps(two[tag]), steps(one[tag])
+            assert found == whole or (name == "stage1/train" and set(found) < set(whole)), tag
+            assert found == sorted(set(found)), "no step twice"
 
 
 @pytest.mark.full
