@@ -22,6 +22,7 @@ from tests.unit.training.test_stages import config
 from tests.unit.training.tiny import run_tiny
 from tf_dpce import files
 from tf_dpce.errors import explain_system_error
+from tf_dpce.monitoring.monitor import MonitoredStage
 from tf_dpce.training import train
 from tf_dpce.training.checkpoint import Progress, restore_checkpoint, save_state, state_paths
 
@@ -76,16 +77,19 @@ def test_a_full_disk_in_the_words_of_tensorflow_is_explained(tmp_path: Path):
 
 
 def test_a_disk_without_room_for_the_curves_costs_no_more_than_these(
-    scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    scenes: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    curves = tmp_path / "run" / "tensorboard"
-    curves.mkdir(parents=True)
-    with mounted(curves, "nr_inodes=1"):
-        short = {"stage1__epochs": 1, "stage2__epochs": 0}
-        assert run_tiny(scenes, tmp_path / "run", **short) == 0
+    full, run = tmp_path / "full", tmp_path / "run"
+    full.mkdir()
+    monkeypatch.setattr(MonitoredStage, "folder", lambda stage, name: full / name)
+    with mounted(full, "nr_inodes=1"):
+        assert run_tiny(scenes, run, stage1__epochs=1, stage2__epochs=0) == 0
     warned = [record.message for record in caplog.records if "TensorBoard" in record.message]
-    assert len(warned) == 1 and str(curves) in warned[0]
-    assert state_paths(tmp_path / "run", 1)
+    assert len(warned) == 1 and str(full) in warned[0]
+    assert state_paths(run, 1)
 
 
 def test_a_disk_that_fills_while_training_says_how_to_continue(

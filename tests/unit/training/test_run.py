@@ -140,7 +140,7 @@ def test_tensorboard_shows_the_training_and_the_validation(finished: Path):
 
 
 @pytest.mark.full
-def test_a_profile_lies_where_tensorboard_looks_for_it(scenes: Path, tmp_path: Path):
+def test_a_profile_is_in_the_place_that_tensorboard_reads(scenes: Path, tmp_path: Path):
     short = {"stage1__epochs": 1, "stage2__epochs": 0}
     assert run_tiny(scenes, tmp_path / "run", "--profile", "2", **short) == 0
     train = tmp_path / "run" / "tensorboard" / "stage1" / "train"
