@@ -77,17 +77,14 @@ def test_a_full_disk_in_the_words_of_tensorflow_is_explained(tmp_path: Path):
 
 
 def test_a_disk_without_room_for_the_curves_costs_no_more_than_these(
-    scenes: Path,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    scenes: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ):
     full, run = tmp_path / "full", tmp_path / "run"
     full.mkdir()
     monkeypatch.setattr(MonitoredStage, "folder", lambda stage, name: full / name)
     with mounted(full, "nr_inodes=1"):
         assert run_tiny(scenes, run, stage1__epochs=1, stage2__epochs=0) == 0
-    warned = [record.message for record in caplog.records if "TensorBoard" in record.message]
+    warned = [line for line in capsys.readouterr().err.splitlines() if "TensorBoard" in line]
     assert len(warned) == 1 and str(full) in warned[0]
     assert state_paths(run, 1)
 
