@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,8 @@ from tf_dpce.export.expansion import EXPANSION
 from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.files import read_json, sha256_file, sha256_lines
 from tf_dpce.preprocessing import status
+from tf_dpce.training.callbacks import HISTORY_FILE, read_history
+from tf_dpce.training.run_folder import read_sources
 
 if TYPE_CHECKING:
     from tf_dpce.training.run_folder import Run
@@ -53,7 +56,7 @@ def model_card(
         name=name,
         model=_table(("", ""), _model_rows(module)),
         provenance=_table(("", ""), provenance.items()) if provenance else "Not recorded.",
-        results=_results(metrics) if metrics else "Not measured.",
+        results=_results(metrics) if metrics else "Not evaluated.",
         probabilities=_probabilities(calibration) if calibration else "Not calibrated.",
         resized="All of the image is stretched"
         if module.resize == "stretch"
@@ -67,26 +70,50 @@ def model_card(
         max_caption=status.MAX_CAPTION_BYTES,
         max_length=module.tokenizer.max_length,
         inferred=_INFERRED if module.tokenizer.inferred else "",
+        hashes=_table(("", "SHA-256"), [("vocabulary", sha256_lines(module.tokenizer.words))]),
     )
 
 
 def run_provenance(run: Run, checkpoint: str, augmentation: TestTimeAugmentation) -> dict[str, Any]:
     """Returns what a run knows of its towers, data, settings and seed, and its augmentation."""
-    config, data = run.config, run.provenance
+    config, data, sources = run.config, run.provenance, read_sources(run.folder)
+    digests, splits = sources.get("files", {}), sources.get("splits", {})
+    counted = (f"{name} {each['images']:,}, {each['captions']:,}" for name, each in splits.items())
     return {
         "run": run.folder.resolve().name,
-        "checkpoint": checkpoint,
-        "image tower": f"{config.image.backbone}, weights {_name(config.weights)}",
+        "weights": f"{checkpoint} of the run, {run.checkpoint.name}",
+        "weights SHA-256": sha256_file(run.checkpoint),
+        "image tower": f"{config.image.backbone}, weights {_file(config.weights, digests)}",
         "trained on": f"{config.image.input_size} x {config.image.input_size} pixels",
         "images are seen": "from both sides" if augmentation.flip else "from one side",
         "weights are stored": "in float16" if augmentation.float16 else "in float32",
         "text tower": f"{config.text.tower}, {_layers(config.text)}",
-        "word vectors": ", ".join(map(_name, config.vectors or ["from random"])),
+        "vocabulary": "words of the training captions alone",
+        "word vectors": ", ".join(_file(path, digests) for path in config.vectors or ())
+        or "from random",
+        "teacher": "none",
         "training data": data["source"],
+        "images and captions": "; ".join(counted) or "not recorded",
         "training instances": f"{data['num_instances']:,}",
         "split digest": data["split_digest"],
         "seed": config.seed,
         **{name: data[name] for name in (EXPANSION,) if name in data},
+        **_schedule(run),
+    }
+
+
+def _schedule(run: Run) -> dict[str, str]:
+    """Returns what each stage of a run did; of a stage without a history nothing is known."""
+    history = read_history(run.folder / HISTORY_FILE, before=(3, 0))
+    epochs = Counter(int(row["stage"]) for row in history)
+    return {
+        f"stage {number}": f"{done} of {stage.epochs} epochs, batches of {stage.batch_size}, "
+        f"{stage.optimizer}, learning rate {stage.learning_rate:g} ({stage.schedule}, warm-up "
+        f"{stage.warmup_epochs:g}), weight decay {stage.weight_decay:g}, backbone "
+        f"{stage.backbone}, losses: image instance {stage.loss.image_instance:g}, text instance "
+        f"{stage.loss.text_instance:g}, {stage.loss.pair_loss} {stage.loss.pair:g}"
+        for number, done in sorted(epochs.items())
+        for stage in [run.config.stage(number)]
     }
 
 
@@ -119,7 +146,6 @@ def _model_rows(module: ServingModule) -> Iterable[tuple[str, object]]:
     yield "vocabulary", f"{len(words):,} words"
     if module.tokenizer.characters:
         yield "scripts without spaces", "split into characters"
-    yield "vocabulary SHA-256", sha256_lines(words)
     if inferred:
         yield "words understood by their vectors, never trained", f"{inferred:,}, in float16"
     yield "made with", ", ".join(f"{p} {version(p)}" for p in ("tensorflow", "keras"))
@@ -138,9 +164,12 @@ def _probabilities(calibration: Calibration) -> str:
 
 def _results(metrics: Mapping[str, Any]) -> str:
     headings, rows = metrics_rows(metrics)
-    splits = {name: short_digest(found.get("split_digest", "")) for name, found in metrics.items()}
-    rows_with_split = ([*row, splits[row[0]]] for row in rows)
-    return _table(("measured on", "direction", *headings, "split digest"), rows_with_split)
+    more = {
+        name: [short_digest(found.get("split_digest", "")), found.get("protocol", "")]
+        for name, found in metrics.items()
+    }
+    heads = ("measured on", "direction", *headings, "split digest", "protocol")
+    return _table(heads, ([*row, *more[row[0]]] for row in rows))
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -152,6 +181,7 @@ def _cell(value: object) -> str:
     return " ".join(str(value).split()).replace("|", "\\|")
 
 
-def _name(file: str) -> str:
-    """Returns the name of a file; its folder is private to who trained."""
-    return Path(file).name
+def _file(path: str, digests: Mapping[str, str]) -> str:
+    """Returns the name of a file and its digest; its folder is private to who trained."""
+    name = Path(path).name
+    return f"{name} (SHA-256 {digests[name]})" if name in digests else name

@@ -13,7 +13,7 @@ from tf_dpce.errors import UserError
 from tf_dpce.files import publish_folder, remove_stale, write_json
 from tf_dpce.training.checkpoint import Progress, best_path, save_checkpoint
 from tf_dpce.training.checks import check_vocabulary
-from tf_dpce.training.run_folder import CONFIG_FILE, provenance, run_digest
+from tf_dpce.training.run_folder import CONFIG_FILE, provenance, run_digest, write_sources
 
 
 def run_from_weights(config: Config, data: Path, run: Path, weights: Path) -> None:
@@ -63,6 +63,7 @@ def run_from_weights(config: Config, data: Path, run: Path, weights: Path) -> No
     remove_stale(run.parent)
     with publish_folder(run) as folder:
         write_json(folder / CONFIG_FILE, saved)
+        write_sources(folder, manifest, config)
         shutil.copyfile(data / VOCABULARY_FILE, folder / VOCABULARY_FILE)
         path = best_path(folder, number)
         path.parent.mkdir()

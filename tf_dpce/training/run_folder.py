@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tf_dpce.config import CONFIG_FILE, Config, from_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.errors import UserError
-from tf_dpce.files import read_json, sha256_file, sha256_lines
+from tf_dpce.files import read_json, sha256_file, sha256_lines, write_json
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training.checkpoint import find_checkpoint, restore_checkpoint
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tf_dpce.models.dual_path import DualPath
     from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
+SOURCES_FILE = "sources.json"
 TRAIN_DIGEST = "train_digest"
 _OF_MANIFEST = ("source", "split_digest", "vocabulary_size", "vocabulary_sha256", "lowercase")
 # Keys of the data that a model cannot be built without.
@@ -155,3 +156,26 @@ def provenance(manifest: Manifest) -> dict[str, object]:
         # Instances are numbered in the order of the shards, which the split's digest leaves out.
         TRAIN_DIGEST: sha256_lines(shard.sha256 for shard in train.shards),
     }
+
+
+def write_sources(folder: Path, manifest: Manifest, config: Config) -> None:
+    """Writes `sources.json`, for the model card: counts of the data, and digests of the files.
+
+    Args:
+        folder: folder of the run.
+        manifest: of the training data.
+        config: configuration of the run, whose weights and word vectors are read here.
+    """
+    files = [Path(path) for path in (config.weights, *(config.vectors or ()))]
+    splits = {
+        name: {"images": split.images, "captions": split.captions}
+        for name, split in manifest.splits.items()
+    }
+    digests = {path.name: sha256_file(path) for path in files if path.is_file()}
+    write_json(folder / SOURCES_FILE, {"splits": splits, "files": digests})
+
+
+def read_sources(folder: Path) -> dict[str, dict]:
+    """Returns what `write_sources` wrote; nothing for a run of an earlier version."""
+    path = folder / SOURCES_FILE
+    return read_json(path) if path.exists() else {}

@@ -34,7 +34,7 @@ from tf_dpce.training.resume import (
     restore_state,
     start_from,
 )
-from tf_dpce.training.run_folder import CONFIG_FILE, provenance
+from tf_dpce.training.run_folder import CONFIG_FILE, provenance, write_sources
 from tf_dpce.training.stage import TrainingContext, train_stage
 
 
@@ -181,6 +181,8 @@ def _run_folder(
                 # It comes last: a folder without it is no run yet, see `check_folder`.
                 if not resume:
                     files.write_json(run / CONFIG_FILE, saved)
+                if not latest:
+                    write_sources(run, Manifest.load(data), context.config)
         yield
 
 

@@ -33,7 +33,7 @@ def test_version_holds_everything(exported):
     card = (exported / "model_card.md").read_text()
     for fact in (
         *("# tiny", "| data | drawn |", f"{SIZE} x {SIZE} pixels", "| vocabulary | 10 words |"),
-        *(sha256_lines(WORDS), "Not measured."),
+        *(sha256_lines(WORDS), "Not evaluated."),
         *(f"| {code} | {reason} |" for code, reason in status.REASONS.items()),
     ):
         assert fact in card
@@ -55,13 +55,15 @@ def test_card_shows_metrics_of_several_protocols(model, tokenizer):
             "text_to_image": {**ROW, "map": 11.0, "minp": 4.75},
             "rsum": None,
             "split_digest": "b329218869cc" + "0" * 52,
+            "protocol": "cuhk_pedes",
         },
     }
     card = model_card("tiny", ServingModule(model, tokenizer), {}, metrics)
     numbers = "12.3 | 30.0 | 50.0 | 9.0 | 20.5"
-    assert "| R@1 | R@5 | R@10 | MedR | MeanR | mAP | mINP | split digest |" in card
+    assert "| R@1 | R@5 | R@10 | MedR | MeanR | mAP | mINP | split digest | protocol |" in card
     assert f"| people-test-all | image to text | {numbers} |  |  |" in card
-    pedes = f"| people-test-cuhk_pedes | text to image | {numbers} | 11.0 | 4.8 | b329218869cc |"
+    more = "11.0 | 4.8 | b329218869cc | cuhk_pedes"
+    pedes = f"| people-test-cuhk_pedes | text to image | {numbers} | {more} |"
     assert pedes in card
     assert "| people-test-cuhk_pedes | image to text" not in card
     assert "Not recorded." in card

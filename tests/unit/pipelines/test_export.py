@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image, ImageOps
 
 import tf_dpce
 from pipelines import export
 from tests.errors import printed_code
 from tests.unit.export.tiny import pairs_to_calibrate
+from tf_dpce.data.manifest import Manifest
 from tf_dpce.evaluation.calibration import (
     CALIBRATION_FILE,
     CALIBRATION_FOLDER,
@@ -20,9 +24,10 @@ from tf_dpce.evaluation.calibration import (
 )
 from tf_dpce.evaluation.tta import PLAIN
 from tf_dpce.export.calibrate import calibrate
-from tf_dpce.export.model_card import run_metrics, run_provenance
+from tf_dpce.export.model_card import model_card, run_metrics, run_provenance
+from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.files import sha256_file
-from tf_dpce.training.run_folder import load_run
+from tf_dpce.training.run_folder import load_run, run_config, write_sources
 
 METRICS = {
     "image_to_text": {"r1": 27.04, "r5": 58.0, "r10": 71.0, "medr": 4.0, "meanr": 13.25},
@@ -83,9 +88,59 @@ def test_run_is_published_with_its_provenance_and_metrics(run, tmp_path, capsys)
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_provenance_names_the_files_of_word_vectors_without_their_folders(run):
+def test_the_card_says_what_a_run_was_made_of(finished, scenes, tmp_path):
+    run, manifest = shutil.copytree(finished, tmp_path / "run"), Manifest.load(scenes)
+    vectors = tmp_path / "private" / "glove | 1.txt"
+    vectors.parent.mkdir()
+    vectors.write_text("red 1 2 3 4 5 6 7 8\n")
+    # As if it had been trained from this file, which is gone when the run is exported.
+    saved = json.loads((run / "config.json").read_text())
+    saved["config"]["vectors"] = [str(vectors)]
+    (run / "config.json").write_text(json.dumps(saved))
+    write_sources(run, manifest, run_config(run))
+    vectors.unlink()
     trained = load_run(run)
-    assert run_provenance(trained, "best", PLAIN)["word vectors"] == "from random"
+    card = run_provenance(trained, "best", PLAIN)
+
+    digest = hashlib.sha256(b"red 1 2 3 4 5 6 7 8\n").hexdigest()
+    assert card["word vectors"] == f"glove | 1.txt (SHA-256 {digest})"
+    assert card["images and captions"] == "; ".join(
+        f"{name} {split.images:,}, {split.captions:,}" for name, split in manifest.splits.items()
+    )
+    assert (card["split digest"], card["seed"]) == (manifest.split_digest, 7)
+    assert (card["training data"], card["teacher"]) == ("scenes", "none")
+    assert card["weights SHA-256"] == sha256_file(trained.checkpoint)
+    for number in (1, 2):
+        stage = trained.config.stage(number)
+        said = f"{stage.epochs} of {stage.epochs} epochs, batches of {stage.batch_size}, "
+        assert card[f"stage {number}"].startswith(said + stage.optimizer)
+    # Two exports have one card, and it names no folder.
+    texts = {
+        model_card(
+            "m",
+            ServingModule(again.model, again.tokenizer),
+            run_provenance(again, "best", PLAIN),
+            run_metrics(again, "best", PLAIN),
+        )
+        for again in (trained, load_run(run))
+    }
+    (text,) = texts
+    assert "private" not in text and "glove \\| 1.txt" in text and "Not evaluated." in text
+    assert text.startswith("---\n") and set(yaml.safe_load(text.split("---\n")[1])) == {
+        *("library_name", "pipeline_tag", "tags"),
+    }
+    parts = ("Model", "Intended use", "Limits", "Endpoints", "Training", "Evaluation", "Hashes")
+    assert [text.index(f"\n## {part}\n") for part in parts] == sorted(
+        text.index(f"\n## {part}\n") for part in parts
+    )
+
+
+def test_a_run_of_an_earlier_version_has_a_card_too(run):
+    # It knows no counts, no digests and no history.
+    trained = load_run(run)
+    card = run_provenance(trained, "best", PLAIN)
+    assert card["word vectors"] == "from random"
+    assert card["images and captions"] == "not recorded"
     config = replace(trained.config, vectors=("/home/me/glove.npz", "word2vec.bin"))
     provenance = run_provenance(replace(trained, config=config), "best", PLAIN)
     assert provenance["word vectors"] == "glove.npz, word2vec.bin"

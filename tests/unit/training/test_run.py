@@ -72,7 +72,8 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_what_a_run_leaves_behind(finished: Path, scenes: Path):
-    names = {"config.json", "vocabulary.txt", "history.csv", "checkpoints", "tensorboard"}
+    names = {"config.json", "sources.json", "vocabulary.txt", "history.csv"}
+    names |= {"checkpoints", "tensorboard"}
     assert {item.name for item in finished.iterdir()} == names
     files = {item.name for item in (finished / "checkpoints").iterdir()}
     # The weights of the best epoch, and the states at the end of the last and, as an epoch takes
@@ -86,6 +87,9 @@ def test_what_a_run_leaves_behind(finished: Path, scenes: Path):
     assert saved["config"]["stage2"]["loss"]["margin"] == 1.0, "defaults too"
     assert saved["data"] == provenance(Manifest.load(scenes))
     assert saved["data"]["num_instances"] == 48
+    # Neither weights nor word vectors came from a file.
+    sources = json.loads((finished / "sources.json").read_text())
+    assert sources["splits"]["train"]["images"] == 48 and sources["files"] == {}
 
 
 def test_history_has_a_line_an_epoch_and_the_loss_falls(finished: Path):
