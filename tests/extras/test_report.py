@@ -81,9 +81,9 @@ def test_what_is_said_is_what_was_measured(
     with opened(start_browser, report, 1280, "light") as page:
         rows = page.locator("#recall table").first.locator("tr")
         expect(rows).to_have_count(3)
-        shares = [line.split(",") for line in (report.parent / "ranks.csv").read_text().split()[3:]]
+        lines = (report.parent / "ranks.csv").read_text().splitlines()[1:]
         first = page.locator("#recall table").first.locator("tr").nth(1).locator("td").nth(2)
-        recall = next(float(share) for *_, rank, share in shares if rank == "1")
+        recall = next(float(line.split(",")[2]) for line in lines if line.split(",")[1] == "1")
         expect(first).to_have_text(f"{recall:.1f}")
         expect(page.locator("figure")).to_have_count(FIGURES)
         expect(page.locator(".miss").first.locator(".query")).to_be_visible()
