@@ -222,7 +222,8 @@ def test_a_bucket_is_prepared_though_a_machine_is_killed(
     lost = fleet.cluster.add_node(num_cpus=1)
 
     def kill() -> None:
-        while len(read) < 30:
+        deadline = time.monotonic() + 240
+        while len(read) < 30 and time.monotonic() < deadline:
             time.sleep(0.05)
         fleet.cluster.remove_node(lost, allow_graceful=False)
         read.append("killed")
