@@ -24,7 +24,7 @@ test: $(VENV)/.installed-dev  ## run the quick tests (at most 8 minutes on 2 cor
 test-all: $(VENV)/.installed-dev  ## run all tests but the slow proofs and the extras' (at most 30 minutes)
 	$(PYTEST)
 
-test-extras: chromium $(VENV)/.installed-extras  ## run the tests that need Chromium, Ray, Milvus or the site (at most 20 minutes)
+test-extras: chromium $(VENV)/.installed-extras  ## run the tests that need Chromium, Ray, Milvus, runtimes or the site (at most 20 minutes)
 	$(PYTHON) -m pytest -m extras tests/extras
 
 chromium:
@@ -77,6 +77,6 @@ $(VENV)/.installed-docs: $(VENV)/.installed requirements-docs.txt
 	$(PIP) install -r requirements-docs.txt
 	@touch $@
 
-$(VENV)/.installed-extras: $(VENV)/.installed-dev requirements-extras.txt requirements-docs.txt requirements-ray.txt requirements-milvus.txt
+$(VENV)/.installed-extras: $(VENV)/.installed-dev requirements-extras.txt requirements-docs.txt requirements-ray.txt requirements-milvus.txt requirements-runtimes.txt
 	$(PIP) install -r requirements-extras.txt
 	@touch $@

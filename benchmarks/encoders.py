@@ -22,6 +22,8 @@ from tf_dpce.export.publish import write_archive
 from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.models.fuse_batch_norm import folded
 from tf_dpce.models.trimming import trimming
+from tf_dpce.runtimes.engines import ENGINES, open_engine
+from tf_dpce.runtimes.write import write_encoder
 
 EXPORT = "export, from raw input"
 ENCODER = "its encoder alone"
@@ -79,8 +81,8 @@ def measure(
 def runtimes(encoder: keras.Model, text_tower: keras.Model | None = None) -> dict[str, Run]:
     """Returns the encoder of an export, the same unfolded, and in other runtimes installed.
 
-    TensorFlow's run as TF Serving runs them. The others, OpenVINO (package `openvino`) and ONNX
-    Runtime (`onnxruntime` and `tf2onnx`), get the encoder with BatchNorm folded.
+    TensorFlow's run as TF Serving runs them. The others get the encoder with BatchNorm folded, as
+    `export --format` writes it.
 
     Args:
         encoder: of a trained model.
@@ -92,10 +94,12 @@ def runtimes(encoder: keras.Model, text_tower: keras.Model | None = None) -> dic
     for name, function in ((ENCODER, own), (UNFOLDED, inference(encoder))):
         with saved(function) as folder:
             found[name] = session_run(folder)
-    if find_spec("openvino"):
-        found["OpenVINO"] = _openvino(fast)
-    if find_spec("onnxruntime") and find_spec("tf2onnx"):
-        found["ONNX Runtime"] = _onnxruntime(fast)
+    for name, kind in ENGINES.items():
+        if all(map(find_spec, (kind.module, *kind.writers))):
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, f"encoder{kind.suffixes[0]}")
+                write_encoder(folded(encoder), name, path)
+                found[kind.title] = open_engine(name, path)
     return found
 
 
@@ -127,25 +131,3 @@ def saved(function: Any) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures=concrete)
         yield folder
-
-
-def _openvino(function: Any) -> Run:
-    import openvino
-
-    # Its default on some processors is bfloat16, a tenth of a percent off.
-    settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    with saved(function) as folder:
-        network = openvino.compile_model(openvino.convert_model(folder), "CPU", settings)
-    return lambda rows: network([rows])[network.output(0)]
-
-
-def _onnxruntime(function: Any) -> Run:
-    import onnxruntime
-    import tf2onnx
-
-    network, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=17)
-    session = onnxruntime.InferenceSession(
-        network.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
-    return lambda rows: session.run(None, {name: rows})[0]

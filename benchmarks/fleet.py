@@ -11,10 +11,11 @@ from pathlib import Path
 from benchmarks.material import random_images, random_model, random_tokenizer
 from benchmarks.timing import Row, interleave, row
 from tf_dpce.config import Config
-from tf_dpce.export.encoder import Encoder, load
+from tf_dpce.export.encoder import Encoder
 from tf_dpce.export.publish import write_archive
 from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.ray_tasks import connected
+from tf_dpce.runtimes.load import load
 from tf_dpce.search.embedding.embed import Engine, embed, in_process
 from tf_dpce.search.embedding.fingerprint import model_digest
 from tf_dpce.search.embedding.inputs import find_images

@@ -8,6 +8,7 @@ from typing import Literal
 from jsonargparse.typing import PositiveInt, restricted_string_type
 
 from pipelines._verb import options_verb, say_files
+from tf_dpce.runtimes import AnyRuntime
 from tf_dpce.search.embedding.store import SHARD_SIZE
 
 Part = restricted_string_type("Part", r"^[1-9]\d*/[1-9]\d*$")
@@ -21,6 +22,7 @@ def run(
     shard: Part | None = None,
     shard_size: PositiveInt = SHARD_SIZE,
     engine: Literal["local", "ray"] = "local",
+    runtime: AnyRuntime = "tensorflow",
 ) -> None:
     """Turns images or texts into embeddings.
 
@@ -35,6 +37,7 @@ def run(
             the work; the last one completes it.
         shard_size: number of embeddings in a file.
         engine: this process, or the machines of a Ray cluster.
+        runtime: what embeds; all but tensorflow must have been exported.
     """
     from tf_dpce.ray_tasks import check_cluster
     from tf_dpce.search.embedding.embed import embed
@@ -49,6 +52,8 @@ def run(
     if engine == "ray":
         if shard:
             build_parser().error("--engine ray takes no --shard: it shares the work out itself")
+        if runtime != "tensorflow":
+            build_parser().error("--engine ray embeds with TensorFlow alone")
         check_cluster()
     folder = local_folder(model)
     digest = model_digest(folder)
@@ -62,9 +67,9 @@ def run(
 
         before, done = embed(RayEngine(model, digest), inputs, out, digest, shard_size)
     else:
-        from tf_dpce.export.encoder import load
+        from tf_dpce.runtimes.load import load
 
-        before, done = embed(load(folder), inputs, out, digest, shard_size, part)
+        before, done = embed(load(folder, runtime), inputs, out, digest, shard_size, part)
     copy_calibration(folder, out)
     if before == done.total:
         print(f"nothing to do: {out} already holds these {kind}")

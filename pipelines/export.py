@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from jsonargparse.typing import PositiveInt
 from pipelines._verb import options_verb, say_files
 from tf_dpce.errors import UserError
 from tf_dpce.preprocessing.status import MAX_BYTES, MAX_PIXELS, Limits
+from tf_dpce.runtimes import Runtime
 
 
 def run(
@@ -26,6 +28,7 @@ def run(
     dim: PositiveInt | None = None,
     max_bytes: PositiveInt = MAX_BYTES,
     max_pixels: PositiveInt = MAX_PIXELS,
+    format_: list[Runtime] | None = None,
 ) -> None:
     """Exports a run, verifies it in a fresh process and publishes it as a new version.
 
@@ -44,17 +47,20 @@ def run(
             prefixes (default: all).
         max_bytes: reject larger files.
         max_pixels: reject larger images.
+        format_: write both encoders for these runtimes too: onnx, openvino, litert.
     """
     from tf_dpce.data.manifest import Manifest
     from tf_dpce.export.limits import check_limits
     from tf_dpce.export.versions import check_name
     from tf_dpce.files import check_writable
+    from tf_dpce.runtimes.write import check_formats, write_runtimes
     from tf_dpce.storage import local_folder
     from tf_dpce.training.run_folder import check_run, load_run
 
     limits = Limits(max_bytes, max_pixels)
     check_name(to)
     check_limits(limits)
+    check_formats(format_ or [])
     whole = check_run(run, checkpoint)[0].model.output_dim
     if dim and dim > whole:
         message = f"{run} has embeddings of {whole} numbers: set --dim to {whole} at most"
@@ -86,6 +92,7 @@ def run(
         resize=trained.config.image.resize,
         limits=limits,
         calibration=calibrate(trained, folder, augmentation, dim or whole),
+        more=partial(write_runtimes, formats=format_) if format_ else None,
     )
     say_files(sorted(path for path in version.rglob("*") if path.is_file()))
 

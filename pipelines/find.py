@@ -15,6 +15,7 @@ from pipelines._verb import options_verb
 from tf_dpce.datasets.names import is_image
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
+from tf_dpce.runtimes import AnyRuntime
 
 if TYPE_CHECKING:
     from tf_dpce.search.find.update import Update
@@ -34,6 +35,7 @@ def run(
     json_: bool = False,
     sheet: Path | None = None,
     index: Path | None = None,
+    runtime: AnyRuntime = "tensorflow",
 ) -> None:
     """Finds the images of a folder that a sentence describes.
 
@@ -50,8 +52,9 @@ def run(
         json_: print results as JSON.
         sheet: draw the results as a contact sheet, FILE.png.
         index: folder of the index (default: one in the cache, by the folder and the model).
+        runtime: what embeds; all but tensorflow must have been exported.
     """
-    from tf_dpce.export.encoder import load
+    from tf_dpce.runtimes.load import load
     from tf_dpce.search.embedding.fingerprint import model_digest
     from tf_dpce.search.find.update import default_index, existing_index, update_index
     from tf_dpce.search.probabilities import check_calibrated, find_calibration
@@ -69,7 +72,7 @@ def run(
     out = index or default_index(folder, digest)
     existing_index(folder, out, digest)
 
-    encoder = cache(partial(load, model))
+    encoder = cache(partial(load, model, runtime))
     update = update_index(folder, out, digest, encoder)
     found = existing_index(folder, out, digest)
     count = found.counts.get("images", 0) if found else 0

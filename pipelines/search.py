@@ -8,6 +8,7 @@ from typing import Literal
 
 from pipelines._hits import Asked, check_sheet_file, show_answer
 from pipelines._verb import options_verb
+from tf_dpce.runtimes import AnyRuntime
 
 
 def run(
@@ -25,6 +26,7 @@ def run(
     json_: bool = False,
     sheet: Path | None = None,
     images_from: Path | None = None,
+    runtime: AnyRuntime = "tensorflow",
 ) -> None:
     """Searches for images or texts with a text or an image.
 
@@ -43,6 +45,7 @@ def run(
         json_: print results as JSON.
         sheet: draw the results as a contact sheet, FILE.png.
         images_from: folder to which the images were moved since they were embedded.
+        runtime: what embeds the query; all but tensorflow must have been exported.
     """
     from tf_dpce.search.answer import check_choice
     from tf_dpce.search.index.build import open_index
@@ -69,7 +72,7 @@ def run(
 
     for path in images:
         read_query_image(path)  # its faults are found before a model is loaded
-    searcher = Searcher(opened, model, images_from)
+    searcher = Searcher(opened, model, images_from, runtime)
     answer = searcher.search(
         terms,
         top,

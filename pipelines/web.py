@@ -14,6 +14,7 @@ from pipelines._verb import options_verb, terminations
 from pipelines.serve import Port
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
+from tf_dpce.runtimes import AnyRuntime
 
 PORT = 7860
 LOGIN = "TF_DPCE_LOGIN"
@@ -27,6 +28,7 @@ def run(
     port: Port = PORT,
     host: str = "127.0.0.1",
     login: Path | None = None,
+    runtime: AnyRuntime = "tensorflow",
 ) -> None:
     """Shows a page in the browser that searches the images of an index.
 
@@ -38,6 +40,7 @@ def run(
         host: address on which it listens; by default only this machine can open it.
         login: file with NAME:PASSWORD that visitors must give (default: the variable TF_DPCE_LOGIN,
             or none).
+        runtime: what embeds queries; all but tensorflow must have been exported.
     """
     from tf_dpce.search.index.build import open_index
     from tf_dpce.search.interface import check_answerable
@@ -49,7 +52,7 @@ def run(
     if needed is None and host not in LOOPBACK:
         logger.warning(f"whoever reaches {host} can search and see the images: set a --login")
     with listen(host, port) as listening:
-        show(index, model, listening, local=host in LOOPBACK, login=needed)
+        show(index, model, listening, local=host in LOOPBACK, login=needed, runtime=runtime)
 
 
 def read_login(path: Path | None) -> str | None:
@@ -80,6 +83,7 @@ def show(
     *,
     local: bool = True,
     login: str | None = None,
+    runtime: AnyRuntime = "tensorflow",
 ) -> None:
     """Serves the page until the process is asked to end."""
     from tf_dpce.search.searcher import Searcher
@@ -87,7 +91,7 @@ def show(
 
     encoder = Client.at(model) if "://" in model else model
     logger.info(f"loading {shorten(model)}: the address of the page follows")
-    searcher = Searcher(index, encoder)
+    searcher = Searcher(index, encoder, runtime=runtime)
     from tf_dpce.web.app import page_app
     from tf_dpce.web.server import serving
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from tf_dpce import evaluation, losses
     from tf_dpce.data.pairs import load_pairs
     from tf_dpce.evaluation.callback import RetrievalEvaluation
-    from tf_dpce.export.encoder import load
     from tf_dpce.export.publish import export_model
     from tf_dpce.models.dual_path import DualPath
     from tf_dpce.models.image_tower import image_tower
     from tf_dpce.models.text_tower import text_tower
     from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
+    from tf_dpce.runtimes.load import load
     from tf_dpce.search.searcher import Searcher
 
 __version__ = "0.1.0"
@@ -53,7 +53,7 @@ _HOMES = {
     "Searcher": "tf_dpce.search.searcher",
     "export_model": "tf_dpce.export.publish",
     "image_tower": "tf_dpce.models.image_tower",
-    "load": "tf_dpce.export.encoder",
+    "load": "tf_dpce.runtimes.load",
     "load_pairs": "tf_dpce.data.pairs",
     "text_tower": "tf_dpce.models.text_tower",
 }

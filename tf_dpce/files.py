@@ -174,6 +174,13 @@ def sha256_lines(lines: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def sha256_files(folder: Path, files: Iterable[Path]) -> str:
+    """Returns the SHA-256 of what files below a folder are called and hold, in the given order."""
+    return sha256_lines(
+        f"{file.relative_to(folder).as_posix()} {sha256_file(file)}" for file in files
+    )
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically."""
     with publish_file(path) as temporary:

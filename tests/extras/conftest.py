@@ -1,4 +1,4 @@
-"""The tests in this folder need Chromium, Ray, Milvus or MkDocs: only `make test-extras` runs them.
+"""The tests in this folder need what few users install: only `make test-extras` runs them.
 
 Without its mark nothing here is even imported, because the packages of the extras may be missing.
 """

@@ -73,7 +73,7 @@ def test_it_installs_the_command_and_what_it_needs(wheel: zipfile.ZipFile, proje
     pins = [line for line in lines if line and not line.startswith("#")]
     extras = [
         f'{pin}; extra == "{name}"'
-        for name in ("docs", "heif", "milvus", "ray")
+        for name in ("docs", "heif", "milvus", "ray", "runtimes")
         for pin in lines_of(project_root, f"-{name}")
         if not pin.startswith(("#", "-r"))
     ]

@@ -182,8 +182,8 @@ class LocalEncoder(Encoder):
         return self._endpoints[endpoint](tf.constant(contents, tf.string))
 
 
-def load(path: str | Path) -> Encoder:
-    """Loads a trained model, to embed images and captions.
+def load_in_tensorflow(path: str | Path) -> Encoder:
+    """Loads a trained model in TensorFlow; `runtimes.load` also knows other runtimes.
 
     Args:
         path: a run folder, whose best weights are used; an exported version (NAME/INTEGER); or an
@@ -191,11 +191,6 @@ def load(path: str | Path) -> Encoder:
 
     Raises:
         UserError: there is no model, or it cannot be loaded.
-
-    Example:
-        >>> encoder = tf_dpce.load("saved_models/flickr8k")
-        >>> encoder.encode_texts(["Two dogs play in the snow."]).shape == (1, encoder.dimension)
-        True
     """
     folder = Path(path)
     if is_run(folder):

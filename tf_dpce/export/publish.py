@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 CARD_FILE = "model_card.md"
 
+# Adds files to the folder of a version that holds all others but the checksums.
+WriteMore = Callable[[ServingModule, Path], None]
+
 
 def export_model(
     model: DualPath,
@@ -37,6 +40,7 @@ def export_model(
     resize: Resize = "center_crop",
     limits: status.Limits = DEFAULT_LIMITS,
     calibration: Calibration | None = None,
+    more: WriteMore | None = None,
 ) -> Path:
     """Exports a model as the next version in a folder, for TF Serving and `tf_dpce.load`.
 
@@ -55,6 +59,8 @@ def export_model(
         limits: the largest number of bytes and pixels of an image. A larger image is not decoded
             and gets a status.
         calibration: what gives the hits of searches their probabilities, see `fit_calibration`.
+        more: adds files to the version before it is verified, such as those of other runtimes:
+            `lambda *version: write_runtimes(*version, ["onnx"])`.
 
     Returns:
         The folder of the version.
@@ -74,7 +80,7 @@ def export_model(
     def write(version: Path) -> None:
         display.update(0, 2)
         module = ServingModule(model, tokenizer, resize, limits)
-        write_version(module, version, folder.name, provenance, metrics, calibration)
+        write_version(module, version, folder.name, provenance, metrics, calibration, more)
         display.update(1, 2)
         for check in verify_version(version):
             if not check.passed:
@@ -93,6 +99,7 @@ def write_version(
     provenance: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
     calibration: Calibration | None = None,
+    more: WriteMore | None = None,
 ) -> None:
     """Writes all files of a version into its folder, and verifies nothing.
 
@@ -103,6 +110,7 @@ def write_version(
         provenance: see `export_model`.
         metrics: see `export_model`.
         calibration: see `export_model`.
+        more: see `export_model`.
     """
     write_archive(module, version)
     examples = record_examples(module)
@@ -112,6 +120,8 @@ def write_version(
         calibration.save(version / CALIBRATION_FOLDER)
     card = model_card(name, module, provenance or {}, metrics or {}, calibration)
     (version / CARD_FILE).write_text(card)
+    if more:
+        more(module, version)
     write_checksums(version)
 
 

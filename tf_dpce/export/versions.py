@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tf_dpce.config import CONFIG_FILE
 from tf_dpce.errors import UserError
-from tf_dpce.files import flush, remove_stale, temporary_folder
+from tf_dpce.files import flush, remove_stale, sha256_files, temporary_folder
 
 MODEL_FILE = "saved_model.pb"
 
@@ -65,6 +65,16 @@ def find_version(path: Path) -> Path:
         message = f"{newest} holds no exported model: make one with `export`"
         raise UserError("export.missing", message, newest)
     return newest
+
+
+def version_digest(version: Path) -> str:
+    """Returns a SHA-256 of everything that decides the embeddings of an exported version.
+
+    These are the graph, the variables and the assets of its SavedModel.
+    """
+    parts = [*(version / "variables").rglob("*"), *(version / "assets").rglob("*")]
+    files = sorted(part for part in parts if part.is_file())
+    return sha256_files(version, [version / MODEL_FILE, *files])
 
 
 def publish_version(folder: Path, write: Callable[[Path], None]) -> Path:

@@ -26,6 +26,7 @@ from tf_dpce.search.queries.query_encoder import EmbeddedQuery, QueryEncoder
 if TYPE_CHECKING:
     from tf_dpce.evaluation.calibration import Calibration
     from tf_dpce.export.encoder import Encoder
+    from tf_dpce.runtimes import AnyRuntime
 
 _GROWTH = 4  # of the number of items that are looked through, while too many are duplicates
 _ATTEMPTS = 2  # of a search beside somebody who changes the index, before the last
@@ -45,6 +46,8 @@ class Searcher:
         images_from: folder to which the images were moved, if they are not where they were
             embedded any more. The path of an image is then that of its id below this folder, if
             there is such a file.
+        runtime: what computes the embeddings of queries, if `model` is a path; see
+            `tf_dpce.load`.
 
     Attributes:
         index: the index.
@@ -70,6 +73,7 @@ class Searcher:
         index: Path | str | Index,
         model: Path | str | Encoder,
         images_from: Path | str | None = None,
+        runtime: AnyRuntime = "tensorflow",
     ) -> None:
         self._images_from = images_from and Path(images_from)
         if self._images_from and not self._images_from.is_dir():
@@ -81,10 +85,10 @@ class Searcher:
             # Before the model is loaded, which takes seconds.
             self._model = model_digest(Path(model))
             self._check_model()
-            from tf_dpce.export.encoder import load
+            from tf_dpce.runtimes.load import load
 
             self.calibration = find_calibration(self.index, Path(model))
-            model = load(model)
+            model = load(model, runtime)
         else:
             self.calibration = find_calibration(self.index, None)
         self.encoder = model

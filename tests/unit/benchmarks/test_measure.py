@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +89,8 @@ def test_every_runtime_is_timed_at_every_size_and_all_give_the_same():
         rows = np.random.default_rng(0).integers(0, 30, shape).astype(encoder.input.dtype)
         rows[:, -3:] = 0
         found = {name: run(rows) for name, run in encoders.runtimes(encoder, tower).items()}
-        assert (len(found) > 2) == any(map(find_spec, ("openvino", "onnxruntime")))
+        # The packages of LiteRT come with those that the project needs.
+        assert "LiteRT" in found
         for embeddings in found.values():
             np.testing.assert_allclose(embeddings, found[encoders.UNFOLDED], atol=1e-5)
 

@@ -19,13 +19,13 @@ import tf_dpce
 from pipelines import find
 from tests.errors import printed_code
 from tests.unit.pipelines.test_embed import draw_images
-from tf_dpce.export import encoder
 from tf_dpce.files import exclusive_lock
+from tf_dpce.runtimes import load as loading
 from tf_dpce.search.index.folder import FolderIndex
 
 QUERY = "a dog on the grass"
 
-load_once = cache(encoder.load)
+load_once = cache(loading.load)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
 @pytest.fixture
 def run(folder: Path, tiny_export: Path, capsys, monkeypatch):
     """Runs the verb and returns its status, stdout and the lines of stderr."""
-    monkeypatch.setattr(encoder, "load", load_once)
+    monkeypatch.setattr(loading, "load", load_once)
 
     def run(query: str = QUERY, *options: str, folder: Path = folder) -> tuple[int, str, list[str]]:
         status = find.main([str(folder), query, "--model", str(tiny_export), *options])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tf_dpce.config import CONFIG_FILE
 from tf_dpce.data.manifest import VOCABULARY_FILE
-from tf_dpce.export.versions import MODEL_FILE, find_version, is_run
-from tf_dpce.files import sha256_file, sha256_lines
+from tf_dpce.export.versions import find_version, is_run, version_digest
+from tf_dpce.files import sha256_files
 
 
 def model_digest(path: Path) -> str:
@@ -27,12 +27,6 @@ def model_digest(path: Path) -> str:
         # Imported for runs only, so that an exported model is searched without the trainer.
         from tf_dpce.training.run_folder import check_run
 
-        folder = path
         files = [path / CONFIG_FILE, path / VOCABULARY_FILE, check_run(path)[2]]
-    else:
-        folder = find_version(path)
-        parts = [*(folder / "variables").rglob("*"), *(folder / "assets").rglob("*")]
-        files = [folder / MODEL_FILE, *sorted(part for part in parts if part.is_file())]
-    return sha256_lines(
-        f"{file.relative_to(folder).as_posix()} {sha256_file(file)}" for file in files
-    )
+        return sha256_files(path, files)
+    return version_digest(find_version(path))

@@ -62,7 +62,7 @@ def _embed_shard(
 @lru_cache(maxsize=1)
 def _encoder(threads: int, model: str, digest: str) -> Encoder:
     """Loads the model once in a process, which computes with as many threads as it has cores."""
-    from tf_dpce.export.encoder import load
+    from tf_dpce.runtimes.load import load
 
     limit_threads(threads)
     folder = local_folder(model)

@@ -1,0 +1,168 @@
+"""Exports for ONNX Runtime, OpenVINO and LiteRT: written, compared, and used without TensorFlow."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import tf_dpce
+from pipelines import embed, export, index
+from tests.blocked import WITHOUT_TENSORFLOW
+from tests.errors import raises
+from tests.unit.export.tiny import CONFIG, WORDS, tiny_model
+from tests.unit.preprocessing.test_oddities import ODDITIES
+from tf_dpce.config import from_dict, to_dict
+from tf_dpce.export.publish import export_model
+from tf_dpce.export.serving_module import ServingModule
+from tf_dpce.models import fuse_batch_norm
+from tf_dpce.models.build import build_model
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
+from tf_dpce.runtimes.onnx_graph import write_onnx
+from tf_dpce.runtimes.write import write_runtimes
+
+RUNTIMES = ("onnx", "openvino", "litert")
+TOLERANCE = 1e-4
+CAPTIONS = ["A dog on the grass.", "two cats sleep", "", "unknown", "狗 naïve", "a " * 40]
+
+
+def tokenizer() -> CaptionTokenizer:
+    return CaptionTokenizer(WORDS, max_length=6, lowercase=True)
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder NAME of an export for all runtimes, made by the verb."""
+    folder = tmp_path_factory.mktemp("runtimes") / "tiny"
+    assert export.main(["--run", str(tiny_run), "--to", str(folder), "--format", *RUNTIMES]) == 0
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Eight images in a folder, and a file that is none."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(8):
+        pixels = np.random.default_rng(number).integers(0, 256, (4, 5, 3), np.uint8)
+        Image.fromarray(pixels).resize((120, 90)).save(folder / f"{number}.jpg", quality=90)
+    (folder / "broken.jpg").write_bytes((folder / "0.jpg").read_bytes()[:-300])
+    return folder
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_runtime_answers_as_tensorflow_does(exported: Path, runtime: str):
+    wanted, found = tf_dpce.load(exported), tf_dpce.load(exported, runtime=runtime)
+    assert found.dimension == wanted.dimension
+    contents = [*ODDITIES.values(), b"", b"no image"]
+    for kind, items in (("images", contents), ("texts", CAPTIONS), ("images", []), ("texts", [""])):
+        expected, codes = wanted.encode_with_status(kind, items)
+        embeddings, statuses = found.encode_with_status(kind, items)
+        np.testing.assert_array_equal(statuses, codes)
+        np.testing.assert_allclose(embeddings, expected, atol=TOLERANCE)
+    with raises("encode.unusable"):
+        found.encode_texts([""])
+
+
+def test_search_find_and_embed_do_without_tensorflow(
+    exported: Path, images: Path, tmp_path: Path, project_root: Path
+):
+    model, embeddings, built = str(exported), str(tmp_path / "embeddings"), str(tmp_path / "index")
+    given = ["--model", model, "--images", str(images)]
+    assert embed.main([*given, "--out", embeddings]) == 0
+    assert index.main(["--embeddings", embeddings, "--out", built]) == 0
+    searcher = tf_dpce.Searcher(built, model)
+    expected = [hit.score for hit in searcher.by_text("two cats", top=8)]
+    for verb, options in (
+        ("search", ["--index", built, "--model", model, "--text", "two cats", "--top", "8"]),
+        ("find", [str(images), "two cats", "--model", model, "--top", "8"]),
+        ("embed", [*given, "--out", f"{embeddings}-onnx"]),
+    ):
+        command = [*options, "--runtime", "onnx", *(["--json"] if verb != "embed" else [])]
+        program = f"""{WITHOUT_TENSORFLOW.replace('"tensorflow",', '"tensorflow", "keras",')}
+from importlib import import_module
+sys.exit(import_module("pipelines.{verb}").main({command}))"""
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=project_root,
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        if verb != "embed":
+            hits = json.loads(done.stdout)["hits"]
+            np.testing.assert_allclose([hit["score"] for hit in hits], expected, atol=2e-3)
+    one, other = (np.load(f"{embeddings}{end}/images-00000.npy") for end in ("", "-onnx"))
+    np.testing.assert_allclose(other, one, atol=TOLERANCE)
+
+
+def test_a_runtime_that_differs_is_not_published(tmp_path: Path, monkeypatch):
+    folded, other = fuse_batch_norm.folded, tiny_model(seed=1)
+
+    def wrong(encoder: keras.Model) -> keras.Model:
+        return folded(other.image_encoder if len(encoder.input_shape) == 4 else encoder)
+
+    monkeypatch.setattr(fuse_batch_norm, "folded", wrong)
+    with raises("runtimes.differs"):
+        export_model(
+            tiny_model(),
+            tokenizer(),
+            tmp_path / "tiny",
+            more=partial(write_runtimes, formats=["onnx"]),
+        )
+    assert list((tmp_path / "tiny").iterdir()) == []
+
+
+def test_files_of_another_export_are_refused(exported: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    export_model(
+        tiny_model(seed=1), tokenizer(), other, more=partial(write_runtimes, formats=["onnx"])
+    )
+    shutil.rmtree(other / "1" / "runtimes")
+    shutil.copytree(exported / "1" / "runtimes", other / "1" / "runtimes")
+    with raises("runtimes.damaged", other / "1" / "runtimes" / "manifest.json"):
+        tf_dpce.load(other, runtime="onnx")
+
+
+def test_a_layer_without_a_counterpart_is_named(tmp_path: Path):
+    values = to_dict(CONFIG)
+    values["text"] |= {"tower": "recurrent", "widths": [8], "blocks": []}
+    model = build_model(from_dict(values), len(WORDS), num_instances=5)
+    with raises("runtimes.operation") as caught:
+        write_onnx(fuse_batch_norm.folded(model.text_encoder), tmp_path / "text.onnx")
+    assert "text_gru0" in str(caught.value) and "GRU" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "backbone", ["EfficientNetLite0", "MobileNetV2", "ResNet50", "DenseNet121"]
+)
+def test_backbones_compute_the_same(backbone: str, tmp_path: Path):
+    import onnxruntime
+
+    keras.utils.set_random_seed(0)
+    image = {"backbone": backbone, "input_size": 64, "head_dim": 16}
+    config = from_dict(to_dict(CONFIG) | {"image": to_dict(CONFIG)["image"] | image})
+    encoder = fuse_batch_norm.folded(build_model(config, len(WORDS), 5).image_encoder)
+    write_onnx(encoder, tmp_path / "image.onnx")
+    pixels = np.random.default_rng(0).uniform(0, 255, (3, 64, 64, 3)).astype(np.float32)
+    session = onnxruntime.InferenceSession(tmp_path / "image.onnx")
+    (found,) = session.run(None, {"image": pixels})
+    np.testing.assert_allclose(found, encoder(pixels, training=False), atol=1e-5)
+
+
+def test_a_tokenizer_without_a_counterpart_is_refused(tmp_path: Path):
+    characters = CaptionTokenizer(WORDS, max_length=6, lowercase=True, characters=True)
+    with raises("runtimes.tokenizer"):
+        write_runtimes(ServingModule(tiny_model(), characters), tmp_path, ["onnx"])
+    assert not list(tmp_path.iterdir())
