@@ -216,3 +216,16 @@ def test_one_multiplier_is_changed_on_the_command_line_and_a_new_one_comes_last(
     preset = from_dict(preset_values("flickr30k")).stage2.lr_multipliers
     expected = {**preset, "image_backbone/*": 0.5, "text_tower/text_fc/*": 0.7}
     assert list(found.items()) == list(expected.items())
+
+
+def test_prefixes_are_shorter_than_the_embedding_and_have_a_pair_loss():
+    loss = {"pair": 1.0, "prefixes": [256, 128]}
+    assert from_dict({"stage1": {"loss": loss}}).stage1.loss.prefixes == (256, 128)
+    for wrong in ({"prefixes": [2048]}, {"prefixes": [64, 64]}, {"pair": 0.0}):
+        with raises("config.prefixes"):
+            from_dict({"stage1": {"loss": loss | wrong}})
+
+
+def test_an_unknown_tokenizer_is_refused():
+    with raises("config.value"):
+        from_dict({"text": {"tokenizer": "syllables"}})

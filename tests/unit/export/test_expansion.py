@@ -20,6 +20,7 @@ from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.export.session_process import SessionModel
 from tf_dpce.export.verify import check_answers
 from tf_dpce.export.word_map import fit_word_map
+from tf_dpce.files import read_json, write_json
 from tf_dpce.models.expansion import expanded
 from tf_dpce.preprocessing.status import NO_KNOWN_WORD, OK
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
@@ -174,4 +175,9 @@ def test_mistakes_publish_nothing(run, tmp_path, capsys):
     ):
         assert export.main([*right, *options]) == 1
         assert printed_code(capsys.readouterr().err) == code
+    config = read_json(run / "config.json")
+    config["config"]["text"]["tokenizer"] = "characters"
+    write_json(run / "config.json", config)
+    assert export.main([*right, "--expand", str(few)]) == 1
+    assert printed_code(capsys.readouterr().err) == "expand.tokenizer"
     assert not (tmp_path / "new").exists()
