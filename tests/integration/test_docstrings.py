@@ -29,7 +29,7 @@ from tf_dpce.search.embedding.inputs import find_images
 """
 # Examples that need files, models or a server.
 PREPARED = (
-    *("tf_dpce.data.pairs", "tf_dpce.evaluation.embed"),
+    *("tf_dpce.data.pairs", "tf_dpce.evaluation.embed", "tf_dpce.evaluation.callback"),
     *("tf_dpce.export.encoder", "tf_dpce.export.publish", "tf_dpce.export.serving_module"),
     *(
         "tf_dpce.models.fuse_batch_norm",

@@ -86,8 +86,12 @@ class PairSplit:
     def image_batches(self, image_size: int, batch_size: int = 32) -> tf.data.Dataset:
         """Returns every image once, in order, for evaluation.
 
-        Each batch is a dict: `image`, float32 `[B, S, S, 3]`, and `instance`, int64 `[B]`. The last
-        batch may be smaller.
+        Each batch is a dict: `image`, float32 RGB `[B, S, S, 3]` in 0..255, and `instance`, int64
+        `[B]`. The last batch may be smaller.
+
+        Args:
+            image_size: S, the width and height of an image in pixels.
+            batch_size: B, the number of images in a batch.
         """
         paths = [os.fsencode(image.path) for image in self.images]
         rows = (paths, tf.constant(self.instances, tf.int64))
@@ -104,6 +108,10 @@ class PairSplit:
 
         Each batch is a dict: `text`, int32 `[B, T]`, and `instance`, int64 `[B]`. The last batch
         may be smaller.
+
+        Args:
+            tokenizer: the tokenizer of captions, with T token positions.
+            batch_size: B, the number of captions in a batch.
         """
         return (
             self._pairs()
@@ -171,6 +179,9 @@ def load_pairs(
         seed: the seed of the drawn split.
         image_column: the column of images; None finds it by its name.
         caption_column: the columns of captions; None finds them by their names.
+
+    Returns:
+        The splits `train` and `val`, and what was rejected.
 
     Raises:
         UserError: the table is malformed or holds the images themselves, or no image of a split

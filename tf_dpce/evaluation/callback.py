@@ -29,10 +29,13 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         tokenizer: the tokenizer that the model is trained with.
         image_size: S, the width and height of the model's images in pixels.
 
-    Example, behind the pairs and the model of the README's script:
-
-        recalls = tf_dpce.RetrievalEvaluation(pairs.val, tokenizer, image_size=64)
-        model.fit(batches, epochs=3, callbacks=[recalls], shuffle=False)
+    Example:
+        >>> pairs = tf_dpce.load_pairs("pairs.csv", images="images")
+        >>> recalls = tf_dpce.RetrievalEvaluation(pairs.val, tokenizer, image_size=64)
+        >>> recalls.set_model(model)  # as `fit(callbacks=[recalls])` does
+        >>> recalls.on_epoch_end(0, logs := {})
+        >>> 0 <= logs["val_rsum"] <= 600
+        True
     """
 
     def __init__(self, split: PairSplit, tokenizer: CaptionTokenizer, image_size: int) -> None:
@@ -42,6 +45,15 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         self._encoders: Encoders | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds the metrics to the logs, as Keras asks at the end of an epoch.
+
+        Args:
+            epoch: the number of the epoch, from 0.
+            logs: the logs of the epoch, which get percent (recalls) and ranks from 1.
+
+        Raises:
+            UserError: an embedding is not finite.
+        """
         if self._encoders is None:
             self._encoders = Encoders(self.model)
         images, texts = self._encoders.images(self._images), self._encoders.texts(self._captions)

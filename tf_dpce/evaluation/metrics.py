@@ -73,8 +73,14 @@ def identity_metrics(
 ) -> dict[str, Any]:
     """Measures the retrieval of all images of a person with a caption.
 
-    Right items, ties, arguments and errors are those of `retrieval_metrics`, except that an image
-    may have no caption; it is then wrong for every query.
+    Right items and ties are those of `retrieval_metrics`, except that an image may have no caption;
+    it is then wrong for every query.
+
+    Args:
+        image_embeddings: float `[N, D]`, of unit length for cosine similarity.
+        text_embeddings: float `[M, D]`.
+        image_ids: `[N]`, integers or strings: the person of each image.
+        text_ids: `[M]`, of the same kind: the person of each caption.
 
     Returns:
         `{"image_to_text": None, "text_to_image": {...}, "rsum": float}`. The direction has the
@@ -83,6 +89,10 @@ def identity_metrics(
         code uses the mean of h / r and (h - 1) / (r - 1), trapezoids, which is never higher.)
         `minp` is the mean inverse negative penalty: the number of right items, divided by the rank
         of the last one. `rsum` is the sum of the three recalls, at most 300.
+
+    Raises:
+        ValueError: the shapes do not match.
+        UserError: an embedding is not finite, or a query has no right item.
 
     Example:
         >>> vectors = np.eye(3, dtype=np.float32)

@@ -96,7 +96,14 @@ class Encoder(ABC):
         return embeddings
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Returns the cosine similarities `[N, M]` of embeddings `[N, D]` and `[M, D]`.
+        """Compares embeddings.
+
+        Args:
+            a: float `[N, D]`, rows of unit length.
+            b: float `[M, D]`, the same.
+
+        Returns:
+            Cosines `[N, M]`, from -1 to 1.
 
         Example:
             >>> encoder = tf_dpce.load("saved_models/scenes")
@@ -188,6 +195,10 @@ def load_in_tensorflow(path: str | Path) -> Encoder:
     Args:
         path: a run folder, whose best weights are used; an exported version (NAME/INTEGER); or an
             exported model (NAME), whose newest version is used.
+
+    Returns:
+        An encoder with the methods `encode_images`, `encode_texts`, `encode_with_status` and
+        `similarity`.
 
     Raises:
         UserError: there is no model, or it cannot be loaded.

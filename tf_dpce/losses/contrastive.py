@@ -19,15 +19,16 @@ def contrastive_loss(
 ) -> Any:
     """Returns the in-batch softmax loss: cross-entropy over the global batch in both directions.
 
-    The loss is the mean over both directions. Rows of the same instance are not negatives of each
-    other: they are left out of the sum. See Radford et al., "Learning Transferable Visual Models
-    From Natural Language Supervision" (ICML 2021).
+    It is `-log softmax(x.y_j / temperature)[own]` over the captions j of the batch, and the same
+    over its images; the loss is the mean of both. Rows of the same instance are not negatives of
+    each other: they are left out of the sum. It is no loss of the paper: see Radford et al.,
+    "Learning Transferable Visual Models From Natural Language Supervision" (ICML 2021).
 
     Args:
         instance_ids: Integers `[B]`.
         image: Unit vectors `[B, D]`.
         text: Unit vectors `[B, D]`.
-        temperature: The number by which cosines are divided.
+        temperature: The number above 0 by which cosines are divided.
         gather: A function that gathers the rows of all replicas; see `losses.batch`.
 
     Returns:
@@ -57,9 +58,15 @@ class ContrastiveLoss(keras.losses.Loss):
     """`contrastive_loss` for `compile`: `y_true` instance ids `[B]`, `y_pred` pairs `[B, 2, D]`.
 
     Args:
-        temperature: The number by which cosines are divided.
+        temperature: The number above 0 by which cosines are divided.
         gather: A function that gathers the rows of all replicas.
         kwargs: Keras's `reduction` and `name`.
+
+    Example:
+        >>> pairs = np.full((2, 2, 2), 0.5**0.5, "float32")  # each caption fits both images
+        >>> loss = ContrastiveLoss(temperature=1.0)
+        >>> round(float(loss(np.array([1, 2]), pairs)), 4)  # ln 2
+        0.6931
     """
 
     def __init__(
@@ -70,8 +77,17 @@ class ContrastiveLoss(keras.losses.Loss):
         self.gather = gather
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns floats `[B]`."""
+        """Computes the loss of each row; Keras averages it over the batch.
+
+        Args:
+            y_true: Integers `[B]`, the instance ids.
+            y_pred: Unit vectors `[B, 2, D]`, image first: the output `pair`.
+
+        Returns:
+            Floats `[B]`.
+        """
         return contrastive_loss(y_true, y_pred[:, 0], y_pred[:, 1], self.temperature, self.gather)
 
     def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that Keras saves; `gather` is not one, since it is a function."""
         return {**super().get_config(), "temperature": self.temperature}

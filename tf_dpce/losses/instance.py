@@ -11,7 +11,8 @@ from keras import ops
 def instance_loss(instance_ids: Any, logits: Any) -> Any:
     """Returns the softmax cross-entropy over instances (paper section 4).
 
-    It is `-log softmax(logits)[instance]`.
+    It is `-log softmax(logits)[instance]`. The paper sums one such term for each modality, with
+    logits from one classifier; its weights of the terms are Keras's `loss_weights`.
 
     Args:
         instance_ids: Integers `[B]` (or `[B, 1]`), dense from 0 to C - 1.
@@ -34,8 +35,21 @@ class InstanceLoss(keras.losses.Loss):
 
     Ids are exact up to 2^24, because `keras.losses.Loss` casts them to float32.
     Keras's default reduction, the mean over the batch, is the recipe's.
+
+    Example:
+        >>> loss = InstanceLoss()
+        >>> round(float(loss(np.array([1, 0]), np.zeros((2, 4)))), 4)  # ln 4, four even chances
+        1.3863
     """
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns floats `[B]`."""
+        """Computes the loss of each row; Keras averages it over the batch.
+
+        Args:
+            y_true: Integers `[B]`, the instance ids, from 0 to C - 1.
+            y_pred: Floats `[B, C]`, the logits.
+
+        Returns:
+            Floats `[B]`.
+        """
         return instance_loss(y_true, y_pred)

@@ -61,7 +61,12 @@ def batch_ranking_loss(
         gather: A function that gathers the rows of all replicas; see `losses.batch`.
 
     Returns:
-        Floats `[B]`.
+        Floats `[B]`, from 0 to 2 * margin + 4.
+
+    Example:
+        >>> x = np.eye(2, dtype="float32")
+        >>> batch_ranking_loss([1, 2], x, x, margin=1.5).numpy().tolist()  # twice 1.5 - 1
+        [1.0, 1.0]
     """
     same = same_instance(instance_ids, gather(instance_ids))
     positive = ops.sum(image * text, axis=-1)
@@ -93,6 +98,12 @@ class RankingLoss(keras.losses.Loss):
 
     Raises:
         ValueError: `negatives` is neither.
+
+    Example:
+        >>> x = np.eye(2, dtype="float32")
+        >>> loss = RankingLoss(margin=1.5)
+        >>> float(loss(np.array([1, 2]), np.stack([x, x], axis=1)))
+        1.0
     """
 
     def __init__(
@@ -110,7 +121,15 @@ class RankingLoss(keras.losses.Loss):
         self.gather = gather
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns floats `[B]`."""
+        """Computes the loss of each row; Keras averages it over the batch.
+
+        Args:
+            y_true: Integers: instance ids `[B]`, or with "paired" ids and roles `[B, 2]`.
+            y_pred: Unit vectors `[B, 2, D]`, image first: the output `pair`.
+
+        Returns:
+            Floats `[B]`.
+        """
         image, text = y_pred[:, 0], y_pred[:, 1]
         if self.negatives == "batch":
             return batch_ranking_loss(y_true, image, text, self.margin, self.gather)
@@ -121,6 +140,7 @@ class RankingLoss(keras.losses.Loss):
         return losses * ops.sum(meets, axis=1)
 
     def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that Keras saves; `gather` is not one, since it is a function."""
         return {**super().get_config(), "margin": self.margin, "negatives": self.negatives}
 
 

@@ -68,8 +68,24 @@ def bag_of_words_tower(
     """Builds a text tower that is blind to the order of words.
 
     The mean of the word vectors over all positions goes through dense layers, each with BatchNorm
-    and ReLU. Its arguments and its result are those of `recurrent_tower`, with `hidden_dims` the
-    widths of the dense layers.
+    and ReLU.
+
+    Args:
+        vocabulary_size: The number V of words; ids run from 1 to V, 0 is an empty position.
+        max_length: The number T of token positions.
+        word_dim: The width of a word vector.
+        hidden_dims: The widths of the dense layers, chosen to match another tower's size.
+        output_dim: The width D of the feature.
+        name: The name of the model.
+        word_dropout: The share of word vectors that training zeroes.
+        dropout: The share of the pooled features that training zeroes.
+
+    Returns:
+        A functional model from int32 ids `[B, T]` to float32 features `[B, D]`.
+
+    Example:
+        >>> bag_of_words_tower(vocabulary_size=20_074).output_shape
+        (None, 2048)
     """
     ids, x = word_vectors(vocabulary_size, max_length, word_dim, word_dropout)
     x = batch_norm("text_pool_bn")(layers.GlobalAveragePooling1D(name="text_pool")(x))

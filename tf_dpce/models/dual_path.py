@@ -109,6 +109,7 @@ class DualPath(keras.Model):
             Without it the losses use the same embeddings that are compared at test time.
         classifier: A classifier to use instead of a new one.
         dropouts: The dropout layers for "image" and "text" to use instead of new ones.
+        kwargs: Keras's `name` and `trainable`.
 
     Example:
         >>> image, text = image_tower("small", None, 64, 32), text_tower(100, output_dim=32)
@@ -222,12 +223,19 @@ class DualPath(keras.Model):
         return keras.Model(self.input["text"], self.output["text_embedding"])
 
     def get_config(self) -> dict[str, Any]:
+        """Returns the settings and both towers, as Keras saves them."""
         settings = {name: getattr(self, name) for name in _SETTINGS}
         parts = {k: keras.saving.serialize_keras_object(getattr(self, k)) for k in _LAYERS}
         return {"name": self.name, **settings, **parts}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> DualPath:
+        """Returns the model of a config.
+
+        Args:
+            config: What `get_config` returned.
+            custom_objects: Classes of one's own by name, as in `keras.models.load_model`.
+        """
         parts = {
             k: keras.saving.deserialize_keras_object(config[k], custom_objects) for k in _LAYERS
         }

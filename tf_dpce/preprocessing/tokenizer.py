@@ -90,7 +90,13 @@ class CaptionTokenizer(tf.Module):
 
     @classmethod
     def of_run(cls, words: Sequence[str], text: TextConfig, lowercase: bool) -> CaptionTokenizer:
-        """Returns the tokenizer of a configuration, given the vocabulary of the prepared data."""
+        """Returns the tokenizer of a configuration.
+
+        Args:
+            words: the vocabulary of the prepared data.
+            text: the section `text` of the configuration.
+            lowercase: whether the prepared data's words are lower-cased.
+        """
         characters = text.tokenizer == "characters"
         tokens = characters_of(words) if characters else words
         return cls(tokens, text.max_length, lowercase, characters=characters)
@@ -107,14 +113,25 @@ class CaptionTokenizer(tf.Module):
         return known.to_tensor(0, shape=[None, self.max_length])
 
     def count_inferred(self, ids: tf.Tensor) -> tf.Tensor:
-        """Returns how many words of captions, ids `[B, T]`, have inferred vectors: int32 `[B]`."""
+        """Returns how many words of captions have inferred vectors.
+
+        Args:
+            ids: int32 `[B, T]`.
+
+        Returns:
+            int32 `[B]`.
+        """
         beyond = ids > len(self.words) - self.inferred
         return tf.math.count_nonzero(beyond, axis=1, dtype=tf.int32)
 
     def look_up(self, captions: tf.Tensor) -> tf.RaggedTensor:
-        """Returns the id of every word of string captions `[B]`, ragged int32 `[B, None]`.
+        """Looks up every word of captions.
 
-        0 is a word outside the vocabulary.
+        Args:
+            captions: strings `[B]`.
+
+        Returns:
+            The ids, ragged int32 `[B, None]`; 0 is a word outside the vocabulary.
         """
         if self.lowercase:
             captions = tf.strings.lower(captions, encoding="utf-8")

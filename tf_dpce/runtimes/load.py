@@ -20,6 +20,10 @@ def load(path: str | Path, runtime: AnyRuntime = "tensorflow") -> Encoder:
         runtime: what computes. "onnx", "openvino" and "litert" need neither TensorFlow nor Keras,
             but a version that was exported for them.
 
+    Returns:
+        An encoder with the methods `encode_images`, `encode_texts`, `encode_with_status` and
+        `similarity`.
+
     Raises:
         UserError: there is no model, it cannot be loaded, or the runtime is not installed.
 

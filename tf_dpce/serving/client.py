@@ -63,19 +63,53 @@ class AsyncClient(AbstractAsyncContextManager):
         self._dimension: int | None = None
 
     async def encode_images(self, items: Sequence[str | Path | bytes]) -> np.ndarray:
-        """See `Client.encode_images`."""
+        """Embeds images.
+
+        Args:
+            items: a list of N paths, or of the bytes of files, of images.
+
+        Returns:
+            Float32 `[N, D]`, rows of unit length.
+
+        Raises:
+            UserError: a file cannot be read, or is no image that can be encoded.
+            ServingError: the server did not answer.
+        """
         embeddings, statuses = await self.encode_with_status("images", items)
         check_statuses("images", statuses, items)
         return embeddings
 
     async def encode_texts(self, captions: Sequence[str]) -> np.ndarray:
-        """See `Client.encode_texts`."""
+        """Embeds captions.
+
+        Args:
+            captions: a list of N captions or text queries.
+
+        Returns:
+            Float32 `[N, D]`, rows of unit length.
+
+        Raises:
+            UserError: a caption is empty or too long, or has no word of the vocabulary.
+            ServingError: the server did not answer.
+        """
         embeddings, statuses = await self.encode_with_status("texts", captions)
         check_statuses("texts", statuses, captions)
         return embeddings
 
     async def encode_with_status(self, kind: Kind, items: Sequence[str | Path | bytes]) -> Answer:
-        """See `Client.encode_with_status`."""
+        """Embeds images or captions, and returns a status for each row instead of an error.
+
+        Args:
+            kind: "images" or "texts".
+            items: a list of N paths or bytes of images, or of N captions.
+
+        Returns:
+            Embeddings, float32 `[N, D]`, and statuses, int32 `[N]`; see `Encoder`.
+
+        Raises:
+            UserError: a file cannot be read.
+            ServingError: the server did not answer, or not as an export does.
+        """
         batches = self._batches(kind, items)
         answers, rest = [], iter(batches)
         # In a thread, because it reads files.
@@ -85,14 +119,28 @@ class AsyncClient(AbstractAsyncContextManager):
         return batches.join(answers) if answers else empty_answer(await self.dimension())
 
     async def count_inferred(self, captions: Sequence[str]) -> np.ndarray:
-        """See `Client.count_inferred`."""
+        """Returns how many words of each caption are understood by their word vectors alone.
+
+        Args:
+            captions: a list of N captions.
+
+        Returns:
+            int32 `[N]`, zeros if the model was exported without such words.
+
+        Raises:
+            ServingError: the server did not answer.
+        """
         batches = self._batches("texts", captions)
         return counts_inferred(
             [(await self._predict("encode_text", batch), len(batch)) for batch in batches]
         )
 
     async def dimension(self) -> int:
-        """Returns `Client.dimension`."""
+        """Returns D, the width of an embedding.
+
+        Raises:
+            ServingError: the server did not answer.
+        """
         if self._dimension is None:
             # A prediction shows it. A gateway may let no other request through.
             await self._embed("encode_text", [b""])
@@ -211,15 +259,29 @@ class Client(AbstractContextManager, Encoder):
         return self._run(self._client.dimension())
 
     def encode_with_status(self, kind: Kind, items: Sequence[str | Path | bytes]) -> Answer:
-        """See `Encoder.encode_with_status`.
+        """Embeds images or captions, and returns a status for each row instead of an error.
+
+        Args:
+            kind: "images" or "texts".
+            items: a list of N paths or bytes of images, or of N captions.
+
+        Returns:
+            Embeddings, float32 `[N, D]`, and statuses, int32 `[N]`; see `Encoder`.
 
         Raises:
-            ServingError: the server did not answer.
+            UserError: a file cannot be read.
+            ServingError: the server did not answer, or not as an export does.
         """
         return self._run(self._client.encode_with_status(kind, items))
 
     def count_inferred(self, captions: Sequence[str]) -> np.ndarray:
-        """See `Encoder.count_inferred`.
+        """Returns how many words of each caption are understood by their word vectors alone.
+
+        Args:
+            captions: a list of N captions.
+
+        Returns:
+            int32 `[N]`, zeros if the model was exported without such words.
 
         Raises:
             ServingError: the server did not answer.
