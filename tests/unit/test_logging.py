@@ -79,7 +79,9 @@ def test_off_a_terminal_long_work_is_a_line_now_and_then(monkeypatch, capsys):
 
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
+# What starts the tests in the background may have told them to ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pipelines._verb import run_verb, verb_parser
 from tf_dpce.logging import logger, progress
 
