@@ -24,6 +24,7 @@ class PersonDisplay:
     the block erases the bars, also those of work that was given up.
 
     Example:
+        >>> from tf_dpce.logging import progress, run_context
         >>> with PersonDisplay() as display, run_context(display=display):
         ...     with progress("images") as work:
         ...         work.update(3, total=10)

@@ -31,7 +31,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
     Example:
         >>> pairs = tf_dpce.load_pairs("pairs.csv", images="images")
-        >>> recalls = tf_dpce.RetrievalEvaluation(pairs.val, tokenizer, image_size=64)
+        >>> recalls = tf_dpce.RetrievalEvaluation(pairs.val, tokenizer, image_size=32)
         >>> recalls.set_model(model)  # as `fit(callbacks=[recalls])` does
         >>> recalls.on_epoch_end(0, logs := {})
         >>> 0 <= logs["val_rsum"] <= 600
