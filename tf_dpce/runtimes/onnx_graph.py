@@ -9,7 +9,6 @@ Images are `[B, C, H, W]` inside the graph, as ONNX has it; sequences stay `[B, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ from onnx import helper, numpy_helper
 
 from tf_dpce.errors import UserError
 from tf_dpce.models.layers import InferenceMode
+from tf_dpce.runtimes.onnx_layers import WRITERS
 
 _OPSET, _IR_VERSION = 17, 8
-_TO_THE_END = np.iinfo(np.int64).max
 _ELEMENTS = {np.dtype("float32"): onnx.TensorProto.FLOAT, np.dtype("int32"): onnx.TensorProto.INT32}
 
 
@@ -37,7 +36,7 @@ def write_onnx(encoder: keras.Model, path: Path) -> None:
     Raises:
         UserError: the encoder has an operation that this module does not know.
     """
-    graph = _Graph()
+    graph = Graph()
     pixels = len(encoder.input_shape) == 4
     shape = ("rows", *encoder.input_shape[1:]) if pixels else ("rows", "positions")
     start = "image" if pixels else "text"
@@ -59,7 +58,7 @@ def write_onnx(encoder: keras.Model, path: Path) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-class _Graph:
+class Graph:
     """Nodes and weights of a graph that grows."""
 
     def __init__(self) -> None:
@@ -101,14 +100,14 @@ class _Graph:
         if isinstance(operation, InferenceMode):
             return self.model(operation.layer, *names)
         kind = type(operation).__name__
-        if kind not in _WRITERS:
+        if kind not in WRITERS:
             raise UserError(
                 "runtimes.operation",
                 f"the layer {operation.name} is a {kind}, which has no counterpart in ONNX here: "
                 "export without --format, or build the tower from other layers",
             )
         kwargs.pop("mask", None)
-        return _WRITERS[kind](self, operation, names, tensors, *args[1:], **kwargs)
+        return WRITERS[kind](self, operation, names, tensors, *args[1:], **kwargs)
 
     def _constant(self, value: Any) -> str:
         array = np.asarray(value)
@@ -117,233 +116,3 @@ class _Graph:
         name = f"constant_{len(self.weights)}"
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
-
-
-# === Layers ===
-
-# Each writer gets the graph, the layer, the names of its inputs and the inputs themselves.
-
-
-def _convolution(graph: _Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-    kernel = np.asarray(layer.kernel)
-    groups = 1
-    if isinstance(layer, keras.layers.DepthwiseConv2D):
-        # [H, W, C, M] of C channels with M filters each
-        groups = kernel.shape[2]
-        kernel = kernel.reshape(*kernel.shape[:2], 1, -1)
-    bias = [] if layer.bias is None else [np.asarray(layer.bias)]
-    result = graph.add(
-        "Conv",
-        *names,
-        kernel.transpose(3, 2, 0, 1),
-        *bias,
-        group=groups,
-        strides=layer.strides,
-        dilations=layer.dilation_rate,
-        pads=_padding(layer, tensors[0].shape, kernel.shape[:2], layer.dilation_rate),
-    )
-    return _activated(graph, layer, result)
-
-
-def _padding(layer: Any, shape: Any, window: Any, dilation: Any = (1, 1)) -> list[int]:
-    """Returns what is put before and behind rows and columns; of odd numbers more behind."""
-    if layer.padding == "valid":
-        return [0] * 4
-    sides = zip(shape[1:3], window, layer.strides, dilation, strict=True)
-    missing = [max((-(-n // by) - 1) * by + (w - 1) * d + 1 - n, 0) for n, w, by, d in sides]
-    return [zeros // 2 for zeros in missing] + [zeros - zeros // 2 for zeros in missing]
-
-
-def _causal(graph: _Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-    """A product of what each position sees, itself and those before it, side by side."""
-    width, stride = layer.kernel_size[0], layer.strides[0]
-    (seen,) = names
-    if width > 1:
-        seen = graph.add("Pad", seen, np.array([0, width - 1, 0, 0, 0, 0]))
-    ends = [first - width + 1 or _TO_THE_END for first in range(width)]
-    parts = [
-        seen if width == stride == 1 else _slice(graph, seen, 1, first, end, stride)
-        for first, end in enumerate(ends)
-    ]
-    if width > 1:
-        parts = [graph.add("Concat", *parts, axis=2)]
-    matrix = np.asarray(layer.kernel).reshape(-1, layer.filters)
-    return _activated(graph, layer, _product(graph, layer, parts[0], matrix))
-
-
-def _dense(graph: _Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-    return _activated(graph, layer, _product(graph, layer, *names, np.asarray(layer.kernel)))
-
-
-def _product(graph: _Graph, layer: Any, name: str, matrix: np.ndarray) -> str:
-    product = graph.add("MatMul", name, matrix)
-    return product if layer.bias is None else graph.add("Add", product, np.asarray(layer.bias))
-
-
-def _batch_norm(graph: _Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-    scale = 1 / np.sqrt(np.asarray(layer.moving_variance, np.float64) + layer.epsilon)
-    scale = scale if layer.gamma is None else scale * np.asarray(layer.gamma)
-    shift = -np.asarray(layer.moving_mean) * scale
-    shift = shift if layer.beta is None else shift + np.asarray(layer.beta)
-    if len(tensors[0].shape) == 4:
-        scale, shift = scale[:, None, None], shift[:, None, None]
-    return graph.add("Add", graph.add("Mul", *names, scale), shift)
-
-
-def _word_vectors(graph: _Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-    rows = np.asarray(layer.embeddings)
-    empty = np.zeros((1, rows.shape[1]), rows.dtype)
-    # The last are those of words that no training caption has.
-    inferred = [np.asarray(layer.inferred).astype(rows.dtype)] if layer.expansion else []
-    table = np.concatenate([empty, rows, *inferred]) + np.asarray(layer.bias)
-    return graph.add("Gather", table, *names)
-
-
-def _relu(graph: _Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-    if layer.negative_slope or layer.threshold:
-        raise UserError("runtimes.operation", f"the layer {layer.name} is a leaky ReLU")
-    if layer.max_value is None:
-        return graph.add("Relu", *names)
-    return graph.add("Clip", *names, np.float32(0), np.float32(layer.max_value))
-
-
-def _activation(graph: _Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-    return _activated(graph, layer, *names)
-
-
-def _activated(graph: _Graph, layer: Any, name: str) -> str:
-    kind = getattr(layer.activation, "__name__", str(layer.activation))
-    if kind == "linear":
-        return name
-    if kind in ("relu", "sigmoid", "tanh"):
-        return graph.add(kind.capitalize(), name)
-    if kind in ("silu", "swish"):
-        return graph.add("Mul", name, graph.add("Sigmoid", name))
-    if kind == "relu6":
-        return graph.add("Clip", name, np.float32(0), np.float32(6))
-    raise UserError(
-        "runtimes.operation",
-        f"the layer {layer.name} ends in {kind}, which has no counterpart in ONNX here: export "
-        "without --format, or build the tower with another activation",
-    )
-
-
-def _zero_padding(graph: _Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-    (top, bottom), (left, right) = layer.padding
-    return graph.add("Pad", *names, np.array([0, 0, top, left, 0, 0, bottom, right]))
-
-
-def _pooling(kind: str) -> Callable[..., str]:
-    def write(graph: _Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-        pads = _padding(layer, tensors[0].shape, layer.pool_size)
-        return graph.add(
-            kind, *names, kernel_shape=layer.pool_size, strides=layer.strides, pads=pads
-        )
-
-    return write
-
-
-def _reduction(kind: str) -> Callable[..., str]:
-    def write(graph: _Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-        axes = [2, 3] if len(tensors[0].shape) == 4 else [1]
-        return graph.add(kind, *names, axes=axes, keepdims=int(layer.keepdims))
-
-    return write
-
-
-def _flatten(graph: _Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-    if len(tensors[0].shape) == 4:
-        # The weights behind it count channels last.
-        names = [graph.add("Transpose", *names, perm=[0, 2, 3, 1])]
-    return graph.add("Flatten", *names)
-
-
-def _unit_length(graph: _Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-    squares = graph.add("ReduceSumSquare", *names, axes=[-1], keepdims=1)
-    length = graph.add("Sqrt", graph.add("Add", squares, np.float32(1e-8)))
-    return graph.add("Div", *names, length)
-
-
-def _rescaling(graph: _Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-    return graph.add(
-        "Add", graph.add("Mul", *names, np.float32(layer.scale)), np.float32(layer.offset)
-    )
-
-
-def _concatenate(graph: _Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-    rank = len(tensors[0].shape)
-    channels = layer.axis in (-1, rank - 1) and rank == 4
-    return graph.add("Concat", *names, axis=1 if channels else layer.axis)
-
-
-def _identity(graph: _Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-    return names[0]
-
-
-# === Operations that stand between layers ===
-
-
-def _arithmetic(kind: str) -> Callable[..., str]:
-    def write(
-        graph: _Graph, operation: Any, names: list[str], tensors: list[Any], *others: Any
-    ) -> str:
-        constants = [_channels(other, tensors[0]) for other in others if len(names) == 1]
-        return graph.add(kind, *names, *constants)
-
-    return write
-
-
-def _channels(value: Any, tensor: Any) -> np.ndarray:
-    """Returns a constant beside images `[B, H, W, C]` as it stands beside `[B, C, H, W]`."""
-    array = np.asarray(keras.ops.convert_to_numpy(value), np.float32)
-    return np.moveaxis(array, -1, 1) if array.ndim == 4 else array
-
-
-def _item(graph: _Graph, operation: Any, names: list[str], tensors: list[Any], key: Any) -> str:
-    """One channel of images, `x[..., number]`, or the first numbers of features, `x[:, :count]`."""
-    _, chosen = key
-    if isinstance(chosen, slice):
-        return _slice(graph, *names, 1, 0, chosen.stop)
-    return _slice(graph, *names, 1, chosen, chosen + 1)
-
-
-def _stack(graph: _Graph, operation: Any, names: list[str], tensors: list[Any], **_: Any) -> str:
-    """Channels that `_item` cut out, which still have their axis."""
-    return graph.add("Concat", *names, axis=1)
-
-
-def _flip(graph: _Graph, operation: Any, names: list[str], tensors: list[Any], **_: Any) -> str:
-    """Images from right to left."""
-    return _slice(graph, *names, 3, -1, -_TO_THE_END, -1)
-
-
-def _slice(graph: _Graph, name: str, axis: int, start: int, end: int, step: int = 1) -> str:
-    return graph.add("Slice", name, *(np.array([each]) for each in (start, end, axis, step)))
-
-
-_WRITERS: dict[str, Callable[..., str]] = {
-    **dict.fromkeys(("Conv2D", "DepthwiseConv2D"), _convolution),
-    "CausalConvolution": _causal,
-    "Dense": _dense,
-    "BatchNormalization": _batch_norm,
-    "WordEmbedding": _word_vectors,
-    "ReLU": _relu,
-    "Activation": _activation,
-    "ZeroPadding2D": _zero_padding,
-    "MaxPooling2D": _pooling("MaxPool"),
-    "AveragePooling2D": _pooling("AveragePool"),
-    **dict.fromkeys(("GlobalAveragePooling1D", "GlobalAveragePooling2D"), _reduction("ReduceMean")),
-    **dict.fromkeys(("GlobalMaxPooling1D", "GlobalMaxPooling2D"), _reduction("ReduceMax")),
-    "Flatten": _flatten,
-    "UnitLength": _unit_length,
-    "Rescaling": _rescaling,
-    "Concatenate": _concatenate,
-    **dict.fromkeys(("Dropout", "RowDropout"), _identity),
-    "Add": _arithmetic("Add"),
-    "Subtract": _arithmetic("Sub"),
-    "Multiply": _arithmetic("Mul"),
-    **dict.fromkeys(("Divide", "TrueDivide"), _arithmetic("Div")),
-    "GetItem": _item,
-    "Stack": _stack,
-    "Flip": _flip,
-}
