@@ -36,7 +36,7 @@ PREPARED = (
         "tf_dpce.search.embedding.embed",
         "tf_dpce.search.searcher",
     ),
-    *("tf_dpce.search.index.folder", "tf_dpce.serving.client"),
+    *("tf_dpce.search.index.folder", "tf_dpce.serving.client", "tf_dpce.serving.async_client"),
     *("tf_dpce.models.expansion", "tf_dpce.models.shortening"),
 )
 
@@ -114,7 +114,7 @@ def test_examples_that_need_models_or_a_server(
     # The second deletes from the index.
     searches = ("searcher.Searcher", "index.folder.FolderIndex")
     search = [tests.pop(f"tf_dpce.search.{name}") for name in searches]
-    clients = [tests.pop(name) for name in list(tests) if "serving.client" in name]
+    clients = [tests.pop(name) for name in list(tests) if "client" in name]
     run(list(tests.values()), known)
     # `embed` left embeddings.
     assert index.main(["--embeddings", "embeddings", "--out", "index"]) == 0

@@ -9,6 +9,7 @@ dev_server      the same REST and gRPC surface, for development only     `develo
 
 from __future__ import annotations
 
-from tf_dpce.serving.client import AsyncClient, Client
+from tf_dpce.serving.async_client import AsyncClient
+from tf_dpce.serving.client import Client
 
 __all__ = ["AsyncClient", "Client"]
