@@ -31,6 +31,7 @@ from tf_dpce.search.embedding.inputs import find_images
 PREPARED = (
     *("tf_dpce.data.pairs", "tf_dpce.evaluation.embed", "tf_dpce.evaluation.callback"),
     *("tf_dpce.export.encoder", "tf_dpce.export.publish", "tf_dpce.export.serving_module"),
+    "tf_dpce.runtimes.load",
     *(
         "tf_dpce.models.fuse_batch_norm",
         "tf_dpce.search.embedding.embed",
