@@ -20,7 +20,8 @@ def trained_parts(model: DualPath) -> Parts:
     """Returns the trained weights of a model by the part that they belong to.
 
     Example:
-        >>> list(trained_parts(model))
+        >>> image, text = image_tower("small", None, 64, 32), text_tower(100, output_dim=32)
+        >>> list(trained_parts(DualPath(image, text, num_instances=50)))
         ['image_backbone', 'image_head', 'text_tower', 'instance_classifier']
     """
     trained, parts = {id(v) for v in model.trainable_variables}, Parts()
