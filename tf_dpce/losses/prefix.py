@@ -36,13 +36,22 @@ class PrefixLoss(keras.losses.Loss):
         self.prefixes = tuple(prefixes)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns floats `[B]`."""
+        """Computes the loss of each row over all lengths; Keras averages it over the batch.
+
+        Args:
+            y_true: What the loss takes, such as integers `[B]`, the instance ids.
+            y_pred: Unit vectors `[B, 2, D]`, image first: the output `pair`.
+
+        Returns:
+            Floats `[B]`.
+        """
         total = self.loss.call(y_true, y_pred)
         for length in self.prefixes:
             total = total + self.loss.call(y_true, shortened(y_pred, length))
         return total / (1 + len(self.prefixes))
 
     def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that Keras saves."""
         loss = keras.saving.serialize_keras_object(self.loss)
         return {**super().get_config(), "loss": loss, "prefixes": self.prefixes}
 
