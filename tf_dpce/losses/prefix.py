@@ -57,6 +57,12 @@ class PrefixLoss(keras.losses.Loss):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> PrefixLoss:
+        """Returns the loss of a config.
+
+        Args:
+            config: What `get_config` returned.
+            Any]: Classes of one's own by name.
+        """
         return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})
 
 
