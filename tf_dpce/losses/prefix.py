@@ -61,7 +61,6 @@ class PrefixLoss(keras.losses.Loss):
 
         Args:
             config: What `get_config` returned.
-            Any]: Classes of one's own by name.
         """
         return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})
 
