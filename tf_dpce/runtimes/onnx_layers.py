@@ -192,6 +192,8 @@ def _arithmetic(kind: str) -> Callable[..., str]:
 def _channels(value: Any, tensor: Any) -> np.ndarray:
     """Returns a constant beside images `[B, H, W, C]` as it stands beside `[B, C, H, W]`."""
     array = np.asarray(keras.ops.convert_to_numpy(value), np.float32)
+    if array.ndim == 1 and len(tensor.shape) == 4:
+        return array[:, None, None]
     return np.moveaxis(array, -1, 1) if array.ndim == 4 else array
 
 
