@@ -23,6 +23,9 @@ _SMALL_CONVOLUTIONS = ((32, 2), (64, 2), (96, 2), (128, 1), (96, 2))
 _POOLED_CONVOLUTION = 4
 
 _CUT_AT_FC7 = ("VGG16", "VGG19")
+# These begin with a Normalization that keeps what it computed from its weights, so that a copy
+# with the same weights would compute something else. EfficientNetV2 and -Lite do without.
+_LEARNS_ITS_SCALING = "EfficientNetB"
 
 
 def image_tower(
@@ -223,7 +226,8 @@ def _constructor(
     """Returns what makes the network of a name, and what scales pixels for it."""
     if backbone in EFFICIENTNET_LITE:
         return partial(_lite, backbone), scale_pixels
-    known = sorted(name for name in vars(keras.applications) if name[0].isupper())
+    named = (name for name in vars(keras.applications) if name[0].isupper())
+    known = sorted(name for name in named if not name.startswith(_LEARNS_ITS_SCALING))
     if backbone not in known:
         names = ", ".join((SMALL, *EFFICIENTNET_LITE, *known))
         raise UserError("model.backbone", f"unknown backbone {backbone}: give {names}")

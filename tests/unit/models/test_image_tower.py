@@ -49,7 +49,7 @@ def test_a_vgg_ends_at_the_second_dense_layer_of_its_weights_before_the_relu(tmp
 
 
 def test_what_is_no_network_is_no_backbone():
-    for name in ("ResNet51", "resnet50", "preprocess_input", "Model", ""):
+    for name in ("ResNet51", "resnet50", "preprocess_input", "Model", "EfficientNetB0", ""):
         with raises("model.backbone"):
             image_tower(name)
 
