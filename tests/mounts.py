@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
             subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
         yield
     finally:
+        gc.collect()  # a file that is still mapped into memory keeps the folder mounted
         subprocess.run(["umount", folder], check=True)
 
 

@@ -6,7 +6,7 @@ import fnmatch
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
@@ -14,7 +14,10 @@ from keras import ops
 from tf_dpce.config import StageConfig
 from tf_dpce.errors import UserError
 from tf_dpce.models.dual_path import DualPath
-from tf_dpce.monitoring.norms import GradientNorms
+
+if TYPE_CHECKING:
+    # It needs TensorFlow, and these optimizers run under JAX as well.
+    from tf_dpce.monitoring.norms import GradientNorms
 
 # --- the learning rate over a stage ---------------------------------------------------------------
 

@@ -118,7 +118,7 @@ def test_a_page_for_others_without_a_password_is_warned_of(
         (["--host", "0.0.0.0", *login], {"local": False, "login": "ann:secret"}, False),
     ):
         assert web.main([*options, *more]) == 0
-        assert shown.pop() == how
+        assert shown.pop() == how | {"runtime": "tensorflow"}
         assert ("--login" in capsys.readouterr().err) == warned
 
 

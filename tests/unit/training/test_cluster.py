@@ -103,7 +103,9 @@ def said_by(script: str, folder: Path, **environment: str) -> tuple[Cluster | No
 
 def test_the_examples_of_the_page_are_understood(project_root: Path, tmp_path: Path):
     page = (project_root / "docs" / "distributed.md").read_text()
-    kubernetes, slurm = re.findall(r"^```bash\n(workers=.*?)^```$", page, re.M | re.S)
+    kubernetes, slurm = re.findall(
+        r"^```bash\n(?:# not run:[^\n]*\n)?(workers=.*?)^```$", page, re.M | re.S
+    )
     found, first = said_by(kubernetes, tmp_path, WORKERS="3", JOB_COMPLETION_INDEX="2")
     assert found == Cluster(tuple(f"train-{n}.train:2222" for n in range(3)), 2)
     found, again = said_by(slurm, tmp_path, SLURM_JOB_NODELIST="node[1,4-5]", SLURM_PROCID="1")
