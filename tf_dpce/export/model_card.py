@@ -88,7 +88,8 @@ def run_provenance(run: Run, checkpoint: str, augmentation: TestTimeAugmentation
         "images are seen": "from both sides" if augmentation.flip else "from one side",
         "weights are stored": "in float16" if augmentation.float16 else "in float32",
         "text tower": f"{config.text.tower}, {_layers(config.text)}",
-        "vocabulary": "words of the training captions alone",
+        "vocabulary": "words of the training captions"
+        + (", and words of word vectors" if EXPANSION in data else " alone"),
         "word vectors": ", ".join(_file(path, digests) for path in config.vectors or ())
         or "from random",
         "teacher": "none",

@@ -1,4 +1,4 @@
-"""A profile of a few steps, in the place where TensorBoard's profile plug-in looks for it."""
+"""A profile of a few steps, in the place where TensorBoard's profile plug-in reads it."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tf_dpce.drawing.hit_rows import framed, sprite
 from tf_dpce.files import publish_file
 from tf_dpce.monitoring.validation_items import ValidationItems
 
-CONFIG_FILE = "projector_config.pbtxt"  # the name that TensorBoard looks for
+CONFIG_FILE = "projector_config.pbtxt"  # the name that TensorBoard reads
 TENSORS_FILE, LABELS_FILE, SPRITE_FILE = "tensors.tsv", "metadata.tsv", "sprite.jpg"
 
 _PAIRS = 500

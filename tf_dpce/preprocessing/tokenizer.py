@@ -125,7 +125,7 @@ class CaptionTokenizer(tf.Module):
         return tf.math.count_nonzero(beyond, axis=1, dtype=tf.int32)
 
     def look_up(self, captions: tf.Tensor) -> tf.RaggedTensor:
-        """Looks up every word of captions.
+        """Finds the ids of all words of captions.
 
         Args:
             captions: strings `[B]`.

@@ -121,7 +121,7 @@ def check_choice(
 
 
 @dataclass(frozen=True)
-class Looked:
+class Candidates:
     """Items that were looked through for an answer.
 
     Attributes:
@@ -150,7 +150,7 @@ class Looked:
         return tuple(self.found.column("id", behind).to_pylist()) if len(behind) else ()
 
 
-def look(
+def choose_candidates(
     found: Ranking,
     chances: np.ndarray | None,
     at_least: float,
@@ -158,7 +158,7 @@ def look(
     kind: str,
     own: frozenset[str],
     wanted: int,
-) -> Looked:
+) -> Candidates:
     """Chooses the items that are hits.
 
     Args:
@@ -178,4 +178,4 @@ def look(
     if own:
         ids = found.column("id", places).to_pylist()
         leading = np.setdiff1d(leading, leaders[[item in own for item in ids]])
-    return Looked(found, chances, places, leaders, leading)
+    return Candidates(found, chances, places, leaders, leading)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tf_dpce.errors import UserError
-from tf_dpce.search.answer import Answer, Choice, Hit, Looked, check_choice, look
+from tf_dpce.search.answer import Answer, Candidates, Choice, Hit, check_choice, choose_candidates
 from tf_dpce.search.embedding.fingerprint import model_digest
 from tf_dpce.search.embedding.store import IMAGES
 from tf_dpce.search.index.build import open_index
@@ -89,6 +89,9 @@ class Searcher:
 
             self.calibration = find_calibration(self.index, Path(model))
             model = load(model, runtime)
+        elif runtime != "tensorflow":
+            message = f"this model computes where it is, not in {runtime}: leave the runtime out"
+            raise UserError("runtimes.name", message)
         else:
             self.calibration = find_calibration(self.index, None)
         self.encoder = model
@@ -200,24 +203,24 @@ class Searcher:
         calibration = self.calibration if is_like_a_pair(terms, kind) else None
         query = self._queries.embed(terms, self.index, kind)
         last = skip + top
-        looked = self._look_through(
+        candidates = self._candidates(
             query, kind, chosen, calibration, at_least or 0, hide_duplicates, last + 1
         )
-        places = looked.leading[skip:last]
-        records = looked.found.contents.records(places).to_pylist()
+        places = candidates.leading[skip:last]
+        records = candidates.found.contents.records(places).to_pylist()
         hits = [
-            self._hit(rank, record, place, looked, query)
+            self._hit(rank, record, place, candidates, query)
             for rank, (record, place) in enumerate(zip(records, places, strict=True), skip + 1)
         ]
         return Answer(
             hits,
             query.unknown_words,
-            more=len(looked.leading) > last,
-            highest=looked.highest,
+            more=len(candidates.leading) > last,
+            highest=candidates.highest,
             inferred_words=query.inferred_words,
         )
 
-    def _look_through(
+    def _candidates(
         self,
         query: EmbeddedQuery,
         kind: str,
@@ -226,7 +229,7 @@ class Searcher:
         at_least: float,
         rule: str | float | None,
         wanted: int,
-    ) -> Looked:
+    ) -> Candidates:
         """Ranks items until there are as many hits as are wanted, or no more can follow.
 
         How many items that takes is not known if many are duplicates, so that their number grows
@@ -243,10 +246,10 @@ class Searcher:
             # If a filter lets few items pass, these are all that were compared.
             corpus = count if len(found) == size else len(found)
             chances = probabilities(calibration, query.embedding, kind, found, corpus)
-            looked = look(found, chances, at_least, rule, kind, query.own, wanted)
+            candidates = choose_candidates(found, chances, at_least, rule, kind, query.own, wanted)
             ended = chances is not None and (chances[len(chances) // 2 :] < at_least).all()
-            if len(looked.leading) >= wanted or ended or len(found) < size or size == count:
-                return looked
+            if len(candidates.leading) >= wanted or ended or len(found) < size or size == count:
+                return candidates
             size *= _GROWTH
 
     def _hit(
@@ -254,19 +257,19 @@ class Searcher:
         rank: int,
         record: dict[str, Any],
         place: int,
-        looked: Looked,
+        candidates: Candidates,
         query: EmbeddedQuery,
     ) -> Hit:
         hit = Hit(
             rank=rank,
             id=record["id"],
-            score=float(looked.found.scores[place]),
+            score=float(candidates.found.scores[place]),
             path=record.get("path"),
             text=record.get("text"),
             unknown_words=query.unknown_words,
             inferred_words=query.inferred_words,
-            probability=None if looked.chances is None else float(looked.chances[place]),
-            duplicates=looked.duplicates(place),
+            probability=None if candidates.chances is None else float(candidates.chances[place]),
+            duplicates=candidates.duplicates(place),
             metadata={name: record[name] for name in record if name not in _OWN_FIELDS},
         )
         moved = self._images_from and hit.path and self._images_from / hit.id

@@ -97,6 +97,11 @@ def test_other_factories_rank_so_too_and_an_inverted_file_gives_all(folder: Path
         assert [hit.id for hit in searcher.by_text("A dog.", 50, "images")] == expected
 
 
+def test_a_runtime_is_refused_for_a_model_that_computes_elsewhere(folder: Path):
+    with raises("runtimes.name"):
+        Searcher(folder / "index", PlainEncoder(), runtime="onnx")
+
+
 def test_equal_scores_are_in_the_order_of_their_ids(tmp_path: Path):
     out = embed_texts(tmp_path / "captions.txt", ["same"] * 20 + ["other"], tmp_path / "out")
     build_index([out], tmp_path / "index")

@@ -200,7 +200,7 @@ class _Updater:
     def _add(self, names: list[str], encoder: Encoder) -> None:
         items = (Item(name, path=f"{self._folder}/{name}") for name in names)
         done, self._begun = 0, time.monotonic()
-        with progress("images looked at") as display:
+        with progress("images checked") as display:
             for chunk, read in read_ahead(items):
                 self._take(chunk, read, encoder)
                 done += len(chunk)
