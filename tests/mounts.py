@@ -26,8 +26,10 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
             subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
         yield
     finally:
-        gc.collect()  # a file that is still mapped into memory keeps the folder mounted
-        subprocess.run(["umount", folder], check=True)
+        gc.collect()
+        # A file that is still mapped into memory holds the mount. Left behind, it would make
+        # pytest fail when it clears this folder away, three runs later.
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @contextmanager
