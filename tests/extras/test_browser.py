@@ -45,7 +45,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = root / "data"
     run_verb(prepare, "--source", "scenes", "--seed", 0, "--out", data, *sizes)
     run_verb(train, "--preset", "scenes", "--data", data, "--run", root / "run", *SMALL_RUN)
-    run_verb(export, "--run", root / "run", "--to", root / "models" / "scenes")
+    exported = ("--to", root / "models" / "scenes", "--data", data)
+    run_verb(export, "--run", root / "run", *exported)
     for number in range(FIRST, FIRST + COUNT):
         path = image_path(root, number)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,6 +193,11 @@ def folders(page: Page) -> set[str]:
     return {each.split("/")[0] for each in shown(page)}
 
 
+def percents(page: Page) -> list[int]:
+    """The probabilities of the hits, in order."""
+    return [int(text.removesuffix(" %")) for text in page.locator(".percent").all_inner_texts()]
+
+
 def follow(page: Page, link: str) -> None:
     with changed(page):
         page.get_by_role("link", name=link).click()
@@ -291,6 +297,20 @@ def test_filters_leave_what_passes_them(page: Page):
     expect(page.locator("#answer")).to_contain_text("No image passes the filters")
     follow(page, "Search without them")
     assert shown(page)[0] == image_id(FIRST) and page.get_by_label("Condition").input_value() == ""
+
+
+def test_images_below_a_probability_are_left_out(page: Page):
+    ask(page, caption(FIRST))
+    before = percents(page)
+    assert before == sorted(before, reverse=True) and len(before) > 5
+    # The slider has steps of five. Half of the best one's probability is below it, and the last
+    # hits of a model that knows its scenes by heart are far below that.
+    least = before[0] // 10 * 5
+    filter_by(page, "number input for Least probability, %", str(least))
+    after = percents(page)
+    # What is shown is rounded; what is compared is not.
+    assert 0 < len(after) < len(before) and min(after) >= least
+    assert after == before[: len(after)]
 
 
 def test_a_folder_below_an_image_is_a_filter(page: Page):
