@@ -1,7 +1,8 @@
 """What cutting embeddings costs and saves: `python -m benchmarks.cuts --run RUN --data DATA`.
 
-Measures, on the validation split, the recall of the first numbers of embeddings that are stored in
-float32, float16 and int8, their bytes, and the time of a query among 100,000 images.
+Measures, on the validation split, the recall of fewer numbers of embeddings, the first ones and
+those along the axes of `export --dim`, stored in float32, float16 and int8; their bytes; and the
+time of a query among 100,000 images.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def run(
     """Prints a line for each length and precision, as a row of a Markdown table.
 
     Args:
-        run: run folder, of a training with prefixes.
+        run: run folder.
         data: prepared data.
         lengths: how many numbers (default: all, and the prefixes of stage 1).
         no_times: leave out the time of a query.
@@ -33,22 +34,34 @@ def run(
     from tf_dpce.evaluation.cut import cut
     from tf_dpce.evaluation.embed import SplitEncoder
     from tf_dpce.evaluation.tta import PLAIN
+    from tf_dpce.export.calibrate import fit_axes
     from tf_dpce.training.run_folder import load_run
 
     trained = load_run(run)
     config = trained.config
     encoder = SplitEncoder(trained.model, trained.tokenizer, config.image, PLAIN, batch_size=64)
     images, texts = encoder.embed(data, "val")
+    axes = fit_axes(trained, data, PLAIN)
     chosen = lengths or [config.model.output_dim, *config.stage1.loss.prefixes]
     cases = [(length, name) for length in chosen for name in _FACTORIES]
     times = {} if no_times else _query_times(cases)
-    print("| numbers | stored in | bytes an image | rsum | ms a query |\n|---|---|---|---|---|")
+    print("| numbers | stored in | bytes an image | rsum | rsum along axes | ms a query |")
+    print("|---|---|---|---|---|---|")
     for length, name in cases:
-        shown, said = cut(images.vectors, length), cut(texts.vectors, length)
-        rsum = _rsum(shown, said, images.instances, texts.instances, _FACTORIES[name])
+        sums = [
+            _rsum(
+                cut(images.vectors @ turn, length),
+                cut(texts.vectors @ turn, length),
+                images.instances,
+                texts.instances,
+                _FACTORIES[name],
+            )
+            for turn in (np.eye(len(axes), dtype=np.float32), axes)
+        ]
         size = length * {"float32": 4, "float16": 2, "int8": 1}[name]
         took = f"{times[length, name]:.2f}" if times else ""
-        print(f"| {length:,} | {name} | {size:,} | {rsum:.1f} | {took} |", flush=True)
+        cells = " | ".join(f"{rsum:.1f}" for rsum in sums)
+        print(f"| {length:,} | {name} | {size:,} | {cells} | {took} |", flush=True)
 
 
 def _rsum(

@@ -10,7 +10,9 @@ from typing import Literal
 from jsonargparse.typing import PositiveInt
 
 from pipelines._verb import options_verb, say_files
+from tf_dpce.config import Config
 from tf_dpce.errors import UserError
+from tf_dpce.logging import logger
 from tf_dpce.preprocessing.status import MAX_BYTES, MAX_PIXELS, Limits
 from tf_dpce.runtimes import Runtime
 
@@ -35,7 +37,8 @@ def run(
     Args:
         run: run folder.
         to: model folder, saved_models/NAME.
-        data: prepared data, on whose validation split the probabilities of hits are calibrated.
+        data: prepared data, on whose validation split the probabilities of hits are calibrated,
+            and on whose training split the axes of --dim are found.
         checkpoint: weights.
         flip: encode mirrored images too: twice the work.
         size: image size in pixels (default: the size of training).
@@ -43,8 +46,8 @@ def run(
         expand: files of word vectors, side by side as in training, from which the model learns to
             understand words that no training caption has.
         expand_size: number of such words (default: all of the files, at most 20,000).
-        dim: give the first numbers of each embedding only, of a run that was trained with
-            prefixes (default: all).
+        dim: give so many numbers of each embedding: with --data along the axes that say most,
+            else the first ones, of a run that was trained with prefixes (default: all as they are).
         max_bytes: reject larger files.
         max_pixels: reject larger images.
         format_: write both encoders for these runtimes too: onnx, openvino, litert.
@@ -72,7 +75,7 @@ def run(
     further = _further_words(run, expand, expand_size)
 
     from tf_dpce.evaluation.tta import TestTimeAugmentation, augmented_model
-    from tf_dpce.export.calibrate import calibrate
+    from tf_dpce.export.calibrate import calibrate, fit_axes
     from tf_dpce.export.expansion import expand as infer_words
     from tf_dpce.export.model_card import run_metrics, run_provenance
     from tf_dpce.export.publish import export_model
@@ -83,18 +86,33 @@ def run(
         trained = infer_words(trained, expand, further)
     augmentation = TestTimeAugmentation(flip, (size,) if size else (), float16)
     model = augmented_model(trained.model, trained.config.image.backbone, augmentation)
+    axes = fit_axes(trained, folder, augmentation) if dim and folder else None
+    provenance = run_provenance(trained, checkpoint, augmentation)
+    if dim:
+        model = shortened_model(model, dim, axes)
+        provenance["numbers of an embedding"] = _numbers(trained.config, dim, axes is not None)
     version = export_model(
-        shortened_model(model, dim) if dim and dim < whole else model,
+        model,
         trained.tokenizer,
         to,
-        provenance=run_provenance(trained, checkpoint, augmentation),
+        provenance=provenance,
         metrics=run_metrics(trained, checkpoint, augmentation),
         resize=trained.config.image.resize,
         limits=limits,
-        calibration=calibrate(trained, folder, augmentation, dim or whole),
+        calibration=calibrate(trained, folder, augmentation, dim or whole, axes),
         more=partial(write_runtimes, formats=format_) if format_ else None,
     )
     say_files(sorted(path for path in version.rglob("*") if path.is_file()))
+
+
+def _numbers(config: Config, dim: int, turned: bool) -> str:
+    stages = config.stage1, config.stage2
+    if not turned and dim < config.model.output_dim and not any(s.loss.prefixes for s in stages):
+        logger.warning(
+            f"the first {dim} numbers of embeddings that were trained without prefixes say little: "
+            "give prepared data with --data to find axes that say most"
+        )
+    return f"{dim} along the principal axes of training embeddings" if turned else f"first {dim}"
 
 
 def _further_words(run: Path, files: list[Path] | None, size: int | None) -> list[str]:

@@ -162,7 +162,7 @@ def test_backbones_compute_the_same(backbone: str, tmp_path: Path):
 
 
 def test_a_tokenizer_without_a_counterpart_is_refused(tmp_path: Path):
-    characters = CaptionTokenizer(WORDS, max_length=6, lowercase=True, characters=True)
+    characters = CaptionTokenizer(WORDS, max_length=6, lowercase=True, kind="characters")
     with raises("runtimes.tokenizer"):
         write_runtimes(ServingModule(tiny_model(), characters), tmp_path, ["onnx"])
     assert not list(tmp_path.iterdir())

@@ -11,6 +11,7 @@ from tf_dpce.config.sections import (
     Resize,
     StageConfig,
     TextConfig,
+    TokenKind,
 )
 
 CONFIG_FILE = "config.json"  # in the folder of a run
@@ -24,6 +25,7 @@ __all__ = [
     "Resize",
     "StageConfig",
     "TextConfig",
+    "TokenKind",
     "from_dict",
     "preset_names",
     "preset_values",

@@ -19,6 +19,7 @@ Width = restricted_number_type("Width", int, (">=", 4))
 Angle = restricted_number_type("Angle", float, [(">=", 0), ("<=", 180)])
 
 Resize = Literal["center_crop", "stretch"]
+TokenKind = Literal["words", "wordpiece", "characters"]
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,10 @@ class TextConfig:
         tower: "convolutional" (the recipe's); "small", a few plain and wide convolutions; or for
             comparison "recurrent" (GRUs) or "bag_of_words" (ignores the order of words).
         tokenizer: What a token is: "words", which end at white space and punctuation (the
-            recipe's); or "characters", single ones of scripts without spaces between words
+            recipe's); "wordpiece", the pieces of these words that are learnt from the training
+            captions; or "characters", single ones of scripts without spaces between words
             (Chinese, Japanese, Thai, Lao, Khmer, Burmese) beside words of other scripts.
+        pieces: About how many pieces "wordpiece" learns.
         max_length: The number T of token positions.
         word_dim: The width of a word vector.
         blocks: The number of residual blocks in each group.
@@ -79,7 +82,8 @@ class TextConfig:
     """
 
     tower: Literal["convolutional", "small", "recurrent", "bag_of_words"] = "convolutional"
-    tokenizer: Literal["words", "characters"] = "words"
+    tokenizer: TokenKind = "words"
+    pieces: PositiveInt = 4000
     max_length: PositiveInt = 32
     word_dim: PositiveInt = 300
     blocks: tuple[PositiveInt, ...] = (3, 4, 6, 1)

@@ -1,4 +1,4 @@
-"""How long training captions are, in words of the vocabulary, and what a tower cuts off.
+"""How long training captions are, in tokens of the vocabulary, and what a tower cuts off.
 
 Words are split at spaces and punctuation: captions in a script without spaces are hardly split.
 """
@@ -8,9 +8,12 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from tf_dpce.data.manifest import Manifest
 from tf_dpce.logging import logger
+
+if TYPE_CHECKING:
+    from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 _BATCH = 4096
 _NEARLY_ALL = 0.99
@@ -28,23 +31,22 @@ UNSPLIT_WORDS = (
 )
 
 
-def count_lengths(captions: Sequence[str], words: Sequence[str], lowercase: bool) -> dict[int, int]:
+def count_lengths(captions: Sequence[str], tokenizer: CaptionTokenizer) -> dict[int, int]:
     """Returns the number of captions of each length, the shortest first.
 
     Args:
         captions: the captions.
-        words: the vocabulary. Words outside it take no token position, so that they do not count.
-        lowercase: whether captions are lower-cased before the look-up.
+        tokenizer: the tokenizer. Words outside its vocabulary take no token position, so that
+            they do not count.
 
     Example:
-        >>> count_lengths(["a dog", "a big dog", "two dogs"], ["a", "dog"], lowercase=False)
+        >>> tokenizer = CaptionTokenizer(["a", "dog"], max_length=1, lowercase=False)
+        >>> count_lengths(["a dog", "a big dog", "two dogs"], tokenizer)
         {0: 1, 2: 2}
     """
     import tensorflow as tf
 
-    from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
-
-    tokenizer, lengths = CaptionTokenizer(words, 1, lowercase), Counter()
+    lengths: Counter[int] = Counter()
     for start in range(0, len(captions), _BATCH):
         ids = tokenizer.look_up(tf.constant(captions[start : start + _BATCH]))
         lengths.update(tf.reduce_sum(tf.cast(ids > 0, tf.int32), axis=1).numpy().tolist())
@@ -90,18 +92,18 @@ def _is_spaceless(letter: str) -> bool:
     return unicodedata.name(letter, "").startswith(_SPACELESS)
 
 
-def warn_cut_captions(manifest: Manifest, max_length: int) -> None:
+def warn_cut_captions(lengths: Mapping[int, int], max_length: int) -> None:
     """Logs how many training captions do not fit into the text tower, if any.
 
     Args:
-        manifest: the manifest of the training data.
+        lengths: number of training captions of each length.
         max_length: T, the number of token positions of the tower.
     """
-    longer = {n: count for n, count in manifest.caption_lengths.items() if n > max_length}
+    longer = {n: count for n, count in lengths.items() if n > max_length}
     if longer:
         lost = sum((n - max_length) * count for n, count in longer.items())
         logger.warning(
-            f"{sum(longer.values()):,} of {manifest.splits['train'].captions:,} training captions "
-            f"have more than the {max_length} words of --text.max_length, up to {max(longer)}: "
-            f"{lost:,} words are cut off"
+            f"{sum(longer.values()):,} of {sum(lengths.values()):,} training captions "
+            f"have more than the {max_length} tokens of --text.max_length, up to {max(longer)}: "
+            f"{lost:,} tokens are cut off"
         )

@@ -114,6 +114,7 @@ def prepare(
         # Now, because most mistakes have been found without TensorFlow.
         from tf_dpce.data.caption_lengths import count_lengths
         from tf_dpce.data.shards import SplitWriter
+        from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
         known = None
         if vectors:
@@ -141,7 +142,9 @@ def prepare(
             split_digest=sha256_lines(sorted(writer.split_lines)),
             splits=splits,
             rejected=len(rejected),
-            caption_lengths=count_lengths(writer.training_captions, words, lowercase),
+            caption_lengths=count_lengths(
+                writer.training_captions, CaptionTokenizer(words, 1, lowercase)
+            ),
             converted=writer.converted,
             repeats=count_repeats(writer.stored),
         )

@@ -1,23 +1,36 @@
-"""Calibrates the probabilities of a run's hits before it is exported."""
+"""What data tells of a run before it is exported: probabilities of hits, and axes to cut along."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.calibration import Calibration
 from tf_dpce.evaluation.calibration_fit import MOST_IMAGES, check_enough, fit_calibration
-from tf_dpce.evaluation.cut import cut
+from tf_dpce.evaluation.cut import cut, principal_axes
 from tf_dpce.evaluation.protocols import CALIBRATION_SPLIT
 from tf_dpce.evaluation.tta import TestTimeAugmentation
 from tf_dpce.logging import logger, progress
 from tf_dpce.training.run_folder import Run
 
+if TYPE_CHECKING:
+    from tf_dpce.evaluation.embed import SplitEncoder
+
+# Twice as many as an embedding has numbers, and five times as many captions.
+AXES_IMAGES = 2_000
+
 
 def calibrate(
-    run: Run, data: Path | None, augmentation: TestTimeAugmentation, dimension: int
+    run: Run,
+    data: Path | None,
+    augmentation: TestTimeAugmentation,
+    dimension: int,
+    axes: np.ndarray | None = None,
 ) -> Calibration | None:
     """Fits a calibration on the first 1,000 validation images, and says how long it took.
 
@@ -26,6 +39,7 @@ def calibrate(
         data: prepared data, or None.
         augmentation: what the export adds to the model.
         dimension: how many numbers of each embedding the export gives.
+        axes: float `[D, D]`, by which it turns embeddings first, see `fit_axes`.
 
     Returns:
         None, after a warning, without data or if the pairs are too few.
@@ -38,11 +52,16 @@ def calibrate(
         logger.warning(f"{lost}: give prepared data with --data to calibrate them")
         return None
     val = Manifest.load(data).splits.get(CALIBRATION_SPLIT)
-    images = val.images if val else 0
+    count = val.images if val else 0
     began = time.monotonic()
     try:
-        check_enough(images)
-        found = _fit(run, data, min(images, MOST_IMAGES), augmentation, dimension)
+        check_enough(count)
+        encoder = _encoder(run, augmentation)
+        images, texts = encoder.embed(data, CALIBRATION_SPLIT, min(count, MOST_IMAGES))
+        turned = (e.vectors if axes is None else e.vectors @ axes for e in (images, texts))
+        vectors = [cut(each, dimension) for each in turned]
+        with progress("calibration", transient=True):
+            found = fit_calibration(*vectors, images.instances, texts.instances)
     except UserError as error:
         if error.code != "calibration.few":
             raise
@@ -53,13 +72,22 @@ def calibrate(
     return found
 
 
-def _fit(
-    run: Run, data: Path, first: int, augmentation: TestTimeAugmentation, dimension: int
-) -> Calibration:
+def fit_axes(run: Run, data: Path, augmentation: TestTimeAugmentation) -> np.ndarray:
+    """Returns the axes along which a run's embeddings can be cut.
+
+    Args:
+        run: the run to export.
+        data: prepared data, of whose training images the first 2,000 and their captions are taken.
+        augmentation: what the export adds to the model.
+
+    Returns:
+        float32 `[D, D]`, see `principal_axes`.
+    """
+    images, texts = _encoder(run, augmentation).embed(data, "train", AXES_IMAGES)
+    return principal_axes(images.vectors, texts.vectors)
+
+
+def _encoder(run: Run, augmentation: TestTimeAugmentation) -> SplitEncoder:
     from tf_dpce.evaluation.embed import SplitEncoder
 
-    encoder = SplitEncoder(run.model, run.tokenizer, run.config.image, augmentation, batch_size=64)
-    images, texts = encoder.embed(data, CALIBRATION_SPLIT, first)
-    vectors = (cut(each.vectors, dimension) for each in (images, texts))
-    with progress("calibration", transient=True):
-        return fit_calibration(*vectors, images.instances, texts.instances)
+    return SplitEncoder(run.model, run.tokenizer, run.config.image, augmentation, batch_size=64)

@@ -143,9 +143,10 @@ def _model_rows(module: ServingModule) -> Iterable[tuple[str, object]]:
     yield "image", f"{module.image_size} x {module.image_size} pixels"
     yield "parameters of the image tower", f"{module.model.image_tower.count_params():,}"
     yield "parameters of the text tower", f"{module.model.text_tower.count_params():,}"
-    yield "caption", f"{module.tokenizer.max_length} known words at most"
-    yield "vocabulary", f"{len(words):,} words"
-    if module.tokenizer.characters:
+    named = "pieces of words" if module.tokenizer.kind == "wordpiece" else "words"
+    yield "caption", f"{module.tokenizer.max_length} known {named} at most"
+    yield "vocabulary", f"{len(words):,} {named}"
+    if module.tokenizer.kind == "characters":
         yield "scripts without spaces", "split into characters"
     if inferred:
         yield "words understood by their vectors, never trained", f"{inferred:,}, in float16"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
-from tf_dpce.config import TextConfig
+from tf_dpce.config import TextConfig, TokenKind
 from tf_dpce.errors import UserError
 from tf_dpce.preprocessing.vocabulary import (
     characters_of,
@@ -15,6 +15,7 @@ from tf_dpce.preprocessing.vocabulary import (
     space_characters,
     split_words,
 )
+from tf_dpce.preprocessing.words import JOINER, MAX_WORD_BYTES
 
 _HOST = "/device:CPU:0"
 
@@ -30,13 +31,14 @@ class CaptionTokenizer(tf.Module):
         max_length: T, the number of token positions.
         lowercase: whether captions are lower-cased before the look-up.
         inferred: how many of the last words have vectors that were inferred, not trained.
-        characters: whether each character of a script without spaces between words is a word, see
-            `vocabulary.space_characters`.
+        kind: what a word of the vocabulary is: one of a caption's "words"; a "wordpiece", see
+            `words.plain_pieces`; or one of its "characters" if its script has no spaces between
+            words, see `vocabulary.space_characters`.
 
     Attributes:
         words: the vocabulary, a tuple.
         inferred: how many of the last words have vectors that were inferred.
-        characters: whether characters of scripts without spaces are words.
+        kind: what a word of the vocabulary is.
         max_length: T.
         lowercase: whether captions are lower-cased.
         vocabulary_size: V, the number of words; ids run from 1 to V.
@@ -53,15 +55,17 @@ class CaptionTokenizer(tf.Module):
         max_length: int,
         lowercase: bool,
         inferred: int = 0,
-        characters: bool = False,
+        kind: TokenKind = "words",
     ) -> None:
         super().__init__()
-        self.characters = characters
+        self.kind = kind
         self.words = tuple(words)
         self.inferred = inferred
         self.max_length = max_length
         self.lowercase = lowercase
-        ids = tf.range(1, len(self.words) + 1, dtype=tf.int32)
+        # The operation that finds pieces ends the process if a table has values of another type.
+        dtype = tf.int64 if kind == "wordpiece" else tf.int32
+        ids = tf.range(1, len(self.words) + 1, dtype=dtype)
         pairs = tf.lookup.KeyValueTensorInitializer(tf.constant(self.words), ids)
         self.table = _HostTable(pairs, default_value=0)
 
@@ -93,13 +97,12 @@ class CaptionTokenizer(tf.Module):
         """Returns the tokenizer of a configuration.
 
         Args:
-            words: the vocabulary of the prepared data.
+            words: the vocabulary of the prepared data; for "wordpiece" the pieces.
             text: the section `text` of the configuration.
             lowercase: whether the prepared data's words are lower-cased.
         """
-        characters = text.tokenizer == "characters"
-        tokens = characters_of(words) if characters else words
-        return cls(tokens, text.max_length, lowercase, characters=characters)
+        tokens = characters_of(words) if text.tokenizer == "characters" else words
+        return cls(tokens, text.max_length, lowercase, kind=text.tokenizer)
 
     @property
     def vocabulary_size(self) -> int:
@@ -135,8 +138,22 @@ class CaptionTokenizer(tf.Module):
         """
         if self.lowercase:
             captions = tf.strings.lower(captions, encoding="utf-8")
-        words = split_words(space_characters(captions) if self.characters else captions)
-        return words.with_flat_values(self.table.lookup(words.flat_values))
+        if self.kind == "characters":
+            captions = space_characters(captions)
+        words = split_words(captions)
+        if self.kind == "wordpiece":
+            words = self._split_pieces(words)
+        ids = tf.cast(self.table.lookup(words.flat_values), tf.int32)
+        return words.with_flat_values(ids)
+
+    def _split_pieces(self, words: tf.RaggedTensor) -> tf.RaggedTensor:
+        import tensorflow_text as tf_text
+
+        # A word without pieces is one that the table does not know.
+        splitter = tf_text.WordpieceTokenizer(
+            self.table, JOINER, MAX_WORD_BYTES, token_out_type=tf.string
+        )
+        return splitter.tokenize(words).merge_dims(1, 2)
 
 
 class _HostTable(tf.lookup.StaticHashTable):

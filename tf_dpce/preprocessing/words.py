@@ -9,12 +9,18 @@ resembles an apostrophe is one, and accents are written in one way (NFC).
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Container
 
 ENDINGS = ("s", "d", "m", "t", "re", "ll", "ve")
 LIKE_APOSTROPHES = "‘’ʼ`´"
 
 _APOSTROPHES = str.maketrans(dict.fromkeys(LIKE_APOSTROPHES, "'"))
 _LINE_ENDS = "\0\t\n\v\f\r\x85"
+
+# Marks a piece that is not the first of its word.
+JOINER = "##"
+# A longer word has no pieces.
+MAX_WORD_BYTES = 100
 
 
 def plain_words(text: str) -> list[str]:
@@ -27,6 +33,30 @@ def plain_words(text: str) -> list[str]:
     text = unicodedata.normalize("NFC", text).translate(_APOSTROPHES)
     words = "".join(" " if _ends_word(sign) else sign for sign in text).split(" ")
     return [bare for word in words if (bare := _without_quotes(word))]
+
+
+def plain_pieces(word: str, pieces: Container[str]) -> list[str]:
+    """Returns the pieces of a word, the longest first piece, then the longest next one, and so on.
+
+    It has none if a part of it is no piece, or if it has more than 100 bytes.
+
+    Example:
+        >>> plain_pieces("dogs", {"do", "dog", "##s", "##gs"})
+        ['dog', '##s']
+        >>> plain_pieces("dogma", {"do", "dog", "##s"})
+        []
+    """
+    found: list[str] = []
+    start = 0
+    while start < len(word) and len(word.encode()) <= MAX_WORD_BYTES:
+        joiner = JOINER if start else ""
+        ends = range(len(word), start, -1)
+        end = next((end for end in ends if joiner + word[start:end] in pieces), None)
+        if end is None:
+            return []
+        found.append(joiner + word[start:end])
+        start = end
+    return found
 
 
 def _without_quotes(word: str) -> str:

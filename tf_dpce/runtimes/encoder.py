@@ -77,7 +77,8 @@ class RuntimeEncoder(Encoder):
     def _tokenizer(self) -> Tokenizer:
         path = self.manifest.checked(self._version, WORDS)
         words = path.read_text(encoding="utf-8").split("\n")[:-1]
-        return Tokenizer(words, self.manifest.max_length, self.manifest.lowercase)
+        manifest = self.manifest
+        return Tokenizer(words, manifest.max_length, manifest.lowercase, manifest.pieces)
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:

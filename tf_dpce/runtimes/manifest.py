@@ -32,6 +32,7 @@ class RuntimeManifest:
         max_pixels: the largest number of pixels of an image.
         max_length: T, the number of token positions.
         lowercase: whether captions are lower-cased.
+        pieces: whether the words of `words.txt` are pieces of a caption's words.
         inferred: how many of the last words no training caption has.
         positions: how many positions must be computed if the last word is the 0th to Tth.
         files: the SHA-256 of each file by its path in the folder.
@@ -45,6 +46,7 @@ class RuntimeManifest:
     max_pixels: int
     max_length: int
     lowercase: bool
+    pieces: bool
     inferred: int
     positions: list[int]
     files: dict[str, str]

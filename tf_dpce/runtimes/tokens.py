@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tf_dpce.preprocessing import status
-from tf_dpce.preprocessing.words import plain_words
+from tf_dpce.preprocessing.words import plain_pieces, plain_words
 
 _WHITE = "\t\n\f\r "
 
@@ -20,6 +20,7 @@ class Tokenizer:
         words: the vocabulary; the id of a word is its position in it, counted from 1.
         max_length: T, the number of token positions.
         lowercase: whether captions are lower-cased before the look-up.
+        pieces: whether the vocabulary consists of pieces of words.
 
     Attributes:
         words: the vocabulary, a tuple.
@@ -30,11 +31,14 @@ class Tokenizer:
         ([[2, 1, 0], [0, 0, 0]], [0, 6])
     """
 
-    def __init__(self, words: Sequence[str], max_length: int, lowercase: bool) -> None:
+    def __init__(
+        self, words: Sequence[str], max_length: int, lowercase: bool, pieces: bool = False
+    ) -> None:
         self.words = tuple(words)
         self._ids = {word: number for number, word in enumerate(words, start=1)}
         self._max_length = max_length
         self._lowercase = lowercase
+        self._pieces = pieces
 
     def __call__(self, captions: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
         """Returns ids int32 `[B, T]` and statuses int32 `[B]` of captions in UTF-8."""
@@ -52,7 +56,10 @@ class Tokenizer:
         if self._lowercase:
             # TensorFlow lower-cases what comes before a NUL, and drops the rest.
             text = text.partition("\0")[0].lower()
-        return [self._ids[word] for word in plain_words(text) if word in self._ids]
+        words = plain_words(text)
+        if self._pieces:
+            words = [piece for word in words for piece in plain_pieces(word, self._ids)]
+        return [self._ids[word] for word in words if word in self._ids]
 
 
 def _status(text: str, known: Sequence[int]) -> int:

@@ -50,8 +50,8 @@ def write_runtimes(module: ServingModule, version: Path, formats: Sequence[str])
     from tf_dpce.runtimes.parity import check_parity
 
     check_formats(formats)
-    if type(module.tokenizer) is not CaptionTokenizer or module.tokenizer.characters:
-        message = "other runtimes know only the tokenizer of words: export without --format"
+    if type(module.tokenizer) is not CaptionTokenizer or module.tokenizer.kind == "characters":
+        message = "other runtimes know only words and their pieces: export without --format"
         raise UserError("runtimes.tokenizer", message)
     folder = version / FOLDER
     encoders = {IMAGE: folded(module.model.image_encoder), TEXT: folded(module.model.text_encoder)}
@@ -70,6 +70,7 @@ def write_runtimes(module: ServingModule, version: Path, formats: Sequence[str])
         max_pixels=module.limits.max_pixels,
         max_length=module.tokenizer.max_length,
         lowercase=module.tokenizer.lowercase,
+        pieces=module.tokenizer.kind == "wordpiece",
         inferred=module.tokenizer.inferred,
         positions=list(needed_positions(module.model.text_tower)),
         files={path.relative_to(folder).as_posix(): sha256_file(path) for path in files},

@@ -19,6 +19,8 @@ from tf_dpce.preprocessing.vector_tables import check_tables
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER, find_checkpoint
 from tf_dpce.training.run_folder import (
     CONFIG_FILE,
+    PIECES_DIGEST,
+    PIECES_FILE,
     TRAIN_DIGEST,
     provenance,
     read_config,
@@ -65,7 +67,7 @@ def check_training(
     # A state holds all weights, and where they once came from may be gone.
     if check_folder(run, saved, resume, has_state=True):
         return
-    check_origin(init_from, saved["data"], needed=tuple(stages) == (2,))
+    check_origin(init_from, saved, needed=tuple(stages) == (2,))
     if init_from:
         find_checkpoint(init_from, "best")
     check_tables([Path(path) for path in config.vectors or ()])
@@ -142,9 +144,9 @@ def check_folder(
         UserError: one of these, or the folder cannot be written to.
     """
     _check_writable(run)
-    # A start that was killed leaves the vocabulary, which is written before `config.json`.
+    early = (VOCABULARY_FILE, PIECES_FILE)  # written before `config.json`: a start may be killed
     names = {item.name for item in run.iterdir()} if run.exists() else ()
-    begun = any(name != VOCABULARY_FILE and not is_temporary(name) for name in names)
+    begun = any(name not in early and not is_temporary(name) for name in names)
     if begun and not resume:
         raise UserError(
             "run.not_empty",
@@ -156,18 +158,20 @@ def check_folder(
     return begun
 
 
-def check_origin(folder: Path | None, data: Mapping[str, Any], needed: bool = False) -> None:
-    """Refuses to start from a run of other data, or from no run if one is needed.
+def check_origin(
+    folder: Path | None, saved: Mapping[str, Mapping[str, Any]], needed: bool = False
+) -> None:
+    """Refuses to start from a run of other data or tokens, or from no run if one is needed.
 
-    Word vectors and classifier know words and images by their numbers.
+    Word vectors and classifier know tokens and images by their numbers.
 
     Args:
         folder: folder of the run to start from, if there is one.
-        data: the `data` part of the new run's `config.json`.
+        saved: contents that the new run's `config.json` must have.
         needed: whether there must be a run to start from.
 
     Raises:
-        UserError: the folder is no run, or words or images have other numbers there.
+        UserError: the folder is no run, or tokens or images have other numbers there.
     """
     if folder is None:
         if needed:
@@ -175,12 +179,14 @@ def check_origin(folder: Path | None, data: Mapping[str, Any], needed: bool = Fa
                 "run.init_from", "stage 2 alone needs --init-from RUN, the run of stage 1"
             )
         return
-    before = read_config(folder)["data"]
+    _check_tokens(folder, saved)
+    before, data = read_config(folder)["data"], saved["data"]
     for key, what in (
         ("vocabulary_sha256", "another vocabulary"),
         (TRAIN_DIGEST, "other training images, or in another order,"),
+        (PIECES_DIGEST, "other pieces of words"),
     ):
-        if before.get(key) != data[key]:
+        if key in data and before.get(key) != data[key]:
             raise UserError(
                 "run.other_data",
                 f"{folder} was trained with {what} than this data: give the --data of that run",
@@ -188,11 +194,21 @@ def check_origin(folder: Path | None, data: Mapping[str, Any], needed: bool = Fa
             )
 
 
+def _check_tokens(folder: Path, saved: Mapping[str, Mapping[str, Any]]) -> None:
+    before, own = to_dict(run_config(folder))["text"], saved["config"]["text"]
+    keys = ["tokenizer", *(["pieces", "opposites"] if own["tokenizer"] == "wordpiece" else [])]
+    differing = [key for key in keys if before[key] != own[key]]
+    if differing:
+        options = " ".join(f"--text.{key} {json.dumps(before[key])}" for key in differing)
+        message = f"{folder} was trained with {options}: give the same, or another --init-from"
+        raise UserError("run.other_tokenizer", message, folder)
+
+
 def warn_unknown_words(data: Path, manifest: Manifest, tokenizer: CaptionTokenizer) -> None:
     """Warns of a vocabulary that knows few words of the training or the validation captions.
 
     Training captions make the vocabulary, less the words without a vector if `prepare` was given
-    word vectors: it has counted the words that are left.
+    word vectors: it has counted the words that are left. Pieces are learnt from all words.
 
     Args:
         data: folder of prepared data.
@@ -201,7 +217,8 @@ def warn_unknown_words(data: Path, manifest: Manifest, tokenizer: CaptionTokeniz
     """
     from tf_dpce.evaluation.vocabulary_coverage import count_captions
 
-    known, split = 100 * manifest.vocabulary_coverage, "train"
+    pieces = tokenizer.kind == "wordpiece"
+    known, split = 100.0 if pieces else 100 * manifest.vocabulary_coverage, "train"
     if known >= _KNOWN_WORDS and manifest.splits["val"].captions:
         known, split = count_captions(data, "val", tokenizer).coverage()["known_words"], "val"
     if known < _KNOWN_WORDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 SOURCES_FILE = "sources.json"
 TRAIN_DIGEST = "train_digest"
+PIECES_FILE = "pieces.txt"  # what WordPiece learnt, beside the vocabulary
+PIECES_DIGEST = "pieces_sha256"
 _OF_MANIFEST = ("source", "split_digest", "vocabulary_size", "vocabulary_sha256", "lowercase")
 # Keys of the data that a model cannot be built without.
 _NEEDED = {"vocabulary_sha256": str, "num_instances": int, "lowercase": bool}
@@ -61,7 +64,8 @@ def load_run(folder: Path, checkpoint: str = "best") -> Run:
     from tf_dpce.models.build import build_model
     from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
-    words = read_vocabulary(folder / VOCABULARY_FILE)
+    pieces = config.text.tokenizer == "wordpiece"
+    words = read_vocabulary(folder / (PIECES_FILE if pieces else VOCABULARY_FILE))
     tokenizer = CaptionTokenizer.of_run(words, config.text, data["lowercase"])
     # The checkpoint holds the backbone too: its own weights need not be at hand.
     plain = replace(config, weights="none", precision="float32")
@@ -83,7 +87,9 @@ def check_run(folder: Path, checkpoint: str = "best") -> tuple[Config, dict[str,
     wrong = [key for key, kind in _NEEDED.items() if type(data.get(key)) is not kind]
     if wrong:
         raise _wrong_config(folder, f"{' and '.join(wrong)} of the data are missing")
-    _check_words(folder, data["vocabulary_sha256"])
+    _check_words(folder / VOCABULARY_FILE, data["vocabulary_sha256"])
+    if config.text.tokenizer == "wordpiece":
+        _check_words(folder / PIECES_FILE, data.get(PIECES_DIGEST))
     return config, data, find_checkpoint(folder, checkpoint)
 
 
@@ -125,16 +131,24 @@ def _wrong_config(folder: Path, reason: str) -> UserError:
     return UserError("run.config", message, path)
 
 
-def _check_words(folder: Path, digest: str) -> None:
-    path = folder / VOCABULARY_FILE
+def _check_words(path: Path, digest: str | None) -> None:
     if not path.is_file() or sha256_file(path) != digest:
         raise UserError(
             "run.vocabulary",
-            f"{path} is missing or is not the vocabulary that the run was trained with: copy the "
-            "one of the data that it was trained on, or give its train command again with "
-            "--resume, which puts it back",
+            f"{path} is missing or is not the one that the run was trained with: put that file "
+            "back, or give its train command again with --resume, which does so",
             path,
         )
+
+
+def stored_pieces(folders: Iterable[Path | None]) -> list[str]:
+    """Returns the pieces of words of the first run that has its own; none if no run has."""
+    for folder in folders:
+        path = folder / PIECES_FILE if folder else None
+        if path and path.is_file() and (folder / CONFIG_FILE).is_file():
+            if sha256_file(path) == read_config(folder)["data"].get(PIECES_DIGEST):
+                return read_vocabulary(path)
+    return []
 
 
 def run_digest(folder: Path) -> str:

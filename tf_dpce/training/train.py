@@ -13,14 +13,15 @@ import numpy as np
 
 from tf_dpce import files
 from tf_dpce.config import Config, to_dict
-from tf_dpce.data.caption_lengths import warn_cut_captions
+from tf_dpce.data.caption_lengths import count_lengths, warn_cut_captions
 from tf_dpce.data.checksums import explain_damage
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
+from tf_dpce.data.pieces import learn_pieces, training_captions
 from tf_dpce.errors import UserError, explain_system_error
 from tf_dpce.logging import logger
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
-from tf_dpce.preprocessing.vocabulary import read_vocabulary
+from tf_dpce.preprocessing.vocabulary import read_vocabulary, write_vocabulary
 from tf_dpce.training import checks
 from tf_dpce.training.best_epoch import log_few_images
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
@@ -34,7 +35,14 @@ from tf_dpce.training.resume import (
     restore_state,
     start_from,
 )
-from tf_dpce.training.run_folder import CONFIG_FILE, provenance, write_sources
+from tf_dpce.training.run_folder import (
+    CONFIG_FILE,
+    PIECES_DIGEST,
+    PIECES_FILE,
+    provenance,
+    stored_pieces,
+    write_sources,
+)
 from tf_dpce.training.stage import TrainingContext, train_stage
 
 
@@ -77,7 +85,10 @@ def train(
             replicas = workers.strategy.num_replicas_in_sync
             checks.check_stages(config, stages, manifest.splits["train"], replicas)
             checks.check_vocabulary(data, manifest)
+            tokenizer = _tokenizer(config, data, manifest, [run, init_from])
             saved = {"config": to_dict(config), "data": provenance(manifest)}
+            if tokenizer.kind == "wordpiece":
+                saved["data"][PIECES_DIGEST] = files.sha256_lines(tokenizer.words)
             latest = latest_stage(run, trained) if workers.is_chief and resume else 0
             if workers.is_chief:
                 asked = resume
@@ -85,14 +96,14 @@ def train(
                 if asked and not resume:
                     logger.info(f"{run} holds no run to resume: starting a new one")
                 if not latest:
-                    checks.check_origin(init_from, saved["data"], needed=tuple(stages) == (2,))
+                    checks.check_origin(init_from, saved, needed=tuple(stages) == (2,))
         _check_same_on_all(workers, config, saved["data"], stages)
         resume, latest = workers.broadcast(np.array([resume, latest], np.int32)).tolist()
 
         logger.info(f"{describe(workers.strategy)}, {config.precision}, seed {config.seed}")
         # A state holds all weights: the files that they once came from are not needed any more.
         first = replace(config, weights="none", vectors=None) if latest else config
-        model, tokenizer = _build(first, data, manifest, workers)
+        model = _build(first, tokenizer.words, manifest, data, workers)
         context = TrainingContext(config, data, run, model, tokenizer, workers, profile)
         start_from(context, None if latest else init_from)
         with _run_folder(context, saved, resume=bool(resume), latest=latest):
@@ -100,8 +111,10 @@ def train(
                 trained = _resume(context, trained, latest)
             if trained and workers.is_chief:
                 log_few_images(manifest.splits["val"].images)
-                if not tokenizer.characters:  # the manifest counts words
-                    warn_cut_captions(manifest, tokenizer.max_length)
+                lengths = manifest.caption_lengths  # in words
+                if tokenizer.kind != "words":
+                    lengths = count_lengths(training_captions(data), tokenizer)
+                warn_cut_captions(lengths, tokenizer.max_length)
                 checks.warn_unknown_words(data, manifest, tokenizer)
             for number in trained:
                 settings = config.stage(number)
@@ -136,17 +149,30 @@ def _check_same_on_all(
 # --- the model and the run folder -----------------------------------------------------------------
 
 
+def _tokenizer(
+    config: Config, data: Path, manifest: Manifest, runs: Sequence[Path | None]
+) -> CaptionTokenizer:
+    text = config.text
+    if text.tokenizer == "wordpiece" and (found := stored_pieces(runs)):
+        words = found
+    elif text.tokenizer == "wordpiece":
+        # Turned copies exchange whole words.
+        whole = [word for pair in text.opposites for word in pair]
+        words = learn_pieces(data, manifest.lowercase, text.pieces, whole)
+        logger.info(f"{len(words):,} pieces of words learnt from the training captions")
+    else:
+        words = read_vocabulary(data / VOCABULARY_FILE)
+    return CaptionTokenizer.of_run(words, text, manifest.lowercase)
+
+
 def _build(
-    config: Config, data: Path, manifest: Manifest, workers: Workers
-) -> tuple[DualPath, CaptionTokenizer]:
-    words = read_vocabulary(data / VOCABULARY_FILE)
-    tokenizer = CaptionTokenizer.of_run(words, config.text, manifest.lowercase)
+    config: Config, words: Sequence[str], manifest: Manifest, data: Path, workers: Workers
+) -> DualPath:
     if not workers.is_chief:
         # Its weights come from the chief.
         config = replace(config, weights="none", vectors=None)
     with workers.strategy.scope():
-        model = starting_model(config, tokenizer.words, manifest, data)
-    return model, tokenizer
+        return starting_model(config, words, manifest, data)
 
 
 def _resume(context: TrainingContext, stages: Sequence[int], latest: int) -> list[int]:
@@ -178,6 +204,8 @@ def _run_folder(
                 # Again, because until now another process could write there.
                 checks.check_folder(run, saved, resume, has_state=latest > 0)
                 _copy_vocabulary(data / VOCABULARY_FILE, run / VOCABULARY_FILE, saved, resume)
+                if context.tokenizer.kind == "wordpiece":
+                    write_vocabulary(run / PIECES_FILE, context.tokenizer.words)
                 # It comes last: a folder without it is no run yet, see `check_folder`.
                 if not resume:
                     files.write_json(run / CONFIG_FILE, saved)

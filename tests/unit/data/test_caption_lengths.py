@@ -16,26 +16,24 @@ from tf_dpce.data.caption_lengths import (
     has_unsplit_words,
     warn_cut_captions,
 )
-from tf_dpce.data.manifest import Manifest, SplitInfo
 from tf_dpce.data.prepare import prepare
 from tf_dpce.datasets.flickr import read_flickr8k
-
-
-def manifest(lengths: dict[int, int]) -> Manifest:
-    splits = {"train": SplitInfo(2, captions=1_000, instances=2, shards=())}
-    return Manifest("table", 0, True, 7, "", 1.0, "", splits, 0, lengths)
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 
 def test_only_words_of_the_vocabulary_count():
     captions = ["A dog-sled (brown).", "two DOGS", "a a a dog", "Dog?"]
     # In lower case [a] [dog] sled brown; two dogs; [a] [a] [a] [dog]; [dog].
-    assert count_lengths(captions, ["a", "dog"], lowercase=True) == {0: 1, 1: 1, 2: 1, 4: 1}
-    assert count_lengths(captions, ["a", "dog"], lowercase=False) == {0: 2, 1: 1, 4: 1}
+    for lowercase, lengths in ((True, {0: 1, 1: 1, 2: 1, 4: 1}), (False, {0: 2, 1: 1, 4: 1})):
+        assert count_lengths(captions, CaptionTokenizer(["a", "dog"], 1, lowercase)) == lengths
+    # Pieces take positions of their own: [a] [dog] [##s].
+    pieces = CaptionTokenizer(["a", "dog", "##s"], 1, lowercase=True, kind="wordpiece")
+    assert count_lengths(["a zebra, DOGS"], pieces) == {3: 1}
 
 
 def test_every_caption_is_counted_and_the_longest_and_nearly_all_are_named():
     captions = ["a"] * 5_000 + ["a a"] * 4_000
-    assert count_lengths(captions, ["a"], lowercase=False) == {1: 5_000, 2: 4_000}
+    assert count_lengths(captions, CaptionTokenizer(["a"], 1, False)) == {1: 5_000, 2: 4_000}
     # 990 of 1,000 are 99 %.
     assert describe_lengths({8: 990, 12: 9, 40: 1}).endswith("up to 8")
     assert describe_lengths({8: 989, 12: 10, 40: 1}).endswith("up to 12")
@@ -66,10 +64,10 @@ def test_sentences_without_spaces_are_noticed(
 
 def test_captions_longer_than_the_tower_are_logged_with_the_words_that_are_lost(caplog):
     with caplog.at_level(logging.WARNING, "tf_dpce"):
-        warn_cut_captions(manifest({8: 990, 12: 10}), max_length=12)
+        warn_cut_captions({8: 990, 12: 10}, max_length=12)
         assert caplog.records == []
         # 9 captions lose 12 - 10 words, one loses 40 - 10.
-        warn_cut_captions(manifest({8: 990, 12: 9, 40: 1}), max_length=10)
+        warn_cut_captions({8: 990, 12: 9, 40: 1}, max_length=10)
     (record,) = caplog.records
     numbers = [int(n.replace(",", "")) for n in re.findall(r"\d[\d,]*", record.message)]
     assert numbers == [10, 1_000, 10, 40, 48]
@@ -84,4 +82,4 @@ def test_train_logs_the_captions_that_are_cut(tmp_path: Path, capsys):
     options = {"text__max_length": 5, "stage1__epochs": 1, "stage2__epochs": 0}
     assert run_tiny(tmp_path / "data", tmp_path / "run", **options) == 0
     # Six training images have one caption of seven words each, and one of four.
-    assert "6 of 12 training captions have more than the 5 words" in capsys.readouterr().err
+    assert "6 of 12 training captions have more than the 5 tokens" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -176,8 +177,11 @@ def test_mistakes_publish_nothing(run, tmp_path, capsys):
         assert export.main([*right, *options]) == 1
         assert printed_code(capsys.readouterr().err) == code
     config = read_json(run / "config.json")
-    config["config"]["text"]["tokenizer"] = "characters"
-    write_json(run / "config.json", config)
-    assert export.main([*right, "--expand", str(few)]) == 1
-    assert printed_code(capsys.readouterr().err) == "expand.tokenizer"
+    shutil.copy(run / "vocabulary.txt", run / "pieces.txt")
+    config["data"]["pieces_sha256"] = config["data"]["vocabulary_sha256"]
+    for tokens in ("characters", "wordpiece"):
+        config["config"]["text"]["tokenizer"] = tokens
+        write_json(run / "config.json", config)
+        assert export.main([*right, "--expand", str(few)]) == 1
+        assert printed_code(capsys.readouterr().err) == "expand.tokenizer"
     assert not (tmp_path / "new").exists()

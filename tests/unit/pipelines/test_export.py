@@ -15,13 +15,15 @@ from PIL import Image, ImageOps
 import tf_dpce
 from pipelines import export
 from tests.errors import printed_code
-from tests.unit.export.tiny import pairs_to_calibrate
+from tests.unit.export.tiny import pairs_to_calibrate, tiny_data
 from tf_dpce.data.manifest import Manifest
+from tf_dpce.data.pieces import training_captions
 from tf_dpce.evaluation.calibration import (
     CALIBRATION_FILE,
     CALIBRATION_FOLDER,
     Calibration,
 )
+from tf_dpce.evaluation.cut import cut, principal_axes
 from tf_dpce.evaluation.tta import PLAIN
 from tf_dpce.export.calibrate import calibrate
 from tf_dpce.export.model_card import model_card, run_metrics, run_provenance
@@ -144,6 +146,29 @@ def test_a_run_of_an_earlier_version_has_a_card_too(run):
     config = replace(trained.config, vectors=("/home/me/glove.npz", "word2vec.bin"))
     provenance = run_provenance(replace(trained, config=config), "best", PLAIN)
     assert provenance["word vectors"] == "glove.npz, word2vec.bin"
+
+
+@pytest.mark.process
+@pytest.mark.full
+def test_numbers_along_axes_say_most(run, tmp_path):
+    data = tmp_path / "data"
+    tiny_data(data, images=6)
+    model, images = tf_dpce.load(run), sorted((data / "images").glob("train*.png"))
+    whole = model.encode_images(images)
+    # The axes of all training images and captions: fewer than are taken at most.
+    axes = principal_axes(whole, model.encode_texts(training_captions(data)))
+    for dimension in (16, 3):
+        folder = tmp_path / f"short{dimension}"
+        options = ["--dim", str(dimension), "--data", str(data)]
+        assert export.main(["--run", str(run), "--to", str(folder), *options]) == 0
+        short, expected = tf_dpce.load(folder).encode_images(images), cut(whole @ axes, dimension)
+        assert short.shape == (6, dimension)
+        # An axis may point the other way, which changes no cosine.
+        np.testing.assert_allclose(short @ short.T, expected @ expected.T, atol=1e-4)
+    turned = whole @ axes
+    np.testing.assert_allclose(turned @ turned.T, whole @ whole.T, atol=1e-5)
+    said = "| numbers of an embedding | 3 along the principal axes"
+    assert said in (folder / "1" / "model_card.md").read_text()
 
 
 def test_too_few_pairs_leave_an_export_without_probabilities(run, tmp_path, caplog):

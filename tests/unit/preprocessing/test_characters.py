@@ -58,7 +58,7 @@ def test_a_run_finds_captions_that_share_characters():
 
 
 def test_every_server_links_its_operations(tmp_path):
-    tokenizer = CaptionTokenizer(list("一只狗猫两在跑草地上"), 6, True, characters=True)
+    tokenizer = CaptionTokenizer(list("一只狗猫两在跑草地上"), 6, True, kind="characters")
     write_archive(ServingModule(tiny_model(), tokenizer), tmp_path)
     for serving in SERVING:
         check_operations(read_meta_graph(tmp_path), serving)

@@ -35,6 +35,7 @@ def version(tiny_export: Path, tmp_path: Path) -> Path:
         max_pixels=10**6,
         max_length=6,
         lowercase=True,
+        pieces=False,
         inferred=0,
         positions=[6] * 7,
         files={name: sha256_file(folder / name) for name in files},

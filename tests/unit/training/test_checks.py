@@ -172,9 +172,28 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path):
 
 def test_a_run_starts_from_one_of_the_same_data(tmp_path: Path):
     # It does not matter where images came from, only which they are.
-    check_origin(run_of(tmp_path, source="karpathy"), DATA)
+    check_origin(run_of(tmp_path, source="karpathy"), SAVED)
     for key in ("vocabulary_sha256", "train_digest"):
         with raises("run.other_data", path=tmp_path):
-            check_origin(run_of(tmp_path, **{key: "another"}), DATA)
+            check_origin(run_of(tmp_path, **{key: "another"}), SAVED)
     with raises("run.config", path=tmp_path / "missing" / "config.json"):
-        check_origin(tmp_path / "missing", DATA)
+        check_origin(tmp_path / "missing", SAVED)
+
+
+def test_a_run_starts_from_one_of_the_same_tokens(tmp_path: Path):
+    def saved(**text: object) -> dict[str, dict]:
+        kind = saved_with(text=replace(Config().text, **{"tokenizer": "wordpiece", **text}))
+        return kind | {"data": DATA | {"pieces_sha256": "pieces"}}
+
+    write_json(tmp_path / "config.json", saved())
+    check_origin(tmp_path, saved(max_length=5))
+    for text in ({"tokenizer": "words"}, {"pieces": 5}, {"opposites": (("left", "right"),)}):
+        with raises("run.other_tokenizer", path=tmp_path):
+            check_origin(tmp_path, saved(**text))
+    write_json(tmp_path / "config.json", saved() | {"data": DATA | {"pieces_sha256": "others"}})
+    with raises("run.other_data", path=tmp_path):
+        check_origin(tmp_path, saved())
+    # Of whole words only the vocabulary counts.
+    check_origin(run_of(tmp_path), saved_with(text=replace(Config().text, pieces=5)))
+    with raises("run.other_tokenizer", path=tmp_path):
+        check_origin(tmp_path, saved())

@@ -264,6 +264,8 @@ def test_an_unknown_preset_key_or_value_is_bad_usage(scenes: Path, tmp_path: Pat
         ("--stage1.epochs", "two"),
         ("--stage", "3"),
         ("--stage1.optimizer", "rmsprop"),
+        ("--text.tokenizer", "sentencepiece"),
+        ("--text.pieces", "0"),
     ):
         with pytest.raises(SystemExit) as exit:
             run_tiny(scenes, tmp_path / "run", *more)
