@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.ranks import hit_ranks
+from tf_dpce.evaluation.ranks import best_ranks, hit_ranks
 
 RECALLS = (1, 5, 10)
 # Standard deviations of a normal distribution that 95 % of it lie within.
@@ -58,10 +58,8 @@ def retrieval_metrics(
     )
     _check_answerable("images have no caption", image_keys, text_keys)
     _check_answerable("captions have no image", text_keys, image_keys)
-    directions = {
-        "image_to_text": _best(images, texts, image_keys, text_keys),
-        "text_to_image": _best(texts, images, text_keys, image_keys),
-    }
+    shown, said = best_ranks(images, texts, image_keys, text_keys)
+    directions = {"image_to_text": _summary(shown), "text_to_image": _summary(said)}
     return {**directions, "rsum": _rsum(*directions.values())}
 
 
@@ -149,10 +147,6 @@ def wilson_interval(percent: float, queries: int) -> tuple[float, float]:
     half = math.sqrt(z2 * (share * (1 - share) + z2 / 4))
     low, high = (100 * (middle + sign * half) / (1 + z2) for sign in (-1, 1))
     return max(0.0, low), min(100.0, high)
-
-
-def _best(*arguments: np.ndarray) -> dict[str, float]:
-    return _summary(np.array([ranks[0] for ranks in hit_ranks(*arguments)]))
 
 
 def _summary(ranks: np.ndarray) -> dict[str, float]:
