@@ -8,7 +8,7 @@ WORKERS ?= 2
 PYTEST := $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all test-extras chromium test-server slow docs lint format size clean
+.PHONY: help venv demo test test-all test-extras chromium test-server slow docs lint format size benchmark clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,10 @@ format: $(VENV)/.installed-dev  ## repair what the linter can repair
 size: $(VENV)/.installed-dev  ## count lines of code and compare them with .ci/limits.toml
 	$(PYTHON) .ci/size.py
 
+benchmark: $(VENV)/.installed-bench  ## time ours beside other tools, an hour on 2 cores: NAMES="train input"
+	$(PYTHON) -m benchmarks.pairs $(if $(NAMES),--names $(NAMES)) $(if $(IMAGES),--images $(IMAGES))
+	$(PYTHON) -m benchmarks.table
+
 clean:  ## remove caches and build products; runs, data and saved models stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -exec rm -rf {} +
@@ -79,4 +83,8 @@ $(VENV)/.installed-docs: $(VENV)/.installed requirements-docs.txt
 
 $(VENV)/.installed-extras: $(VENV)/.installed-dev requirements-extras.txt requirements-docs.txt requirements-ray.txt requirements-milvus.txt requirements-runtimes.txt
 	$(PIP) install -r requirements-extras.txt
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed requirements-bench.txt requirements-runtimes.txt
+	$(PIP) install -r requirements-bench.txt
 	@touch $@

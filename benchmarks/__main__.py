@@ -22,19 +22,14 @@ from tf_dpce.machine import code_version, machine_facts
 if TYPE_CHECKING:
     from benchmarks.timing import Row
 
-Name = Literal[
-    "mining", "step", "monitoring", "classifier", "encoders", "serving", "search", "page", "fleet"
-]
+Name = Literal["mining", "step", "monitoring", "classifier", "serving", "search", "page"]
 PRESET = "flickr8k_paper"
 _HELP = (
     "mining: a training step with paired, mined and in-batch negatives; step: a training step "
     "over cached features; monitoring: a training with and without TensorBoard's files; "
     "classifier: the classifier alone, sampled and exact, up to a "
-    "million classes; encoders: exported encoders, beside OpenVINO and ONNX Runtime if they are "
-    "installed; serving: the development server under 1, 8 and 64 clients; search: an index of "
-    "100,000 and of a million images, beside FAISS alone; page: hits on the page, beside their "
-    "search; fleet: bulk embedding in one process "
-    "and by Ray, beside bare calls of the model"
+    "million classes; serving: the development server under 1, 8 and 64 clients; search: an index "
+    "of 100,000 and of a million images; page: hits on the page, beside their search"
 )
 
 

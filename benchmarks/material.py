@@ -17,6 +17,7 @@ from tf_dpce.data.index_shuffle import IndexShuffle
 from tf_dpce.data.input_pipeline import Batches
 from tf_dpce.models.build import build_model
 from tf_dpce.models.dual_path import DualPath
+from tf_dpce.models.image_tower import network_of
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.training.model_factory import to_inputs_and_targets
 
@@ -31,7 +32,17 @@ _STEPS = 1_000_000
 def random_model(config: Config, words: int, classes: int) -> DualPath:
     """Builds the model of a configuration from random weights, the backbone's too."""
     keras.utils.set_random_seed(config.seed)
-    return build_model(replace(config, weights="none"), words, classes)
+    model = build_model(replace(config, weights="none"), words, classes)
+    # Keras's initial weights, with averages of BatchNorm that nobody has measured, would leave
+    # nothing of the input behind fifty layers.
+    for layer in network_of(model.image_backbone).layers:
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
+            kernel = layer.kernel.numpy()
+            # A depthwise convolution sees one channel.
+            axes = 2 if isinstance(layer, keras.layers.DepthwiseConv2D) else 3
+            wanted = np.sqrt(2 / np.prod(kernel.shape[:axes]))
+            layer.kernel.assign(kernel * (wanted / kernel.std()))
+    return model
 
 
 def random_tokenizer(config: Config, words: int) -> CaptionTokenizer:

@@ -1,4 +1,4 @@
-"""What it costs to build, ask and change an index, beside FAISS alone, up to a million images."""
+"""What it costs to build, ask and change an index, up to a million images."""
 
 from __future__ import annotations
 
@@ -61,21 +61,16 @@ def measure(
     *,
     embeddings: Path | None = None,
     sizes: tuple[int, ...] = (100_000, 1_000_000),
-    batch: int = 64,
     rounds: int = 50,
     asked: int = 500,
 ) -> list[Row]:
-    """Times the default index of few and of many images beside bare calls of FAISS.
-
-    Bare calls find the same images in the same FAISS indices. The index reads records only if they
-    are asked for, so that it is timed without and with them.
+    """Times the default index of few and of many images; `peers.search` compares it with FAISS.
 
     Args:
         config: its seed is taken.
         embeddings: folder that `embed` wrote of images and sentences; they are cut to 256 numbers
             by a fixed projection, and images multiplied by noise. None draws both.
         sizes: numbers of images; each makes an index.
-        batch: queries of a call, beside one of one query.
         rounds: number of rounds.
         asked: number of sentences by which recall is measured.
     """
@@ -90,7 +85,7 @@ def measure(
             rows.append(row(f"{what}: memory of the process, peak", "MiB", [peak_mib()]))
             stored = sum(path.stat().st_size for path in folder.iterdir())
             rows.append(row(f"{what}: disk", "bytes an image", [stored / size]))
-            rows += _compare(folder, what, found.sentences, batch, rounds)
+            rows.append(_first(folder, what, found.sentences))
             rows += _ask(folder, what, found.sentences, rounds)
             recall = _recall(folder, found.sentences[:asked])
             rows.append(row(f"{what}: recall@10", "%", [100 * recall]))
@@ -121,35 +116,12 @@ def build(folder: Path, images: np.ndarray, count: int) -> None:
         writer.commit()
 
 
-def _compare(
-    folder: Path, what: str, sentences: np.ndarray, batch: int, rounds: int
-) -> Iterator[Row]:
-    """Times queries, one and many at a time, beside FAISS alone."""
-    index, bare = FolderIndex(folder), _bare(folder)
+def _first(folder: Path, what: str, sentences: np.ndarray) -> Row:
+    """Times the first query of a process, which opens the index."""
+    index = FolderIndex(folder)
     began = perf_counter()
     index.search("images", sentences[:1], 10, of="texts")
-    yield row(f"{what}: the first query", "ms", [1000 * (perf_counter() - began)])
-    for size, name in ((1, "one query"), (batch, f"{batch} queries at a time")):
-        turns = iter(np.random.default_rng(0).integers(0, len(sentences) - size, 10**5))
-
-        def queries(size: int = size, turns: Iterator[int] = turns) -> np.ndarray:
-            start = next(turns)
-            return sentences[start : start + size]
-
-        taken = interleave(
-            {
-                "FAISS alone": lambda: bare(queries(), 10),
-                "index": lambda: index.search("images", queries(), 10, of="texts"),
-                "index, with records": lambda: [
-                    list(found) for found in index.search("images", queries(), 10, of="texts")
-                ],
-            },
-            rounds,
-            _WARM_UP,
-        )
-        for call, seconds in taken.items():
-            values, base = (1000 * each / size for each in (seconds, taken["FAISS alone"]))
-            yield row(f"{what}: {name}, {call}", "ms a query", values, "FAISS alone", base)
+    return row(f"{what}: the first query", "ms", [1000 * (perf_counter() - began)])
 
 
 def _ask(folder: Path, what: str, sentences: np.ndarray, rounds: int) -> Iterator[Row]:
@@ -184,9 +156,9 @@ def _change(folder: Path, what: str, images: np.ndarray) -> Iterator[Row]:
         yield row(f"{what}: {name}", "s", [perf_counter() - began])
 
 
-def _bare(folder: Path) -> Callable[[np.ndarray, int], Any]:
+def bare_search(folder: Path) -> Callable[[np.ndarray, int], Any]:
     """Returns FAISS's own search of an index: of all, or of candidates and their exact scores."""
-    flat, near = _faiss_indices(folder)
+    flat, near = faiss_indices(folder)
     if near is None:
         return flat.search
 
@@ -200,7 +172,7 @@ def _bare(folder: Path) -> Callable[[np.ndarray, int], Any]:
     return search
 
 
-def _faiss_indices(folder: Path) -> list[Any]:
+def faiss_indices(folder: Path) -> list[Any]:
     """Opens the exact and the approximate FAISS index of an index that has one segment."""
     (entry,) = FolderIndex(folder).manifest.kinds["images"].segments
     return [
@@ -211,7 +183,7 @@ def _faiss_indices(folder: Path) -> list[Any]:
 
 def _recall(folder: Path, sentences: np.ndarray) -> float:
     """Returns which part of the ten nearest images, exactly, is among the ten that are found."""
-    _, exact = _faiss_indices(folder)[0].search(sentences, 10)
+    _, exact = faiss_indices(folder)[0].search(sentences, 10)
     found = FolderIndex(folder).search("images", sentences, 10, of="texts")
     shared = [
         len({hit.record["id"] for hit in hits} & set(map(_id, numbers)))

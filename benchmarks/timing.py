@@ -55,9 +55,9 @@ def row(
         to: name of what they are compared with.
         base: its figures in the same rounds, `[rounds]`; None compares with nothing.
     """
-    found = {"name": name, "unit": unit, **_spread(values)}
+    found = {"name": name, "unit": unit, **spread(values)}
     if base is not None:
-        found["ratio"] = {"to": to, **_spread(np.asarray(values) / base)}
+        found["ratio"] = {"to": to, **spread(np.asarray(values) / base)}
     return found
 
 
@@ -84,7 +84,8 @@ def peak_mib() -> float:
     raise OSError("/proc/self/status has no VmHWM")
 
 
-def _spread(values: np.ndarray | Sequence[float]) -> dict[str, float]:
+def spread(values: np.ndarray | Sequence[float]) -> dict[str, float]:
+    """Returns the median of figures, the smallest and the largest."""
     return {
         "median": float(np.median(values)),
         "low": float(np.min(values)),

@@ -21,7 +21,7 @@ SHELL = ("bash", "text")
 NOT_RUN = {
     **{"docs/benchmarks.md": 4, "docs/datasets.md": 1, "docs/distributed.md": 6},
     **{"docs/evaluation.md": 1, "docs/experiments.md": 11, "docs/fleet.md": 4},
-    **{"docs/performance.md": 7, "docs/questions.md": 2, "docs/scale.md": 1},
+    **{"docs/peers.md": 2, "docs/performance.md": 7, "docs/questions.md": 2, "docs/scale.md": 1},
     **{"docs/export.md": 2, "docs/runtimes.md": 2, "docs/search.md": 2, "docs/training.md": 5},
     "docs/monitoring.md": 1,
 }

@@ -1,0 +1,1 @@
+"""What is compared: for each name a module whose function `pairs` returns its pairs."""
