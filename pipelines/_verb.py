@@ -47,13 +47,7 @@ from pipelines._configuration import add_configuration, configuration
 from tf_dpce.config import Config
 from tf_dpce.display import PersonDisplay
 from tf_dpce.errors import Stopped, UserError, explain_system_error
-from tf_dpce.logging import (
-    LogFormat,
-    configure,
-    logged_display,
-    logger,
-    run_context,
-)
+from tf_dpce.logging import LogFormat, configure, logged_display, logger, run_context
 from tf_dpce.machine import memory_bytes
 from tf_dpce.native_noise import LEVEL, without_noise
 

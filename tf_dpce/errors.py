@@ -29,11 +29,7 @@ class UserError(Exception):
     """
 
     def __init__(
-        self,
-        code: str,
-        message: str,
-        path: PurePath | str | None = None,
-        line: int | None = None,
+        self, code: str, message: str, path: PurePath | str | None = None, line: int | None = None
     ) -> None:
         super().__init__(message)
         self.code = code

@@ -73,9 +73,7 @@ def connected() -> Iterator[None]:
     if mine:
         try:
             ray.init(
-                log_to_driver=False,
-                logging_level="ERROR",
-                runtime_env={"env_vars": variables},
+                log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": variables}
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             message = f"the Ray cluster cannot be used ({shorten(error)}): start it again"
@@ -88,9 +86,7 @@ def connected() -> Iterator[None]:
 
 
 def call_all(
-    function: Callable[..., Any],
-    calls: Iterable[tuple[Any, ...]],
-    in_order: bool = False,
+    function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], in_order: bool = False
 ) -> Iterator[tuple[int, Any]]:
     """Runs `function(threads, *call)` for each call, on all machines of the connected cluster.
 

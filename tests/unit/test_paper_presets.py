@@ -36,8 +36,7 @@ PRESETS = (
 # A backbone of each kind makes a change safe.
 SENTINELS = ("flickr30k", "cuhk_pedes_vgg16", "flickr8k_paper")
 each_preset = pytest.mark.parametrize(
-    "preset",
-    [pytest.param(p, marks=() if p in SENTINELS else pytest.mark.full) for p in PRESETS],
+    "preset", [pytest.param(p, marks=() if p in SENTINELS else pytest.mark.full) for p in PRESETS]
 )
 BACKBONES = ("ResNet50", "ResNet152", "VGG16", "VGG19", "MobileNetV2")
 WORDS, INSTANCES, BATCH, SIZE = 20, 6, 4, 32

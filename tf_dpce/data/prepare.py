@@ -26,13 +26,7 @@ from tf_dpce.datasets.listing import NO_FILE, SPLITS, Image, Rejected, gather
 from tf_dpce.datasets.names import nearest_name
 from tf_dpce.datasets.repeats import count_repeats, join_copies
 from tf_dpce.errors import UserError
-from tf_dpce.files import (
-    exclusive_lock,
-    remove_stale,
-    sha256_file,
-    sha256_lines,
-    temporary_folder,
-)
+from tf_dpce.files import exclusive_lock, remove_stale, sha256_file, sha256_lines, temporary_folder
 from tf_dpce.logging import logger
 from tf_dpce.preprocessing.vocabulary import (
     count_words,

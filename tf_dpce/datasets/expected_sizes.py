@@ -25,9 +25,7 @@ PUBLISHED: dict[str, dict[str, int]] = {
 TRAINING_PEOPLE = {"cuhk_pedes": 11_003}
 # SHA-256 of the lines `split<TAB>name` of the official lists, sorted, each with a line feed: the
 # digest of the manifest if every image of the split is stored.
-OFFICIAL_SPLITS = {
-    "flickr8k": "b329218869ccfdb934c832316f7b55c3ec4313066bc05175766a3ebf105e27c8",
-}
+OFFICIAL_SPLITS = {"flickr8k": "b329218869ccfdb934c832316f7b55c3ec4313066bc05175766a3ebf105e27c8"}
 # Another split of the same data set, which may be given in a file.
 _OTHER = {"flickr30k": "karpathy/flickr30k"}
 

@@ -13,12 +13,7 @@ from tf_dpce.errors import UserError
 from tf_dpce.evaluation.calibration_fit import MOST_IMAGES, fit_calibration
 from tf_dpce.evaluation.calibration_report import measure_calibration
 from tf_dpce.evaluation.embed import Embeddings, SplitEncoder
-from tf_dpce.evaluation.protocols import (
-    CALIBRATION_SPLIT,
-    PROTOCOLS,
-    QUERYBANK_IMAGES,
-    split_named,
-)
+from tf_dpce.evaluation.protocols import CALIBRATION_SPLIT, PROTOCOLS, QUERYBANK_IMAGES, split_named
 from tf_dpce.evaluation.querybank import querybank_normalised
 from tf_dpce.evaluation.tta import PLAIN, TestTimeAugmentation
 from tf_dpce.evaluation.vocabulary_coverage import CaptionCounts, count_captions

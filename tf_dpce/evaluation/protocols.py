@@ -131,11 +131,7 @@ def split_named(folder: Path, name: str) -> SplitInfo:
 
 
 def check_evaluation(
-    folder: Path,
-    split: str,
-    protocol: str = "all",
-    querybank: str = "",
-    calibration: bool = False,
+    folder: Path, split: str, protocol: str = "all", querybank: str = "", calibration: bool = False
 ) -> SplitInfo:
     """Finds, without TensorFlow, what `evaluate_split` would refuse before it counts captions.
 

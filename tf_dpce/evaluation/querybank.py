@@ -46,10 +46,7 @@ def hubness(items: np.ndarray, querybank: np.ndarray, neighbours: int = NEIGHBOU
 
 
 def querybank_normalised(
-    images: np.ndarray,
-    texts: np.ndarray,
-    image_querybank: np.ndarray,
-    text_querybank: np.ndarray,
+    images: np.ndarray, texts: np.ndarray, image_querybank: np.ndarray, text_querybank: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns vectors whose inner product is the cosine less half the hubness of both items.
 

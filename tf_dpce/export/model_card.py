@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tf_dpce.config import TextConfig
-from tf_dpce.evaluation.calibration import (
-    CALIBRATION_FILE,
-    CALIBRATION_FOLDER,
-    Calibration,
-)
+from tf_dpce.evaluation.calibration import CALIBRATION_FILE, CALIBRATION_FOLDER, Calibration
 from tf_dpce.evaluation.report import metrics_rows, short_digest
 from tf_dpce.evaluation.tta import TestTimeAugmentation
 from tf_dpce.export.expansion import EXPANSION

@@ -149,7 +149,4 @@ def _answer(encoder: keras.Model, rows: tf.Tensor, codes: tf.Tensor) -> dict[str
     embeddings = encoder(tf.pad(rows, missing), training=False)[:count]
     usable = (codes == status.OK)[:, tf.newaxis]
     embeddings = tf.cast(embeddings, tf.float32)
-    return {
-        "embedding": tf.where(usable, embeddings, tf.zeros_like(embeddings)),
-        "status": codes,
-    }
+    return {"embedding": tf.where(usable, embeddings, tf.zeros_like(embeddings)), "status": codes}

@@ -42,11 +42,7 @@ def ranking_loss(
 
 
 def batch_ranking_loss(
-    instance_ids: Any,
-    image: Any,
-    text: Any,
-    margin: float = 1.0,
-    gather: Gather = single_replica,
+    instance_ids: Any, image: Any, text: Any, margin: float = 1.0, gather: Gather = single_replica
 ) -> Any:
     """Returns `ranking_loss` against the hardest image and caption of the global batch.
 

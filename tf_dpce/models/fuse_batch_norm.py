@@ -83,9 +83,7 @@ def refold(fast: keras.Model, model: keras.Model) -> None:
             _set(copy, layer.get_weights())
 
 
-def _plan(
-    model: keras.Model,
-) -> tuple[dict[str, layers.BatchNormalization], set[str], set[str]]:
+def _plan(model: keras.Model) -> tuple[dict[str, layers.BatchNormalization], set[str], set[str]]:
     """Returns what a copy does without.
 
     Returns:

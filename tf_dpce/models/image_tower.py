@@ -195,8 +195,7 @@ def _load_network(
         network = constructor(weights=published, input_shape=(input_size, input_size, 3))
     except ValueError as error:
         raise UserError(
-            "model.image_size",
-            f"{backbone} takes no images of {input_size} pixels: {error}",
+            "model.image_size", f"{backbone} takes no images of {input_size} pixels: {error}"
         ) from error
     except Exception as error:
         if not published:

@@ -61,9 +61,7 @@ def png_metadata(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     before_pixels = _split(contents, b"IDAT")[0]
     named = tf.strings.regex_full_match(before_pixels, r"\C*(eXIf|tRNS)\C*")
     return tf.cond(
-        named,
-        lambda: _walk_png(contents, with_alpha),
-        lambda: (tf.constant(UPRIGHT), with_alpha),
+        named, lambda: _walk_png(contents, with_alpha), lambda: (tf.constant(UPRIGHT), with_alpha)
     )
 
 

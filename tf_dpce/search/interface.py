@@ -104,13 +104,7 @@ class Index(Protocol):
         ...
 
     def search(
-        self,
-        kind: str,
-        queries: np.ndarray,
-        top: int,
-        *,
-        of: str,
-        where: Filter | None = None,
+        self, kind: str, queries: np.ndarray, top: int, *, of: str, where: Filter | None = None
     ) -> list[Ranking]:
         """Returns the best items of a kind for each query.
 

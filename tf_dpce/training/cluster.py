@@ -168,8 +168,7 @@ def _start(cluster: Cluster) -> tf.distribute.Strategy:
     except tf.errors.UnknownError as error:
         address = cluster.addresses[cluster.index]
         raise UserError(
-            "workers.address",
-            f"cannot listen at {address} ({error.message}): is the port taken?",
+            "workers.address", f"cannot listen at {address} ({error.message}): is the port taken?"
         ) from None
     except RuntimeError as error:
         if "program startup" not in str(error):

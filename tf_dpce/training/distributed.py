@@ -214,9 +214,7 @@ def spans_workers(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def multi_worker_train_function(
-    model: keras.Model,
-) -> Callable[[Iterator], dict[str, tf.Tensor]]:
+def multi_worker_train_function(model: keras.Model) -> Callable[[Iterator], dict[str, tf.Tensor]]:
     """Returns what a model's `make_train_function` should make, which `fit` calls for each step.
 
     It gets past two faults of Keras 3.15: under `MultiWorkerMirroredStrategy` Keras hands values of

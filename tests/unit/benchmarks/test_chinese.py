@@ -32,10 +32,7 @@ def test_each_template_says_the_same_of_the_same_groups():
             f"可以看到{one}，{two}在它的上方，{three}在它的右侧",
         ),
         # A over B, B left of C.
-        (
-            f"over {b} which is left of {c} you can see {a}",
-            f"{three}的左侧有{two}，其上方是{one}",
-        ),
+        (f"over {b} which is left of {c} you can see {a}", f"{three}的左侧有{two}，其上方是{one}"),
     ):
         assert in_chinese(english) == chinese
     with pytest.raises(ValueError):

@@ -13,12 +13,7 @@ import tensorflow as tf
 
 from tests.errors import raises
 from tests.heavy import blank_png
-from tests.samples import (
-    Steps,
-    digests,
-    image,
-    truncated,
-)
+from tests.samples import Steps, digests, image, truncated
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.prepare import prepare
 from tf_dpce.datasets.listing import Image, Rejected

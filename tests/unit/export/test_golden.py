@@ -8,13 +8,7 @@ import tensorflow as tf
 from tests.errors import raises
 from tests.unit.export.tiny import SIZE
 from tf_dpce.export import ENDPOINTS, SIGNATURES
-from tf_dpce.export.golden import (
-    EXAMPLES_FILE,
-    Examples,
-    load_examples,
-    read_warmup,
-    save_examples,
-)
+from tf_dpce.export.golden import EXAMPLES_FILE, Examples, load_examples, read_warmup, save_examples
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.image import evaluation_pixels
 

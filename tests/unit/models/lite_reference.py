@@ -5,11 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 # By number: blocks and width of each of the seven stages.
-BLOCKS = {
-    0: (1, 2, 2, 3, 3, 4, 1),
-    1: (1, 3, 3, 4, 4, 5, 1),
-    2: (1, 3, 3, 4, 4, 5, 1),
-}
+BLOCKS = {0: (1, 2, 2, 3, 3, 4, 1), 1: (1, 3, 3, 4, 4, 5, 1), 2: (1, 3, 3, 4, 4, 5, 1)}
 WIDTHS = {
     0: (16, 24, 40, 80, 112, 192, 320),
     1: (16, 24, 40, 80, 112, 192, 320),

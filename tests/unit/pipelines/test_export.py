@@ -18,11 +18,7 @@ from tests.errors import printed_code
 from tests.unit.export.tiny import pairs_to_calibrate, tiny_data
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.pieces import training_captions
-from tf_dpce.evaluation.calibration import (
-    CALIBRATION_FILE,
-    CALIBRATION_FOLDER,
-    Calibration,
-)
+from tf_dpce.evaluation.calibration import CALIBRATION_FILE, CALIBRATION_FOLDER, Calibration
 from tf_dpce.evaluation.cut import cut, principal_axes
 from tf_dpce.evaluation.tta import PLAIN
 from tf_dpce.export.calibrate import calibrate
@@ -129,7 +125,7 @@ def test_the_card_says_what_a_run_was_made_of(finished, scenes, tmp_path):
     (text,) = texts
     assert "private" not in text and "glove \\| 1.txt" in text and "Not evaluated." in text
     assert text.startswith("---\n") and set(yaml.safe_load(text.split("---\n")[1])) == {
-        *("library_name", "pipeline_tag", "tags"),
+        *("library_name", "pipeline_tag", "tags")
     }
     parts = ("Model", "Intended use", "Limits", "Endpoints", "Training", "Evaluation", "Hashes")
     assert [text.index(f"\n## {part}\n") for part in parts] == sorted(

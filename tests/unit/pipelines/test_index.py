@@ -15,14 +15,7 @@ from pyarrow import parquet
 from pipelines.index import main
 from tests.errors import printed_code, raises
 from tests.samples import write_images
-from tests.unit.search.plain import (
-    MODEL,
-    PlainEncoder,
-    embed_images,
-    embed_texts,
-    embedded,
-    vector,
-)
+from tests.unit.search.plain import MODEL, PlainEncoder, embed_images, embed_texts, embedded, vector
 from tf_dpce.search.embedding.embed import embed
 from tf_dpce.search.embedding.inputs import find_images
 from tf_dpce.search.index.build import open_index

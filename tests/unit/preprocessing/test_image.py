@@ -13,12 +13,7 @@ from PIL import Image
 
 from tf_dpce.data.validate_images import storable
 from tf_dpce.preprocessing import status
-from tf_dpce.preprocessing.image import (
-    crop_window,
-    decode,
-    evaluation_pixels,
-    training_pixels,
-)
+from tf_dpce.preprocessing.image import crop_window, decode, evaluation_pixels, training_pixels
 from tf_dpce.preprocessing.image_header import check
 
 

@@ -186,18 +186,12 @@ def clear_images() -> dict[str, tuple[bytes, np.ndarray]]:
         "RGBA": (encoded(image, "PNG"), clear),
         "grey and alpha": (encoded(pair, "PNG"), on_white(grey, deep[..., 3])),
         "16 bits and alpha": (wide_png(deep), clear),
-        "palette": (
-            encoded(palette, "PNG", transparency=levels),
-            on_white(colours, indices * 17),
-        ),
+        "palette": (encoded(palette, "PNG", transparency=levels), on_white(colours, indices * 17)),
         "a clear colour": (
             encoded(Image.fromarray(keyed), "PNG", transparency=(1, 2, 3)),
             on_white(keyed, black),
         ),
-        "turned": (
-            encoded(image, "PNG", exif=b"Exif\0\0" + tiff(6)),
-            np.rot90(clear, -1),
-        ),
+        "turned": (encoded(image, "PNG", exif=b"Exif\0\0" + tiff(6)), np.rot90(clear, -1)),
     }
 
 

@@ -8,11 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.errors import raises
-from tf_dpce.preprocessing.tokenizer import (
-    CaptionTokenizer,
-    position_shift,
-    split_words,
-)
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer, position_shift, split_words
 from tf_dpce.preprocessing.words import plain_words
 
 # Unassigned, half of a pair, private.

@@ -9,13 +9,7 @@ import pytest
 
 from pipelines import index as index_verb
 from tests.errors import printed_code, raises
-from tests.unit.search.plain import (
-    PlainEncoder,
-    embed_images,
-    embed_texts,
-    embedded,
-    vector,
-)
+from tests.unit.search.plain import PlainEncoder, embed_images, embed_texts, embedded, vector
 from tf_dpce.evaluation.calibration import CALIBRATION_FILE
 from tf_dpce.search.index.build import add_embeddings, build_index, open_index
 from tf_dpce.search.queries.query import Term

@@ -79,10 +79,7 @@ def test_queries_rank_as_brute_force_does(folder: Path, searcher: Searcher):
 
 
 def test_every_hit_says_which_words_the_model_left_out(searcher: Searcher):
-    for query, unknown in (
-        ("A dog.", ()),
-        ("A bad, bad dog: worse than badly!", ("bad", "badly")),
-    ):
+    for query, unknown in (("A dog.", ()), ("A bad, bad dog: worse than badly!", ("bad", "badly"))):
         for kind in ("images", "texts"):
             assert {hit.unknown_words for hit in searcher.by_text(query, 3, kind)} == {unknown}
     assert searcher.by_image(b"image", 1)[0].unknown_words == ()

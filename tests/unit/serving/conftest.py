@@ -10,15 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.unit.serving.servers import (
-    DEVELOPMENT,
-    EXPORT,
-    KIND,
-    NAME,
-    Served,
-    export_toy,
-    running,
-)
+from tests.unit.serving.servers import DEVELOPMENT, EXPORT, KIND, NAME, Served, export_toy, running
 from tf_dpce.export.golden import load_examples
 
 

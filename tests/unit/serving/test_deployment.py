@@ -21,14 +21,7 @@ from tests.unit.serving.server_rules import (
     check_models,
     check_monitoring,
 )
-from tests.unit.serving.servers import (
-    NAME,
-    ask,
-    publish_again,
-    running,
-    stable_version,
-    wait_until,
-)
+from tests.unit.serving.servers import NAME, ask, publish_again, running, stable_version, wait_until
 from tf_dpce.errors import UserError
 from tf_dpce.export.versions import MODEL_FILE
 from tf_dpce.serving import tf_serving

@@ -22,12 +22,7 @@ from tf_dpce.losses import InstanceLoss
 from tf_dpce.models.build import build_model
 from tf_dpce.models.dual_path import DualPath, RowClassifier
 from tf_dpce.training.dual_path_trainer import DualPathTrainer
-from tf_dpce.training.optimizers import (
-    LayerwiseAdamW,
-    LayerwiseSGD,
-    StageSchedule,
-    stage_optimizer,
-)
+from tf_dpce.training.optimizers import LayerwiseAdamW, LayerwiseSGD, StageSchedule, stage_optimizer
 from tf_dpce.training.partial_fc import ClassSampler, PartialFC
 from tf_dpce.training.run_folder import load_run
 from tf_dpce.training.train import train

@@ -85,8 +85,5 @@ RELATIONS = (
         {"left": "to the left of", "right": "to the right of"},
         {"left": "left of", "right": "right of"},
     ),
-    (
-        {"above": "above", "below": "below"},
-        {"above": "over", "below": "under"},
-    ),
+    ({"above": "above", "below": "below"}, {"above": "over", "below": "under"}),
 )

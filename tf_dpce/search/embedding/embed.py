@@ -22,12 +22,7 @@ from tf_dpce.preprocessing.status import OK
 from tf_dpce.search.embedding.input_shards import Inputs, InputShard
 from tf_dpce.search.embedding.inputs import Item, Refusal, read_item
 from tf_dpce.search.embedding.shard_writer import ShardWriter
-from tf_dpce.search.embedding.store import (
-    SHARD_SIZE,
-    KindProgress,
-    StoreManifest,
-    rejected_file,
-)
+from tf_dpce.search.embedding.store import SHARD_SIZE, KindProgress, StoreManifest, rejected_file
 
 if TYPE_CHECKING:
     from tf_dpce.export.encoder import Encoder

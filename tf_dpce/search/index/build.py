@@ -24,12 +24,7 @@ from tf_dpce.search.embedding.store import (
 )
 from tf_dpce.search.index.factories import check_factory
 from tf_dpce.search.index.folder import FolderIndex
-from tf_dpce.search.index.manifest import (
-    MANIFEST,
-    IndexManifest,
-    KindEntry,
-    is_index_file,
-)
+from tf_dpce.search.index.manifest import MANIFEST, IndexManifest, KindEntry, is_index_file
 from tf_dpce.search.index.writer import Batch, writing
 from tf_dpce.search.interface import Index
 from tf_dpce.search.milvus.connection import is_milvus

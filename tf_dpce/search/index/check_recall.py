@@ -149,11 +149,7 @@ def _replaced(state: State, approximate: Sequence[Any]) -> State:
 
 
 def _measured(
-    state: State,
-    factory: str,
-    queries: np.ndarray,
-    best: np.ndarray,
-    in_force: int | None = None,
+    state: State, factory: str, queries: np.ndarray, best: np.ndarray, in_force: int | None = None
 ) -> Iterator[Setting]:
     """Yields settings of more and more effort."""
     index = _approximate(state)

@@ -23,18 +23,8 @@ import numpy as np
 
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
-from tf_dpce.search.index.manifest import (
-    IndexManifest,
-    KindEntry,
-    Reading,
-    manifest_stamp,
-)
-from tf_dpce.search.index.segment_files import (
-    Unreadable,
-    concatenated,
-    damaged,
-    id_array,
-)
+from tf_dpce.search.index.manifest import IndexManifest, KindEntry, Reading, manifest_stamp
+from tf_dpce.search.index.segment_files import Unreadable, concatenated, damaged, id_array
 from tf_dpce.search.index.segments import Segment
 from tf_dpce.search.index.state import State
 from tf_dpce.search.index.writer import Batch, IndexWriter, writing
@@ -122,13 +112,7 @@ class FolderIndex:
         return self.state(kind).schema
 
     def search(
-        self,
-        kind: str,
-        queries: np.ndarray,
-        top: int,
-        *,
-        of: str,
-        where: Filter | None = None,
+        self, kind: str, queries: np.ndarray, top: int, *, of: str, where: Filter | None = None
     ) -> list[Ranking]:
         """Returns the best items of a kind for each query."""
         state = self.state(kind)

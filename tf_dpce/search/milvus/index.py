@@ -120,13 +120,7 @@ class MilvusIndex:
         return self._read(lambda manifest: manifest.schema(kind))
 
     def search(
-        self,
-        kind: str,
-        queries: np.ndarray,
-        top: int,
-        *,
-        of: str,
-        where: Filter | None = None,
+        self, kind: str, queries: np.ndarray, top: int, *, of: str, where: Filter | None = None
     ) -> list[Ranking]:
         if top > _MOST:
             raise UserError("milvus.top", f"Milvus returns at most {_MOST:,} results, not {top:,}")
