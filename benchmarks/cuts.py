@@ -39,7 +39,7 @@ def run(
 
     trained = load_run(run)
     config = trained.config
-    encoder = SplitEncoder(trained.model, trained.tokenizer, config.image, PLAIN, batch_size=64)
+    encoder = SplitEncoder(trained.model, trained.tokenizer, config.image, PLAIN)
     images, texts = encoder.embed(data, "val")
     axes = fit_axes(trained, data, PLAIN)
     chosen = lengths or [config.model.output_dim, *config.stage1.loss.prefixes]

@@ -13,9 +13,9 @@ from benchmarks.timing import Row, interleave, row
 from tf_dpce.config import Config
 from tf_dpce.search.queries.query import Term
 from tf_dpce.search.searcher import Searcher
+from tf_dpce.serving.http_server import listen, serving
 from tf_dpce.web.answers import PAGE_SIZE
 from tf_dpce.web.app import page_app
-from tf_dpce.web.server import listen, serving
 
 PAGE, SEARCH = "first hits over HTTP", "their search"
 

@@ -37,7 +37,7 @@ def run(out: Path = Path("runs/demo"), port: Port = web.PORT, no_web: bool = Fal
     if no_web or not (sys.stdin.isatty() and sys.stdout.isatty()):
         _run_and_show(out, began)
         return _say_how_to_open(out)
-    from tf_dpce.web.server import listen
+    from tf_dpce.serving.http_server import listen
 
     with listen("127.0.0.1", port) as listening:
         _run_and_show(out, began)

@@ -67,6 +67,7 @@ def run(
 
     from tf_dpce.data.checksums import explain_damage
     from tf_dpce.drawing.reliability import draw_reliability
+    from tf_dpce.evaluation.embed import SplitEncoder
     from tf_dpce.evaluation.embedded_split import embed_split, score_split
     from tf_dpce.evaluation.html_report.learning import read_epochs
     from tf_dpce.evaluation.report import calibration_table, metrics_path, metrics_table
@@ -88,9 +89,9 @@ def run(
         "command": f"python -m pipelines.evaluate {shown} {asked}".rstrip(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    model, tokenizer, image = trained.model, trained.tokenizer, trained.config.image
+    encoder = SplitEncoder(trained.model, trained.tokenizer, trained.config.image, used)
     with explain_damage(data):
-        embedded = embed_split(model, tokenizer, image, data, split, protocol, augmentation=used)
+        embedded = embed_split(encoder, data, split, protocol)
         metrics = score_split(embedded, protocol, calibration)
     path = metrics_path(run, data, split, protocol, digest, used, checkpoint)
     write_json(path, {**metrics, **origin})

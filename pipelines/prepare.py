@@ -216,11 +216,9 @@ def _print_counts(prepared: Prepared) -> None:
     why = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
     print(f"stored {images:,} images with {captions:,} captions")
     if splits["val"].images < RANK_IMAGES:
-        print(
-            f"val and test are small ({splits['val'].images} and {splits['test'].images} images)",
-            end="",
-        )
-        print(": training takes the last epoch, and their recalls say little")
+        few = f"{splits['val'].images} and {splits['test'].images} images"
+        print(f"val and test are small ({few}): training takes the last epoch, ", end="")
+        print("and their recalls say little")
     print(f"rejected {len(prepared.rejected):,}" + (f": {why}" if why else ""))
     if manifest.converted:
         print(f"{manifest.converted:,} images of other formats than JPEG and PNG stored as PNG")

@@ -44,8 +44,8 @@ def run(
     """
     from tf_dpce.search.index.build import open_index
     from tf_dpce.search.interface import check_answerable
+    from tf_dpce.serving.http_server import listen
     from tf_dpce.web.guard import LOOPBACK
-    from tf_dpce.web.server import listen
 
     check_answerable(open_index(index).counts, "images", 1)
     needed = read_login(login)
@@ -92,8 +92,8 @@ def show(
     encoder = Client.at(model) if "://" in model else model
     logger.info(f"loading {shorten(model)}: the address of the page follows")
     searcher = Searcher(index, encoder, runtime=runtime)
+    from tf_dpce.serving.http_server import serving
     from tf_dpce.web.app import page_app
-    from tf_dpce.web.server import serving
 
     _warm_up(searcher)
     host, port = listening.getsockname()[:2]

@@ -17,10 +17,13 @@ import secrets
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from tf_dpce.errors import UserError
 
@@ -31,6 +34,8 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 # What NumPy and zipfile raise for an archive that is none, damaged, cut short or locked.
 UNREADABLE_ARCHIVE = (ValueError, OSError, EOFError, TypeError, RuntimeError, MemoryError)
 UNREADABLE_ARCHIVE += (zipfile.BadZipFile, zlib.error)
+# What `from_json` raises for a value of another type.
+OTHER_TYPE = (KeyError, TypeError, AttributeError, ValueError)
 
 
 @contextmanager
@@ -58,13 +63,15 @@ def publish_file(path: Path, create: bool = False) -> Iterator[Path]:
         raise
 
 
-def create_file(path: Path, contents: bytes) -> None:
-    """Writes a new file, whole at once, also where several processes try it at the same time.
+def publish_bytes(path: Path, contents: bytes, create: bool = False) -> None:
+    """Writes a file, whole at once, also where several processes try it at the same time.
 
-    Raises:
-        FileExistsError: it exists.
+    Args:
+        path: the file to write or replace.
+        contents: what it holds then.
+        create: refuse to replace one, by `FileExistsError`.
     """
-    with publish_file(path, create=True) as temporary:
+    with publish_file(path, create) as temporary:
         temporary.write_bytes(contents)
 
 
@@ -183,8 +190,7 @@ def sha256_files(folder: Path, files: Iterable[Path]) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically."""
-    with publish_file(path) as temporary:
-        temporary.write_bytes(json_bytes(value))
+    publish_bytes(path, json_bytes(value))
 
 
 def json_bytes(value: Any) -> bytes:
@@ -205,6 +211,36 @@ def read_json(path: Path) -> Any:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         line = getattr(error, "lineno", None)
         raise UserError("file.json", f"{path} is not valid JSON: {error}", path, line) from None
+
+
+def from_json(kind: Any, value: Any) -> Any:
+    """Returns a JSON value as a type: a dataclass, tuple, list, mapping or plain value, or None.
+
+    Raises:
+        KeyError, TypeError, AttributeError, ValueError: it is of another type.
+
+    Example:
+        >>> from_json(dict[int, tuple[float, ...]], {"7": [0.5, 1]})
+        {7: (0.5, 1)}
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        hints = _hints(kind)
+        return kind(**{name: from_json(hints[name], item) for name, item in value.items()})
+    if origin is UnionType:
+        return None if value is None else from_json(arguments[0], value)
+    if origin in (tuple, list) and type(value) is list:
+        return origin(from_json(arguments[0], item) for item in value)
+    if origin in (dict, Mapping):
+        # JSON has no other keys than text.
+        return {arguments[0](key): from_json(arguments[1], item) for key, item in value.items()}
+    # No subclasses: `true` is no number.
+    if type(value) is not kind and (kind, type(value)) != (float, int):
+        raise TypeError(f"{value!r} is no {kind}")
+    return value
+
+
+_hints = cache(get_type_hints)
 
 
 def _link(temporary: Path, path: Path) -> None:

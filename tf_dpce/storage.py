@@ -23,7 +23,7 @@ from tf_dpce.errors import UserError, shorten
 from tf_dpce.files import (
     cache_folder,
     check_writable,
-    create_file,
+    publish_bytes,
     publish_file,
     remove_stale,
     sha256_lines,
@@ -64,12 +64,11 @@ class Folder:
 
     def write(self, name: str, contents: bytes) -> None:
         """Writes or replaces a file, atomically."""
-        with publish_file(self._path / name) as temporary:
-            temporary.write_bytes(contents)
+        publish_bytes(self._path / name, contents)
 
     def create(self, name: str, contents: bytes) -> None:
         """Writes a file, atomically, or raises `FileExistsError` if another process was faster."""
-        create_file(self._path / name, contents)
+        publish_bytes(self._path / name, contents, create=True)
 
     def publish(self, name: str, file: Path) -> None:
         """Moves a finished file of this machine here, atomically."""

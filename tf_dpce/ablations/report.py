@@ -10,13 +10,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tf_dpce.ablations.run import SPLIT, curve
-from tf_dpce.files import publish_file
+from tf_dpce.files import publish_bytes, publish_file
+from tf_dpce.templates import read_template
 
 TABLE_FILE = "table.md"
 CURVES_FILE = "curves.png"
-
-_RANKS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medr": "MedR"}
-_DIRECTIONS = {"image_to_text": "image to text", "text_to_image": "text to image"}
 
 
 def write_table(results: Mapping[str, Any], out: Path) -> Path:
@@ -29,38 +27,9 @@ def write_table(results: Mapping[str, Any], out: Path) -> Path:
     Returns:
         The path of the table.
     """
-    question = results["question"]
-    heads = ["variant", "scored on", "text parameters", "epochs", "seconds", "words known"]
-    heads += [f"{way} {head}" for way in _DIRECTIONS.values() for head in _RANKS.values()]
-    rows = [
-        [
-            name,
-            target,
-            f"{entry['text_parameters']:,}",
-            " + ".join(map(str, entry["epochs"])),
-            f"{entry['seconds']:.0f}",
-            f"{metrics['vocabulary']['known_words']:.1f} %",
-            *(f"{metrics[way][rank]:.1f}" for way in _DIRECTIONS for rank in _RANKS),
-            f"{metrics['rsum']:.1f}",
-        ]
-        for name, entry in results["variants"].items()
-        for target, metrics in entry["metrics"].items()
-    ]
-    lines = [
-        f"# {question['name'].replace('_', ' ')}",
-        "",
-        f"`{results['command']}`",
-        "",
-        f"Percent and median ranks on the {SPLIT} split, with the weights at the end of training, "
-        f"seed {question['seed']}. The seconds are those of training without validation.",
-        "",
-        *(f"- `{folder}`: split `{digest}`" for folder, digest in results["data"].items()),
-        "",
-        *(f"| {' | '.join(row)} |" for row in ([*heads, "rsum"], ["---"] * 15, *rows)),
-    ]
+    text = read_template(__package__, TABLE_FILE).render(results, split=SPLIT)
     path = out / TABLE_FILE
-    with publish_file(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n")
+    publish_bytes(path, text.encode())
     return path
 
 

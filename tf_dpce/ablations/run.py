@@ -108,11 +108,8 @@ def _begun(out: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     saved = read_json(path)
     known = {name: {"config": entry["config"]} for name, entry in saved["variants"].items()}
     if {**saved, "variants": known} != {**saved, **asked}:
-        raise UserError(
-            "ablation.differs",
-            f"{path} was begun with other options or data: give the same, or another --out",
-            path,
-        )
+        message = f"{path} was begun with other options or data: give the same, or another --out"
+        raise UserError("ablation.differs", message, path)
     return saved
 
 

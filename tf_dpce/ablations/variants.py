@@ -60,10 +60,8 @@ class Question:
 
     def __post_init__(self) -> None:
         if self.name not in QUESTIONS:
-            raise UserError(
-                "ablation.question",
-                f"unknown question {self.name}: give one of {', '.join(QUESTIONS)}",
-            )
+            message = f"unknown question {self.name}: give one of {', '.join(QUESTIONS)}"
+            raise UserError("ablation.question", message)
 
     def check_sources(self, sources: Sequence[Path]) -> None:
         """Refuses data that the question cannot be answered with, and missing word vectors.

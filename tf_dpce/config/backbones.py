@@ -31,8 +31,5 @@ def check_weights(backbone: str, weights: str) -> None:
             "--weights FILE",
         )
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
-        raise UserError(
-            "model.weights",
-            f"weights file {weights} does not exist: give --weights imagenet, none or a file",
-            weights,
-        )
+        message = f"weights file {weights} does not exist: give --weights imagenet, none or a file"
+        raise UserError("model.weights", message, weights)

@@ -120,10 +120,8 @@ def _check_values(config: Config) -> None:
         )
     words = [word for pair in text.opposites for word in pair]
     if len(set(words)) < len(words):
-        raise UserError(
-            "config.opposites",
-            "configuration: text.opposites names a word twice: give each word one opposite",
-        )
+        message = "configuration: text.opposites names a word twice: give each word one opposite"
+        raise UserError("config.opposites", message)
     for number in (1, 2):
         loss = config.stage(number).loss
         if not (loss.image_instance or loss.text_instance or loss.pair):

@@ -6,14 +6,14 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from tf_dpce.datasets.listing import SPLITS
 from tf_dpce.datasets.repeats import Repeats
 from tf_dpce.errors import UserError
-from tf_dpce.files import is_temporary, json_bytes
+from tf_dpce.files import OTHER_TYPE, from_json, is_temporary, json_bytes
 from tf_dpce.remote_path import AnyPath
 from tf_dpce.storage import open_folder
 
@@ -201,36 +201,15 @@ def _parse(path: Path | str, value: Any) -> Manifest:
         message = f"{path} has format {found}, not {FORMAT}: run prepare again"
         raise UserError("data.format", message, path)
     try:
-        manifest = _from_json(Manifest, value)
+        manifest = from_json(Manifest, value)
         consistent = set(manifest.splits) == set(SPLITS) and all(
             # Prepared images have a caption each, or more.
             sum(shard.records for shard in split.shards) == split.images <= split.captions
             and all(len(shard.offsets) == shard.records for shard in split.shards)
             for split in manifest.splits.values()
         )
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except OTHER_TYPE:
         consistent = False
     if not consistent:
         raise UserError("data.manifest", f"{path} is damaged: run prepare again", path)
     return manifest
-
-
-def _from_json(kind: Any, value: Any) -> Any:
-    """Returns a JSON value as the type of a field.
-
-    Raises:
-        KeyError, TypeError, AttributeError, ValueError: it is of another type.
-    """
-    origin, arguments = get_origin(kind), get_args(kind)
-    if is_dataclass(kind):
-        hints = get_type_hints(kind)
-        return kind(**{name: _from_json(hints[name], item) for name, item in value.items()})
-    if origin is tuple and type(value) is list:
-        return tuple(_from_json(arguments[0], item) for item in value)
-    if origin is Mapping:
-        # JSON has no other keys than text.
-        return {arguments[0](key): _from_json(arguments[1], item) for key, item in value.items()}
-    # No subclasses: `true` is no number.
-    if type(value) is not kind and (kind, type(value)) != (float, int):
-        raise TypeError(f"{value!r} is no {kind}")
-    return value

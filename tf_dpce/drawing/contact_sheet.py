@@ -68,14 +68,8 @@ def contact_sheet(rows: Sequence[SheetRow], path: Path) -> None:
     """
     check_sheet(path)
     blocks = [block for row in rows for block in _row_blocks(row)]
-    height = sum(block.height for block in blocks) + 2 * _MARGIN
-    sheet = Image.new("RGB", (_WIDTH + 2 * _MARGIN, height), PAPER)
-    top = _MARGIN
-    for block in blocks:
-        sheet.paste(block, (_MARGIN, top))
-        top += block.height
     with publish_file(path) as temporary:
-        sheet.save(temporary, format="PNG")
+        below_one_another(blocks, _MARGIN).save(temporary, format="PNG")
 
 
 def check_sheet(path: Path) -> None:
@@ -244,6 +238,17 @@ def fit(path: Path, width: int, height: int) -> Image.Image | str:
     scale = min(width / image.width, height / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def below_one_another(blocks: Sequence[Image.Image], margin: int = 0) -> Image.Image:
+    """Returns one image of several, below one another, with a margin around all of them."""
+    width, height = max(each.width for each in blocks), sum(each.height for each in blocks)
+    sheet = Image.new("RGB", (width + 2 * margin, height + 2 * margin), PAPER)
+    top = margin
+    for block in blocks:
+        sheet.paste(block, (margin, top))
+        top += block.height
+    return sheet
 
 
 def write_lines(

@@ -13,6 +13,7 @@ from tf_dpce.drawing.contact_sheet import (
     INK,
     LINE,
     PAPER,
+    below_one_another,
     font,
     line_height,
     wrap,
@@ -66,14 +67,7 @@ def hit_rows(rows: Sequence[HitRow]) -> Image.Image:
     Args:
         rows: one or more; their hits are all thumbnails, or all texts.
     """
-    drawn = [_row(row) for row in rows]
-    width = max(row.width for row in drawn)
-    sheet = Image.new("RGB", (width, sum(row.height for row in drawn)), PAPER)
-    top = 0
-    for row in drawn:
-        sheet.paste(row, (0, top))
-        top += row.height
-    return sheet
+    return below_one_another([_row(row) for row in rows])
 
 
 def sprite(thumbnails: Sequence[Image.Image], side: int) -> Image.Image:

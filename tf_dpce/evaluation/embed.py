@@ -80,6 +80,10 @@ class SplitEncoder:
         augmentation: flip, sizes and precision.
         batch_size: number of images, or of captions, in a batch.
 
+    Attributes:
+        tokenizer: as given.
+        augmentation: as given.
+
     Raises:
         UserError: the model cannot be used with this augmentation.
     """
@@ -90,9 +94,10 @@ class SplitEncoder:
         tokenizer: CaptionTokenizer,
         image: ImageConfig,
         augmentation: TestTimeAugmentation,
-        batch_size: int,
+        batch_size: int = 64,
     ) -> None:
-        self.tokenizer, self._image, self._batch_size = tokenizer, image, batch_size
+        self.tokenizer, self.augmentation = tokenizer, augmentation
+        self._image, self._batch_size = image, batch_size
         towers = image_towers(model.image_tower, image.backbone, augmentation)
         self._encode_images = {size: inference(folded(tower)) for size, tower in towers.items()}
         text_tower = folded(model.text_tower, augmentation.float16)

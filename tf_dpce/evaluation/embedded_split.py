@@ -8,17 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tf_dpce.config import ImageConfig
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.calibration_fit import MOST_IMAGES, fit_calibration
 from tf_dpce.evaluation.calibration_report import measure_calibration
 from tf_dpce.evaluation.embed import Embeddings, SplitEncoder
 from tf_dpce.evaluation.protocols import CALIBRATION_SPLIT, PROTOCOLS, QUERYBANK_IMAGES, split_named
 from tf_dpce.evaluation.querybank import querybank_normalised
-from tf_dpce.evaluation.tta import PLAIN, TestTimeAugmentation
 from tf_dpce.evaluation.vocabulary_coverage import CaptionCounts, count_captions
-from tf_dpce.models.dual_path import DualPath
-from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 
 @dataclass(frozen=True)
@@ -45,29 +41,18 @@ class EmbeddedSplit:
 
 
 def embed_split(
-    model: DualPath,
-    tokenizer: CaptionTokenizer,
-    image: ImageConfig,
-    folder: Path,
-    split: str,
-    protocol: str = "all",
-    batch_size: int = 64,
-    augmentation: TestTimeAugmentation = PLAIN,
+    encoder: SplitEncoder, folder: Path, split: str, protocol: str = "all"
 ) -> EmbeddedSplit:
-    """Embeds a split that `check_evaluation` has passed, with the arguments of `evaluate_split`.
+    """Embeds a split that `check_evaluation` has passed; see `evaluate_split`.
 
     Raises:
-        UserError: some images have fewer captions than the protocol takes, or the model cannot use
-            the augmentation.
+        UserError: some images have fewer captions than the protocol takes.
     """
-    counts = count_captions(folder, split, tokenizer)
+    counts = count_captions(folder, split, encoder.tokenizer)
     _check_captions(protocol, folder, split, counts.per_image)
-    querybank = augmentation.querybank
-    if querybank:
-        first = min(QUERYBANK_IMAGES, split_named(folder, querybank).images)
-    encoder = SplitEncoder(model, tokenizer, image, augmentation, batch_size)
     plain = images, texts = encoder.embed(folder, split)
-    if querybank:
+    if querybank := encoder.augmentation.querybank:
+        first = min(QUERYBANK_IMAGES, split_named(folder, querybank).images)
         pairs = (plain, encoder.embed(folder, querybank, first))
         vectors = querybank_normalised(*(each.vectors for pair in pairs for each in pair))
         images = Embeddings(vectors[0], images.instances)

@@ -157,10 +157,8 @@ def check_evaluation(
             "they are asked: give another querybank, such as train",
         )
     if calibration and split == CALIBRATION_SPLIT:
-        raise UserError(
-            "evaluation.calibration",
-            f"probabilities are calibrated on the split {split}: measure them on another",
-        )
+        message = f"probabilities are calibrated on the split {split}: measure them on another"
+        raise UserError("evaluation.calibration", message)
     if querybank:
         split_named(folder, querybank)
     if calibration:
@@ -206,9 +204,8 @@ def evaluate_split(
     """
     check_evaluation(folder, split, protocol, augmentation.querybank, calibration)
 
+    from tf_dpce.evaluation.embed import SplitEncoder
     from tf_dpce.evaluation.embedded_split import embed_split, score_split
 
-    embedded = embed_split(
-        model, tokenizer, image, folder, split, protocol, batch_size, augmentation
-    )
-    return score_split(embedded, protocol, calibration)
+    encoder = SplitEncoder(model, tokenizer, image, augmentation, batch_size)
+    return score_split(embed_split(encoder, folder, split, protocol), protocol, calibration)

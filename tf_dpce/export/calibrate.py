@@ -90,4 +90,4 @@ def fit_axes(run: Run, data: Path, augmentation: TestTimeAugmentation) -> np.nda
 def _encoder(run: Run, augmentation: TestTimeAugmentation) -> SplitEncoder:
     from tf_dpce.evaluation.embed import SplitEncoder
 
-    return SplitEncoder(run.model, run.tokenizer, run.config.image, augmentation, batch_size=64)
+    return SplitEncoder(run.model, run.tokenizer, run.config.image, augmentation)

@@ -75,9 +75,7 @@ class Encoder(ABC):
         Raises:
             UserError: a file cannot be read, or is no image that can be encoded.
         """
-        embeddings, statuses = self.encode_with_status("images", images)
-        check_statuses("images", statuses, images)
-        return embeddings
+        return all_usable("images", images, self.encode_with_status("images", images))
 
     def encode_texts(self, captions: Sequence[str]) -> np.ndarray:
         """Embeds captions.
@@ -91,9 +89,7 @@ class Encoder(ABC):
         Raises:
             UserError: a caption is empty or too long, or has no word of the vocabulary.
         """
-        embeddings, statuses = self.encode_with_status("texts", captions)
-        check_statuses("texts", statuses, captions)
-        return embeddings
+        return all_usable("texts", captions, self.encode_with_status("texts", captions))
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Compares embeddings.
@@ -129,15 +125,16 @@ def contents_of(kind: Kind, items: Sequence[str | Path | bytes]) -> Iterator[byt
     return (caption.encode(errors="replace") for caption in items)
 
 
-def check_statuses(kind: Kind, statuses: np.ndarray, items: Sequence[str | Path | bytes]) -> None:
-    """Refuses images or captions that could not be encoded.
+def all_usable(kind: Kind, items: Sequence[str | Path | bytes], answer: Answer) -> np.ndarray:
+    """Returns the embeddings of images or captions that could all be encoded.
 
     Raises:
         UserError: if a status is not OK.
     """
+    embeddings, statuses = answer
     bad = np.flatnonzero(statuses != status.OK)
     if not len(bad):
-        return
+        return embeddings
     row, path = bad[0], None
     if kind == "texts":
         name = f"caption {row + 1}, {items[row][:_LONGEST_QUOTE]!r}"

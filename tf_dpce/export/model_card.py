@@ -16,19 +16,12 @@ from tf_dpce.export.expansion import EXPANSION
 from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.files import read_json, sha256_file, sha256_lines
 from tf_dpce.preprocessing import status
+from tf_dpce.templates import read_template
 from tf_dpce.training.callbacks import HISTORY_FILE, read_history
 from tf_dpce.training.run_folder import read_sources
 
 if TYPE_CHECKING:
     from tf_dpce.training.run_folder import Run
-
-_INFERRED = (
-    "\n\nSome words were never in a training caption: a map from word vectors to the rows of the "
-    "trained words gives them theirs. `encode_text` returns their number in each caption too, "
-    "`inferred`, int32 `[B]`. The results above were measured without them."
-)
-# Places in braces are filled by `model_card`.
-_CARD = Path(__file__).with_suffix(".md")
 
 
 def model_card(
@@ -48,25 +41,20 @@ def model_card(
             the split that it was measured on, under `split_digest`.
         calibration: what gives hits their probabilities.
     """
-    return _CARD.read_text().format(
+    headings, results = _results(metrics) if metrics else ((), [])
+    return read_template(__package__, "model_card.md").render(
         name=name,
-        model=_table(("", ""), _model_rows(module)),
-        provenance=_table(("", ""), provenance.items()) if provenance else "Not recorded.",
-        results=_results(metrics) if metrics else "Not evaluated.",
-        probabilities=_probabilities(calibration) if calibration else "Not calibrated.",
-        resized="All of the image is stretched"
-        if module.resize == "stretch"
-        else "The largest centred square is resized",
-        size=module.image_size,
-        lowercased="lower-cased, then " if module.tokenizer.lowercase else "",
-        dimension=module.dimension,
-        statuses=_table(("status", "meaning"), status.REASONS.items()),
-        max_bytes=module.limits.max_bytes,
-        max_pixels=module.limits.max_pixels,
-        max_caption=status.MAX_CAPTION_BYTES,
-        max_length=module.tokenizer.max_length,
-        inferred=_INFERRED if module.tokenizer.inferred else "",
-        hashes=_table(("", "SHA-256"), [("vocabulary", sha256_lines(module.tokenizer.words))]),
+        module=module,
+        tokenizer=module.tokenizer,
+        model=_model_rows(module),
+        provenance=provenance,
+        results=results,
+        result_headings=headings,
+        calibration=calibration,
+        calibration_file=f"{CALIBRATION_FOLDER}/{CALIBRATION_FILE}",
+        status=status,
+        vocabulary_digest=sha256_lines(module.tokenizer.words),
+        table=_table,
     )
 
 
@@ -149,28 +137,17 @@ def _model_rows(module: ServingModule) -> Iterable[tuple[str, object]]:
     yield "made with", ", ".join(f"{p} {version(p)}" for p in ("tensorflow", "keras"))
 
 
-def _probabilities(calibration: Calibration) -> str:
-    errors = {kind: f"{100 * side.error:.1f}" for kind, side in calibration.directions.items()}
-    return (
-        f"`{CALIBRATION_FOLDER}/{CALIBRATION_FILE}` turns cosines into the probability that a hit "
-        f"is what was asked for. Fitted on {calibration.images:,} images and "
-        f"{calibration.texts:,} captions of the validation split, with the right one there as "
-        f"often as not. Expected calibration error of first hits there: {errors['images']} points "
-        f"if captions find images, {errors['texts']} if images find captions."
-    )
-
-
-def _results(metrics: Mapping[str, Any]) -> str:
+def _results(metrics: Mapping[str, Any]) -> tuple[Sequence[str], list[list[str]]]:
     headings, rows = metrics_rows(metrics)
     more = {
         name: [short_digest(found.get("split_digest", "")), found.get("protocol", "")]
         for name, found in metrics.items()
     }
     heads = ("measured on", "direction", *headings, "split digest", "protocol")
-    return _table(heads, ([*row, *more[row[0]]] for row in rows))
+    return heads, [[*row, *more[row[0]]] for row in rows]
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def _table(rows: Iterable[Sequence[object]], headings: Sequence[str] = ("", "")) -> str:
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
 

@@ -139,10 +139,8 @@ def freeze_before(backbone_model: keras.Model, first: str) -> None:
     network = network_of(backbone_model)
     names = [layer.name for layer in network.layers]
     if first not in names:
-        raise UserError(
-            "model.finetune_from",
-            f"the backbone has no layer {first} to train from: give one of {', '.join(names)}",
-        )
+        message = f"the backbone has no layer {first} to train from: give one of {', '.join(names)}"
+        raise UserError("model.finetune_from", message)
     for layer in network.layers[: names.index(first)]:
         layer.trainable = False
 

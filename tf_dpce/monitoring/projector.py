@@ -15,7 +15,7 @@ from google.protobuf import text_format
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from tf_dpce.drawing.hit_rows import framed, sprite
-from tf_dpce.files import publish_file
+from tf_dpce.files import publish_bytes, publish_file
 from tf_dpce.monitoring.validation_items import ValidationItems
 
 CONFIG_FILE = "projector_config.pbtxt"  # the name that TensorBoard reads
@@ -80,16 +80,15 @@ class Projector:
         with publish_file(self.folder / TENSORS_FILE) as temporary, temporary.open("w") as stream:
             stream.writelines("\t".join(map("%.5g".__mod__, row)) + "\n" for row in rows.tolist())
         # It comes last: it names the others.
-        with publish_file(self.folder / CONFIG_FILE) as temporary:
-            temporary.write_text(text_format.MessageToString(_config(rows.shape)))
+        config = text_format.MessageToString(_config(rows.shape))
+        publish_bytes(self.folder / CONFIG_FILE, config.encode())
 
     def _write_labels(self) -> None:
         items, lines = self._items, [("modality", "caption", "image")]
         pairs = list(zip(self._points.images.tolist(), self._points.captions.tolist(), strict=True))
         for modality in ("image", "caption"):
             lines += [(modality, items.captions[c], items.name(i)) for i, c in pairs]
-        with publish_file(self.folder / LABELS_FILE) as temporary:
-            temporary.write_text("".join(map(_line, lines)), "utf-8")
+        publish_bytes(self.folder / LABELS_FILE, "".join(map(_line, lines)).encode())
 
     def _write_sprite(self) -> None:
         images = [self._items.thumbnail(number) for number in self._points.images.tolist()]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_dpce.errors import UserError
-from tf_dpce.files import publish_file
+from tf_dpce.files import publish_bytes
 from tf_dpce.preprocessing.words import ENDINGS, LIKE_APOSTROPHES, plain_words
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ def rank_words(counts: Counter[str], only: Collection[str] | None = None) -> lis
 
 def write_vocabulary(path: Path, words: Sequence[str]) -> None:
     """Writes one word a line, atomically."""
-    with publish_file(path) as temporary:
-        temporary.write_bytes("".join(f"{word}\n" for word in words).encode())
+    publish_bytes(path, "".join(f"{word}\n" for word in words).encode())
 
 
 def read_vocabulary(path: Path) -> list[str]:

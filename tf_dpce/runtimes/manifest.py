@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_type_hints
 
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.export.versions import MODEL_FILE, version_digest
-from tf_dpce.files import read_json, sha256_file, write_json
+from tf_dpce.files import OTHER_TYPE, from_json, read_json, sha256_file, write_json
 from tf_dpce.preprocessing.status import Limits
 from tf_dpce.runtimes.engines import ENGINES
 
@@ -75,15 +74,10 @@ class RuntimeManifest:
         path = version / FOLDER / MANIFEST
         if not path.is_file():
             raise _missing(version, runtime)
-        value = read_json(path)
-        hints = get_type_hints(cls)
-        if not isinstance(value, dict) or value.keys() != hints.keys():
-            raise damaged(path, f"has other keys than {', '.join(hints)}")
-        for name, hint in hints.items():
-            kind = getattr(hint, "__origin__", hint)
-            if type(value[name]) is not kind:
-                raise damaged(path, f"has {name} = {shorten(value[name])}, no {kind.__name__}")
-        manifest = cls(**value)
+        try:
+            manifest = from_json(cls, read_json(path))
+        except OTHER_TYPE as error:
+            raise damaged(path, f"is of another form ({shorten(str(error))})") from None
         if model_file(runtime, IMAGE) not in manifest.files:
             raise _missing(version, runtime)
         if (version / MODEL_FILE).is_file() and version_digest(version) != manifest.model:

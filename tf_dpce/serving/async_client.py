@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tf_dpce.export.batches import Answer, Batches, counts_inferred, empty_answer
-from tf_dpce.export.encoder import ENDPOINT_OF, Kind, check_statuses, contents_of
+from tf_dpce.export.encoder import ENDPOINT_OF, Kind, all_usable, contents_of
 from tf_dpce.serving.endpoint import Endpoint
 from tf_dpce.serving.errors import Busy, Refused, ServingError
 from tf_dpce.serving.rest_transport import RestTransport
@@ -63,9 +63,7 @@ class AsyncClient(AbstractAsyncContextManager):
             UserError: a file cannot be read, or is no image that can be encoded.
             ServingError: the server did not answer.
         """
-        embeddings, statuses = await self.encode_with_status("images", items)
-        check_statuses("images", statuses, items)
-        return embeddings
+        return all_usable("images", items, await self.encode_with_status("images", items))
 
     async def encode_texts(self, captions: Sequence[str]) -> np.ndarray:
         """Embeds captions.
@@ -80,9 +78,7 @@ class AsyncClient(AbstractAsyncContextManager):
             UserError: a caption is empty or too long, or has no word of the vocabulary.
             ServingError: the server did not answer.
         """
-        embeddings, statuses = await self.encode_with_status("texts", captions)
-        check_statuses("texts", statuses, captions)
-        return embeddings
+        return all_usable("texts", captions, await self.encode_with_status("texts", captions))
 
     async def encode_with_status(self, kind: Kind, items: Sequence[str | Path | bytes]) -> Answer:
         """Embeds images or captions, and returns a status for each row instead of an error.

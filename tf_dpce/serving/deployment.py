@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from string import Template
-from textwrap import indent
 
 from tf_dpce.errors import UserError
 from tf_dpce.export.versions import check_name
-from tf_dpce.files import exclusive_lock, publish_file, remove_stale
+from tf_dpce.files import exclusive_lock, publish_bytes, remove_stale
 from tf_dpce.logging import logger
 from tf_dpce.serving import labels, tf_serving
 from tf_dpce.serving.endpoint import MAX_REQUEST_BYTES
 from tf_dpce.serving.model_folder import find_models, left_out, readable_versions, unreadable
-from tf_dpce.serving.tf_serving import (
-    CONFIG_FILE,
-    CPU_BATCHING,
-    GATEWAY_FILE,
-    GPU_BATCHING,
-    MONITORING_FILE,
-)
+from tf_dpce.serving.tf_serving import CONFIG_FILE, CPU_BATCHING
+from tf_dpce.templates import read_template
 
+# Each makes the file of its name.
 _TEMPLATES = Path(__file__).with_name("templates")
 # Compose takes a colon and a brace for the end of a path, and a dollar for a variable. YAML has no
 # control characters, and UTF-8 no surrogates, which stand for bytes that are no text.
@@ -136,8 +129,7 @@ def _write(models: Path, folder: Path, chosen: dict[str, labels.Labels]) -> list
         check_name(models / name)
     texts = _texts(models.resolve(), chosen)
     for name, text in texts.items():
-        with publish_file(folder / name) as temporary:
-            temporary.write_text(text)
+        publish_bytes(folder / name, text.encode())
     return [folder / name for name in sorted(texts)]
 
 
@@ -150,69 +142,29 @@ def _texts(models: Path, chosen: dict[str, labels.Labels]) -> dict[str, str]:
             "character: move the models",
             models,
         )
-    version, health = server_version(models, chosen), tf_serving.health_command(sorted(chosen))
-    configs = {
-        MONITORING_FILE: _fill(MONITORING_FILE),
-        CONFIG_FILE: labels.config_text(chosen, tf_serving.MODELS),
+    values = {
+        "bytes": MAX_REQUEST_BYTES,
+        "cores": tf_serving.CORES,
+        "models": models,
+        "version": server_version(models, chosen),
+        "health": tf_serving.health_command(sorted(chosen)),
+        "flags": tf_serving.server_flags(tf_serving.DEPLOYMENT),
+        "batching": tf_serving.batching_flags(
+            tf_serving.DEPLOYMENT, f"${{BATCHING:-{CPU_BATCHING}}}"
+        ),
+        "models_config": labels.config_text(chosen, tf_serving.MODELS),
     }
-    flags = tf_serving.server_flags(tf_serving.DEPLOYMENT)
 
-    def kubernetes(suffix: str, surge: int, **limits: int) -> str:
-        return _fill(
-            "kubernetes.yaml",
-            models_config=_indented(configs[CONFIG_FILE]),
-            monitoring_config=_indented(configs[MONITORING_FILE]),
-            rolling_update=_quoted({"maxUnavailable": 1 - surge, "maxSurge": surge}),
-            version=version,
-            image_suffix=suffix,
-            flags=_items(flags, spaces=12),
-            health=_quoted(health),
-            limits=_quoted({"cpu": str(tf_serving.CORES), "memory": "8Gi", **limits}),
-        )
+    def filled(name: str, gpu: bool = False) -> str:
+        return read_template(__package__, f"templates/{name}").render(values, gpu=gpu)
 
-    batching = tf_serving.batching_flags(tf_serving.DEPLOYMENT, f"${{BATCHING:-{CPU_BATCHING}}}")
     return {
-        "kubernetes.yaml": kubernetes(suffix="", surge=1),
-        "kubernetes.gpu.yaml": kubernetes("-gpu", surge=0, **{"nvidia.com/gpu": 1}),
-        "prometheus.yml": _fill("prometheus.yml"),
-        "compose.yaml": _fill(
-            "compose.yaml",
-            version=version,
-            flags=_items(flags, spaces=6),
-            models=_quoted(f"${{MODELS:-{models}}}:{tf_serving.MODELS}:ro"),
-            cores=tf_serving.CORES,
-            # Compose takes a single dollar for a variable of its own.
-            health=_quoted(health.replace("$", "$$")),
-        ),
-        "compose.gpu.yaml": _fill("compose.gpu.yaml", version=version),
-        "compose.batching.yaml": _fill(
-            "compose.batching.yaml", flags=_items([*flags, *batching], spaces=6)
-        ),
-        GATEWAY_FILE: _fill(GATEWAY_FILE, bytes=MAX_REQUEST_BYTES),
-        **{name: _fill(name, cores=tf_serving.CORES) for name in (CPU_BATCHING, GPU_BATCHING)},
+        **{path.name: filled(path.name) for path in _TEMPLATES.iterdir()},
+        "kubernetes.gpu.yaml": filled("kubernetes.yaml", gpu=True),
         tf_serving.HOST_CONFIG_FILE: labels.config_text(chosen, models),
-        # `models.config` is the last, and the one that is read back: a command that was killed
-        # before can be repeated.
-        **configs,
+        # The last, and the one that is read back: a command that was killed before can be repeated.
+        CONFIG_FILE: values["models_config"],
     }
-
-
-def _fill(template: str, **values: object) -> str:
-    return Template((_TEMPLATES / template).read_text()).substitute(values)
-
-
-def _quoted(value: object) -> str:
-    """Returns a value as JSON, which YAML understands, so that no character can break a file."""
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _items(flags: list[str], spaces: int) -> str:
-    """Returns flags as the items of a YAML list."""
-    return "".join(f"\n{' ' * spaces}- {_quoted(flag)}" for flag in flags)
-
-
-def _indented(text: str) -> str:
-    return indent(text.rstrip("\n"), "    ")
 
 
 @contextmanager

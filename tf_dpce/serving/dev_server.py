@@ -6,19 +6,16 @@ speed, and its messages are close to TF Serving's, not equal.
 
 from __future__ import annotations
 
-import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-import uvicorn
 
 from tf_dpce.errors import UserError
 from tf_dpce.logging import logger
 from tf_dpce.serving.endpoint import MAX_REQUEST_BYTES
 from tf_dpce.serving.grpc_server import grpc_server
+from tf_dpce.serving.http_server import listen, serving
 from tf_dpce.serving.labels import read_config
 from tf_dpce.serving.rest_app import rest_app
 from tf_dpce.serving.servable_manager import ServableManager
@@ -27,7 +24,7 @@ HOST = "127.0.0.1"
 
 # How long a client waits for an answer unless it sets another time.
 _GRACE_SECONDS = 30
-_IDLE_SECONDS = 30
+_HTTP = {"http": "h11", "timeout_keep_alive": 30}
 
 
 @contextmanager
@@ -59,60 +56,26 @@ def development_server(
     models = ServableManager()
     models.configure(read_config(config))
     models.refresh()
-    with _listen(rest_port) as listening:
+    with listen(HOST, rest_port, "serving.port") as listening, ExitStack() as ending:
         rpc = grpc_server(models, max_request_bytes)
         try:
             bound = rpc.add_insecure_port(f"{HOST}:{grpc_port}")
         except RuntimeError:
-            raise _closed_port(grpc_port) from None
-        app = rest_app(models, max_request_bytes)
-        rest, stop = _uvicorn(app), threading.Event()
-        threads = [
-            threading.Thread(target=rest.run, args=[[listening]], daemon=True),
-            threading.Thread(target=_poll, args=[models, config, stop, poll_seconds], daemon=True),
-        ]
+            message = f"port {grpc_port} cannot be opened: choose another"
+            raise UserError("serving.port", message) from None
+        app, stop = rest_app(models, max_request_bytes), threading.Event()
+        polled = (models, config, stop, poll_seconds)
+        polling = threading.Thread(target=_poll, args=polled, daemon=True)
         rpc.start()
-        for thread in threads:
-            thread.start()
-        try:
-            while not rest.started:
-                time.sleep(0.01)
-            yield bound, listening.getsockname()[1]
-        finally:
-            # Without waiting in between, so that both surfaces end at the same time.
-            app.state.ending = rest.should_exit = True
-            stop.set()
-            rpc.stop(_GRACE_SECONDS).wait()
-            for thread in threads:
-                thread.join()
-
-
-def _listen(port: int) -> socket.socket:
-    try:
-        listening = socket.create_server((HOST, port))
-    except OSError:
-        raise _closed_port(port) from None
-    # Connections inherit it. Without it a body waits 40 ms until the client acknowledges its head.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
-
-
-def _closed_port(port: int) -> UserError:
-    return UserError("serving.port", f"port {port} cannot be opened: choose another")
-
-
-def _uvicorn(app: Callable) -> uvicorn.Server:
-    config = uvicorn.Config(
-        app,
-        loop="asyncio",
-        http="h11",
-        # Broken requests of clients are none of the operator's business.
-        log_config=None,
-        log_level="critical",
-        timeout_keep_alive=_IDLE_SECONDS,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    return uvicorn.Server(config)
+        polling.start()
+        # What is begun last ends first: both surfaces begin to end before either is waited for.
+        ending.callback(polling.join)
+        ending.callback(rpc.wait_for_termination)
+        ending.enter_context(serving(app, listening, _GRACE_SECONDS, **_HTTP))
+        ending.callback(rpc.stop, _GRACE_SECONDS)
+        ending.callback(stop.set)
+        ending.callback(setattr, app.state, "ending", True)
+        yield bound, listening.getsockname()[1]
 
 
 def _poll(

@@ -23,8 +23,6 @@ REST_PORT = 8501
 CONFIG_FILE = "models.config"
 MONITORING_FILE = "monitoring.config"
 CPU_BATCHING = "batching-cpu.config"
-GPU_BATCHING = "batching-gpu.config"
-GATEWAY_FILE = "gateway.yaml"
 HOST_CONFIG_FILE = f"host/{CONFIG_FILE}"
 
 # Where a container sees the models and the deployment.

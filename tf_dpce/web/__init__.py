@@ -5,5 +5,4 @@ gallery     what is shown as HTML; `hits.html` is its template
 thumbnails  small copies of indexed images, made once
 guard       which requests are let in
 app         the layout in Gradio, and the routes beside it
-server      the page on a port
 """

@@ -6,18 +6,19 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from threading import Lock
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
 
 from tf_dpce.errors import UserError
 from tf_dpce.logging import logger
+from tf_dpce.search.answer import Answer as Found
 from tf_dpce.search.queries.filters import Filter
 from tf_dpce.search.queries.query import Term, parse_query
 
 if TYPE_CHECKING:
-    from tf_dpce.search.searcher import Hit, Searcher
+    from tf_dpce.search.searcher import Searcher
 
 PAGE_SIZE = 24
 
@@ -115,22 +116,14 @@ class Answer:
 
     Attributes:
         request: what was asked for.
-        hits: of this page.
-        unknown_words: words of the query that the model does not know.
-        inferred_words: words of the query that the model was never trained on.
-        more: whether there is another page.
+        found: what the search found for this page.
         seconds: how long the search took.
-        highest: the highest probability of an image, see `tf_dpce.search.answer.Answer`.
         fault: why there is no answer, for a person.
     """
 
     request: Request
-    hits: list[Hit] = field(default_factory=list)
-    unknown_words: tuple[str, ...] = ()
-    inferred_words: tuple[str, ...] = ()
-    more: bool = False
+    found: Found = Found([])
     seconds: float = 0.0
-    highest: float | None = None
     fault: str = ""
 
 
@@ -199,16 +192,7 @@ class Answers:
             hide_duplicates="content" if self._knows_contents() else None,
             skip=(request.page - 1) * PAGE_SIZE,
         )
-        seconds = time.perf_counter() - began
-        return Answer(
-            request,
-            found.hits,
-            found.unknown_words,
-            found.inferred_words,
-            found.more,
-            seconds,
-            found.highest,
-        )
+        return Answer(request, found, seconds=time.perf_counter() - began)
 
     def _knows_contents(self) -> bool:
         return "content" in self._searcher.index.columns("images").names

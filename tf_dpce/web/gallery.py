@@ -5,16 +5,13 @@ from __future__ import annotations
 import base64
 import time
 from datetime import datetime
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from tf_dpce.templates import read_template
 from tf_dpce.web.answers import PAGE_SIZE, Answer
 
 if TYPE_CHECKING:
-    from jinja2 import Template
-
     from tf_dpce.search.searcher import Hit
 
 LIKELY = 50  # percent from which a hit counts as found
@@ -27,17 +24,18 @@ def gallery_html(answer: Answer, query_image: bytes | None = None) -> str:
         answer: what to show.
         query_image: the image of the request, as a small JPEG.
     """
-    request = answer.request
+    request, found = answer.request, answer.found
     first = (request.page - 1) * PAGE_SIZE
-    return _template().render(
+    return read_template(__package__, "hits.html").render(
         answer=answer,
         request=request,
-        hits=[_shown(hit) for hit in answer.hits],
+        found=found,
+        hits=[_shown(hit) for hit in found.hits],
         first=first + 1,
-        last=first + len(answer.hits),
+        last=first + len(found.hits),
         like_image=image_link(request.like, "small"),
         query_image=query_image and base64.b64encode(query_image).decode(),
-        highest=None if answer.highest is None else round(100 * answer.highest),
+        highest=None if found.highest is None else round(100 * found.highest),
         likely=LIKELY,
         # By it the page notices an answer that equals the one before.
         token=time.monotonic_ns(),
@@ -74,12 +72,3 @@ def _shown(hit: Hit) -> dict[str, Any]:
         "small": image_link(hit.id, "small", content),
         "large": image_link(hit.id, "large", content),
     }
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment
-
-    source = files("tf_dpce.web").joinpath("hits.html").read_text()
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(source)

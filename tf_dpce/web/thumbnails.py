@@ -11,7 +11,7 @@ from typing import Any
 
 from tf_dpce.drawing import thumbnails
 from tf_dpce.errors import UserError
-from tf_dpce.files import cache_folder, publish_file
+from tf_dpce.files import cache_folder, publish_bytes
 from tf_dpce.logging import logger
 from tf_dpce.preprocessing.convert import to_png
 from tf_dpce.preprocessing.status import MAX_BYTES
@@ -61,8 +61,7 @@ class Thumbnails:
 
     def _store(self, path: Path, made: bytes) -> None:
         try:
-            with publish_file(path) as temporary:
-                temporary.write_bytes(made)
+            publish_bytes(path, made)
         except OSError as error:
             # A full disk costs time, not the image.
             logger.warning(f"a thumbnail could not be stored: {error.strerror}")

@@ -62,9 +62,8 @@ def test_a_split_is_normalised_by_the_first_images_of_another(model, data, token
     )
     monkeypatch.setattr(embedded_split, "QUERYBANK_IMAGES", 2)
     augmentation = tta.TestTimeAugmentation(querybank="train")
-    found = embedded_split.embed_split(
-        model, tokenizer, CONFIG.image, data, "test", batch_size=2, augmentation=augmentation
-    )
+    encoder = SplitEncoder(model, tokenizer, CONFIG.image, augmentation, 2)
+    found = embedded_split.embed_split(encoder, data, "test")
 
     np.testing.assert_allclose(found.images.vectors, vectors[0], atol=1e-5)
     np.testing.assert_allclose(found.texts.vectors, vectors[1], atol=1e-5)

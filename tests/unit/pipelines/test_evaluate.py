@@ -205,7 +205,7 @@ def test_a_report_is_one_page_and_a_file_for_each_figure(run, strange, tmp_path,
     assert {str(out / name) for name in files} <= set(shown)
     page = (out / "report.html").read_text()
     # Names and captions are text, and nothing comes from elsewhere.
-    assert EVIL not in page and "onerror=&quot;alert(1)&quot;" in page
+    assert EVIL not in page and "onerror=&#34;alert(1)&#34;" in page
     assert "一只狗 $cats ${sleep}" in page
     links = Links(page).found
     assert len(links) > 10 and all(link.startswith("data:") for link in links)

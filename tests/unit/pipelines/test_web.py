@@ -125,7 +125,7 @@ def test_a_page_for_others_without_a_password_is_warned_of(
 def test_a_port_that_is_taken_and_an_index_without_images_are_refused(
     made: Path, tiny_export: Path, tmp_path: Path, capsys
 ):
-    from tf_dpce.web.server import listen
+    from tf_dpce.serving.http_server import listen
 
     with listen("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])

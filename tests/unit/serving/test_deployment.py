@@ -132,7 +132,7 @@ def test_every_file_keeps_the_rules_of_the_server(folder):
     host = tf_serving.server_flags("/deployment", tf_serving.HOST_CONFIG_FILE, cores=None)
     for given in (
         *(flags, host),
-        [*flags, *tf_serving.batching_flags("/deployment", tf_serving.GPU_BATCHING)],
+        [*flags, *tf_serving.batching_flags("/deployment", "batching-gpu.config")],
     ):
         check_flags(given)
 

@@ -18,8 +18,7 @@ from tf_dpce.search.embedding.embed import embed
 from tf_dpce.search.embedding.inputs import find_images
 from tf_dpce.search.index.build import build_index
 from tf_dpce.search.searcher import Searcher
-from tf_dpce.web.app import page_app
-from tf_dpce.web.server import listen, serving
+from tf_dpce.serving.http_server import listen, serving
 from tf_dpce.web.thumbnails import Thumbnails
 
 COUNT = 30
@@ -62,6 +61,9 @@ def index_of_images(root: Path) -> Path:
 @contextmanager
 def running_page(index: Path, encoder: Any = None, **options: Any) -> Iterator[httpx.Client]:
     """Serves the page of an index during the block; yields a client of it."""
+    # Imported here, because Gradio takes seconds in every process that collects the tests.
+    from tf_dpce.web.app import page_app
+
     searcher = Searcher(index, encoder or PlainEncoder())
     thumbnails = Thumbnails(index.parent / "cache")
     with listen("127.0.0.1", 0) as listening:

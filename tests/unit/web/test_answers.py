@@ -12,11 +12,13 @@ import pytest
 
 from tests.errors import raises
 from tf_dpce.errors import UserError
+from tf_dpce.search.answer import Answer as Found
 from tf_dpce.search.queries.filters import Filter
 from tf_dpce.search.queries.query import Term
 from tf_dpce.serving.errors import ServingError
 from tf_dpce.web.answers import PAGE_SIZE, Answers, QueryImages, Request
 
+FOUND = Found([], unknown_words=("zebra",), more=True, highest=0.3)
 FULL = Request(
     q='"a dog" - 2 * "ball" & more #1 +100% é狗',
     image="ab12",
@@ -99,9 +101,7 @@ class Asked:
         self.terms, self.options = terms, options
         if self.fault:
             raise self.fault
-        return SimpleNamespace(
-            hits=[], unknown_words=("zebra",), inferred_words=(), more=True, highest=0.3
-        )
+        return FOUND
 
 
 def test_a_request_becomes_one_search():
@@ -122,15 +122,14 @@ def test_a_request_becomes_one_search():
     options = {"where": where, "at_least": 0.5, "skip": 2 * PAGE_SIZE}
     options["hide_duplicates"] = "content"
     assert searcher.options == {"top": PAGE_SIZE, "kind": "images", **options}
-    assert (answer.unknown_words, answer.more, answer.fault) == (("zebra",), True, "")
-    assert answer.highest == 0.3
+    assert (answer.found, answer.fault) == (FOUND, "")
     # A condition stays in its parentheses.
     searcher.terms = []
     assert Answers(searcher, images).answer("?q=a&folder=b&where=c=1) or (d=2").fault
     assert searcher.terms == []
     # A filter alone asks for nothing.
     searcher.terms = []
-    assert Answers(searcher, images).answer("?folder=b").hits == [] == searcher.terms
+    assert Answers(searcher, images).answer("?folder=b").found.hits == [] == searcher.terms
 
 
 SECRET = "/home/someone/index"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 from tests.unit.web.pages import Read
+from tf_dpce.search.answer import Answer as Found
 from tf_dpce.web.answers import Answer, Request
 from tf_dpce.web.gallery import gallery_html
 
@@ -21,11 +22,10 @@ def hit(**changes: object) -> SimpleNamespace:
 def test_foreign_text_is_no_html():
     facts = {"name": EVIL, "folder": EVIL, "content": EVIL, "width": 1, "height": 1}
     request = Request(q=EVIL, like=EVIL, where=EVIL)
-    answer = Answer(request, [hit(id=EVIL, metadata=facts)], (EVIL,), (EVIL,), more=True)
-    page = Read(gallery_html(answer))
-    harmless = Read(
-        gallery_html(replace(answer, request=Request("a", like="b", where="c"), hits=[hit()]))
-    )
+    found = Found([hit(id=EVIL, metadata=facts)], (EVIL,), more=True, inferred_words=(EVIL,))
+    page = Read(gallery_html(Answer(request, found)))
+    harmless = Answer(Request("a", like="b", where="c"), replace(found, hits=[hit()]))
+    harmless = Read(gallery_html(harmless))
     assert [tag for tag, _ in page.tags] == [tag for tag, _ in harmless.tags]
     assert {name for _, attrs in page.tags for name in attrs} == {
         name for _, attrs in harmless.tags for name in attrs
@@ -38,7 +38,7 @@ def test_foreign_text_is_no_html():
 
 def test_links_lead_to_similar_images_folders_and_pages():
     request = Request("a dog", where="width > 1", page=2)
-    links = Read(gallery_html(Answer(request, [hit()], more=True))).links()
+    links = Read(gallery_html(Answer(request, Found([hit()], more=True)))).links()
     asked = [Request.parse(link) for link in links if link.startswith("?")]
     assert asked == [
         Request("a dog", where="width > 1", folder="pets"),
@@ -50,19 +50,20 @@ def test_links_lead_to_similar_images_folders_and_pages():
 
 
 def test_each_state_says_what_it_is():
-    likely, unlikely = hit(), hit(probability=0.2)
+    likely, doubtful = hit(), Found([hit(probability=0.2)], highest=0.2)
+    unsure = Found([], highest=0.42)
     for answer, said, unsaid in (
         (Answer(Request()), "Describe what the image shows", "Nothing found"),
         (Answer(Request("a")), "Nothing found. The index holds no image.", "filters"),
         (Answer(Request("a", where="c")), "No image passes the filters", "holds no image"),
-        (Answer(Request("a", sure=90), highest=0.42), "the highest probability is 42 %", "passes"),
+        (Answer(Request("a", sure=90), unsure), "the highest probability is 42 %", "passes"),
         (Answer(Request("a", page=9)), "There are no further images", "holds no image"),
-        (Answer(Request("a"), [likely], highest=0.83), "83 %", "Perhaps"),
-        (Answer(Request("a"), [unlikely], highest=0.2), "Perhaps no image shows that", "Nothing"),
-        (Answer(Request("a", page=2), [unlikely], highest=0.2), "20 %", "Perhaps"),
+        (Answer(Request("a"), Found([likely], highest=0.83)), "83 %", "Perhaps"),
+        (Answer(Request("a"), doubtful), "Perhaps no image shows that", "Nothing"),
+        (Answer(Request("a", page=2), doubtful), "20 %", "Perhaps"),
         # Without a calibration there is the score.
-        (Answer(Request("a"), [hit(probability=None)]), "0.500", "Perhaps"),
-        (Answer(Request("a"), [likely], ("zebra",)), "zebra", "Nothing found"),
+        (Answer(Request("a"), Found([hit(probability=None)])), "0.500", "Perhaps"),
+        (Answer(Request("a"), Found([likely], ("zebra",))), "zebra", "Nothing found"),
         (Answer(Request("a"), fault="the model is away"), "the model is away", "Nothing found"),
     ):
         text = " ".join(Read(gallery_html(answer)).text.split())

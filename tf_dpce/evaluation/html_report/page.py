@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,19 +18,13 @@ from tf_dpce.evaluation.embedded_split import EmbeddedSplit
 from tf_dpce.evaluation.html_report import learning
 from tf_dpce.evaluation.html_report.calibrated import calibration_charts
 from tf_dpce.evaluation.html_report.captions import read_captions, recall_by_length
-from tf_dpce.evaluation.html_report.html import Html, data_url, fill, joined, paragraph, table
 from tf_dpce.evaluation.html_report.published import published_rows
-from tf_dpce.evaluation.html_report.searched import (
-    FIRST_HITS,
-    Miss,
-    Searched,
-    search_split,
-    skewness,
-)
+from tf_dpce.evaluation.html_report.searched import FIRST_HITS, Searched, search_split, skewness
 from tf_dpce.evaluation.html_report.texts import say
 from tf_dpce.evaluation.metrics import wilson_interval
 from tf_dpce.evaluation.protocols import PROTOCOLS
 from tf_dpce.evaluation.report import TITLES, metrics_rows
+from tf_dpce.templates import read_template
 
 _SIDE = 320  # of an image, in pixels
 _HUBS = 6
@@ -70,99 +65,77 @@ class Report:
             if self.metrics[direction] is not None
         }
 
-    def html(self) -> Html:
-        """Returns the page."""
-        sections = {
-            "Recall": self._recall(),
-            "Ranks": self._ranks(),
-            "Hardest misses": self._misses(),
-            "Probabilities": self._probabilities(),
-            "Hubs": self._hubs(),
-            "Vocabulary": self._vocabulary(),
-            "Caption length": self._lengths(),
-            "More epochs or more pairs": self._learning(),
-        }
+    def html(self) -> str:
+        """Returns the page; `report.html` escapes every text that is not its own."""
         metrics, data = self.metrics, self.embedded.folder.resolve().name
-        return fill(
-            "page",
+        charts, said = calibration_charts(self.embedded, metrics)
+        chart, rows = recall_by_length(self._captions, self.found["text_to_image"])
+        return read_template(__package__, "report.html").render(
+            say=say,
+            data_url=_data_url,
+            hubness=_hubness,
+            largest_hubs=_largest_hubs,
             title=f"{metrics['run']} on {data}, {self.embedded.split}",
-            facts=say("facts", **metrics),
-            command=metrics["command"],
-            sections=joined(
-                fill("section", name=title.lower().replace(" ", "-"), title=title, body=body)
-                for title, body in sections.items()
-            ),
+            metrics=metrics,
+            split=self.embedded.split,
+            titles=TITLES,
+            found=self.found,
+            recall=self._recall(),
+            ranks=self._drawn(self._ranks()),
+            late={way: _late(found) for way, found in self.found.items()},
+            probabilities={"charts": [*map(self._drawn, charts)], "said": said},
+            hubs=self._drawn(self._hubs()),
+            vocabulary=self._vocabulary(),
+            lengths={"chart": self._drawn(chart), "rows": rows},
+            learning=self._learning(),
+            image=self._image,
+            text=self._text,
         )
 
     # --- sections -----------------------------------------------------------------------------
 
-    def _recall(self) -> Html:
-        metrics, split = self.metrics, self.embedded.split
-        intervals = "; ".join(
+    def _recall(self) -> dict[str, Any]:
+        metrics, ways = self.metrics, self.found
+        intervals = (
             f"{TITLES[way]} {low:.1f} to {high:.1f}"
-            for way in self.found
+            for way in ways
             for low, high in [wilson_interval(metrics[way]["r1"], metrics["images"])]
         )
         headings, rows = metrics_rows({"this run": metrics})
-        own = table(("", "direction", *headings), rows)
-        said = paragraph(say("intervals", rsum=metrics["rsum"], intervals=intervals))
-        published = published_rows(self.manifest, split, metrics["protocol"])
-        if not published:
-            return joined([own, said, paragraph(say("no_published"))])
-        notes = [say("published", protocol=metrics["protocol"])]
-        notes += [say("other_split", split=split)] if split != "test" else []
-        notes += [say("querybank")] if metrics["querybank"] else []
-        return joined([own, said, self._beside(published), paragraph(" ".join(notes))])
-
-    def _beside(self, published: Sequence[Mapping[str, str]]) -> Html:
-        keys = [(way, k) for way in self.found for k in _RECALLS]
-        own = [f"{self.metrics[way][k]:.1f}" for way, k in keys]
-        rows = [
+        keys = [(way, k) for way in ways for k in _RECALLS]
+        published = [
             [row["method"], *(row[f"{_SHORT[way]}_{k}"] for way, k in keys), row["source"]]
-            for row in published
+            for row in published_rows(self.manifest, self.embedded.split, metrics["protocol"])
         ]
-        heads = ("method", *(f"{_SHORT[way]} R@{k[1:]}" for way, k in keys), "source")
-        return table(heads, [["this run", *own, ""], *rows], "published")
+        own = ["this run", *(f"{metrics[way][k]:.1f}" for way, k in keys), ""]
+        heads = (f"{_SHORT[way]} R@{k[1:]}" for way, k in keys)
+        return {
+            "headings": ["", "direction", *headings],
+            "rows": rows,
+            "intervals": "; ".join(intervals),
+            "published_headings": ["method", *heads, "source"],
+            "published": published and [own, *published],
+        }
 
-    def _ranks(self) -> Html:
-        lines, texts = {}, []
+    def _ranks(self) -> Chart:
+        lines = {}
         for direction, found in self.found.items():
             at = np.unique(np.geomspace(1, found.corpus, _POINTS).astype(int))
             shares = [100 * float(np.mean(found.ranks <= rank)) for rank in at]
             lines[TITLES[direction]] = list(zip(at.tolist(), shares, strict=True))
-            worst, late = np.quantile(found.ranks, 0.9), np.mean(found.ranks > found.corpus / 10)
-            numbers = {"worst": int(worst), "corpus": found.corpus, "late": 100 * late}
-            texts.append(say("ranks", direction=TITLES[direction], **numbers))
         title = "Queries that have a right item among the first K"
-        chart = Chart("ranks", title, "K", "percent of queries", lines, logarithmic="x", top=100)
-        return joined([self._figure(chart), *map(paragraph, texts)])
+        return Chart("ranks", title, "K", "percent of queries", lines, logarithmic="x", top=100)
 
-    def _misses(self) -> Html:
-        parts = []
+    def _hubs(self) -> Chart:
+        lines = {}
         for direction, found in self.found.items():
-            parts.append(Html(f"<h3>{TITLES[direction]}</h3>"))
-            rows = joined(self._miss(direction, miss) for miss in found.misses)
-            list_of = Html(f'<ul class="rows">{rows}</ul>')
-            parts.append(list_of if rows else paragraph(say("all_found")))
-        return joined(parts)
-
-    def _probabilities(self) -> Html:
-        charts, note = calibration_charts(self.embedded, self.metrics)
-        return joined([paragraph(note), *map(self._figure, charts)])
-
-    def _hubs(self) -> Html:
-        lines, parts = {}, []
-        for direction, found in self.found.items():
-            counts, title = found.occurrences, TITLES[direction]
+            counts = found.occurrences
             at = np.unique(np.geomspace(1, max(1, counts.max()), _POINTS).astype(int))
-            lines[title] = [(int(n), int(np.sum(counts >= n))) for n in at]
-            parts += [Html(f"<h3>{title}</h3>"), paragraph(_hubness(found))]
-            parts.append(self._top_hubs(direction, found))
+            lines[TITLES[direction]] = [(int(n), int(np.sum(counts >= n))) for n in at]
         title = f"Items that are among the first {FIRST_HITS} of at least n queries"
-        chart = Chart("hubs", title, "n", "items", lines, logarithmic="xy")
-        return joined([self._figure(chart), *parts])
+        return Chart("hubs", title, "n", "items", lines, logarithmic="xy")
 
-    def _vocabulary(self) -> Html:
+    def _vocabulary(self) -> dict[str, Any]:
         known, cut = self.metrics["vocabulary"], self.metrics["cut_off"]
         rows = [(say(key), f"{known[key]:.2f} %") for key in known]
         rows += [
@@ -171,82 +144,61 @@ class Report:
             (say("unknown"), f"{len(self._captions.unknown):,}"),
         ]
         most = self._captions.unknown.most_common(_UNKNOWN)
-        words = ", ".join(f"{word} ({count:,})" for word, count in most)
-        frequent = paragraph(say("frequent", words=words)) if most else Html()
-        return joined([table(("", ""), rows), frequent])
+        return {"rows": rows, "words": ", ".join(f"{word} ({count:,})" for word, count in most)}
 
-    def _lengths(self) -> Html:
-        chart, rows = recall_by_length(self._captions, self.found["text_to_image"])
-        return joined(
-            [self._figure(chart), table(("words", "captions", "R@1", "R@5", "R@10"), rows)]
-        )
-
-    def _learning(self) -> Html:
+    def _learning(self) -> dict[str, Any]:
+        """Returns nothing if the run was trained on other data."""
         if self.manifest.split_digest != self.trained_on:
-            return paragraph(say("other_data"))
+            return {}
         chart, images = learning.epochs_chart(self.epochs), self.manifest.splits["val"].images
-        parts = [paragraph(say("no_history"))]
+        known: dict[str, Any] = {"epochs": chart and self._drawn(chart)}
         if chart:
-            parts = [self._figure(chart), _verdict(learning.on_epochs(self.epochs, images))]
+            known["of_epochs"] = learning.on_epochs(self.epochs, images)
         if self.embedded.split != "train":
             measured = learning.seen_and_unseen(self.embedded)
-            headings, rows = metrics_rows(measured)
-            parts.append(table(("searched", "direction", *headings), rows))
+            headings, known["rows"] = metrics_rows(measured)
+            known["headings"] = ["searched", "direction", *headings]
             rsums = (each["rsum"] for each in measured.values())
-            parts.append(_verdict(learning.on_pairs(*rsums, self.metrics["images"])))
-        return joined([*parts, *self._amount()])
-
-    def _amount(self) -> list[Html]:
+            known["of_pairs"] = learning.on_pairs(*rsums, self.metrics["images"])
         if self.curve is None:
-            return [_verdict(learning.Verdict("not_measured", {}))]
-        images = self.metrics["images"]
-        verdicts = [learning.on_amount(*each, images) for each in self.curve.items()]
-        return [self._figure(learning.amount_chart(self.curve)), *map(_verdict, verdicts)]
+            return {**known, "of_amount": [learning.Verdict("not_measured", {})]}
+        curves, images = self.curve.items(), self.metrics["images"]
+        known["amount"] = self._drawn(learning.amount_chart(self.curve))
+        return {**known, "of_amount": [learning.on_amount(*each, images) for each in curves]}
 
     # --- pieces -------------------------------------------------------------------------------
 
-    def _figure(self, chart: Chart) -> Html:
+    def _drawn(self, chart: Chart) -> Chart:
         self.charts.append(chart)
-        light, dark = (data_url("png", chart.png(dark)) for dark in (False, True))
-        return fill("figure", name=chart.name, title=chart.title, light=light, dark=dark)
+        return chart
 
-    def _image(self, row: int) -> Html:
+    def _image(self, row: int) -> tuple[str, bytes | str]:
+        """Returns the name of an image, and a small JPEG or why there is none."""
         contents = self._reader(tf.constant(row, tf.int64))["image"].numpy()
-        name, small = self._captions.image_ids[row], small_jpeg(contents, _SIDE)
-        if isinstance(small, str):
-            return fill("text", text=f"{name} ({small})")
-        return fill("image", name=name, source=data_url("jpeg", small))
+        return self._captions.image_ids[row], small_jpeg(contents, _SIDE)
 
-    def _text(self, row: int) -> Html:
+    def _text(self, row: int) -> str:
         text = self._captions.texts[row]
-        return fill(
-            "text", text=text if self._captions.known[row] else say("no_known_word", text=text)
-        )
-
-    def _miss(self, direction: str, miss: Miss) -> Html:
-        query, item = self._image, self._text
-        if direction == "text_to_image":
-            query, item = item, query
-        first, right = item(miss.first), item(miss.right)
-        return fill(
-            "miss", query=query(miss.query), first=first, right=right, rank=f"{miss.rank:,}"
-        )
-
-    def _top_hubs(self, direction: str, found: Searched) -> Html:
-        shown = self._text if direction == "image_to_text" else self._image
-        rows = []
-        for place in np.argsort(-found.occurrences, kind="stable")[:_HUBS]:
-            label = fill("label", text=say("hub", count=found.occurrences[place]))
-            rows.append(Html(f"<li>{shown(int(found.items[place]))}{label}</li>"))
-        return Html(f'<ul class="hubs">{joined(rows)}</ul>')
+        return text if self._captions.known[row] else say("no_known_word", text=text)
 
 
-def _hubness(found: Searched) -> str:
+def _late(found: Searched) -> dict[str, float]:
+    worst, late = np.quantile(found.ranks, 0.9), np.mean(found.ranks > found.corpus / 10)
+    return {"worst": int(worst), "corpus": found.corpus, "late": 100 * late}
+
+
+def _hubness(found: Searched) -> dict[str, float]:
     counts, mean = found.occurrences, found.occurrences.mean()
     # Of a binomial with few successes: about that of a Poisson distribution.
     numbers = {"first": FIRST_HITS, "mean": mean, "chance": 1 / np.sqrt(mean)}
-    return say("hubs", skewness=skewness(counts), never=100 * np.mean(counts == 0), **numbers)
+    return {"skewness": skewness(counts), "never": 100 * np.mean(counts == 0), **numbers}
 
 
-def _verdict(verdict: learning.Verdict) -> Html:
-    return fill("verdict", text=say(verdict.key, **verdict.numbers))
+def _largest_hubs(found: Searched) -> Iterator[tuple[int, int]]:
+    """Yields the rows of the items, and how many queries have them among their first hits."""
+    for place in np.argsort(-found.occurrences, kind="stable")[:_HUBS]:
+        yield int(found.items[place]), found.occurrences[place]
+
+
+def _data_url(contents: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(contents).decode()}"

@@ -1,4 +1,4 @@
-"""The page on a port of this machine."""
+"""A web application on a port of this machine, in a thread."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from tf_dpce.errors import UserError
 
-# Open pages have a connection that never ends by itself.
-_GRACE_SECONDS = 2
 
-
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, code: str = "web.port") -> socket.socket:
     """Opens a port, before anything is loaded that takes long.
 
     Args:
         host: the address on which to listen, or its name.
         port: 0 takes a free one.
+        code: code of the error.
 
     Raises:
         UserError: the port cannot be opened.
@@ -32,23 +31,35 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.create_server((host, port), family=family)
     except OSError as error:
         message = f"port {port} of {host} cannot be opened ({error.strerror}): choose another"
-        raise UserError("web.port", message) from None
-    # Otherwise a body waits 40 ms until the reader acknowledges its head.
+        raise UserError(code, message) from None
+    # Connections inherit it. Without it a body waits 40 ms until the reader acknowledges its head.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
 
 @contextmanager
-def serving(app: ASGIApp, listening: socket.socket) -> Iterator[None]:
-    """Serves a page on an open port during the block."""
+def serving(
+    app: ASGIApp, listening: socket.socket, grace_seconds: int = 2, **settings: Any
+) -> Iterator[None]:
+    """Serves an application on an open port during the block.
+
+    Args:
+        app: the application.
+        listening: what `listen` returned.
+        grace_seconds: how long requests that are under way may take at the end. An open page has a
+            connection that never ends by itself.
+        **settings: further settings of uvicorn.
+    """
     config = uvicorn.Config(
         app,
         loop="asyncio",
+        # Broken requests of clients are none of the operator's business.
         log_config=None,
         log_level="critical",
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=grace_seconds,
         proxy_headers=False,
         server_header=False,
+        **settings,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=[[listening]], daemon=True)
