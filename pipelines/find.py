@@ -19,7 +19,6 @@ from tf_dpce.runtimes import AnyRuntime
 
 if TYPE_CHECKING:
     from tf_dpce.search.find.update import Update
-    from tf_dpce.search.queries.filters import Filter
     from tf_dpce.search.queries.query import Term
 
 
@@ -55,15 +54,20 @@ def run(
         runtime: what embeds; all but tensorflow must have been exported.
     """
     from tf_dpce.runtimes.load import load
+    from tf_dpce.search.embedding.facts import image_schema
     from tf_dpce.search.embedding.fingerprint import model_digest
     from tf_dpce.search.find.update import default_index, existing_index, update_index
     from tf_dpce.search.probabilities import check_calibrated, find_calibration
+    from tf_dpce.search.queries.filters import Filter
 
     # What can be wrong is found before TensorFlow is imported.
     if not folder.is_dir():
         message = f"{folder} is not a folder: give one that holds images"
         raise UserError("find.folder", message, folder)
-    terms, chosen = _terms(query, folder), _filter(where)
+    terms = _terms(query, folder)
+    chosen = None if where is None else Filter.parse(where)
+    if chosen:
+        chosen.check(image_schema())
     check_sheet_file(sheet)
     folder, digest = folder.resolve(), model_digest(model)
     calibration = find_calibration(None, model)
@@ -114,18 +118,6 @@ def _terms(query: str, folder: Path) -> list[Term]:
                 terms[place] = replace(term, image=path)
             read_query_image(path)
     return terms
-
-
-def _filter(where: str | None) -> Filter | None:
-    """Returns a filter that fits what is recorded of images."""
-    from tf_dpce.search.embedding.facts import image_schema
-    from tf_dpce.search.queries.filters import Filter
-
-    if where is None:
-        return None
-    chosen = Filter.parse(where)
-    chosen.check(image_schema())
-    return chosen
 
 
 def _report(update: Update | None, folder: Path, out: Path, count: int) -> None:

@@ -47,7 +47,7 @@ def run(
         images_from: folder to which the images were moved since they were embedded.
         runtime: what embeds the query; all but tensorflow must have been exported.
     """
-    from tf_dpce.search.answer import check_choice
+    from tf_dpce.search.answer import Wanted
     from tf_dpce.search.index.build import open_index
     from tf_dpce.search.probabilities import check_calibrated, find_calibration
     from tf_dpce.search.queries.filters import Filter
@@ -61,8 +61,13 @@ def run(
     images = [term.image for term in terms if term.image is not None]
     of_image = len(images) == len(terms) == 1
     kind = for_ or ("texts" if of_image and opened.counts.get("texts") else "images")
-    chosen = None if where is None else Filter.parse(where)
-    check_choice(opened, kind, top, chosen, at_least, hide_duplicates, skip)
+    choice = {
+        "where": None if where is None else Filter.parse(where),
+        "at_least": at_least,
+        "hide_duplicates": hide_duplicates,
+        "skip": skip,
+    }
+    Wanted(kind, top, **choice).check(opened)
     if at_least is not None:
         check_calibrated(find_calibration(opened, model), terms, kind)
     check_sheet_file(sheet)
@@ -73,15 +78,7 @@ def run(
     for path in images:
         read_query_image(path)  # its faults are found before a model is loaded
     searcher = Searcher(opened, model, images_from, runtime)
-    answer = searcher.search(
-        terms,
-        top,
-        kind,
-        where=chosen,
-        at_least=at_least,
-        hide_duplicates=hide_duplicates,
-        skip=skip,
-    )
+    answer = searcher.search(terms, top, kind, **choice)
     lost = "not where they were embedded: --images-from FOLDER"
     if images_from:
         lost = f"neither where they were embedded nor below {images_from}"

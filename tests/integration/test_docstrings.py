@@ -24,6 +24,7 @@ import tensorflow as tf
 import tf_dpce
 from tf_dpce import CaptionTokenizer, DualPath, image_tower, text_tower
 from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
+from tf_dpce.search import open_index
 from tf_dpce.search.embedding.fingerprint import model_digest
 from tf_dpce.search.embedding.inputs import find_images
 """
@@ -38,6 +39,7 @@ PREPARED = (
         "tf_dpce.search.searcher",
     ),
     *("tf_dpce.search.index.folder", "tf_dpce.serving.client", "tf_dpce.serving.async_client"),
+    *("tf_dpce.search.index.build", "tf_dpce.search.interface"),
     *("tf_dpce.models.expansion", "tf_dpce.models.shortening"),
 )
 
@@ -94,7 +96,6 @@ def test_examples_that_need_no_model(project_root: Path, folder: Path, names: di
 def test_examples_that_need_models_or_a_server(
     project_root: Path, folder: Path, names: dict[str, Any], tiny_export: Path
 ):
-    from pipelines import index
     from tests.unit.export.tiny import SIZE, WORDS, tiny_model
     from tests.unit.serving.servers import running
 
@@ -112,14 +113,12 @@ def test_examples_that_need_models_or_a_server(
         ),
     }
     tests = {t.name: t for t in examples(project_root) if t.name.startswith(PREPARED)}
-    # The second deletes from the index.
-    searches = ("searcher.Searcher", "index.folder.FolderIndex")
+    # The first makes the index of the embeddings that `embed` leaves, the last deletes from it.
+    searches = ("index.build.build_index", "index.build.open_index", "interface.Index")
+    searches += ("searcher.Searcher", "index.folder.FolderIndex")
     search = [tests.pop(f"tf_dpce.search.{name}") for name in searches]
     clients = [tests.pop(name) for name in list(tests) if "client" in name]
-    run(list(tests.values()), known)
-    # `embed` left embeddings.
-    assert index.main(["--embeddings", "embeddings", "--out", "index"]) == 0
-    run(search, known)
+    run([*tests.values(), *search], known)
     with running("development", folder / "saved_models", folder / "deployment") as server:
         for test in clients:
             for example in test.examples:

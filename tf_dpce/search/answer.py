@@ -37,6 +37,11 @@ class Hit:
         duplicates: ids of the items that are hidden behind this one, if duplicates are hidden; of
             those that were looked through for this answer.
         metadata: the other columns of the index.
+
+    Example:
+        >>> hit = Hit(rank=1, id="dog.jpg", score=0.53, path="gone/dog.jpg")
+        >>> hit.is_lost
+        True
     """
 
     rank: int
@@ -67,6 +72,11 @@ class Answer:
         more: whether there are further hits behind these.
         highest: the highest probability of the items that were looked through, of those that are
             no hits too because it is too small; None if probabilities are not known.
+
+    Example:
+        >>> answer = Answer([Hit(1, "dog.jpg", 0.53)], unknown_words=("zebra",))
+        >>> [hit.id for hit in answer.hits], answer.more
+        (['dog.jpg'], False)
     """
 
     hits: list[Hit]
@@ -93,31 +103,48 @@ class Choice(TypedDict, total=False):
     skip: int
 
 
-def check_choice(
-    index: Index,
-    kind: str,
-    top: int,
-    where: Filter | None = None,
-    at_least: float | None = None,
-    hide_duplicates: str | float | None = None,
-    skip: int = 0,
-) -> None:
-    """Makes sure that an index can be asked for hits; see `Searcher.search`.
+@dataclass(frozen=True)
+class Wanted:
+    """Which hits are wanted, and how many.
 
-    Raises:
-        UserError: `top` is below 1, `skip` below 0 or `at_least` not in 0..1, the index does not
-            hold `kind`, or the filter or the rule for duplicates does not fit it.
+    Attributes:
+        kind: what to find, "images" or "texts".
+        top: number of hits.
+        where: see `Choice`.
+        at_least: see `Choice`.
+        hide_duplicates: see `Choice`.
+        skip: see `Choice`.
     """
-    check_answerable(index.counts, kind, top)
-    if skip < 0:
-        message = f"the number of results to skip must be at least 0, not {skip}"
-        raise UserError("search.top", message)
-    if at_least is not None and not 0 <= at_least <= 1:
-        message = f"a least probability is a number from 0 to 1, not {at_least:g}"
-        raise UserError("search.at_least", message)
-    if where is not None:
-        where.check(index.columns(kind))
-    check_rule(hide_duplicates, kind, index)
+
+    kind: str
+    top: int
+    where: Filter | None = None
+    at_least: float | None = None
+    hide_duplicates: str | float | None = None
+    skip: int = 0
+
+    @property
+    def last(self) -> int:
+        """The rank of the last hit."""
+        return self.skip + self.top
+
+    def check(self, index: Index) -> None:
+        """Makes sure that an index can be asked for these hits.
+
+        Raises:
+            UserError: `top` is below 1, `skip` below 0 or `at_least` not in 0..1, the index does
+                not hold `kind`, or the filter or the rule for duplicates does not fit it.
+        """
+        check_answerable(index.counts, self.kind, self.top)
+        if self.skip < 0:
+            message = f"the number of results to skip must be at least 0, not {self.skip}"
+            raise UserError("search.top", message)
+        if self.at_least is not None and not 0 <= self.at_least <= 1:
+            message = f"a least probability is a number from 0 to 1, not {self.at_least:g}"
+            raise UserError("search.at_least", message)
+        if self.where is not None:
+            self.where.check(index.columns(self.kind))
+        check_rule(self.hide_duplicates, self.kind, index)
 
 
 @dataclass(frozen=True)
@@ -151,29 +178,21 @@ class Candidates:
 
 
 def choose_candidates(
-    found: Ranking,
-    chances: np.ndarray | None,
-    at_least: float,
-    rule: str | float | None,
-    kind: str,
-    own: frozenset[str],
-    wanted: int,
+    found: Ranking, chances: np.ndarray | None, own: frozenset[str], wanted: Wanted
 ) -> Candidates:
     """Chooses the items that are hits.
 
     Args:
         found: items.
         chances: the probability of each, float `[K]`, or None.
-        at_least: the least probability of a hit.
-        rule: what duplicates are, see `leaders_by`.
-        kind: kind of the items.
         own: ids of the query's own items.
-        wanted: number of hits that are of interest.
+        wanted: which hits are wanted; one more than these is chosen, if there is one.
     """
-    places = np.arange(len(found))
+    places, rule = np.arange(len(found)), wanted.hide_duplicates
     if chances is not None:
-        places = places[chances >= at_least]
-    leaders = places[leaders_by(rule, found, places, kind, wanted + len(own))]
+        places = places[chances >= (wanted.at_least or 0)]
+    most = wanted.last + 1 + len(own)
+    leaders = places[leaders_by(rule, found, places, wanted.kind, most)]
     leading = places[leaders == places]
     if own:
         ids = found.column("id", places).to_pylist()

@@ -38,13 +38,11 @@ class Contents(Protocol):
 
     def records(self, places: np.ndarray, names: Sequence[str] | None = None) -> pa.Table:
         """Returns some columns, or all, of the items at some places."""
-        ...
 
     def vectors(self, places: np.ndarray) -> np.ndarray:
         """Returns the embeddings of the items at some places, float32 `[N, D]`, of unit length up
         to rounding.
         """
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +82,13 @@ class Index(Protocol):
         model: digest of the model, see `model_digest`.
         dimension: D.
         whole: how many numbers the model's embeddings have; the index holds the first D of them.
-        version: changes with the contents, so that a cache knows when it is old.
-        counts: number of items by kind, "images" and "texts".
+
+    Example:
+        >>> index = open_index("index")
+        >>> index.counts, len(index.vectors("images", ["7.jpg"]))
+        ({'images': 50}, 1)
+        >>> index.missing("images", ["7.jpg", "77.jpg"])
+        ['77.jpg']
     """
 
     name: str
@@ -94,14 +97,19 @@ class Index(Protocol):
     whole: int
 
     @property
-    def version(self) -> str: ...
+    def version(self) -> str:
+        """What changes with the contents, so that a cache knows when it is old."""
 
     @property
-    def counts(self) -> dict[str, int]: ...
+    def counts(self) -> dict[str, int]:
+        """Number of items by kind, "images" and "texts"."""
 
     def columns(self, kind: str) -> pa.Schema:
-        """Returns the columns of a kind and their types; by these a filter is checked."""
-        ...
+        """Returns the columns of a kind and their types; by these a filter is checked.
+
+        Args:
+            kind: "images" or "texts".
+        """
 
     def search(
         self, kind: str, queries: np.ndarray, top: int, *, of: str, where: Filter | None = None
@@ -115,27 +123,36 @@ class Index(Protocol):
             of: the kind of the queries. A querybank normalises those of the other kind alone.
             where: only items that pass this filter are found.
         """
-        ...
 
     def vectors(self, kind: str, ids: Sequence[str]) -> np.ndarray:
         """Returns the embeddings of items, float32 `[N, D]`, of unit length up to rounding.
 
+        Args:
+            kind: "images" or "texts".
+            ids: N ids.
+
         Raises:
             UserError: there is no such item.
         """
-        ...
 
     def records(self, kind: str, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Returns the columns of items, as `Found.record` has them.
 
+        Args:
+            kind: "images" or "texts".
+            ids: ids of items.
+
         Raises:
             UserError: there is no such item.
         """
-        ...
 
     def missing(self, kind: str, ids: Sequence[str]) -> list[str]:
-        """Returns those of some ids that no item has."""
-        ...
+        """Returns those of some ids that no item has.
+
+        Args:
+            kind: "images" or "texts".
+            ids: any ids.
+        """
 
     def add(self, kind: str, records: pa.Table, vectors: np.ndarray) -> None:
         """Adds N items at once, or none: an item whose id is there is replaced.
@@ -148,11 +165,17 @@ class Index(Protocol):
                 for the items that are there.
             vectors: float32 `[N, D]`, unit vectors.
         """
-        ...
 
     def delete(self, kind: str, ids: Sequence[str]) -> int:
-        """Removes items at once; returns how many there were. Unknown ids are ignored."""
-        ...
+        """Removes items at once; unknown ids are ignored.
+
+        Args:
+            kind: "images" or "texts".
+            ids: ids of items.
+
+        Returns:
+            How many there were.
+        """
 
 
 def check_answerable(counts: Mapping[str, int], kind: str, top: int) -> None:

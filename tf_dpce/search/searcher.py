@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tf_dpce.errors import UserError
-from tf_dpce.search.answer import Answer, Candidates, Choice, Hit, check_choice, choose_candidates
+from tf_dpce.search.answer import Answer, Candidates, Choice, Hit, Wanted, choose_candidates
 from tf_dpce.search.embedding.fingerprint import model_digest
 from tf_dpce.search.embedding.store import IMAGES
 from tf_dpce.search.index.build import open_index
@@ -175,37 +175,28 @@ class Searcher:
                 the index does not hold `kind` or what is asked of it, or was built anew with
                 another model.
         """
+        if isinstance(where := choice.get("where"), str):
+            choice["where"] = Filter.parse(where)
+        wanted = Wanted(kind, top, **choice)
         for _ in range(_ATTEMPTS):
             version = self.index.version
             try:
-                return self._search(terms, top, kind, **choice)
+                return self._search(terms, wanted)
             except UserError:
                 # What was found may be gone a moment later, if somebody changes the index.
                 if self.index.version == version:
                     raise
-        return self._search(terms, top, kind, **choice)
+        return self._search(terms, wanted)
 
-    def _search(
-        self,
-        terms: Sequence[Term],
-        top: int,
-        kind: str,
-        where: Filter | str | None = None,
-        at_least: float | None = None,
-        hide_duplicates: str | float | None = None,
-        skip: int = 0,
-    ) -> Answer:
+    def _search(self, terms: Sequence[Term], wanted: Wanted) -> Answer:
         self._check_model()
-        chosen = Filter.parse(where) if isinstance(where, str) else where
-        check_choice(self.index, kind, top, chosen, at_least, hide_duplicates, skip)
-        if at_least is not None:
+        wanted.check(self.index)
+        kind, skip, last = wanted.kind, wanted.skip, wanted.last
+        if wanted.at_least is not None:
             check_calibrated(self.calibration, terms, kind)
         calibration = self.calibration if is_like_a_pair(terms, kind) else None
         query = self._queries.embed(terms, self.index, kind)
-        last = skip + top
-        candidates = self._candidates(
-            query, kind, chosen, calibration, at_least or 0, hide_duplicates, last + 1
-        )
+        candidates = self._candidates(query, wanted, calibration)
         places = candidates.leading[skip:last]
         records = candidates.found.contents.records(places).to_pylist()
         hits = [
@@ -221,14 +212,7 @@ class Searcher:
         )
 
     def _candidates(
-        self,
-        query: EmbeddedQuery,
-        kind: str,
-        where: Filter | None,
-        calibration: Calibration | None,
-        at_least: float,
-        rule: str | float | None,
-        wanted: int,
+        self, query: EmbeddedQuery, wanted: Wanted, calibration: Calibration | None
     ) -> Candidates:
         """Ranks items until there are as many hits as are wanted, or no more can follow.
 
@@ -237,18 +221,19 @@ class Searcher:
         fall with the rank on the whole, not from each to the next: if none of the later half is
         high enough, none of those behind is looked at.
         """
-        count, size = self.index.counts[kind], wanted + len(query.own)
+        kind, at_least, enough = wanted.kind, wanted.at_least or 0, wanted.last + 1
+        count, size = self.index.counts[kind], enough + len(query.own)
         while True:
             size = min(size, count)
             (found,) = self.index.search(
-                kind, query.embedding[None], size, of=query.kind, where=where
+                kind, query.embedding[None], size, of=query.kind, where=wanted.where
             )
             # If a filter lets few items pass, these are all that were compared.
             corpus = count if len(found) == size else len(found)
             chances = probabilities(calibration, query.embedding, kind, found, corpus)
-            candidates = choose_candidates(found, chances, at_least, rule, kind, query.own, wanted)
+            candidates = choose_candidates(found, chances, query.own, wanted)
             ended = chances is not None and (chances[len(chances) // 2 :] < at_least).all()
-            if len(candidates.leading) >= wanted or ended or len(found) < size or size == count:
+            if len(candidates.leading) >= enough or ended or len(found) < size or size == count:
                 return candidates
             size *= _GROWTH
 

@@ -91,13 +91,8 @@ def embed(
     missing = set() if begun.kinds[inputs.kind].complete else set(own) - writer.finished()
     before = sum(counts[number] for number in own if number not in missing)
     if missing:
-        _run(
-            engine,
-            _chosen(inputs, size, missing),
-            writer,
-            before,
-            sum(counts[number] for number in own),
-        )
+        total = sum(counts[number] for number in own)
+        _run(engine, _chosen(inputs, size, missing), writer, before, total)
     return before, _finish(writer, begun, own, len(counts))
 
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.cut import cut
-from tf_dpce.files import publish_file
+from tf_dpce.files import publish_bytes
 from tf_dpce.storage import open_folder
 
 if TYPE_CHECKING:
@@ -173,8 +173,7 @@ def as_lines(records: Iterable[dict[str, Any]]) -> bytes:
 
 def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """Writes records as JSON Lines, atomically."""
-    with publish_file(path) as temporary:
-        temporary.write_bytes(as_lines(records))
+    publish_bytes(path, as_lines(records))
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.evaluation.calibration import CALIBRATION_FILE, QUERY_KIND
-from tf_dpce.files import is_temporary
 from tf_dpce.logging import logger, tracked
 from tf_dpce.search.embedding.store import (
     IMAGES,
@@ -24,7 +23,7 @@ from tf_dpce.search.embedding.store import (
 )
 from tf_dpce.search.index.factories import check_factory
 from tf_dpce.search.index.folder import FolderIndex
-from tf_dpce.search.index.manifest import MANIFEST, IndexManifest, KindEntry, is_index_file
+from tf_dpce.search.index.manifest import IndexManifest, KindEntry, refuse_foreign
 from tf_dpce.search.index.writer import Batch, writing
 from tf_dpce.search.interface import Index
 from tf_dpce.search.milvus.connection import is_milvus
@@ -46,8 +45,15 @@ def open_index(target: Path | str) -> Index:
         target: the folder of an index, or one in Milvus: `http(s)://HOST:PORT[#NAME]`, or the path
             of a database of Milvus Lite, `PATH.db[#NAME]`.
 
+    Returns:
+        The index, whose methods are those of `Index`.
+
     Raises:
         UserError: there is no index, or it is damaged; or Milvus does not answer.
+
+    Example:
+        >>> open_index("index").counts
+        {'images': 50}
     """
     if is_milvus(target):
         from tf_dpce.search.milvus.index import MilvusIndex
@@ -84,6 +90,9 @@ def build_index(
         dimension: how many numbers of each embedding are taken; queries are cut in the same way,
             and hits have no probabilities, which are those of whole embeddings. All by default.
 
+    Returns:
+        The index, opened.
+
     Raises:
         UserError: embeddings are missing, unfinished or of different models, or those of the
             querybank are; the querybank has no queries for what is indexed; two folders have
@@ -91,6 +100,10 @@ def build_index(
             needs more embeddings to learn from; `out` is something else.
 
     Source: https://github.com/facebookresearch/faiss/wiki/The-index-factory
+
+    Example:
+        >>> build_index([Path("embeddings")], "index").counts
+        {'images': 50}
     """
     folders = embeddings if querybank is None else [*embeddings, querybank]
     stores = _stores(folders)
@@ -112,7 +125,7 @@ def build_index(
 
         return MilvusIndex.build(out, first.model, width, batches, queries)
     out = Path(out)
-    _refuse_foreign(out)
+    refuse_foreign(out)
     out.mkdir(parents=True, exist_ok=True)
     about = IndexManifest(first.model, width, factory, whole=whole if width < whole else None)
     with writing(out, about) as writer:
@@ -247,18 +260,6 @@ def _queries(
         message = f"the querybank {folder} holds no {missing}: embed some into it"
         raise UserError("index.querybank", message, folder)
     return queries
-
-
-def _refuse_foreign(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError("index.target", f"{out} is a file: give the folder of an index", out)
-    own = (
-        item.name == MANIFEST or is_temporary(item.name) or is_index_file(item)
-        for item in (out.iterdir() if out.is_dir() else ())
-    )
-    if not all(own):
-        message = f"{out} holds other files than an index: give another --out"
-        raise UserError("index.target", message, out)
 
 
 def _different(kind: str, batches: Iterable[Batch]) -> Iterator[Batch]:

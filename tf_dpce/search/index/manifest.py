@@ -10,10 +10,9 @@ import time
 import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tf_dpce.errors import UserError
-from tf_dpce.files import write_json
+from tf_dpce.files import OTHER_TYPE, from_json, is_temporary, write_json
 from tf_dpce.search.embedding.store import KINDS
 
 MANIFEST = "index.json"
@@ -143,18 +142,11 @@ class IndexManifest:
         try:
             value = json.loads(content)
             # The former format has a version instead.
-            if "version" in value or value["format"] != _FORMAT:
+            if "version" in value or value.pop("format") != _FORMAT:
                 message = f"{path.parent} is an index of another version: {_REBUILD}"
                 raise UserError("index.format", message, path)
-            return cls(
-                value["model"],
-                value["dimension"],
-                value["factory"],
-                {kind: _kind(entry) for kind, entry in value["kinds"].items()},
-                _file(value["calibration"]),
-                value.get("whole"),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
+            return from_json(cls, value)
+        except OTHER_TYPE:
             message = f"{path} is damaged: {_REBUILD}"
             raise UserError("index.damaged", message, path) from None
 
@@ -237,20 +229,18 @@ def is_index_file(path: Path) -> bool:
     return _FILE.fullmatch(path.name) is not None
 
 
-def _kind(value: dict[str, Any]) -> KindEntry:
-    segments = tuple(
-        SegmentEntry(
-            segment["rows"],
-            segment["alive"],
-            StoredFile(**segment["flat"]),
-            StoredFile(**segment["records"]),
-            _file(segment["approximate"]),
-            _file(segment["deleted"]),
-        )
-        for segment in value["segments"]
+def refuse_foreign(out: Path) -> None:
+    """Makes sure that a new index replaces nothing but an index.
+
+    Raises:
+        UserError: `out` is a file, or holds other files.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError("index.target", f"{out} is a file: give the folder of an index", out)
+    own = (
+        item.name == MANIFEST or is_temporary(item.name) or is_index_file(item)
+        for item in (out.iterdir() if out.is_dir() else ())
     )
-    return KindEntry(segments, _file(value["querybank"]), value["queries"], value["effort"])
-
-
-def _file(value: dict[str, Any] | None) -> StoredFile | None:
-    return None if value is None else StoredFile(**value)
+    if not all(own):
+        message = f"{out} holds other files than an index: give another --out"
+        raise UserError("index.target", message, out)

@@ -99,6 +99,12 @@ class Filter:
     def parse(cls, text: str) -> Filter:
         """Reads a filter; the grammar is that of this module.
 
+        Args:
+            text: what was typed.
+
+        Returns:
+            The filter.
+
         Raises:
             UserError: it cannot be read, or is too long or nested too deeply.
         """
@@ -107,16 +113,19 @@ class Filter:
     def check(self, schema: pa.Schema) -> None:
         """Makes sure that the columns exist and can be compared with the values.
 
+        Args:
+            schema: the columns of the items.
+
         Raises:
             UserError: there is no such column, or it holds values of another type.
         """
         self.to_arrow(schema)
 
     def to_arrow(self, schema: pa.Schema) -> pc.Expression:
-        """Returns an expression that is true or false for each row, never null.
+        """Returns an expression that is true or false for each row, never null; see `check`.
 
-        Raises:
-            UserError: see `check`.
+        Args:
+            schema: the columns of the items.
         """
         from tf_dpce.search.queries.filter_forms import to_arrow, typed
 
@@ -125,10 +134,10 @@ class Filter:
     def to_milvus(self, schema: pa.Schema) -> tuple[str, dict[str, Any]]:
         """Returns an expression with the names of parameters, `{p0}`, and the parameters.
 
-        Points in time and dates are integers there: microseconds since 1970.
+        Points in time and dates are integers there: microseconds since 1970. See `check`.
 
-        Raises:
-            UserError: see `check`.
+        Args:
+            schema: the columns of the items.
         """
         from tf_dpce.search.queries.filter_forms import to_milvus, typed
 

@@ -46,6 +46,10 @@ class Term:
         text: a text.
         image: the path or the bytes of the file of an image.
         id: the id of an item of the kind that is searched.
+
+    Example:
+        >>> Term(text="a dog").kind("images"), Term(-1.0, image="ball.jpg").kind("images")
+        ('texts', 'images')
     """
 
     weight: float = 1.0
@@ -58,7 +62,11 @@ class Term:
             raise TypeError(f"One of text, image and id is expected. Received: {self}")
 
     def kind(self, searched: str) -> str:
-        """Returns the kind of its embedding, "images" or "texts", in a search for `searched`."""
+        """Returns the kind of its embedding, "images" or "texts".
+
+        Args:
+            searched: the kind that is searched, which is that of an item.
+        """
         if self.id is not None:
             return searched
         return IMAGES if self.text is None else TEXTS
@@ -77,6 +85,12 @@ def parse_query(query: str) -> list[Term]:
     """Reads a query as a person types it: a plain text, the path of an image, or a sum of such.
 
     Files are not opened.
+
+    Args:
+        query: what was typed.
+
+    Returns:
+        One term or more.
 
     Raises:
         UserError: it has quotation marks beside signs, but is no sum, or has too many terms.

@@ -34,10 +34,9 @@ def content(index: Index) -> list:
 
 
 @pytest.mark.process
-def test_a_killed_change_is_done_or_not_begun(project_root: Path, tmp_path: Path):
+def test_a_killed_change_is_done_or_not_begun(run_program, tmp_path: Path):
     FolderIndex.create(tmp_path / "0-0", MODEL, DIMENSION)
-    command = [sys.executable, "-m", "tests.unit.search.index.changed", str(tmp_path)]
-    subprocess.run(command, cwd=project_root, check=True)
+    run_program("tests.unit.search.index.changed", tmp_path)
     plain, states = PlainIndex(), [[]]
     for step, change in enumerate(HISTORY):
         change(plain)
