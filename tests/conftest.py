@@ -128,20 +128,25 @@ def log_of_the_library() -> None:
 # === Processes ===
 
 
-@pytest.fixture
-def run_program(project_root: Path) -> Callable[..., None]:
-    """Runs the text of a program in a process of its own, which must end well."""
+@pytest.fixture(scope="session")
+def run_program() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a program, its text or the name of its module, in a process that must end well."""
 
-    def run(program: str, **environment: str) -> None:
+    def run(
+        program: str, *arguments: object, given: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        option = "-m" if program.startswith("tests.") else "-c"
         answer = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=project_root,
-            env={**os.environ, "PYTHONPATH": str(project_root), **environment},
+            [sys.executable, option, program, *map(str, arguments)],
+            cwd=PROJECT,
+            env={**os.environ, "PYTHONPATH": str(PROJECT), **environment},
+            input=given,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1200,
         )
         assert answer.returncode == 0, answer.stderr[-3000:]
+        return answer
 
     return run
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -74,7 +71,7 @@ def test_a_runtime_answers_as_tensorflow_does(exported: Path, runtime: str):
 
 
 def test_search_find_and_embed_do_without_tensorflow(
-    exported: Path, images: Path, tmp_path: Path, project_root: Path
+    exported: Path, images: Path, tmp_path: Path, run_program
 ):
     model, embeddings, built = str(exported), str(tmp_path / "embeddings"), str(tmp_path / "index")
     given = ["--model", model, "--images", str(images)]
@@ -91,14 +88,7 @@ def test_search_find_and_embed_do_without_tensorflow(
         program = f"""{WITHOUT_TENSORFLOW.replace('"tensorflow",', '"tensorflow", "keras",')}
 from importlib import import_module
 sys.exit(import_module("pipelines.{verb}").main({command}))"""
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=project_root,
-            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
+        done = run_program(program, XDG_CACHE_HOME=str(tmp_path / "cache"))
         if verb != "embed":
             hits = json.loads(done.stdout)["hits"]
             np.testing.assert_allclose([hit["score"] for hit in hits], expected, atol=2e-3)

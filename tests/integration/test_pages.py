@@ -68,6 +68,7 @@ def write_word2vec(path: Path) -> None:
     path.write_bytes(f"{len(words)} 300\n".encode() + body)
 
 
+@pytest.mark.full
 def test_the_three_benchmarks(here: Path):
     raw = here / "data" / "raw"
     for name in ("Flickr8k of", "Flickr30k of", "MSCOCO of 2014:", "MSCOCO of 2014 with", "CUHK"):

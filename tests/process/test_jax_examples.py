@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,23 +44,10 @@ def arrays(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def said(arrays: Path, project_root: Path) -> str:
+def said(arrays: Path, run_program) -> str:
     """What `jax_fit` printed; it left its weights beside the arrays."""
-    answer = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TENSORFLOW + FIT, str(arrays)],
-        cwd=project_root,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(project_root),
-            "KERAS_BACKEND": "jax",
-            "JAX_PLATFORMS": "cpu",
-        },
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert answer.returncode == 0, answer.stderr[-3000:]
-    return answer.stdout
+    jax = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    return run_program(WITHOUT_TENSORFLOW + FIT, arrays, **jax).stdout
 
 
 def test_the_arrays_are_the_training_split(arrays: Path, scenes: Path):

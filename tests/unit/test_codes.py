@@ -14,12 +14,11 @@ FILES = (".npy",)
 def test_the_page_explains_each_code_once(project_root: Path):
     page = (project_root / "docs" / "troubleshooting.md").read_text()
     explained = Counter(re.findall(r"^\| `([a-z0-9_.]+)` \| .+\. \| .+\. \|$", page, re.MULTILINE))
-    raised = {code: place for path in _sources(project_root) for code, place in _raised(path)}
+    trees = {str(path): ast.parse(path.read_text()) for path in _sources(project_root)}
+    raised = {code: place for path, tree in trees.items() for code, place in _raised(path, tree)}
     assert {code: raised[code] for code in set(raised) - set(explained)} == {}, "each a literal"
     # Functions that make mistakes of several kinds are handed their codes, as literals too.
-    literals = set().union(
-        *(_code_literals(ast.parse(path.read_text())) for path in _sources(project_root))
-    )
+    literals = set().union(*map(_code_literals, trees.values()))
     assert set(explained) - literals == set()
     assert set(explained.values()) == {1}
 
@@ -32,15 +31,15 @@ def _sources(root: Path) -> list[Path]:
     ]
 
 
-def _raised(path: Path) -> list[tuple[str, str]]:
+def _raised(path: str, tree: ast.Module) -> list[tuple[str, str]]:
     """Returns the codes of `UserError(...)` in a module, and where each is."""
-    tree, found = ast.parse(path.read_text()), []
+    found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _name(node.func) == "UserError" and node.args:
             code = node.args[0]
             if isinstance(code, ast.Name) and code.id == "code":
                 # A function of the module that is handed its codes: they are literals elsewhere.
-                found += [(literal, str(path)) for literal in _code_literals(tree)]
+                found += [(literal, path) for literal in _code_literals(tree)]
             else:
                 found.append((_literal(code), f"{path}:{node.lineno}"))
     return found

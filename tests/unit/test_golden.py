@@ -155,7 +155,11 @@ def assert_equal(found: np.ndarray, expected: np.ndarray) -> None:
 # --- they agree -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("factor", "length"), [(8, 32), (8, 56), (1, 32)])
+# Of its real width, and for persons' longer captions.
+@pytest.mark.parametrize(
+    ("factor", "length"),
+    [(8, 32), *(pytest.param(*case, marks=pytest.mark.full) for case in ((8, 56), (1, 32)))],
+)
 def test_the_text_tower_is_the_recipes(factor: int, length: int):
     tower, ids = narrowed(factor, length), captions(length)
     weights = weights_of(tower)

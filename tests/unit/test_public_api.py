@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,21 +32,18 @@ def test_every_public_name_is_listed_for_type_checkers_and_resolved():
         tf_dpce.no_such_name  # noqa: B018
 
 
-def imported(program: str, project_root: Path) -> list[str]:
+@pytest.fixture
+def imported(run_program) -> Callable[[str], list[str]]:
     """Returns the heavy modules that a program imports in a process of its own."""
-    answer = subprocess.run(
-        [sys.executable, "-c", f"{program}\n{IMPORTED}"],
-        cwd=project_root,
-        capture_output=True,
-        text=True,
-    )
-    assert answer.returncode == 0, answer.stderr
-    return ast.literal_eval(answer.stdout.splitlines()[-1])
+
+    def run(program: str) -> list[str]:
+        said = run_program(f"{program}\n{IMPORTED}").stdout
+        return ast.literal_eval(said.splitlines()[-1])
+
+    return run
 
 
-def test_the_library_its_configuration_its_readers_and_every_help_import_nothing_heavy(
-    project_root: Path,
-):
+def test_the_library_its_configuration_its_readers_and_every_help_import_nothing_heavy(imported):
     program = """
 import contextlib, io
 import tf_dpce, tf_dpce.config, tf_dpce.datasets
@@ -60,13 +56,13 @@ for verb in VERBS:
 with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
     build_parser().parse_args(["--help"])
 """
-    assert imported(program, project_root) == []
+    assert imported(program) == []
 
 
 @pytest.mark.process
 @pytest.mark.sentinel
 def test_loading_an_encoder_imports_neither_the_trainer_nor_what_draws(
-    project_root: Path, tiny_export: Path, tiny_run: Path
+    imported, tiny_export: Path, tiny_run: Path
 ):
     program = f"""
 import sys, tf_dpce
@@ -82,4 +78,4 @@ tf_dpce.load({str(tiny_run)!r})
 trainer = (f"tf_dpce.training.{{name}}" for name in ("train", "stage", "callbacks", "resume"))
 assert not loaded(*trainer, *drawing)
 """
-    assert imported(program, project_root)
+    assert imported(program)

@@ -28,6 +28,7 @@ def test_every_variant_is_a_run_with_what_the_user_gives():
             assert (config.weights, config.seed) == ("backbone.h5", 3)
 
 
+@pytest.mark.full
 def test_the_towers_are_of_equal_size():
     variants = configs("text_tower")
     assert list(variants) == ["convolutional", "recurrent", "bag_of_words"]

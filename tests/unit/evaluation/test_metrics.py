@@ -126,6 +126,7 @@ def test_collapsed_model_scores_nothing(seed):
     assert found["text_to_image"]["map"] == pytest.approx(50 * (1 / (last - 1) + 2 / last))
 
 
+@pytest.mark.full
 def test_memory_stays_below_the_full_matrix():
     count = 4_000
     draw = np.random.default_rng(0)

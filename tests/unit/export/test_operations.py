@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 from tensorflow.core.framework import types_pb2
@@ -72,9 +70,8 @@ def test_an_export_passes_for_every_server_of_the_table(meta_graph):
 
 
 @pytest.mark.process
-def test_table_is_what_the_installed_tensorflow_registers():
-    command = [sys.executable, "-c", REGISTERED, *known_operations()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+def test_table_is_what_the_installed_tensorflow_registers(run_program):
+    done = run_program(REGISTERED, *known_operations())
     table = [row for row in known_operations().values() if row.last == NEWEST]
     assert {row.name: row.strings for row in table} == json.loads(done.stdout)
 

@@ -76,6 +76,7 @@ def test_a_full_disk_in_the_words_of_tensorflow_is_explained(tmp_path: Path):
     assert explain_system_error(caught.value).code == "system.file"
 
 
+@pytest.mark.full
 def test_a_disk_without_room_for_the_curves_costs_no_more_than_these(
     scenes: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ):
@@ -89,6 +90,7 @@ def test_a_disk_without_room_for_the_curves_costs_no_more_than_these(
     assert state_paths(run, 1)
 
 
+@pytest.mark.full
 def test_a_disk_that_fills_while_training_says_how_to_continue(
     scenes: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ):

@@ -86,6 +86,9 @@ STEPS = 10
 RATES = StageSchedule(0.1, STEPS, warmup_steps=3)
 DECAY = 0.01
 OPTIMIZERS = [LayerwiseSGD, LayerwiseAdamW]
+one_or_both = pytest.mark.parametrize(
+    "kind", [pytest.param(LayerwiseSGD, marks=pytest.mark.full), LayerwiseAdamW]
+)
 
 
 def towers() -> tuple[keras.Model, keras.Model]:
@@ -150,7 +153,7 @@ def fit(network: DualPath, data: tf.data.Dataset) -> list[float]:
     return [network.fit(x, shuffle=False, verbose=0).history["loss"][0] for x in steps]
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS)
+@one_or_both
 def test_ten_steps_with_every_class_are_ten_steps_of_the_exact_classifier(kind: type):
     one, (other, classifier) = exact(kind), sampled(kind, CLASSES - 1)
     np.testing.assert_allclose(fit(other, batches()), fit(one, batches()), rtol=1e-5)
@@ -248,7 +251,7 @@ def sizes(graph: tf.Graph) -> Iterator[tuple[str, int]]:
             yield f"{node.op} {node.name}", size or 0
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS)
+@one_or_both
 def test_the_work_of_a_step_does_not_depend_on_the_number_of_classes(kind: type):
     # Only a mirrored variable is read as a whole by what reads others by row.
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])

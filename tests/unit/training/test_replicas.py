@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -34,23 +31,15 @@ pytestmark = [pytest.mark.process, pytest.mark.parametrize(("replicas", "part"),
 
 @pytest.fixture(scope="module")
 def replicated(
-    scenes: Path, tmp_path_factory: pytest.TempPathFactory, project_root: Path
+    scenes: Path, tmp_path_factory: pytest.TempPathFactory, run_program
 ) -> Callable[[int, str], Path]:
     """What `replicated` left on a number of replicas; one process for both tests."""
 
     @cache
     def run(replicas: int, part: str) -> Path:
         folder = tmp_path_factory.mktemp(f"replicas{replicas}")
-        program = [sys.executable, "-m", "tests.unit.training.replicated"]
-        answer = subprocess.run(
-            [*program, str(replicas), part, str(scenes), str(folder)],
-            cwd=project_root,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
-            capture_output=True,
-            text=True,
-            timeout=1200,
-        )
-        assert answer.returncode == 0, answer.stderr[-3000:]
+        module, given = "tests.unit.training.replicated", (replicas, part, scenes, folder)
+        answer = run_program(module, *given, CUDA_VISIBLE_DEVICES="-1")
         assert f"{replicas} replica(s) on CPU" in answer.stdout + answer.stderr
         return folder
 

@@ -166,6 +166,7 @@ def test_a_finished_run_needs_nothing_of_its_first_stage_and_computes_nothing(
     assert digests(run) == before and not (bare / "features").exists()
 
 
+@pytest.mark.full
 def test_a_run_is_resumed_from_the_newest_readable_state_of_its_latest_stage(
     scenes: Path, finished: Path, halfway: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
