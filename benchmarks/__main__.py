@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,14 +23,19 @@ from tf_dpce.machine import code_version, machine_facts
 if TYPE_CHECKING:
     from benchmarks.timing import Row
 
-Name = Literal["mining", "step", "monitoring", "classifier", "serving", "search", "page"]
+Name = Literal[
+    "mining", "step", "monitoring", "classifier", "precision", "serving", "search", "page"
+]
 PRESET = "flickr8k_paper"
+# What a benchmark takes beside the preset.
+_OPTIONS = {"search": ["embeddings"], "precision": ["run", "data"]}
 _HELP = (
     "mining: a training step with paired, mined and in-batch negatives; step: a training step "
     "over cached features; monitoring: a training with and without TensorBoard's files; "
     "classifier: the classifier alone, sampled and exact, up to a "
-    "million classes; serving: the development server under 1, 8 and 64 clients; search: an index "
-    "of 100,000 and of a million images; page: hits on the page, beside their search"
+    "million classes; precision: a run's encoders in LiteRT, in float32 and less; serving: the "
+    "development server under 1, 8 and 64 clients; search: an index of 100,000 and of a million "
+    "images; page: hits on the page, beside their search"
 )
 
 
@@ -42,6 +48,8 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--embeddings", type=Path, help="for search: folder that embed wrote of images and texts"
     )
+    parser.add_argument("--run", type=Path, help="for precision: run folder")
+    parser.add_argument("--data", type=Path, help="for precision: data that it was trained on")
     parser.add_argument("--json", type=Path, help="file to write: figures, machine, commit, date")
     return parser
 
@@ -51,18 +59,17 @@ def run(arguments: Namespace) -> None:
     config = from_dict(preset_values(arguments.preset))
     figures = {}
     for name in arguments.names:
-        settings = {"embeddings": arguments.embeddings} if name == "search" else {}
+        settings = {option: arguments[option] for option in _OPTIONS.get(name, ())}
         figures[name] = import_module(f"benchmarks.{name}").measure(config, **settings)
         Console().print(figures_table(name, figures[name]))
     if arguments.json:
-        options = ["--preset", arguments.preset, "--json", str(arguments.json)]
-        if arguments.embeddings:
-            options = ["--embeddings", str(arguments.embeddings), *options]
+        names = (*_OPTIONS["search"], *_OPTIONS["precision"], "preset", "json")
+        given = ((f"--{name}", str(arguments[name])) for name in names if arguments[name])
         saved = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": code_version(),
             "machine": machine_facts(),
-            "command": shlex.join(["python", "-m", "benchmarks", *figures, *options]),
+            "command": shlex.join(["python", "-m", "benchmarks", *figures, *chain(*given)]),
             "benchmarks": figures,
         }
         write_json(arguments.json, saved)

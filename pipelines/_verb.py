@@ -42,6 +42,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse
 from jsonargparse import SUPPRESS, ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse.typing import restricted_number_type
 
 from pipelines._configuration import add_configuration, configuration
 from tf_dpce.config import Config
@@ -59,6 +60,8 @@ SUCCESS = 0
 FAILURE = 1
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command can end well later
 INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended
+
+Port = restricted_number_type("Port", int, [(">=", 1), ("<=", 65535)])
 
 # By the environment, because TensorFlow reads it once, when it starts.
 TENSORFLOW = {

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import embed, evaluate, export, index, prepare, train, web
-from pipelines._verb import options_verb, say_files
-from pipelines.serve import Port
+from pipelines._verb import Port, options_verb, say_files
 from tf_dpce.errors import UserError
 from tf_dpce.files import exclusive_lock
 

@@ -14,7 +14,7 @@ from tf_dpce.config import Config
 from tf_dpce.errors import UserError
 from tf_dpce.logging import logger
 from tf_dpce.preprocessing.status import MAX_BYTES, MAX_PIXELS, Limits
-from tf_dpce.runtimes import Runtime
+from tf_dpce.runtimes import Precision, Runtime
 
 
 def run(
@@ -31,6 +31,7 @@ def run(
     max_bytes: PositiveInt = MAX_BYTES,
     max_pixels: PositiveInt = MAX_PIXELS,
     format_: list[Runtime] | None = None,
+    precision: Precision = "float32",
 ) -> None:
     """Exports a run, verifies it in a fresh process and publishes it as a new version.
 
@@ -38,7 +39,7 @@ def run(
         run: run folder.
         to: model folder, saved_models/NAME.
         data: prepared data, on whose validation split the probabilities of hits are calibrated,
-            and on whose training split the axes of --dim are found.
+            and on whose training split the axes of --dim are found and int8 is fitted.
         checkpoint: weights.
         flip: encode mirrored images too: twice the work.
         size: image size in pixels (default: the size of training).
@@ -51,11 +52,14 @@ def run(
         max_bytes: reject larger files.
         max_pixels: reject larger images.
         format_: write both encoders for these runtimes too: onnx, openvino, litert.
+        precision: of litert: float32, float16, dynamic (weights alone in int8), or int8.
     """
-    from tf_dpce.data.manifest import Manifest
+    from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
     from tf_dpce.export.limits import check_limits
     from tf_dpce.export.versions import check_name
     from tf_dpce.files import check_writable
+    from tf_dpce.preprocessing.vocabulary import read_vocabulary
+    from tf_dpce.runtimes.examples import check_data
     from tf_dpce.runtimes.write import check_formats, write_runtimes
     from tf_dpce.storage import local_folder
     from tf_dpce.training.run_folder import check_run, load_run
@@ -63,7 +67,7 @@ def run(
     limits = Limits(max_bytes, max_pixels)
     check_name(to)
     check_limits(limits)
-    check_formats(format_ or [])
+    check_formats(format_ or [], precision, data)
     whole = check_run(run, checkpoint)[0].model.output_dim
     if dim and dim > whole:
         message = f"{run} has embeddings of {whole} numbers: set --dim to {whole} at most"
@@ -72,6 +76,8 @@ def run(
     folder = local_folder(data) if data else None
     if folder:
         Manifest.load(folder)
+    if precision == "int8":
+        check_data(folder, read_vocabulary(run / VOCABULARY_FILE))
     further = _further_words(run, expand, expand_size)
 
     from tf_dpce.evaluation.tta import TestTimeAugmentation, augmented_model
@@ -100,7 +106,9 @@ def run(
         resize=trained.config.image.resize,
         limits=limits,
         calibration=calibrate(trained, folder, augmentation, dim or whole, axes),
-        more=partial(write_runtimes, formats=format_) if format_ else None,
+        more=partial(write_runtimes, formats=format_, precision=precision, data=folder)
+        if format_
+        else None,
     )
     say_files(sorted(path for path in version.rglob("*") if path.is_file()))
 

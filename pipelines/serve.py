@@ -8,9 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from jsonargparse.typing import restricted_number_type
-
-from pipelines._verb import options_verb, say_files, terminations
+from pipelines._verb import Port, options_verb, say_files, terminations
 from tf_dpce.errors import UserError
 from tf_dpce.files import check_writable
 from tf_dpce.logging import logger
@@ -19,8 +17,6 @@ from tf_dpce.serving.tf_serving import GRPC_PORT, REST_PORT
 FOLDER = ".serving"
 
 _POLL_SECONDS = 0.2
-
-Port = restricted_number_type("Port", int, [(">=", 1), ("<=", 65535)])
 
 
 def run(

@@ -10,8 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from pipelines._verb import options_verb, terminations
-from pipelines.serve import Port
+from pipelines._verb import Port, options_verb, terminations
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
 from tf_dpce.runtimes import AnyRuntime

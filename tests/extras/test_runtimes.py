@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
+import httpx
 import keras
 import numpy as np
 import pytest
@@ -14,15 +19,19 @@ from PIL import Image
 
 import tf_dpce
 from pipelines import embed, export, index
-from tests.blocked import WITHOUT_TENSORFLOW
+from tests.blocked import only_with
 from tests.errors import raises
 from tests.unit.export.tiny import CONFIG, WORDS, tiny_model
 from tests.unit.preprocessing.test_oddities import ODDITIES
+from tests.unit.serving.servers import free_port
+from tests.unit.web.pages import search, shown_ids
 from tf_dpce.config import from_dict, to_dict
 from tf_dpce.export.publish import export_model
 from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.models import fuse_batch_norm
 from tf_dpce.models.build import build_model
+from tf_dpce.models.expansion import expanded
+from tf_dpce.models.shortening import shortened_model
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.runtimes.onnx_graph import write_onnx
 from tf_dpce.runtimes.write import write_runtimes
@@ -70,8 +79,15 @@ def test_a_runtime_answers_as_tensorflow_does(exported: Path, runtime: str):
         found.encode_texts([""])
 
 
-def test_search_find_and_embed_do_without_tensorflow(
-    exported: Path, images: Path, tmp_path: Path, run_program
+def without_tensorflow(root: Path, verb: str, options: list[str]) -> str:
+    """A verb where only the list for machines without TensorFlow is installed."""
+    return f"""{only_with(root / "requirements-light.txt")}
+from importlib import import_module
+sys.exit(import_module("pipelines.{verb}").main({options}))"""
+
+
+def test_search_find_embed_and_web_do_without_tensorflow(
+    exported: Path, images: Path, tmp_path: Path, project_root: Path, run_program
 ):
     model, embeddings, built = str(exported), str(tmp_path / "embeddings"), str(tmp_path / "index")
     given = ["--model", model, "--images", str(images)]
@@ -85,15 +101,46 @@ def test_search_find_and_embed_do_without_tensorflow(
         ("embed", [*given, "--out", f"{embeddings}-onnx"]),
     ):
         command = [*options, "--runtime", "onnx", *(["--json"] if verb != "embed" else [])]
-        program = f"""{WITHOUT_TENSORFLOW.replace('"tensorflow",', '"tensorflow", "keras",')}
-from importlib import import_module
-sys.exit(import_module("pipelines.{verb}").main({command}))"""
+        program = without_tensorflow(project_root, verb, command)
         done = run_program(program, XDG_CACHE_HOME=str(tmp_path / "cache"))
         if verb != "embed":
             hits = json.loads(done.stdout)["hits"]
             np.testing.assert_allclose([hit["score"] for hit in hits], expected, atol=2e-3)
     one, other = (np.load(f"{embeddings}{end}/images-00000.npy") for end in ("", "-onnx"))
     np.testing.assert_allclose(other, one, atol=TOLERANCE)
+    options = ["--index", built, "--model", model, "--runtime", "onnx", "--port", str(free_port())]
+    page = subprocess.Popen(
+        [sys.executable, "-c", without_tensorflow(project_root, "web", options)],
+        cwd=project_root,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = page.stdout.readline().split()[-1]
+        with httpx.Client(base_url=address, timeout=60) as client:
+            ids = shown_ids(search(client, "?q=two+cats"))
+        assert ids == [hit.id for hit in searcher.by_text("two cats", top=8)]
+        page.send_signal(signal.SIGTERM)
+        assert page.wait(60) == 0
+    finally:
+        page.kill()
+        page.communicate()
+
+
+def test_inferred_words_and_cut_embeddings_are_those_of_tensorflow(tmp_path: Path):
+    vectors = np.random.default_rng(0).normal(size=(2, CONFIG.text.word_dim))
+    model = shortened_model(expanded(tiny_model(), vectors), 8)
+    words = CaptionTokenizer([*WORDS, "yak", "zebra"], 6, lowercase=True, inferred=2)
+    more = partial(write_runtimes, formats=RUNTIMES)
+    version = export_model(model, words, tmp_path / "tiny", more=more)
+    captions = ["a zebra on the grass", "two cats", "a yak, a zebra"]
+    expected = tf_dpce.load(version).encode_texts(captions)
+    assert expected.shape == (3, 8)
+    for runtime in RUNTIMES:
+        found = tf_dpce.load(version, runtime=runtime)
+        assert found.count_inferred(captions).tolist() == [1, 0, 2]
+        np.testing.assert_allclose(found.encode_texts(captions), expected, atol=TOLERANCE)
 
 
 def test_a_runtime_that_differs_is_not_published(tmp_path: Path, monkeypatch):

@@ -96,10 +96,12 @@ def test_every_requirement_is_pinned_exactly_and_alike(project_root: Path):
             assert pinned, f"{path}: {line}"
             name, version = pinned[1], pinned[2]
             assert name is None or pins.setdefault(name, version) == version, f"{path}: {line}"
-    # The list without TensorFlow. Keras brings h5py, which no other list names.
-    own = {line for line in lines_of(project_root, "-jax") if not line.startswith(("#", "h5py"))}
-    assert own - {""} <= {*lines_of(project_root, ""), *lines_of(project_root, "-dev")}
-    assert not [line for line in own if line.startswith(("tensorflow", "tf-", "-r"))]
+    # The lists without TensorFlow. Keras brings h5py, which no other list names.
+    others = {line for name in ("", "-dev", "-runtimes") for line in lines_of(project_root, name)}
+    for name in ("-jax", "-light"):
+        own = {line for line in lines_of(project_root, name) if not line.startswith(("#", "h5py"))}
+        assert own - {""} <= others
+        assert not [line for line in own if line.startswith(("tensorflow", "tf-", "-r"))]
 
 
 def test_the_gpu_list_pins_the_same_tensorflow(project_root: Path):

@@ -10,3 +10,5 @@ from typing import Literal
 
 Runtime = Literal["onnx", "openvino", "litert"]
 AnyRuntime = Literal["tensorflow", "onnx", "openvino", "litert"]
+# Of LiteRT's files; the other runtimes compute in float32.
+Precision = Literal["float32", "float16", "dynamic", "int8"]

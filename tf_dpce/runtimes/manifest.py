@@ -34,6 +34,8 @@ class RuntimeManifest:
         pieces: whether the words of `words.txt` are pieces of a caption's words.
         inferred: how many of the last words no training caption has.
         positions: how many positions must be computed if the last word is the 0th to Tth.
+        precision: that of LiteRT's files, see `write.write_runtimes`.
+        examples: how many training examples int8 was fitted to, by the encoder that took them.
         files: the SHA-256 of each file by its path in the folder.
     """
 
@@ -48,6 +50,8 @@ class RuntimeManifest:
     pieces: bool
     inferred: int
     positions: list[int]
+    precision: str
+    examples: dict[str, int]
     files: dict[str, str]
 
     @property
@@ -110,7 +114,7 @@ def damaged(path: Path, what: str) -> UserError:
 
 def _missing(version: Path, runtime: str) -> UserError:
     message = (
-        f"{version} holds no model for the runtime {runtime}: export its run again with "
-        f"--format {runtime}, or search with TensorFlow"
+        f"{version} holds no model for the runtime {runtime}: give one that `export --format "
+        f"{runtime}` wrote, or leave --runtime out"
     )
     return UserError("runtimes.missing", message, version)

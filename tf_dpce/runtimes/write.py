@@ -11,53 +11,92 @@ from typing import TYPE_CHECKING
 from tf_dpce.errors import UserError
 from tf_dpce.export.versions import version_digest
 from tf_dpce.files import sha256_file
+from tf_dpce.runtimes import Precision
 from tf_dpce.runtimes.engines import ENGINES, check_installed, missing_package
 from tf_dpce.runtimes.manifest import FOLDER, IMAGE, TEXT, WORDS, RuntimeManifest, model_file
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from tf_dpce.export.serving_module import ServingModule
 
 
-def check_formats(formats: Sequence[str]) -> None:
+# Numbers of images, with all their captions.
+FITTED_IMAGES, _HELD_OUT_IMAGES = 100, 100
+
+
+def check_formats(
+    formats: Sequence[str], precision: Precision = "float32", data: object = None
+) -> None:
     """Makes sure, before any work, that an export can be written for runtimes and tried there.
 
+    Args:
+        formats: names of runtimes.
+        precision: that of LiteRT's files.
+        data: None if there is no prepared data.
+
     Raises:
-        UserError: a package is not installed, or there is no such runtime.
+        UserError: a package is not installed, there is no such runtime, or the precision is not
+            that of any file or needs data.
     """
+    if precision != "float32" and "litert" not in formats:
+        message = f"only LiteRT computes in {precision}: give --format litert, or no --precision"
+        raise UserError("runtimes.precision", message)
+    if precision == "int8" and data is None:
+        message = "int8 is fitted to training examples: give prepared data with --data"
+        raise UserError("runtimes.precision", message)
     check_installed(formats)
     for module in (module for name in formats for module in ENGINES[name].writers):
         if find_spec(module) is None:
             raise missing_package("an export for it", module)
 
 
-def write_runtimes(module: ServingModule, version: Path, formats: Sequence[str]) -> None:
+def write_runtimes(
+    module: ServingModule,
+    version: Path,
+    formats: Sequence[str],
+    precision: Precision = "float32",
+    data: Path | None = None,
+) -> None:
     """Writes both encoders for runtimes into the folder of a version, and tries them.
 
     Args:
         module: what is exported.
         version: the folder of the version, with its SavedModel and its golden examples.
         formats: names of runtimes, at least one.
+        precision: that of LiteRT's files. "float16" stores weights in half; "dynamic" stores them
+            in int8, and rounds what they are multiplied with for each call anew; "int8" computes
+            in whole numbers from the first layer to the last, by ranges that training examples
+            had.
+        data: for int8, the prepared data that the model was trained on.
 
     Raises:
-        UserError: the tokenizer or an operation of the model has no counterpart; or a runtime
-            answers differently from the SavedModel.
+        UserError: the tokenizer or an operation of the model has no counterpart; the data has
+            another vocabulary; or a runtime answers differently from the SavedModel.
     """
     from tf_dpce.models.fuse_batch_norm import folded
     from tf_dpce.models.trimming import needed_positions
     from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
-    from tf_dpce.runtimes.parity import check_parity
+    from tf_dpce.runtimes.examples import FITTED, HELD_OUT, check_data, first_examples
+    from tf_dpce.runtimes.parity import check_held_out, check_parity
 
-    check_formats(formats)
+    check_formats(formats, precision, data)
     if type(module.tokenizer) is not CaptionTokenizer or module.tokenizer.kind == "characters":
         message = "other runtimes know only words and their pieces: export without --format"
         raise UserError("runtimes.tokenizer", message)
+    examples = {}
+    if precision == "int8":
+        trained = len(module.tokenizer.words) - module.tokenizer.inferred
+        whole = module.tokenizer.kind == "words"
+        check_data(data, module.tokenizer.words[:trained] if whole else None)
+        examples = first_examples(module, data, FITTED, FITTED_IMAGES)
     folder = version / FOLDER
     encoders = {IMAGE: folded(module.model.image_encoder), TEXT: folded(module.model.text_encoder)}
     for runtime in formats:
         for kind, encoder in encoders.items():
-            write_encoder(encoder, runtime, folder / model_file(runtime, kind))
+            path = folder / model_file(runtime, kind)
+            write_encoder(encoder, runtime, path, precision, examples.get(kind, ()))
     words = "".join(f"{word}\n" for word in module.tokenizer.words)
     (folder / WORDS).write_text(words, encoding="utf-8", newline="\n")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -73,25 +112,42 @@ def write_runtimes(module: ServingModule, version: Path, formats: Sequence[str])
         pieces=module.tokenizer.kind == "wordpiece",
         inferred=module.tokenizer.inferred,
         positions=list(needed_positions(module.model.text_tower)),
+        precision=precision,
+        examples={kind: len(rows) for kind, rows in examples.items()},
         files={path.relative_to(folder).as_posix(): sha256_file(path) for path in files},
     ).write(version)
     for runtime in formats:
         check_parity(module, version, runtime)
+    if precision == "int8":
+        check_held_out(encoders, version, first_examples(module, data, HELD_OUT, _HELD_OUT_IMAGES))
 
 
-def write_encoder(encoder: keras.Model, runtime: str, path: Path) -> None:
+def write_encoder(
+    encoder: keras.Model,
+    runtime: str,
+    path: Path,
+    precision: Precision = "float32",
+    examples: Sequence[np.ndarray] = (),
+) -> None:
     """Writes one encoder for a runtime.
 
     Args:
         encoder: what `models.fuse_batch_norm.folded` returned, see `onnx_graph.write_onnx`.
         runtime: the name of the runtime.
         path: the file to write; its folder is made.
+        precision: that of LiteRT's file.
+        examples: see `litert.write_litert`.
 
     Raises:
         UserError: the encoder has an operation that has no counterpart.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _WRITERS[runtime](encoder, path)
+    if runtime == "litert":
+        from tf_dpce.runtimes.litert import write_litert
+
+        write_litert(encoder, path, precision, examples)
+    else:
+        _WRITERS[runtime](encoder, path)
 
 
 def _onnx(encoder: keras.Model, path: Path) -> None:
@@ -109,22 +165,4 @@ def _openvino(encoder: keras.Model, path: Path) -> None:
         openvino.save_model(openvino.convert_model(graph), path, compress_to_fp16=False)
 
 
-def _litert(encoder: keras.Model, path: Path) -> None:
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    # For one row at a time: all shapes are known then, and XNNPACK computes the whole graph.
-    shape = (1, *encoder.input_shape[1:])
-    given = tf.TensorSpec(shape, encoder.input.dtype, name="rows")
-    function = tf.function(lambda rows: encoder(rows, training=False), [given], autograph=False)
-    # The converter itself leaves Keras's weights out, as variables that nobody sets.
-    frozen = convert_variables_to_constants_v2(function.get_concrete_function())
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
-    path.write_bytes(converter.convert())
-
-
-_WRITERS: dict[str, Callable[[keras.Model, Path], None]] = {
-    "onnx": _onnx,
-    "openvino": _openvino,
-    "litert": _litert,
-}
+_WRITERS: dict[str, Callable[[keras.Model, Path], None]] = {"onnx": _onnx, "openvino": _openvino}

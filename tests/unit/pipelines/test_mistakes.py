@@ -53,7 +53,7 @@ RIGHT = {
     "prepare": "--source :table --annotations pairs.csv --images images --out new",
     "train": TRAIN,
     "evaluate": "--run run --data data",
-    "export": "--run run --to new/model",
+    "export": "--run run --to new/model --format :litert --data data",
     "verify": "model",
     "serve": "--models models --write new",
     "embed": "--model model --images images --out new",
