@@ -10,19 +10,21 @@ from packaging.utils import canonicalize_name
 
 WITHOUT_TENSORFLOW = '''
 import sys
+from importlib.machinery import PathFinder
 
 BLOCKED = {"tensorflow", "tensorflow_text", "tf_keras"}
 
 
-class Blocked:
-    """A finder that stands before all others and finds no TensorFlow."""
+class Unblocked(PathFinder):
+    """A finder of everything but TensorFlow."""
 
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in BLOCKED:
-            raise ImportError(f"{name} is blocked")
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        blocked = name.split(".")[0] in BLOCKED
+        return None if blocked else super().find_spec(name, path, target)
 
 
-sys.meta_path.insert(0, Blocked())
+sys.meta_path[:] = [Unblocked if each is PathFinder else each for each in sys.meta_path]
 try:
     import tensorflow
 except ImportError:

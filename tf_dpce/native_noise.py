@@ -29,6 +29,11 @@ _NOISE = (
     # libjpeg and libpng do not say which image they mean. The library does, if it is unusable.
     "^(Corrupt JPEG data: |Premature end of JPEG file|Input file read error$|libpng warning: )",
     r"jpeg_mem\.cc:[0-9]+\] Premature end of JPEG data",
+    # What LiteRT's converter says of every model, and its runtime of every start.
+    r"\] Ignored (output_format|drop_control_dependency)\.$",
+    "^fully_quantize: [01], inference_type: ",
+    r"flatbuffer_export\.cc:[0-9]+\] Skipping runtime version metadata in the model\.",
+    r"^INFO: Created TensorFlow Lite XNNPACK delegate for CPU\.$",
 )
 _NO_GPU = r"failed call to cuInit: .*(UNKNOWN ERROR \(303\)|CUDA_ERROR_NO_DEVICE)"
 # Drivers of NVIDIA, under Linux and under Windows: beside one it is no noise that there is no GPU.

@@ -13,8 +13,10 @@ import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
 import tf_dpce
+from benchmarks import precision
 from tests.errors import raises
-from tests.unit.export.tiny import WORDS, tiny_data, tiny_model
+from tests.unit.benchmarks.test_measure import compared
+from tests.unit.export.tiny import CONFIG, WORDS, tiny_data, tiny_model
 from tf_dpce.export.publish import export_model, write_version
 from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.files import read_json
@@ -27,10 +29,13 @@ from tf_dpce.runtimes.write import write_runtimes
 
 IMAGES = 24  # of a split, with 1 to 24 captions
 CAPTIONS = 24 * 25 // 2
+PRECISIONS = ("float32", "float16", "dynamic", "int8")
 OPERATORS = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if name[0].isupper()
 }
 FLOAT = schema.TensorType.FLOAT32
+# The division by the length, and what comes before it.
+FLOATS = ["DEQUANTIZE", "L2_NORMALIZATION"]
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +55,11 @@ def module_of(data: Path) -> ServingModule:
 def versions(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The model exported for LiteRT, by precision."""
     root, written = tmp_path_factory.mktemp("precisions"), {}
-    for precision in ("float32", "float16", "dynamic", "int8"):
-        written[precision] = root / precision / "1"
-        written[precision].mkdir(parents=True)
-        more = partial(write_runtimes, formats=["litert"], precision=precision, data=data)
-        write_version(module_of(data), written[precision], "tiny", more=more)
+    for each in PRECISIONS:
+        written[each] = root / each / "1"
+        written[each].mkdir(parents=True)
+        more = partial(write_runtimes, formats=["litert"], precision=each, data=data)
+        write_version(module_of(data), written[each], "tiny", more=more)
     return written
 
 
@@ -78,17 +83,14 @@ def operators(path: Path) -> Iterator[tuple[str, list[schema.TensorT], list[sche
 
 
 def test_int8_computes_in_whole_numbers_from_the_first_layer_to_the_last(versions):
-    # Text: which positions have a word. Both: the division by the length.
-    floats = {"image": ["DEQUANTIZE", "L2_NORMALIZATION"]}
-    floats["text"] = ["CAST", *floats["image"]]
-    for kind, expected in floats.items():
+    for kind in ("image", "text"):
         found = list(operators(versions["int8"] / "runtimes" / "litert" / f"{kind}.tflite"))
-        assert [name for name, _, (result,) in found if result.type == FLOAT] == expected
+        assert [name for name, _, (result,) in found if result.type == FLOAT] == FLOATS
         # What LiteRT runs through TensorFlow ("Flex") is a custom operator. BatchNorm is folded.
         products = {"CONV_2D", "FULLY_CONNECTED"} if kind == "image" else {"FULLY_CONNECTED"}
-        rest = {"QUANTIZE", "ADD", "MUL", "RESHAPE", "REDUCE_MAX", "CONCATENATION", "PAD"}
-        rest |= {"STRIDED_SLICE", "GATHER", "GREATER", "LESS", "SUB", "MAXIMUM", "SELECT"}
-        assert products <= {name for name, _, _ in found} <= products | rest | {*expected}
+        rest = {"QUANTIZE", "MUL", "CONCATENATION", "GATHER", "STRIDED_SLICE", "PAD"}
+        rest |= {"ADD", "RESHAPE", "REDUCE_MAX", *FLOATS}
+        assert products <= {name for name, _, _ in found} <= products | rest
 
 
 def test_weights_are_rounded_for_each_channel_apart(versions):
@@ -106,17 +108,17 @@ def test_smaller_files_embed_nearly_alike(versions, data: Path):
     rows = first_examples(module_of(data), data, "test", IMAGES)
     wanted = {kind: embedded(versions["float32"], kind, rows[kind]) for kind in rows}
     sizes = {}
-    for precision, version in versions.items():
+    for each, version in versions.items():
         manifest = read_json(version / "runtimes" / "manifest.json")
-        fitted = {"image": IMAGES, "text": CAPTIONS} if precision == "int8" else {}
-        assert (manifest["precision"], manifest["examples"]) == (precision, fitted)
+        fitted = {"image": IMAGES, "text": CAPTIONS} if each == "int8" else {}
+        assert (manifest["precision"], manifest["examples"]) == (each, fitted)
         for kind in rows:
             found = embedded(version, kind, rows[kind])
             np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-3)
-            least = {"float32": 1 - 1e-6, "float16": 0.9999}.get(precision, 0.95)
+            least = {"float32": 1 - 1e-6, "float16": 0.9999}.get(each, 0.95)
             assert (found * wanted[kind]).sum(axis=1).min() > least
         files = (version / "runtimes" / "litert").iterdir()
-        sizes[precision] = sum(path.stat().st_size for path in files)
+        sizes[each] = sum(path.stat().st_size for path in files)
     assert sizes["int8"] < sizes["float16"] < 0.7 * sizes["float32"]
     assert sizes["dynamic"] < sizes["float16"]
 
@@ -141,9 +143,9 @@ def test_data_that_int8_cannot_be_fitted_to(data: Path, tmp_path: Path):
     module = ServingModule(tiny_model(), CaptionTokenizer(WORDS[::-1], 6, lowercase=True))
     with raises("runtimes.data", data):
         write_runtimes(module, tmp_path, ["litert"], "int8", data)
-    for formats, precision in ((["litert"], "int8"), (["onnx"], "float16"), ([], "dynamic")):
+    for formats, each in ((["litert"], "int8"), (["onnx"], "float16"), ([], "dynamic")):
         with raises("runtimes.precision"):
-            write_runtimes(module, tmp_path, formats, precision)
+            write_runtimes(module, tmp_path, formats, each)
     assert not list(tmp_path.iterdir())
 
 
@@ -161,3 +163,13 @@ def test_an_operation_that_litert_lacks_is_named_with_its_layer(tmp_path: Path):
         write_litert(encoder, tmp_path / "image.tflite")
     assert "BesselI0" in str(caught.value) and "strange" in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_every_precision_is_measured_beside_float32(tiny_run: Path, data: Path):
+    rows = precision.measure(CONFIG, run=tiny_run, data=data, images=12, rounds=2)
+    measured = ("image encoder", "text encoder", "one image", "one text", "rsum of val")
+    assert compared(rows) == [
+        (f"{what}, {each}", f"{what}, float32") for what in measured for each in PRECISIONS
+    ]
+    sizes = {row["name"]: row["ratio"]["median"] for row in rows if row["unit"] == "MiB"}
+    assert sizes["image encoder, int8"] < sizes["image encoder, float16"] < 0.7

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 from PIL import Image
 
-from tf_dpce.preprocessing.status import TOO_MANY_BYTES, TOO_MANY_PIXELS
+from tf_dpce.preprocessing.convert import to_png
+from tf_dpce.preprocessing.plain_image import whole_pixels
+from tf_dpce.preprocessing.status import OK, TOO_MANY_BYTES, TOO_MANY_PIXELS, Limits
+
+_SHORTEST = 400
 
 
 def small_jpeg(contents: bytes, side: int) -> bytes | str:
@@ -33,11 +38,9 @@ def small_jpeg(contents: bytes, side: int) -> bytes | str:
 
 def shown_image(contents: bytes) -> Image.Image | str:
     """Returns an image as the model sees it, but whole; or why it cannot be shown."""
-    # Imported here, because it imports TensorFlow.
-    from tf_dpce.preprocessing.shown import shown_pixels
-
-    pixels = shown_pixels(contents)
+    contents, code = to_png(contents)
+    pixels = code if code != OK else whole_pixels(contents, _SHORTEST, Limits())
     if isinstance(pixels, int):
         large = pixels in (TOO_MANY_BYTES, TOO_MANY_PIXELS)
         return "too large to show" if large else "cannot be shown"
-    return Image.fromarray(pixels)
+    return Image.fromarray(np.ascontiguousarray(pixels))

@@ -86,6 +86,13 @@ class WordEmbedding(keras.layers.Layer):
         present = ops.cast(ops.expand_dims(ids > 0, -1), vectors.dtype)
         return vectors * present + self.bias
 
+    def table(self) -> Any:
+        """Returns the result of each id, float32 `[1 + V + X, output_dim]`: first that of none."""
+        rows = [self.embeddings, *([self.inferred] if self.expansion else [])]
+        rows = [ops.cast(ops.convert_to_tensor(each), "float32") for each in rows]
+        empty = ops.zeros((1, self.output_dim), "float32")
+        return ops.concatenate([empty, *rows]) + ops.cast(self.bias, "float32")
+
     def get_config(self) -> dict[str, Any]:
         names = ("vocabulary_size", "output_dim", "expansion")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}

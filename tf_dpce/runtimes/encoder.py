@@ -94,7 +94,7 @@ class RuntimeEncoder(Encoder):
     def _pixels(self, contents: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the pixels of the images that have any, and the statuses of all."""
         # Imported here, because a search by a text needs no Pillow.
-        from tf_dpce.runtimes.pixels import image_pixels
+        from tf_dpce.preprocessing.plain_image import image_pixels
 
         side, resize, limits = (
             self.manifest.image_size,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from tensorflow.lite.python.convert_phase import ConverterError
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tf_dpce.errors import UserError, shorten
+from tf_dpce.models.layers import WordEmbedding
 from tf_dpce.runtimes import Precision
 
 # In whole numbers its result has steps of 1/128: too few where a thousand numbers have length 1.
@@ -44,9 +47,7 @@ def write_litert(
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
     try:
-        with warnings.catch_warnings():
-            # Of the converter about itself.
-            warnings.simplefilter("ignore")
+        with _quiet():
             model = _int8(converter, examples) if precision == "int8" else converter.convert()
     except ConverterError as error:
         raise _unsupported(error) from error
@@ -61,7 +62,38 @@ def _int8(converter: tf.lite.TFLiteConverter, examples: Sequence[np.ndarray]) ->
     return debugger.get_nondebug_quantized_model()
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps out what the converter says of itself through Python, whatever the model."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class _Table(keras.layers.Layer):
+    """Looks up the results of a `WordEmbedding`, all of which are rows of one table."""
+
+    def __init__(self, words: WordEmbedding) -> None:
+        super().__init__(name=words.name)
+        self._table = np.asarray(words.table())
+
+    def call(self, ids: tf.Tensor) -> tf.Tensor:
+        return tf.gather(tf.constant(self._table), ids)
+
+
 def _frozen(encoder: keras.Model) -> Any:
+    # LiteRT looks nothing up in float16, in which the rows of inferred words are.
+    encoder = keras.models.clone_model(
+        encoder,
+        clone_function=lambda each: _Table(each) if isinstance(each, WordEmbedding) else each,
+        recursive=True,
+    )
     # For one row at a time: all shapes are known then, and XNNPACK computes the whole graph.
     shape = (1, *encoder.input_shape[1:])
     given = tf.TensorSpec(shape, encoder.input.dtype, name="rows")

@@ -87,12 +87,7 @@ def _batch_norm(graph: Graph, layer: Any, names: list[str], tensors: list[Any]) 
 
 
 def _word_vectors(graph: Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-    rows = np.asarray(layer.embeddings)
-    empty = np.zeros((1, rows.shape[1]), rows.dtype)
-    # The last are those of words that no training caption has.
-    inferred = [np.asarray(layer.inferred).astype(rows.dtype)] if layer.expansion else []
-    table = np.concatenate([empty, rows, *inferred]) + np.asarray(layer.bias)
-    return graph.add("Gather", table, *names)
+    return graph.add("Gather", np.asarray(layer.table()), *names)
 
 
 def _relu(graph: Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:

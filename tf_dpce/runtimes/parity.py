@@ -23,7 +23,7 @@ from tf_dpce.runtimes.manifest import IMAGE, TEXT
 
 # Of each golden example, from the same bytes. In float32 it is decoders of JPEG that differ. For
 # int8 the drawings among them are unlike what it is fitted to.
-LEAST_COSINE = {"float32": 0.999, "float16": 0.999, "dynamic": 0.95, "int8": 0.8}
+LEAST_COSINE = {"float32": 0.999, "float16": 0.999, "dynamic": 0.9, "int8": 0.5}
 # Of data that int8 was not fitted to, the mean.
 LEAST_MEAN_COSINE = 0.97
 # Of each number in float32, from the same pixels and captions.

@@ -16,10 +16,10 @@ from PIL import Image, ImageCms, ImageOps
 
 from tf_dpce.data.validate_images import storable
 from tf_dpce.drawing.contact_sheet import fit
+from tf_dpce.drawing.thumbnails import shown_image
 from tf_dpce.export.serving_module import decode_images
 from tf_dpce.preprocessing.convert import to_png
 from tf_dpce.preprocessing.image import decode, evaluation_pixels
-from tf_dpce.preprocessing.shown import shown_pixels
 
 pillow_heif.register_heif_opener()
 
@@ -126,7 +126,7 @@ def test_it_is_seen_as_a_person_sees_it(kind: str, tmp_path: Path):
     assert np.abs(pixels - expected).mean() <= MOST
     # Serving gets the same bytes, the sheet the file.
     assert to_png(contents)[0] == stored
-    np.testing.assert_array_equal(shown_pixels(contents), pixels)
+    np.testing.assert_array_equal(shown_image(contents), pixels)
     served, codes = serving([stored])
     assert codes.numpy().tolist() == [0]
     np.testing.assert_array_equal(served[0], evaluation(stored))

@@ -13,8 +13,9 @@ import tf_dpce
 from tests.errors import raises
 from tf_dpce.export.versions import version_digest
 from tf_dpce.files import sha256_file
-from tf_dpce.runtimes import engines
+from tf_dpce.runtimes import engines, load
 from tf_dpce.runtimes.manifest import RuntimeManifest
+from tf_dpce.search.embedding import records
 
 
 @pytest.fixture
@@ -38,6 +39,8 @@ def version(tiny_export: Path, tmp_path: Path) -> Path:
         pieces=False,
         inferred=0,
         positions=[6] * 7,
+        precision="float32",
+        examples={},
         files={name: sha256_file(folder / name) for name in files},
     ).write(version)
     return version
@@ -67,6 +70,12 @@ def test_a_runtime_that_is_not_installed_or_not_known(version: Path, monkeypatch
     assert "ai-edge-litert" in str(caught.value)
     with raises("runtimes.name"):
         tf_dpce.load(version, runtime="tensorrt")
+    for module in (load, records):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
+    with raises("runtimes.package"):
+        tf_dpce.load(version)
+    with raises("runtimes.package"):
+        next(records.records("train-00000-of-00001.tfrecord"))
 
 
 @pytest.mark.parametrize(

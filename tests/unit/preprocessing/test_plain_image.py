@@ -16,7 +16,7 @@ from tests.unit.preprocessing.test_oddities import ODDITIES
 from tf_dpce.export.serving_module import decode_images
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.convert import to_png
-from tf_dpce.runtimes.pixels import image_pixels
+from tf_dpce.preprocessing.plain_image import image_pixels
 
 SIZE = 40
 LIMITS = status.Limits(max_pixels=3_000_000)

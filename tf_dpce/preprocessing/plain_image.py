@@ -12,8 +12,8 @@ from PIL.PngImagePlugin import PngImageFile
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.convert import DAMAGE
 from tf_dpce.preprocessing.file_kinds import file_kind
-from tf_dpce.runtimes.jpeg import jpeg_pixels
-from tf_dpce.runtimes.orientation import UPRIGHT, jpeg_orientation, png_metadata
+from tf_dpce.preprocessing.plain_jpeg import jpeg_pixels
+from tf_dpce.preprocessing.plain_orientation import UPRIGHT, jpeg_orientation, png_metadata
 
 _PNG_HEADER_BYTES = 33
 _MAX_STRETCHED_ASPECT = 16
@@ -43,15 +43,31 @@ def image_pixels(
         >>> image_pixels(b"", 224, "center_crop", status.Limits())
         (1, None)
     """
+    pixels = whole_pixels(contents, size, limits)
+    if isinstance(pixels, int):
+        return pixels, None
+    aspect = _MAX_STRETCHED_ASPECT if resize == "stretch" else 1
+    return status.OK, _resized(_centre(pixels, aspect * min(pixels.shape[:2])), size)
+
+
+def whole_pixels(contents: bytes, shortest: int, limits: status.Limits) -> np.ndarray | int:
+    """Decodes an image as training and serving do, without the crop to a square.
+
+    Args:
+        contents: the bytes of a file.
+        shortest: a JPEG is halved while no side becomes shorter.
+        limits: the largest size that is decoded.
+
+    Returns:
+        uint8 RGB `[H, W, 3]`, upright and on white, or the status of a file that has no pixels.
+    """
     try:
         code = check(contents, limits)
         if code != status.OK:
-            return code, None
-        pixels = _jpeg(contents, size) if file_kind(contents) == "JPEG" else _png(contents)
+            return code
+        return _jpeg(contents, shortest) if file_kind(contents) == "JPEG" else _png(contents)
     except DAMAGE:
-        return status.UNDECODABLE, None
-    aspect = _MAX_STRETCHED_ASPECT if resize == "stretch" else 1
-    return code, _resized(_centre(pixels, aspect * min(pixels.shape[:2])), size)
+        return status.UNDECODABLE
 
 
 def check(contents: bytes, limits: status.Limits) -> int:
