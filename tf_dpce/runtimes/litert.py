@@ -41,17 +41,21 @@ def write_litert(
     Raises:
         UserError: LiteRT lacks an operation of the encoder.
     """
+    try:
+        with _quiet():
+            model = _converted(encoder, precision, examples)
+    except ConverterError as error:
+        raise _unsupported(error) from error
+    path.write_bytes(model)
+
+
+def _converted(encoder: keras.Model, precision: Precision, examples: Sequence[np.ndarray]) -> bytes:
     converter = tf.lite.TFLiteConverter.from_concrete_functions([_frozen(encoder)], tf.Module())
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    try:
-        with _quiet():
-            model = _int8(converter, examples) if precision == "int8" else converter.convert()
-    except ConverterError as error:
-        raise _unsupported(error) from error
-    path.write_bytes(model)
+    return _int8(converter, examples) if precision == "int8" else converter.convert()
 
 
 def _int8(converter: tf.lite.TFLiteConverter, examples: Sequence[np.ndarray]) -> bytes:

@@ -1,8 +1,8 @@
 """Writes an encoder as an ONNX graph, layer by layer.
 
-The usual converter, tf2onnx, asks for an older protobuf than TensorFlow 2.20 runs with. The layers
-of our encoders are few, so that each is written as the operations of ONNX that it stands for. These
-are numbers 17 and below, which every ONNX Runtime since 2022 and OpenVINO know.
+The layers of our encoders are few, so that each is written as the operations of ONNX that it stands
+for, and one that is not known is named. These are numbers 17 and below, which every ONNX Runtime
+since 2022 and OpenVINO know.
 
 Images are `[B, C, H, W]` inside the graph, as ONNX has it; sequences stay `[B, T, C]`.
 """
