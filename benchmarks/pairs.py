@@ -116,10 +116,10 @@ def run(names: list[Name] | None = None, out: Path = RESULTS, images: Path | Non
         images: folder of JPEG files that take the place of drawn ones.
     """
     check_writable(out)
-    out.mkdir(parents=True, exist_ok=True)
     if images and (count := len(list(images.glob("*.jp*g")))) < IMAGES:
         message = f"{images} has {count} JPEG files, of which pairs take {IMAGES:,}: give another"
         raise UserError("benchmark.images", message, images)
+    out.mkdir(parents=True, exist_ok=True)
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(cores)[:CORES])
     try:
