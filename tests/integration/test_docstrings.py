@@ -32,12 +32,8 @@ from tf_dpce.search.embedding.inputs import find_images
 PREPARED = (
     *("tf_dpce.data.pairs", "tf_dpce.evaluation.embed", "tf_dpce.evaluation.callback"),
     *("tf_dpce.export.encoder", "tf_dpce.export.publish", "tf_dpce.export.serving_module"),
-    "tf_dpce.runtimes.load",
-    *(
-        "tf_dpce.models.fuse_batch_norm",
-        "tf_dpce.search.embedding.embed",
-        "tf_dpce.search.searcher",
-    ),
+    *("tf_dpce.runtimes.load", "tf_dpce.models.fuse_batch_norm", "tf_dpce.search.searcher"),
+    "tf_dpce.search.embedding.embed",
     *("tf_dpce.search.index.folder", "tf_dpce.serving.client", "tf_dpce.serving.async_client"),
     *("tf_dpce.search.index.build", "tf_dpce.search.interface"),
     *("tf_dpce.models.expansion", "tf_dpce.models.shortening"),

@@ -146,13 +146,7 @@ def test_a_call_hands_over_texts_alone(client: httpx.Client, index: Path):
 def test_nothing_says_a_path_of_this_machine(client: httpx.Client, index: Path):
     root, own = str(index.parent), str(Path(__file__).parents[3])
     pages = [client.get("/").text, client.get("/config").text, search(client, "?q=a+dog")]
-    for link in (
-        "?q=bad",
-        "?like=../../x",
-        "?q=dog&where=(((",
-        "?q=dog&where=path+=+1",
-        "?sure=50&q=a",
-    ):
+    for link in "?q=bad ?like=../../x ?q=dog&where=((( ?q=dog&where=path+=+1 ?sure=50&q=a".split():
         pages.append(search(client, link))
     for call in (
         {"data": []},
@@ -185,13 +179,7 @@ def test_a_page_of_another_site_cannot_ask(client: httpx.Client):
 
 def test_whoever_does_not_know_name_and_password_sees_nothing(index: Path):
     with running_page(index, login="ann:se:cret é") as client:
-        routes = [
-            "/",
-            "/config",
-            "/thumbnail?id=pets/001.png",
-            "/theme.css",
-            "/static/img/logo.svg",
-        ]
+        routes = "/ /config /thumbnail?id=pets/001.png /theme.css /static/img/logo.svg".split()
         for route in [*routes, "/nothing"]:
             answer = client.get(route)
             assert (answer.status_code, answer.text) == (401, "name and password")
