@@ -52,8 +52,9 @@ def lacking(found: Any) -> Iterator[str]:
     """What the docstring of a class, a function, a method or a property does not say."""
     called = found
     if inspect.isclass(found):
-        # What a dataclass takes are its attributes.
-        called = None if is_dataclass(found) else vars(found).get("__init__")
+        # What a dataclass takes are its attributes, and nobody calls a protocol.
+        is_called = not (is_dataclass(found) or getattr(found, "_is_protocol", False))
+        called = vars(found).get("__init__") if is_called else None
     text = inspect.cleandoc(found.__doc__ or "")
     if not text:
         yield "anything"
