@@ -71,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     add_configuration(parser, argv)
     arguments = parser.parse_args(argv)
+    if arguments.teacher:
+        parser.error("--teacher is for `train` alone: this example knows no teacher")
     write_arrays(configuration(arguments), arguments.data, arguments.out)
     print(arguments.out)
 

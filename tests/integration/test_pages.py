@@ -19,7 +19,13 @@ from tf_dpce.datasets.shapes.scene import make_scene
 
 # Pages that run here, with what runs before them, and those that other tests run.
 SCRIPTS = ("benchmarks", "datasets", "export", "extending", "index", "scenes", "search")
-ELSEWHERE = ("README.md", "docs/evaluation.md", "docs/tutorial.md", "docs/serving.md")
+ELSEWHERE = (
+    "README.md",
+    "docs/evaluation.md",
+    "docs/tutorial.md",
+    "docs/serving.md",
+    "docs/training.md",
+)
 # What a page does outside of our verbs.
 OTHERS = ("make ", "source ")
 

@@ -226,6 +226,27 @@ def test_prefixes_are_shorter_than_the_embedding_and_have_a_pair_loss():
             from_dict({"stage1": {"loss": loss | wrong}})
 
 
+def test_a_teacher_has_a_weight_and_embeddings_of_all_pairs():
+    assert not Config().stage(1).loss.distillation
+    found = from_dict({"teacher": "t.npz", "stage2": {"loss": {"distillation": 0.3}}})
+    assert [found.stage(number).loss.distillation for number in (1, 2)] == [1.0, 0.3]
+    alone = {"image_instance": 0, "text_instance": 0}
+    from_dict({"teacher": "t.npz", "stage1": {"loss": alone}, "stage2": {"loss": alone}})
+    mined = {"pair": 1, "negatives": "mined"}
+    softmax = alone | {"pair": 1, "pair_loss": "contrastive"}
+    opposites = {"opposites": [["left", "right"]]}
+    for wrong in (
+        {"stage1": {"loss": {"distillation": 0.3}}},
+        {"teacher": "t.npz", "stage2": {"epochs": 1, "loss": mined}},
+        {"teacher": "t.npz", "stage2": {"epochs": 1, "loss": softmax}, "text": opposites},
+    ):
+        with raises("config.teacher"):
+            from_dict(wrong)
+    # Of a stage that is left out, and of one that does not learn from it.
+    for fine in ({"loss": mined}, {"epochs": 1, "loss": mined | {"distillation": 0}}):
+        from_dict({"teacher": "t.npz", "stage2": fine})
+
+
 def test_an_unknown_tokenizer_is_refused():
     with raises("config.value"):
         from_dict({"text": {"tokenizer": "syllables"}})

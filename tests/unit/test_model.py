@@ -56,7 +56,7 @@ def call(model: keras.Model, inputs: object, training: bool = False) -> dict[str
 def test_every_output_is_what_its_definition_says(relu_before_losses: bool):
     model, inputs = build(relu_before_losses=relu_before_losses), batch()
     outputs = call(model, inputs)
-    assert len(outputs) == 5 and outputs["pair"].shape == (5, 2, WIDTH)
+    assert len(outputs) == 6 and outputs["pair"].shape == (5, 2, WIDTH)
     kernel, bias = model.classifier.kernel.numpy(), model.classifier.bias.numpy()
     for position, modality in enumerate(("image", "text")):
         feature = getattr(model, f"{modality}_tower").predict(inputs[modality], verbose=0)
@@ -66,6 +66,7 @@ def test_every_output_is_what_its_definition_says(relu_before_losses: bool):
         embedding = feature / np.sqrt(1e-8 + (feature**2).sum(1, keepdims=True))
         pair = active / np.sqrt(1e-8 + (active**2).sum(1, keepdims=True))
         assert outputs[f"{modality}_embedding"] == pytest.approx(embedding, abs=1e-5)
+        assert outputs["distillation"][:, position] == pytest.approx(embedding, abs=1e-5)
         encoder = getattr(model, f"{modality}_encoder")
         vectors = encoder.predict(inputs[modality], verbose=0)
         assert vectors == pytest.approx(embedding, abs=1e-5)

@@ -124,13 +124,14 @@ def _check_values(config: Config) -> None:
         raise UserError("config.opposites", message)
     for number in (1, 2):
         loss = config.stage(number).loss
-        if not (loss.image_instance or loss.text_instance or loss.pair):
+        if not (loss.image_instance or loss.text_instance or loss.pair or loss.distillation):
             raise UserError(
                 "config.no_loss",
                 f"configuration: the weights in stage{number}.loss are all 0: give image_instance, "
                 "text_instance or pair one above 0",
             )
         _check_prefixes(config, number)
+        _check_distillation(config, number)
         if text.opposites and config.stage(number).epochs:
             _check_turned_copies(config.stage(number), number)
 
@@ -146,6 +147,20 @@ def _check_prefixes(config: Config, number: int) -> None:
             f"configuration: stage{number}.loss.prefixes {list(loss.prefixes)}: give lengths below "
             f"model.output_dim {dim}, each once, and stage{number}.loss.pair a weight above 0",
         )
+
+
+def _check_distillation(config: Config, number: int) -> None:
+    """Refuses a teacher beside captions and images that it has no embedding of."""
+    stage, wrong = config.stage(number), ""
+    if not config.teacher:
+        wrong = "needs a teacher: give --teacher EMBEDDINGS"
+    elif stage.epochs and (config.text.opposites or stage.loss.mines_negatives):
+        wrong = (
+            "needs pairs that the teacher knows: mine no negatives and turn no copies, or give 0"
+        )
+    if stage.loss.distillation and wrong:
+        message = f"configuration: stage{number}.loss.distillation {wrong}"
+        raise UserError("config.teacher", message)
 
 
 def _check_turned_copies(stage: StageConfig, number: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt, restricted_number_type
@@ -133,9 +133,12 @@ class LossConfig:
             "paired" and "mined" need a batch of an even size on each replica.
         candidates: The number of captions that each step draws for mining.
         margin: The margin of the ranking loss.
-        temperature: The temperature of the contrastive loss.
+        temperature: The temperature of the contrastive loss and of the student's similarities.
         prefixes: The lengths at which embeddings can be cut, such as 256 and 128: the pair loss
             then is its mean over whole embeddings and these first numbers of them.
+        distillation: The weight of the distillation loss, which needs a `teacher`; None is 1 if
+            there is one.
+        teacher_temperature: The temperature of the teacher's similarities.
     """
 
     image_instance: Amount = 1.0
@@ -147,6 +150,8 @@ class LossConfig:
     margin: Amount = 1.0
     temperature: PositiveAmount = 0.05
     prefixes: tuple[PositiveInt, ...] = ()
+    distillation: Amount | None = None
+    teacher_temperature: PositiveAmount = 0.05
 
     @property
     def pairs_negatives(self) -> bool:
@@ -224,6 +229,8 @@ class Config:
             Keras, or `.npz`).
         vectors: Files of initial word vectors (GloVe, word2vec or .npz), which stand side by side,
             or None (random).
+        teacher: Embeddings of the training images, of their captions, or of both by another model,
+            whose similarities the model learns too: Parquet, `.npz` or a folder of `embed`.
         precision: The precision in which layers compute; weights, embeddings and losses stay
             float32.
         checkpoint_minutes: The minutes from one checkpoint to the next within an epoch.
@@ -237,6 +244,7 @@ class Config:
     seed: Seed = 0
     weights: str = "imagenet"
     vectors: tuple[str, ...] | None = None
+    teacher: str | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpoint_minutes: Amount = 5.0
     image: ImageConfig = field(default_factory=ImageConfig)
@@ -246,5 +254,8 @@ class Config:
     stage2: StageConfig = field(default_factory=StageConfig)
 
     def stage(self, number: int) -> StageConfig:
-        """Returns the settings of stage 1 or 2."""
-        return self.stage1 if number == 1 else self.stage2
+        """Returns the settings of stage 1 or 2, with the weight that a teacher has."""
+        stage = self.stage1 if number == 1 else self.stage2
+        if self.teacher and stage.loss.distillation is None:
+            return replace(stage, loss=replace(stage.loss, distillation=1.0))
+        return stage

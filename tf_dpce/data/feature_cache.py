@@ -109,7 +109,7 @@ def cached_features(
     remove_stale(path.parent)
     images, encode = Manifest.load(data).splits[split].images, compiled(backbone)
     with publish_file(path) as temporary, progress(f"{split} images in the backbone") as display:
-        features = _new_map(temporary, (images, views, backbone.output_shape[-1]))
+        features = new_map(temporary, (images, views, backbone.output_shape[-1]))
         for view in range(views):
             done = 0
             for pixels in view_batches(data, split, image, view, _BATCH):
@@ -121,7 +121,13 @@ def cached_features(
     return FeatureCache(np.load(path, mmap_mode="r"), captions)
 
 
-def _new_map(path: Path, shape: tuple[int, ...]) -> np.memmap:
+def new_map(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """Makes a float16 array of a file, whose bytes are reserved.
+
+    Args:
+        path: the file.
+        shape: shape of the array.
+    """
     features = np.lib.format.open_memmap(path, "w+", np.float16, shape)
     # Writing to a map of a full disk kills the process; reserving its bytes raises an OSError.
     with path.open("r+b") as stream:

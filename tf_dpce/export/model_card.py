@@ -18,7 +18,7 @@ from tf_dpce.files import read_json, sha256_file, sha256_lines
 from tf_dpce.preprocessing import status
 from tf_dpce.templates import read_template
 from tf_dpce.training.callbacks import HISTORY_FILE, read_history
-from tf_dpce.training.run_folder import read_sources
+from tf_dpce.training.run_folder import TEACHER_DIGEST, read_sources
 
 if TYPE_CHECKING:
     from tf_dpce.training.run_folder import Run
@@ -76,7 +76,7 @@ def run_provenance(run: Run, checkpoint: str, augmentation: TestTimeAugmentation
         + (", and words of word vectors" if EXPANSION in data else " alone"),
         "word vectors": ", ".join(_file(path, digests) for path in config.vectors or ())
         or "from random",
-        "teacher": "none",
+        "teacher": _teacher(config.teacher, data),
         "training data": data["source"],
         "images and captions": "; ".join(counted) or "not recorded",
         "training instances": f"{data['num_instances']:,}",
@@ -85,6 +85,11 @@ def run_provenance(run: Run, checkpoint: str, augmentation: TestTimeAugmentation
         **{name: data[name] for name in (EXPANSION,) if name in data},
         **_schedule(run),
     }
+
+
+def _teacher(path: str | None, data: Mapping[str, Any]) -> str:
+    """Returns the name of a teacher's embeddings and their digest."""
+    return _file(path, {Path(path).name: data[TEACHER_DIGEST]}) if path else "none"
 
 
 def _schedule(run: Run) -> dict[str, str]:
@@ -96,7 +101,8 @@ def _schedule(run: Run) -> dict[str, str]:
         f"{stage.optimizer}, learning rate {stage.learning_rate:g} ({stage.schedule}, warm-up "
         f"{stage.warmup_epochs:g}), weight decay {stage.weight_decay:g}, backbone "
         f"{stage.backbone}, losses: image instance {stage.loss.image_instance:g}, text instance "
-        f"{stage.loss.text_instance:g}, {stage.loss.pair_loss} {stage.loss.pair:g}"
+        f"{stage.loss.text_instance:g}, {stage.loss.pair_loss} {stage.loss.pair:g}, distillation "
+        f"{stage.loss.distillation or 0:g}"
         for number, done in sorted(epochs.items())
         for stage in [run.config.stage(number)]
     }

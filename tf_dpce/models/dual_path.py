@@ -97,7 +97,8 @@ class DualPath(keras.Model):
     - `pair` `[B, 2, D]`, features after ReLU, of unit length, image first, for the ranking and the
       contrastive loss;
     - `image_embedding`, `text_embedding` `[B, D]`, features before the ReLU, of unit length, which
-      are compared at test time (the authors' code).
+      are compared at test time (the authors' code);
+    - `distillation` `[B, 2, D]`, both of these, image first, for the loss against a teacher.
 
     Args:
         image_tower: A model from images to features `[B, D]`.
@@ -155,6 +156,8 @@ class DualPath(keras.Model):
             outputs[f"{modality}_logits"] = classifier(dropouts[modality](feature))
             pair.append(unit_length(feature))
         outputs["pair"] = ops.stack(pair, axis=1)
+        embeddings = [outputs["image_embedding"], outputs["text_embedding"]]
+        outputs["distillation"] = ops.stack(embeddings, axis=1)
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
         # === Config ===

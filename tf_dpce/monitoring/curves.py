@@ -10,7 +10,8 @@ from tf_dpce.config import StageConfig
 from tf_dpce.data.input_timer import InputTimer
 
 # Outputs of the model by the key of their loss in the configuration.
-_OUTPUTS = {"image_instance": "image_logits", "text_instance": "text_logits", "pair": "pair"}
+_CLASSES = {"image_instance": "image_logits", "text_instance": "text_logits"}
+_OUTPUTS = {**_CLASSES, "pair": "pair", "distillation": "distillation"}
 
 
 class Curves:
@@ -70,7 +71,7 @@ class Curves:
             output = _OUTPUTS[part]
             # Keras logs a sole loss only as the weighted `loss`.
             values[f"loss/{part}"] = float(logs.get(f"{output}_loss", total / weight))
-            if part != "pair":
+            if part in _CLASSES:
                 values[f"accuracy/{part}"] = float(logs.get(f"{output}_accuracy", 0.0))
         return values
 

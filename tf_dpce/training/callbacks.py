@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 HISTORY_FILE = "history.csv"
 _COLUMNS = (
     *("stage", "epoch", "epoch_seconds", "validation_seconds", "input_share", "learning_rate"),
-    *("loss", "image_logits_loss", "text_logits_loss", "pair_loss", "val_rsum", "val_meanr"),
+    *("loss", "image_logits_loss", "text_logits_loss", "pair_loss", "distillation_loss"),
+    *("val_rsum", "val_meanr"),
     *(f"val_i2t_{rank}" for rank in ("r1", "r5", "r10", "medr", "meanr")),
     *(f"val_t2i_{rank}" for rank in ("r1", "r5", "r10", "medr", "meanr")),
 )

@@ -6,35 +6,30 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tf_dpce.config import Config, to_dict
 from tf_dpce.config.backbones import check_weights
-from tf_dpce.data.caption_lengths import UNSPLIT_WORDS, has_unsplit_words
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest, SplitInfo
+from tf_dpce.data.teacher_files import read_teacher
 from tf_dpce.errors import UserError
 from tf_dpce.files import is_temporary, sha256_file
-from tf_dpce.logging import logger
 from tf_dpce.preprocessing.vector_tables import check_tables
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER, find_checkpoint
 from tf_dpce.training.run_folder import (
     CONFIG_FILE,
     PIECES_DIGEST,
     PIECES_FILE,
+    TEACHER_DIGEST,
     TRAIN_DIGEST,
     provenance,
     read_config,
     run_config,
 )
 
-if TYPE_CHECKING:
-    from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
-
 # Keys that a resumed run may change: always, and if a checkpoint holds its weights.
-_FREE = {"checkpoint_minutes"}
+_FREE = {"checkpoint_minutes", "teacher"}  # of a teacher the digest counts
 _FIRST_WEIGHTS = {"weights", "vectors"}
-# Percent of the words of captions that a vocabulary should know.
-_KNOWN_WORDS = 50.0
 
 
 def check_training(
@@ -63,7 +58,9 @@ def check_training(
     manifest = Manifest.load(data)
     check_stages(config, stages, manifest.splits["train"], replicas=1)
     check_vocabulary(data, manifest)
-    saved = {"config": to_dict(config), "data": provenance(manifest)}
+    if config.teacher:
+        next(read_teacher(Path(config.teacher)), None)
+    saved = {"config": to_dict(config), "data": provenance(manifest, config.teacher)}
     # A state holds all weights, and where they once came from may be gone.
     if check_folder(run, saved, resume, has_state=True):
         return
@@ -204,34 +201,6 @@ def _check_tokens(folder: Path, saved: Mapping[str, Mapping[str, Any]]) -> None:
         raise UserError("run.other_tokenizer", message, folder)
 
 
-def warn_unknown_words(data: Path, manifest: Manifest, tokenizer: CaptionTokenizer) -> None:
-    """Warns of a vocabulary that knows few words of the training or the validation captions.
-
-    Training captions make the vocabulary, less the words without a vector if `prepare` was given
-    word vectors: it has counted the words that are left. Pieces are learnt from all words.
-
-    Args:
-        data: folder of prepared data.
-        manifest: manifest of that folder.
-        tokenizer: tokenizer of captions.
-    """
-    from tf_dpce.evaluation.vocabulary_coverage import count_captions
-
-    pieces = tokenizer.kind == "wordpiece"
-    known, split = 100.0 if pieces else 100 * manifest.vocabulary_coverage, "train"
-    if known >= _KNOWN_WORDS and manifest.splits["val"].captions:
-        known, split = count_captions(data, "val", tokenizer).coverage()["known_words"], "val"
-    if known < _KNOWN_WORDS:
-        remedy = "with --lowercase, without --vectors, or with vectors of this language"
-        if has_unsplit_words(manifest.caption_lengths, tokenizer.words):
-            remedy = f"and before that mend the captions: {UNSPLIT_WORDS}"
-        logger.warning(
-            f"only {known:.0f} % of the words in the captions of {split} are in the vocabulary: "
-            f"prepare again, {remedy}",
-            extra={"fields": {"event": "diagnosis", "diagnosis": "unknown_words", "split": split}},
-        )
-
-
 def _check_batch(config: Config, number: int, images: int, replicas: int) -> None:
     stage, option = config.stage(number), f"--stage{number}.batch_size"
     reason = ""
@@ -273,7 +242,8 @@ def _check_same(run: Path, saved: Mapping[str, Mapping[str, Any]], has_state: bo
         differing = sorted(
             key
             for key, value in saved[part].items()
-            if key not in free and json.dumps(before[part].get(key)) != json.dumps(value)
+            if key not in free | {TEACHER_DIGEST}
+            and json.dumps(before[part].get(key)) != json.dumps(value)
         )
         if differing:
             raise UserError(
@@ -282,6 +252,12 @@ def _check_same(run: Path, saved: Mapping[str, Mapping[str, Any]], has_state: bo
                 f"{remedy}, or choose another --run",
                 run / CONFIG_FILE,
             )
+    if before["data"].get(TEACHER_DIGEST) != saved["data"].get(TEACHER_DIGEST):
+        began = before["config"]["teacher"] or "no teacher"
+        message = (
+            f"{run} began with {began} as it then was: resume with it, or choose another --run"
+        )
+        raise UserError("teacher.other", message, run / CONFIG_FILE)
     from tf_dpce.training.callbacks import HISTORY_FILE, read_history
 
     # It is needed at the end of an epoch: refuse a damaged one now.

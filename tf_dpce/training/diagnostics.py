@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
 from tf_dpce.config import StageConfig
+from tf_dpce.data.caption_lengths import UNSPLIT_WORDS, has_unsplit_words
 from tf_dpce.data.input_timer import InputTimer
+from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
+from tf_dpce.evaluation.vocabulary_coverage import count_captions
 from tf_dpce.logging import logger
+from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.training.distributed import Workers
 
 # Share of the ranking loss of embeddings that are all equal.
@@ -27,6 +32,8 @@ _NO_LENGTH = 1e-12
 _ENOUGH_STEPS = 100
 # Share of an epoch's time spent waiting for batches.
 _STARVED = 0.2
+# Percent of the words of captions that a vocabulary should know.
+_KNOWN_WORDS = 50.0
 
 
 class TrainingDiagnostics(keras.callbacks.Callback):
@@ -161,3 +168,29 @@ def mean_cosine(embeddings: np.ndarray) -> float:
     ones, zeros = len(units), count - len(units)
     summed = float(np.sum(np.square(units.sum(axis=0))))
     return (summed - ones + zeros * (zeros - 1)) / (count * (count - 1))
+
+
+def warn_unknown_words(data: Path, manifest: Manifest, tokenizer: CaptionTokenizer) -> None:
+    """Warns of a vocabulary that knows few words of the training or the validation captions.
+
+    Training captions make the vocabulary, less the words without a vector if `prepare` was given
+    word vectors: it has counted the words that are left. Pieces are learnt from all words.
+
+    Args:
+        data: folder of prepared data.
+        manifest: manifest of that folder.
+        tokenizer: tokenizer of captions.
+    """
+    pieces = tokenizer.kind == "wordpiece"
+    known, split = 100.0 if pieces else 100 * manifest.vocabulary_coverage, "train"
+    if known >= _KNOWN_WORDS and manifest.splits["val"].captions:
+        known, split = count_captions(data, "val", tokenizer).coverage()["known_words"], "val"
+    if known < _KNOWN_WORDS:
+        remedy = "with --lowercase, without --vectors, or with vectors of this language"
+        if has_unsplit_words(manifest.caption_lengths, tokenizer.words):
+            remedy = f"and before that mend the captions: {UNSPLIT_WORDS}"
+        logger.warning(
+            f"only {known:.0f} % of the words in the captions of {split} are in the vocabulary: "
+            f"prepare again, {remedy}",
+            extra={"fields": {"event": "diagnosis", "diagnosis": "unknown_words", "split": split}},
+        )

@@ -38,12 +38,14 @@ _FEW_WORDS = 50.0
 
 def with_absolute_paths(config: Config) -> Config:
     """Returns a configuration whose files are found from any working folder."""
-    weights, vectors = config.weights, config.vectors
+    weights, vectors, teacher = config.weights, config.vectors, config.teacher
     if weights not in ("imagenet", "none"):
         weights = str(Path(weights).resolve())
     if vectors is not None:
         vectors = tuple(str(Path(path).resolve()) for path in vectors)
-    return replace(config, weights=weights, vectors=vectors)
+    if teacher is not None:
+        teacher = str(Path(teacher).resolve())
+    return replace(config, weights=weights, vectors=vectors, teacher=teacher)
 
 
 def starting_model(
@@ -151,6 +153,7 @@ def to_inputs_and_targets(loss: LossConfig, batch: dict[str, tf.Tensor]) -> tupl
     """Splits a batch into the inputs of `DualPath` and what the losses of a stage compare with."""
     ids = batch["instance"]
     targets = {"image_logits": ids, "text_logits": ids, "pair": ids}
+    targets["distillation"] = batch.get("teacher")
     if loss.pairs_negatives:
         # Instance and role (see `RankingLoss`).
         roles = tf.range(tf.size(ids, tf.int64), dtype=tf.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from tf_dpce.config import LossConfig, StageConfig
-from tf_dpce.losses import ContrastiveLoss, InstanceLoss, PrefixLoss, RankingLoss
+from tf_dpce.losses import ContrastiveLoss, DistillationLoss, InstanceLoss, PrefixLoss, RankingLoss
 from tf_dpce.losses.batch import Gather, single_replica
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.models.image_tower import freeze_before
@@ -17,6 +17,7 @@ def loss_weights(loss: LossConfig) -> dict[str, float]:
         "image_logits": loss.image_instance,
         "text_logits": loss.text_instance,
         "pair": loss.pair,
+        "distillation": loss.distillation,
     }
     return {name: weight for name, weight in weights.items() if weight}
 
@@ -35,7 +36,12 @@ def stage_losses(loss: LossConfig, gather: Gather = single_replica) -> dict[str,
     )
     if loss.prefixes:
         pair = PrefixLoss(pair, loss.prefixes)
-    losses = {"image_logits": InstanceLoss(), "text_logits": InstanceLoss(), "pair": pair}
+    losses = {
+        "image_logits": InstanceLoss(),
+        "text_logits": InstanceLoss(),
+        "pair": pair,
+        "distillation": DistillationLoss(loss.temperature, loss.teacher_temperature, gather),
+    }
     return {name: losses[name] for name in loss_weights(loss)}
 
 

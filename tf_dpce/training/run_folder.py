@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_dpce.config import CONFIG_FILE, Config, from_dict
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
+from tf_dpce.data.teacher_files import teacher_digest
 from tf_dpce.errors import UserError
 from tf_dpce.files import read_json, sha256_file, sha256_lines, write_json
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
@@ -23,6 +24,7 @@ SOURCES_FILE = "sources.json"
 TRAIN_DIGEST = "train_digest"
 PIECES_FILE = "pieces.txt"  # what WordPiece learnt, beside the vocabulary
 PIECES_DIGEST = "pieces_sha256"
+TEACHER_DIGEST = "teacher_sha256"
 _OF_MANIFEST = ("source", "split_digest", "vocabulary_size", "vocabulary_sha256", "lowercase")
 # Keys of the data that a model cannot be built without.
 _NEEDED = {"vocabulary_sha256": str, "num_instances": int, "lowercase": bool}
@@ -161,14 +163,20 @@ def run_digest(folder: Path) -> str:
     return sha256_lines([json.dumps(read_config(folder))])
 
 
-def provenance(manifest: Manifest) -> dict[str, object]:
-    """Returns the `data` part of a run's `config.json`, which identifies its training data."""
+def provenance(manifest: Manifest, teacher: str | None = None) -> dict[str, object]:
+    """Returns the `data` part of a run's `config.json`, which identifies its training data.
+
+    Args:
+        manifest: of the training data.
+        teacher: file or folder of a teacher's embeddings, if there is one.
+    """
     train = manifest.splits["train"]
     return {
         **{key: getattr(manifest, key) for key in _OF_MANIFEST},
         "num_instances": train.instances,
         # Instances are numbered in the order of the shards, which the split's digest leaves out.
         TRAIN_DIGEST: sha256_lines(shard.sha256 for shard in train.shards),
+        **({TEACHER_DIGEST: teacher_digest(Path(teacher))} if teacher else {}),
     }
 
 

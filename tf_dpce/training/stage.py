@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
 from tf_dpce.config import Config
 from tf_dpce.data import input_pipeline
@@ -16,6 +17,7 @@ from tf_dpce.data.index_shuffle import IndexShuffle
 from tf_dpce.data.input_pipeline import Batches
 from tf_dpce.data.input_timer import InputTimer
 from tf_dpce.data.manifest import Manifest
+from tf_dpce.data.teacher import Teacher
 from tf_dpce.data.turned_copies import opposite_ids, with_turned_copies
 from tf_dpce.errors import Stopped
 from tf_dpce.evaluation.embed import inference
@@ -51,6 +53,7 @@ class TrainingContext:
         model: whole model.
         tokenizer: tokenizer of captions.
         workers: processes that train together.
+        teacher: what the model learns similarities from, if anything.
         profile: number of steps of each stage to profile.
     """
 
@@ -60,6 +63,7 @@ class TrainingContext:
     model: DualPath
     tokenizer: CaptionTokenizer
     workers: Workers
+    teacher: Teacher | None = None
     profile: int = 0
 
 
@@ -140,6 +144,10 @@ class StageData:
         if config.text.opposites:
             opposites = opposite_ids(context.tokenizer.words, config.text.opposites)
             batches = batches.map(lambda batch: with_turned_copies(batch, opposites))
+        if self.settings.loss.distillation:
+            taught = context.teacher.batches(self.order, start, stop, of_instances)
+            both = tf.data.Dataset.zip(batches, taught)
+            batches = both.map(lambda batch, rows: {**batch, "teacher": rows})
         return self.timer.timed(batches).map(partial(to_inputs_and_targets, self.settings.loss))
 
     def validation_batches(self) -> tuple[Batches, Batches]:

@@ -17,6 +17,7 @@ from tf_dpce.data.caption_lengths import count_lengths, warn_cut_captions
 from tf_dpce.data.checksums import explain_damage
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest
 from tf_dpce.data.pieces import learn_pieces, training_captions
+from tf_dpce.data.teacher import load_teacher
 from tf_dpce.errors import UserError, explain_system_error
 from tf_dpce.logging import logger
 from tf_dpce.models.dual_path import DualPath
@@ -26,6 +27,7 @@ from tf_dpce.training import checks
 from tf_dpce.training.best_epoch import log_few_images
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER
 from tf_dpce.training.cluster import join_workers
+from tf_dpce.training.diagnostics import warn_unknown_words
 from tf_dpce.training.distributed import Workers, describe
 from tf_dpce.training.model_factory import starting_model, with_absolute_paths
 from tf_dpce.training.resume import (
@@ -39,6 +41,7 @@ from tf_dpce.training.run_folder import (
     CONFIG_FILE,
     PIECES_DIGEST,
     PIECES_FILE,
+    TEACHER_DIGEST,
     provenance,
     stored_pieces,
     write_sources,
@@ -86,7 +89,7 @@ def train(
             checks.check_stages(config, stages, manifest.splits["train"], replicas)
             checks.check_vocabulary(data, manifest)
             tokenizer = _tokenizer(config, data, manifest, [run, init_from])
-            saved = {"config": to_dict(config), "data": provenance(manifest)}
+            saved = {"config": to_dict(config), "data": provenance(manifest, config.teacher)}
             if tokenizer.kind == "wordpiece":
                 saved["data"][PIECES_DIGEST] = files.sha256_lines(tokenizer.words)
             latest = latest_stage(run, trained) if workers.is_chief and resume else 0
@@ -104,7 +107,12 @@ def train(
         # A state holds all weights: the files that they once came from are not needed any more.
         first = replace(config, weights="none", vectors=None) if latest else config
         model = _build(first, tokenizer.words, manifest, data, workers)
-        context = TrainingContext(config, data, run, model, tokenizer, workers, profile)
+        teacher = None
+        if config.teacher:
+            with workers.main_process_first():  # each reads a copy of its own
+                digest = saved["data"][TEACHER_DIGEST]
+                teacher = load_teacher(Path(config.teacher), data, digest)
+        context = TrainingContext(config, data, run, model, tokenizer, workers, teacher, profile)
         start_from(context, None if latest else init_from)
         with _run_folder(context, saved, resume=bool(resume), latest=latest):
             if latest:
@@ -115,7 +123,7 @@ def train(
                 if tokenizer.kind != "words":
                     lengths = count_lengths(training_captions(data), tokenizer)
                 warn_cut_captions(lengths, tokenizer.max_length)
-                checks.warn_unknown_words(data, manifest, tokenizer)
+                warn_unknown_words(data, manifest, tokenizer)
             for number in trained:
                 settings = config.stage(number)
                 logger.info(
@@ -132,8 +140,8 @@ def train(
 def _check_same_on_all(
     workers: Workers, config: Config, data: dict[str, object], stages: Sequence[int]
 ) -> None:
-    # Only the chief reads these two.
-    shared = to_dict(replace(config, weights="none", vectors=None))
+    # Only the chief reads the first two; of a teacher the digest is compared, which is in `data`.
+    shared = to_dict(replace(config, weights="none", vectors=None, teacher=None))
     digest = files.sha256_lines([json.dumps([shared, data, list(stages)])])
     own = np.frombuffer(digest.encode(), np.uint8).astype(np.int32)
     chiefs = workers.broadcast(own)

@@ -93,7 +93,8 @@ def test_the_card_says_what_a_run_was_made_of(finished, scenes, tmp_path):
     vectors.write_text("red 1 2 3 4 5 6 7 8\n")
     # As if it had been trained from this file, which is gone when the run is exported.
     saved = json.loads((run / "config.json").read_text())
-    saved["config"]["vectors"] = [str(vectors)]
+    saved["config"] |= {"vectors": [str(vectors)], "teacher": "/private/clip.npz"}
+    saved["data"]["teacher_sha256"] = "12ab"
     (run / "config.json").write_text(json.dumps(saved))
     write_sources(run, manifest, run_config(run))
     vectors.unlink()
@@ -106,7 +107,8 @@ def test_the_card_says_what_a_run_was_made_of(finished, scenes, tmp_path):
         f"{name} {split.images:,}, {split.captions:,}" for name, split in manifest.splits.items()
     )
     assert (card["split digest"], card["seed"]) == (manifest.split_digest, 7)
-    assert (card["training data"], card["teacher"]) == ("scenes", "none")
+    assert card["training data"] == "scenes"
+    assert card["teacher"] == "clip.npz (SHA-256 12ab)"
     assert card["weights SHA-256"] == sha256_file(trained.checkpoint)
     for number in (1, 2):
         stage = trained.config.stage(number)
@@ -137,7 +139,7 @@ def test_a_run_of_an_earlier_version_has_a_card_too(run):
     # It knows no counts, no digests and no history.
     trained = load_run(run)
     card = run_provenance(trained, "best", PLAIN)
-    assert card["word vectors"] == "from random"
+    assert (card["word vectors"], card["teacher"]) == ("from random", "none")
     assert card["images and captions"] == "not recorded"
     config = replace(trained.config, vectors=("/home/me/glove.npz", "word2vec.bin"))
     provenance = run_provenance(replace(trained, config=config), "best", PLAIN)

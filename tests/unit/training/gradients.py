@@ -49,6 +49,7 @@ CASES: dict[str, tuple[StageConfig, int]] = {
         replace(_STEP, loss=replace(_PAIR, pair_loss="contrastive", prefixes=(32, 16))),
         0,
     ),
+    "distillation": (replace(_STEP, loss=replace(_PAIR, pair=0.0, distillation=1.0)), 0),
     "batch": (replace(_STEP, loss=replace(_PAIR, negatives="batch")), 0),
     # End to end, as stage 2 is.
     "paired": (replace(_STEP, loss=_RANKING, backbone="trained"), 0),
@@ -149,8 +150,11 @@ def _batch(network: DualPathTrainer) -> Mapping[str, tf.Tensor]:
     ids = draw.permutation(INSTANCES)[:BATCH]
     # Two pairs of one instance, on different replicas: not negatives of one another.
     ids[BATCH - 3] = ids[0]
+    captions = draw.integers(1, WORDS + 1, (BATCH, PLACES))
+    taught = draw.normal(size=(BATCH, 2, 7))
     return {
         "image": tf.constant(images, tf.float32),
-        "text": tf.constant(draw.integers(1, WORDS + 1, (BATCH, PLACES)), tf.int32),
+        "text": tf.constant(captions, tf.int32),
         "instance": tf.constant(ids, tf.int64),
+        "teacher": tf.linalg.l2_normalize(tf.constant(taught, tf.float32), axis=2),
     }

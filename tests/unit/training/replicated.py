@@ -39,7 +39,7 @@ TURNED = {
 # What every change must pass, and the rest.
 CASES = {
     "sentinel": ("instance", "contrastive", "paired"),
-    "rest": ("sampled", "prefixes", "batch", "mined"),
+    "rest": ("sampled", "prefixes", "distillation", "batch", "mined"),
 }
 RUNS: dict[str, dict[str, dict]] = {
     # In-batch softmax and both instance losses over cached features, by SGD.

@@ -30,8 +30,7 @@ from tf_dpce.logging import logger
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import read_vocabulary
 from tf_dpce.training import train
-from tf_dpce.training.checks import warn_unknown_words
-from tf_dpce.training.diagnostics import TrainingDiagnostics, mean_cosine
+from tf_dpce.training.diagnostics import TrainingDiagnostics, mean_cosine, warn_unknown_words
 
 PAIRED = LossConfig(0, 0, 2.0, "ranking", "paired", margin=0.5)
 HARDEST = LossConfig(0, 0, 2.0, "ranking", "batch", margin=0.5)

@@ -16,7 +16,7 @@ from tests.unit.training.tiny import BATCH, OPTIONS, STEPS
 from tf_dpce.config import Config, LossConfig, StageConfig, from_dict, to_dict
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.errors import UserError
-from tf_dpce.losses import ContrastiveLoss, InstanceLoss, RankingLoss
+from tf_dpce.losses import ContrastiveLoss, DistillationLoss, InstanceLoss, RankingLoss
 from tf_dpce.models.build import build_model
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
@@ -104,7 +104,7 @@ def test_an_epoch_that_lacks_its_end_alone_has_no_step_left():
 
 def test_losses_and_their_weights_by_output():
     instance = {"image_logits": InstanceLoss, "text_logits": InstanceLoss}
-    weights = {"image_logits": 1.0, "text_logits": 0.1}
+    weights, taught = {"image_logits": 1.0, "text_logits": 0.1}, {"distillation": 0.3}
     paired = LossConfig(1.0, 0.1, 2.0, "ranking", "paired", margin=0.5)
     softmax = LossConfig(0, 0, 1.0, "contrastive", temperature=0.07)
     for loss, kinds, expected in (
@@ -112,12 +112,16 @@ def test_losses_and_their_weights_by_output():
         (LossConfig(1.0, 0.1, pair=0.0), instance, weights),
         (paired, instance | {"pair": RankingLoss}, weights | {"pair": 2.0}),
         (softmax, {"pair": ContrastiveLoss}, {"pair": 1.0}),
+        (LossConfig(0, 0, distillation=0.3), {"distillation": DistillationLoss}, taught),
     ):
         assert {name: type(found) for name, found in stage_losses(loss).items()} == kinds
         assert loss_weights(loss) == expected
     pair = stage_losses(paired)["pair"]
     assert (pair.margin, pair.negatives) == (0.5, "paired")
     assert stage_losses(softmax)["pair"].temperature == 0.07
+    loss = LossConfig(temperature=0.07, distillation=1.0, teacher_temperature=0.01)
+    found = stage_losses(loss)["distillation"]
+    assert (found.temperature, found.teacher_temperature) == (0.07, 0.01)
 
 
 # --- what is trained ------------------------------------------------------------------------------
