@@ -152,12 +152,18 @@ class LayerwiseAdamW(_ByLayer, keras.optimizers.Adam):
         import tensorflow as tf
 
         step = ops.cast(self.iterations + 1, "float32")
-        average, squares = (slot.value.handle for slot in self.slots(variable))
+        average, squares = self.slots(variable)
         tf.raw_ops.ResourceApplyAdam(
-            **{"var": variable.handle, "m": average, "v": squares, "grad": gradient, "lr": rate},
-            **{"beta1": self.beta_1, "beta1_power": ops.power(self.beta_1, step)},
-            **{"beta2": self.beta_2, "beta2_power": ops.power(self.beta_2, step)},
+            var=variable.handle,
+            m=average.handle,
+            v=squares.handle,
+            beta1_power=ops.power(self.beta_1, step),
+            beta2_power=ops.power(self.beta_2, step),
+            lr=rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
             epsilon=self.epsilon,
+            grad=gradient,
         )
 
     def slots(self, variable: Any) -> list[keras.Variable]:
