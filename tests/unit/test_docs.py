@@ -22,7 +22,7 @@ NOT_RUN = {
     **{"docs/benchmarks.md": 4, "docs/datasets.md": 1, "docs/distributed.md": 6},
     **{"docs/evaluation.md": 1, "docs/experiments.md": 12, "docs/fleet.md": 4},
     **{"docs/peers.md": 2, "docs/performance.md": 7, "docs/questions.md": 2, "docs/scale.md": 1},
-    **{"docs/export.md": 2, "docs/runtimes.md": 2, "docs/search.md": 2, "docs/training.md": 6},
+    **{"docs/export.md": 2, "docs/runtimes.md": 5, "docs/search.md": 2, "docs/training.md": 6},
     "docs/monitoring.md": 1,
 }
 
