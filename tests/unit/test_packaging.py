@@ -39,7 +39,6 @@ def text(wheel: zipfile.ZipFile, ending: str) -> str:
     return wheel.read(name).decode()
 
 
-@pytest.mark.full
 def test_it_holds_every_module_and_preset_and_nothing_else(
     wheel: zipfile.ZipFile, project_root: Path
 ):
@@ -55,7 +54,6 @@ def test_it_holds_every_module_and_preset_and_nothing_else(
     assert folders == {"tf_dpce", "pipelines", f"tf_dpce-{tf_dpce.__version__}.dist-info"}
 
 
-@pytest.mark.full
 def test_it_installs_the_command_and_what_it_needs(wheel: zipfile.ZipFile, project_root: Path):
     assert "tf-dpce = pipelines.__main__:main" in text(wheel, "entry_points.txt")
     fields = Parser().parsestr(text(wheel, ".dist-info/METADATA"))

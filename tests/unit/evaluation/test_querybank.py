@@ -51,6 +51,7 @@ def test_a_collapsed_model_still_finds_nothing(count: int, monkeypatch):
 # --- a split -----------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_split_is_normalised_by_the_first_images_of_another(model, data, tokenizer, monkeypatch):
     encoder = SplitEncoder(model, tokenizer, CONFIG.image, tta.PLAIN, 2)
     # The tiny data have 3 images and 6 captions a split.

@@ -69,6 +69,7 @@ def test_card_shows_metrics_of_several_protocols(model, tokenizer):
     assert "Not recorded." in card
 
 
+@pytest.mark.full
 def test_an_export_stretches_images_as_its_model_was_trained(model, tokenizer):
     module = ServingModule(model, tokenizer, resize="stretch")
     recorded = record_examples(module)["encode_image"]

@@ -142,6 +142,7 @@ def test_paired_captions_stay_if_every_candidate_is_of_the_batch(captions: Capti
     np.testing.assert_array_equal(new_targets["text_logits"], targets["text_logits"])
 
 
+@pytest.mark.full
 def test_a_step_of_fit_trains_the_words_of_mined_captions_and_none_of_the_replaced():
     # Caption k is word k, everywhere: candidates 1 to 10, two anchors and their paired captions.
     words = np.repeat(np.arange(1, 11, dtype=np.int32)[:, None], PLACES, axis=1)

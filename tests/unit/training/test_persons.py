@@ -109,7 +109,10 @@ def test_any_caption_of_the_person_goes_with_an_image(
     assert rows(from_cache.as_numpy_iterator()) == found
 
 
-@pytest.mark.parametrize(("backbone", "pool"), [("cached", "instance"), ("trained", "image")])
+@pytest.mark.parametrize(
+    ("backbone", "pool"),
+    [pytest.param("cached", "instance", marks=pytest.mark.full), ("trained", "image")],
+)
 def test_a_stage_reads_the_captions_of_what_its_configuration_names(
     people: Path, table: CaptionTable, backbone: str, pool: str
 ):

@@ -43,6 +43,7 @@ MINED = ONCE | {
 # --- starts ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_start_that_was_killed_is_no_hindrance(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):

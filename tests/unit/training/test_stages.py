@@ -176,6 +176,7 @@ def test_batches_hold_what_the_losses_compare_with(scenes: Path):
     np.testing.assert_array_equal(targets["pair"], targets["image_logits"])
 
 
+@pytest.mark.full
 def test_dropout_is_seeded_by_the_stage_whatever_was_drawn_before(scenes: Path):
     # A network that mines is built anew, over the layers that there are.
     found = stage(2, scenes, stage2__loss__negatives="mined", stage2__backbone="cached")
