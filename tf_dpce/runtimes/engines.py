@@ -55,6 +55,16 @@ def check_installed(runtimes: Iterable[str]) -> None:
             raise missing_package(kind.title, kind.package)
 
 
+def check_tensorflow(title: str) -> None:
+    """Makes sure that TensorFlow is installed, for what needs it.
+
+    Raises:
+        UserError: it is not.
+    """
+    if find_spec("tensorflow") is None:
+        raise missing_package(title, "tensorflow")
+
+
 def missing_package(title: str, package: str) -> UserError:
     """Returns what is said of a package that is not installed."""
     message = f"{title} needs the package {package}: pip install -r requirements-runtimes.txt"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from tf_dpce.errors import UserError
@@ -10,7 +9,7 @@ from tf_dpce.export.encoder import Encoder, load_in_tensorflow
 from tf_dpce.export.versions import find_version, is_run
 from tf_dpce.runtimes import AnyRuntime
 from tf_dpce.runtimes.encoder import RuntimeEncoder
-from tf_dpce.runtimes.engines import missing_package
+from tf_dpce.runtimes.engines import check_tensorflow
 
 
 def load(path: str | Path, runtime: AnyRuntime = "tensorflow") -> Encoder:
@@ -35,8 +34,7 @@ def load(path: str | Path, runtime: AnyRuntime = "tensorflow") -> Encoder:
         True
     """
     if runtime == "tensorflow":
-        if find_spec("tensorflow") is None:
-            raise missing_package("a model without --runtime", "tensorflow")
+        check_tensorflow("a model without --runtime")
         return load_in_tensorflow(path)
     folder = Path(path)
     if is_run(folder):

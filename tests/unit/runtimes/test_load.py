@@ -13,7 +13,7 @@ import tf_dpce
 from tests.errors import raises
 from tf_dpce.export.versions import version_digest
 from tf_dpce.files import sha256_file
-from tf_dpce.runtimes import engines, load
+from tf_dpce.runtimes import engines
 from tf_dpce.runtimes.manifest import RuntimeManifest
 from tf_dpce.search.embedding import records
 
@@ -70,8 +70,7 @@ def test_a_runtime_that_is_not_installed_or_not_known(version: Path, monkeypatch
     assert "ai-edge-litert" in str(caught.value)
     with raises("runtimes.name"):
         tf_dpce.load(version, runtime="tensorrt")
-    for module in (load, records):
-        monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
     with raises("runtimes.package"):
         tf_dpce.load(version)
     with raises("runtimes.package"):

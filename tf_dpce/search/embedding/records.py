@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from tf_dpce.data.manifest import MANIFEST_FILE, Manifest
 from tf_dpce.errors import UserError
 from tf_dpce.files import sha256_file
-from tf_dpce.runtimes.engines import missing_package
+from tf_dpce.runtimes.engines import check_tensorflow
 from tf_dpce.storage import is_remote, local_file, open_folder, rooted
 
 SHARD_ENDING = ".tfrecord"
@@ -137,8 +136,7 @@ def records(shard: str, first: int = 0) -> Iterator[Record]:
     Raises:
         UserError: the shard is damaged, or `prepare` did not write it.
     """
-    if find_spec("tensorflow") is None:
-        raise missing_package(f"the prepared shard {shard}", "tensorflow")
+    check_tensorflow(f"the prepared shard {shard}")
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
