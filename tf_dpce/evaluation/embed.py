@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import keras
@@ -83,9 +84,6 @@ class SplitEncoder:
     Attributes:
         tokenizer: as given.
         augmentation: as given.
-
-    Raises:
-        UserError: the model cannot be used with this augmentation.
     """
 
     def __init__(
@@ -97,11 +95,18 @@ class SplitEncoder:
         batch_size: int = 64,
     ) -> None:
         self.tokenizer, self.augmentation = tokenizer, augmentation
-        self._image, self._batch_size = image, batch_size
-        towers = image_towers(model.image_tower, image.backbone, augmentation)
-        self._encode_images = {size: inference(folded(tower)) for size, tower in towers.items()}
-        text_tower = folded(model.text_tower, augmentation.float16)
-        self._encode_texts = inference(text_tower, trimming(model.text_tower))
+        self._model, self._image, self._batch_size = model, image, batch_size
+
+    @cached_property
+    def _encode_images(self) -> dict[int, Encode]:
+        """The image tower at each size; it takes seconds to make, so data are checked before."""
+        towers = image_towers(self._model.image_tower, self._image.backbone, self.augmentation)
+        return {size: inference(folded(tower)) for size, tower in towers.items()}
+
+    @cached_property
+    def _encode_texts(self) -> Encode:
+        text_tower = self._model.text_tower
+        return inference(folded(text_tower, self.augmentation.float16), trimming(text_tower))
 
     def embed(self, folder: Path, split: str, first: int = ALL) -> tuple[Embeddings, Embeddings]:
         """Returns the embeddings of the images and of the captions of a split, in their order.
@@ -110,6 +115,9 @@ class SplitEncoder:
             folder: prepared data.
             split: name of the split.
             first: number of images to take, with their captions, from the start of the split.
+
+        Raises:
+            UserError: the model cannot be used with this augmentation.
         """
         info = Manifest.load(folder).splits[split]
         # How many captions the first images have is not known before they are read.

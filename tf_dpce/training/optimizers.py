@@ -142,7 +142,9 @@ class LayerwiseAdamW(_ByLayer, keras.optimizers.Adam):
         if self._is_matrix[index]:
             self.assign(variable, ops.convert_to_tensor(variable) * (1 - rate * self.decay))
         gradient = ops.convert_to_tensor(gradient)
-        if keras.backend.backend() == "tensorflow":
+        # Gradients of an embedding are rows with their numbers. Keras squares each row before it
+        # adds those of one number, which the fused operation does afterwards: they stay with Keras.
+        if keras.backend.backend() == "tensorflow" and not hasattr(gradient, "indices"):
             self._fused_step(gradient, variable, rate)
         else:
             super().update_step(gradient, variable, rate)
@@ -151,15 +153,15 @@ class LayerwiseAdamW(_ByLayer, keras.optimizers.Adam):
         """Does what Adam does in one pass over the weights, where its operations take a dozen."""
         import tensorflow as tf
 
-        step = ops.cast(self.iterations + 1, "float32")
+        step = ops.cast(self.iterations + 1, variable.dtype)
         average, squares = self.slots(variable)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=average.handle,
             v=squares.handle,
-            beta1_power=ops.power(self.beta_1, step),
-            beta2_power=ops.power(self.beta_2, step),
-            lr=rate,
+            beta1_power=ops.power(ops.cast(self.beta_1, variable.dtype), step),
+            beta2_power=ops.power(ops.cast(self.beta_2, variable.dtype), step),
+            lr=ops.cast(rate, variable.dtype),
             beta1=self.beta_1,
             beta2=self.beta_2,
             epsilon=self.epsilon,

@@ -166,3 +166,18 @@ def test_a_run_keeps_the_averages_as_its_best_and_goes_on_with_the_weights(finis
     # Only an epoch that is both best and last could hold the very numbers of `last`.
     assert not np.array_equal(best[weight], last[weight])
     assert not any("average" in name for name in arrays(newest(finished, 2)))
+
+
+def test_rows_of_an_embedding_move_as_in_adam_of_keras():
+    import tensorflow as tf
+
+    ends = []
+    for optimizer in (LayerwiseAdamW(0.01, {}, decay=0.0), keras.optimizers.Adam(0.01)):
+        table = keras.Variable(np.arange(20.0).reshape(5, 4), dtype="float32", name="table")
+        optimizer.build([table])
+        for step in range(3):
+            rows = np.random.default_rng(step).normal(size=(3, 4)).astype(np.float32)
+            # A batch has the second row twice.
+            optimizer.apply([tf.IndexedSlices(rows, [1, 3, 1], [5, 4])], [table])
+        ends.append(table.numpy())
+    np.testing.assert_array_equal(*ends)
