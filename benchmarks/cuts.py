@@ -41,7 +41,7 @@ def run(
     config = trained.config
     encoder = SplitEncoder(trained.model, trained.tokenizer, config.image, PLAIN)
     images, texts = encoder.embed(data, "val")
-    axes = fit_axes(trained, data, PLAIN)
+    axes = fit_axes(encoder, data)
     chosen = lengths or [config.model.output_dim, *config.stage1.loss.prefixes]
     cases = [(length, name) for length in chosen for name in _FACTORIES]
     times = {} if no_times else _query_times(cases)

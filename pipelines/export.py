@@ -80,6 +80,7 @@ def run(
         check_data(folder, read_vocabulary(run / VOCABULARY_FILE))
     further = _further_words(run, expand, expand_size)
 
+    from tf_dpce.evaluation.embed import SplitEncoder
     from tf_dpce.evaluation.tta import TestTimeAugmentation, augmented_model
     from tf_dpce.export.calibrate import calibrate, fit_axes
     from tf_dpce.export.expansion import expand as infer_words
@@ -92,11 +93,19 @@ def run(
         trained = infer_words(trained, expand, further)
     augmentation = TestTimeAugmentation(flip, (size,) if size else (), float16)
     model = augmented_model(trained.model, trained.config.image.backbone, augmentation)
-    axes = fit_axes(trained, folder, augmentation) if dim and folder else None
+    config = trained.config
+    encoder = SplitEncoder(trained.model, trained.tokenizer, config.image, augmentation)
     provenance = run_provenance(trained, checkpoint, augmentation)
+    axes = None
     if dim:
+        taken = f"first {dim}"
+        if folder:
+            axes = fit_axes(encoder, folder)
+            taken = f"{dim} along the principal axes of training embeddings"
+        else:
+            _warn_of_first_numbers(config, dim)
         model = shortened_model(model, dim, axes)
-        provenance["numbers of an embedding"] = _numbers(trained.config, dim, axes is not None)
+        provenance["numbers of an embedding"] = taken
     version = export_model(
         model,
         trained.tokenizer,
@@ -105,7 +114,7 @@ def run(
         metrics=run_metrics(trained, checkpoint, augmentation),
         resize=trained.config.image.resize,
         limits=limits,
-        calibration=calibrate(trained, folder, augmentation, dim or whole, axes),
+        calibration=calibrate(encoder, folder, dim or whole, axes),
         more=partial(write_runtimes, formats=format_, precision=precision, data=folder)
         if format_
         else None,
@@ -113,14 +122,13 @@ def run(
     say_files(sorted(path for path in version.rglob("*") if path.is_file()))
 
 
-def _numbers(config: Config, dim: int, turned: bool) -> str:
+def _warn_of_first_numbers(config: Config, dim: int) -> None:
     stages = config.stage1, config.stage2
-    if not turned and dim < config.model.output_dim and not any(s.loss.prefixes for s in stages):
+    if dim < config.model.output_dim and not any(stage.loss.prefixes for stage in stages):
         logger.warning(
             f"the first {dim} numbers of embeddings that were trained without prefixes say little: "
             "give prepared data with --data to find axes that say most"
         )
-    return f"{dim} along the principal axes of training embeddings" if turned else f"first {dim}"
 
 
 def _further_words(run: Path, files: list[Path] | None, size: int | None) -> list[str]:

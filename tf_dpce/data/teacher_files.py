@@ -105,7 +105,7 @@ def _read_folder(folder: Path) -> Iterator[tuple[Any, np.ndarray]]:
     import pyarrow as pa
     from pyarrow import json
 
-    # Else an id that looks like a date would be read as one.
+    # Else an id in the form of a date would be read as one.
     schema = pa.schema([("id", pa.string())])
     options = json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     found = [folder / f"{kind}.json" for kind in _KINDS if (folder / f"{kind}.json").is_file()]

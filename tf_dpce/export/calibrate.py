@@ -14,9 +14,7 @@ from tf_dpce.evaluation.calibration import Calibration
 from tf_dpce.evaluation.calibration_fit import MOST_IMAGES, check_enough, fit_calibration
 from tf_dpce.evaluation.cut import cut, principal_axes
 from tf_dpce.evaluation.protocols import CALIBRATION_SPLIT
-from tf_dpce.evaluation.tta import TestTimeAugmentation
 from tf_dpce.logging import logger, progress
-from tf_dpce.training.run_folder import Run
 
 if TYPE_CHECKING:
     from tf_dpce.evaluation.embed import SplitEncoder
@@ -26,18 +24,13 @@ AXES_IMAGES = 2_000
 
 
 def calibrate(
-    run: Run,
-    data: Path | None,
-    augmentation: TestTimeAugmentation,
-    dimension: int,
-    axes: np.ndarray | None = None,
+    encoder: SplitEncoder, data: Path | None, dimension: int, axes: np.ndarray | None = None
 ) -> Calibration | None:
     """Fits a calibration on the first 1,000 validation images, and says how long it took.
 
     Args:
-        run: the run to export.
+        encoder: of the run to export, with what the export adds to the model.
         data: prepared data, or None.
-        augmentation: what the export adds to the model.
         dimension: how many numbers of each embedding the export gives.
         axes: float `[D, D]`, by which it turns embeddings first, see `fit_axes`.
 
@@ -56,7 +49,6 @@ def calibrate(
     began = time.monotonic()
     try:
         check_enough(count)
-        encoder = _encoder(run, augmentation)
         images, texts = encoder.embed(data, CALIBRATION_SPLIT, min(count, MOST_IMAGES))
         turned = (e.vectors if axes is None else e.vectors @ axes for e in (images, texts))
         vectors = [cut(each, dimension) for each in turned]
@@ -72,22 +64,15 @@ def calibrate(
     return found
 
 
-def fit_axes(run: Run, data: Path, augmentation: TestTimeAugmentation) -> np.ndarray:
+def fit_axes(encoder: SplitEncoder, data: Path) -> np.ndarray:
     """Returns the axes along which a run's embeddings can be cut.
 
     Args:
-        run: the run to export.
+        encoder: of the run to export, with what the export adds to the model.
         data: prepared data, of whose training images the first 2,000 and their captions are taken.
-        augmentation: what the export adds to the model.
 
     Returns:
         float32 `[D, D]`, see `principal_axes`.
     """
-    images, texts = _encoder(run, augmentation).embed(data, "train", AXES_IMAGES)
+    images, texts = encoder.embed(data, "train", AXES_IMAGES)
     return principal_axes(images.vectors, texts.vectors)
-
-
-def _encoder(run: Run, augmentation: TestTimeAugmentation) -> SplitEncoder:
-    from tf_dpce.evaluation.embed import SplitEncoder
-
-    return SplitEncoder(run.model, run.tokenizer, run.config.image, augmentation)

@@ -81,7 +81,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Table(keras.layers.Layer):
-    """Looks up the results of a `WordEmbedding`, all of which are rows of one table."""
+    """Gathers the results of a `WordEmbedding`, all of which are rows of one table."""
 
     def __init__(self, words: WordEmbedding) -> None:
         super().__init__(name=words.name)
@@ -92,7 +92,7 @@ class _Table(keras.layers.Layer):
 
 
 def _frozen(encoder: keras.Model) -> Any:
-    # LiteRT looks nothing up in float16, in which the rows of inferred words are.
+    # LiteRT gathers no rows in float16, in which the rows of inferred words are.
     encoder = keras.models.clone_model(
         encoder,
         clone_function=lambda each: _Table(each) if isinstance(each, WordEmbedding) else each,

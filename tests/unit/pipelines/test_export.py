@@ -20,6 +20,7 @@ from tf_dpce.data.manifest import Manifest
 from tf_dpce.data.pieces import training_captions
 from tf_dpce.evaluation.calibration import CALIBRATION_FILE, CALIBRATION_FOLDER, Calibration
 from tf_dpce.evaluation.cut import cut, principal_axes
+from tf_dpce.evaluation.embed import SplitEncoder
 from tf_dpce.evaluation.tta import PLAIN
 from tf_dpce.export.calibrate import calibrate
 from tf_dpce.export.model_card import model_card, run_metrics, run_provenance
@@ -171,9 +172,10 @@ def test_numbers_along_axes_say_most(run, tmp_path):
 
 def test_too_few_pairs_leave_an_export_without_probabilities(run, tmp_path, caplog):
     trained = load_run(run)
+    encoder = SplitEncoder(trained.model, trained.tokenizer, trained.config.image, PLAIN)
     data = pairs_to_calibrate(tmp_path, val=3)
     for place in (None, data):
-        assert calibrate(trained, place, PLAIN, 16) is None
+        assert calibrate(encoder, place, 16) is None
         assert caplog.records[-1].levelname == "WARNING"
 
 
