@@ -14,18 +14,20 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import tensorflow as tf
 
 from benchmarks.material import random_captions, random_images, random_model, random_tokenizer
 from benchmarks.timing import Row, row
 from tf_dpce.config import Config
-from tf_dpce.export.publish import export_model
+from tf_dpce.export.publish import write_version
+from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.logging import progress
 from tf_dpce.serving import AsyncClient
 from tf_dpce.serving.deployment import write_deployment
 from tf_dpce.serving.dev_server import development_server
 from tf_dpce.serving.tf_serving import HOST_CONFIG_FILE
 
-_NAME = "random"
+_MODEL, _EMPTY = "model", "empty"
 _ITEMS = 40
 _PATIENCE_SECONDS = 120
 _UNITS = ("requests a second", "ms, median", "ms, 99 of 100")
@@ -33,15 +35,36 @@ _UNITS = ("requests a second", "ms, median", "ms, 99 of 100")
 OpenClient = Callable[..., AsyncClient]
 
 
+class EmptyModule(ServingModule):
+    """Takes the same requests, and answers zeros: what is left is the cost of transport."""
+
+    def encode_image(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns zeros for images `[B]`."""
+        return self._zeros(image)
+
+    def encode_text(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns zeros for captions `[B]`."""
+        return self._zeros(text)
+
+    def _zeros(self, items: tf.Tensor) -> dict[str, tf.Tensor]:
+        count = tf.size(items)
+        return {
+            "embedding": tf.zeros([count, self.dimension]),
+            "status": tf.zeros([count], tf.int32),
+        }
+
+
 def measure(
     config: Config,
     *,
     words: int = 7_400,
     clients: Sequence[int] = (1, 8, 64),
-    seconds: float = 5.0,
+    seconds: float = 3.0,
     rounds: int = 3,
 ) -> list[Row]:
     """Loads a server, in a process of its own, with requests of one item each, by gRPC and REST.
+
+    Beside the model, the server has an empty one, whose speed is the limit.
 
     Args:
         config: its towers are served, with random weights.
@@ -54,11 +77,13 @@ def measure(
         "encode_image": random_images(_ITEMS, config.seed),
         "encode_text": random_captions(_ITEMS, words),
     }
-    figures: dict[str, list[tuple[float, ...]]] = {}
+    figures: dict[str, dict[str, list[tuple[float, ...]]]] = {_MODEL: {}, _EMPTY: {}}
     with tempfile.TemporaryDirectory() as folder:
         models, deployment = Path(folder) / "models", Path(folder) / "deployment"
         model, tokenizer = random_model(config, words, classes=2), random_tokenizer(config, words)
-        export_model(model, tokenizer, models / _NAME, resize=config.image.resize)
+        for name, kind in ((_MODEL, ServingModule), (_EMPTY, EmptyModule)):
+            module = kind(model, tokenizer, config.image.resize)
+            write_version(module, models / name / "1", name, None, None, None)
         write_deployment(models, deployment)
         with _server(deployment / HOST_CONFIG_FILE) as ports, progress("rounds") as display:
             addresses = {
@@ -66,18 +91,21 @@ def measure(
                 ", REST": f"http://127.0.0.1:{ports[1]}",
             }
             for done in range(rounds):
-                for way, number, name in product(addresses, clients, inputs):
+                for way, number, endpoint, name in product(addresses, clients, inputs, figures):
                     client = partial(
-                        AsyncClient, addresses[way], _NAME, retries=0, timeout=_PATIENCE_SECONDS
+                        AsyncClient, addresses[way], name, retries=0, timeout=_PATIENCE_SECONDS
                     )
-                    times, elapsed = put_load(client, inputs[name], number, seconds)
+                    times, elapsed = put_load(client, inputs[endpoint], number, seconds)
                     found = (len(times) / elapsed, *np.percentile(times, (50, 99)))
-                    figures.setdefault(f"{name}, {number} at a time{way}", []).append(found)
+                    case = f"{endpoint}, {number} at a time{way}"
+                    figures[name].setdefault(case, []).append(found)
                 display.update(done + 1, rounds)
     return [
-        row(name, unit, values)
-        for name, found in figures.items()
-        for unit, values in zip(_UNITS, np.transpose(found), strict=True)
+        row(case, unit, values, "an empty model", limit)
+        for case, found in figures[_MODEL].items()
+        for unit, values, limit in zip(
+            _UNITS, np.transpose(found), np.transpose(figures[_EMPTY][case]), strict=True
+        )
     ]
 
 
