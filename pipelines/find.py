@@ -129,9 +129,9 @@ def _report(update: Update | None, folder: Path, out: Path, count: int) -> None:
     else:
         first = shorten(min(update.unreadable, default=""))
         for number, what in (
-            (update.rejected, f"cannot be searched: see {rejected_file(out)}"),
-            (update.waiting, "changed while they were read: run find again"),
-            (len(update.unreadable), f"cannot be read, or have no name in UTF-8, such as {first}"),
+            (update.rejected, f"images cannot be searched: see {rejected_file(out)}"),
+            (update.waiting, "images changed while they were read: run find again"),
+            (len(update.unreadable), f"paths cannot be read, or are not UTF-8, such as {first}"),
         ):
             if number:
                 logger.warning(f"{number:,} {what}")

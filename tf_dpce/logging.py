@@ -174,6 +174,12 @@ def configure(log_format: LogFormat = "text") -> None:
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    # In a notebook TensorFlow would announce what it does, twice.
+    logging.getLogger("tensorflow").addFilter(_is_warning)
+
+
+def _is_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
 
 
 def duration(seconds: float) -> str:

@@ -26,6 +26,8 @@ _NOISE = (
     "computation placer already registered",
     # A generator, which cannot be made part of a graph.
     "Input of GeneratorDatasetOp::Dataset will not be optimized",
+    # A faster kernel for bytes, which a processor lacks.
+    r"util\.cc:[0-9]+\] oneDNN supports DT_U?INT8 only on platforms with AVX-512",
     # libjpeg and libpng do not say which image they mean. The library does, if it is unusable.
     "^(Corrupt JPEG data: |Premature end of JPEG file|Input file read error$|libpng warning: )",
     r"jpeg_mem\.cc:[0-9]+\] Premature end of JPEG data",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 import time
@@ -55,6 +56,14 @@ def test_without_a_terminal_long_work_is_one_line_at_its_end(log_format: LogForm
     if log_format == "json":
         event = json.loads(line)
         assert event["level"] == "info" and event["done"] == 1000 and event["seconds"] >= 0
+
+
+def test_tensorflow_warns_and_announces_nothing(caplog):
+    configure()
+    logging.getLogger("tensorflow").setLevel(logging.INFO)  # as in a notebook
+    logging.getLogger("tensorflow").info("Assets written")
+    logging.getLogger("tensorflow").warning("out of memory")
+    assert [record.message for record in caplog.records] == ["out of memory"]
 
 
 def test_off_a_terminal_long_work_is_a_line_now_and_then(monkeypatch, capsys):

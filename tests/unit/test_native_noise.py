@@ -21,6 +21,8 @@ I0000 00:00:1732700000.123456   12345 gpu_device.cc:2022] Created device /device
 to register factory for plugin cuFFT when one has already been registered
 2026-01-01 00:00:00.000000: W tensorflow/core/framework/dataset.cc:993] Input of \
 GeneratorDatasetOp::Dataset will not be optimized because it has no AsGraphDefInternal()
+2026-01-01 00:00:00.000000: E tensorflow/core/util/util.cc:131] oneDNN supports DT_UINT8 only on \
+platforms with AVX-512. Falling back to the default Eigen-based implementation if present.
 Corrupt JPEG data: premature end of data segment
 Input file read error
 2026-01-01 00:00:00.000000: E tensorflow/core/lib/jpeg/jpeg_mem.cc:329] Premature end of JPEG \

@@ -16,7 +16,7 @@ from tf_dpce.datasets.table_files import text_lines
 from tf_dpce.errors import UserError
 from tf_dpce.remote_path import AnyPath
 
-WRONG_FIELDS = "another number of fields than the header"
+WRONG_FIELDS = "more or fewer fields than the header: is a field with a delimiter not quoted?"
 UNCLOSED = "a quote that is not closed"
 MALFORMED = "quotes or line ends in the wrong place"
 

@@ -136,22 +136,27 @@ class CaptionTokenizer(tf.Module):
         Returns:
             The ids, ragged int32 `[B, None]`; 0 is a word outside the vocabulary.
         """
+        return self.ids(self.split(captions))
+
+    def split(self, captions: tf.Tensor) -> tf.RaggedTensor:
+        """Splits captions `[B]` into tokens, known or not, ragged strings `[B, None]`."""
         if self.lowercase:
             captions = tf.strings.lower(captions, encoding="utf-8")
         if self.kind == "characters":
             captions = space_characters(captions)
         words = split_words(captions)
-        if self.kind == "wordpiece":
-            words = self._split_pieces(words)
-        ids = tf.cast(self.table.lookup(words.flat_values), tf.int32)
-        return words.with_flat_values(ids)
+        return self._split_pieces(words) if self.kind == "wordpiece" else words
+
+    def ids(self, tokens: tf.RaggedTensor) -> tf.RaggedTensor:
+        """Returns the ids of tokens as `look_up` does."""
+        return tokens.with_flat_values(tf.cast(self.table.lookup(tokens.flat_values), tf.int32))
 
     def _split_pieces(self, words: tf.RaggedTensor) -> tf.RaggedTensor:
         import tensorflow_text as tf_text
 
-        # A word without pieces is one that the table does not know.
+        # A word without pieces is one that the table does not know: it stays whole.
         splitter = tf_text.WordpieceTokenizer(
-            self.table, JOINER, MAX_WORD_BYTES, token_out_type=tf.string
+            self.table, JOINER, MAX_WORD_BYTES, unknown_token=None, token_out_type=tf.string
         )
         return splitter.tokenize(words).merge_dims(1, 2)
 

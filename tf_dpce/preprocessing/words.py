@@ -17,6 +17,10 @@ LIKE_APOSTROPHES = "‘’ʼ`´"
 _APOSTROPHES = str.maketrans(dict.fromkeys(LIKE_APOSTROPHES, "'"))
 _LINE_ENDS = "\0\t\n\v\f\r\x85"
 
+# Of characters of scripts without spaces between words; the last is the long vowel of Japanese.
+_SPACELESS = ("CJK UNIFIED", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "THAI", "LAO", "KHMER")
+_SPACELESS += ("MYANMAR", "IDEOGRAPHIC", "KATAKANA-HIRAGANA PROLONGED")
+
 # Marks a piece that is not the first of its word.
 JOINER = "##"
 # A longer word has no pieces.
@@ -33,6 +37,24 @@ def plain_words(text: str) -> list[str]:
     text = unicodedata.normalize("NFC", text).translate(_APOSTROPHES)
     words = "".join(" " if _ends_word(sign) else sign for sign in text).split(" ")
     return [bare for word in words if (bare := _without_quotes(word))]
+
+
+def plain_characters(word: str) -> list[str]:
+    """Returns the parts of a word for a model that reads the characters of scripts without spaces.
+
+    A mark stays with its character, and what is written in other scripts stays whole.
+
+    Example:
+        >>> plain_characters("两dogs和猫")
+        ['两', 'dogs', '和', '猫']
+    """
+    spaced = ""
+    for sign in word:
+        is_mark = unicodedata.category(sign)[0] == "M"
+        alone = unicodedata.name(sign, "").startswith(_SPACELESS)
+        before = spaced.rstrip(" ") if is_mark else spaced + " " * alone
+        spaced = before + sign + " " * alone
+    return spaced.split()
 
 
 def plain_pieces(word: str, pieces: Container[str]) -> list[str]:

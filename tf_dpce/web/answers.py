@@ -102,8 +102,7 @@ class Request:
         simple = (("taken >=", self.taken_from), ("taken <=", self.taken_to))
         parts = [f"({self.where})"] if self.where else []
         parts += [f"{column} {_quoted(value)}" for column, value in simple if value]
-        if self.folder:
-            folder = self.folder.rstrip("/")
+        if folder := self.folder.strip("/"):
             # "0" follows "/"; unlike that of `like`, this text may hold any sign.
             texts = (_quoted(text) for text in (folder, folder + "/", folder + "0"))
             parts.append("(folder = {} or folder >= {} and folder < {})".format(*texts))

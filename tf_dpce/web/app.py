@@ -189,8 +189,8 @@ class _Routes:
             # What cannot be shown cannot be searched for either.
             await asyncio.to_thread(small_jpeg, contents, _QUERY_SIDE)
         except UserError as error:
-            kind = file_kind(contents)
-            return PlainTextResponse(f"{kind or 'it'} {error.message}", 422)
+            reason = f"{file_kind(contents) or 'it'} {error.message}"
+            return PlainTextResponse(reason if contents else "it is empty", 422)
         return PlainTextResponse(self._images.add(contents))
 
 

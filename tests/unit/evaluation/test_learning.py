@@ -42,6 +42,7 @@ def test_the_last_stage_says_whether_more_epochs_would_help(epochs, key):
     verdict = learning.on_epochs(epochs, images=1_000)
     assert verdict.key == key
     assert say(*verdict[:1], **verdict.numbers)
+    assert learning.on_epochs(epochs, images=19).key == "few_validations"
     # A quarter of the images doubles what counts as chance.
     if key == "more_epochs" and epochs[-1].rsum == 194:
         assert learning.on_epochs(epochs, images=100).key == "flat"

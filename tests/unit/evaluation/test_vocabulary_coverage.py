@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from tf_dpce.data.prepare import prepare
 from tf_dpce.datasets import listing
+from tf_dpce.evaluation.html_report.captions import read_captions
 from tf_dpce.evaluation.vocabulary_coverage import count_captions
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 CAPTIONS = {
     "one.png": ["A dog-sled (brown).", "two DOGS"],
     "two.png": ["Ein Hund, zwei Hunde"],
-    "three.png": ["a a a dog", "zebra", "Dog?"],
+    "three.png": ["a a a dog", "zebra两只", "Dog?"],
 }
 
 
@@ -36,7 +38,7 @@ def data(tmp_path_factory) -> Path:
 
 def test_words_are_counted_as_they_are_encoded(data):
     # Lower-cased, words that are known in brackets:
-    #   [a] [dog] sled brown; two dogs; ein hund zwei hunde; [a] [a] [a] [dog]; zebra; [dog]
+    #   [a] [dog] sled brown; two dogs; ein hund zwei hunde; [a] [a] [a] [dog]; zebra两只; [dog]
     # 16 words, of which 7 are known; three captions have none.
     tokenizer = CaptionTokenizer(["a", "dog"], max_length=8, lowercase=True)
     found = count_captions(data, "test", tokenizer)
@@ -56,3 +58,19 @@ def test_captions_with_more_known_words_than_positions_are_counted(data):
         found = count_captions(data, "test", tokenizer)
         # Those beyond the last position are known too.
         assert (found.cut, found.lost_words, found.known_words) == (cut, lost, 7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tokens", "more"),
+    [
+        ("words", ["a", "dog"], {"dogs", "zebra两只"}),
+        ("wordpiece", ["a", "dog", "##s"], {"zebra两只"}),
+        ("characters", ["a", "dog"], {"dogs", "zebra", "两", "只"}),
+    ],
+)
+def test_a_report_names_unknown_tokens_of_each_kind(data, kind, tokens, more):
+    tokenizer = CaptionTokenizer(tokens, max_length=8, lowercase=True, kind=kind)
+    encoder = SimpleNamespace(tokenizer=tokenizer)
+    found = read_captions(SimpleNamespace(folder=data, split="test", encoder=encoder))
+    words = {"sled", "brown", "two", "ein", "hund", "zwei", "hunde"}
+    assert set(found.unknown) == words | more

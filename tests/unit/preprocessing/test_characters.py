@@ -14,7 +14,7 @@ from tf_dpce.export.publish import write_archive
 from tf_dpce.export.serving_module import ServingModule
 from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 from tf_dpce.preprocessing.vocabulary import characters_of
-from tf_dpce.preprocessing.words import plain_words
+from tf_dpce.preprocessing.words import plain_characters, plain_words
 
 SCRIPTS = ("CJK UNIFIED", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 CAPTIONS = [
@@ -43,6 +43,8 @@ def plainly(caption: str) -> list[str]:
 @pytest.mark.parametrize("caption", CAPTIONS)
 def test_each_character_is_a_token_and_words_of_other_scripts_stay_whole(caption):
     assert characters_of([caption]) == list(dict.fromkeys(plainly(caption)))
+    # Without TensorFlow, as a query is looked through.
+    assert sum(map(plain_characters, plain_words(caption)), []) == plainly(caption)
 
 
 def test_a_run_finds_captions_that_share_characters():

@@ -58,11 +58,11 @@ def test_each_state_says_what_it_is():
         (Answer(Request("a", where="c")), "No image passes the filters", "holds no image"),
         (Answer(Request("a", sure=90), unsure), "the highest probability is 42 %", "passes"),
         (Answer(Request("a", page=9)), "There are no further images", "holds no image"),
-        (Answer(Request("a"), Found([likely], highest=0.83)), "83 %", "Perhaps"),
-        (Answer(Request("a"), doubtful), "Perhaps no image shows that", "Nothing"),
-        (Answer(Request("a", page=2), doubtful), "20 %", "Perhaps"),
+        (Answer(Request("a"), Found([likely], highest=0.83)), "83 %", "stands out"),
+        (Answer(Request("a"), doubtful), "No image stands out", "Nothing"),
+        (Answer(Request("a", page=2), doubtful), "20 %", "stands out"),
         # Without a calibration there is the score.
-        (Answer(Request("a"), Found([hit(probability=None)])), "0.500", "Perhaps"),
+        (Answer(Request("a"), Found([hit(probability=None)])), "0.500", "stands out"),
         (Answer(Request("a"), Found([likely], ("zebra",))), "zebra", "Nothing found"),
         (Answer(Request("a"), fault="the model is away"), "the model is away", "Nothing found"),
     ):

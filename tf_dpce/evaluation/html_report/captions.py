@@ -14,7 +14,6 @@ from tf_dpce.drawing.charts import Chart
 from tf_dpce.evaluation.embedded_split import EmbeddedSplit
 from tf_dpce.evaluation.html_report.searched import Searched
 from tf_dpce.evaluation.metrics import RECALLS
-from tf_dpce.preprocessing.vocabulary import split_words
 
 _IMAGES = 64
 _GROUPS = 6  # of captions by their length, at most
@@ -47,12 +46,11 @@ def read_captions(embedded: EmbeddedSplit) -> Captions:
         captions = batch["captions"].flat_values
         texts += [text.decode(errors="replace") for text in captions.numpy()]
         image_ids += [name.decode(errors="replace") for name in batch["image_id"].numpy()]
-        ids = tokenizer.look_up(captions)
+        tokens = tokenizer.split(captions)
+        ids = tokenizer.ids(tokens)
         known = tf.reduce_sum(tf.cast(ids > 0, tf.int32), axis=1)
         lengths.append(np.stack([ids.row_lengths().numpy(), known.numpy()], axis=1))
-        if tokenizer.lowercase:
-            captions = tf.strings.lower(captions, encoding="utf-8")
-        strange = split_words(captions).flat_values[ids.flat_values == 0]
+        strange = tokens.flat_values[ids.flat_values == 0]
         unknown.update(word.decode(errors="replace") for word in strange.numpy())
     return Captions(texts, image_ids, *np.concatenate(lengths).T, unknown)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Points of rsum with 1,000 images: two standard deviations of the difference of two runs on
 # Flickr8k that differ in their seed alone (one run: 2.1, RESULTS.md).
 _CLEAR, _CLEAR_IMAGES = 6.0, 1_000
+_LEAST_IMAGES = 20  # of validation: with fewer, training compares no epochs either
 _MOST_IMAGES = 1_000  # training images that are searched, and as many others
 _BY_HEART = 540.0  # rsum: nine tenths of what it can be
 _LOW_RATE = 0.05  # of a stage's highest learning rate
@@ -98,7 +99,7 @@ def on_epochs(epochs: Sequence[Epoch], images: int) -> Verdict:
     """
     last = [epoch for epoch in epochs if epoch.stage == epochs[-1].stage]
     points = [epoch for epoch in last if epoch.rsum is not None]
-    if len(points) < 3:
+    if len(points) < 3 or images < _LEAST_IMAGES:
         return Verdict("few_validations", {})
     clear, end, peak = clear_gain(images), points[-1], max(points, key=lambda point: point.rsum)
     two_thirds = [point for point in points if point.epoch <= 2 * end.epoch / 3]

@@ -118,7 +118,8 @@ def _scalar(condition: Comparison, kind: pa.DataType, later: dt.timedelta = _NEV
             return pa.scalar(value, kind)
     except (TypeError, ValueError, OverflowError):
         pass  # Arrow's errors are such too
-    message = f"{shorten(condition.column, 30)} holds {kind}, which cannot be compared by "
+    held = "points in time" if dates else kind
+    message = f"{shorten(condition.column, 30)} holds {held}, which cannot be compared by "
     message += f"{condition.operator} with {shorten(repr(condition.value), 30)}"
     message += ": write '2024-12-31' or '2024-12-31 18:30:00'" if dates else ""
     raise UserError("search.where", f"the filter does not fit the index: {message}")

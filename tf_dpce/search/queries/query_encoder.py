@@ -14,7 +14,7 @@ from tf_dpce.errors import UserError
 from tf_dpce.evaluation.cut import cut
 from tf_dpce.preprocessing.file_kinds import explain
 from tf_dpce.preprocessing.status import NO_KNOWN_WORD, OK
-from tf_dpce.preprocessing.words import plain_words
+from tf_dpce.preprocessing.words import plain_characters, plain_words
 from tf_dpce.search.embedding.inputs import Refusal, read_image
 from tf_dpce.search.embedding.store import TEXTS
 from tf_dpce.search.queries.query import Term, combine, combined_kind
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _ASKED_WORDS = 256  # many times what a model reads, and a fraction of a second
 _REMEMBERED_WORDS = 100_000
+# A Chinese character that hardly any caption has: a model that knows a word with it behind reads
+# characters, and one that reads words or their pieces knows no such word.
+_RARE = "\U0002a6d6"
 
 
 @dataclass(frozen=True)
@@ -110,9 +113,17 @@ class QueryEncoder:
         return vectors
 
     def _judge_words(self, texts: Sequence[str]) -> dict[str, Known]:
-        """Asks the model for words one by one: neither an export nor a server lists its own."""
-        words = list(dict.fromkeys(word for text in texts for word in plain_words(text)))
-        words, judged = words[:_ASKED_WORDS], self._judged
+        """Asks the model for words one by one, or for characters if these are what it reads."""
+        words = [word for text in texts for word in plain_words(text)]
+        parts = [plain_characters(word) for word in words]
+        rare = {word + _RARE for word, of in zip(words, parts, strict=True) if len(of) > 1}
+        if {*self._judge(list(rare)).values()} - {Known.UNKNOWN}:
+            words = [part for of in parts for part in of]
+        return self._judge(words)
+
+    def _judge(self, words: Sequence[str]) -> dict[str, Known]:
+        """Asks the model for tokens: neither an export nor a server lists its own."""
+        words, judged = list(dict.fromkeys(words))[:_ASKED_WORDS], self._judged
         new = [word for word in words if word not in judged]
         if new:
             answers = dict(zip(new, self._ask(new), strict=True))
