@@ -161,13 +161,11 @@ def bare_search(folder: Path) -> Callable[[np.ndarray, int], Any]:
     flat, near = faiss_indices(folder)
     if near is None:
         return flat.search
+    refined = faiss.IndexRefine(near, flat)
 
     def search(queries: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-        _, rows = near.search(queries, _RERANKED)
-        vectors = flat.reconstruct_batch(rows.ravel()).reshape(*rows.shape, -1)
-        scores = np.einsum("qkd,qd->qk", vectors, queries)
-        best = np.argsort(-scores, axis=1)[:, :top]
-        return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
+        refined.k_factor = _RERANKED / top
+        return refined.search(queries, top)
 
     return search
 

@@ -143,6 +143,9 @@ def search_parameters(index: Any, effort: int | None, selector: Any = None) -> A
     if isinstance(index, faiss.IndexPreTransform):
         inner = search_parameters(index.index, effort, selector)
         return inner and faiss.SearchParametersPreTransform(index_params=inner)
+    if isinstance(index, faiss.IndexRefine):
+        inner = search_parameters(index.base_index, effort, selector)
+        return inner and faiss.IndexRefineSearchParameters(base_index_params=inner)
     if isinstance(index, faiss.IndexIVF):
         lists = min(effort or index.nprobe, index.nlist)
         kind = faiss.IVFPQSearchParameters if isinstance(index, faiss.IndexIVFPQ) else None

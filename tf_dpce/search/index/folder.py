@@ -23,7 +23,13 @@ import numpy as np
 
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
-from tf_dpce.search.index.manifest import IndexManifest, KindEntry, Reading, manifest_stamp
+from tf_dpce.search.index.manifest import (
+    MANIFEST,
+    IndexManifest,
+    KindEntry,
+    Reading,
+    manifest_stamp,
+)
 from tf_dpce.search.index.segment_files import Unreadable, concatenated, damaged, id_array
 from tf_dpce.search.index.segments import Segment
 from tf_dpce.search.index.state import State
@@ -34,6 +40,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tf_dpce.search.queries.filters import Filter
+
+_NOTHING = KindEntry()
 
 
 class FolderIndex:
@@ -58,6 +66,7 @@ class FolderIndex:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.name = folder, str(folder)
+        self._path = str(folder / MANIFEST)
         # Each is replaced as a whole, so that threads need no lock.
         self._read = Reading.of(folder, stamp=None)
         self._states: dict[str, State] = {}
@@ -116,7 +125,7 @@ class FolderIndex:
     ) -> list[Ranking]:
         """Returns the best items of a kind for each query."""
         state = self.state(kind)
-        if top < 1 or not state.entry.alive:
+        if top < 1 or not state.segments:
             check_answerable(self.counts, kind, top)
         return state.search(state.prepared(queries, is_normalised=of != kind), top, where)
 
@@ -190,7 +199,7 @@ class FolderIndex:
 
     def _in_force(self) -> Reading:
         """Reads `index.json` if it was replaced."""
-        stamp = manifest_stamp(self.folder)
+        stamp = manifest_stamp(self._path)
         if stamp is None or stamp != self._read.stamp:
             read = Reading.of(self.folder, stamp)
             if (read.manifest.model, read.manifest.dimension) != (self.model, self.dimension):
@@ -219,7 +228,7 @@ class FolderIndex:
         """Returns the items of a kind as they are now; their files are opened if they are not."""
         while True:
             read = self._in_force()
-            entry = read.manifest.kinds.get(kind, KindEntry())
+            entry = read.manifest.kinds.get(kind, _NOTHING)
             state = self._states.get(kind)
             if state and state.entry == entry:
                 return state

@@ -181,7 +181,7 @@ class Reading:
     """What `index.json` said when it was read.
 
     Attributes:
-        stamp: see `manifest_stamp`.
+        stamp: see `manifest_stamp`; None if it says nothing.
         version: a digest of it.
         manifest: its content.
     """
@@ -196,27 +196,27 @@ class Reading:
 
         Args:
             folder: folder of the index.
-            stamp: that of the file, taken before.
+            stamp: that of the file, taken before. It is forgotten if the file is so new that a
+                second replacement might look the same: clocks of file systems are coarse.
 
         Raises:
             UserError: there is no index, or it is damaged.
         """
+        if stamp and time.time_ns() - stamp[2] < _COARSE:
+            stamp = None
         content = manifest_bytes(folder)
         manifest = IndexManifest.parse(content, folder / MANIFEST)
         return cls(stamp, hashlib.sha256(content).hexdigest(), manifest)
 
 
-def manifest_stamp(folder: Path) -> tuple[int, ...] | None:
-    """Returns what differs after each replacement of `index.json`.
+def manifest_stamp(path: str) -> tuple[int, ...] | None:
+    """Returns what differs after each replacement of the file `index.json`; None if it is missing.
 
-    It is None if the file is missing, or so new that a second replacement might look the same:
-    clocks of file systems are coarse.
+    Every query looks at it, so that it does nothing else.
     """
     try:
-        found = os.stat(f"{folder}/{MANIFEST}")
+        found = os.stat(path)
     except OSError:
-        return None
-    if time.time_ns() - found.st_mtime_ns < _COARSE:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 

@@ -79,20 +79,23 @@ class SegmentFiles:
 
     def records(self, rows: np.ndarray, names: Sequence[str] | None = None) -> pa.Table:
         """Returns some columns of some rows, or all, in their order; those that there are."""
-        names = [name for name in names or self.schema.names if name in self.schema.names]
+        import pyarrow as pa
+
+        known = self.schema.names
+        names = known if names is None else [name for name in names if name in known]
         self._lookups += 1
         if self._lookups > _LOOKUPS:
-            return self._table.select(names).take(rows)
+            return pa.Table.from_batches([self._batch.select(names).take(_row_array(rows))])
         size = self._metadata.row_group(0).num_rows
         groups, places = np.unique(rows // size, return_inverse=True)
         with self._readable():
             table = self._file().read_row_groups(groups.tolist(), names, use_threads=False)
-        return table.take(places * size + rows % size)
+        return table.take(_row_array(places * size + rows % size))
 
     @cached_property
-    def _table(self) -> pa.Table:
+    def _batch(self) -> pa.RecordBatch:
         """All records, in memory."""
-        return self.columns().combine_chunks()
+        return self.columns().combine_chunks().to_batches()[0]
 
     def passing(self, where: Filter, schema: pa.Schema) -> np.ndarray:
         """Returns which rows pass a filter, bool `[rows]`.
@@ -143,6 +146,18 @@ def id_array(ids: Iterable[str]) -> pa.Array:
     return pa.array(
         (name.encode("utf-8", "backslashreplace").decode() for name in ids), pa.string()
     )
+
+
+def _row_array(rows: np.ndarray) -> pa.Array:
+    """Returns int64 numbers of rows as Arrow has them.
+
+    `pa.array` would look whether they are of Pandas, which it imports for that if it is installed:
+    that takes as long as a tenth of a first query.
+    """
+    import pyarrow as pa
+
+    buffer = pa.py_buffer(np.ascontiguousarray(rows, np.int64))
+    return pa.Array.from_buffers(pa.int64(), len(rows), [None, buffer])
 
 
 def damaged(path: Path) -> UserError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,9 +105,9 @@ class Segment:
         if self.files.approximate is None or count < _FEW * self.files.rows:
             return exact(self.files.flat, queries, top, count, allowed)
         scores, rows = self._approximate(queries, top, count, allowed, effort)
-        if scores[:, -1].min() == -np.inf:
+        if rows[:, -1].min() < 0:
             # Too few of the lists of an inverted file were searched to find so many.
-            missed = np.flatnonzero(np.isinf(scores[:, -1]))
+            missed = np.flatnonzero(rows[:, -1] < 0)
             found = exact(self.files.flat, queries[missed], top, count, allowed)
             scores[missed], rows[missed] = (values[:, :top] for values in found)
         return scores, rows
@@ -119,24 +120,26 @@ class Segment:
         allowed: np.ndarray | None,
         effort: int | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Finds candidates and ranks them by their exact scores; those that miss have -inf."""
-        index, selector = self.files.approximate, _selector(allowed)
+        """Finds candidates and ranks them by their exact scores; behind them are rows of -1."""
         wanted = min(count, max(_RERANKED * top, _FEWEST_RERANKED))
-        wishes = search_parameters(index, effort, selector)
-        if wishes is None and allowed is not None:
+        wishes = search_parameters(self._refined, effort, _selector(allowed))
+        leaves_out = allowed is None or wishes is not None
+        if not leaves_out:
             # An index that cannot leave rows out finds so many more.
             wanted = min(self.files.rows, round(wanted * self.files.rows / count))
-        rows = index.search(queries, wanted, params=wishes)[1]
-        missed = None
-        if allowed is not None or rows.min() < 0:
-            missed = rows < 0 if allowed is None else (rows < 0) | ~allowed[rows]
-            rows = np.where(missed, 0, rows)
-        vectors = self.files.flat.reconstruct_batch(rows.ravel())
-        scores = np.einsum("qkd,qd->qk", vectors.reshape(*rows.shape, -1), queries)
-        if missed is not None:
-            scores[missed] = -np.inf
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
-        return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
+        scores, rows = self._refined.search(queries, wanted, params=wishes)
+        if not leaves_out:
+            rows[~allowed[rows]] = -1
+            order = np.argsort(rows < 0, axis=1, kind="stable")
+            scores, rows = (np.take_along_axis(each, order, 1) for each in (scores, rows))
+        return scores[:, :top], rows[:, :top]
+
+    @cached_property
+    def _refined(self) -> Any:
+        """The approximate index, whose candidates get their exact scores within FAISS."""
+        import faiss
+
+        return faiss.IndexRefine(self.files.approximate, self.files.flat)
 
 
 def exact(

@@ -90,7 +90,7 @@ class State:
 
     def _ranking(self, scores: np.ndarray, rows: np.ndarray, top: int) -> Ranking:
         """Ranks equal scores by id, and leaves out what is behind the K-th."""
-        if (scores[1:] == scores[:-1]).any():
+        if len(set(scores.tolist())) < len(scores):
             chosen = scores >= scores[:top][-1]
             scores, rows = scores[chosen], rows[chosen]
             ids = self.records(rows, ["id"])["id"].to_pylist()
