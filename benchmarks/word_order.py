@@ -82,7 +82,7 @@ def compare(run: Path, data: Path, split: str = "val") -> None:
         print(f"{kind:20} {count:6,} captions  {share:5.1f} %")
 
 
-build_parser, main = options_verb("word_order", compare)
+build_parser, main = options_verb("benchmarks.word_order", compare)
 
 if __name__ == "__main__":
     sys.exit(main())

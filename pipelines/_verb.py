@@ -94,7 +94,7 @@ def verb_parser(verb: str, description: str) -> ArgumentParser:
     Abbreviated options are refused: otherwise `--stage1.epoch` would pass for `--stage1.epochs`.
     """
     parser = ArgumentParser(
-        prog=f"python -m pipelines.{verb}",
+        prog=f"python -m {verb if '.' in verb else f'pipelines.{verb}'}",
         description=description,
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
