@@ -15,7 +15,6 @@ from tf_dpce.evaluation.cut import cut
 from tf_dpce.preprocessing.file_kinds import explain
 from tf_dpce.preprocessing.status import NO_KNOWN_WORD, OK
 from tf_dpce.preprocessing.words import plain_characters, plain_words
-from tf_dpce.search.embedding.inputs import Refusal, read_image
 from tf_dpce.search.embedding.store import TEXTS
 from tf_dpce.search.queries.query import Term, combine, combined_kind
 
@@ -148,6 +147,9 @@ def read_query_image(path: str | Path) -> bytes:
     Raises:
         UserError: the file cannot be read.
     """
+    # Imported here, because a search by a text needs no Pillow.
+    from tf_dpce.search.embedding.inputs import Refusal, read_image
+
     contents = read_image(str(path))
     if isinstance(contents, Refusal):
         raise UserError("search.query", f"{path} {contents.reason}", path)
