@@ -13,18 +13,14 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from stat import S_IFREG
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from tf_dpce.storage import explained, file_system, is_remote, local_file, local_path
 
 _THREADS = 8  # more than cores, because they wait for the disk or the network
 _TOGETHER = 1024  # small files whose contents are in memory at a time
-
-# What the listed folders hold, by address and name.
-_LISTED: dict[str, dict[str, dict[str, Any]]] = {}
 
 
 class RemotePath(PurePosixPath):
@@ -32,6 +28,8 @@ class RemotePath(PurePosixPath):
 
     __slots__ = ()
     scheme = ""
+    # What the listed folders hold, by address and name.
+    listed: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {}
 
     def __str__(self) -> str:
         path = super().__str__()
@@ -84,7 +82,7 @@ class RemotePath(PurePosixPath):
     def listing(self) -> dict[str, dict[str, Any]]:
         """Returns what the folder holds, by name; nothing if there is no such folder."""
         address = str(self)
-        if address not in _LISTED:
+        if address not in self.listed:
             files, path = file_system(address)
             with explained(address):
                 try:
@@ -94,12 +92,12 @@ class RemotePath(PurePosixPath):
             named = {info["name"].removeprefix(f"{path}/"): info for info in found}
             # An empty object may stand for the folder itself.
             named.pop("", None)
-            _LISTED[address] = named
-        return _LISTED[address]
+            self.listed[address] = named
+        return self.listed[address]
 
     def _info(self) -> dict[str, Any] | None:
-        if str(self.parent) in _LISTED:
-            return _LISTED[str(self.parent)].get(self.name)
+        if str(self.parent) in self.listed:
+            return self.listed[str(self.parent)].get(self.name)
         files, path = file_system(str(self))
         with explained(str(self)):
             try:
@@ -112,13 +110,12 @@ AnyPath = Path | RemotePath
 
 
 def open_path(place: str) -> AnyPath:
-    """Returns the path of a place, and forgets what folders in object stores held before.
+    """Returns the path of a place, as a store holds it now.
 
     Raises:
         UserError: nothing speaks with such a storage, or its package is not installed.
     """
     if is_remote(place):
-        _LISTED.clear()
         file_system(place)[0].invalidate_cache()
     return any_path(place)
 
@@ -128,13 +125,10 @@ def any_path(place: str) -> AnyPath:
     if not is_remote(place):
         return local_path(place)
     scheme, _, path = place.partition("://")
-    return _of_scheme(scheme)(f"/{path}")
-
-
-@lru_cache
-def _of_scheme(scheme: str) -> type[RemotePath]:
-    """Returns the class of the paths of a store: a path that is made from another has its class."""
-    return type("RemotePath", (RemotePath,), {"__slots__": (), "scheme": scheme})
+    # A path that is made from another has its class, and sees the same listings: as long as it is
+    # in use, and no longer.
+    own = {"__slots__": (), "scheme": scheme, "listed": {}}
+    return type("RemotePath", (RemotePath,), own)(f"/{path}")
 
 
 def scan(folder: AnyPath) -> Iterator[os.DirEntry[str] | RemotePath]:

@@ -151,6 +151,16 @@ def test_tar_shards_of_a_bucket_are_written_into_a_folder_and_not_into_a_bucket(
         assert objects(s3, OUT) == {}
 
 
+def test_a_path_sees_a_bucket_as_it_was_when_it_was_opened(s3, tmp_path: Path):
+    before = open_path(URL)
+    assert [*before.iterdir()] == []
+    s3.pipe_file(f"{URL}/pairs.csv", b"image,caption")
+    after = open_path(URL)
+    assert [path.name for path in after.iterdir()] == ["pairs.csv"]
+    # Of data that are read for hours every part is of one state.
+    assert [(path / "pairs.csv").is_file() for path in (before, after)] == [False, True]
+
+
 def test_an_object_that_vanishes_is_rejected_and_one_that_is_refused_ends_it(
     s3, tmp_path: Path, capsys, monkeypatch
 ):

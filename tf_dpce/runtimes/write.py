@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,24 +145,14 @@ def write_encoder(
     if runtime == "litert":
         from tf_dpce.runtimes.litert import write_litert
 
-        write_litert(encoder, path, precision, examples)
-    else:
-        _WRITERS[runtime](encoder, path)
-
-
-def _onnx(encoder: keras.Model, path: Path) -> None:
+        return write_litert(encoder, path, precision, examples)
     from tf_dpce.runtimes.onnx_graph import write_onnx
 
-    write_onnx(encoder, path)
-
-
-def _openvino(encoder: keras.Model, path: Path) -> None:
+    if runtime == "onnx":
+        return write_onnx(encoder, path)
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "graph.onnx"
-        _onnx(encoder, graph)
+        write_onnx(encoder, graph)
         openvino.save_model(openvino.convert_model(graph), path, compress_to_fp16=False)
-
-
-_WRITERS: dict[str, Callable[[keras.Model, Path], None]] = {"onnx": _onnx, "openvino": _openvino}
