@@ -96,12 +96,9 @@ class RuntimeEncoder(Encoder):
         # Imported here, because a search by a text needs no Pillow.
         from tf_dpce.preprocessing.plain_image import image_pixels
 
-        side, resize, limits = (
-            self.manifest.image_size,
-            self.manifest.resize,
-            self.manifest.limits,
-        )
-        decode = partial(image_pixels, size=side, resize=resize, limits=limits)
+        side = self.manifest.image_size
+        limits = self.manifest.limits
+        decode = partial(image_pixels, size=side, resize=self.manifest.resize, limits=limits)
         rows = list(self._threads.map(decode, contents))
         pixels = [each for _, each in rows if each is not None]
         codes = np.array([code for code, _ in rows], np.int32)

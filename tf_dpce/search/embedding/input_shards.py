@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 from tf_dpce.errors import UserError
-from tf_dpce.search.embedding.records import record_images
+from tf_dpce.search.embedding.records import clean, records
 
 _ANY = 4096
 
@@ -84,8 +85,9 @@ class RecordShard:
         Raises:
             UserError: the file is damaged.
         """
-        for image in islice(record_images(self.source, self.first), self.count):
-            yield Item(self.prefix + image.id, image.path, contents=image.contents)
+        for record in islice(records(self.source, self.first), self.count):
+            path = clean(os.path.abspath(os.fsdecode(record.path)))
+            yield Item(self.prefix + record.image_id, path, contents=record.image)
 
 
 InputShard = ListedShard | RecordShard

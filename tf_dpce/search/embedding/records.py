@@ -30,14 +30,6 @@ class Record(NamedTuple):
     captions: list[str]
 
 
-class RecordImage(NamedTuple):
-    """An image of a shard: its id in the folder, the path of its file, and the bytes of it."""
-
-    id: str
-    path: str
-    contents: bytes
-
-
 def prepared_shards(folder: Path) -> list[str]:
     """Returns the shards of a folder that `prepare` wrote; none of another folder.
 
@@ -112,13 +104,6 @@ def _count(shard: str) -> int:
         if stream.tell() != os.path.getsize(shard):
             raise UserError("inputs.shard", f"{shard} is cut short: run prepare again", shard)
     return count
-
-
-def record_images(shard: str, first: int = 0) -> Iterator[RecordImage]:
-    """Yields the images of a prepared shard; see `records`."""
-    for record in records(shard, first):
-        path = os.path.abspath(os.fsdecode(record.path))
-        yield RecordImage(record.image_id, clean(path), record.image)
 
 
 def clean(text: str) -> str:

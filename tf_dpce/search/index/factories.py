@@ -57,9 +57,14 @@ def new_index(factory: str, dimension: int, querybank: bool = False) -> Any:
     import faiss
 
     try:
-        return faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise _refusal(factory, dimension, querybank, error) from None
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT or "IDMap" in factory:
+        # Such as HNSW with a product quantiser, whose graph FAISS makes by distances alone.
+        message = f"no index {factory!r}: it has distances, or its own numbers: take another"
+        raise UserError("index.factory", message)
+    return index
 
 
 def learnt_index(factory: str, flat: Any, querybank: bool = False) -> Any:

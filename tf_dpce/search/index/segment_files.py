@@ -230,7 +230,7 @@ def _open_index(folder: Path, file: StoredFile, shape: tuple[int, int]) -> Any:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError:
         raise Unreadable(path) from None
-    if (index.ntotal, index.d) != shape:
+    if (index.ntotal, index.d, index.metric_type) != (*shape, faiss.METRIC_INNER_PRODUCT):
         raise Unreadable(path)
     return index
 

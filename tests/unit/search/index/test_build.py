@@ -148,6 +148,8 @@ def test_a_factory_that_does_not_work_leaves_nothing(forty: Path, tmp_path: Path
         ("", "parse"),
         ("PQ7", "multiple"),  # 16 numbers do not split in 7
         ("IVF64,Flat", "40"),
+        ("HNSW8_PQ4", "distances"),
+        ("IDMap,Flat", "take another"),
         # At these FAISS would end the process.
         ("HNSW0", "0"),
         ("PQ8x0", "0"),
