@@ -73,7 +73,6 @@ def drawn(measured: Sequence[Mapping[str, Any]]) -> bytes:
     """
     import io
 
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     bars = list(_bars(measured))
@@ -92,7 +91,7 @@ def drawn(measured: Sequence[Mapping[str, Any]]) -> bytes:
     axes.invert_yaxis()
     axes.set_xlabel("our speed over the peer's; a stroke is the goal")
     stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(stream)
+    figure.savefig(stream, format="png")
     return stream.getvalue()
 
 

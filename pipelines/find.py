@@ -128,13 +128,13 @@ def _report(update: Update | None, folder: Path, out: Path, count: int) -> None:
         logger.warning(f"another find is indexing {folder}: this answers from what is there")
     else:
         first = shorten(min(update.unreadable, default=""))
-        for number, what in (
-            (update.rejected, f"images cannot be searched: see {rejected_file(out)}"),
-            (update.waiting, "images changed while they were read: run find again"),
-            (len(update.unreadable), f"paths cannot be read, or are not UTF-8, such as {first}"),
+        for what, number, more in (
+            ("images that cannot be searched", update.rejected, f"see {rejected_file(out)}"),
+            ("images that changed while they were read", update.waiting, "run find again"),
+            ("unreadable, or no name in UTF-8", len(update.unreadable), f"such as {first}"),
         ):
             if number:
-                logger.warning(f"{number:,} {what}")
+                logger.warning(f"{what}: {number:,}, {more}")
     if count:
         logger.info(f"{count:,} images in the index {out}")
 

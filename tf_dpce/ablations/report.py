@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tf_dpce.ablations.run import SPLIT, curve
@@ -58,5 +57,5 @@ def draw_curves(results: Mapping[str, Any], out: Path) -> Path:
     figure.legend(loc="outside right upper")
     path = out / CURVES_FILE
     with publish_file(path) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))
+        figure.savefig(temporary, format="png")
     return path

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib import style
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
@@ -56,9 +56,9 @@ class Chart:
         """Returns the chart as PNG, 780 x 495 pixels."""
         with style.context(_STYLES[dark]):
             figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
-            self._draw(figure)
+            self.draw(figure.subplots())
             stream = io.BytesIO()
-            FigureCanvasAgg(figure).print_png(stream)
+            figure.savefig(stream, format="png")
         return stream.getvalue()
 
     def csv(self) -> str:
@@ -71,8 +71,8 @@ class Chart:
                 writer.writerow([name, self.ticks[int(x)] if self.ticks else x, y])
         return stream.getvalue()
 
-    def _draw(self, figure: Figure) -> None:
-        axes = figure.subplots()
+    def draw(self, axes: Axes) -> None:
+        """Draws the chart."""
         if self.diagonal:
             axes.plot([0, self.top], [0, self.top], color="0.6", linewidth=1)
         for name, points in self.lines.items():

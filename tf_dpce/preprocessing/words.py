@@ -51,9 +51,8 @@ def plain_characters(word: str) -> list[str]:
     spaced = ""
     for sign in word:
         is_mark = unicodedata.category(sign)[0] == "M"
-        alone = unicodedata.name(sign, "").startswith(_SPACELESS)
-        before = spaced.rstrip(" ") if is_mark else spaced + " " * alone
-        spaced = before + sign + " " * alone
+        space = " " * unicodedata.name(sign, "").startswith(_SPACELESS)
+        spaced = (spaced.rstrip() if is_mark else spaced + space) + sign + space
     return spaced.split()
 
 

@@ -134,7 +134,7 @@ def test_what_is_calibrated_on_is_not_measured(monkeypatch):
     # Elsewhere than on the validation split, what was measured already is drawn.
     archive = {"items": 5, "error": 0.1, "reliability": [(0.2, 0.3, 20), (0.9, 0.8, 19)]}
     (chart,) = charts("test", 200, {"calibration": {"image_to_text": [archive]}})
-    assert chart.lines == {"5 items": [(0.2, 0.3)]}
+    assert chart.lines == {"5 items: error 10.0 points": [(0.2, 0.3)]}
 
 
 @pytest.mark.full

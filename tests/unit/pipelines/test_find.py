@@ -135,7 +135,7 @@ def test_mistakes_are_one_line_and_leave_nothing(folder: Path, tmp_path: Path, r
     (empty / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
     status, out, err = run(folder=empty)
     assert (status, out, printed_code("\n".join(err))) == (1, "", "find.none")
-    assert "1 images cannot be searched" in err[-2]
+    assert "cannot be searched: 1" in err[-2]
     # No known word: the index is there all the same.
     status, out, err = run("xyzzy")
     assert (status, out, printed_code("\n".join(err))) == (1, "", "search.query")

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tf_dpce.drawing.charts import Chart
-from tf_dpce.drawing.reliability import LEAST_HITS
+from tf_dpce.drawing.reliability import LEAST_HITS, Measured, reliability_charts
 from tf_dpce.evaluation.calibration_fit import LEAST_INSTANCES, RANKS, fit_calibration
 from tf_dpce.evaluation.calibration_report import measure_calibration
 from tf_dpce.evaluation.embedded_split import EmbeddedSplit, measured_probabilities
 from tf_dpce.evaluation.html_report.texts import say
 from tf_dpce.evaluation.protocols import CALIBRATION_SPLIT, split_named
 from tf_dpce.evaluation.report import TITLES
-
-Measured = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def calibration_charts(
@@ -42,8 +40,7 @@ def calibration_charts(
     else:
         measured = metrics.get("calibration") or measured_probabilities(embedded)["calibration"]
     reading = say("reading", least=LEAST_HITS, errors=_errors(measured))
-    text = f"{say(key, split=CALIBRATION_SPLIT)} {reading}"
-    return [_chart(direction, archives) for direction, archives in measured.items()], text
+    return [*reliability_charts(measured)], f"{say(key, split=CALIBRATION_SPLIT)} {reading}"
 
 
 def _halves(embedded: EmbeddedSplit) -> Measured:
@@ -54,20 +51,6 @@ def _halves(embedded: EmbeddedSplit) -> Measured:
         vectors = [each.vectors[own] for each, own in pairs]
         sides.append([*vectors, *(each.instances[own] for each, own in pairs)])
     return measure_calibration(fit_calibration(*sides[0]), *sides[1])
-
-
-def _chart(direction: str, archives: Sequence[Mapping[str, Any]]) -> Chart:
-    lines = {
-        f"{archive['items']:,} items": [
-            (chance, share) for chance, share, hits in archive["reliability"] if hits >= LEAST_HITS
-        ]
-        for archive in archives
-    }
-    title = f"Share of first hits that are right, {TITLES[direction]}"
-    axes = ("probability of the first hit", "share that is right")
-    name = f"probabilities-{direction.replace('_', '-')}"
-    drawn = {line: points for line, points in lines.items() if points}
-    return Chart(name, title, *axes, drawn, top=1.0, diagonal=True)
 
 
 def _errors(measured: Measured) -> str:
