@@ -26,7 +26,7 @@ def draw_reliability(measured: Measured, path: Path) -> Path:
     Returns:
         The path.
     """
-    figure = Figure(figsize=(11, 4.6), dpi=120, layout="constrained")
+    figure = Figure(figsize=(9, 4.6), dpi=120, layout="constrained")
     for axes, chart in zip(figure.subplots(1, 2), reliability_charts(measured), strict=True):
         chart.draw(axes)
     with publish_file(path) as temporary:

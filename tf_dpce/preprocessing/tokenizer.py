@@ -139,7 +139,14 @@ class CaptionTokenizer(tf.Module):
         return self.ids(self.split(captions))
 
     def split(self, captions: tf.Tensor) -> tf.RaggedTensor:
-        """Splits captions `[B]` into tokens, known or not, ragged strings `[B, None]`."""
+        """Splits captions into tokens, known or not.
+
+        Args:
+            captions: strings `[B]`.
+
+        Returns:
+            The tokens, ragged strings `[B, None]`.
+        """
         if self.lowercase:
             captions = tf.strings.lower(captions, encoding="utf-8")
         if self.kind == "characters":
@@ -148,7 +155,14 @@ class CaptionTokenizer(tf.Module):
         return self._split_pieces(words) if self.kind == "wordpiece" else words
 
     def ids(self, tokens: tf.RaggedTensor) -> tf.RaggedTensor:
-        """Returns the ids of tokens as `look_up` does."""
+        """Finds the ids of tokens.
+
+        Args:
+            tokens: ragged strings `[B, None]`, as `split` returns them.
+
+        Returns:
+            The ids, ragged int32 `[B, None]`; 0 is a token outside the vocabulary.
+        """
         return tokens.with_flat_values(tf.cast(self.table.lookup(tokens.flat_values), tf.int32))
 
     def _split_pieces(self, words: tf.RaggedTensor) -> tf.RaggedTensor:
