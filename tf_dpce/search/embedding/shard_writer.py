@@ -1,4 +1,4 @@
-"""Writes a folder of embeddings shard by shard, from one process or many; see `embedding_store`."""
+"""Writes a folder of embeddings shard by shard, from one process or many; see `store`."""
 
 from __future__ import annotations
 
