@@ -92,7 +92,7 @@ class Chart:
             axes.yaxis.set_minor_locator(NullLocator())
         # A little more, so that a line at the top is no border.
         axes.set_ylim(0, self.top and 1.02 * self.top)
-        if len(self.lines) > 1:
+        if len(self.lines) > 1 or (self.lines and self.diagonal):
             axes.legend(frameon=False, fontsize="small")
 
 

@@ -14,7 +14,6 @@ from tf_dpce.evaluation.calibration_report import measure_calibration
 from tf_dpce.evaluation.embedded_split import EmbeddedSplit, measured_probabilities
 from tf_dpce.evaluation.html_report.texts import say
 from tf_dpce.evaluation.protocols import CALIBRATION_SPLIT, split_named
-from tf_dpce.evaluation.report import TITLES
 
 
 def calibration_charts(
@@ -39,7 +38,7 @@ def calibration_charts(
         measured = _halves(embedded)
     else:
         measured = metrics.get("calibration") or measured_probabilities(embedded)["calibration"]
-    reading = say("reading", least=LEAST_HITS, errors=_errors(measured))
+    reading = say("reading", least=LEAST_HITS)
     return [*reliability_charts(measured)], f"{say(key, split=CALIBRATION_SPLIT)} {reading}"
 
 
@@ -51,11 +50,3 @@ def _halves(embedded: EmbeddedSplit) -> Measured:
         vectors = [each.vectors[own] for each, own in pairs]
         sides.append([*vectors, *(each.instances[own] for each, own in pairs)])
     return measure_calibration(fit_calibration(*sides[0]), *sides[1])
-
-
-def _errors(measured: Measured) -> str:
-    return "; ".join(
-        f"{TITLES[direction]} among {archive['items']:,}: {100 * archive['error']:.1f}"
-        for direction, archives in measured.items()
-        for archive in archives
-    )
