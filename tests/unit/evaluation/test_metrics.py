@@ -65,6 +65,34 @@ def test_equals_the_plain_reference_on_random_data_with_ties(monkeypatch):
         assert found["rsum"] == pytest.approx(rsum(t2i))
 
 
+@pytest.mark.parametrize("gap", [0, 1e-12, 1e-7])
+def test_near_ties_are_ranked_by_float64(gap: float, monkeypatch):
+    # Among captions that are drawn, each right one has a wrong copy whose score is higher by a gap
+    # that float32 cannot see, and as many whose score is lower. A copy, and one within 1e-9, ties.
+    draw = np.random.default_rng(0)
+    images = draw.normal(size=(40, 1024))
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    right = images + 0.1 * draw.normal(size=images.shape)
+    texts = np.concatenate([right, right + gap * images, right - gap * images])
+    image_ids, text_ids = np.arange(40), np.concatenate([np.arange(40), (np.arange(80) + 1) % 40])
+    # No wrong copy of the caption of image i may have its id: those of i have that of i + 1.
+    scores = images @ texts.T
+    wrong = image_ids[:, None] != text_ids
+    of_images = scores[image_ids, image_ids][:, None] - 1e-9 * np.linalg.norm(texts, axis=1).max()
+    of_texts = scores[text_ids, np.arange(120)] - 1e-9 * np.linalg.norm(texts, axis=1)
+    expected = [
+        1 + np.sum((scores >= of_images) & wrong, axis=1),
+        1 + np.sum((scores >= of_texts) & wrong, axis=0),
+    ]
+    assert (expected[0] == (2 if gap == 1e-7 else 3)).all()
+    # Pair by pair, then as a product; far too large for float32, and far too small.
+    for scale, most in ((1.0, 1), (1.0, 0), (1e100, 1), (1e-100, 1)):
+        monkeypatch.setattr(ranks, "_MOST_PAIRS", most)
+        found = ranks.best_ranks(scale * images, texts, image_ids, text_ids)
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+
+
 def test_hand_derived_ranks():
     # Scores of the images (rows) with the captions a, b, c, d, whose images are 0, 0, 1, 2:
     #   image 0:  1  0  2  0   right a, b: best is a, behind c            -> rank 2
