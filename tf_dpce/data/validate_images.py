@@ -17,9 +17,10 @@ from tf_dpce.errors import UserError
 from tf_dpce.logging import tracked
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.convert import to_png
-from tf_dpce.preprocessing.file_kinds import explain
+from tf_dpce.preprocessing.file_kinds import explain, file_kind
 from tf_dpce.preprocessing.image import decode
 from tf_dpce.preprocessing.image_header import check
+from tf_dpce.preprocessing.plain_image import scans
 from tf_dpce.ray_tasks import limit_threads
 from tf_dpce.remote_path import read_part
 from tf_dpce.storage import is_remote
@@ -154,10 +155,22 @@ def storable(contents: bytes) -> tuple[bytes, str | None]:
 def decoding_fault(contents: bytes) -> str | None:
     """Returns the reason why training cannot decode the bytes of a file, None if it can."""
     try:
-        code = int(_status(tf.constant(contents)))
+        jpeg = file_kind(contents) == "JPEG"
+        code = _jpeg_status(contents) if jpeg else int(_status(tf.constant(contents)))
     except tf.errors.InvalidArgumentError:
         code = status.UNDECODABLE
     return None if code == status.OK else explain(code, contents)
+
+
+def _jpeg_status(contents: bytes) -> int:
+    """Returns what `_status` does; two operations take half the time of calling a graph."""
+    if len(contents) > status.MAX_BYTES:
+        return status.TOO_MANY_BYTES
+    height, width, _ = tf.io.extract_jpeg_shape(contents).numpy().tolist()
+    if height * width > status.MAX_PIXELS:
+        return status.TOO_MANY_PIXELS
+    decodable = scans(contents) <= status.MAX_PARTS and tf.size(tf.io.decode_jpeg(contents, 3)) > 0
+    return status.OK if decodable else status.UNDECODABLE
 
 
 # As one graph it holds Python's lock for a quarter of the time that single operations do.

@@ -91,7 +91,7 @@ class ImageNames:
         # As in the storage's own tree, in which names are joined, and compared as text.
         self._root, self._remote = rooted(str(self.folder)), is_remote(str(self.folder))
         self._listings: dict[str, _Listing] = {}
-        self._inexact: dict[str, tuple[ImageFile, tuple[str, ...]]] = {}
+        self._found: dict[str, tuple[ImageFile, tuple[str, ...]]] = {}
         self._outside: dict[str, str] = {}
         self._dropped: dict[str, str] = {}
         self._ambiguous: set[str] = set()
@@ -104,12 +104,11 @@ class ImageNames:
         """
         if below not in ("", ".") and not _ADDRESS.match(name):
             name = os.path.join(below, name)
-        exact = self._exact(name)
-        if exact:
-            return exact
-        if name not in self._inexact:
-            self._inexact[name] = self._nearly(name)
-        return self._inexact[name][0]
+        # A table has a row for each caption.
+        if name not in self._found:
+            exact = self._exact(name)
+            self._found[name] = (exact, ()) if exact else self._nearly(name)
+        return self._found[name][0]
 
     def fault(self, image_id: str) -> str:
         """Returns why an image that was found cannot be used, or an empty text."""
@@ -119,7 +118,7 @@ class ImageNames:
 
     def log_found(self) -> None:
         """Logs in one line how many names were found that do not match exactly."""
-        counts = Counter(kind for _, kinds in self._inexact.values() for kind in kinds)
+        counts = Counter(kind for _, kinds in self._found.values() for kind in kinds)
         if counts:
             each = ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common())
             logger.info(

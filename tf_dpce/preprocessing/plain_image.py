@@ -86,7 +86,7 @@ def check(contents: bytes, limits: status.Limits) -> int:
     width, height = _jpeg_size(contents) if kind == "JPEG" else _png_size(contents)
     if width * height > limits.max_pixels:
         return status.TOO_MANY_PIXELS
-    parts = _scans(contents) if kind == "JPEG" else _packed_texts(contents)
+    parts = scans(contents) if kind == "JPEG" else _packed_texts(contents)
     return status.OK if width * height and parts <= status.MAX_PARTS else status.UNDECODABLE
 
 
@@ -101,7 +101,8 @@ def _png_size(contents: bytes) -> tuple[int, int]:
     return int.from_bytes(contents[16:20]), int.from_bytes(contents[20:24])
 
 
-def _scans(contents: bytes) -> int:
+def scans(contents: bytes) -> int:
+    """Counts the scans of a JPEG, each of which opens with its mark and its length."""
     codes = np.frombuffer(contents, np.uint8)
     mark, kind, high, low, count = (codes[i : i - 4 or None] for i in range(5))
     found = (mark == 0xFF) & (kind == 0xDA) & (high == 0) & (low == 6 + 2 * count)
