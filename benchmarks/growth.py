@@ -51,7 +51,7 @@ CURVES = {
     "length": Curve(
         "a step with so many token positions", f"{OURS}:ours", _STEP, "length", (8, 16, 32, 64)
     ),
-    "batch": Curve("a step of so many pairs", f"{OURS}:ours", SETTINGS, "batch", (8, 32, 128)),
+    "batch": Curve("a step of so many pairs", f"{OURS}:ours", _STEP, "batch", (8, 32, 128)),
     "instances": Curve(
         "a step with so many classes", f"{OURS}:ours", _STEP, "classes", (1_000, 6_000, 36_000)
     ),

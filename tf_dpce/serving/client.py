@@ -90,11 +90,33 @@ class Client(AbstractContextManager, Encoder):
         return self._run(self._client.dimension())
 
     def encode_with_status(self, kind: Kind, items: Sequence[str | Path | bytes]) -> Answer:
-        """See `AsyncClient.encode_with_status`."""
+        """Embeds images or captions, and returns a status for each row instead of an error.
+
+        Args:
+            kind: "images" or "texts".
+            items: a list of N paths or bytes of images, or of N captions.
+
+        Returns:
+            Embeddings, float32 `[N, D]`, and statuses, int32 `[N]`; see `Encoder`.
+
+        Raises:
+            UserError: a file cannot be read.
+            ServingError: the server did not answer, or not as an export does.
+        """
         return self._run(self._client.encode_with_status(kind, items))
 
     def count_inferred(self, captions: Sequence[str]) -> np.ndarray:
-        """See `AsyncClient.count_inferred`."""
+        """Returns how many words of each caption are understood by their word vectors alone.
+
+        Args:
+            captions: a list of N captions.
+
+        Returns:
+            int32 `[N]`, zeros if the model was exported without such words.
+
+        Raises:
+            ServingError: the server did not answer.
+        """
         return self._run(self._client.count_inferred(captions))
 
     def close(self) -> None:

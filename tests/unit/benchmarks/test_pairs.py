@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import pairs, table
+from benchmarks.growth import CURVES
 from benchmarks.pairs import NAMES, Pair, Side
 from pipelines._verb import run_verb
 from tests.errors import printed_code, raises
@@ -90,12 +92,22 @@ def test_every_pair_has_a_name_a_goal_and_sides_that_exist():
             assert len({side.name for side in sides}) == len(sides)
             assert any(side.goal for side in pair.peers) and pair.rounds >= 5
             for side in sides:
-                # Not by an import: the peer's libraries may be missing.
-                module, _, function = side.opener.partition(":")
-                tree = ast.parse(Path(f"{module.replace('.', '/')}.py").read_text())
-                (opener,) = (node for node in tree.body if getattr(node, "name", "") == function)
-                given = {each.arg for each in opener.args.args}
-                assert {"folder", *side.settings} <= given
+                assert_opens(side.opener, side.settings)
+
+
+def test_every_curve_has_what_its_opener_takes():
+    for curve in CURVES.values():
+        assert_opens(curve.opener, {*curve.settings, curve.key})
+
+
+def assert_opens(opener: str, settings: Iterable[str]) -> None:
+    # Not by an import: the peer's libraries may be missing.
+    module, _, function = opener.partition(":")
+    tree = ast.parse(Path(f"{module.replace('.', '/')}.py").read_text())
+    (found,) = (node for node in tree.body if getattr(node, "name", "") == function)
+    taken = [each.arg for each in found.args.args]
+    needed = taken[: len(taken) - len(found.args.defaults)]
+    assert set(needed) <= {"folder", *settings} <= set(taken)
 
 
 def measured(name: str, **rows: float) -> dict:
