@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _COUNT, _BATCH = 512, 64
 _PRESET = "flickr8k_mobilenet"
+# What is open until the process of a side ends: a stack that nobody holds closes at once.
+_OPEN = ExitStack()
 
 
 def pairs(images: Path | None) -> list[Pair]:
@@ -50,7 +52,7 @@ def on_ray(folder: Path) -> Work:
     from tf_dpce.search.embedding.fingerprint import model_digest
     from tf_dpce.search.embedding.ray_engine import RayEngine
 
-    ExitStack().enter_context(connected())
+    _OPEN.enter_context(connected())
     version = folder / "model" / "1"
     return _embedding(folder, RayEngine(str(version), model_digest(version)))
 

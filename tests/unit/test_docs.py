@@ -23,7 +23,7 @@ NOT_RUN = {
     **{"docs/evaluation.md": 1, "docs/experiments.md": 12, "docs/fleet.md": 4},
     **{"docs/peers.md": 2, "docs/performance.md": 7, "docs/questions.md": 2, "docs/scale.md": 1},
     **{"docs/export.md": 2, "docs/runtimes.md": 5, "docs/search.md": 2, "docs/training.md": 6},
-    **{"docs/monitoring.md": 1, "docs/tutorial.md": 1},
+    **{"docs/monitoring.md": 1, "docs/tutorial.md": 1, "docs/web.md": 1},
 }
 
 
