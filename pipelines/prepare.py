@@ -26,11 +26,11 @@ from tf_dpce.datasets.layouts import recognise
 from tf_dpce.datasets.listing import Image, Rejected
 from tf_dpce.datasets.table import read_table
 from tf_dpce.datasets.tar_shards import read_tar_shards
+from tf_dpce.evaluation.metrics import RANK_IMAGES
 from tf_dpce.logging import logger
 from tf_dpce.ray_tasks import check_cluster, connected
 from tf_dpce.remote_path import AnyPath, open_path
 from tf_dpce.storage import check_place
-from tf_dpce.training.best_epoch import RANK_IMAGES
 
 if TYPE_CHECKING:
     from tf_dpce.data.prepare import Prepared

@@ -14,6 +14,10 @@ from tf_dpce.evaluation.ranks import best_ranks, hit_ranks
 RECALLS = (1, 5, 10)
 # Standard deviations of a normal distribution that 95 % of it lie within.
 _Z = 1.96
+# From so many validation images on the mean rank distinguishes epochs: after 33 training images,
+# one in ten of the epochs that 12 images chose so did not find the training images themselves, and
+# one in forty of those that 20 chose. The last epoch always did.
+RANK_IMAGES = 20
 
 
 def retrieval_metrics(

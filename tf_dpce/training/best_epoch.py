@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from tf_dpce.evaluation.metrics import RANK_IMAGES
 from tf_dpce.logging import logger
 
 # The score of a stage before its first validation.
@@ -12,10 +13,6 @@ NO_SCORE = -math.inf
 # One of N images moves R@1 by 100 / N points: with 50 images by 2, about as much as neighbouring
 # epochs differ by. With fewer images many epochs share one rsum.
 _RSUM_IMAGES = 50
-# The mean rank still distinguishes them, but not for long: after 33 training images, one in ten of
-# the epochs that 12 images chose so did not find the training images themselves, and one in forty
-# of those that 20 chose. The last epoch always did.
-RANK_IMAGES = 20
 
 
 def epoch_score(logs: Mapping[str, float], images: int) -> float:

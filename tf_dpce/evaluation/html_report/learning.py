@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tf_dpce.data.manifest import Manifest
 from tf_dpce.drawing.charts import Chart
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.metrics import retrieval_metrics
+from tf_dpce.evaluation.metrics import RANK_IMAGES, retrieval_metrics
 
 if TYPE_CHECKING:
     from tf_dpce.evaluation.embed import Embeddings
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 # Points of rsum with 1,000 images: two standard deviations of the difference of two runs on
 # Flickr8k that differ in their seed alone (one run: 2.1, RESULTS.md).
 _CLEAR, _CLEAR_IMAGES = 6.0, 1_000
-_LEAST_IMAGES = 20  # of validation: with fewer, training compares no epochs either
 _MOST_IMAGES = 1_000  # training images that are searched, and as many others
 _BY_HEART = 540.0  # rsum: nine tenths of what it can be
 _LOW_RATE = 0.05  # of a stage's highest learning rate
@@ -99,8 +98,8 @@ def on_epochs(epochs: Sequence[Epoch], images: int) -> Verdict:
     """
     last = [epoch for epoch in epochs if epoch.stage == epochs[-1].stage]
     points = [epoch for epoch in last if epoch.rsum is not None]
-    if len(points) < 3 or images < _LEAST_IMAGES:
-        return Verdict("few_validations", {})
+    if len(points) < 3 or images < RANK_IMAGES:
+        return Verdict("few_validations", {"least": RANK_IMAGES})
     clear, end, peak = clear_gain(images), points[-1], max(points, key=lambda point: point.rsum)
     two_thirds = [point for point in points if point.epoch <= 2 * end.epoch / 3]
     earlier = two_thirds[-1] if two_thirds else points[0]

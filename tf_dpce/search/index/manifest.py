@@ -212,7 +212,7 @@ class Reading:
 def manifest_stamp(path: str) -> tuple[int, ...] | None:
     """Returns what differs after each replacement of the file `index.json`; None if it is missing.
 
-    Every query looks at it, so that it does nothing else.
+    Every query calls it, so that it does nothing else.
     """
     try:
         found = os.stat(path)
