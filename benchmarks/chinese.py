@@ -115,22 +115,22 @@ def _marks(trained: Path, scenes: Path) -> str:
     from tf_dpce.evaluation.metrics import retrieval_metrics
     from tf_dpce.evaluation.word_order import word_order_accuracy
 
-    encoder, drawn = tf_dpce.load(trained), [make_scene(_SEED, number) for number in range(_TEST)]
+    encoder = tf_dpce.load(trained)
+    drawn = [make_scene(_SEED, number) for number in range(_TEST)]
     images = encoder.encode_images([scenes / f"{number:06d}.png" for number in range(_TEST)])
-    captions, swapped, turned = (
-        _embeddings(encoder, [in_chinese(text) for scene in drawn for text in getattr(scene, name)])
-        for name in ("captions", "swapped_captions", "turned_captions")
-    )
+
+    def embedded(name: str) -> np.ndarray:
+        texts = [in_chinese(text) for scene in drawn for text in getattr(scene, name)]
+        # A caption without a known word has an embedding of zeros, which finds nothing.
+        return encoder.encode_with_status("texts", texts)[0]
+
+    captions, swapped = embedded("captions"), embedded("swapped_captions")
+    turned = embedded("turned_captions")
     of_captions = np.repeat(np.arange(_TEST), len(captions) // _TEST)
     found = retrieval_metrics(images, captions, np.arange(_TEST), of_captions)
     recalls = (found[way]["r1"] for way in ("image_to_text", "text_to_image"))
     order = (word_order_accuracy(images[of_captions], captions, x) for x in (swapped, turned))
     return "{:.1f} / {:.1f} | {:.1f} | {:.1f}".format(*recalls, *order)
-
-
-def _embeddings(encoder, captions: list[str]) -> np.ndarray:  # noqa: ANN001
-    # A caption without a known word has an embedding of zeros, which finds nothing.
-    return encoder.encode_with_status("texts", captions)[0]
 
 
 build_parser, main = options_verb("benchmarks.chinese", run)

@@ -13,7 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.timing import Row, interleave, peak_mib, row, step_rows
+from benchmarks.memory import peak_mib
+from benchmarks.timing import Row, interleave, row, step_rows
 from tf_dpce.config import Config
 from tf_dpce.losses import InstanceLoss
 from tf_dpce.models.dual_path import DualPath, RowClassifier

@@ -8,15 +8,20 @@ time of a query among 100,000 images.
 from __future__ import annotations
 
 import sys
-import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jsonargparse.typing import PositiveInt
 
+from benchmarks.timing import interleave
 from pipelines._verb import options_verb
 
-_FACTORIES = {"float32": "Flat", "float16": "SQfp16", "int8": "SQ8"}
+# How numbers are stored: FAISS's name for it, and the bytes of one.
+_STORED = {"float32": ("Flat", 4), "float16": ("SQfp16", 2), "int8": ("SQ8", 1)}
 _IMAGES, _QUERIES, _ROUNDS = 100_000, 20, 3
 
 
@@ -43,25 +48,25 @@ def run(
     images, texts = encoder.embed(data, "val")
     axes = fit_axes(encoder, data)
     chosen = lengths or [config.model.output_dim, *config.stage1.loss.prefixes]
-    cases = [(length, name) for length in chosen for name in _FACTORIES]
+    cases = [(length, name) for length in chosen for name in _STORED]
     times = {} if no_times else _query_times(cases)
     print("| numbers | stored in | bytes an image | rsum | rsum along axes | ms a query |")
     print("|---|---|---|---|---|---|")
     for length, name in cases:
+        factory, size = _STORED[name]
         sums = [
             _rsum(
                 cut(images.vectors @ turn, length),
                 cut(texts.vectors @ turn, length),
                 images.instances,
                 texts.instances,
-                _FACTORIES[name],
+                factory,
             )
             for turn in (np.eye(len(axes), dtype=np.float32), axes)
         ]
-        size = length * {"float32": 4, "float16": 2, "int8": 1}[name]
         took = f"{times[length, name]:.2f}" if times else ""
         cells = " | ".join(f"{rsum:.1f}" for rsum in sums)
-        print(f"| {length:,} | {name} | {size:,} | {cells} | {took} |", flush=True)
+        print(f"| {length:,} | {name} | {length * size:,} | {cells} | {took} |", flush=True)
 
 
 def _rsum(
@@ -72,20 +77,19 @@ def _rsum(
 
     total = 0.0
     for found, sides in (
-        ("text_to_image", (_stored(images, factory), texts)),
-        ("image_to_text", (images, _stored(texts, factory))),
+        ("text_to_image", (_restored(images, factory), texts)),
+        ("image_to_text", (images, _restored(texts, factory))),
     ):
         recalls = retrieval_metrics(*sides, of_images, of_texts)[found]
         total += sum(recalls[name] for name in ("r1", "r5", "r10"))
     return total
 
 
-def _stored(vectors: np.ndarray, factory: str) -> np.ndarray:
-    index = _index(vectors, factory)
-    return index.reconstruct_n(0, len(vectors))
+def _restored(vectors: np.ndarray, factory: str) -> np.ndarray:
+    return _index(vectors, factory).reconstruct_n(0, len(vectors))
 
 
-def _index(vectors: np.ndarray, factory: str):  # noqa: ANN202 FAISS has no types
+def _index(vectors: np.ndarray, factory: str) -> Any:
     import faiss
 
     index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
@@ -99,17 +103,17 @@ def _query_times(cases: list[tuple[int, str]]) -> dict[tuple[int, str], float]:
     import faiss
 
     faiss.omp_set_num_threads(1)
-    draw, found = np.random.default_rng(0), {}
+    draw, calls = np.random.default_rng(0), {}
     for length, name in cases:
         vectors = draw.standard_normal((_IMAGES, length), np.float32)
-        found[length, name] = _index(vectors, _FACTORIES[name]), vectors[:_QUERIES]
-    seconds: dict[tuple[int, str], list[float]] = {case: [] for case in cases}
-    for query in [row for _ in range(_ROUNDS) for row in range(_QUERIES)]:
-        for case, (index, queries) in found.items():
-            began = time.perf_counter()
-            index.search(queries[query : query + 1], 10)
-            seconds[case].append(time.perf_counter() - began)
-    return {case: 1000 * min(taken) for case, taken in seconds.items()}
+        index = _index(vectors, _STORED[name][0])
+        calls[length, name] = partial(_ask, index, cycle(vectors[:_QUERIES]))
+    seconds = interleave(calls, _ROUNDS * _QUERIES)
+    return {case: 1000 * taken.min() for case, taken in seconds.items()}
+
+
+def _ask(index: Any, queries: Iterator[np.ndarray]) -> None:
+    index.search(next(queries)[None], 10)
 
 
 build_parser, main = options_verb("benchmarks.cuts", run)

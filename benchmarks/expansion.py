@@ -10,13 +10,17 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines import train
 from pipelines._verb import options_verb
 
-_SHARE = 0.1
+if TYPE_CHECKING:
+    from tf_dpce.training.run_folder import Run
+
+_SHARE, _BATCH = 0.1, 64
 
 
 def run(data: Path, vectors: list[Path], out: Path, options: str = "", seed: int = 0) -> None:
@@ -76,22 +80,20 @@ def _without(data: Path, words: set[str], out: Path) -> Path:
     return out
 
 
-def _ranks(trained, data: Path, words: list[str]) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN001
+def _ranks(trained: Run, data: Path, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the rank of each validation caption's image, and which captions hold the words."""
     from tf_dpce.data.input_pipeline import evaluation_captions
     from tf_dpce.evaluation.embed import SplitEncoder
+    from tf_dpce.evaluation.ranks import best_ranks
     from tf_dpce.evaluation.tta import PLAIN
     from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
     image, tokenizer = trained.config.image, trained.tokenizer
-    images, texts = SplitEncoder(trained.model, tokenizer, image, PLAIN, 64).embed(data, "val")
-    scores = texts.vectors @ images.vectors.T
-    right = images.instances[None] == texts.instances[:, None]
-    best = np.where(right, scores, -2).max(axis=1, keepdims=True)
+    images, texts = SplitEncoder(trained.model, tokenizer, image, PLAIN).embed(data, "val")
+    _, ranks = best_ranks(images.vectors, texts.vectors, images.instances, texts.instances)
     finder = CaptionTokenizer(words, tokenizer.max_length, tokenizer.lowercase)
-    holding = [(b["text"] > 0).numpy().any(1) for b in evaluation_captions(data, "val", finder, 64)]
-    # A wrong image with an equal score ranks before the right one.
-    return 1 + ((scores >= best) & ~right).sum(axis=1), np.concatenate(holding)
+    batches = evaluation_captions(data, "val", finder, _BATCH)
+    return ranks, np.concatenate([(batch["text"] > 0).numpy().any(1) for batch in batches])
 
 
 build_parser, main = options_verb("benchmarks.expansion", run)

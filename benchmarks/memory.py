@@ -42,17 +42,22 @@ def watched_peaks(processes: Mapping[str, int]) -> Iterator[dict[str, float]]:
         look()
 
 
+def peak_mib(process: int | str = "self") -> float:
+    """Returns the most MiB that a process has held since it began; 0 if it has ended."""
+    # Not `getrusage`, whose figure begins with what the parent held.
+    return _kib(Path(f"/proc/{process}/status"), "VmHWM:") / 1024
+
+
 def tree_mib(number: int) -> float:
     """Returns the MiB of a process and all its descendants: of one alone, its highest so far."""
     tree = [number]
     for one in tree:
         for path in Path(f"/proc/{one}/task").glob("*/children"):
             tree += map(int, _text(path).split())
-    alone = _kib(Path(f"/proc/{number}/status"), "VmHWM:")
     if len(tree) == 1:
-        return alone / 1024
+        return peak_mib(number)
     shares = sum(_kib(Path(f"/proc/{one}/smaps_rollup"), "Pss:") for one in tree)
-    return max(alone, shares) / 1024
+    return max(peak_mib(number), shares / 1024)
 
 
 def _kib(path: Path, field: str) -> int:

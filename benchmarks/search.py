@@ -14,7 +14,8 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.timing import Row, interleave, peak_mib, row
+from benchmarks.memory import peak_mib
+from benchmarks.timing import Row, interleave, row
 from tf_dpce.config import Config
 from tf_dpce.preprocessing.status import OK
 from tf_dpce.search.embedding.facts import image_schema

@@ -110,18 +110,14 @@ def _bars(measured: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict, fl
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    cells = [row["name"], "{median:.4g} ({low:.4g} to {high:.4g})".format_map(row)]
+    figures = "{median:.4g} ({low:.4g} to {high:.4g})".format_map(row)
+    faster = goal = ""
     if speed := row.get("speed"):
-        goal = row["goal"]
-        verdict = "" if goal is None else f"{goal:g}, {_verdict(speed['median'], goal)}"
-        cells += ["{median:.2f} ({low:.2f} to {high:.2f})".format_map(speed), verdict]
-    else:
-        cells += ["", ""]
-    return f"| {' | '.join([*cells, format(row['memory'], ',.0f')])} |\n"
-
-
-def _verdict(speed: float, goal: float) -> str:
-    return "met" if speed >= goal else "missed"
+        faster = "{median:.2f} ({low:.2f} to {high:.2f})".format_map(speed)
+        if row["goal"] is not None:
+            verdict = "met" if speed["median"] >= row["goal"] else "missed"
+            goal = f"{row['goal']:g}, {verdict}"
+    return f"| {row['name']} | {figures} | {faster} | {goal} | {row['memory']:,.0f} |\n"
 
 
 build_parser, main = options_verb("benchmarks.table", run)

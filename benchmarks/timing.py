@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
+from benchmarks.memory import peak_mib
 from tf_dpce.logging import tracked
 
 # A measured figure: `name`, `unit`, and over the rounds `median`, `low` (the smallest) and `high`.
@@ -73,15 +73,6 @@ def step_rows(seconds: Mapping[str, np.ndarray]) -> list[Row]:
 def peak_memory() -> Row:
     """Returns the most memory that this process has held since it began."""
     return row("memory of the process, peak", "MiB", [peak_mib()])
-
-
-def peak_mib() -> float:
-    """Returns the most MiB that this process has held since it began."""
-    # Not `getrusage`, whose figure begins with what the parent held.
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise OSError("/proc/self/status has no VmHWM")
 
 
 def spread(values: np.ndarray | Sequence[float]) -> dict[str, float]:

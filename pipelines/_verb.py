@@ -94,7 +94,7 @@ def verb_parser(verb: str, description: str) -> ArgumentParser:
     Abbreviated options are refused: otherwise `--stage1.epoch` would pass for `--stage1.epochs`.
     """
     parser = ArgumentParser(
-        prog=f"python -m {verb if '.' in verb else f'pipelines.{verb}'}",
+        prog=f"python -m {verb if verb.startswith('benchmarks') else f'pipelines.{verb}'}",
         description=description,
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
@@ -111,7 +111,7 @@ def options_verb(
     """Makes a verb of a function.
 
     Args:
-        verb: its name.
+        verb: its name, or the module of a benchmark.
         run: does the work. Its parameters are the options, described by its docstring; one of the
             type `Config` stands for a preset and an option for each key. A name that Python has
             for something else ends in an underscore, which the option has not.

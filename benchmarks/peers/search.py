@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,20 +97,13 @@ def hnsw(folder: Path, size: int, batch: int) -> Work:
 
 def _rounds(search: Callable[[np.ndarray], Any], queries: np.ndarray, batch: int) -> Callable:
     """Returns a call that asks as many queries, others every time, so many at a time."""
-    starts = _starts(len(queries) - batch)
+    draw = np.random.default_rng(0)
 
     def call() -> None:
-        for _ in range(_QUERIES // batch):
-            start = next(starts)
+        for start in draw.integers(len(queries) - batch, size=_QUERIES // batch):
             search(queries[start : start + batch])
 
     return call
-
-
-def _starts(stop: int) -> Iterator[int]:
-    draw = np.random.default_rng(0)
-    while True:
-        yield int(draw.integers(stop))
 
 
 def _recall(folder: Path, size: int, found: np.ndarray) -> float:

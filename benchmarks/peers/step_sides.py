@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from benchmarks.pairs import Work
-from benchmarks.peers.step_config import COMPARED, step_config
+from benchmarks.peers.step_config import COMPARED, StepSettings
 from tf_dpce.models.build import build_model
 from tf_dpce.models.dual_path import DualPath
 from tf_dpce.training.objective import loss_weights, mark_trained, stage_losses
@@ -18,16 +18,7 @@ from tf_dpce.training.optimizers import stage_optimizer
 _SIDE = 2_048  # of the matrices of the product
 
 
-def ours(
-    folder: Path,
-    preset: str,
-    stage: int,
-    batch: int,
-    words: int,
-    classes: int,
-    length: int | None = None,
-    replicas: int = 1,
-) -> Work:
+def ours(folder: Path, replicas: int = 1, **settings: Any) -> Work:
     """Opens the step that `fit` makes; writes its first weights and its batch."""
     import tensorflow as tf
 
@@ -38,17 +29,19 @@ def ours(
     (cpu,) = tf.config.list_physical_devices("CPU")
     devices = [tf.config.LogicalDeviceConfiguration()] * replicas
     tf.config.set_logical_device_configuration(cpu, devices)
-    config, settings = step_config(preset, stage, batch, length)
+    wanted = StepSettings(**settings)
+    config, stage = wanted.configs()
     strategy = mirrored_strategy()
     with strategy.scope():
-        model = random_model(config, words, classes)
-        network = stage_trainer(settings, model, steps_per_epoch=1)
+        model = random_model(config, wanted.words, wanted.classes)
+        network = stage_trainer(stage, model, steps_per_epoch=1)
     weights = {name: variable.numpy() for name, variable in model.named_variables()}
     np.savez(folder / "weights.npz", **{n.replace("/", "|"): w for n, w in weights.items()})
-    cache = random_cache(config, model.image_backbone.output_shape[-1], words, classes)
-    batches = random_batches(cache, config, settings).take(1).cache().repeat()
-    if stage == 2:
-        pixels = _pixels(batch, config.image.input_size)
+    width = model.image_backbone.output_shape[-1]
+    cache = random_cache(config, width, wanted.words, wanted.classes)
+    batches = random_batches(cache, config, stage).take(1).cache().repeat()
+    if stage.backbone == "trained":
+        pixels = _pixels(wanted.batch, config.image.input_size)
         batches = batches.map(lambda inputs, targets: ({**inputs, "image": pixels}, targets))
     inputs, targets = next(batches.as_numpy_iterator())
     np.savez(folder / "batch.npz", **inputs, instance=targets["image_logits"])
@@ -60,7 +53,7 @@ def ours(
         return float(network.train_function(iterator)["loss"])
 
     losses += [step() for _ in range(COMPARED - 1)]
-    return Work(step, losses, batch)
+    return Work(step, losses, wanted.batch)
 
 
 def _pixels(batch: int, side: int) -> np.ndarray:
@@ -69,50 +62,49 @@ def _pixels(batch: int, side: int) -> np.ndarray:
     return np.repeat(np.repeat(colours, side // 7, axis=1), side // 7, axis=2)
 
 
-def on_backend(folder: Path, preset: str, stage: int, batch: int, words: int, classes: int) -> Work:
+def on_backend(folder: Path, **settings: Any) -> Work:
     """Opens a step of the same model, losses and optimizer on the backend of this process."""
-    config, settings = step_config(preset, stage, batch)
-    model = build_model(config, words, classes)
-    mark_trained(settings, model)
-    network = model.over_features() if stage == 1 else model
-    optimizer = stage_optimizer(settings, settings.learning_rate, model)
+    wanted = StepSettings(**settings)
+    config, stage = wanted.configs()
+    model = build_model(config, wanted.words, wanted.classes)
+    mark_trained(stage, model)
+    network = model.over_features() if stage.backbone == "cached" else model
+    optimizer = stage_optimizer(stage, stage.learning_rate, model)
     optimizer.build(network.trainable_variables)
-    network.compile(
-        optimizer, stage_losses(settings.loss), loss_weights=loss_weights(settings.loss)
-    )
+    network.compile(optimizer, stage_losses(stage.loss), loss_weights=loss_weights(stage.loss))
     with np.load(folder / "weights.npz") as saved:
         for name, variable in model.named_variables():
             variable.assign(saved[name.replace("/", "|")])
     with np.load(folder / "batch.npz") as saved:
         inputs = {name: saved[name] for name in ("image", "text")}
-        targets = dict.fromkeys(loss_weights(settings.loss), saved["instance"])
+        targets = dict.fromkeys(loss_weights(stage.loss), saved["instance"])
 
     def step() -> float:
         network.reset_metrics()
         return float(network.train_on_batch(inputs, targets, return_dict=True)["loss"])
 
-    return Work(step, [step() for _ in range(COMPARED)], batch)
+    return Work(step, [step() for _ in range(COMPARED)], wanted.batch)
 
 
-def product(folder: Path, preset: str, stage: int, batch: int, words: int, classes: int) -> Work:
+def product(folder: Path, **settings: Any) -> Work:
     """Opens a product of square matrices, in pairs by the multiply-adds that one takes in a step.
 
     TensorFlow multiplies: what it reaches is the most that this machine does in float32.
     """
     import tensorflow as tf
 
-    config, _ = step_config(preset, stage, batch)
-    model = build_model(config, words, classes)
-    wanted = multiply_adds(model, batch)
+    wanted = StepSettings(**settings)
+    model = build_model(wanted.configs()[0], wanted.words, wanted.classes)
+    needed = multiply_adds(model, wanted.batch)
     left, right = (tf.random.stateless_uniform((_SIDE, _SIDE), (seed, 0)) for seed in (1, 2))
-    times = -(-wanted // _SIDE**3)
+    times = -(-needed // _SIDE**3)
 
     def multiply() -> Any:
         for _ in range(times):
             found = left @ right
         return found.numpy()
 
-    return Work(multiply, None, batch * times * _SIDE**3 / wanted)
+    return Work(multiply, None, wanted.batch * times * _SIDE**3 / needed)
 
 
 def multiply_adds(model: DualPath, batch: int) -> int:

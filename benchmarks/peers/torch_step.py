@@ -4,49 +4,38 @@ from __future__ import annotations
 
 import fnmatch
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.pairs import CORES, Work
-from benchmarks.peers.step_config import COMPARED, step_config
+from benchmarks.peers.step_config import COMPARED, StepSettings
 from benchmarks.peers.torch_network import DualPath, load_weights
 from tf_dpce.config import StageConfig
 
 
-def step(
-    folder: Path,
-    preset: str,
-    stage: int,
-    batch: int,
-    words: int,
-    classes: int,
-    compiled: bool = False,
-    rows: bool = False,
-) -> Work:
+def step(folder: Path, compiled: bool = False, rows: bool = False, **settings: Any) -> Work:
     """Opens a step: loss, gradients and AdamW's update in its fused form.
 
     Args:
         folder: where our side has written weights and batch.
-        preset: see `step_config`.
-        stage: see `step_config`.
-        batch: B.
-        words: V.
-        classes: C.
         compiled: whether `torch.compile` compiles the network and its loss.
         rows: see `torch_network.TextTower`.
+        **settings: see `StepSettings`.
     """
     torch.set_num_threads(CORES)
-    config, settings = step_config(preset, stage, batch)
-    network = DualPath(config, settings, words, classes, rows).train()
+    wanted = StepSettings(**settings)
+    config, stage = wanted.configs()
+    network = DualPath(config, stage, wanted.words, wanted.classes, rows).train()
     with np.load(folder / "weights.npz") as saved:
         load_weights(network, dict(saved))
     with np.load(folder / "batch.npz") as saved:
         image, text, instance = (torch.from_numpy(saved[n]) for n in ("image", "text", "instance"))
-    if stage == 2:
+    if stage.backbone == "trained":
         network = network.to(memory_format=torch.channels_last)
         image = image.permute(0, 3, 1, 2)
-    optimizer = _adamw(network, settings)
+    optimizer = _adamw(network, stage)
     loss_of = torch.compile(network) if compiled else network
 
     def one() -> float:
@@ -56,22 +45,23 @@ def step(
         optimizer.step()
         return loss.item()
 
-    return Work(one, [one() for _ in range(COMPARED)], batch)
+    return Work(one, [one() for _ in range(COMPARED)], wanted.batch)
 
 
-def _adamw(network: DualPath, settings: StageConfig) -> torch.optim.Optimizer:
+def _adamw(network: DualPath, stage: StageConfig) -> torch.optim.Optimizer:
     """Returns AdamW with our rates of layers and decay of matrices."""
+    names = {"text_tower.embedding.weight": "text_tower/text_embedding/embeddings"}
+    names |= {"text_tower.bias": "text_tower/text_embedding/bias"}
+    names |= {"kernel": "instance_classifier/kernel", "bias": "instance_classifier/bias"}
+    # Few groups: the fused update is called once for each.
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        known = {"text_tower.embedding.weight": "text_tower/text_embedding/embeddings"}
-        known |= {"text_tower.bias": "text_tower/text_embedding/bias"}
-        known |= {"kernel": "instance_classifier/kernel", "bias": "instance_classifier/bias"}
-        called = known.get(name, name.replace("backbone.", "image_backbone/"))
-        rate = settings.learning_rate
-        for pattern, factor in settings.lr_multipliers.items():
-            if fnmatch.fnmatch(called, pattern):
-                rate = settings.learning_rate * factor
-        decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+        ours = names.get(name, name.replace("backbone.", "image_backbone/"))
+        rate = stage.learning_rate
+        for pattern, factor in stage.lr_multipliers.items():
+            if fnmatch.fnmatch(ours, pattern):
+                rate = stage.learning_rate * factor
+        decay = stage.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     listed = [{"params": p, "lr": r, "weight_decay": d} for (r, d), p in groups.items()]
     return torch.optim.AdamW(listed, eps=1e-7, fused=True)

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import __main__ as command
-from pipelines._verb import run_verb
 from tests.errors import printed_code
 from tf_dpce.files import read_json
 from tf_dpce.machine import machine_facts
@@ -35,7 +34,7 @@ def test_what_was_measured_is_shown_and_saved(
     monkeypatch.setenv("COLUMNS", "120")
     path = tmp_path / "figures.json"
     argv = ["mining", "step", "--preset", "scenes", "--json", str(path)]
-    assert run_verb(command.build_parser, command.run, argv) == 0
+    assert command.main(argv) == 0
     assert [name for name, _ in measured] == ["benchmarks.mining", "benchmarks.step"]
     assert measured[0][1].image.backbone == "small"
 
@@ -53,7 +52,7 @@ def test_what_was_measured_is_shown_and_saved(
 
 def test_an_unknown_name_is_bad_usage(capsys):
     with pytest.raises(SystemExit) as ended:
-        run_verb(command.build_parser, command.run, ["minig"])
+        command.main(["minig"])
     assert ended.value.code == 2
-    assert run_verb(command.build_parser, command.run, ["step", "--preset", "flickr9k"]) == 1
+    assert command.main(["step", "--preset", "flickr9k"]) == 1
     assert printed_code(capsys.readouterr().err) == "config.preset"

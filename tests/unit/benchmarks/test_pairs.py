@@ -14,6 +14,7 @@ import pytest
 from benchmarks import pairs, table
 from benchmarks.growth import CURVES
 from benchmarks.pairs import NAMES, Pair, Side
+from benchmarks.peers.step_config import StepSettings
 from pipelines._verb import run_verb
 from tests.errors import printed_code, raises
 from tests.pages import text
@@ -107,6 +108,10 @@ def assert_opens(opener: str, settings: Iterable[str]) -> None:
     (found,) = (node for node in tree.body if getattr(node, "name", "") == function)
     taken = [each.arg for each in found.args.args]
     needed = taken[: len(taken) - len(found.args.defaults)]
+    if found.args.kwarg:
+        rest = set(settings).difference(taken)
+        StepSettings(**dict.fromkeys(rest))
+        taken += rest
     assert set(needed) <= {"folder", *settings} <= set(taken)
 
 
