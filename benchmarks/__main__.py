@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich.table import Table
 from pipelines._verb import options_verb, say_files
 from tf_dpce.config import from_dict, preset_values
 from tf_dpce.files import write_json
-from tf_dpce.machine import code_version, machine_facts
+from tf_dpce.machine import circumstances
 
 if TYPE_CHECKING:
     from benchmarks.timing import Row
@@ -64,9 +63,7 @@ def run(
         options |= {"preset": preset, "json": json}
         given = [(f"--{name}", str(value)) for name, value in options.items() if value]
         saved = {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": code_version(),
-            "machine": machine_facts(),
+            **circumstances(),
             "command": shlex.join(["python", "-m", "benchmarks", *figures, *chain(*given)]),
             "benchmarks": figures,
         }

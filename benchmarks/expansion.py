@@ -90,7 +90,7 @@ def _ranks(trained: Run, data: Path, words: list[str]) -> tuple[np.ndarray, np.n
 
     image, tokenizer = trained.config.image, trained.tokenizer
     images, texts = SplitEncoder(trained.model, tokenizer, image, PLAIN).embed(data, "val")
-    _, ranks = best_ranks(images.vectors, texts.vectors, images.instances, texts.instances)
+    _, ranks = best_ranks(*images.compared_with(texts))
     finder = CaptionTokenizer(words, tokenizer.max_length, tokenizer.lowercase)
     batches = evaluation_captions(data, "val", finder, _BATCH)
     return ranks, np.concatenate([(batch["text"] > 0).numpy().any(1) for batch in batches])

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from benchmarks.pairs import RESULTS, Pair, Side, circumstances, measure
+from benchmarks.pairs import RESULTS, Pair, Side, heading, measure
 from benchmarks.peers.train import OURS, SETTINGS
 from pipelines._verb import options_verb, say_files
 from tf_dpce.files import check_writable, write_json
@@ -42,25 +42,28 @@ class Curve:
     sizes: Sequence[int]
 
 
+def _of_step(what: str, key: str, sizes: Sequence[int]) -> Curve:
+    """Returns the curve of a training step, of 32 pairs if they are not the size."""
+    return Curve(f"a step {what}", f"{OURS}:ours", _STEP, key, sizes)
+
+
 CURVES = {
     "images": Curve(
         "256 queries, one at a time, through an index of so many images",
-        *("benchmarks.peers.search:ours", {"batch": 1}, "size"),
+        "benchmarks.peers.search:ours",
+        {"batch": 1},
+        "size",
         (1_000, 10_000, 100_000, 1_000_000),
     ),
-    "length": Curve(
-        "a step with so many token positions", f"{OURS}:ours", _STEP, "length", (8, 16, 32, 64)
-    ),
-    "batch": Curve("a step of so many pairs", f"{OURS}:ours", _STEP, "batch", (8, 32, 128)),
-    "instances": Curve(
-        "a step with so many classes", f"{OURS}:ours", _STEP, "classes", (1_000, 6_000, 36_000)
-    ),
-    "replicas": Curve(
-        "a step of 32 pairs over so many replicas", f"{OURS}:ours", _STEP, "replicas", (1, 2, 4)
-    ),
+    "length": _of_step("with so many token positions", "length", (8, 16, 32, 64)),
+    "batch": _of_step("of so many pairs", "batch", (8, 32, 128)),
+    "instances": _of_step("with so many classes", "classes", (1_000, 6_000, 36_000)),
+    "replicas": _of_step("of 32 pairs over so many replicas", "replicas", (1, 2, 4)),
     "workers": Curve(
         "preparing 800 files with so many threads",
-        *("benchmarks.peers.prepare:ours", {"images": None, "count": 800}, "workers"),
+        "benchmarks.peers.prepare:ours",
+        {"images": None, "count": 800},
+        "workers",
         (1, 2, 4),
     ),
 }
@@ -78,7 +81,7 @@ def run(names: list[Name] | None = None, out: Path = RESULTS) -> None:
     for name in names or get_args(Name):
         found = curve(name, CURVES[name])
         path = out / f"growth-{name}.json"
-        write_json(path, {**circumstances(name, None), **found})
+        write_json(path, {**heading(name, None), **found})
         say_files([path])
 
 

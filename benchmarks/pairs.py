@@ -11,9 +11,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -32,7 +31,7 @@ from pipelines._verb import options_verb, say_files
 from tf_dpce.errors import UserError
 from tf_dpce.files import check_writable, write_json
 from tf_dpce.logging import logger
-from tf_dpce.machine import code_version, machine_facts
+from tf_dpce.machine import circumstances
 
 RESULTS = Path(__file__).parent / "results"
 CORES = 2
@@ -127,7 +126,7 @@ def run(names: list[Name] | None = None, out: Path = RESULTS, images: Path | Non
             pairs = import_module(f"benchmarks.peers.{name}").pairs(images)
             found = {pair.case: measure(name, pair) for pair in pairs}
             path = out / f"{name}.json"
-            write_json(path, {**circumstances(name, images), "cases": found})
+            write_json(path, {**heading(name, images), "cases": found})
             say_files([path])
     finally:
         os.sched_setaffinity(0, cores)
@@ -208,21 +207,13 @@ def _differences(name: str, pair: Pair, answers: Mapping[str, Any]) -> dict[str,
     return found
 
 
-def circumstances(name: str, images: Path | None) -> dict[str, Any]:
+def heading(name: str, images: Path | None) -> dict[str, Any]:
     """Returns what a measurement belongs to: name, date, commit, machine, versions and images."""
-    packages = {}
+    found = {"name": name, "images": "of a folder" if images else "drawn", **circumstances()}
     for package in PACKAGES:
-        try:
-            packages[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "name": name,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": code_version(),
-        "machine": machine_facts() | packages,
-        "images": "of a folder" if images else "drawn",
-    }
+        with suppress(PackageNotFoundError):
+            found["machine"][package] = version(package)
+    return found
 
 
 # --- in the process of a side ---------------------------------------------------------------------

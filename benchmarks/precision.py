@@ -21,8 +21,9 @@ from tf_dpce.models.fuse_batch_norm import folded
 from tf_dpce.runtimes import Precision
 from tf_dpce.runtimes.engines import Engine, open_engine
 from tf_dpce.runtimes.examples import FITTED, HELD_OUT, first_examples
+from tf_dpce.runtimes.litert import write_litert
 from tf_dpce.runtimes.manifest import IMAGE, TEXT
-from tf_dpce.runtimes.write import FITTED_IMAGES, write_encoder
+from tf_dpce.runtimes.write import FITTED_IMAGES
 from tf_dpce.training.run_folder import load_run
 
 BASE = "float32"
@@ -51,7 +52,7 @@ def measure(
         for kind, network in networks.items():
             files = {each: Path(folder, f"{kind}-{each}.tflite") for each in get_args(Precision)}
             for each, path in files.items():
-                write_encoder(folded(network), "litert", path, each, fitted[kind])
+                write_litert(folded(network), path, each, fitted[kind])
             sizes = {each: [path.stat().st_size / 2**20] for each, path in files.items()}
             rows += _rows(f"{kind} encoder", "MiB", sizes)
             engines[kind] = {each: open_engine("litert", path) for each, path in files.items()}

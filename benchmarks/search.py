@@ -200,8 +200,11 @@ def _records(numbers: np.ndarray) -> pa.Table:
         "path": [f"/archive/of/images/{id_}" for id_ in ids],
         "folder": [id_[:2] for id_ in ids],
         "name": [id_[3:] for id_ in ids],
-        **{"width": 300 + numbers % 400, "height": 300 + numbers % 300},
-        **{"bytes": 50_000 + numbers % 99_991, "modified": moments, "taken": moments},
+        "width": 300 + numbers % 400,
+        "height": 300 + numbers % 300,
+        "bytes": 50_000 + numbers % 99_991,
+        "modified": moments,
+        "taken": moments,
         "content": [hashlib.sha256(id_.encode()).hexdigest() for id_ in ids],
     }
     return pa.table(columns, schema=image_schema())

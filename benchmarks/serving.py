@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import cycle, product
@@ -27,7 +28,6 @@ from tf_dpce.serving.deployment import write_deployment
 from tf_dpce.serving.dev_server import development_server
 from tf_dpce.serving.tf_serving import HOST_CONFIG_FILE
 
-_MODEL, _EMPTY = "model", "empty"
 _ITEMS = 40
 _PATIENCE_SECONDS = 120
 _UNITS = ("requests a second", "ms, median", "ms, 99 of 100")
@@ -54,6 +54,10 @@ class EmptyModule(ServingModule):
         }
 
 
+_MODEL, _EMPTY = "model", "empty"
+_MODELS = {_MODEL: ServingModule, _EMPTY: EmptyModule}
+
+
 def measure(
     config: Config,
     *,
@@ -77,36 +81,44 @@ def measure(
         "encode_image": random_images(_ITEMS, config.seed),
         "encode_text": random_captions(_ITEMS, words),
     }
-    figures: dict[str, dict[str, list[tuple[float, ...]]]] = {_MODEL: {}, _EMPTY: {}}
-    with tempfile.TemporaryDirectory() as folder:
-        models, deployment = Path(folder) / "models", Path(folder) / "deployment"
-        model, tokenizer = random_model(config, words, classes=2), random_tokenizer(config, words)
-        for name, kind in ((_MODEL, ServingModule), (_EMPTY, EmptyModule)):
-            module = kind(model, tokenizer, config.image.resize)
-            write_version(module, models / name / "1", name, None, None, None)
-        write_deployment(models, deployment)
-        with _server(deployment / HOST_CONFIG_FILE) as ports, progress("rounds") as display:
-            addresses = {
-                "": f"grpc://127.0.0.1:{ports[0]}",
-                ", REST": f"http://127.0.0.1:{ports[1]}",
-            }
-            for done in range(rounds):
-                for way, number, endpoint, name in product(addresses, clients, inputs, figures):
-                    client = partial(
-                        AsyncClient, addresses[way], name, retries=0, timeout=_PATIENCE_SECONDS
-                    )
-                    times, elapsed = put_load(client, inputs[endpoint], number, seconds)
-                    found = (len(times) / elapsed, *np.percentile(times, (50, 99)))
-                    case = f"{endpoint}, {number} at a time{way}"
-                    figures[name].setdefault(case, []).append(found)
-                display.update(done + 1, rounds)
-    return [
-        row(case, unit, values, "an empty model", limit)
-        for case, found in figures[_MODEL].items()
-        for unit, values, limit in zip(
-            _UNITS, np.transpose(found), np.transpose(figures[_EMPTY][case]), strict=True
-        )
-    ]
+    # By case and model; each round adds one figure for each of `_UNITS`.
+    figures: dict[tuple[str, str], list[tuple[float, ...]]] = defaultdict(list)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _server(_deployed(Path(folder), config, words)) as (grpc, rest),
+        progress("rounds") as display,
+    ):
+        addresses = {"": f"grpc://127.0.0.1:{grpc}", ", REST": f"http://127.0.0.1:{rest}"}
+        for done in range(rounds):
+            for way, number, endpoint, model in product(addresses, clients, inputs, _MODELS):
+                client = partial(
+                    AsyncClient, addresses[way], model, retries=0, timeout=_PATIENCE_SECONDS
+                )
+                times, elapsed = put_load(client, inputs[endpoint], number, seconds)
+                found = (len(times) / elapsed, *np.percentile(times, (50, 99)))
+                figures[f"{endpoint}, {number} at a time{way}", model].append(found)
+            display.update(done + 1, rounds)
+    return list(_rows(figures))
+
+
+def _deployed(folder: Path, config: Config, words: int) -> Path:
+    """Exports both models, and returns the configuration of a server of them."""
+    tokenizer = random_tokenizer(config, words)
+    network = random_model(config, words, classes=2)
+    for name, kind in _MODELS.items():
+        module = kind(network, tokenizer, config.image.resize)
+        write_version(module, folder / "models" / name / "1", name)
+    write_deployment(folder / "models", folder / "deployment")
+    return folder / "deployment" / HOST_CONFIG_FILE
+
+
+def _rows(figures: Mapping[tuple[str, str], Sequence[tuple[float, ...]]]) -> Iterator[Row]:
+    """Yields a row for each figure of the model, beside that of the empty one."""
+    for (case, model), found in figures.items():
+        if model == _MODEL:
+            values, limits = np.transpose(found), np.transpose(figures[case, _EMPTY])
+            for unit, value, limit in zip(_UNITS, values, limits, strict=True):
+                yield row(case, unit, value, "an empty model", limit)
 
 
 def put_load(

@@ -21,8 +21,9 @@ _OPPOSITES = (
     ("up", "down"),
     ("into", "out of"),
 )
+_CHANGES = {f"{one} / {other}": {one: other, other: one} for one, other in _OPPOSITES}
 # What photographs show most often. "On" is turned alone: its opposite is a rare word.
-_ONE_WAY = (("on", "under"),)
+_CHANGES["on / under"] = {"on": "under"}
 _NOUNS = "man woman boy girl child baby person dog horse ball bike car".split()
 
 _NOUN = re.compile(rf"\b({'|'.join(_NOUNS)})\b")
@@ -37,14 +38,10 @@ def changed(caption: str) -> Iterator[tuple[str, str]]:
         >>> list(changed("a man and a dog"))  # would stay true
         []
     """
-    for one, other in _OPPOSITES:
-        turned = {one: other, other: one}
-        pattern = rf"\b({one}|{other})\b"
+    for kind, turned in _CHANGES.items():
+        pattern = rf"\b({'|'.join(turned)})\b"
         if re.search(pattern, caption):
-            yield f"{one} / {other}", re.sub(pattern, lambda m, t=turned: t[m[0]], caption)
-    for one, other in _ONE_WAY:
-        if re.search(rf"\b{one}\b", caption):
-            yield f"{one} / {other}", re.sub(rf"\b{one}\b", other, caption)
+            yield kind, re.sub(pattern, lambda m, t=turned: t[m[0]], caption)
     nouns = list(_NOUN.finditer(caption))
     for first, second in zip(nouns, nouns[1:], strict=False):
         between = caption[first.end() : second.start()]

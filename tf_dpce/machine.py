@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,12 @@ from typing import Any
 import tf_dpce
 
 _PACKAGES = ("tensorflow", "keras", "numpy")
+
+
+def circumstances() -> dict[str, Any]:
+    """Returns what a measurement belongs to: `date`, `commit` and `machine`."""
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"date": date, "commit": code_version(), "machine": machine_facts()}
 
 
 def machine_facts() -> dict[str, Any]:

@@ -33,5 +33,5 @@ def write_export(folder: Path, preset: str, formats: Sequence[str] = ()) -> Path
     module = ServingModule(model, tokenizer, config.image.resize)
     version.mkdir(parents=True)
     more = (lambda *where: write_runtimes(*where, formats)) if formats else None
-    write_version(module, version, "random", None, None, None, more)
+    write_version(module, version, "random", more=more)
     return version

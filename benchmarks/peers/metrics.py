@@ -33,24 +33,24 @@ def ours(folder: Path, images: int, captions: int, dimension: int) -> Work:
     from tf_dpce.evaluation.metrics import retrieval_metrics
     from tf_dpce.evaluation.ranks import best_ranks
 
-    shown, said, of_images, of_captions = embeddings(images, captions, dimension)
-    of_all = best_ranks(shown, said, of_images, of_captions)
+    image_vectors, text_vectors, of_images, of_captions = embeddings(images, captions, dimension)
+    of_all = best_ranks(image_vectors, text_vectors, of_images, of_captions)
     ranks = [of_all[0][:_PART], of_all[1][of_captions < _PART]]
-    call = partial(retrieval_metrics, shown, said, of_images, of_captions)
+    call = partial(retrieval_metrics, image_vectors, text_vectors, of_images, of_captions)
     return Work(call, np.concatenate(ranks), 1.0)
 
 
 def loop(folder: Path, images: int, captions: int, dimension: int) -> Work:
     """Opens the usual loop, a product and a sort for each image, over a part of the images."""
-    shown, said, _, of_captions = embeddings(images, captions, dimension)
+    image_vectors, text_vectors, _, of_captions = embeddings(images, captions, dimension)
     own = [np.flatnonzero(of_captions == image) for image in range(_PART)]
 
     def ranks() -> np.ndarray:
         found: list[list[int]] = [[], []]
         for image in range(_PART):
-            order = np.argsort(shown[image] @ said.T)[::-1]
+            order = np.argsort(image_vectors[image] @ text_vectors.T)[::-1]
             found[0].append(min(np.flatnonzero(order == caption)[0] for caption in own[image]) + 1)
-            for scores in said[own[image]] @ shown.T:
+            for scores in text_vectors[own[image]] @ image_vectors.T:
                 found[1].append(np.flatnonzero(np.argsort(scores)[::-1] == image)[0] + 1)
         return np.concatenate(found)
 
@@ -61,8 +61,8 @@ def product(
     folder: Path, images: int, captions: int, dimension: int, kind: str = "float32"
 ) -> Work:
     """Opens the product of all embeddings, which ranks need at least once."""
-    shown, said, *_ = (each.astype(kind) for each in embeddings(images, captions, dimension))
-    return Work(lambda: shown @ said.T, None, 1.0)
+    left, right, *_ = (each.astype(kind) for each in embeddings(images, captions, dimension))
+    return Work(lambda: left @ right.T, None, 1.0)
 
 
 def embeddings(
@@ -70,10 +70,12 @@ def embeddings(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns embeddings of images and of captions, some nearer to their own, and both's ids."""
     draw = np.random.default_rng(0)
-    shown = draw.standard_normal((images, dimension), np.float32)
+    image_vectors = draw.standard_normal((images, dimension), np.float32)
     of_captions = np.minimum(np.arange(captions) // _CAPTIONS, images - 1)
     noise = draw.standard_normal((captions, dimension), np.float32)
-    said = shown[of_captions] + 8 * noise
-    lengths = (np.linalg.norm(each, axis=1, keepdims=True) for each in (shown, said))
-    shown, said = (each / length for each, length in zip((shown, said), lengths, strict=True))
-    return shown, said, np.arange(images), of_captions
+    text_vectors = image_vectors[of_captions] + 8 * noise
+    return _unit(image_vectors), _unit(text_vectors), np.arange(images), of_captions
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -53,7 +53,7 @@ def script(folder: Path) -> Work:
 
     def call() -> list[int]:
         words: Counter[str] = Counter()
-        stored = said = 0
+        images = texts = 0
         with (
             (folder / "table.tsv").open(newline="") as stream,
             TemporaryDirectory(dir=folder) as out,
@@ -74,10 +74,10 @@ def script(folder: Path) -> Work:
                 example = tf.train.Example(features=tf.train.Features(feature=features))
                 writers[split].write(example.SerializeToString())
                 words.update(word for caption in captions for word in caption.lower().split())
-                stored, said = stored + 1, said + len(captions)
+                images, texts = images + 1, texts + len(captions)
             for writer in writers.values():
                 writer.close()
             Path(out, "vocabulary.txt").write_text("\n".join(words))
-        return [stored, said]
+        return [images, texts]
 
     return Work(call, call(), len(find_files(folder)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 
 import numpy as np
 import torch
@@ -14,8 +13,13 @@ from tf_dpce.config import Config, StageConfig
 
 # Expansion, width, blocks and stride of the groups of MobileNetV2.
 _MOBILENET = (
-    *((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2)),
-    *((6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)),
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
 )
 
 
@@ -96,29 +100,24 @@ class MobileNetV2(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.parts, self.blocks = nn.ModuleDict(), []
-        self._add("Conv1", "bn_Conv1", 3, 32, 3, stride=2)
+        self._add("Conv1", "bn_Conv1", _convolution(3, 32, 3, stride=2))
         inside, number = 32, 0
         for expansion, width, count, first in _MOBILENET:
             for block in range(count):
                 name = f"block_{number}" if number else "expanded_conv"
                 middle, stride = expansion * inside, 1 if block else first
                 if number:
-                    self._add(f"{name}_expand", f"{name}_expand_BN", inside, middle, 1)
-                depthwise = partial(self._add, kernel=3, stride=stride, groups=middle)
-                depthwise(f"{name}_depthwise", f"{name}_depthwise_BN", middle, middle)
-                self._add(f"{name}_project", f"{name}_project_BN", middle, width, 1)
+                    self._add(f"{name}_expand", f"{name}_expand_BN", _convolution(inside, middle))
+                depthwise = _convolution(middle, middle, 3, stride, groups=middle)
+                self._add(f"{name}_depthwise", f"{name}_depthwise_BN", depthwise)
+                self._add(f"{name}_project", f"{name}_project_BN", _convolution(middle, width))
                 self.blocks.append((name, stride == 1 and inside == width))
                 inside, number = width, number + 1
-        self._add("Conv_1", "Conv_1_bn", inside, 1280, 1)
+        self._add("Conv_1", "Conv_1_bn", _convolution(inside, 1280))
 
-    def _add(
-        self, name: str, norm: str, inside: int, width: int, kernel: int, stride: int = 1,
-        groups: int = 1,
-    ) -> None:  # fmt: skip
-        pad = 0 if stride == 2 else kernel // 2
-        settings = {"stride": stride, "padding": pad, "groups": groups, "bias": False}
-        self.parts[name] = nn.Conv2d(inside, width, kernel, **settings)
-        self.parts[norm] = nn.BatchNorm2d(width, eps=1e-3)
+    def _add(self, name: str, norm: str, convolution: nn.Conv2d) -> None:
+        self.parts[name] = convolution
+        self.parts[norm] = nn.BatchNorm2d(convolution.out_channels, eps=1e-3)
 
     def _run(self, x: torch.Tensor, name: str, norm: str) -> torch.Tensor:
         convolution = self.parts[name]
@@ -140,6 +139,14 @@ class MobileNetV2(nn.Module):
 
     def train(self, mode: bool = True) -> MobileNetV2:
         return super().train(False)
+
+
+def _convolution(
+    inside: int, width: int, kernel: int = 1, stride: int = 1, groups: int = 1
+) -> nn.Conv2d:
+    # With a stride of 2 pixels are padded at their end, before the convolution.
+    padding = 0 if stride == 2 else kernel // 2
+    return nn.Conv2d(inside, width, kernel, stride, padding, groups=groups, bias=False)
 
 
 class DualPath(nn.Module):

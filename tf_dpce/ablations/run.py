@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tf_dpce.errors import UserError
 from tf_dpce.evaluation.protocols import evaluate_split
 from tf_dpce.files import exclusive_lock, read_json, write_json
 from tf_dpce.logging import logger, tracked
-from tf_dpce.machine import code_version, machine_facts
+from tf_dpce.machine import circumstances
 from tf_dpce.training.callbacks import HISTORY_FILE, read_history
 from tf_dpce.training.run_folder import load_run
 from tf_dpce.training.train import train
@@ -56,13 +55,7 @@ def run_ablation(
     }
     out.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(out):
-        results = _begun(out, asked) or {
-            **asked,
-            "command": command,
-            "machine": machine_facts(),
-            "commit": code_version(),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        results = _begun(out, asked) or {**asked, "command": command, **circumstances()}
         variants = tracked(plan.items(), f"variants of {question.name}", len(plan))
         for name, (config, source) in variants:
             entry = results["variants"][name]
