@@ -72,7 +72,7 @@ class Question:
         Raises:
             UserError: one of these.
         """
-        for name, each in self._said()["variants"].items():
+        for name, each in self._entry()["variants"].items():
             if each.get("vectors") and self.vectors is None:
                 raise UserError(
                     "ablation.vectors",
@@ -98,25 +98,25 @@ class Question:
 
     def variants(self) -> dict[str, Config]:
         """Returns the configuration of each variant by its name."""
-        said = self._said()
-        values = _merged(preset_values(PRESET), said.get("base", {}))
+        entry = self._entry()
+        values = _merged(preset_values(PRESET), entry.get("base", {}))
         given = {"seed": self.seed} | ({"weights": self.weights} if self.weights else {})
         values = _merged(values, given)
-        return {name: self._config(values, each) for name, each in said["variants"].items()}
+        return {name: self._config(values, each) for name, each in entry["variants"].items()}
 
-    def _said(self) -> Values:
+    def _entry(self) -> Values:
         text = (resources.files("tf_dpce.ablations") / "variants.yaml").read_text()
         return yaml.safe_load(text)[self.name]
 
-    def _config(self, values: Values, said: Values) -> Config:
+    def _config(self, values: Values, entry: Values) -> Config:
         from tf_dpce.models.build import text_tower_of
 
         base = from_dict(values)
-        vectors = None if said.get("vectors") is False else self.vectors
-        changes = {key: value for key, value in said.items() if key != "stages"}
+        vectors = None if entry.get("vectors") is False else self.vectors
+        changes = {key: value for key, value in entry.items() if key != "stages"}
         stages = {
             f"stage{number}": _merged(values["stage1"], change)
-            for number, change in enumerate(said.get("stages", ({},)), start=1)
+            for number, change in enumerate(entry.get("stages", ({},)), start=1)
         }
         config = from_dict(_merged(values, {**changes, **stages, "vectors": vectors}))
         if config.text.tower != "convolutional":

@@ -17,7 +17,6 @@ def recurrent_tower(
     word_dim: int = 300,
     hidden_dims: Sequence[int] = (2048,),
     output_dim: int = 2048,
-    name: str = "text_tower",
     *,
     word_dropout: float = 0.0,
     dropout: float = 0.0,
@@ -35,7 +34,6 @@ def recurrent_tower(
         word_dim: The width of a word vector.
         hidden_dims: The widths of the GRUs, chosen to match another tower's size.
         output_dim: The width D of the feature.
-        name: The name of the model.
         word_dropout: The share of word vectors that training zeroes.
         dropout: The share of the pooled features that training zeroes.
 
@@ -51,7 +49,7 @@ def recurrent_tower(
     for number, width in enumerate(hidden_dims):
         x = layers.GRU(width, return_sequences=True, name=f"text_gru{number}")(x)
     x = layers.GlobalMaxPooling1D(name="text_pool")(x)
-    return caption_tower(ids, x, output_dim, dropout, name)
+    return caption_tower(ids, x, output_dim, dropout)
 
 
 def bag_of_words_tower(
@@ -60,7 +58,6 @@ def bag_of_words_tower(
     word_dim: int = 300,
     hidden_dims: Sequence[int] = (2048, 2048),
     output_dim: int = 2048,
-    name: str = "text_tower",
     *,
     word_dropout: float = 0.0,
     dropout: float = 0.0,
@@ -76,7 +73,6 @@ def bag_of_words_tower(
         word_dim: The width of a word vector.
         hidden_dims: The widths of the dense layers, chosen to match another tower's size.
         output_dim: The width D of the feature.
-        name: The name of the model.
         word_dropout: The share of word vectors that training zeroes.
         dropout: The share of the pooled features that training zeroes.
 
@@ -92,4 +88,4 @@ def bag_of_words_tower(
     for number, width in enumerate(hidden_dims):
         x = layers.Dense(width, use_bias=False, name=f"text_hidden{number}")(x)
         x = layers.ReLU(name=f"text_hidden{number}_relu")(batch_norm(f"text_hidden{number}_bn")(x))
-    return caption_tower(ids, x, output_dim, dropout, name, initializer="glorot_uniform")
+    return caption_tower(ids, x, output_dim, dropout, initializer="glorot_uniform")

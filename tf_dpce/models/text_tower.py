@@ -96,7 +96,6 @@ def small_text_tower(
     word_dim: int = 64,
     widths: Sequence[int] = (128, 192),
     output_dim: int = 256,
-    name: str = "text_tower",
     *,
     word_dropout: float = 0.0,
     dropout: float = 0.0,
@@ -112,7 +111,6 @@ def small_text_tower(
         word_dim: The width of a word vector.
         widths: The width of each convolution.
         output_dim: The width D of the features.
-        name: The name of the model.
         word_dropout: The share of word vectors that training zeroes.
         dropout: The share of the pooled features that training zeroes.
 
@@ -130,7 +128,7 @@ def small_text_tower(
         x = _convolution(x, width, _SMALL_KERNEL, 1, f"text_conv{number}")
         x = layers.ReLU(name=f"text_conv{number}_relu")(x)
     x = layers.GlobalMaxPooling1D(name="text_pool")(x)
-    return caption_tower(ids, x, output_dim, dropout, name)
+    return caption_tower(ids, x, output_dim, dropout)
 
 
 def word_vectors(
@@ -149,7 +147,7 @@ def caption_tower(
     pooled: keras.KerasTensor,
     output_dim: int,
     dropout: float,
-    name: str,
+    name: str = "text_tower",
     initializer: str | keras.initializers.Initializer | None = None,
 ) -> keras.Model:
     """Returns the text tower that ends in dropout, a dense layer and BatchNorm.
