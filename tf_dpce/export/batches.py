@@ -63,20 +63,20 @@ class Batches:
         if batch:
             yield batch
 
-    def join(self, answers: Sequence[Answer]) -> Answer:
+    def join(self, answers: Sequence[Answer], dimension: int) -> Answer:
         """Returns embeddings `[N, D]` and statuses `[N]` of the answers to all batches, in order.
 
         What was not sent has the status that was known of it; `TOO_MANY_BYTES` if it was above the
         limit of an item.
+
+        Args:
+            answers: one for each batch; none if there are no contents.
+            dimension: D.
         """
-        embeddings, statuses = map(np.concatenate, zip(*answers, strict=True))
+        nothing = np.empty((0, dimension), np.float32), np.empty(0, np.int32)
+        embeddings, statuses = map(np.concatenate, zip(nothing, *answers, strict=True))
         known = np.array(self._codes, statuses.dtype)
         return embeddings, np.where(known == status.OK, statuses, known)
-
-
-def empty_answer(dimension: int) -> Answer:
-    """Returns the answer to no contents at all: float32 `[0, D]` and int32 `[0]`."""
-    return np.empty((0, dimension), np.float32), np.empty(0, np.int32)
 
 
 def counts_inferred(answers: Iterable[tuple[Mapping[str, Any], int]]) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tf_dpce.errors import UserError
 from tf_dpce.export import ENDPOINTS
-from tf_dpce.export.batches import Answer, Batches, counts_inferred, empty_answer
+from tf_dpce.export.batches import Answer, Batches, counts_inferred
 from tf_dpce.export.versions import find_version, is_run
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.file_kinds import explain, file_kind
@@ -168,7 +168,7 @@ class LocalEncoder(Encoder):
         """See `Encoder.encode_with_status`."""
         batches = Batches(contents_of(kind, items))
         answers = [self._embed(ENDPOINT_OF[kind], batch) for batch in batches]
-        return batches.join(answers) if answers else empty_answer(self.dimension)
+        return batches.join(answers, self.dimension)
 
     def count_inferred(self, captions: Sequence[str]) -> np.ndarray:
         """See `Encoder.count_inferred`."""

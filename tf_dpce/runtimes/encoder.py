@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_dpce.export.batches import Answer, Batches, empty_answer
+from tf_dpce.export.batches import Answer, Batches
 from tf_dpce.export.encoder import Encoder, Kind, contents_of
 from tf_dpce.preprocessing import status
 from tf_dpce.runtimes.engines import ENGINES, Engine, check_installed, cores, open_engine
@@ -45,7 +45,7 @@ class RuntimeEncoder(Encoder):
         """See `Encoder.encode_with_status`."""
         batches = Batches(contents_of(kind, items), _BATCHES[kind])
         answers = [self.encode_contents(kind, batch) for batch in batches]
-        return batches.join(answers) if answers else empty_answer(self.dimension)
+        return batches.join(answers, self.dimension)
 
     def count_inferred(self, captions: Sequence[str]) -> np.ndarray:
         """See `Encoder.count_inferred`."""

@@ -7,6 +7,7 @@ returns the name of its result.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -124,22 +125,14 @@ def _zero_padding(graph: Graph, layer: Any, names: list[str], tensors: list[Any]
     return graph.add("Pad", *names, np.array([0, 0, top, left, 0, 0, bottom, right]))
 
 
-def _pooling(kind: str) -> Callable[..., str]:
-    def write(graph: Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-        pads = _padding(layer, tensors[0].shape, layer.pool_size)
-        return graph.add(
-            kind, *names, kernel_shape=layer.pool_size, strides=layer.strides, pads=pads
-        )
-
-    return write
+def _pooling(kind: str, graph: Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
+    pads = _padding(layer, tensors[0].shape, layer.pool_size)
+    return graph.add(kind, *names, kernel_shape=layer.pool_size, strides=layer.strides, pads=pads)
 
 
-def _reduction(kind: str) -> Callable[..., str]:
-    def write(graph: Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
-        axes = [2, 3] if len(tensors[0].shape) == 4 else [1]
-        return graph.add(kind, *names, axes=axes, keepdims=int(layer.keepdims))
-
-    return write
+def _reduction(kind: str, graph: Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
+    axes = [2, 3] if len(tensors[0].shape) == 4 else [1]
+    return graph.add(kind, *names, axes=axes, keepdims=int(layer.keepdims))
 
 
 def _flatten(graph: Graph, layer: Any, names: list[str], tensors: list[Any]) -> str:
@@ -174,14 +167,11 @@ def _identity(graph: Graph, layer: Any, names: list[str], tensors: list[Any]) ->
 # === Operations that stand between layers ===
 
 
-def _arithmetic(kind: str) -> Callable[..., str]:
-    def write(
-        graph: Graph, operation: Any, names: list[str], tensors: list[Any], *others: Any
-    ) -> str:
-        constants = [_channels(other, tensors[0]) for other in others if len(names) == 1]
-        return graph.add(kind, *names, *constants)
-
-    return write
+def _arithmetic(
+    kind: str, graph: Graph, operation: Any, names: list[str], tensors: list[Any], *others: Any
+) -> str:
+    constants = [_channels(other, tensors[0]) for other in others if len(names) == 1]
+    return graph.add(kind, *names, *constants)
 
 
 def _channels(value: Any, tensor: Any) -> np.ndarray:
@@ -215,7 +205,8 @@ def _slice(graph: Graph, name: str, axis: int, start: int, end: int, step: int =
 
 
 WRITERS: dict[str, Callable[..., str]] = {
-    **dict.fromkeys(("Conv2D", "DepthwiseConv2D"), _convolution),
+    "Conv2D": _convolution,
+    "DepthwiseConv2D": _convolution,
     "CausalConvolution": _causal,
     "Dense": _dense,
     "BatchNormalization": _batch_norm,
@@ -223,19 +214,23 @@ WRITERS: dict[str, Callable[..., str]] = {
     "ReLU": _relu,
     "Activation": _activation,
     "ZeroPadding2D": _zero_padding,
-    "MaxPooling2D": _pooling("MaxPool"),
-    "AveragePooling2D": _pooling("AveragePool"),
-    **dict.fromkeys(("GlobalAveragePooling1D", "GlobalAveragePooling2D"), _reduction("ReduceMean")),
-    **dict.fromkeys(("GlobalMaxPooling1D", "GlobalMaxPooling2D"), _reduction("ReduceMax")),
+    "MaxPooling2D": partial(_pooling, "MaxPool"),
+    "AveragePooling2D": partial(_pooling, "AveragePool"),
+    "GlobalAveragePooling1D": partial(_reduction, "ReduceMean"),
+    "GlobalAveragePooling2D": partial(_reduction, "ReduceMean"),
+    "GlobalMaxPooling1D": partial(_reduction, "ReduceMax"),
+    "GlobalMaxPooling2D": partial(_reduction, "ReduceMax"),
     "Flatten": _flatten,
     "UnitLength": _unit_length,
     "Rescaling": _rescaling,
     "Concatenate": _concatenate,
-    **dict.fromkeys(("Dropout", "RowDropout"), _identity),
-    "Add": _arithmetic("Add"),
-    "Subtract": _arithmetic("Sub"),
-    "Multiply": _arithmetic("Mul"),
-    **dict.fromkeys(("Divide", "TrueDivide"), _arithmetic("Div")),
+    "Dropout": _identity,
+    "RowDropout": _identity,
+    "Add": partial(_arithmetic, "Add"),
+    "Subtract": partial(_arithmetic, "Sub"),
+    "Multiply": partial(_arithmetic, "Mul"),
+    "Divide": partial(_arithmetic, "Div"),
+    "TrueDivide": partial(_arithmetic, "Div"),
     "GetItem": _item,
     "Stack": _stack,
     "Flip": _flip,

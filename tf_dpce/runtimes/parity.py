@@ -48,15 +48,17 @@ def check_parity(module: ServingModule, version: Path, runtime: str) -> None:
         "images": (encoder.encode_contents("images", images.inputs), images),
         "captions": (encoder.encode_contents("texts", texts.inputs), texts),
     }
-    faults = {what: _bytes(*each, LEAST_COSINE[precision]) for what, each in answers.items()}
+    faults = {
+        what: _fault_of_bytes(*each, LEAST_COSINE[precision]) for what, each in answers.items()
+    }
     if precision == "float32":
         pixels, codes = decode_images(
             tf.constant(images.inputs), module.image_size, module.resize, module.limits
         )
         usable = codes.numpy() == status.OK
         same_pixels = encoder.image_engine(pixels.numpy()[usable])
-        faults["pixels"] = _numbers(same_pixels, images.embeddings[usable])
-        faults["words"] = _numbers(answers["captions"][0][0], texts.embeddings)
+        faults["pixels"] = _fault_of_numbers(same_pixels, images.embeddings[usable])
+        faults["words"] = _fault_of_numbers(answers["captions"][0][0], texts.embeddings)
     for what, fault in faults.items():
         if fault:
             message = f"{runtime} answers the recorded {what} differently: {fault}"
@@ -91,13 +93,17 @@ def check_held_out(
             raise UserError("runtimes.differs", message, version)
 
 
-def _numbers(found: np.ndarray, expected: np.ndarray) -> str | None:
+def _fault_of_numbers(found: np.ndarray, expected: np.ndarray) -> str | None:
+    """Returns what is wrong with embeddings of the same pixels or token ids, or None."""
     difference = float(np.abs(found - expected).max(initial=0))
     # Written so that NaN fails.
     return None if difference <= TOLERANCE else f"embeddings differ by {difference:.1e}"
 
 
-def _bytes(answer: tuple[np.ndarray, np.ndarray], expected: Examples, least: float) -> str | None:
+def _fault_of_bytes(
+    answer: tuple[np.ndarray, np.ndarray], expected: Examples, least: float
+) -> str | None:
+    """Returns what is wrong with the answer to the same bytes, or None."""
     embeddings, statuses = answer
     if not np.array_equal(statuses, expected.statuses):
         return f"statuses are {statuses.tolist()}, recorded were {expected.statuses.tolist()}"

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tf_dpce.errors import UserError
 from tf_dpce.export.versions import version_digest
@@ -17,7 +17,6 @@ from tf_dpce.runtimes.manifest import FOLDER, IMAGE, TEXT, WORDS, RuntimeManifes
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
 
     from tf_dpce.export.serving_module import ServingModule
 
@@ -76,76 +75,69 @@ def write_runtimes(
             another vocabulary; or a runtime answers differently from the SavedModel.
     """
     from tf_dpce.models.fuse_batch_norm import folded
-    from tf_dpce.models.trimming import needed_positions
     from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
     from tf_dpce.runtimes.examples import FITTED, HELD_OUT, check_data, first_examples
     from tf_dpce.runtimes.parity import check_held_out, check_parity
 
     check_formats(formats, precision, data)
-    if type(module.tokenizer) is not CaptionTokenizer or module.tokenizer.kind == "characters":
+    tokenizer = module.tokenizer
+    if type(tokenizer) is not CaptionTokenizer or tokenizer.kind == "characters":
         message = "other runtimes know only words and their pieces: export without --format"
         raise UserError("runtimes.tokenizer", message)
     examples = {}
     if precision == "int8":
-        trained = len(module.tokenizer.words) - module.tokenizer.inferred
-        whole = module.tokenizer.kind == "words"
-        check_data(data, module.tokenizer.words[:trained] if whole else None)
+        trained = tokenizer.words[: len(tokenizer.words) - tokenizer.inferred]
+        check_data(data, trained if tokenizer.kind == "words" else None)
         examples = first_examples(module, data, FITTED, FITTED_IMAGES)
     folder = version / FOLDER
     encoders = {IMAGE: folded(module.model.image_encoder), TEXT: folded(module.model.text_encoder)}
     for runtime in formats:
         for kind, encoder in encoders.items():
             path = folder / model_file(runtime, kind)
-            write_encoder(encoder, runtime, path, precision, examples.get(kind, ()))
-    words = "".join(f"{word}\n" for word in module.tokenizer.words)
+            _write_encoder(encoder, runtime, path, precision, examples.get(kind, ()))
+    words = "".join(f"{word}\n" for word in tokenizer.words)
     (folder / WORDS).write_text(words, encoding="utf-8", newline="\n")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    RuntimeManifest(
-        model=version_digest(version),
-        dimension=module.dimension,
-        image_size=module.image_size,
-        resize=module.resize,
-        max_bytes=module.limits.max_bytes,
-        max_pixels=module.limits.max_pixels,
-        max_length=module.tokenizer.max_length,
-        lowercase=module.tokenizer.lowercase,
-        pieces=module.tokenizer.kind == "wordpiece",
-        inferred=module.tokenizer.inferred,
-        positions=list(needed_positions(module.model.text_tower)),
-        precision=precision,
-        examples={kind: len(rows) for kind, rows in examples.items()},
-        files={path.relative_to(folder).as_posix(): sha256_file(path) for path in files},
-    ).write(version)
+    counts = {kind: len(rows) for kind, rows in examples.items()}
+    _manifest(module, version, precision, counts).write(version)
     for runtime in formats:
         check_parity(module, version, runtime)
     if precision == "int8":
         check_held_out(encoders, version, first_examples(module, data, HELD_OUT, _HELD_OUT_IMAGES))
 
 
-def write_encoder(
-    encoder: keras.Model,
-    runtime: str,
-    path: Path,
-    precision: Precision = "float32",
-    examples: Sequence[np.ndarray] = (),
-) -> None:
-    """Writes one encoder for a runtime.
+def _manifest(
+    module: ServingModule, version: Path, precision: Precision, examples: dict[str, int]
+) -> RuntimeManifest:
+    """Returns the manifest of the files that are there."""
+    from tf_dpce.models.trimming import needed_positions
 
-    Args:
-        encoder: what `models.fuse_batch_norm.folded` returned, see `onnx_graph.write_onnx`.
-        runtime: the name of the runtime.
-        path: the file to write; its folder is made.
-        precision: that of LiteRT's file.
-        examples: see `litert.write_litert`.
+    folder, tokenizer = version / FOLDER, module.tokenizer
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return RuntimeManifest(
+        model=version_digest(version),
+        dimension=module.dimension,
+        image_size=module.image_size,
+        resize=module.resize,
+        max_bytes=module.limits.max_bytes,
+        max_pixels=module.limits.max_pixels,
+        max_length=tokenizer.max_length,
+        lowercase=tokenizer.lowercase,
+        pieces=tokenizer.kind == "wordpiece",
+        inferred=tokenizer.inferred,
+        positions=list(needed_positions(module.model.text_tower)),
+        precision=precision,
+        examples=examples,
+        files={path.relative_to(folder).as_posix(): sha256_file(path) for path in files},
+    )
 
-    Raises:
-        UserError: the encoder has an operation that has no counterpart.
-    """
+
+def _write_encoder(encoder: keras.Model, runtime: str, path: Path, *of_litert: Any) -> None:
+    """Writes one encoder for a runtime; `of_litert` are the further arguments of `write_litert`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if runtime == "litert":
         from tf_dpce.runtimes.litert import write_litert
 
-        return write_litert(encoder, path, precision, examples)
+        return write_litert(encoder, path, *of_litert)
     from tf_dpce.runtimes.onnx_graph import write_onnx
 
     if runtime == "onnx":

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_dpce.export.batches import Answer, Batches, counts_inferred, empty_answer
+from tf_dpce.export.batches import Answer, Batches, counts_inferred
 from tf_dpce.export.encoder import ENDPOINT_OF, Kind, all_usable, contents_of
 from tf_dpce.serving.endpoint import Endpoint
 from tf_dpce.serving.errors import Busy, Refused, ServingError
@@ -100,7 +100,7 @@ class AsyncClient(AbstractAsyncContextManager):
         while batch := await asyncio.to_thread(next, rest, None):
             async with self._slots:
                 answers.append(await self._embed(ENDPOINT_OF[kind], batch))
-        return batches.join(answers) if answers else empty_answer(await self.dimension())
+        return batches.join(answers, await self.dimension())
 
     async def count_inferred(self, captions: Sequence[str]) -> np.ndarray:
         """Returns how many words of each caption are understood by their word vectors alone.

@@ -101,11 +101,11 @@ class RestTransport:
         # A name that nobody knows, or TLS that fails, will be the same next time.
         lasting = isinstance(cause, (socket.gaierror, ssl.SSLError))
         refused = isinstance(error, httpx.ConnectError) and not lasting
-        said = str(cause) or type(cause).__name__
+        reason = str(cause) or type(cause).__name__
         # The parser of HTTP calls illegal what is none, and quotes it.
-        if isinstance(error, httpx.RemoteProtocolError) and said.startswith("illegal"):
-            said = "it answers no HTTP: is this the gRPC port?"
-        message = f"{self._address}: {shorten(said)}"
+        if isinstance(error, httpx.RemoteProtocolError) and reason.startswith("illegal"):
+            reason = "it answers no HTTP: is this the gRPC port?"
+        message = f"{self._address}: {shorten(reason)}"
         return (Refused if refused else ServingError)("UNAVAILABLE", message)
 
     def _outputs(self, answer: httpx.Response) -> Mapping[str, Any]:
