@@ -11,13 +11,11 @@ from jsonargparse.typing import PositiveInt
 from pipelines._verb import options_verb, say_files
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
-from tf_dpce.search.index.build import FolderIndex, add_embeddings, build_index, open_index
-from tf_dpce.search.index.check_recall import EXACT, Setting, check_recall, recommended
-from tf_dpce.search.index.factories import FLAT
-from tf_dpce.search.index.metadata_table import MetadataTable
 from tf_dpce.storage import local_folder
 
 if TYPE_CHECKING:
+    from tf_dpce.search.index.check_recall import Setting
+    from tf_dpce.search.index.folder import FolderIndex
     from tf_dpce.search.interface import Index
 
 _NAMED = 20  # ids that a message names
@@ -57,6 +55,10 @@ def run(
         dim: how many numbers of each embedding to store, of a model that was trained with
             prefixes; queries are cut in the same way (default: all).
     """
+    from tf_dpce.search.index.build import add_embeddings, build_index, open_index
+    from tf_dpce.search.index.check_recall import check_recall
+    from tf_dpce.search.index.metadata_table import MetadataTable
+
     building = bool(embeddings) and not add
     _check_options(bool(embeddings), add, factory or querybank or dim, delete)
     table = metadata and MetadataTable(metadata)
@@ -97,6 +99,8 @@ def _check_options(embeddings: bool, add: bool, built_with: object, delete: obje
 
 
 def _folder_index(index: Index, option: str) -> FolderIndex:
+    from tf_dpce.search.index.folder import FolderIndex
+
     if isinstance(index, FolderIndex):
         return index
     raise UserError("index.options", f"{option} needs an index in a folder")
@@ -134,6 +138,8 @@ def _print_settings(settings: list[Setting]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from tf_dpce.search.index.check_recall import recommended
+
     table = Table(title="recall@10 against exact search", title_justify="left")
     for name in ("factory", "nprobe", "recall@10", "ms a query", ""):
         table.add_column(name, justify="left" if name in ("factory", "") else "right")
@@ -148,6 +154,9 @@ def _print_settings(settings: list[Setting]) -> None:
 
 
 def _advice(settings: list[Setting], best: Setting) -> str:
+    from tf_dpce.search.index.check_recall import EXACT
+    from tf_dpce.search.index.factories import FLAT
+
     if best.is_in_force:
         return "the setting in force is right"
     effort = "" if best.effort is None else f" --nprobe {best.effort}"

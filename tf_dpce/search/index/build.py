@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.evaluation.calibration import CALIBRATION_FILE, QUERY_KIND
@@ -30,8 +31,6 @@ from tf_dpce.search.milvus.connection import is_milvus
 from tf_dpce.storage import open_folder
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from tf_dpce.search.index.metadata_table import MetadataTable
     from tf_dpce.search.milvus.index import MilvusIndex
 
@@ -106,12 +105,13 @@ def build_index(
         {'images': 50}
     """
     folders = embeddings if querybank is None else [*embeddings, querybank]
-    stores = _stores(folders)
+    stores = read_stores(folders)
     first = stores[embeddings[0]]
     if is_milvus(out) and (factory or dimension):
         option = "--factory" if factory else "--dim"
         raise UserError("index.factory", f"Milvus chooses its own index: leave out {option}")
-    width = _checked_width(embeddings[0], whole := first.dimension, dimension)
+    whole = first.dimension
+    width = _checked_width(embeddings[0], whole, dimension)
     check_factory(factory, width, querybank is not None)
     found = _items({folder: stores[folder] for folder in embeddings}, width)
     queries = {}
@@ -170,10 +170,7 @@ def add_embeddings(
     Raises:
         UserError: embeddings are missing, unfinished or of another model.
     """
-    stores = _stores(embeddings)
-    if stores[embeddings[0]].model != index.model:
-        message = f"{embeddings[0]} holds embeddings of another model than the index: take its own"
-        raise UserError("index.two_models", message, embeddings[0])
+    stores = read_stores(embeddings, index)
     # An index of cut embeddings takes as many numbers of those to come.
     items = _all_batches(_items(stores, index.dimension), metadata, described)
     before = index.counts
@@ -196,13 +193,23 @@ def _say_missing_columns(index: Index, before: Mapping[str, int]) -> None:
             logger.warning(f"{new:,} {kind} are new and have no {named}: use --metadata again")
 
 
-def _stores(folders: Iterable[Path]) -> dict[Path, StoreManifest]:
-    """Returns the manifests of folders of embeddings of one model."""
+def read_stores(folders: Sequence[Path], index: Index | None = None) -> dict[Path, StoreManifest]:
+    """Returns the manifests of folders of embeddings, by folder.
+
+    Args:
+        folders: one or more.
+        index: an index of the same model, if there is one.
+
+    Raises:
+        UserError: a folder holds no embeddings, or two are of different models.
+    """
     stores = {folder: StoreManifest.load(folder) for folder in folders}
-    first, *others = stores.items()
-    for folder, store in others:
-        if store.model != first[1].model:
-            message = f"{first[0]} and {folder} hold embeddings of two models: take one"
+    other, model = folders[0], stores[folders[0]].model
+    if index:
+        other, model = index.name, index.model
+    for folder, store in stores.items():
+        if store.model != model:
+            message = f"{other} and {folder} hold embeddings of two models: take one"
             raise UserError("index.two_models", message, folder)
     return stores
 
@@ -238,8 +245,6 @@ def _batches(items: StoredEmbeddings, metadata: MetadataTable | None) -> Iterato
 
 
 def _records(path: Path, kind: str, rows: int) -> pa.Table:
-    import pyarrow as pa
-
     with suppress(pa.ArrowException, FileNotFoundError):
         records = read_records(path, kind)
         if len(records) == rows and not records["id"].null_count:
@@ -264,8 +269,6 @@ def _queries(
 
 def _different(kind: str, batches: Iterable[Batch]) -> Iterator[Batch]:
     """Refuses different items with one id, and warns of images that have several."""
-    import pyarrow as pa
-
     content = "path" if kind == IMAGES else "text"
     seen = []
     for records, vectors in batches:

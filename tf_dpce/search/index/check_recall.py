@@ -16,7 +16,8 @@ import numpy as np
 
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.calibration import QUERY_KIND
-from tf_dpce.search.embedding.store import StoredEmbeddings, StoreManifest
+from tf_dpce.search.embedding.store import StoredEmbeddings
+from tf_dpce.search.index.build import read_stores
 from tf_dpce.search.index.factories import efforts, fill_index, learnt_index, usual_effort
 from tf_dpce.search.index.folder import FolderIndex
 from tf_dpce.search.index.state import State
@@ -102,11 +103,7 @@ def recommended(settings: Sequence[Setting]) -> Setting:
 
 
 def _queries(index: FolderIndex, folder: Path, kind: str) -> np.ndarray:
-    store = StoreManifest.load(folder)
-    if store.model != index.model:
-        message = f"{folder} holds embeddings of another model than the index: embed with its own"
-        raise UserError("index.two_models", message, folder)
-    queries = StoredEmbeddings({folder: store}, kind, index.dimension)
+    queries = StoredEmbeddings(read_stores([folder], index), kind, index.dimension)
     if not queries.rows:
         message = f"{folder} holds no {kind} to ask with: embed some into it"
         raise UserError("index.querybank", message, folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import faiss
 import numpy as np
 
 from tf_dpce.errors import UserError
@@ -54,14 +55,15 @@ def new_index(factory: str, dimension: int, querybank: bool = False) -> Any:
     Raises:
         UserError: there is no such index of this dimension.
     """
-    import faiss
-
     try:
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise _refusal(factory, dimension, querybank, error) from None
-    if index.metric_type != faiss.METRIC_INNER_PRODUCT or "IDMap" in factory:
-        # Such as HNSW with a product quantiser, whose graph FAISS makes by distances alone.
+    inner = faiss.downcast_index(index)
+    while isinstance(inner, faiss.IndexPreTransform):
+        inner = faiss.downcast_index(inner.index)
+    # HNSW with a product quantiser compares by distances, and an `IDMap` numbers its own rows.
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT or isinstance(inner, faiss.IndexIDMap):
         message = f"no index {factory!r}: it has distances, or its own numbers: take another"
         raise UserError("index.factory", message)
     return index
@@ -76,8 +78,6 @@ def learnt_index(factory: str, flat: Any, querybank: bool = False) -> Any:
     Raises:
         UserError: there are too few embeddings to learn from.
     """
-    import faiss
-
     index = new_index(factory, flat.d, querybank)
     rotation = re.search(r"OPQ\d+(?:_(\d+))?", factory)
     if rotation and flat.ntotal < (least := int(rotation[1] or flat.d)):
@@ -108,8 +108,6 @@ def _silenced(index: Any) -> list[Any]:
     Returns:
         What must live until it has learnt.
     """
-    import faiss
-
     learning = []
     while isinstance(index := faiss.downcast_index(index), faiss.IndexPreTransform):
         for number in range(index.chain.size()):
@@ -141,8 +139,6 @@ def search_parameters(index: Any, effort: int | None, selector: Any = None) -> A
     """
     if effort is None and selector is None:
         return None
-    import faiss
-
     index = faiss.downcast_index(index)
     wishes = {} if selector is None else {"sel": selector}
     if isinstance(index, faiss.IndexPreTransform):
@@ -153,8 +149,9 @@ def search_parameters(index: Any, effort: int | None, selector: Any = None) -> A
         return inner and faiss.IndexRefineSearchParameters(base_index_params=inner)
     if isinstance(index, faiss.IndexIVF):
         lists = min(effort or index.nprobe, index.nlist)
-        kind = faiss.IVFPQSearchParameters if isinstance(index, faiss.IndexIVFPQ) else None
-        return (kind or faiss.SearchParametersIVF)(nprobe=lists, **wishes)
+        if isinstance(index, faiss.IndexIVFPQ):
+            return faiss.IVFPQSearchParameters(nprobe=lists, **wishes)
+        return faiss.SearchParametersIVF(nprobe=lists, **wishes)
     if isinstance(index, faiss.IndexHNSW):
         return faiss.SearchParametersHNSW(efSearch=effort or index.hnsw.efSearch, **wishes)
     return None
@@ -162,8 +159,6 @@ def search_parameters(index: Any, effort: int | None, selector: Any = None) -> A
 
 def usual_effort(index: Any) -> int | None:
     """Returns how many lists an inverted file searches, or `efSearch` of HNSW; else None."""
-    import faiss
-
     inverted, index = faiss.try_extract_index_ivf(index), faiss.downcast_index(index)
     if inverted:
         return inverted.nprobe
@@ -172,8 +167,6 @@ def usual_effort(index: Any) -> int | None:
 
 def efforts(index: Any, in_force: int | None) -> list[int | None]:
     """Returns efforts to choose from, with the one in force: powers of two."""
-    import faiss
-
     if in_force is None:
         return [None]
     inverted = faiss.try_extract_index_ivf(index)

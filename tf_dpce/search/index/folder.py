@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
@@ -37,11 +38,7 @@ from tf_dpce.search.index.writer import Batch, IndexWriter, writing
 from tf_dpce.search.interface import Ranking, check_answerable
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from tf_dpce.search.queries.filters import Filter
-
-_NOTHING = KindEntry()
 
 
 class FolderIndex:
@@ -146,8 +143,6 @@ class FolderIndex:
 
     def table(self, kind: str, columns: Sequence[str]) -> pa.Table:
         """Returns some columns of all items, in no certain order."""
-        import pyarrow as pa
-
         state = self.state(kind)
         schema = pa.schema([state.schema.field(name) for name in columns])
         tables = [
@@ -192,10 +187,10 @@ class FolderIndex:
             UserError: all items are compared with each query, so that there is nothing to set.
         """
         with self._changing() as writer:
-            if not any(segment.approximate for segment in writer.entry(kind).segments):
+            if not any(segment.approximate for segment in writer.manifest.entry(kind).segments):
                 message = f"{self.folder} has no approximate index of {kind} to set"
                 raise UserError("index.options", message, self.folder)
-            writer.set_entry(kind, replace(writer.entry(kind), effort=effort))
+            writer.set_entry(kind, replace(writer.manifest.entry(kind), effort=effort))
 
     def _in_force(self) -> Reading:
         """Reads `index.json` if it was replaced."""
@@ -228,7 +223,7 @@ class FolderIndex:
         """Returns the items of a kind as they are now; their files are opened if they are not."""
         while True:
             read = self._in_force()
-            entry = read.manifest.kinds.get(kind, _NOTHING)
+            entry = read.manifest.entry(kind)
             state = self._states.get(kind)
             if state and state.entry == entry:
                 return state
@@ -244,6 +239,7 @@ class FolderIndex:
     def _opened(self, kind: str, entry: KindEntry, last: State | None) -> State:
         dimension = self.dimension + bool(entry.queries)
         last_segments = last.segments if last else ()
+        # What changes of a segment is which rows are deleted, not its files.
         opened = {(part.entry.flat, part.entry.records): part.files for part in last_segments}
         segments = [
             Segment.open(self.folder, part, dimension, opened.get((part.flat, part.records)))

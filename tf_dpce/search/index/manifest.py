@@ -150,6 +150,10 @@ class IndexManifest:
             message = f"{path} is damaged: {_REBUILD}"
             raise UserError("index.damaged", message, path) from None
 
+    def entry(self, kind: str) -> KindEntry:
+        """Returns the items of a kind, of which there may be none."""
+        return self.kinds.get(kind, KindEntry())
+
     def save(self, folder: Path) -> None:
         """Puts this manifest in force, by one rename."""
         write_json(folder / MANIFEST, {"format": _FORMAT, **asdict(self)})
@@ -160,7 +164,8 @@ class IndexManifest:
         kinds = self.kinds.values()
         files = [file for kind in kinds for segment in kind.segments for file in segment.files]
         files += [kind.querybank for kind in kinds if kind.querybank]
-        return {file.name for file in [*files, *filter(None, [self.calibration])]}
+        files += [self.calibration] if self.calibration else []
+        return {file.name for file in files}
 
 
 def manifest_bytes(folder: Path) -> bytes:

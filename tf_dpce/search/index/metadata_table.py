@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv, json, parquet, types
 
 from tf_dpce.datasets.table_files import JSON, PARQUET, table_kind, text_lines
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.logging import logger
 from tf_dpce.search.embedding.store import IMAGES, TEXTS, record_schema
 from tf_dpce.search.index.segment_files import one_type, unified
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _DELIMITERS = (",", ";", "\t", "|")
 _KEYS = ("path", "id")
@@ -68,9 +68,6 @@ class MetadataTable:
         Raises:
             UserError: a column has values of another type there.
         """
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         rows = pc.index_in(records["id"], value_set=self._keys, skip_nulls=True)
         if self._key in records.column_names:
             rows = pc.coalesce(
@@ -104,8 +101,6 @@ class MetadataTable:
 
 
 def _read(path: Path) -> pa.Table:
-    import pyarrow as pa
-
     if not path.is_file():
         raise UserError("index.metadata", f"{path} is no file: name a table", path)
     kind = table_kind(path)
@@ -125,9 +120,6 @@ def _read(path: Path) -> pa.Table:
 
 
 def _parsed(path: Path, kind: str) -> pa.Table:
-    import pyarrow as pa
-    from pyarrow import csv, json, parquet
-
     if kind == PARQUET:
         return parquet.read_table(path)
     if kind == JSON:
@@ -145,8 +137,6 @@ def _parsed(path: Path, kind: str) -> pa.Table:
 
 def _plain(table: pa.Table, path: Path) -> pa.Table:
     """Returns a table whose columns are numbers, texts, truth values and points in time alone."""
-    import pyarrow as pa
-
     for place, name in enumerate(table.column_names):
         kind = pa.string() if name in _KEYS else _plain_type(table[name].type)
         if kind is None:
@@ -161,9 +151,6 @@ def _plain(table: pa.Table, path: Path) -> pa.Table:
 
 
 def _plain_type(kind: Any) -> Any:
-    import pyarrow as pa
-    from pyarrow import types
-
     if types.is_dictionary(kind):
         return _plain_type(kind.value_type)
     tests = (

@@ -8,15 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import faiss
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.search.index.manifest import SegmentEntry, StoredFile
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-    from pyarrow import parquet
-
     from tf_dpce.search.queries.filters import Filter
 
 # Ten records from the disk take 20 milliseconds, from memory a tenth of one. A command that asks
@@ -48,9 +48,6 @@ class SegmentFiles:
     """
 
     def __init__(self, folder: Path, entry: SegmentEntry, dimension: int) -> None:
-        import pyarrow as pa
-        from pyarrow import parquet
-
         self.rows, self._masks, self._lookups = entry.rows, {}, 0
         self.flat = _open_index(folder, entry.flat, (entry.rows, dimension))
         self.approximate = entry.approximate and _open_index(
@@ -79,8 +76,6 @@ class SegmentFiles:
 
     def records(self, rows: np.ndarray, names: Sequence[str] | None = None) -> pa.Table:
         """Returns some columns of some rows, or all, in their order; those that there are."""
-        import pyarrow as pa
-
         known = self.schema.names
         names = known if names is None else [name for name in names if name in known]
         self._lookups += 1
@@ -122,17 +117,12 @@ class SegmentFiles:
 
     def _file(self) -> parquet.ParquetFile:
         """Returns a reader of the records, a new one, because threads cannot share one."""
-        import pyarrow as pa
-        from pyarrow import parquet
-
         source = pa.BufferReader(self._records)
         return parquet.ParquetFile(source, metadata=self._metadata, page_checksum_verification=True)
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
         """Names the file of the records if a block cannot read it."""
-        import pyarrow as pa
-
         try:
             yield
         except (pa.ArrowException, OSError):
@@ -141,8 +131,6 @@ class SegmentFiles:
 
 def id_array(ids: Iterable[str]) -> pa.Array:
     """Returns ids as they are stored: bytes of file names that are not UTF-8 are written out."""
-    import pyarrow as pa
-
     return pa.array(
         (name.encode("utf-8", "backslashreplace").decode() for name in ids), pa.string()
     )
@@ -154,8 +142,6 @@ def _row_array(rows: np.ndarray) -> pa.Array:
     `pa.array` would look whether they are of Pandas, which it imports for that if it is installed:
     that takes as long as a tenth of a first query.
     """
-    import pyarrow as pa
-
     buffer = pa.py_buffer(np.ascontiguousarray(rows, np.int64))
     return pa.Array.from_buffers(pa.int64(), len(rows), [None, buffer])
 
@@ -172,8 +158,6 @@ def unified(schemas: Iterable[pa.Schema]) -> pa.Schema:
     Raises:
         UserError: a column is of different types.
     """
-    import pyarrow as pa
-
     with one_type():
         return pa.unify_schemas(list(schemas), promote_options="permissive")
 
@@ -184,8 +168,6 @@ def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
     Raises:
         UserError: a column is of different types.
     """
-    import pyarrow as pa
-
     with one_type():
         return pa.concat_tables(tables, promote_options="permissive")
 
@@ -193,8 +175,6 @@ def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
 @contextmanager
 def one_type() -> Iterator[None]:
     """Turns what Arrow raises in a block over the types of a column into a `UserError`."""
-    import pyarrow as pa
-
     try:
         yield
     except pa.ArrowException as error:
@@ -223,8 +203,6 @@ def read_deleted(folder: Path, entry: SegmentEntry) -> np.ndarray | None:
 
 
 def _open_index(folder: Path, file: StoredFile, shape: tuple[int, int]) -> Any:
-    import faiss
-
     path = _whole(folder, file)
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)

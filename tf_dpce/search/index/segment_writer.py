@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
+import faiss
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 
 from tf_dpce.errors import UserError
 from tf_dpce.files import publish_file
@@ -25,13 +28,10 @@ from tf_dpce.search.index.manifest import SegmentEntry, StoredFile
 from tf_dpce.search.index.merging import LARGEST
 from tf_dpce.search.index.segment_files import concatenated
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 ROW_GROUP = 2048  # records that are read from the disk together
 _PIECE = 1 << 16  # rows that are prepared at a time
 
-Batch = tuple["pa.Table", np.ndarray]
+Batch = tuple[pa.Table, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,6 @@ class SegmentWriter:
 
     def store_records(self, kind: str, tables: Sequence[pa.Table]) -> StoredFile:
         """Writes records."""
-        from pyarrow import parquet
-
         write = partial(
             parquet.write_table,
             concatenated(tables),
@@ -127,8 +125,6 @@ class SegmentWriter:
         return self.store(kind, "parquet", write)
 
     def _store_index(self, kind: str, ending: str, index: Any) -> StoredFile:
-        import faiss
-
         def write(stream: BinaryIO) -> None:
             # FAISS by itself does not notice that the last bytes found no room.
             faiss.write_index(index, faiss.PyCallbackIOWriter(stream.write, 1 << 20))
@@ -136,8 +132,6 @@ class SegmentWriter:
         return self.store(kind, ending, write)
 
     def _approximate(self, plan: Plan, flat: Any, factory: str) -> StoredFile | None:
-        import faiss
-
         if plan.like and flat.ntotal <= 2 * plan.like.rows:
             index = faiss.read_index(str(self.folder / plan.like.approximate.name))
             index.reset()

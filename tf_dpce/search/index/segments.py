@@ -6,16 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import faiss
 import numpy as np
+import pyarrow as pa
 
 from tf_dpce.search.index.factories import search_parameters
 from tf_dpce.search.index.manifest import SegmentEntry
 from tf_dpce.search.index.segment_files import SegmentFiles, read_deleted
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 # A filter that leaves fewer items than this part is answered exactly.
 _FEW = 0.2
@@ -63,7 +62,6 @@ class Segment:
 
     def rows_of(self, ids: pa.Array) -> np.ndarray:
         """Returns the row of each id, int64, -1 if the segment has no such item."""
-        import pyarrow as pa
         import pyarrow.compute as pc
 
         different = ids.dictionary_encode()
@@ -137,8 +135,6 @@ class Segment:
     @cached_property
     def _refined(self) -> Any:
         """The approximate index, whose candidates get their exact scores within FAISS."""
-        import faiss
-
         return faiss.IndexRefine(self.files.approximate, self.files.flat)
 
 
@@ -157,8 +153,6 @@ def exact(
     Returns:
         Scores and rows, `[Q, K or more]`, best first.
     """
-    import faiss
-
     selector = _selector(allowed)
     wishes = None if selector is None else faiss.SearchParameters(sel=selector)
     # FAISS leaves open which of several equal ones it finds: one more shows whether any tie.
@@ -173,7 +167,5 @@ def exact(
 def _selector(allowed: np.ndarray | None) -> Any:
     if allowed is None:
         return None
-    import faiss
-
     bits = np.packbits(allowed, bitorder="little")
     return faiss.IDSelectorBitmap(bits)

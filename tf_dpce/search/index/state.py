@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from tf_dpce.search.embedding.store import record_schema
 from tf_dpce.search.index.manifest import KindEntry
@@ -16,8 +17,6 @@ from tf_dpce.search.index.segments import Segment
 from tf_dpce.search.interface import Ranking
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from tf_dpce.search.queries.filters import Filter
 
 

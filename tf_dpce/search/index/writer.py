@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from tf_dpce.evaluation.querybank import hubness
 from tf_dpce.files import exclusive_lock, remove_stale
@@ -23,13 +24,10 @@ from tf_dpce.search.index.manifest import (
     manifest_bytes,
 )
 from tf_dpce.search.index.merging import segments_to_merge
-from tf_dpce.search.index.segment_files import Unreadable, damaged, unified
+from tf_dpce.search.index.segment_files import Unreadable, damaged
 from tf_dpce.search.index.segment_writer import Batch, Plan, SegmentWriter
 from tf_dpce.search.index.segments import Segment
 from tf_dpce.search.index.state import State
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 class IndexWriter(SegmentWriter):
@@ -57,10 +55,6 @@ class IndexWriter(SegmentWriter):
             if path.name.encode() not in in_force:
                 path.unlink(missing_ok=True)
 
-    def entry(self, kind: str) -> KindEntry:
-        """Returns what the manifest says of a kind."""
-        return self.manifest.kinds.get(kind, KindEntry())
-
     def set_entry(self, kind: str, entry: KindEntry) -> None:
         """Replaces what the manifest says of a kind."""
         self.manifest = replace(self.manifest, kinds={**self.manifest.kinds, kind: entry})
@@ -79,23 +73,22 @@ class IndexWriter(SegmentWriter):
             batches: records, and embeddings float32 `[N, D]`.
             whole: whether these are all items, so that a factory the user chose must fit them.
         """
-        file = self.entry(kind).querybank
+        before = self._state(kind)
+        file = before.entry.querybank
         queries = file and np.load(self.folder / file.name, allow_pickle=False)
-        segments = [self.open(kind, segment) for segment in self.entry(kind).segments]
-        before = State.of(self.entry(kind), segments, kind, self.manifest.dimension)
         prepared = (
             (_with_joined(before, kind, records), _prepared(vectors, queries))
             for records, vectors in batches
         )
         for segment in self.segments(self._plan(kind, whole=whole), prepared):
             self._append(kind, segment)
-        self._check_columns(kind)
+        self._state(kind)  # fails if a column is of two types now
 
     def delete(self, kind: str, ids: pa.Array) -> int:
         """Marks the items of these ids as deleted, and returns how many there were."""
         import pyarrow.compute as pc
 
-        entry, segments = self.entry(kind), []
+        entry, segments = self.manifest.entry(kind), []
         for segment in entry.segments:
             opened = self.open(kind, segment)
             segments.append(self._without(kind, opened, pc.is_in(opened.files.ids, value_set=ids)))
@@ -105,17 +98,17 @@ class IndexWriter(SegmentWriter):
 
     def join(self, kind: str, change: Callable[[pa.Table], pa.Table]) -> None:
         """Writes the records anew, changed, and keeps the embeddings."""
-        entry, segments = self.entry(kind), []
+        entry, segments = self.manifest.entry(kind), []
         for segment in entry.segments:
             records = self.open(kind, segment).files.columns()
             file = self.store_records(kind, [change(records)])
             segments.append(replace(segment, records=file))
         self.set_entry(kind, replace(entry, segments=tuple(segments)))
-        self._check_columns(kind)
+        self._state(kind)  # fails if a column is of two types now
 
     def merge(self, kind: str) -> bool:
         """Writes small segments, and those with many deletions, anew; returns whether it did."""
-        entry = self.entry(kind)
+        entry = self.manifest.entry(kind)
         chosen = segments_to_merge(entry.segments)
         opened = [self.open(kind, segment) for segment in chosen]
         batches = (batch for segment in opened for batch in segment.batches())
@@ -133,14 +126,14 @@ class IndexWriter(SegmentWriter):
         Raises:
             UserError: a file of it is missing or damaged.
         """
-        dimension = self.manifest.dimension + bool(self.entry(kind).querybank)
+        dimension = self.manifest.dimension + bool(self.manifest.entry(kind).querybank)
         try:
             return Segment.open(self.folder, segment, dimension)
         except Unreadable as error:
             raise damaged(error.path) from None
 
     def _plan(self, kind: str, **plan: Any) -> Plan:
-        querybank = self.entry(kind).querybank is not None
+        querybank = self.manifest.entry(kind).querybank is not None
         return Plan(kind, self.manifest.factory, querybank, **plan)
 
     def _append(self, kind: str, segment: SegmentEntry) -> None:
@@ -148,12 +141,18 @@ class IndexWriter(SegmentWriter):
         opened = self.open(kind, segment)
         self.delete(kind, opened.files.ids.combine_chunks())
         segment = self._without(kind, opened, _repeated(opened.files.ids))
-        entry = self.entry(kind)
+        entry = self.manifest.entry(kind)
         self.set_entry(kind, replace(entry, segments=(*entry.segments, segment)))
 
-    def _check_columns(self, kind: str) -> None:
-        opened = (self.open(kind, segment) for segment in self.entry(kind).segments)
-        unified(segment.files.schema for segment in opened)
+    def _state(self, kind: str) -> State:
+        """Opens the items of a kind, as they will be after `commit`.
+
+        Raises:
+            UserError: a file is missing or damaged, or a column is of different types.
+        """
+        entry = self.manifest.entry(kind)
+        segments = [self.open(kind, segment) for segment in entry.segments]
+        return State.of(entry, segments, kind, self.manifest.dimension)
 
     def _without(self, kind: str, segment: Segment, gone: pa.ChunkedArray) -> SegmentEntry:
         """Marks rows of a segment as deleted; `gone` is bool `[rows]`."""
@@ -208,8 +207,6 @@ def _prepared(vectors: np.ndarray, queries: np.ndarray | None) -> np.ndarray:
 
 def _with_joined(before: State, kind: str, records: pa.Table) -> pa.Table:
     """Returns records with the columns of a joined table that the items of these ids had."""
-    import pyarrow as pa
-
     if names := joined_columns(kind, before.schema.names, records):
         rows = before.rows_of(records["id"].combine_chunks())
         known = rows >= 0
@@ -222,8 +219,6 @@ def _with_joined(before: State, kind: str, records: pa.Table) -> pa.Table:
 
 def _repeated(ids: pa.ChunkedArray) -> pa.ChunkedArray:
     """Returns for which rows there is a later one with the same id, bool `[N]`."""
-    import pyarrow as pa
-
     rows = pa.table({"id": ids, "row": np.arange(len(ids))})
     last = rows.group_by("id").aggregate([("row", "max")])["row_max"].to_numpy()
     repeated = np.ones(len(ids), bool)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pyarrow as pa
 
 from tf_dpce.errors import UserError, shorten
 from tf_dpce.search.embedding.store import IMAGES
 from tf_dpce.search.interface import Index, Ranking
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 CONTENT = "content"
 
