@@ -39,7 +39,6 @@ def run(
         engine: this process, or the machines of a Ray cluster.
         runtime: what embeds; all but tensorflow must have been exported.
     """
-    from tf_dpce.ray_tasks import check_cluster
     from tf_dpce.search.embedding.embed import embed
     from tf_dpce.search.embedding.fingerprint import model_digest
     from tf_dpce.search.embedding.inputs import find_images, find_texts
@@ -50,11 +49,7 @@ def run(
 
     check_place(out)
     if engine == "ray":
-        if shard:
-            build_parser().error("--engine ray takes no --shard: it shares the work out itself")
-        if runtime != "tensorflow":
-            build_parser().error("--engine ray embeds with TensorFlow alone")
-        check_cluster()
+        _check_ray(shard, runtime)
     folder = local_folder(model)
     digest = model_digest(folder)
     inputs = find_images(images) if images else find_texts(texts)
@@ -65,11 +60,12 @@ def run(
     if engine == "ray":
         from tf_dpce.search.embedding.ray_engine import RayEngine
 
-        before, done = embed(RayEngine(model, digest), inputs, out, digest, shard_size)
+        encoder = RayEngine(model, digest)
     else:
         from tf_dpce.runtimes.load import load
 
-        before, done = embed(load(folder, runtime), inputs, out, digest, shard_size, part)
+        encoder = load(folder, runtime)
+    before, done = embed(encoder, inputs, out, digest, shard_size, part)
     copy_calibration(folder, out)
     if before == done.total:
         print(f"nothing to do: {out} already holds these {kind}")
@@ -80,6 +76,16 @@ def run(
         say_files([f"{out}/{name}" for name in (manifest_file(kind), rejected_file(kind))])
     else:
         print(f"{out} is complete once the other parts are embedded")
+
+
+def _check_ray(shard: str | None, runtime: str) -> None:
+    from tf_dpce.ray_tasks import check_cluster
+
+    if shard:
+        build_parser().error("--engine ray takes no --shard: it shares the work out itself")
+    if runtime != "tensorflow":
+        build_parser().error("--engine ray embeds with TensorFlow alone")
+    check_cluster()
 
 
 build_parser, main = options_verb("embed", run, {("images", "texts"): True})

@@ -49,27 +49,21 @@ def run(
     """
     from tf_dpce.search.answer import Wanted
     from tf_dpce.search.index.build import open_index
-    from tf_dpce.search.probabilities import check_calibrated, find_calibration
-    from tf_dpce.search.queries.filters import Filter
+    from tf_dpce.search.probabilities import find_calibration
     from tf_dpce.search.queries.query import Term, parse_query
 
     opened = open_index(index)
-    if query is None:
-        terms = [Term(text=text, image=image)]
-    else:
-        terms = parse_query(query)
+    terms = [Term(text=text, image=image)] if query is None else parse_query(query)
     images = [term.image for term in terms if term.image is not None]
     of_image = len(images) == len(terms) == 1
     kind = for_ or ("texts" if of_image and opened.counts.get("texts") else "images")
     choice = {
-        "where": None if where is None else Filter.parse(where),
+        "where": where,
         "at_least": at_least,
         "hide_duplicates": hide_duplicates,
         "skip": skip,
     }
-    Wanted(kind, top, **choice).check(opened)
-    if at_least is not None:
-        check_calibrated(find_calibration(opened, model), terms, kind)
+    Wanted.of(kind, top, **choice).check(opened, terms, find_calibration(opened, model))
     check_sheet_file(sheet)
 
     from tf_dpce.search.queries.query_encoder import read_query_image

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
 from tf_dpce.errors import UserError
+from tf_dpce.evaluation.calibration import Calibration
 from tf_dpce.search.interface import Index, Ranking, check_answerable
+from tf_dpce.search.probabilities import check_calibrated
 from tf_dpce.search.queries.duplicates import check_rule, leaders_by
-
-if TYPE_CHECKING:
-    from tf_dpce.search.queries.filters import Filter
+from tf_dpce.search.queries.filters import Filter
+from tf_dpce.search.queries.query import Term
 
 
 @dataclass(frozen=True)
@@ -123,17 +125,35 @@ class Wanted:
     hide_duplicates: str | float | None = None
     skip: int = 0
 
+    @classmethod
+    def of(cls, kind: str, top: int, **choice: Unpack[Choice]) -> Wanted:
+        """Returns what somebody asks for, whose filter may be a text.
+
+        Raises:
+            UserError: the filter cannot be read.
+        """
+        where = choice.get("where")
+        if isinstance(where, str):
+            choice["where"] = Filter.parse(where)
+        return cls(kind, top, **choice)
+
     @property
     def last(self) -> int:
         """The rank of the last hit."""
         return self.skip + self.top
 
-    def check(self, index: Index) -> None:
+    def check(self, index: Index, terms: Sequence[Term], calibration: Calibration | None) -> None:
         """Makes sure that an index can be asked for these hits.
+
+        Args:
+            index: the index.
+            terms: the query.
+            calibration: what gives hits their probabilities, if there is one.
 
         Raises:
             UserError: `top` is below 1, `skip` below 0 or `at_least` not in 0..1, the index does
-                not hold `kind`, or the filter or the rule for duplicates does not fit it.
+                not hold `kind`, the filter or the rule for duplicates does not fit it, or hits of
+                this query have no probabilities.
         """
         check_answerable(index.counts, self.kind, self.top)
         if self.skip < 0:
@@ -145,6 +165,8 @@ class Wanted:
         if self.where is not None:
             self.where.check(index.columns(self.kind))
         check_rule(self.hide_duplicates, self.kind, index)
+        if self.at_least is not None:
+            check_calibrated(calibration, terms, self.kind)
 
 
 @dataclass(frozen=True)

@@ -5,28 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 from tf_dpce.errors import UserError
+from tf_dpce.evaluation.calibration import Calibration
+from tf_dpce.export.encoder import Encoder
+from tf_dpce.runtimes import AnyRuntime
 from tf_dpce.search.answer import Answer, Candidates, Choice, Hit, Wanted, choose_candidates
 from tf_dpce.search.embedding.fingerprint import model_digest
 from tf_dpce.search.embedding.store import IMAGES
 from tf_dpce.search.index.build import open_index
 from tf_dpce.search.interface import Index
-from tf_dpce.search.probabilities import (
-    check_calibrated,
-    find_calibration,
-    is_like_a_pair,
-    probabilities,
-)
-from tf_dpce.search.queries.filters import Filter
+from tf_dpce.search.probabilities import find_calibration, is_like_a_pair, probabilities
 from tf_dpce.search.queries.query import Term
 from tf_dpce.search.queries.query_encoder import EmbeddedQuery, QueryEncoder
-
-if TYPE_CHECKING:
-    from tf_dpce.evaluation.calibration import Calibration
-    from tf_dpce.export.encoder import Encoder
-    from tf_dpce.runtimes import AnyRuntime
 
 _GROWTH = 4  # of the number of items that are looked through, while too many are duplicates
 _ATTEMPTS = 2  # of a search beside somebody who changes the index, before the last
@@ -80,25 +72,22 @@ class Searcher:
             message = f"{images_from} is not a folder: give the one that holds the images now"
             raise UserError("search.images_from", message, images_from)
         self.index = open_index(index) if isinstance(index, (Path, str)) else index
-        self._model = self.index.model
-        if isinstance(model, (Path, str)):
-            # Before the model is loaded, which takes seconds.
-            self._model = model_digest(Path(model))
-            self._check_model()
-            from tf_dpce.runtimes.load import load
-
-            self.calibration = find_calibration(self.index, Path(model))
-            model = load(model, runtime)
-        elif runtime != "tensorflow":
+        path = Path(model) if isinstance(model, (Path, str)) else None
+        if path is None and runtime != "tensorflow":
             message = f"this model computes where it is, not in {runtime}: leave the runtime out"
             raise UserError("runtimes.name", message)
-        else:
-            self.calibration = find_calibration(self.index, None)
+        # Whatever can be wrong is found before the model is loaded, which takes seconds.
+        self._model = model_digest(path) if path else self.index.model
+        self._check_model()
+        # Probabilities are those of whole embeddings.
+        is_whole = self.index.whole == self.index.dimension
+        self.calibration = find_calibration(self.index, path) if is_whole else None
+        if path:
+            from tf_dpce.runtimes.load import load
+
+            model = load(path, runtime)
         self.encoder = model
         self._queries = QueryEncoder(model)
-        if self.index.whole > self.index.dimension:
-            # Probabilities are those of whole embeddings.
-            self.calibration = None
         if self.encoder.dimension != self.index.whole:
             raise UserError(
                 "search.other_model",
@@ -175,9 +164,7 @@ class Searcher:
                 the index does not hold `kind` or what is asked of it, or was built anew with
                 another model.
         """
-        if isinstance(where := choice.get("where"), str):
-            choice["where"] = Filter.parse(where)
-        wanted = Wanted(kind, top, **choice)
+        wanted = Wanted.of(kind, top, **choice)
         for _ in range(_ATTEMPTS):
             version = self.index.version
             try:
@@ -190,10 +177,8 @@ class Searcher:
 
     def _search(self, terms: Sequence[Term], wanted: Wanted) -> Answer:
         self._check_model()
-        wanted.check(self.index)
+        wanted.check(self.index, terms, self.calibration)
         kind, skip, last = wanted.kind, wanted.skip, wanted.last
-        if wanted.at_least is not None:
-            check_calibrated(self.calibration, terms, kind)
         calibration = self.calibration if is_like_a_pair(terms, kind) else None
         query = self._queries.embed(terms, self.index, kind)
         candidates = self._candidates(query, wanted, calibration)

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from threading import Lock
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
 
 from tf_dpce.errors import UserError
@@ -16,9 +15,7 @@ from tf_dpce.logging import logger
 from tf_dpce.search.answer import Answer as Found
 from tf_dpce.search.queries.filters import Filter
 from tf_dpce.search.queries.query import Term, parse_query
-
-if TYPE_CHECKING:
-    from tf_dpce.search.searcher import Searcher
+from tf_dpce.search.searcher import Searcher
 
 PAGE_SIZE = 24
 

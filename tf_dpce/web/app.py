@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 # Nothing that the page does may leave the machine. Read when they are imported.
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
@@ -18,13 +18,11 @@ from starlette.types import ASGIApp
 
 from tf_dpce.errors import UserError
 from tf_dpce.preprocessing.file_kinds import file_kind
+from tf_dpce.search.searcher import Searcher
 from tf_dpce.web.answers import Answer, Answers, QueryImages
 from tf_dpce.web.gallery import gallery_html
 from tf_dpce.web.guard import Guard
 from tf_dpce.web.thumbnails import LARGE, SMALL, Thumbnails, small_jpeg
-
-if TYPE_CHECKING:
-    from tf_dpce.search.searcher import Searcher
 
 _QUERY_SIDE = 160  # of the image that is searched for, in pixels
 _SIDES = {"small": SMALL, "large": LARGE}

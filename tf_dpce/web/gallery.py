@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
+from tf_dpce.search.answer import Hit
 from tf_dpce.templates import read_template
 from tf_dpce.web.answers import PAGE_SIZE, Answer
-
-if TYPE_CHECKING:
-    from tf_dpce.search.searcher import Hit
 
 LIKELY = 50  # percent from which a hit counts as found
 

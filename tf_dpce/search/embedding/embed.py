@@ -6,16 +6,17 @@ N-th, and an engine such as `search.ray_engine` calls it on many machines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tf_dpce.errors import UserError
+from tf_dpce.export.encoder import Encoder
 from tf_dpce.logging import logger, progress
 from tf_dpce.preprocessing.file_kinds import explain
 from tf_dpce.preprocessing.status import OK
@@ -23,9 +24,6 @@ from tf_dpce.search.embedding.input_shards import Inputs, InputShard
 from tf_dpce.search.embedding.inputs import Item, Refusal, read_item
 from tf_dpce.search.embedding.shard_writer import ShardWriter
 from tf_dpce.search.embedding.store import SHARD_SIZE, KindProgress, StoreManifest, rejected_file
-
-if TYPE_CHECKING:
-    from tf_dpce.export.encoder import Encoder
 
 _CHUNK = 64  # items whose contents are in memory at a time, and as many being read
 _THREADS = 8  # more than cores, because they wait for the disk or the network
@@ -204,15 +202,22 @@ def _answers(
     """Yields each item with its embedding, float32 `[D]`, or why it has none, and its facts."""
     for chunk, read in read_ahead(items):
         usable = [content for content, _ in read if not isinstance(content, Refusal)]
-        vectors, statuses = encoder.encode_with_status(kind, usable) if usable else ((), ())
-        encoded = zip(vectors, statuses, strict=True)
+        answers = iter(encode_contents(encoder, kind, usable))
         for item, (content, facts) in zip(chunk, read, strict=True):
-            if isinstance(content, Refusal):
-                yield item, content, facts
-                continue
-            vector, status = next(encoded)
-            code = int(status)
-            yield item, vector if code == OK else Refusal(code, explain(code, content)), facts
+            yield item, content if isinstance(content, Refusal) else next(answers), facts
+
+
+def encode_contents(
+    encoder: Encoder, kind: str, contents: Sequence[str | bytes]
+) -> list[np.ndarray | Refusal]:
+    """Returns for each content its embedding, float32 `[D]`, or why it has none."""
+    if not contents:
+        return []
+    vectors, statuses = encoder.encode_with_status(kind, contents)
+    return [
+        vector if status == OK else Refusal(status, explain(status, content))
+        for vector, status, content in zip(vectors, statuses.tolist(), contents, strict=True)
+    ]
 
 
 def read_ahead(items: Iterable[Item]) -> Iterator[tuple[list[Item], list[Any]]]:

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from tf_dpce.errors import UserError
+from tf_dpce.export.encoder import Encoder
 from tf_dpce.ray_tasks import call_all, connected, limit_threads
 from tf_dpce.search.embedding.embed import Advance, embed_shard
 from tf_dpce.search.embedding.fingerprint import model_digest
 from tf_dpce.search.embedding.input_shards import InputShard
 from tf_dpce.search.embedding.shard_writer import ShardWriter
 from tf_dpce.storage import local_folder
-
-if TYPE_CHECKING:
-    from tf_dpce.export.encoder import Encoder
 
 
 @dataclass(frozen=True)

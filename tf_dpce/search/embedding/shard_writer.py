@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tf_dpce.errors import UserError
+from tf_dpce.files import json_bytes
 from tf_dpce.logging import logger
 from tf_dpce.search.embedding.input_shards import Inputs
 from tf_dpce.search.embedding.store import (
@@ -109,8 +110,7 @@ class ShardWriter:
         counts = {"taken": len(vectors) + len(rejected), "embedded": len(vectors)}
         last = {**counts, "dimension": vectors.shape[1], "rejected": rejected}
         # From now on the shard counts.
-        content = json.dumps(last, indent=1, ensure_ascii=False)
-        self._folder.write(f"{name}.json", f"{content}\n".encode())
+        self._folder.write(f"{name}.json", json_bytes(last))
 
     def read(self, numbers: Sequence[int]) -> list[FinishedShard]:
         """Reads the last files of shards.

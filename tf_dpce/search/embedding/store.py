@@ -26,7 +26,7 @@ import numpy as np
 
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.cut import cut
-from tf_dpce.files import publish_bytes
+from tf_dpce.files import json_bytes, publish_bytes
 from tf_dpce.storage import open_folder
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class StoreManifest:
         counts = {"embedded": done.embedded, "rejected": done.rejected, "complete": done.complete}
         counts = counts if done.complete else {"complete": False}
         value = {"model": self.model, "dimension": self.dimension, **asdict(done), **counts}
-        return f"{json.dumps(value, indent=1)}\n".encode()
+        return json_bytes(value)
 
 
 def manifest_file(kind: str) -> str:

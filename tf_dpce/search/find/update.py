@@ -18,11 +18,13 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from tf_dpce.errors import UserError
+from tf_dpce.export.encoder import Encoder
 from tf_dpce.files import (
     cache_folder,
     check_writable,
@@ -32,18 +34,13 @@ from tf_dpce.files import (
     write_json,
 )
 from tf_dpce.logging import progress
-from tf_dpce.preprocessing.file_kinds import explain
-from tf_dpce.preprocessing.status import OK
-from tf_dpce.search.embedding.embed import read_ahead
+from tf_dpce.search.embedding.embed import encode_contents, read_ahead
 from tf_dpce.search.embedding.facts import image_schema
 from tf_dpce.search.embedding.inputs import CHANGED, Item, Refusal
 from tf_dpce.search.embedding.store import IMAGES
 from tf_dpce.search.find.listing import FileState, RejectedFiles, list_images
 from tf_dpce.search.index.folder import FolderIndex
 from tf_dpce.search.index.manifest import MANIFEST
-
-if TYPE_CHECKING:
-    from tf_dpce.export.encoder import Encoder
 
 _STATE = "find"
 _FOLDER = "folder.json"
@@ -221,7 +218,10 @@ class _Updater:
         wanted = {facts["content"]: content for _, content, facts in usable}
         self._vectors |= self._known_vectors(wanted.keys() - self._vectors.keys())
         wanted = {key: content for key, content in wanted.items() if key not in self._vectors}
-        refused = self._encode(wanted, encoder)
+        answers = encode_contents(encoder, IMAGES, [*wanted.values()])
+        encoded = dict(zip(wanted, answers, strict=True))
+        refused = {key: each for key, each in encoded.items() if isinstance(each, Refusal)}
+        self._vectors |= {key: each for key, each in encoded.items() if key not in refused}
         for item, _, facts in usable:
             if facts["content"] in refused:
                 self._refuse(item.id, refused[facts["content"]])
@@ -243,19 +243,6 @@ class _Updater:
         vectors = self._index.vectors(IMAGES, [owners[content] for content in still])
         return dict(zip(still, vectors, strict=True))
 
-    def _encode(self, contents: dict[str, bytes], encoder: Encoder) -> dict[str, Refusal]:
-        """Encodes contents for the piece at hand; returns those that cannot be, with the reason."""
-        if not contents:
-            return {}
-        refused = {}
-        vectors, statuses = encoder.encode_with_status(IMAGES, [*contents.values()])
-        for key, vector, status in zip(contents, vectors, statuses.tolist(), strict=True):
-            if status == OK:
-                self._vectors[key] = vector
-            else:
-                refused[key] = Refusal(status, explain(status, contents[key]))
-        return refused
-
     def _refuse(self, name: str, refusal: Refusal) -> None:
         if refusal.reason == CHANGED:
             self._update.waiting += 1
@@ -268,8 +255,6 @@ class _Updater:
 
     def _publish(self) -> None:
         """Puts the piece at hand into the index."""
-        import pyarrow as pa
-
         if self._records:
             vectors = np.stack([self._vectors[record["content"]] for record in self._records])
             table = pa.Table.from_pylist(self._records, image_schema())

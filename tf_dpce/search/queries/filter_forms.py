@@ -104,8 +104,8 @@ def _scalar(condition: Comparison, kind: pa.DataType, later: dt.timedelta = _NEV
     value = condition.value
     dates = kinds.is_timestamp(kind) or kinds.is_date(kind)
     fits = isinstance(value, bool) == kinds.is_boolean(kind) and not kinds.is_nested(kind)
-    if kinds.is_boolean(kind) and condition.operator not in ("=", "!="):
-        fits = False
+    if kinds.is_boolean(kind):
+        fits = fits and condition.operator in ("=", "!=")
     if kinds.is_integer(kind):
         fits = fits and isinstance(value, int)
         # Narrow integers are compared with any other; Arrow would refuse 300 as one byte.

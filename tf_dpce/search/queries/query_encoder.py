@@ -6,21 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.cut import cut
+from tf_dpce.export.encoder import Encoder
 from tf_dpce.preprocessing.file_kinds import explain
 from tf_dpce.preprocessing.status import NO_KNOWN_WORD, OK
 from tf_dpce.preprocessing.words import plain_characters, plain_words
 from tf_dpce.search.embedding.store import TEXTS
+from tf_dpce.search.interface import Index
 from tf_dpce.search.queries.query import Term, combine, combined_kind
-
-if TYPE_CHECKING:
-    from tf_dpce.export.encoder import Encoder
-    from tf_dpce.search.interface import Index
 
 _ASKED_WORDS = 256  # many times what a model reads, and a fraction of a second
 _REMEMBERED_WORDS = 100_000
