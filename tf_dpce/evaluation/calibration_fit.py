@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,12 +50,12 @@ def fit_calibration(
     instances = np.intersect1d(image_ids, text_ids)
     check_enough(len(instances))
     images, texts = images.astype(np.float32), texts.astype(np.float32)
-    pairs = {"images": (images, image_ids), "texts": (texts, text_ids)}
-    return Calibration(
-        {kind: _fit(*pairs[kind], *pairs[other], instances) for kind, other in QUERY_KIND.items()},
-        len(images),
-        len(texts),
-    )
+    sides = {"images": (images, image_ids), "texts": (texts, text_ids)}
+    directions = {
+        kind: _fit(Pairs(*sides[kind], *sides[other]), instances)
+        for kind, other in QUERY_KIND.items()
+    }
+    return Calibration(directions, len(images), len(texts))
 
 
 def check_enough(pairs: int) -> None:
@@ -71,42 +72,49 @@ def check_enough(pairs: int) -> None:
         raise UserError("calibration.few", message)
 
 
-def _fit(
-    items: np.ndarray,
-    item_ids: np.ndarray,
-    queries: np.ndarray,
-    query_ids: np.ndarray,
-    instances: np.ndarray,
-) -> Direction:
+class Pairs(NamedTuple):
+    """What is searched, and what it is searched for with.
+
+    Attributes:
+        items: float `[N, D]`, unit vectors.
+        item_ids: int `[N]`, the instance of each item.
+        queries: float `[M, D]`, unit vectors.
+        query_ids: int `[M]`, the instance of each query.
+    """
+
+    items: np.ndarray
+    item_ids: np.ndarray
+    queries: np.ndarray
+    query_ids: np.ndarray
+
+    def samples(self, instances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns an item and a query of each instance; of a sample if there are many."""
+        items = _one_each(self.items, self.item_ids, instances)
+        return items, _one_each(self.queries, self.query_ids, instances)
+
+
+def _fit(pairs: Pairs, instances: np.ndarray) -> Direction:
     """Fits one direction: each half of the instances is searched, the other is the sample."""
     draw = np.random.default_rng(_SEED)
     halves = np.array_split(draw.permutation(instances), 2)
     found: list[tuple[np.ndarray, np.ndarray]] = []
     for searched, others in (halves, halves[::-1]):
-        usual = closeness(queries, _one_each(items, item_ids, others))
-        popular = closeness(items, _one_each(queries, query_ids, others))
+        items, queries = pairs.samples(others)
+        usual, popular = closeness(pairs.queries, items), closeness(pairs.items, queries)
         for part in _PARTS:
             chosen = draw.choice(searched, max(2 * RANKS, round(part * len(searched))), False)
-            rows = draw.permutation(np.flatnonzero(np.isin(query_ids, chosen)))[:_QUERIES]
-            columns = np.flatnonzero(np.isin(item_ids, chosen))
-            cosines = queries[rows] @ items[columns].T
-            for hits in best_hits(cosines, query_ids[rows], item_ids[columns]):
-                near = popular[columns][hits.rows]
-                found.append(
-                    (hit_features(hits.cosines, usual[rows], near, len(columns)), hits.right)
-                )
+            for hits in searched_hits(pairs, chosen, _QUERIES, draw):
+                near = popular[hits.rows]
+                features = hit_features(hits.cosines, usual[hits.queries], near, hits.corpus)
+                found.append((features, hits.right))
     weights = logistic_regression(
         np.concatenate([each.reshape(-1, each.shape[-1]) for each, _ in found]),
         np.concatenate([right.ravel() for _, right in found]),
     )
     first = np.concatenate([sigmoid(each[:, 0] @ weights) for each, _ in found])
     right = np.concatenate([right[:, 0] for _, right in found])
-    return Direction(
-        _one_each(items, item_ids, instances),
-        _one_each(queries, query_ids, instances),
-        weights,
-        calibration_error(reliability(first, right)),
-    )
+    error = calibration_error(reliability(first, right))
+    return Direction(*pairs.samples(instances), weights, error)
 
 
 @dataclass(frozen=True)
@@ -114,33 +122,42 @@ class BestHits:
     """The best hits of many queries, best first.
 
     Attributes:
-        rows: int `[Q, K]`, the items.
+        queries: int `[Q]`, the rows of the queries.
+        rows: int `[Q, K]`, the rows of the items.
         cosines: float `[Q, K]`.
         right: bool `[Q, K]`, whether the item belongs to the query.
+        corpus: number of items that were searched.
     """
 
+    queries: np.ndarray
     rows: np.ndarray
     cosines: np.ndarray
     right: np.ndarray
+    corpus: int
 
 
-def best_hits(
-    cosines: np.ndarray, query_ids: np.ndarray, item_ids: np.ndarray
+def searched_hits(
+    pairs: Pairs, chosen: np.ndarray, most: int, draw: np.random.Generator
 ) -> Iterator[BestHits]:
     """Yields the best hits of queries twice: with their right items, and with these taken out.
 
     Args:
-        cosines: float `[Q, N]`.
-        query_ids: int `[Q]`, the instance of each query.
-        item_ids: int `[N]`, the instance of each item.
+        pairs: what is searched, and the queries.
+        chosen: the instances whose items are searched with their queries.
+        most: number of queries; of more a sample is drawn.
+        draw: draws it.
     """
-    right = query_ids[:, None] == item_ids
-    count = min(RANKS, cosines.shape[1] - int(right.sum(axis=1).max()))
+    queries = draw.permutation(np.flatnonzero(np.isin(pairs.query_ids, chosen)))[:most]
+    items = np.flatnonzero(np.isin(pairs.item_ids, chosen))
+    cosines = pairs.queries[queries] @ pairs.items[items].T
+    right = pairs.query_ids[queries][:, None] == pairs.item_ids[items]
+    count = min(RANKS, len(items) - int(right.sum(axis=1).max()))
     for seen in (cosines, np.where(right, -np.inf, cosines)):
-        rows = np.argpartition(-seen, count - 1, axis=1)[:, :count]
-        order = np.argsort(-np.take_along_axis(seen, rows, 1), axis=1, kind="stable")
-        rows = np.take_along_axis(rows, order, 1)
-        yield BestHits(rows, *(np.take_along_axis(each, rows, 1) for each in (seen, right)))
+        columns = np.argpartition(-seen, count - 1, axis=1)[:, :count]
+        order = np.argsort(-np.take_along_axis(seen, columns, 1), axis=1, kind="stable")
+        columns = np.take_along_axis(columns, order, 1)
+        best = (np.take_along_axis(each, columns, 1) for each in (seen, right))
+        yield BestHits(queries, items[columns], *best, len(items))
 
 
 def logistic_regression(features: np.ndarray, outcomes: np.ndarray) -> np.ndarray:

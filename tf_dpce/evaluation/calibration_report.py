@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 
 from tf_dpce.errors import UserError
-from tf_dpce.evaluation.calibration import Calibration, Direction
-from tf_dpce.evaluation.calibration_fit import RANKS, best_hits
+from tf_dpce.evaluation.calibration import QUERY_KIND, Calibration, Direction
+from tf_dpce.evaluation.calibration_fit import RANKS, Pairs, searched_hits
 from tf_dpce.evaluation.reliability import calibration_error, reliability, roc_area
 
 SIZES = (100, 1_000)  # instances of the archives that are searched, besides all
 _INSTANCES = 2_000  # of all archives of one size together, if there are as many
 _COSINES = 2**25  # of an archive and as many queries as that leaves room for: 128 MiB
 _SEED = 0
-# The kind that is searched, and that of the queries.
-_KINDS = {"image_to_text": ("texts", "images"), "text_to_image": ("images", "texts")}
+# The kind that is searched.
+_KINDS = {"image_to_text": "texts", "text_to_image": "images"}
 
 
 def measure_calibration(
@@ -50,7 +50,7 @@ def measure_calibration(
     Raises:
         UserError: there are fewer than 20 instances with images and texts.
     """
-    pairs = {"images": (images, image_ids), "texts": (texts, text_ids)}
+    sides = {"images": (images, image_ids), "texts": (texts, text_ids)}
     instances = np.intersect1d(image_ids, text_ids)
     if len(instances) < 2 * RANKS:
         message = f"{len(instances)} instances are too few to measure probabilities on"
@@ -58,35 +58,29 @@ def measure_calibration(
     sizes = [size for size in SIZES if size < len(instances)] + [len(instances)]
     return {
         direction: [
-            _measure(calibration.directions[kind], *pairs[kind], *pairs[other], instances, size)
+            _measure(
+                calibration.directions[kind],
+                Pairs(*sides[kind], *sides[QUERY_KIND[kind]]),
+                instances,
+                size,
+            )
             for size in sizes
         ]
-        for direction, (kind, other) in _KINDS.items()
+        for direction, kind in _KINDS.items()
     }
 
 
-def _measure(
-    side: Direction,
-    items: np.ndarray,
-    item_ids: np.ndarray,
-    queries: np.ndarray,
-    query_ids: np.ndarray,
-    instances: np.ndarray,
-    size: int,
-) -> dict[str, Any]:
+def _measure(side: Direction, pairs: Pairs, instances: np.ndarray, size: int) -> dict[str, Any]:
     """Searches archives of `size` instances; see `measure_calibration`."""
     draw = np.random.default_rng(_SEED)
-    usual, popular = side.closeness(queries, items)
+    usual, popular = side.closeness(pairs.queries, pairs.items)
     found = []
     for _ in range(max(1, min(_INSTANCES, len(instances)) // size)):
         chosen = draw.choice(instances, size, replace=False)
-        columns = np.flatnonzero(np.isin(item_ids, chosen))
-        rows = draw.permutation(np.flatnonzero(np.isin(query_ids, chosen)))
-        rows = rows[: _COSINES // len(columns)]
-        cosines = queries[rows] @ items[columns].T
-        for hits in best_hits(cosines, query_ids[rows], item_ids[columns]):
-            near = popular[columns][hits.rows]
-            chances = side.chances(hits.cosines, usual[rows], near, len(columns))
+        items = int(np.isin(pairs.item_ids, chosen).sum())
+        for hits in searched_hits(pairs, chosen, _COSINES // items, draw):
+            near = popular[hits.rows]
+            chances = side.chances(hits.cosines, usual[hits.queries], near, items)
             found.append((chances, hits.right, hits.cosines[:, :1]))
     there, absent = (
         [np.concatenate(each) for each in zip(*found[start::2], strict=True)] for start in (0, 1)
@@ -94,7 +88,7 @@ def _measure(
     chances, right = (np.concatenate(both) for both in zip(there[:2], absent[:2], strict=True))
     bins = reliability(chances[:, 0], right[:, 0])
     return {
-        "items": len(columns),
+        "items": items,
         "right_first": float(there[1][:, 0].mean()),
         "error": calibration_error(bins),
         "error_ten_hits": calibration_error(reliability(chances.ravel(), right.ravel())),

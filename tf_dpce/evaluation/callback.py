@@ -57,7 +57,4 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         if self._encoders is None:
             self._encoders = Encoders(self.model)
         images, texts = self._encoders.images(self._images), self._encoders.texts(self._captions)
-        metrics = retrieval_metrics(
-            images.vectors, texts.vectors, images.instances, texts.instances
-        )
-        logs.update(metric_logs(metrics))
+        logs.update(metric_logs(retrieval_metrics(*images.compared_with(texts))))

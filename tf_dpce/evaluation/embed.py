@@ -38,6 +38,21 @@ class Embeddings:
     vectors: np.ndarray
     instances: np.ndarray
 
+    def rows(self, chosen: np.ndarray | slice) -> Embeddings:
+        """Returns some of them."""
+        return Embeddings(self.vectors[chosen], self.instances[chosen])
+
+    def compared_with(self, others: Embeddings) -> tuple[np.ndarray, ...]:
+        """Returns what `retrieval_metrics` takes: the vectors of both, and the instances of both.
+
+        Example:
+            >>> from tf_dpce.evaluation import retrieval_metrics
+            >>> images = Embeddings(np.eye(3), np.arange(3))
+            >>> retrieval_metrics(*images.compared_with(images))["rsum"]
+            600.0
+        """
+        return self.vectors, others.vectors, self.instances, others.instances
+
 
 class Encoders:
     """Both encoders of a model in training: their BatchNorm is fused, each is traced once.

@@ -63,7 +63,18 @@ def embed_split(
 def score_split(
     embedded: EmbeddedSplit, protocol: str = "all", calibration: bool = False
 ) -> dict[str, Any]:
-    """Scores a split that is embedded; see `evaluate_split`."""
+    """Scores a split that is embedded.
+
+    Args:
+        embedded: the split.
+        protocol: a name in `PROTOCOLS`.
+        calibration: whether the probabilities of hits are measured, too. They are calibrated on the
+            validation split, and come from plain cosines whatever the querybank.
+
+    Returns:
+        What `evaluate_split` returns, and with `calibration` also `calibration`, what
+        `measure_calibration` returns.
+    """
     images, texts, counts = embedded.images, embedded.texts, embedded.counts
     return {
         **PROTOCOLS[protocol].score(images, texts, counts.images),
@@ -96,9 +107,5 @@ def measured_probabilities(embedded: EmbeddedSplit) -> dict[str, Any]:
     images, texts = embedded.plain
     first = min(MOST_IMAGES, split_named(embedded.folder, CALIBRATION_SPLIT).images)
     shown, captions = embedded.encoder.embed(embedded.folder, CALIBRATION_SPLIT, first)
-    fitted = fit_calibration(shown.vectors, captions.vectors, shown.instances, captions.instances)
-    return {
-        "calibration": measure_calibration(
-            fitted, images.vectors, texts.vectors, images.instances, texts.instances
-        )
-    }
+    fitted = fit_calibration(*shown.compared_with(captions))
+    return {"calibration": measure_calibration(fitted, *images.compared_with(texts))}

@@ -62,8 +62,8 @@ def retrieval_metrics(
     )
     _check_answerable("images have no caption", image_keys, text_keys)
     _check_answerable("captions have no image", text_keys, image_keys)
-    shown, said = best_ranks(images, texts, image_keys, text_keys)
-    directions = {"image_to_text": _summary(shown), "text_to_image": _summary(said)}
+    image_ranks, text_ranks = best_ranks(images, texts, image_keys, text_keys)
+    directions = {"image_to_text": _summary(image_ranks), "text_to_image": _summary(text_ranks)}
     return {**directions, "rsum": _rsum(*directions.values())}
 
 

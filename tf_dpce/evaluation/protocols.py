@@ -61,14 +61,7 @@ class Protocol:
         results, counted = [], 0
         for block, own in self.blocks(owners, len(images.vectors)):
             counted += len(own)
-            results.append(
-                self.measure(
-                    images.vectors[block],
-                    texts.vectors[own],
-                    images.instances[block],
-                    texts.instances[own],
-                )
-            )
+            results.append(self.measure(*images.rows(block).compared_with(texts.rows(own))))
         # A protocol leaves the same directions out in every fold.
         mean = keras.tree.map_structure(
             lambda *values: None if values[0] is None else float(np.mean(values)), *results
@@ -175,7 +168,6 @@ def evaluate_split(
     protocol: str = "all",
     batch_size: int = 64,
     augmentation: TestTimeAugmentation = PLAIN,
-    calibration: bool = False,
 ) -> dict[str, Any]:
     """Embeds one split of prepared data and scores it.
 
@@ -188,24 +180,22 @@ def evaluate_split(
         protocol: a name in `PROTOCOLS`.
         batch_size: number of images, or of captions, in a batch.
         augmentation: flip, sizes and precision, and the split of the querybank.
-        calibration: whether the probabilities of hits are measured, too. They are calibrated on the
-            validation split, and come from plain cosines whatever the querybank.
 
     Returns:
         What `retrieval_metrics` or `identity_metrics` returns, averaged over the folds of the
         protocol; `images` and `captions`, the numbers that were scored; `vocabulary`, how much of
         the captions the model knows, as in `CaptionCounts.coverage`; and `cut_off`: the token
         positions of the model, the captions that have more known words, and the number of words
-        beyond. With `calibration` also `calibration`, what `measure_calibration` returns.
+        beyond.
 
     Raises:
         UserError: an unknown protocol; a split that does not exist, is empty or has not what the
             protocol takes; or an augmentation that the model cannot use.
     """
-    check_evaluation(folder, split, protocol, augmentation.querybank, calibration)
+    check_evaluation(folder, split, protocol, augmentation.querybank)
 
     from tf_dpce.evaluation.embed import SplitEncoder
     from tf_dpce.evaluation.embedded_split import embed_split, score_split
 
     encoder = SplitEncoder(model, tokenizer, image, augmentation, batch_size)
-    return score_split(embed_split(encoder, folder, split, protocol), protocol, calibration)
+    return score_split(embed_split(encoder, folder, split, protocol), protocol)

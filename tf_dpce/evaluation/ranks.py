@@ -42,8 +42,8 @@ def best_ranks(
     """
     if len(left) < len(right):
         # Many rows at a time with few columns: the columns are copied for each block.
-        shown, said = best_ranks(right, left, right_ids, left_ids)
-        return said, shown
+        right_ranks, left_ranks = best_ranks(right, left, right_ids, left_ids)
+        return left_ranks, right_ranks
     order, first, last = _hits(left_ids, right_ids)
     ranks = np.ones(len(left), np.int64), np.ones(len(right), np.int64)
     (rows, row_power), (columns, column_power) = _scaled(left), _scaled(right)

@@ -78,9 +78,7 @@ class Validation(keras.callbacks.Callback):
         encoders = self._encoders()
         images = encoders.images(self._stoppable(self._images))
         texts = encoders.texts(self._stoppable(self._captions))
-        metrics = retrieval_metrics(
-            images.vectors, texts.vectors, images.instances, texts.instances
-        )
+        metrics = retrieval_metrics(*images.compared_with(texts))
         if self._see:
             self._see(images, texts)
         cosines = {"val_image_cosine": images, "val_caption_cosine": texts}

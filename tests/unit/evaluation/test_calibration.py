@@ -9,13 +9,9 @@ import pytest
 
 from tests.errors import raises
 from tests.unit.evaluation.pairs import Pairs, made_up_pairs
+from tf_dpce.evaluation import calibration_fit
 from tf_dpce.evaluation.calibration import CALIBRATION_FILE, Calibration
-from tf_dpce.evaluation.calibration_fit import (
-    LEAST_INSTANCES,
-    best_hits,
-    fit_calibration,
-    logistic_regression,
-)
+from tf_dpce.evaluation.calibration_fit import LEAST_INSTANCES, fit_calibration, logistic_regression
 from tf_dpce.evaluation.calibration_report import measure_calibration
 from tf_dpce.evaluation.reliability import calibration_error, reliability, roc_area
 
@@ -133,15 +129,17 @@ def test_best_hits_are_those_of_a_full_sort_with_and_without_the_right_ones():
     draw = np.random.default_rng(0)
     cosines = draw.normal(size=(5, 30))
     query_ids, item_ids = np.arange(5), np.arange(30) // 2
-    there, absent = best_hits(cosines, query_ids, item_ids)
-    for query in range(5):
+    pairs = calibration_fit.Pairs(np.eye(30), item_ids, cosines, query_ids)
+    there, absent = calibration_fit.searched_hits(pairs, np.arange(15), 5, draw)
+    assert sorted(there.queries) == [*range(5)] and there.corpus == 30
+    for row, query in enumerate(there.queries):
         ranked = sorted(range(30), key=lambda item: -cosines[query, item])
-        assert there.rows[query].tolist() == ranked[:10]
-        assert there.right[query].tolist() == [item // 2 == query for item in ranked[:10]]
+        assert there.rows[row].tolist() == ranked[:10]
+        assert there.right[row].tolist() == [item // 2 == query for item in ranked[:10]]
         wrong = [item for item in ranked if item // 2 != query]
-        assert absent.rows[query].tolist() == wrong[:10]
+        assert absent.rows[row].tolist() == wrong[:10]
+        assert there.cosines[row].tolist() == cosines[query, ranked[:10]].tolist()
     assert not absent.right.any()
-    np.testing.assert_array_equal(there.cosines, np.take_along_axis(cosines, there.rows, axis=1))
 
 
 def test_logistic_regression_finds_the_weights_that_drew_the_outcomes():

@@ -43,10 +43,9 @@ def calibration_charts(
 
 
 def _halves(embedded: EmbeddedSplit) -> Measured:
-    sides = []
-    for odd in (0, 1):
-        rows = [np.flatnonzero(each.instances % 2 == odd) for each in embedded.plain]
-        pairs = list(zip(embedded.plain, rows, strict=True))
-        vectors = [each.vectors[own] for each, own in pairs]
-        sides.append([*vectors, *(each.instances[own] for each, own in pairs)])
-    return measure_calibration(fit_calibration(*sides[0]), *sides[1])
+    (fitted, fitted_texts), (images, texts) = (
+        [each.rows(np.flatnonzero(each.instances % 2 == odd)) for each in embedded.plain]
+        for odd in (0, 1)
+    )
+    calibration = fit_calibration(*fitted.compared_with(fitted_texts))
+    return measure_calibration(calibration, *images.compared_with(texts))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +15,6 @@ from tf_dpce.errors import UserError
 from tf_dpce.evaluation.metrics import RANK_IMAGES, retrieval_metrics
 
 if TYPE_CHECKING:
-    from tf_dpce.evaluation.embed import Embeddings
     from tf_dpce.evaluation.embedded_split import EmbeddedSplit
 
 # Points of rsum with 1,000 images: two standard deviations of the difference of two runs on
@@ -123,11 +121,11 @@ def seen_and_unseen(embedded: EmbeddedSplit) -> dict[str, dict]:
     known = Manifest.load(folder).splits["train"].images
     most = min(_MOST_IMAGES, known, len(images.vectors))
     captions = int(embedded.counts.per_image[:most].sum())
-    unseen = (_first(images, most), _first(texts, captions))
+    unseen = images.rows(slice(most)), texts.rows(slice(captions))
     seen = embedded.encoder.embed(folder, "train", most)
     return {
-        name: retrieval_metrics(a.vectors, b.vectors, a.instances, b.instances)
-        for name, (a, b) in {
+        name: retrieval_metrics(*images.compared_with(texts))
+        for name, (images, texts) in {
             f"{most:,} training images": seen,
             f"{most:,} images of {embedded.split}": unseen,
         }.items()
@@ -203,8 +201,3 @@ def on_amount(name: str, amounts: Mapping[int, Sequence[float]], images: int) ->
     numbers["each"] = gain / math.log2(more / less)
     helps = gain > clear_gain(images) / math.sqrt(seeds)
     return Verdict("more_pairs" if helps else "enough_pairs", numbers)
-
-
-def _first(embeddings: Embeddings, count: int) -> Embeddings:
-    vectors, instances = embeddings.vectors[:count], embeddings.instances[:count]
-    return replace(embeddings, vectors=vectors, instances=instances)

@@ -63,10 +63,7 @@ def search_split(embedded: EmbeddedSplit, protocol: Protocol, direction: str) ->
         pair, image_of = pair[::-1], owners
         blocks = [block[::-1] for block in blocks]
     queries, items = pair
-    ranks = [
-        np.array([own[0] for own in hit_ranks(*_compared(queries, items, rows, columns))])
-        for rows, columns in blocks
-    ]
+    ranks = [_best_ranks(queries.rows(rows), items.rows(columns)) for rows, columns in blocks]
     all_rows, all_columns = (np.concatenate(each) for each in zip(*blocks, strict=True))
     all_ranks = np.concatenate(ranks)
     occurrences = np.concatenate(
@@ -92,15 +89,8 @@ def skewness(counts: np.ndarray) -> float:
     return float(np.mean((counts - counts.mean()) ** 3) / spread**3) if spread else 0.0
 
 
-def _compared(
-    queries: Embeddings, items: Embeddings, rows: np.ndarray, columns: np.ndarray
-) -> tuple[np.ndarray, ...]:
-    return (
-        queries.vectors[rows],
-        items.vectors[columns],
-        queries.instances[rows],
-        items.instances[columns],
-    )
+def _best_ranks(queries: Embeddings, items: Embeddings) -> np.ndarray:
+    return np.array([ranks[0] for ranks in hit_ranks(*queries.compared_with(items))])
 
 
 def _occurrences(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
