@@ -6,9 +6,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-VERBS = (
-    *("prepare", "train", "evaluate", "ablate", "export", "verify", "serve"),
-    *("find", "embed", "index", "search", "web", "demo"),
+VERBS = tuple(
+    "prepare train evaluate ablate export verify serve find embed index search web demo".split()
 )
 
 

@@ -6,14 +6,16 @@ import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse.typing import PositiveInt
 
 from pipelines._verb import options_verb, say_files
 
 if TYPE_CHECKING:
-    from tf_dpce.evaluation.html_report.learning import Curves
+    from tf_dpce.evaluation.html_report.learning import Curves, Epoch
+    from tf_dpce.evaluation.tta import TestTimeAugmentation
+    from tf_dpce.training.run_folder import Run
 
 
 def run(
@@ -52,7 +54,8 @@ def run(
     """
     from tf_dpce.data.manifest import Manifest
     from tf_dpce.evaluation.protocols import check_evaluation
-    from tf_dpce.files import check_writable, sha256_file, write_json
+    from tf_dpce.evaluation.tta import TestTimeAugmentation
+    from tf_dpce.files import check_writable, write_json
     from tf_dpce.storage import local_folder
     from tf_dpce.training.run_folder import check_run, load_run
 
@@ -62,33 +65,20 @@ def run(
     check_run(run, checkpoint)
     check_writable(run)
     curve = _check_report(report, learning_curve)
+    used = TestTimeAugmentation(flip, tuple(dict.fromkeys(sizes or ())), float16, querybank)
+    options = {"data": str(data), "split": split, "protocol": protocol, "checkpoint": checkpoint}
 
     from rich.console import Console
 
     from tf_dpce.data.checksums import explain_damage
-    from tf_dpce.drawing.reliability import draw_reliability
     from tf_dpce.evaluation.embed import SplitEncoder
     from tf_dpce.evaluation.embedded_split import embed_split, score_split
-    from tf_dpce.evaluation.html_report.learning import read_epochs
-    from tf_dpce.evaluation.report import calibration_table, metrics_path, metrics_table
-    from tf_dpce.evaluation.tta import TestTimeAugmentation
-    from tf_dpce.training.callbacks import HISTORY_FILE, read_history
+    from tf_dpce.evaluation.report import metrics_path, metrics_table
 
-    trained, history = load_run(run, checkpoint), run / HISTORY_FILE
-    epochs = read_epochs(read_history(history, before=(3, 0)), history) if report else []
-    used = TestTimeAugmentation(flip, tuple(dict.fromkeys(sizes or ())), float16, querybank)
-    options = {"data": str(data), "split": split, "protocol": protocol, "checkpoint": checkpoint}
-    asked = f"{used.options} --calibration" if calibration else used.options
-    shown = " ".join(f"--{name} {value}" for name, value in {"run": run, **options}.items())
-    origin = {
-        **options,
-        **asdict(used),
-        "split_digest": digest,
-        # Before the long work, because a training that still runs may replace the best checkpoint.
-        "checkpoint_sha256": sha256_file(trained.checkpoint),
-        "command": f"python -m pipelines.evaluate {shown} {asked}".rstrip(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    trained = load_run(run, checkpoint)
+    # Both before the long work: a training that still runs may replace the best checkpoint.
+    origin = {"split_digest": digest, **_origin(trained, options, used, calibration)}
+    epochs = _epochs(run) if report else []
     encoder = SplitEncoder(trained.model, trained.tokenizer, trained.config.image, used)
     with explain_damage(data):
         embedded = embed_split(encoder, data, split, protocol)
@@ -98,9 +88,7 @@ def run(
     Console().print(metrics_table(metrics, f"{run} on {data}, {split}, {protocol}", digest))
     files = [path]
     if calibration:
-        Console().print(calibration_table(metrics["calibration"]))
-        figure = path.with_name(path.name.replace("metrics-", "reliability-", 1))
-        files.append(draw_reliability(metrics["calibration"], figure.with_suffix(".png")))
+        files.append(_show_calibration(metrics["calibration"], path))
     if report:
         from tf_dpce.evaluation.html_report.write import write_report
 
@@ -109,6 +97,45 @@ def run(
             trained_on = trained.provenance["split_digest"]
             files += write_report(report, embedded, named, epochs, trained_on, curve)
     say_files(files)
+
+
+def _origin(
+    trained: Run, options: dict[str, str], used: TestTimeAugmentation, calibration: bool
+) -> dict[str, Any]:
+    """Returns how a measurement was made, which its file holds beside the metrics."""
+    from tf_dpce.files import sha256_file
+
+    shown = {"run": trained.folder, **options}
+    words = [f"--{name} {value}" for name, value in shown.items()]
+    words += [used.options] if used.options else []
+    words += ["--calibration"] if calibration else []
+    return {
+        **options,
+        **asdict(used),
+        "checkpoint_sha256": sha256_file(trained.checkpoint),
+        "command": f"python -m pipelines.evaluate {' '.join(words)}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _epochs(run: Path) -> list[Epoch]:
+    from tf_dpce.evaluation.html_report.learning import read_epochs
+    from tf_dpce.training.callbacks import HISTORY_FILE, read_history
+
+    history = run / HISTORY_FILE
+    return read_epochs(read_history(history, before=(3, 0)), history)
+
+
+def _show_calibration(measured: dict[str, Any], metrics: Path) -> Path:
+    """Prints the probabilities of hits, and draws them beside a metrics file."""
+    from rich.console import Console
+
+    from tf_dpce.drawing.reliability import draw_reliability
+    from tf_dpce.evaluation.report import calibration_table
+
+    Console().print(calibration_table(measured))
+    figure = metrics.with_name(metrics.name.replace("metrics-", "reliability-", 1))
+    return draw_reliability(measured, figure.with_suffix(".png"))
 
 
 def _check_report(report: Path | None, learning_curve: Path | None) -> Curves | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import PositiveInt
 
@@ -15,6 +15,11 @@ from tf_dpce.errors import UserError
 from tf_dpce.logging import logger
 from tf_dpce.preprocessing.status import MAX_BYTES, MAX_PIXELS, Limits
 from tf_dpce.runtimes import Precision, Runtime
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tf_dpce.evaluation.embed import SplitEncoder
 
 
 def run(
@@ -82,7 +87,7 @@ def run(
 
     from tf_dpce.evaluation.embed import SplitEncoder
     from tf_dpce.evaluation.tta import TestTimeAugmentation, augmented_model
-    from tf_dpce.export.calibrate import calibrate, fit_axes
+    from tf_dpce.export.calibrate import calibrate
     from tf_dpce.export.expansion import expand as infer_words
     from tf_dpce.export.model_card import run_metrics, run_provenance
     from tf_dpce.export.publish import export_model
@@ -92,43 +97,46 @@ def run(
     if further:
         trained = infer_words(trained, expand, further)
     augmentation = TestTimeAugmentation(flip, (size,) if size else (), float16)
-    model = augmented_model(trained.model, trained.config.image.backbone, augmentation)
     config = trained.config
+    model = augmented_model(trained.model, config.image.backbone, augmentation)
     encoder = SplitEncoder(trained.model, trained.tokenizer, config.image, augmentation)
     provenance = run_provenance(trained, checkpoint, augmentation)
-    axes = None
+    axes, more = None, None
     if dim:
-        taken = f"first {dim}"
-        if folder:
-            axes = fit_axes(encoder, folder)
-            taken = f"{dim} along the principal axes of training embeddings"
-        else:
-            _warn_of_first_numbers(config, dim)
+        axes, taken = _axes(encoder, folder, config, dim)
         model = shortened_model(model, dim, axes)
         provenance["numbers of an embedding"] = taken
+    if format_:
+        more = partial(write_runtimes, formats=format_, precision=precision, data=folder)
     version = export_model(
         model,
         trained.tokenizer,
         to,
         provenance=provenance,
         metrics=run_metrics(trained, checkpoint, augmentation),
-        resize=trained.config.image.resize,
+        resize=config.image.resize,
         limits=limits,
         calibration=calibrate(encoder, folder, dim or whole, axes),
-        more=partial(write_runtimes, formats=format_, precision=precision, data=folder)
-        if format_
-        else None,
+        more=more,
     )
     say_files(sorted(path for path in version.rglob("*") if path.is_file()))
 
 
-def _warn_of_first_numbers(config: Config, dim: int) -> None:
+def _axes(
+    encoder: SplitEncoder, data: Path | None, config: Config, dim: int
+) -> tuple[np.ndarray | None, str]:
+    """Returns the axes along which embeddings are cut, if there are data, and what is taken."""
+    if data:
+        from tf_dpce.export.calibrate import fit_axes
+
+        return fit_axes(encoder, data), f"{dim} along the principal axes of training embeddings"
     stages = config.stage1, config.stage2
     if dim < config.model.output_dim and not any(stage.loss.prefixes for stage in stages):
         logger.warning(
             f"the first {dim} numbers of embeddings that were trained without prefixes say little: "
             "give prepared data with --data to find axes that say most"
         )
+    return None, f"first {dim}"
 
 
 def _further_words(run: Path, files: list[Path] | None, size: int | None) -> list[str]:

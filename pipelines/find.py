@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -18,7 +19,9 @@ from tf_dpce.logging import logger
 from tf_dpce.runtimes import AnyRuntime
 
 if TYPE_CHECKING:
+    from tf_dpce.export.encoder import Encoder
     from tf_dpce.search.find.update import Update
+    from tf_dpce.search.index.folder import FolderIndex
     from tf_dpce.search.queries.query import Term
 
 
@@ -56,7 +59,7 @@ def run(
     from tf_dpce.runtimes.load import load
     from tf_dpce.search.embedding.facts import image_schema
     from tf_dpce.search.embedding.fingerprint import model_digest
-    from tf_dpce.search.find.update import default_index, existing_index, update_index
+    from tf_dpce.search.find.update import default_index, existing_index
     from tf_dpce.search.probabilities import check_calibrated, find_calibration
     from tf_dpce.search.queries.filters import Filter
 
@@ -77,12 +80,7 @@ def run(
     existing_index(folder, out, digest)
 
     encoder = cache(partial(load, model, runtime))
-    update = update_index(folder, out, digest, encoder)
-    found = existing_index(folder, out, digest)
-    count = found.counts.get("images", 0) if found else 0
-    _report(update, folder, out, count)
-    if not count:
-        raise _nothing(update, folder, out)
+    found = _updated_index(folder, out, digest, encoder)
 
     from tf_dpce.search.searcher import Searcher
 
@@ -94,7 +92,7 @@ def run(
         query={"image": str(terms[0].image)} if of_image else {"query": query},
         kind="images",
         top=top,
-        count=count,
+        count=found.counts["images"],
         lost="no longer where they were indexed: run find again",
         at_least=at_least,
         where=where,
@@ -118,6 +116,25 @@ def _terms(query: str, folder: Path) -> list[Term]:
                 terms[place] = replace(term, image=path)
             read_query_image(path)
     return terms
+
+
+def _updated_index(
+    folder: Path, out: Path, digest: str, encoder: Callable[[], Encoder]
+) -> FolderIndex:
+    """Brings the index of the folder up to date, and says what was found.
+
+    Raises:
+        UserError: there is no image to search.
+    """
+    from tf_dpce.search.find.update import existing_index, update_index
+
+    update = update_index(folder, out, digest, encoder)
+    found = existing_index(folder, out, digest)
+    count = found.counts.get("images", 0) if found else 0
+    _report(update, folder, out, count)
+    if not count:
+        raise _nothing(update, folder, out)
+    return found
 
 
 def _report(update: Update | None, folder: Path, out: Path, count: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,11 +12,9 @@ from tf_dpce.errors import UserError
 from tf_dpce.evaluation.calibration import Calibration
 from tf_dpce.evaluation.calibration_fit import MOST_IMAGES, check_enough, fit_calibration
 from tf_dpce.evaluation.cut import cut, principal_axes
+from tf_dpce.evaluation.embed import SplitEncoder
 from tf_dpce.evaluation.protocols import CALIBRATION_SPLIT
 from tf_dpce.logging import logger, progress
-
-if TYPE_CHECKING:
-    from tf_dpce.evaluation.embed import SplitEncoder
 
 # Twice as many as an embedding has numbers, and five times as many captions.
 AXES_IMAGES = 2_000

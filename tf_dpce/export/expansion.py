@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,9 +19,7 @@ from tf_dpce.logging import logger
 from tf_dpce.preprocessing.vector_tables import check_tables, read_tables
 from tf_dpce.preprocessing.word_vectors import words_of_vectors
 from tf_dpce.preprocessing.words import plain_words
-
-if TYPE_CHECKING:
-    from tf_dpce.training.run_folder import Run
+from tf_dpce.training.run_folder import Run
 
 EXPANSION = "inferred words"  # of the provenance
 DEFAULT_SIZE = 20_000

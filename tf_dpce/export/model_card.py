@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tf_dpce.config import TextConfig
 from tf_dpce.evaluation.calibration import CALIBRATION_FILE, CALIBRATION_FOLDER, Calibration
@@ -18,10 +18,7 @@ from tf_dpce.files import read_json, sha256_file, sha256_lines
 from tf_dpce.preprocessing import status
 from tf_dpce.templates import read_template
 from tf_dpce.training.callbacks import HISTORY_FILE, read_history
-from tf_dpce.training.run_folder import TEACHER_DIGEST, read_sources
-
-if TYPE_CHECKING:
-    from tf_dpce.training.run_folder import Run
+from tf_dpce.training.run_folder import TEACHER_DIGEST, Run, read_sources
 
 
 def model_card(
