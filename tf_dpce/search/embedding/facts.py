@@ -9,17 +9,15 @@ import hashlib
 import io
 import re
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pyarrow as pa
 from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from tf_dpce.preprocessing.convert import DAMAGE, opener
 from tf_dpce.preprocessing.file_kinds import file_kind
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _EPOCH = datetime(1970, 1, 1)
 # Cameras differ in what stands between the numbers; an unset clock writes zeros or blanks.
@@ -65,8 +63,6 @@ def image_facts(
 
 def image_schema() -> pa.Schema:
     """Returns the columns of an image's record: `id`, `path` and its facts."""
-    import pyarrow as pa
-
     moment = pa.timestamp("us")
     kinds = {"width": pa.int32(), "height": pa.int32(), "bytes": pa.int64()}
     kinds |= {"modified": moment, "taken": moment}
