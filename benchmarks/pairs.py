@@ -22,6 +22,7 @@ from pathlib import Path
 from shutil import which
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple, get_args
+from unittest.mock import patch
 
 import numpy as np
 
@@ -224,16 +225,11 @@ _own: dict[str, Work] = {}
 @contextmanager
 def _process(side: Side, folder: str) -> Iterator[ProcessPoolExecutor]:
     """Yields the process of a side, in which its work is open."""
-    # A process takes the environment that there is when it starts.
-    before = {name: os.environ.get(name) for name in side.environment}
-    os.environ.update(side.environment)
-    try:
-        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        # It starts with its first call, and takes the environment that there is then.
+        with patch.dict(os.environ, side.environment):
             _in(process, partial(_open, side.opener, Path(folder), dict(side.settings)))
-            yield process
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        yield process
 
 
 def _in(process: ProcessPoolExecutor, function: Callable[[], Any]) -> Any:
