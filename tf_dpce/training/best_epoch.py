@@ -16,21 +16,19 @@ _RSUM_IMAGES = 50
 
 
 def epoch_score(logs: Mapping[str, float], images: int) -> float:
-    """Returns how good an epoch is, by its validation; the later of two equal epochs is better.
+    """Returns how good a validated epoch is; the later of two equal epochs is better.
 
     It is the rsum from 50 validation images on, the negative mean rank from 20 on, and below that
     0 for every epoch, so that the last one is the best.
 
     Args:
-        logs: logs of the epoch, with `val_rsum` and `val_meanr` if it was validated.
+        logs: logs of the epoch, with `val_rsum` and `val_meanr`.
         images: number of validation images.
 
     Example:
         >>> epoch_score({"val_rsum": 300.0, "val_meanr": 4.5}, images=20)
         -4.5
     """
-    if "val_rsum" not in logs:
-        return NO_SCORE
     if images >= _RSUM_IMAGES:
         return logs["val_rsum"]
     return -logs["val_meanr"] if images >= RANK_IMAGES else 0.0

@@ -20,7 +20,7 @@ from tf_dpce.evaluation.metrics import metric_logs, retrieval_metrics
 from tf_dpce.files import publish_file
 from tf_dpce.logging import check_stop, duration, logger, progress, tracked
 from tf_dpce.training import checkpoint
-from tf_dpce.training.best_epoch import NO_SCORE, epoch_score
+from tf_dpce.training.best_epoch import epoch_score
 from tf_dpce.training.diagnostics import mean_cosine
 from tf_dpce.training.objective import loss_weights
 from tf_dpce.training.optimizers import averaged
@@ -213,14 +213,20 @@ class Checkpoints(keras.callbacks.Callback):
             self.save()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        best, score = self.progress.best_score, epoch_score(logs, self.validation_images)
-        self.progress = replace(self.progress, epoch=epoch + 1, step=0, best_score=max(best, score))
-        # Of epochs with one score the later has learnt more.
-        if score > NO_SCORE and score >= best and self.context.workers.is_chief:
+        self.progress = replace(self.progress, epoch=epoch + 1, step=0)
+        if "val_rsum" in logs:
+            score = epoch_score(logs, self.validation_images)
+            # Of epochs with one score the later has learnt more.
+            if score >= self.progress.best_score:
+                self.progress = replace(self.progress, best_score=score)
+                self._save_best()
+        self.save()
+
+    def _save_best(self) -> None:
+        if self.context.workers.is_chief:
             with averaged(self.model.optimizer):
                 path = checkpoint.best_path(self.context.run, self.progress.stage)
                 checkpoint.save_checkpoint(path, self.context.model.variables, self.progress)
-        self.save()
 
     def save(self) -> None:
         """Saves the state.
