@@ -21,16 +21,19 @@ _OPTIONS = (
 )
 _PREPARE = (sys.executable, "-m", "pipelines.prepare", "--source", "scenes")
 _WITH = "from pipelines.train import main"
-# No callback, no norms of gradients, and no accuracy of the classifiers.
+# No callback and not its imports, no norms of gradients, and no accuracy of the classifiers.
 _WITHOUT = """
+import sys
+from types import SimpleNamespace
 import keras
-from pipelines.train import main
-from tf_dpce.monitoring.norms import GradientNorms
-from tf_dpce.training import stage
-from tf_dpce.training.dual_path_trainer import DualPathTrainer
 class Nothing(keras.callbacks.Callback):
     see = close = lambda *embeddings: None
-stage._monitor = lambda *arguments: Nothing()
+sys.modules["tf_dpce.monitoring.monitor"] = SimpleNamespace(
+    MonitoredStage=lambda **facts: None, TrainingMonitor=lambda *arguments: Nothing()
+)
+from pipelines.train import main
+from tf_dpce.monitoring.norms import GradientNorms
+from tf_dpce.training.dual_path_trainer import DualPathTrainer
 GradientNorms.measure = lambda *arguments: None
 del DualPathTrainer.compute_metrics
 """

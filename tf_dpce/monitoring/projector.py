@@ -87,11 +87,13 @@ class Projector:
         items, lines = self._items, [("modality", "caption", "image")]
         pairs = list(zip(self._points.images.tolist(), self._points.captions.tolist(), strict=True))
         for modality in ("image", "caption"):
-            lines += [(modality, items.captions[c], items.name(i)) for i, c in pairs]
+            lines += [(modality, items.captions[c], items.names[i]) for i, c in pairs]
         publish_bytes(self.folder / LABELS_FILE, "".join(map(_line, lines)).encode())
 
     def _write_sprite(self) -> None:
-        images = [self._items.thumbnail(number) for number in self._points.images.tolist()]
+        numbers = self._points.images.tolist()
+        self._items.load(numbers)
+        images = [self._items.thumbnail(number) for number in numbers]
         captions = [framed(image, _CAPTION_FRAME, width=10) for image in images]
         with publish_file(self.folder / SPRITE_FILE) as temporary:
             sprite([*images, *captions], _SIDE).save(temporary, format="JPEG", quality=85)

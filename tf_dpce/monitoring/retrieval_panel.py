@@ -32,10 +32,11 @@ class Panel:
 
     def draw(self, images: Embeddings, texts: Embeddings) -> dict[str, Image.Image]:
         """Returns the panel of images found by captions, and that of captions found by images."""
-        items = self.items
+        items, answers = self.items, list(_answers(self.captions, texts, images))
+        items.load([*self.images.tolist(), *(hit for _, hits, *_ in answers for hit in hits)])
         found_images = [
             HitRow(items.captions[query], _cells(hits, right, items.thumbnail), rank)
-            for query, hits, right, rank in _answers(self.captions, texts, images)
+            for query, hits, right, rank in answers
         ]
         found_captions = [
             HitRow(items.thumbnail(query), _cells(hits, right, items.captions.__getitem__), rank)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Iterable
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ from PIL import Image
 
 from tf_dpce.config import Resize
 from tf_dpce.data.input_pipeline import RecordReader, caption_groups
-from tf_dpce.preprocessing.image import evaluation_pixels
+from tf_dpce.preprocessing.plain_image import image_pixels
+from tf_dpce.preprocessing.status import Limits
 
 SIDE = 96  # of a thumbnail, in pixels
 _SPLIT = "val"
@@ -27,42 +30,39 @@ class ValidationItems:
 
     Attributes:
         captions: all captions.
+        names: the id of each image.
         image_of: int64 `[M]`, the number of each caption's image.
     """
 
     def __init__(self, data: Path, resize: Resize) -> None:
         self.captions: list[str] = []
+        self.names: list[str] = []
         counts = []
         for batch in caption_groups(data, _SPLIT, _BATCH):
-            texts = batch["captions"].flat_values.numpy().tolist()
-            self.captions += [text.decode(errors="replace") for text in texts]
+            self.captions += _decoded(batch["captions"].flat_values)
+            self.names += _decoded(batch["image_id"])
             counts += batch["captions"].row_lengths().numpy().tolist()
         self.image_of = np.repeat(np.arange(len(counts)), counts)
-        self._data, self._resize = data, resize
-        self._made: dict[int, tuple[str, Image.Image]] = {}
+        self._reader, self._resize = RecordReader(data, _SPLIT), resize
+        self._thumbnails: dict[int, Image.Image] = {}
 
-    def name(self, number: int) -> str:
-        """Returns the id of an image."""
-        return self._item(number)[0]
+    def load(self, numbers: Iterable[int]) -> None:
+        """Reads images whose thumbnails are wanted next: together they are read faster."""
+        new = sorted(set(numbers) - self._thumbnails.keys())
+        if not new:
+            return
+        rows = tf.data.Dataset.from_tensor_slices(new).map(self._reader).map(itemgetter("image"))
+        files = chain.from_iterable(rows.batch(_BATCH).as_numpy_iterator())
+        for number, contents in zip(new, files, strict=True):
+            # Pillow needs no graph, whose tracing would take longer than all of them.
+            _, pixels = image_pixels(contents, SIDE, self._resize, Limits())
+            self._thumbnails[number] = Image.fromarray(np.round(pixels).astype(np.uint8))
 
     def thumbnail(self, number: int) -> Image.Image:
         """Returns an image as the model sees it, 96 pixels square."""
-        return self._item(number)[1]
+        self.load([number])
+        return self._thumbnails[number]
 
-    def _item(self, number: int) -> tuple[str, Image.Image]:
-        if number not in self._made:
-            name, pixels = self._read(tf.constant(number, tf.int64))
-            shown = Image.fromarray(pixels.numpy())
-            self._made[number] = (name.numpy().decode(errors="replace"), shown)
-        return self._made[number]
 
-    @cached_property
-    def _read(self) -> tf.types.experimental.GenericFunction:
-        reader = RecordReader(self._data, _SPLIT)
-
-        def read(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            record = reader(number)
-            pixels = evaluation_pixels(record["image"], SIDE, self._resize)
-            return record["image_id"], tf.saturate_cast(tf.round(pixels), tf.uint8)
-
-        return tf.function(read, input_signature=[tf.TensorSpec([], tf.int64)])
+def _decoded(texts: tf.Tensor) -> list[str]:
+    return [text.decode(errors="replace") for text in texts.numpy().tolist()]

@@ -39,7 +39,7 @@ def test_items_are_in_the_order_of_their_embeddings(items: ValidationItems, scen
 
     assert items.image_of.tolist() == [n // 5 for n in range(60)]
     for image in range(12):
-        scene = make_scene(0, int(items.name(image)))
+        scene = make_scene(0, int(items.names[image]))
         assert items.captions[5 * image : 5 * image + 5] == list(scene.captions)
     assert items.thumbnail(3).size == (96, 96)
 
@@ -110,7 +110,7 @@ def test_the_projector_has_a_row_a_label_and_a_thumbnail_for_each_point(
     assert head.split("\t") == ["modality", "caption", "image"]
     for number, label in enumerate(labels):
         image, caption = number % 12, items.captions[points.captions[number % 12]]
-        expected = ["image" if number < 12 else "caption", caption, items.name(image)]
+        expected = ["image" if number < 12 else "caption", caption, items.names[image]]
         assert label.split("\t") == expected
     # 24 thumbnails of 48 pixels in a square of 5 by 5.
     with Image.open(tmp_path / embedding.sprite.image_path) as sprite:
