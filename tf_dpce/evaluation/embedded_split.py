@@ -80,6 +80,7 @@ def score_split(
         **PROTOCOLS[protocol].score(images, texts, counts.images),
         **(measured_probabilities(embedded) if calibration else {}),
         "images": len(images.vectors),
+        "unit": embedded.encoder.tokenizer.unit,
         "vocabulary": counts.coverage(),
         "cut_off": {
             "positions": embedded.encoder.tokenizer.max_length,

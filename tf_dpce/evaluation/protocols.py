@@ -183,10 +183,10 @@ def evaluate_split(
 
     Returns:
         What `retrieval_metrics` or `identity_metrics` returns, averaged over the folds of the
-        protocol; `images` and `captions`, the numbers that were scored; `vocabulary`, how much of
-        the captions the model knows, as in `CaptionCounts.coverage`; and `cut_off`: the token
-        positions of the model, the captions that have more known words, and the number of words
-        beyond.
+        protocol; `images` and `captions`, the numbers that were scored; `unit`, what captions are
+        counted in: words, pieces of words or characters; `vocabulary`, how much of the captions the
+        model knows, as in `CaptionCounts.coverage`; and `cut_off`: the token positions of the
+        model, the captions that have more known words, and the number of words beyond.
 
     Raises:
         UserError: an unknown protocol; a split that does not exist, is empty or has not what the

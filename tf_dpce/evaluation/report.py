@@ -67,14 +67,14 @@ def metrics_table(metrics: dict[str, Any], title: str, split_digest: str) -> Tab
         split_digest: digest of the split. The table shows its beginning, because numbers on other
             splits cannot be compared.
     """
-    known, cut = metrics["vocabulary"], metrics["cut_off"]
+    known, cut, unit = metrics["vocabulary"], metrics["cut_off"], metrics["unit"]
     lines = (
         *_few_images(metrics),
         f"rsum {metrics['rsum']:.1f}",
-        f"words known {known['known_words']:.1f} %, "
+        f"{unit} known {known['known_words']:.1f} %, "
         f"captions without one {known['captions_without_known_word']:.1f} %",
-        f"captions cut after {cut['positions']} words {cut['captions']:,}, "
-        f"words lost {cut['words']:,}",
+        f"captions cut after {cut['positions']} {unit} {cut['captions']:,}, "
+        f"{unit} lost {cut['words']:,}",
         f"split {short_digest(split_digest)}",
     )
     table = Table(title=title, caption="\n".join(lines))

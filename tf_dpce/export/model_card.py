@@ -130,9 +130,8 @@ def _model_rows(module: ServingModule) -> Iterable[tuple[str, object]]:
     yield "image", f"{module.image_size} x {module.image_size} pixels"
     yield "parameters of the image tower", f"{module.model.image_tower.count_params():,}"
     yield "parameters of the text tower", f"{module.model.text_tower.count_params():,}"
-    named = "pieces of words" if module.tokenizer.kind == "wordpiece" else "words"
-    yield "caption", f"{module.tokenizer.max_length} known {named} at most"
-    yield "vocabulary", f"{len(words):,} {named}"
+    yield "caption", f"{module.tokenizer.max_length} known {module.tokenizer.unit} at most"
+    yield "vocabulary", f"{len(words):,} {module.tokenizer.unit}"
     if module.tokenizer.kind == "characters":
         yield "scripts without spaces", "split into characters"
     if inferred:

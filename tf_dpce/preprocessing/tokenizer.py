@@ -109,6 +109,11 @@ class CaptionTokenizer(tf.Module):
         """V, the number of words."""
         return len(self.words)
 
+    @property
+    def unit(self) -> str:
+        """What captions consist of for the model, in the plural."""
+        return "pieces of words" if self.kind == "wordpiece" else self.kind
+
     def __call__(self, captions: tf.Tensor) -> tf.Tensor:
         """Returns int32 ids `[B, T]` of string captions `[B]`; 0 is an empty token position."""
         ids = self.look_up(captions)

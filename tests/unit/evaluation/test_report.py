@@ -15,7 +15,7 @@ METRICS = {
     "image_to_text": {"r1": 27.04, "r5": 58.0, "r10": 71.0, "medr": 4.0, "meanr": 13.25},
     "text_to_image": None,
     "rsum": 156.04,
-    "images": 100,
+    **{"images": 100, "unit": "characters"},
     "vocabulary": {"known_words": 97.25, "captions_without_known_word": 0.5},
     "cut_off": {"positions": 24, "captions": 1_203, "words": 4_000},
 }
@@ -36,8 +36,8 @@ def test_table_shows_what_the_protocol_measures():
     assert "image to text │ 27.0 │ 58.0 │ 71.0 │ 4.0 │ 13.2" in table
     assert "text to image" not in table and "mAP" not in table
     assert "rsum 156.0" in table
-    assert "words known 97.2 %, captions without one 0.5 %" in table
-    assert "captions cut after 24 words 1,203, words lost 4,000" in table
+    assert "characters known 97.2 %, captions without one 0.5 %" in table
+    assert "captions cut after 24 characters 1,203, characters lost 4,000" in table
     # Twelve digits of the digest.
     assert table.endswith("split b329218869cc")
 

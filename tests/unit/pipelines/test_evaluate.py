@@ -199,7 +199,7 @@ def test_a_report_is_one_page_and_a_file_for_each_figure(run, strange, tmp_path,
     assert evaluate.main(["--run", str(run), *options]) == 0
 
     shown = capsys.readouterr().out.splitlines()
-    figures = ("ranks", "hubs", "lengths", "epochs", "amount")
+    figures = ("ranks", "lengths", "epochs", "amount")
     files = {f"{name}.{kind}" for name in figures for kind in ("png", "csv")} | {"report.html"}
     assert {path.name for path in out.iterdir()} == files
     assert {str(out / name) for name in files} <= set(shown)
@@ -239,6 +239,6 @@ def test_a_report_of_other_data_says_nothing_of_the_training(run, people, tmp_pa
     options = ["--protocol", "cuhk_pedes", "--report", str(tmp_path / "report")]
     assert evaluate.main(["--run", str(run), "--data", str(people), *options]) == 0
     files = {path.name for path in (tmp_path / "report").iterdir()}
-    figures = ("ranks", "hubs", "lengths")
+    figures = ("ranks", "lengths")
     assert files == {"report.html", *(f"{f}.{kind}" for f in figures for kind in ("png", "csv"))}
     assert "image to text" not in (tmp_path / "report" / "ranks.csv").read_text()

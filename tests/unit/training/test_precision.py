@@ -17,7 +17,9 @@ from tests.unit.training.tiny import run_tiny
 from tf_dpce.config import Config, from_dict, to_dict
 from tf_dpce.data.feature_cache import features_path
 from tf_dpce.errors import UserError
+from tf_dpce.losses.instance import InstanceLoss
 from tf_dpce.models.build import build_model
+from tf_dpce.training.dual_path_trainer import DualPathTrainer
 from tf_dpce.training.run_folder import load_run
 
 HALF = from_dict({**to_dict(CONFIG), "precision": "bfloat16"})
@@ -58,6 +60,15 @@ def test_layers_compute_in_it_and_unit_vectors_do_not():
     assert {v.dtype for v in model.weights} == {"float32"}
     unit = ("pair", "image_embedding", "text_embedding")
     assert [model.output[name].dtype for name in unit] == ["float32"] * 3
+
+
+def test_a_neighbour_of_the_right_class_is_wrong():
+    trainer = DualPathTrainer(build_model(HALF, vocabulary_size=20, num_instances=300))
+    trainer.compile("sgd", {"image_logits": InstanceLoss()})
+    # Of these two classes bfloat16 would make one number.
+    classes, logits = np.array([256, 257]), keras.ops.one_hot([256, 256], 300, dtype="bfloat16")
+    trainer.compute_metrics({}, {"image_logits": classes}, {"image_logits": logits})
+    assert float(trainer.accuracies["image_logits"].result()) == 0.5
 
 
 def test_each_precision_has_a_feature_cache_of_its_own(scenes: Path):

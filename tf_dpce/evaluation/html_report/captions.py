@@ -13,6 +13,7 @@ from tf_dpce.data.input_pipeline import caption_groups
 from tf_dpce.drawing.charts import Chart
 from tf_dpce.evaluation.embedded_split import EmbeddedSplit
 from tf_dpce.evaluation.html_report.searched import Searched
+from tf_dpce.evaluation.html_report.texts import say
 from tf_dpce.evaluation.metrics import RECALLS
 
 _IMAGES = 64
@@ -55,15 +56,18 @@ def read_captions(embedded: EmbeddedSplit) -> Captions:
     return Captions(texts, image_ids, *np.concatenate(lengths).T, unknown)
 
 
-def recall_by_length(captions: Captions, found: Searched) -> tuple[Chart, list[list[str]]]:
+def recall_by_length(
+    captions: Captions, found: Searched, unit: str
+) -> tuple[Chart, list[list[str]]]:
     """Compares captions of different lengths as queries.
 
     Args:
         captions: all captions of the split.
         found: what they found as queries.
+        unit: what their lengths are counted in.
 
     Returns:
-        A chart, and the rows of a table: words, captions, and the recalls. Groups are about
+        A chart, and the rows of a table: lengths, captions, and the recalls. Groups are about
         equally large, and captions of one length are in one group.
     """
     lengths = captions.words[found.queries]
@@ -80,4 +84,4 @@ def recall_by_length(captions: Captions, found: Searched) -> tuple[Chart, list[l
         rows.append([names[-1], f"{len(ranks):,}", *(f"{recall:.1f}" for recall in recalls)])
         lowest = highest + 1
     title, y_label = "Recall of images by the length of the caption", "percent of captions"
-    return Chart("lengths", title, "words of the caption", y_label, lines, names, top=100), rows
+    return Chart("lengths", title, say("length", unit=unit), y_label, lines, names, top=100), rows

@@ -69,7 +69,8 @@ class Report:
         """Returns the page; `report.html` escapes every text that is not its own."""
         metrics, data = self.metrics, self.embedded.folder.resolve().name
         charts, said = calibration_charts(self.embedded, metrics)
-        chart, rows = recall_by_length(self._captions, self.found["text_to_image"])
+        hubs = self._hubs()
+        chart, rows = recall_by_length(self._captions, self.found["text_to_image"], metrics["unit"])
         return read_template(__package__, "report.html").render(
             say=say,
             data_url=_data_url,
@@ -84,7 +85,8 @@ class Report:
             ranks=self._drawn(self._ranks()),
             late={way: _late(found) for way, found in self.found.items()},
             probabilities={"charts": [*map(self._drawn, charts)], "said": said},
-            hubs=self._drawn(self._hubs()),
+            hubs=hubs and self._drawn(hubs),
+            first=FIRST_HITS,
             vocabulary=self._vocabulary(),
             lengths={"chart": self._drawn(chart), "rows": rows},
             learning=self._learning(),
@@ -126,22 +128,22 @@ class Report:
         title = "Queries that have a right item among the first K"
         return Chart("ranks", title, "K", "percent of queries", lines, logarithmic="x", top=100)
 
-    def _hubs(self) -> Chart:
-        lines = {}
-        for direction, found in self.found.items():
+    def _hubs(self) -> Chart | None:
+        lines, ways = {}, self.found.items()
+        for direction, found in ((way, found) for way, found in ways if found.corpus > FIRST_HITS):
             counts = found.occurrences
             at = np.unique(np.geomspace(1, max(1, counts.max()), _POINTS).astype(int))
             lines[TITLES[direction]] = [(int(n), int(np.sum(counts >= n))) for n in at]
         title = f"Items that are among the first {FIRST_HITS} of at least n queries"
-        return Chart("hubs", title, "n", "items", lines, logarithmic="xy")
+        return Chart("hubs", title, "n", "items", lines, logarithmic="xy") if lines else None
 
     def _vocabulary(self) -> dict[str, Any]:
-        known, cut = self.metrics["vocabulary"], self.metrics["cut_off"]
-        rows = [(say(key), f"{known[key]:.2f} %") for key in known]
+        known, cut, unit = (self.metrics[key] for key in ("vocabulary", "cut_off", "unit"))
+        rows = [(say(key, unit=unit), f"{known[key]:.2f} %") for key in known]
         rows += [
-            (say("cut_captions", **cut), f"{cut['captions']:,}"),
-            (say("cut_words"), f"{cut['words']:,}"),
-            (say("unknown"), f"{len(self._captions.unknown):,}"),
+            (say("cut_captions", unit=unit, **cut), f"{cut['captions']:,}"),
+            (say("cut_words", unit=unit), f"{cut['words']:,}"),
+            (say("unknown", unit=unit), f"{len(self._captions.unknown):,}"),
         ]
         most = self._captions.unknown.most_common(_UNKNOWN)
         return {"rows": rows, "words": ", ".join(f"{word} ({count:,})" for word, count in most)}
@@ -179,7 +181,8 @@ class Report:
 
     def _text(self, row: int) -> str:
         text = self._captions.texts[row]
-        return text if self._captions.known[row] else say("no_known_word", text=text)
+        known, unit = self._captions.known[row], self.metrics["unit"]
+        return text if known else say("no_known_word", text=text, unit=unit)
 
 
 def _late(found: Searched) -> dict[str, float]:
