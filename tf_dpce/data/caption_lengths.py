@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tf_dpce.logging import logger
+from tf_dpce.preprocessing.vocabulary import caption_words
 
 if TYPE_CHECKING:
     from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
@@ -44,6 +45,10 @@ def count_lengths(captions: Sequence[str], tokenizer: CaptionTokenizer) -> dict[
         >>> count_lengths(["a dog", "a big dog", "two dogs"], tokenizer)
         {0: 1, 2: 2}
     """
+    if tokenizer.kind == "words":
+        known = set(tokenizer.words)
+        words = caption_words(captions, tokenizer.lowercase)
+        return dict(sorted(Counter(sum(map(known.__contains__, own)) for own in words).items()))
     import tensorflow as tf
 
     lengths: Counter[int] = Counter()

@@ -11,7 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tf_dpce.data.prepare import read_images
-from tf_dpce.data.validate_images import decoding_fault, validate_images
+from tf_dpce.data.validate_images import decodable, validate_images
 from tf_dpce.datasets.listing import Image, Rejected
 from tf_dpce.datasets.table import read_table
 from tf_dpce.errors import UserError
@@ -199,7 +199,7 @@ def load_pairs(
     found, rejected = read_images(items)
     seen = [image for image in found if image.split != "test"]
     workers = len(os.sched_getaffinity(0))
-    checked = validate_images(seen, lambda file: (file, decoding_fault(file)), rejected, workers)
+    checked = validate_images(seen, decodable, rejected, workers)
     usable = [item.image for item in checked]
     if rejected:
         reasons = Counter(item.reason for item in rejected).most_common()

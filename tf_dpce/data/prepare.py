@@ -159,7 +159,7 @@ def read_images(items: Iterable[Image | Rejected]) -> tuple[list[Image], list[Re
         if captions:
             dropped = len(image.captions) - len(captions)
             rejected += [Rejected(str(image.path), "empty caption")] * dropped
-            left.append(replace(image, captions=captions))
+            left.append(replace(image, captions=captions) if dropped else image)
         else:
             rejected.append(Rejected(str(image.path), "no caption but empty ones"))
     return left, rejected

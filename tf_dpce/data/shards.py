@@ -29,14 +29,17 @@ def encode_record(image: Image, contents: bytes, instance: int) -> bytes:
     Features: `image` (the file's bytes), `image_id`, `path` (bytes), `captions` (bytes, one or
     more), `instance` (int64).
     """
-    features = {
-        "image": _bytes_feature(contents),
-        "image_id": _bytes_feature(image.image_id.encode()),
-        "path": _bytes_feature(os.fsencode(image.path)),
-        "captions": _bytes_feature(*(caption.encode() for caption in image.captions)),
-        "instance": tf.train.Feature(int64_list=tf.train.Int64List(value=[instance])),
+    values = {
+        "image": [contents],
+        "image_id": [image.image_id.encode()],
+        "path": [os.fsencode(image.path)],
+        "captions": [caption.encode() for caption in image.captions],
     }
-    example = tf.train.Example(features=tf.train.Features(feature=features))
+    example = tf.train.Example()
+    feature = example.features.feature
+    for name, own in values.items():
+        feature[name].bytes_list.value.extend(own)
+    feature["instance"].int64_list.value.append(instance)
     return example.SerializeToString(deterministic=True)
 
 
@@ -74,10 +77,6 @@ def write_shards(
         path = path.rename(f"{path}-of-{len(sizes):05d}.tfrecord")
         shards.append(ShardInfo(path.name, size, sha256_file(path), len(starts), tuple(starts)))
     return shards
-
-
-def _bytes_feature(*values: bytes) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
 
 
 @dataclass

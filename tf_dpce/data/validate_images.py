@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, compress
 from pathlib import Path
 from typing import Literal
 
@@ -20,18 +23,22 @@ from tf_dpce.preprocessing.convert import to_png
 from tf_dpce.preprocessing.file_kinds import explain, file_kind
 from tf_dpce.preprocessing.image import decode
 from tf_dpce.preprocessing.image_header import check
-from tf_dpce.preprocessing.plain_image import scans
 from tf_dpce.ray_tasks import limit_threads
 from tf_dpce.remote_path import read_part
 from tf_dpce.storage import is_remote
 
-# Enough waiting images to keep every worker busy while one large image holds up the order.
-_IMAGES_PER_WORKER = 8
+# That a thread takes at a time: one more such part than there are threads keeps all of them busy.
+_IMAGES_PER_PART = 8
 _IMAGES_PER_CALL = 64  # of Ray, so that a call takes many times what sending it takes
 
 Engine = Literal["local", "ray"]
-Inspect = Callable[[bytes], tuple[bytes, str | None]]
+Inspect = Callable[[Sequence[bytes]], Sequence[tuple[bytes, str | None]]]
 Verdict = tuple[bytes, bool] | str
+
+# What every scan of a JPEG begins with; other bytes may be the same.
+_SCAN = re.compile(b"\xff\xda\0")
+# All bits of a JPEG are read at any scale, and the same files refused; this one has fewest pixels.
+_RATIO = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +63,9 @@ def validate_images(
 
     Args:
         images: the images to read.
-        inspect: a function of the bytes of a file that returns what to store of them, and the
-            reason why they cannot be used, or None. Several threads call it, or for Ray processes,
-            which must find it in a module.
+        inspect: a function of the bytes of files that returns for each what to store of them, and
+            the reason why they cannot be used, or None. Several threads call it, or for Ray
+            processes, which must find it in a module.
         rejected: what was rejected so far; unusable images are added.
         workers: number of threads.
         name: name of the images, for the progress display.
@@ -69,13 +76,11 @@ def validate_images(
     Yields:
         The images that can be used, in the order given, whatever `workers` is.
     """
-
-    validate = partial(_verdict, inspect, max_bytes)
     paths = [str(image.path) for image in images]
     if engine == "ray":
         verdicts = _on_ray(inspect, max_bytes, paths)
     else:
-        verdicts = _in_threads(validate, paths, workers)
+        verdicts = _in_threads(partial(_verdicts, inspect, max_bytes), paths, workers)
     pairs = zip(images, verdicts, strict=True)
     for image, verdict in tracked(pairs, name, len(images), transient=False):
         if isinstance(verdict, str):
@@ -84,25 +89,33 @@ def validate_images(
             yield ValidImage(image, *verdict)
 
 
-def _verdict(inspect: Inspect, max_bytes: int, path: str) -> Verdict:
-    """Returns what to store of a file and whether that differs from it, or why it is unusable."""
-    contents, reason = _read(path, max_bytes + 1)
-    stored, reason = (b"", reason) if reason else inspect(contents)
-    return reason or (stored, stored != contents)
+def _verdicts(inspect: Inspect, max_bytes: int, paths: Sequence[str]) -> list[Verdict]:
+    """Returns what to store of files and whether that differs, or why they are unusable."""
+    read = [_read(path, max_bytes + 1) for path in paths]
+    inspected = iter(inspect([contents for contents, reason in read if not reason]))
+    verdicts: list[Verdict] = []
+    for contents, reason in read:
+        stored, reason = (b"", reason) if reason else next(inspected)
+        verdicts.append(reason or (stored, stored != contents))
+    return verdicts
+
+
+def _parts(paths: Sequence[str], count: int) -> Iterator[Sequence[str]]:
+    return (paths[start : start + count] for start in range(0, len(paths), count))
 
 
 def _in_threads(
-    validate: Callable[[str], Verdict], paths: Sequence[str], workers: int
+    validate: Callable[[Sequence[str]], list[Verdict]], paths: Sequence[str], workers: int
 ) -> Iterator[Verdict]:
-    waiting: deque[Future[Verdict]] = deque()
+    waiting: deque[Future[list[Verdict]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for path in paths:
-                waiting.append(pool.submit(validate, path))
-                if len(waiting) >= workers * _IMAGES_PER_WORKER:
-                    yield waiting.popleft().result()
+            for part in _parts(paths, _IMAGES_PER_PART):
+                waiting.append(pool.submit(validate, part))
+                if len(waiting) > workers:
+                    yield from waiting.popleft().result()
             while waiting:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -111,12 +124,11 @@ def _on_ray(inspect: Inspect, max_bytes: int, paths: Sequence[str]) -> Iterator[
     """Inspects images on the machines of a Ray cluster, which read them where this one does."""
     from tf_dpce.ray_tasks import call_all, connected
 
-    starts = range(0, len(paths), _IMAGES_PER_CALL)
-    calls = ((inspect, max_bytes, paths[start : start + _IMAGES_PER_CALL]) for start in starts)
+    calls = ((inspect, max_bytes, part) for part in _parts(paths, _IMAGES_PER_CALL))
     with connected():
         for place, verdicts in call_all(_inspect_all, calls, in_order=True):
             if isinstance(verdicts, UserError):
-                code, first = verdicts.code, paths[starts[place]]
+                code, first = verdicts.code, paths[place * _IMAGES_PER_CALL]
                 raise UserError(code, f"images from {first}: {verdicts.message}", first)
             yield from verdicts
 
@@ -126,13 +138,14 @@ def _inspect_all(
 ) -> list[Verdict]:
     limit_threads(threads)
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(partial(_verdict, inspect, max_bytes), paths))
+        parts = pool.map(partial(_verdicts, inspect, max_bytes), _parts(paths, _IMAGES_PER_PART))
+        return list(chain.from_iterable(parts))
 
 
 def _read(path: str, length: int) -> tuple[bytes, str | None]:
     try:
         # A pipe or a device would block or never end.
-        if not is_remote(path) and not Path(path).is_file():
+        if not (is_remote(path) or os.path.isfile(path) or Path(path).is_file()):
             return b"", NO_FILE
         return read_part(path, length=length), None
     except FileNotFoundError:
@@ -141,42 +154,57 @@ def _read(path: str, length: int) -> tuple[bytes, str | None]:
         return b"", f"cannot be read: {error.strerror}"
 
 
-def storable(contents: bytes) -> tuple[bytes, str | None]:
-    """Returns what to store of a file, and why training cannot decode it, None if it can.
+def storable(files: Sequence[bytes]) -> list[tuple[bytes, str | None]]:
+    """Returns what to store of files, and why training cannot decode them, None if it can.
 
     What `to_png` knows becomes a PNG, anything else stays as it is.
     """
-    stored, code = to_png(contents)
-    if code != status.OK:
-        return b"", explain(code, contents)
-    return stored, decoding_fault(stored)
+    converted = [to_png(contents) for contents in files]
+    found = iter(decodable([stored for stored, code in converted if code == status.OK]))
+    return [
+        next(found) if code == status.OK else (b"", explain(code, contents))
+        for contents, (_, code) in zip(files, converted, strict=True)
+    ]
 
 
-def decoding_fault(contents: bytes) -> str | None:
-    """Returns the reason why training cannot decode the bytes of a file, None if it can."""
+def decodable(files: Sequence[bytes]) -> list[tuple[bytes, str | None]]:
+    """Returns files, and the reason why training cannot decode one, None if it can."""
+    usual = [_is_usual(contents) for contents in files]
     try:
-        jpeg = file_kind(contents) == "JPEG"
-        code = _jpeg_status(contents) if jpeg else int(_status(tf.constant(contents)))
+        sound = bool(_decode_all(tf.constant(list(compress(files, usual)), tf.string)))
+    except tf.errors.InvalidArgumentError:
+        # Each has a verdict of its own.
+        sound = False
+    pairs = zip(files, usual, strict=True)
+    return [(file, None if sound and plain else _fault(file)) for file, plain in pairs]
+
+
+def _is_usual(contents: bytes) -> bool:
+    """Returns whether a file is a JPEG whose length and scans are within the limits."""
+    few = len(_SCAN.findall(contents)) <= status.MAX_PARTS
+    return few and len(contents) <= status.MAX_BYTES and file_kind(contents) == "JPEG"
+
+
+# In one call, because around each Python's lock is held for as long as a small image takes.
+@tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+def _decode_all(jpegs: tf.Tensor) -> tf.Tensor:
+    def values(contents: tf.Tensor) -> tf.Tensor:
+        pixels = tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(contents), tf.int64)[:2])
+        with tf.control_dependencies([tf.debugging.Assert(pixels <= status.MAX_PIXELS, [pixels])]):
+            return tf.size(tf.io.decode_jpeg(contents, 3, _RATIO))
+
+    sizes = tf.map_fn(values, jpegs, parallel_iterations=1, fn_output_signature=tf.int32)
+    return tf.reduce_all(sizes > 0)
+
+
+def _fault(contents: bytes) -> str | None:
+    try:
+        code = int(_status(tf.constant(contents)))
     except tf.errors.InvalidArgumentError:
         code = status.UNDECODABLE
     return None if code == status.OK else explain(code, contents)
 
 
-def _jpeg_status(contents: bytes) -> int:
-    """Returns what `_status` does; two operations take half the time of calling a graph.
-
-    `plain_image.check` would not: Pillow reads a few damaged headers otherwise than TensorFlow.
-    """
-    if len(contents) > status.MAX_BYTES:
-        return status.TOO_MANY_BYTES
-    height, width, _ = tf.io.extract_jpeg_shape(contents).numpy().tolist()
-    if height * width > status.MAX_PIXELS:
-        return status.TOO_MANY_PIXELS
-    decodable = scans(contents) <= status.MAX_PARTS and tf.size(tf.io.decode_jpeg(contents, 3)) > 0
-    return status.OK if decodable else status.UNDECODABLE
-
-
-# As one graph it holds Python's lock for a quarter of the time that single operations do.
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def _status(contents: tf.Tensor) -> tf.Tensor:
     def by_decoding() -> tf.Tensor:

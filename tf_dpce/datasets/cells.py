@@ -96,22 +96,23 @@ def read_row(record: Record | Rejected, with_split: bool = True) -> Row | Reject
 def is_whole(text: str) -> bool:
     """Returns whether UTF-8 can hold a text."""
     try:
-        text.encode()
+        return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def _text(value: Any) -> str:
     """Returns a text, or a whole number as text; empty for a missing value."""
+    if isinstance(value, str):
+        return _checked(value)
     if _is_missing(value):
         return ""
     if isinstance(value, float) and value.is_integer():
         # A column of whole numbers, one of which is missing, becomes one of floats in pandas.
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if isinstance(value, bool) or not isinstance(value, int):
         raise _BadCell(NO_TEXT)
-    return _checked(str(value))
+    return str(value)
 
 
 def _is_missing(value: Any) -> bool:

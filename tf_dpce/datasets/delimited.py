@@ -23,6 +23,8 @@ MALFORMED = "quotes or line ends in the wrong place"
 _DELIMITERS = (",", ";", "\t", "|")
 _SEP_LINE = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)
 
+# Characters that `csv.reader` does not just take, apart from delimiters.
+_NOT_PLAIN = re.compile('["\r\0]')
 _NOT_CLOSED = "unexpected end of data"  # as the csv module says
 
 Line = tuple[Origin, str]
@@ -102,7 +104,7 @@ def _rows(lines: Iterator[Line], header: _Header) -> Iterator[tuple[Origin, list
     while True:
         feed.taken.clear()
         try:
-            fields: list[str] | str = next(reader)
+            fields: list[str] | str = feed.unquoted() or next(reader)
             feed.note(fields)
         except StopIteration:
             return
@@ -126,13 +128,26 @@ class _Feed:
         self._again: deque[Line] = deque()
         self._header = header
         self._image = [plain_name(name) for name in header.names].index(header.columns.image)
-        self._shape = ""
+        self._name = ""
 
     def __iter__(self) -> Iterator[str]:
         return self
 
+    def _next(self) -> Line:
+        return self._again.popleft() if self._again else next(self._lines)
+
+    def unquoted(self) -> list[str] | None:
+        """Takes a line that has no quotes, in less time than `csv.reader`; None leaves it there."""
+        line = self._next()
+        if _NOT_PLAIN.search(line[1]) or len(line[1]) > csv.field_size_limit():
+            self._again.appendleft(line)
+            return None
+        self.taken.append(line)
+        fields = line[1].split(self._header.delimiter)
+        return [field.lstrip(" ") for field in fields] if self._header.spaced else fields
+
     def __next__(self) -> str:
-        line = self._again.popleft() if self._again else next(self._lines)
+        line = self._next()
         if self.taken and self._is_row(line[1]):
             self._again.appendleft(line)
             raise csv.Error(_NOT_CLOSED)
@@ -144,9 +159,9 @@ class _Feed:
         self._again.extendleft(reversed(self.taken[1:]))
 
     def note(self, fields: list[str]) -> None:
-        """Remembers how the names of images are built."""
+        """Remembers a name of an image, because others are built alike."""
         if len(fields) == len(self._header.names):
-            self._shape = _shape(fields[self._image])
+            self._name = fields[self._image]
 
     def _is_row(self, line: str) -> bool:
         """Returns whether a line has the shape of a row, though it stands inside quotes."""
@@ -158,7 +173,7 @@ class _Feed:
         places = {self._image, self._image - count + len(fields)}
         names = [fields[place].strip() for place in places if 0 <= place < len(fields)]
         # A caption may have a comma in its second line, but hardly the name of an image there.
-        if self._shape and self._shape in map(_shape, names):
+        if (shape := _shape(self._name)) and shape in map(_shape, names):
             return True
         return len(fields) >= count and any(map(is_image, names))
 

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cache, cached_property
 from heapq import nlargest
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -92,6 +92,7 @@ class ImageNames:
         self._root, self._remote = rooted(str(self.folder)), is_remote(str(self.folder))
         self._listings: dict[str, _Listing] = {}
         self._found: dict[str, tuple[ImageFile, tuple[str, ...]]] = {}
+        self._real_folder = cache(os.path.realpath)
         self._outside: dict[str, str] = {}
         self._dropped: dict[str, str] = {}
         self._ambiguous: set[str] = set()
@@ -180,11 +181,15 @@ class ImageNames:
         """Returns one id for all names of a file: its real path, if that is below the folder."""
         path, real = os.path.join(listing.path, base), os.path.join(listing.real, base)
         if base in listing.links:
-            real = os.path.realpath(real)
+            # The folder that many links lead into is asked about once.
+            target, end = os.path.split(os.path.join(listing.real, os.readlink(real)))
+            near = os.path.join(self._real_folder(target), end)
+            real = os.path.realpath(real) if os.path.islink(near) or not end else near
         image_id = self._below(real)
         if not image_id:
-            own = os.path.relpath(path, self._root) if not os.path.isabs(name) else path
-            image_id = self._outside.setdefault(real, self._below(path) or own)
+            own = self._below(path) or (path if os.path.isabs(name) else "")
+            own = own or os.path.relpath(path, self._root)
+            image_id = self._outside.setdefault(real, own)
         return ImageFile(image_id, self.folder / image_id)
 
     def _below(self, path: str) -> str:

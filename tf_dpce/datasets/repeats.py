@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, MutableMap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from tf_dpce.datasets.listing import Image
 from tf_dpce.logging import tracked
@@ -17,6 +18,7 @@ from tf_dpce.remote_path import AnyPath, read_part
 Alike = dict[Hashable, list[Image]]
 
 _THREADS = 8  # more than cores, because they wait for the disk
+_FILES = 64  # that a thread asks about at a time
 _SAMPLE_BYTES = 4096
 _PART_BYTES = 2**24  # most images are smaller
 
@@ -109,9 +111,11 @@ def _divided(groups: Alike, content_key: Callable[[AnyPath], Hashable]) -> Alike
     """Divides groups by one more key of their files, and drops what is alone then."""
     divided: Alike = {}
     pairs = [(group, image) for group, images in groups.items() for image in images]
+    key_of = partial(_key_of, content_key)
+    parts = (pairs[start : start + _FILES] for start in range(0, len(pairs), _FILES))
     with ThreadPoolExecutor(_THREADS) as pool:
-        keys = pool.map(partial(_key_of, content_key), (image.path for _, image in pairs))
-        keyed = zip(pairs, keys, strict=True)
+        keys = pool.map(lambda part: [key_of(image.path) for _, image in part], parts)
+        keyed = zip(pairs, chain.from_iterable(keys), strict=True)
         for (group, image), key in tracked(keyed, "files compared", total=len(pairs)):
             if key is not None:
                 divided.setdefault((group, key), []).append(image)

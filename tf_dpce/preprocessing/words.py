@@ -14,7 +14,6 @@ from collections.abc import Container
 ENDINGS = ("s", "d", "m", "t", "re", "ll", "ve")
 LIKE_APOSTROPHES = "‘’ʼ`´"
 
-_APOSTROPHES = str.maketrans(dict.fromkeys(LIKE_APOSTROPHES, "'"))
 _LINE_ENDS = "\0\t\n\v\f\r\x85"
 
 # Of characters of scripts without spaces between words; the last is the long vowel of Japanese.
@@ -34,9 +33,9 @@ def plain_words(text: str) -> list[str]:
         >>> plain_words("'A red square!' isn't left of: the dog's (blue) ball")
         ['A', 'red', 'square', "isn't", 'left', 'of', 'the', "dog's", 'blue', 'ball']
     """
-    text = unicodedata.normalize("NFC", text).translate(_APOSTROPHES)
-    words = "".join(" " if _ends_word(sign) else sign for sign in text).split(" ")
-    return [bare for word in words if (bare := _without_quotes(word))]
+    text = unicodedata.normalize("NFC", text).translate(_SIGNS)
+    words = map(_without_quotes, text.split(" ")) if "'" in text else text.split(" ")
+    return [word for word in words if word]
 
 
 def plain_characters(word: str) -> list[str]:
@@ -85,6 +84,14 @@ def _without_quotes(word: str) -> str:
     return word if is_ending else word.strip("'")
 
 
-def _ends_word(sign: str) -> bool:
-    punctuation = unicodedata.category(sign)[0] in "PZ" and sign not in "'_"
-    return punctuation or sign in _LINE_ENDS
+class _Signs(dict[int, str]):
+    """What a character counts as, by its code: a space if it ends a word."""
+
+    def __missing__(self, code: int) -> str:
+        sign = "'" if chr(code) in LIKE_APOSTROPHES else chr(code)
+        punctuation = unicodedata.category(sign)[0] in "PZ" and sign not in "'_"
+        self[code] = " " if punctuation or sign in _LINE_ENDS else sign
+        return self[code]
+
+
+_SIGNS = _Signs()

@@ -22,9 +22,9 @@ from tf_dpce.preprocessing.tokenizer import CaptionTokenizer
 
 
 def test_only_words_of_the_vocabulary_count():
-    captions = ["A dog-sled (brown).", "two DOGS", "a a a dog", "Dog?"]
-    # In lower case [a] [dog] sled brown; two dogs; [a] [a] [a] [dog]; [dog].
-    for lowercase, lengths in ((True, {0: 1, 1: 1, 2: 1, 4: 1}), (False, {0: 2, 1: 1, 4: 1})):
+    captions = ["A dog-sled (brown).", "two DOGS", "ein Hündchen, a dog", "a a a dog", "Dog?"]
+    # Known in lower case are [a] [dog] sled brown; two dogs; [a] [dog]; [a] [a] [a] [dog]; [dog].
+    for lowercase, lengths in ((True, {0: 1, 1: 1, 2: 2, 4: 1}), (False, {0: 2, 1: 1, 2: 1, 4: 1})):
         assert count_lengths(captions, CaptionTokenizer(["a", "dog"], 1, lowercase)) == lengths
     # Pieces take positions of their own: [a] [dog] [##s].
     pieces = CaptionTokenizer(["a", "dog", "##s"], 1, lowercase=True, kind="wordpiece")

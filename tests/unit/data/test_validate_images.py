@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.samples import Steps
-from tf_dpce.data.validate_images import ValidImage, validate_images
+from tests.samples import image as sample
+from tf_dpce.data.validate_images import ValidImage, _fault, decodable, validate_images
 from tf_dpce.datasets.listing import Image, Rejected
 from tf_dpce.logging import run_context
 
@@ -26,9 +27,14 @@ def accept(contents: bytes) -> tuple[bytes, str | None]:
     return contents, None
 
 
+def each(inspect):
+    return lambda files: list(map(inspect, files))
+
+
 def validate(images: list[Image], inspect=accept, workers: int = 2) -> tuple[list, list]:
     rejected: list[Rejected] = []
-    return list(validate_images(images, inspect, rejected, workers, max_bytes=LIMIT)), rejected
+    options = {"workers": workers, "max_bytes": LIMIT}
+    return list(validate_images(images, each(inspect), rejected, **options)), rejected
 
 
 @pytest.fixture
@@ -63,24 +69,21 @@ def test_order_and_verdicts_do_not_depend_on_the_workers(images: list[Image], wo
 
 
 def test_workers_work_at_the_same_time(images: list[Image]):
-    # Each waits for the other: one thread alone would break the barrier.
+    # Each waits for the other: one thread alone would break the barrier. They take 8 at a time.
     meeting = threading.Barrier(2, timeout=5)
-    found, _ = validate(images, lambda contents: (contents, meeting.wait() and None))
-    assert len(found) == len(images)
+    found, _ = validate(images[:48], lambda contents: (contents, meeting.wait() and None))
+    assert len(found) == 48
 
 
 def test_no_more_than_a_window_is_read_ahead(images: list[Image]):
-    seen = []
-
-    def inspect(contents: bytes) -> tuple[bytes, str | None]:
-        seen.append(contents)
-        return contents, None
-
+    seen: list[bytes] = []
+    inspect = each(lambda contents: (seen.append(contents) or contents, None))
     results = validate_images(10 * images, inspect, [], workers=3)
     for _ in range(100):
         next(results)
     results.close()
-    assert len(seen) <= 100 + 3 * 8
+    # Of parts of 8 a thirteenth is worked on, and three threads have one more than one each.
+    assert len(seen) <= 13 * 8 + 4 * 8
 
 
 def test_what_is_no_readable_file_has_a_reason_and_costs_one_image(tmp_path: Path):
@@ -103,3 +106,20 @@ def test_a_fault_of_the_inspector_is_not_swallowed(images: list[Image]):
 
     with pytest.raises(RuntimeError, match="a bug"):
         validate(images, inspect)
+
+
+def test_files_that_are_decoded_together_have_the_verdicts_of_each_alone():
+    # What training does: each file alone, at its full size.
+    draws, kinds = random.Random(0), ({}, {"progressive": True}, {"restart_marker_blocks": 2})
+    whole = [
+        sample("JPEG", mode, (40, 24), **how) for mode in ("RGB", "L", "CMYK") for how in kinds
+    ]
+    altered = [bytearray(contents) for contents in 12 * whole]
+    for contents in altered:
+        contents[draws.randrange(3, len(contents))] = draws.randrange(256)
+    files = [bytes(contents[: draws.choice([-9, None, None])]) for contents in altered] + whole
+    alone = [(contents, _fault(contents)) for contents in files]
+    assert [decodable([contents])[0] for contents in files] == alone
+    parts = [decodable(files[start : start + 8]) for start in range(0, len(files), 8)]
+    assert [found for part in parts for found in part] == alone
+    assert {reason for _, reason in alone} == {None, "cannot be decoded"}

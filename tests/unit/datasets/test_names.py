@@ -89,10 +89,11 @@ def test_of_several_files_that_fit_none_is_taken(tmp_path: Path):
 def test_one_file_is_one_image_by_whatever_name(folder: Path, tmp_path: Path):
     (folder / "link.jpg").symlink_to("sub dir/p1.jpg")
     (folder / "linked").symlink_to("sub dir")
+    (folder / "twice.jpg").symlink_to("linked/../link.jpg")
     (folder.parent / "again").symlink_to(folder)
     write_images(tmp_path, ["outside.jpg"])
     names = ["sub dir/p1.jpg", str(folder / "sub dir/p1.jpg"), "../pics/sub dir/p1.jpg"]
-    names += ["link.jpg", "linked/p1.jpg", "../again/sub dir/p1.jpg"]
+    names += ["link.jpg", "twice.jpg", "linked/p1.jpg", "../again/sub dir/p1.jpg"]
     assert set(found(folder, *names)) == {"sub dir/p1.jpg"}
     assert set(found(folder.parent / "again", *names[:1], names[3])) == {"sub dir/p1.jpg"}
     # Of a file elsewhere the first name stays.

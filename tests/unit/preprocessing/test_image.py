@@ -141,7 +141,7 @@ def images_of_all_kinds() -> dict[str, tuple[bytes, np.ndarray]]:
 
 def test_every_kind_of_image_becomes_rgb():
     for kind, (contents, colour) in images_of_all_kinds().items():
-        assert storable(contents) == (contents, None), kind
+        assert storable([contents]) == [(contents, None)], kind
         pixels = decode(tf.constant(contents)).numpy()
         assert pixels.dtype == np.uint8 and pixels.shape == (5, 7, 3), kind
         assert np.abs(pixels.astype(int) - np.asarray(colour, int)).max() <= 4, kind
@@ -152,7 +152,9 @@ def test_bytes_cut_off_in_the_middle_raise():
         contents = encoded(noise(40, 40), kind)[:1000]
         with pytest.raises(tf.errors.InvalidArgumentError):
             decode(tf.constant(contents))
-        assert storable(contents)[1] == "cannot be decoded"
+        # It costs no other file.
+        found = storable([encoded(noise(4, 4), kind), contents, encoded(noise(4, 4), kind)])
+        assert [reason for _, reason in found] == [None, "cannot be decoded", None]
 
 
 # --- evaluation -----------------------------------------------------------------------------------

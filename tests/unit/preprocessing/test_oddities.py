@@ -119,7 +119,7 @@ def seen(contents: bytes) -> np.ndarray:
 @pytest.mark.parametrize("kind", ODDITIES)
 def test_it_is_seen_as_a_person_sees_it(kind: str, tmp_path: Path):
     contents, expected = ODDITIES[kind], seen(ODDITIES[kind])
-    stored, reason = storable(contents)
+    ((stored, reason),) = storable([contents])
     assert reason is None
     pixels = decoded(stored).numpy()
     assert pixels.shape == expected.shape
