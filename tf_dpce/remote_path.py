@@ -20,7 +20,6 @@ from typing import Any, BinaryIO, ClassVar
 from tf_dpce.storage import explained, file_system, is_remote, local_file, local_path
 
 _THREADS = 8  # more than cores, because they wait for the disk or the network
-_SPARE = 4096  # bytes; some file systems give no size
 _TOGETHER = 1024  # small files whose contents are in memory at a time
 
 
@@ -157,8 +156,10 @@ def read_part(place: str, start: int = 0, length: int | None = None) -> bytes:
     if not is_remote(place):
         with open(place, "rb") as stream:
             stream.seek(start)
-            # Room for what is not there would take longer than reading what is.
-            return stream.read(length and min(length, os.fstat(stream.fileno()).st_size + _SPARE))
+            # Room for what is not there would take longer than reading what is. Some file systems
+            # give no size.
+            size = os.fstat(stream.fileno()).st_size
+            return stream.read(min(length, size) if length and size else length)
     files, path = file_system(place)
     end = None if length is None else start + length
     with explained(place, passed=FileNotFoundError):
