@@ -161,7 +161,7 @@ def complete_splits(images: Collection[Image], seed: int) -> None:
     captioned = [image for image in images if image.captions]
     join_copies(captioned)
     # Names alone can be split too, where no file is at hand.
-    usable = [image for image in captioned if image.path.is_file()] or captioned
+    usable = [image for image in captioned if _has_file(image)] or captioned
     drawn = drawn_splits((image.instance for image in usable if image.split is None), seed)
     for image in images:
         image.split = image.split or drawn.get(image.instance, "train")
@@ -175,6 +175,13 @@ def complete_splits(images: Collection[Image], seed: int) -> None:
             if image.split == "train" and image.instance in moved:
                 image.split = missing
         logger.info(f"nothing is in the split {missing}: drew {len(moved):,} of train for it")
+
+
+def _has_file(image: Image) -> bool:
+    try:
+        return image.path.is_file()
+    except OSError:  # The name is longer than a disk's may be.
+        return False
 
 
 def split_in_name(name: str) -> str | None:
