@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-VERBS = tuple(
-    "prepare train evaluate ablate export verify serve find embed index search web demo".split()
+VERBS = (
+    *("prepare", "train", "evaluate", "ablate", "export", "verify", "serve"),
+    *("find", "embed", "index", "search", "web", "demo"),
 )
 
 

@@ -63,7 +63,8 @@ def run(
         "hide_duplicates": hide_duplicates,
         "skip": skip,
     }
-    Wanted.of(kind, top, **choice).check(opened, terms, find_calibration(opened, model))
+    calibration = None if at_least is None else find_calibration(opened, model)
+    Wanted.of(kind, top, **choice).check(opened, terms, calibration)
     check_sheet_file(sheet)
 
     from tf_dpce.search.queries.query_encoder import read_query_image

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,8 +26,10 @@ from tf_dpce.ray_tasks import limit_threads
 from tf_dpce.remote_path import read_part
 from tf_dpce.storage import is_remote
 
-# That a thread takes at a time: one more such part than there are threads keeps all of them busy.
+# Of one task of a thread. One more task than there are threads waits, so that all are busy.
 _IMAGES_PER_PART = 8
+# Files that are decoded by one call, because it copies them. Most images are far smaller.
+_BYTES_PER_CALL = 2**24
 _IMAGES_PER_CALL = 64  # of Ray, so that a call takes many times what sending it takes
 
 Engine = Literal["local", "ray"]
@@ -36,7 +37,7 @@ Inspect = Callable[[Sequence[bytes]], Sequence[tuple[bytes, str | None]]]
 Verdict = tuple[bytes, bool] | str
 
 # What every scan of a JPEG begins with; other bytes may be the same.
-_SCAN = re.compile(b"\xff\xda\0")
+_SCAN = b"\xff\xda\0"
 # All bits of a JPEG are read at any scale, and the same files refused; this one has fewest pixels.
 _RATIO = 8
 
@@ -170,6 +171,8 @@ def storable(files: Sequence[bytes]) -> list[tuple[bytes, str | None]]:
 def decodable(files: Sequence[bytes]) -> list[tuple[bytes, str | None]]:
     """Returns files, and the reason why training cannot decode one, None if it can."""
     usual = [_is_usual(contents) for contents in files]
+    if sum(map(len, compress(files, usual))) > _BYTES_PER_CALL:
+        return [(contents, _fault(contents)) for contents in files]
     try:
         sound = bool(_decode_all(tf.constant(list(compress(files, usual)), tf.string)))
     except tf.errors.InvalidArgumentError:
@@ -181,8 +184,9 @@ def decodable(files: Sequence[bytes]) -> list[tuple[bytes, str | None]]:
 
 def _is_usual(contents: bytes) -> bool:
     """Returns whether a file is a JPEG whose length and scans are within the limits."""
-    few = len(_SCAN.findall(contents)) <= status.MAX_PARTS
-    return few and len(contents) <= status.MAX_BYTES and file_kind(contents) == "JPEG"
+    if len(contents) > status.MAX_BYTES or file_kind(contents) != "JPEG":
+        return False
+    return contents.count(_SCAN) <= status.MAX_PARTS
 
 
 # In one call, because around each Python's lock is held for as long as a small image takes.

@@ -16,9 +16,9 @@ from difflib import get_close_matches
 from functools import cache, cached_property
 from heapq import nlargest
 from typing import NamedTuple
-from urllib.parse import unquote
 
 from tf_dpce.datasets.listing import ADDRESS
+from tf_dpce.datasets.spellings import spellings
 from tf_dpce.datasets.splits import image_name
 from tf_dpce.datasets.text_files import existing_folder
 from tf_dpce.logging import logger
@@ -28,10 +28,6 @@ from tf_dpce.storage import is_remote, rooted
 AMBIGUOUS = "several names fit this one file"
 
 # How a name differs from that of the file, in the words of the log.
-_FILE_ADDRESS = "with file://"
-_SLASHES = "with \\ for / or a drive"
-_PERCENT = "with %20 or the like"
-_HOME = "with ~"
 _LONGER = "with other folders before it"
 _CASE = "in another case or Unicode form"
 _NO_ENDING = "without its ending"
@@ -44,8 +40,6 @@ IMAGE_ENDINGS = (
 _NOT_THE_USERS = ("@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX")
 # A single letter before the colon is a Windows drive.
 _ADDRESS = re.compile(r"data:|(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_FILE = re.compile(r"^file:(//[^/]*)?", re.IGNORECASE)
-_DRIVE = re.compile(r"^(?=[a-z]:)", re.IGNORECASE)
 _COMPARED = 1000  # names that are compared letter by letter
 
 
@@ -132,7 +126,7 @@ class ImageNames:
         return self._file(listing, base, name) if base in listing.files else None
 
     def _nearly(self, name: str) -> tuple[ImageFile, tuple[str, ...]]:
-        for path, changes in _spellings(name):
+        for path, changes in spellings(name):
             for shorter, prefix in self._shortened(path):
                 walked = self._walk(shorter)
                 if walked is None:
@@ -181,16 +175,22 @@ class ImageNames:
         """Returns one id for all names of a file: its real path, if that is below the folder."""
         path, real = os.path.join(listing.path, base), os.path.join(listing.real, base)
         if base in listing.links:
-            # The folder that many links lead into is asked about once.
-            target, end = os.path.split(os.path.join(listing.real, os.readlink(real)))
-            near = os.path.join(self._real_folder(target), end)
-            real = os.path.realpath(real) if os.path.islink(near) or not end else near
+            real = self._followed(real)
         image_id = self._below(real)
         if not image_id:
             own = self._below(path) or (path if os.path.isabs(name) else "")
             own = own or os.path.relpath(path, self._root)
             image_id = self._outside.setdefault(real, own)
         return ImageFile(image_id, self.folder / image_id)
+
+    def _followed(self, link: str) -> str:
+        """Returns the real path of a link; the folder that many lead into is asked about once."""
+        with suppress(OSError):  # It is no link any more.
+            folder, base = os.path.split(os.path.join(os.path.dirname(link), os.readlink(link)))
+            near = os.path.join(self._real_folder(folder), base)
+            if base and not os.path.islink(near):
+                return near
+        return os.path.realpath(link)
 
     def _below(self, path: str) -> str:
         prefix = os.path.join(self._root, "")
@@ -269,21 +269,6 @@ def nearest_name(path: AnyPath) -> str:
         names = nlargest(_COMPARED, names, lambda name: len(os.path.commonprefix([name, missing])))
     close = get_close_matches(missing, names, n=1)
     return str(folder / close[0]) if close else ""
-
-
-def _spellings(name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yields the paths that a name may mean, the least changed first, and the kinds of change."""
-    path, kinds = name.strip(), ()
-    yield path, kinds
-    for kind, change in (
-        (_FILE_ADDRESS, lambda text: _FILE.sub("", text, count=1)),
-        (_SLASHES, lambda text: _DRIVE.sub("/", text.replace("\\", "/"), count=1)),
-        (_PERCENT, unquote),
-        (_HOME, os.path.expanduser),
-    ):
-        if change(path) != path:
-            path, kinds = change(path), (*kinds, kind)
-            yield path, kinds
 
 
 def _alike(name: str) -> str:

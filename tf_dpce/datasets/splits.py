@@ -180,7 +180,7 @@ def complete_splits(images: Collection[Image], seed: int) -> None:
 def _has_file(image: Image) -> bool:
     try:
         return image.path.is_file()
-    except OSError:  # The name is longer than a disk's may be.
+    except OSError:  # It may be longer than a name on a disk can be.
         return False
 
 

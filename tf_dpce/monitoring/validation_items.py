@@ -13,6 +13,7 @@ from PIL import Image
 
 from tf_dpce.config import Resize
 from tf_dpce.data.input_pipeline import RecordReader, caption_groups
+from tf_dpce.preprocessing.image import evaluation_pixels
 from tf_dpce.preprocessing.plain_image import image_pixels
 from tf_dpce.preprocessing.status import Limits
 
@@ -56,6 +57,8 @@ class ValidationItems:
         for number, contents in zip(new, files, strict=True):
             # Pillow needs no graph, whose tracing would take longer than all of them.
             _, pixels = image_pixels(contents, SIDE, self._resize, Limits())
+            if pixels is None:  # Pillow refuses a few headers that TensorFlow reads.
+                pixels = evaluation_pixels(tf.constant(contents), SIDE, self._resize).numpy()
             self._thumbnails[number] = Image.fromarray(np.round(pixels).astype(np.uint8))
 
     def thumbnail(self, number: int) -> Image.Image:

@@ -63,9 +63,9 @@ def similarities(images: Embeddings, texts: Embeddings, points: Points) -> dict[
     cosines = images.vectors[points.images] @ texts.vectors[points.captions].T
     own = images.instances[points.images][:, None] == texts.instances[points.captions]
     others = cosines[~own]
-    # The histogram of a tenth looks the same.
-    few = others[:: 1 + len(others) // _MOST_NEGATIVES]
-    return {"similarity/positive": cosines[own], "similarity/negative": few}
+    # The histogram of a sample looks the same.
+    sample = others[:: 1 + len(others) // _MOST_NEGATIVES]
+    return {"similarity/positive": cosines[own], "similarity/negative": sample}
 
 
 def _jpeg(tag: str, image: Image.Image) -> Summary:

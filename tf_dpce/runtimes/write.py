@@ -94,7 +94,8 @@ def write_runtimes(
     for runtime in formats:
         for kind, encoder in encoders.items():
             path = folder / model_file(runtime, kind)
-            _write_encoder(encoder, runtime, path, precision, examples.get(kind, ()))
+            own = examples.get(kind, ())
+            _write_encoder(encoder, runtime, path, precision=precision, examples=own)
     words = "".join(f"{word}\n" for word in tokenizer.words)
     (folder / WORDS).write_text(words, encoding="utf-8", newline="\n")
     counts = {kind: len(rows) for kind, rows in examples.items()}
@@ -131,13 +132,13 @@ def _manifest(
     )
 
 
-def _write_encoder(encoder: keras.Model, runtime: str, path: Path, *of_litert: Any) -> None:
-    """Writes one encoder for a runtime; `of_litert` are the further arguments of `write_litert`."""
+def _write_encoder(encoder: keras.Model, runtime: str, path: Path, **of_litert: Any) -> None:
+    """Writes one encoder for a runtime; `of_litert` are arguments of `write_litert` alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if runtime == "litert":
         from tf_dpce.runtimes.litert import write_litert
 
-        return write_litert(encoder, path, *of_litert)
+        return write_litert(encoder, path, **of_litert)
     from tf_dpce.runtimes.onnx_graph import write_onnx
 
     if runtime == "onnx":

@@ -10,7 +10,6 @@ import numpy as np
 from tf_dpce.errors import UserError
 from tf_dpce.evaluation.calibration import CALIBRATION_FILE, CALIBRATION_FOLDER, Calibration
 from tf_dpce.export.versions import find_version, is_run
-from tf_dpce.search.index.folder import FolderIndex
 from tf_dpce.search.interface import Index, Ranking
 from tf_dpce.search.queries.query import Term
 from tf_dpce.storage import open_folder
@@ -47,6 +46,9 @@ def find_calibration(index: Index | None, model: Path | None) -> Calibration | N
     Raises:
         UserError: the file is damaged.
     """
+    # Imported where it is used, with FAISS, because `embed` needs no index.
+    from tf_dpce.search.index.folder import FolderIndex
+
     path = model and calibration_file(model)
     if path is None and isinstance(index, FolderIndex) and index.manifest.calibration:
         path = index.folder / index.manifest.calibration.name

@@ -44,11 +44,8 @@ class DualPathTrainer(DualPath):
     ) -> None:
         super().compile(optimizer, loss, **options)
         # Not by `metrics` of `compile`, which takes outputs without a target for those of others.
-        # Whether any class is better costs a third of the time that the best one takes.
         self.accuracies = {
-            name: keras.metrics.SparseTopKCategoricalAccuracy(k=1, name=f"{name}_accuracy")
-            for name in LOGITS
-            if name in loss
+            name: keras.metrics.Mean(name=f"{name}_accuracy") for name in LOGITS if name in loss
         }
         if self.partial_fc is not None:
             self.partial_fc.build(optimizer)
@@ -69,8 +66,7 @@ class DualPathTrainer(DualPath):
 
     def compute_metrics(self, x: Any, y: dict, y_pred: dict, sample_weight: Any = None) -> dict:
         for name, accuracy in self.accuracies.items():
-            # In half precision neighbouring classes would have one number.
-            accuracy.update_state(y[name], tf.cast(y_pred[name], tf.float32))
+            accuracy.update_state(_best(y_pred[name], y[name]))
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def build_metrics(self, spec: tuple[dict, dict]) -> None:
@@ -91,3 +87,13 @@ class DualPathTrainer(DualPath):
             self.train_function = self.train_function or multi_worker_train_function(self)
         else:
             super().make_train_function(force)
+
+
+def _best(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """Returns which rows of logits `[B, C]` are highest at their class alone, float32 `[B]`.
+
+    This takes a fraction of the time that `argmax` takes over thousands of classes.
+    """
+    own = tf.gather(logits, classes, batch_dims=1)
+    as_high = tf.cast(logits >= own[:, None], tf.int32)
+    return tf.cast(tf.reduce_sum(as_high, axis=1) == 1, tf.float32)

@@ -104,6 +104,14 @@ def test_one_file_is_one_image_by_whatever_name(folder: Path, tmp_path: Path):
     assert found(folder, "cached.jpg", *outside) == ["cached.jpg"] * 3
 
 
+def test_a_link_that_is_replaced_by_a_file_is_that_file(folder: Path):
+    (folder / "link.jpg").symlink_to("sub dir/p1.jpg")
+    images = ImageNames(folder)
+    images.find("100%.png")  # which lists the folder
+    (folder / "100%.png").replace(folder / "link.jpg")
+    assert images.find("link.jpg").image_id == "link.jpg"
+
+
 def test_each_folder_is_listed_once(folder: Path, monkeypatch: pytest.MonkeyPatch):
     listed, scandir = [], os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: (listed.append(str(path)), scandir(path))[1])

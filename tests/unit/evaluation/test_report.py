@@ -15,7 +15,8 @@ METRICS = {
     "image_to_text": {"r1": 27.04, "r5": 58.0, "r10": 71.0, "medr": 4.0, "meanr": 13.25},
     "text_to_image": None,
     "rsum": 156.04,
-    **{"images": 100, "unit": "characters"},
+    "images": 100,
+    "unit": "characters",
     "vocabulary": {"known_words": 97.25, "captions_without_known_word": 0.5},
     "cut_off": {"positions": 24, "captions": 1_203, "words": 4_000},
 }

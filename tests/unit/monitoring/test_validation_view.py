@@ -10,7 +10,11 @@ from google.protobuf import text_format
 from PIL import Image
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
+from tests.samples import image as sample
+from tests.samples import write_images
 from tests.scenes import prepare_scenes
+from tf_dpce.data.prepare import prepare
+from tf_dpce.datasets.table import read_table
 from tf_dpce.drawing.hit_rows import RIGHT, WRONG, Cell, HitRow, hit_rows
 from tf_dpce.evaluation.embed import Embeddings
 from tf_dpce.monitoring import retrieval_panel
@@ -42,6 +46,17 @@ def test_items_are_in_the_order_of_their_embeddings(items: ValidationItems, scen
         scene = make_scene(0, int(items.names[image]))
         assert items.captions[5 * image : 5 * image + 5] == list(scene.captions)
     assert items.thumbnail(3).size == (96, 96)
+
+
+def test_a_file_that_pillow_refuses_has_a_thumbnail(tmp_path: Path):
+    whole = sample("JPEG", size=(40, 24))
+    # A JFIF header that is too short is no fault to TensorFlow.
+    (tmp_path / "a.jpg").write_bytes(whole[:2] + b"\xff\xe0\0\7JFIF\0" + whole[2:])
+    write_images(tmp_path, ["b.jpg", "c.jpg"])
+    rows = "a.jpg,a dog,val\nb.jpg,a dog,train\nc.jpg,a dog,test\n"
+    (tmp_path / "pairs.csv").write_text(f"image,caption,split\n{rows}")
+    prepare(read_table(tmp_path / "pairs.csv"), tmp_path / "data", source="table")
+    assert ValidationItems(tmp_path / "data", "center_crop").thumbnail(0).size == (96, 96)
 
 
 def test_the_panel_shows_the_best_hits_and_the_rank_of_the_first_right_one(

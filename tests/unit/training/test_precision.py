@@ -69,6 +69,9 @@ def test_a_neighbour_of_the_right_class_is_wrong():
     classes, logits = np.array([256, 257]), keras.ops.one_hot([256, 256], 300, dtype="bfloat16")
     trainer.compute_metrics({}, {"image_logits": classes}, {"image_logits": logits})
     assert float(trainer.accuracies["image_logits"].result()) == 0.5
+    # Classes that are all alike are none of them right: of four rows still one.
+    trainer.compute_metrics({}, {"image_logits": classes}, {"image_logits": 0 * logits})
+    assert float(trainer.accuracies["image_logits"].result()) == 0.25
 
 
 def test_each_precision_has_a_feature_cache_of_its_own(scenes: Path):

@@ -209,7 +209,8 @@ def read_stores(folders: Sequence[Path], index: Index | None = None) -> dict[Pat
         other, model = index.name, index.model
     for folder, store in stores.items():
         if store.model != model:
-            message = f"{other} and {folder} hold embeddings of two models: take one"
+            remedy = "embed with the index's own" if index else "take one"
+            message = f"{other} and {folder} hold embeddings of two models: {remedy}"
             raise UserError("index.two_models", message, folder)
     return stores
 
