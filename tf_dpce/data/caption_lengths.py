@@ -48,7 +48,8 @@ def count_lengths(captions: Sequence[str], tokenizer: CaptionTokenizer) -> dict[
     if tokenizer.kind == "words":
         known = set(tokenizer.words)
         words = caption_words(captions, tokenizer.lowercase)
-        return dict(sorted(Counter(sum(map(known.__contains__, own)) for own in words).items()))
+        counts = Counter(sum(word in known for word in own) for own in words)
+        return dict(sorted(counts.items()))
     import tensorflow as tf
 
     lengths: Counter[int] = Counter()

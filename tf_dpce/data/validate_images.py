@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -146,7 +145,7 @@ def _inspect_all(
 def _read(path: str, length: int) -> tuple[bytes, str | None]:
     try:
         # A pipe or a device would block or never end.
-        if not (is_remote(path) or os.path.isfile(path) or Path(path).is_file()):
+        if not is_remote(path) and not Path(path).is_file():
             return b"", NO_FILE
         return read_part(path, length=length), None
     except FileNotFoundError:
@@ -170,16 +169,17 @@ def storable(files: Sequence[bytes]) -> list[tuple[bytes, str | None]]:
 
 def decodable(files: Sequence[bytes]) -> list[tuple[bytes, str | None]]:
     """Returns files, and the reason why training cannot decode one, None if it can."""
+    if len(files) > 1 and sum(map(len, files)) > _BYTES_PER_CALL:
+        middle = len(files) // 2
+        return decodable(files[:middle]) + decodable(files[middle:])
     usual = [_is_usual(contents) for contents in files]
-    if sum(map(len, compress(files, usual))) > _BYTES_PER_CALL:
-        return [(contents, _fault(contents)) for contents in files]
     try:
         sound = bool(_decode_all(tf.constant(list(compress(files, usual)), tf.string)))
     except tf.errors.InvalidArgumentError:
         # Each has a verdict of its own.
         sound = False
     pairs = zip(files, usual, strict=True)
-    return [(file, None if sound and plain else _fault(file)) for file, plain in pairs]
+    return [(file, None if sound and is_usual else _fault(file)) for file, is_usual in pairs]
 
 
 def _is_usual(contents: bytes) -> bool:

@@ -96,9 +96,10 @@ def read_row(record: Record | Rejected, with_split: bool = True) -> Row | Reject
 def is_whole(text: str) -> bool:
     """Returns whether UTF-8 can hold a text."""
     try:
-        return text.isascii() or bool(text.encode())
+        text.encode()
     except UnicodeEncodeError:
         return False
+    return True
 
 
 def _text(value: Any) -> str:

@@ -63,7 +63,7 @@ def similarities(images: Embeddings, texts: Embeddings, points: Points) -> dict[
     cosines = images.vectors[points.images] @ texts.vectors[points.captions].T
     own = images.instances[points.images][:, None] == texts.instances[points.captions]
     others = cosines[~own]
-    # The histogram of a sample looks the same.
+    # A sample has the same histogram.
     sample = others[:: 1 + len(others) // _MOST_NEGATIVES]
     return {"similarity/positive": cosines[own], "similarity/negative": sample}
 

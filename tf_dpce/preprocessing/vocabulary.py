@@ -120,6 +120,7 @@ def caption_words(captions: Sequence[str], lowercase: bool) -> Iterator[list[str
 
 def without_words(captions: Sequence[str]) -> list[bool]:
     """Tells which captions hold no word at all, only delimiters."""
+    # A letter of ASCII, or a digit, is a part of a word: most captions need not be split.
     return [not (re.search("[0-9A-Za-z]", text) or plain_words(text)) for text in captions]
 
 

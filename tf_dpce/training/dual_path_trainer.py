@@ -66,7 +66,9 @@ class DualPathTrainer(DualPath):
 
     def compute_metrics(self, x: Any, y: dict, y_pred: dict, sample_weight: Any = None) -> dict:
         for name, accuracy in self.accuracies.items():
-            accuracy.update_state(_best(y_pred[name], y[name]))
+            # Keras's own metric of this takes three times as long.
+            best = tf.argmax(y_pred[name], axis=1)
+            accuracy.update_state(best == tf.cast(y[name], best.dtype))
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def build_metrics(self, spec: tuple[dict, dict]) -> None:
@@ -87,13 +89,3 @@ class DualPathTrainer(DualPath):
             self.train_function = self.train_function or multi_worker_train_function(self)
         else:
             super().make_train_function(force)
-
-
-def _best(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-    """Returns which rows of logits `[B, C]` are highest at their class alone, float32 `[B]`.
-
-    This takes a fraction of the time that `argmax` takes over thousands of classes.
-    """
-    own = tf.gather(logits, classes, batch_dims=1)
-    as_high = tf.cast(logits >= own[:, None], tf.int32)
-    return tf.cast(tf.reduce_sum(as_high, axis=1) == 1, tf.float32)

@@ -108,7 +108,7 @@ def test_a_fault_of_the_inspector_is_not_swallowed(images: list[Image]):
         validate(images, inspect)
 
 
-def test_files_that_are_decoded_together_have_the_verdicts_of_each_alone():
+def test_files_that_are_decoded_together_have_the_verdicts_of_each_alone(monkeypatch):
     # What training does: each file alone, at its full size.
     draws, kinds = random.Random(0), ({}, {"progressive": True}, {"restart_marker_blocks": 2})
     whole = [
@@ -126,5 +126,7 @@ def test_files_that_are_decoded_together_have_the_verdicts_of_each_alone():
     assert [decodable([contents])[0] for contents in files] == alone
     parts = [decodable(files[start : start + 8]) for start in range(0, len(files), 8)]
     assert [found for part in parts for found in part] == alone
+    monkeypatch.setattr("tf_dpce.data.validate_images._BYTES_PER_CALL", 4_000)
+    assert decodable(files) == alone, "in halves of halves, as many bytes as one call may take"
     assert {reason for _, reason in alone[:-1]} == {None, "cannot be decoded"}
     assert alone[-1][1] not in (None, "cannot be decoded")

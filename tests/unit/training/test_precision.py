@@ -69,7 +69,7 @@ def test_a_neighbour_of_the_right_class_is_wrong():
     classes, logits = np.array([256, 257]), keras.ops.one_hot([256, 256], 300, dtype="bfloat16")
     trainer.compute_metrics({}, {"image_logits": classes}, {"image_logits": logits})
     assert float(trainer.accuracies["image_logits"].result()) == 0.5
-    # Classes that are all alike are none of them right: of four rows still one.
+    # Of classes that are all alike the first counts as the best: of four rows still one is right.
     trainer.compute_metrics({}, {"image_logits": classes}, {"image_logits": 0 * logits})
     assert float(trainer.accuracies["image_logits"].result()) == 0.25
 

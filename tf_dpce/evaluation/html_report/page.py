@@ -129,8 +129,10 @@ class Report:
         return Chart("ranks", title, "K", "percent of queries", lines, logarithmic="x", top=100)
 
     def _hubs(self) -> Chart | None:
-        lines, ways = {}, self.found.items()
-        for direction, found in ((way, found) for way, found in ways if found.corpus > FIRST_HITS):
+        lines = {}
+        for direction, found in self.found.items():
+            if found.corpus <= FIRST_HITS:
+                continue
             counts = found.occurrences
             at = np.unique(np.geomspace(1, max(1, counts.max()), _POINTS).astype(int))
             lines[TITLES[direction]] = [(int(n), int(np.sum(counts >= n))) for n in at]
