@@ -25,7 +25,7 @@ test-all: $(VENV)/.installed-dev  ## run all tests but the slow proofs and the e
 	$(PYTEST)
 
 test-extras: chromium $(VENV)/.installed-extras  ## run the tests that need Chromium, Ray, Milvus, runtimes or the site (at most 20 minutes)
-	$(PYTHON) -m pytest -m extras tests/extras
+	$(PYTEST) -m extras tests/extras
 
 chromium:
 	@command -v chromium >/dev/null || \

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 MOST_BYTES = 300_000
@@ -18,6 +19,7 @@ def images(cells: list[nbformat.NotebookNode]) -> list[int]:
     ]
 
 
+@pytest.mark.process
 def test_the_quickstart_runs_and_shows_its_images(project_root: Path):
     path = project_root / "examples" / "quickstart.ipynb"
     assert path.stat().st_size < MOST_BYTES

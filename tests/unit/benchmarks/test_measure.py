@@ -35,7 +35,7 @@ def compared(rows: list[Row]) -> list[tuple[str, str | None]]:
     return [(row["name"], row.get("ratio", {}).get("to")) for row in rows]
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_mining_times_every_kind_of_negatives_in_both_settings():
     sizes = {"batch_size": 4, "candidates": 8, "classes": 24, "words": 30}
     *timed, memory = mining.measure(CONFIG, **sizes, rounds=2, image_rounds=1)
@@ -58,7 +58,7 @@ def test_a_step_is_timed_with_and_without_the_feature_cache():
     ]
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_each_classifier_is_compared_with_the_smallest_and_what_does_not_fit_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ):
@@ -76,7 +76,7 @@ def test_each_classifier_is_compared_with_the_smallest_and_what_does_not_fit_is_
     assert [list(cases) for cases in timed] == [["sampled, 200", "sampled, 400"]]
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_server_is_loaded_at_both_endpoints_by_both_ways():
     rows = serving.measure(CONFIG, words=30, clients=(1, 3), seconds=0.3, rounds=1)
     assert compared(rows)[::3] == [

@@ -84,6 +84,7 @@ def test_every_variant_trains_for_the_same_epochs_and_has_a_row(towers: Path, sc
         assert curves.size == (1350, 825)
 
 
+@pytest.mark.slow
 def test_in_transfer_every_source_is_scored_on_every_target(asked, tmp_path: Path):
     assert asked(tmp_path / "out", "transfer", "--epochs", "1") == 0
     assert [row[:2] for row in rows(tmp_path / "out")] == [

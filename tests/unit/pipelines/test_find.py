@@ -157,8 +157,7 @@ def test_beside_another_find_it_answers_from_what_is_there(folder: Path, run):
         assert (status, out, printed_code(err[-1])) == (1, "", "find.busy")
 
 
-@pytest.mark.full
-@pytest.mark.process
+@pytest.mark.slow
 def test_the_second_answer_takes_as_long_as_the_model_takes_to_load(
     folder: Path, project_root: Path, tiny_export: Path
 ):

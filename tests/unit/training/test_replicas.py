@@ -16,8 +16,8 @@ from tests.unit.training.replicated import CASES, RUNS
 PARTS = [
     pytest.param(2, "sentinel", marks=pytest.mark.sentinel),
     pytest.param(2, "rest", marks=pytest.mark.full),
-    pytest.param(4, "sentinel", marks=pytest.mark.slow),
-    pytest.param(4, "rest", marks=pytest.mark.slow),
+    pytest.param(2, "slow", marks=pytest.mark.slow),
+    *(pytest.param(4, part, marks=pytest.mark.slow) for part in CASES),
 ]
 TOLERANCE = 1e-5
 # The least that is compared; zeros would be alike, too.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.errors import raises
 from tests.unit.search.plain import MODEL, PlainEncoder
-from tests.unit.training.kills import differences, history, steps_done
+from tests.unit.training.kills import differences, history, reached
 from tests.unit.training.test_stages import config
 from tests.unit.training.tiny import STEPS
 from tf_dpce.errors import Stopped
@@ -30,11 +29,6 @@ def embedded(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stopped_within(run: Path, stage: int) -> bool:
-    """Whether a stage has come to the middle of its first epoch."""
-    return steps_done(run, stage) >= STEPS // 2
-
-
 def test_both_stages_learn_from_it_and_a_stopped_run_goes_on_to_the_same_bits(
     scenes: Path, embedded: Path, tmp_path: Path, monkeypatch
 ):
@@ -52,7 +46,8 @@ def test_both_stages_learn_from_it_and_a_stopped_run_goes_on_to_the_same_bits(
         assert float(row["loss"]) == pytest.approx(sum(parts), rel=1e-5)
     often = config(checkpoint_minutes=0.0, **taught)
     for stage in (1, 2):
-        stop = partial(stopped_within, run, stage)
+        # In the middle of its only epoch.
+        stop = reached(run, stage, STEPS // 2)
         with pytest.raises(Stopped), run_context(stop_requested=stop):
             train.train(often, scenes, run, resume=True)
     # Another name of the same embeddings.
