@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from tf_dpce.config.backbones import check_weights
 from tf_dpce.data.manifest import VOCABULARY_FILE, Manifest, SplitInfo
 from tf_dpce.data.teacher_files import read_teacher
 from tf_dpce.errors import UserError
-from tf_dpce.files import is_temporary, sha256_file
+from tf_dpce.files import check_writable, is_temporary, sha256_file
 from tf_dpce.preprocessing.vector_tables import check_tables
 from tf_dpce.training.checkpoint import CHECKPOINTS_FOLDER, find_checkpoint
 from tf_dpce.training.run_folder import (
@@ -140,7 +139,8 @@ def check_folder(
     Raises:
         UserError: one of these, or the folder cannot be written to.
     """
-    _check_writable(run)
+    for folder in (run, run / CHECKPOINTS_FOLDER):
+        check_writable(folder)
     early = (VOCABULARY_FILE, PIECES_FILE)  # written before `config.json`: a start may be killed
     names = {item.name for item in run.iterdir()} if run.exists() else ()
     begun = any(name not in early and not is_temporary(name) for name in names)
@@ -262,15 +262,3 @@ def _check_same(run: Path, saved: Mapping[str, Mapping[str, Any]], has_state: bo
 
     # It is needed at the end of an epoch: refuse a damaged one now.
     read_history(run / HISTORY_FILE, before=(1, 1))
-
-
-def _check_writable(run: Path) -> None:
-    nearest = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
-    for folder in (nearest, run / CHECKPOINTS_FOLDER):
-        if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-            raise UserError(
-                "run.not_writable",
-                f"{folder} is no folder, or cannot be written to: mend that, or choose another "
-                "--run",
-                folder,
-            )

@@ -157,13 +157,13 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path):
     (run / "checkpoints").mkdir()
     for inner in (run, run / "checkpoints"):
         with read_only(inner):
-            with raises("run.not_writable", path=inner):
+            with raises("file.not_writable", path=inner):
                 check_folder(run, SAVED, resume=True)
     # One that cannot be made, too.
-    with raises("run.not_writable", path=run / "config.json"):
+    with raises("file.not_writable", path=run / "config.json"):
         check_folder(run / "config.json" / "run", SAVED, resume=False)
     with read_only(tmp_path):
-        with raises("run.not_writable", path=tmp_path):
+        with raises("file.not_writable", path=tmp_path):
             check_folder(tmp_path / "new" / "run", SAVED, resume=False)
 
 
