@@ -23,7 +23,7 @@ from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO, get_args, get_origin, get_type_hints
 
 from tf_dpce.errors import UserError
 
@@ -154,6 +154,14 @@ def check_writable(folder: Path) -> None:
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         message = f"{nearest} is no folder, or cannot be written to: choose another, or mend that"
         raise UserError("file.not_writable", message, nearest)
+
+
+def read_at_most(stream: BinaryIO, most: int) -> bytes:
+    """Returns what is left of a file, or so many bytes of it if there are more."""
+    # Room for what is not there would take longer than reading what is. Some file systems give no
+    # size.
+    size = os.fstat(stream.fileno()).st_size
+    return stream.read(min(size + 1, most) if size else most)
 
 
 def cache_folder(name: str) -> Path:

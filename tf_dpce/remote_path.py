@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from stat import S_IFREG
 from typing import Any, BinaryIO, ClassVar
 
+from tf_dpce.files import read_at_most
 from tf_dpce.storage import explained, file_system, is_remote, local_file, local_path
 
 _THREADS = 8  # more than cores, because they wait for the disk or the network
@@ -156,10 +157,7 @@ def read_part(place: str, start: int = 0, length: int | None = None) -> bytes:
     if not is_remote(place):
         with open(place, "rb") as stream:
             stream.seek(start)
-            # Room for what is not there would take longer than reading what is. Some file systems
-            # give no size.
-            size = os.fstat(stream.fileno()).st_size
-            return stream.read(min(length, size) if length and size else length)
+            return stream.read() if length is None else read_at_most(stream, length)
     files, path = file_system(place)
     end = None if length is None else start + length
     with explained(place, passed=FileNotFoundError):

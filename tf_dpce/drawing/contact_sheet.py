@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tf_dpce.drawing.thumbnails import shown_image
 from tf_dpce.errors import UserError
-from tf_dpce.files import publish_file
+from tf_dpce.files import publish_file, read_at_most
 from tf_dpce.preprocessing.status import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def fit(path: Path, width: int, height: int) -> Image.Image | str:
     """
     try:
         with path.open("rb") as stream:
-            image = shown_image(stream.read(MAX_BYTES + 1))
+            image = shown_image(read_at_most(stream, MAX_BYTES + 1))
     except FileNotFoundError:
         return "missing"
     except OSError:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tf_dpce.drawing import thumbnails
 from tf_dpce.errors import UserError
-from tf_dpce.files import cache_folder, publish_bytes
+from tf_dpce.files import cache_folder, publish_bytes, read_at_most
 from tf_dpce.logging import logger
 from tf_dpce.preprocessing.convert import to_png
 from tf_dpce.preprocessing.status import MAX_BYTES
@@ -89,7 +89,7 @@ def _contents(path: Path, digest: str) -> bytes:
         # Without waiting for the other end, if somebody has put a pipe there.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         with open(descriptor, "rb") as stream:
-            contents = stream.read(MAX_BYTES + 1)
+            contents = read_at_most(stream, MAX_BYTES + 1)
     except FileNotFoundError:
         raise _unshown("missing", path) from None
     except OSError:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_dpce.errors import UserError, shorten
-from tf_dpce.files import sha256_lines
+from tf_dpce.files import read_at_most, sha256_lines
 from tf_dpce.logging import logger
 from tf_dpce.preprocessing.convert import to_png
 from tf_dpce.preprocessing.file_kinds import explain
@@ -136,7 +136,7 @@ def read_file(path: str) -> tuple[bytes, int] | Refusal:
     try:
         with open(path, "rb") as stream:
             before = os.fstat(stream.fileno())
-            contents = stream.read(MAX_BYTES + 1)
+            contents = read_at_most(stream, MAX_BYTES + 1)
             after = os.fstat(stream.fileno())
     except OSError as error:
         return Refusal(None, f"cannot be read: {error.strerror}")
