@@ -8,18 +8,16 @@ from collections.abc import Sequence
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.timing import Row, shown
 from pipelines._verb import options_verb, say_files
 from tf_dpce.config import from_dict, preset_values
 from tf_dpce.files import write_json
 from tf_dpce.machine import circumstances
-
-if TYPE_CHECKING:
-    from benchmarks.timing import Row
 
 Name = Literal[
     "mining", "step", "monitoring", "classifier", "precision", "serving", "search", "page"
@@ -80,17 +78,12 @@ def figures_table(name: str, rows: Sequence[Row]) -> Table:
     for heading in ("unit", "ratio", "to"):
         table.add_column(heading)
     for row in rows:
-        figures = (_short(row[key]) for key in ("median", "low", "high"))
+        figures = (shown(row[key]) for key in ("median", "low", "high"))
         cells = [row["name"], *figures, row["unit"]]
         if ratio := row.get("ratio"):
-            shown = "{median:.2f} ({low:.2f} to {high:.2f})".format_map(ratio)
-            cells += [shown, ratio["to"]]
+            cells += ["{median:.2f} ({low:.2f} to {high:.2f})".format_map(ratio), ratio["to"]]
         table.add_row(*cells)
     return table
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 build_parser, main = options_verb("benchmarks", run)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pairs import NAMES, PACKAGES, RESULTS
+from benchmarks.timing import shown
 from pipelines._verb import options_verb, say_files
 from tf_dpce.errors import UserError
 from tf_dpce.files import read_json
@@ -113,7 +114,7 @@ def _bars(measured: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict, fl
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    median, low, high = (_figure(row[key]) for key in ("median", "low", "high"))
+    median, low, high = (shown(row[key]) for key in ("median", "low", "high"))
     figures = f"{median} ({low} to {high})"
     faster = goal = ""
     if speed := row.get("speed"):
@@ -122,10 +123,6 @@ def _line(row: Mapping[str, Any]) -> str:
             verdict = "met" if speed["median"] >= row["goal"] else "missed"
             goal = f"{row['goal']:g}, {verdict}"
     return f"| {row['name']} | {figures} | {faster} | {goal} | {row['memory']:,.0f} |\n"
-
-
-def _figure(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 build_parser, main = options_verb("benchmarks.table", run)

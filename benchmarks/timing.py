@@ -39,6 +39,11 @@ def interleave(
     return {name: np.array(values[warm_up:]) for name, values in seconds.items()}
 
 
+def shown(value: float) -> str:
+    """Returns a figure as tables write it, with four digits or in whole numbers."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def row(
     name: str,
     unit: str,

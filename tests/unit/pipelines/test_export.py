@@ -156,16 +156,18 @@ def test_numbers_along_axes_say_most(run, tmp_path):
     whole = model.encode_images(images)
     # The axes of all training images and captions: fewer than are taken at most.
     axes = principal_axes(whole, model.encode_texts(training_captions(data)))
-    folder = tmp_path / "short"
-    options = ["--dim", "3", "--data", str(data)]
-    assert export.main(["--run", str(run), "--to", str(folder), *options]) == 0
-    short, expected = tf_dpce.load(folder).encode_images(images), cut(whole @ axes, 3)
-    # An axis may point the other way, which changes no cosine.
-    np.testing.assert_allclose(short @ short.T, expected @ expected.T, atol=1e-4)
+    for dimension in (16, 3):
+        folder = tmp_path / f"short{dimension}"
+        options = ["--dim", str(dimension), "--data", str(data)]
+        assert export.main(["--run", str(run), "--to", str(folder), *options]) == 0
+        short, expected = tf_dpce.load(folder).encode_images(images), cut(whole @ axes, dimension)
+        assert short.shape == (6, dimension)
+        # An axis may point the other way, which changes no cosine.
+        np.testing.assert_allclose(short @ short.T, expected @ expected.T, atol=1e-4)
     turned = whole @ axes
     np.testing.assert_allclose(turned @ turned.T, whole @ whole.T, atol=1e-5)
-    card = (folder / "1" / "model_card.md").read_text()
-    assert "| numbers of an embedding | 3 along the principal axes" in card
+    said = "| numbers of an embedding | 3 along the principal axes"
+    assert said in (folder / "1" / "model_card.md").read_text()
 
 
 def test_too_few_pairs_leave_an_export_without_probabilities(run, tmp_path, caplog):

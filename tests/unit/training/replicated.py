@@ -45,10 +45,8 @@ CASES = {
 RUNS: dict[str, dict[str, dict]] = {
     # In-batch softmax and both instance losses over cached features, by SGD.
     "sentinel": {"first": _ONE_STAGE},
-    "rest": {
-        # Then mined negatives end to end.
-        "both": FIRST
-    },
+    # Then mined negatives end to end.
+    "rest": {"both": FIRST},
     "slow": {
         # The hardest negatives of the batch.
         "hardest": _ONE_STAGE | _HARDEST,

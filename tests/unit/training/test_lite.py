@@ -1,4 +1,4 @@
-"""A run on EfficientNet-Lite from a file of weights, end to end, to an export that verifies."""
+"""A run on EfficientNet-Lite from a file of weights, of both stages, to an export that verifies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tf_dpce.training.run_folder import load_run
 
 OPTIONS = {
     "image__backbone": "EfficientNetLite0",
-    "stage1__epochs": 0,
+    "stage1__epochs": 1,
     "stage2__epochs": 1,
     "stage2__decay_epochs": "[]",
     "stage2__finetune_from": "block7a_expand_conv",

@@ -207,21 +207,22 @@ def test_sigterm_ends_the_step_in_flight_writes_it_and_exits_with_its_own_status
     scenes: Path, finished: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ):
     run, begun = tmp_path / "stopped", []
+    # In the last step of an epoch, whose end alone is then left to do, and within the next epoch.
+    stops = {STEPS: "epoch0000-step000012", STEPS + 5: "epoch0001-step000005"}
 
     def count(self, batch: int, logs: dict | None = None) -> None:
         begun.append(batch)
-        if len(begun) == STEPS:
+        if len(begun) in stops:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    # In the last step of an epoch, whose end alone is then left to do,
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "on_train_batch_begin", count)
-        assert run_tiny(scenes, run) == 75
-    assert "--resume" in capsys.readouterr().err.splitlines()[-1]
-    assert len(begun) == STEPS and newest(run, 1).name == "stage1-epoch0000-step000012.npz"
-    # and within the next epoch.
+        for (steps, state), resume in zip(stops.items(), ((), ("--resume",)), strict=True):
+            assert run_tiny(scenes, run, *resume) == 75
+            assert "--resume" in capsys.readouterr().err.splitlines()[-1]
+            assert len(begun) == steps and newest(run, 1).name == f"stage1-{state}.npz"
     process = start(scenes, run, "--resume")
-    kill_when(process, reached(run, 1, STEPS + 5), by=signal.SIGTERM)
+    kill_when(process, reached(run, 1, STEPS + 6), by=signal.SIGTERM)
     assert process.returncode == 75
     assert run_tiny(scenes, run, "--resume") == 0
     assert differences(finished, run) == []
