@@ -22,14 +22,9 @@ import numpy as np
 
 _LAYERS = {"_conv_stem": "stem_conv", "_bn0": "stem_bn", "_conv_head": "top_conv"}
 _LAYERS |= {"_bn1": "top_bn", "_fc": "classifier"}
-_BLOCK_LAYERS = {"_expand_conv": "expand_conv", "_bn0": "expand_bn", "_bn1": "dwconv_bn"}
-_BLOCK_LAYERS |= {
-    "_depthwise_conv": "dwconv",
-    "_project_conv": "project_conv",
-    "_bn2": "project_bn",
-}
+_BLOCK_LAYERS = {"_expand_conv": "expand_conv", "_bn0": "expand_bn", "_depthwise_conv": "dwconv"}
+_BLOCK_LAYERS |= {"_bn1": "dwconv_bn", "_project_conv": "project_conv", "_bn2": "project_bn"}
 _KINDS = {"weight": "gamma", "bias": "beta", "running_mean": "mean", "running_var": "variance"}
-_COUNTER = "num_batches_tracked"
 
 
 def converted(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -46,7 +41,7 @@ def converted(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     arrays = {}
     for name, values in state.items():
         *block, layer, kind = name.removeprefix("_blocks.").split(".")
-        if kind == _COUNTER:
+        if kind == "num_batches_tracked":
             continue
         layers = _BLOCK_LAYERS if block else _LAYERS
         if layer not in layers or kind not in _KINDS:

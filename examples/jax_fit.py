@@ -87,11 +87,13 @@ def fit_stage(model: DualPath, folder: Path, config: Config, number: int) -> Non
 def main(folder: Path) -> None:
     """Trains both stages on the arrays of a folder and saves the weights there."""
     saved = json.loads((folder / "config.json").read_text())
-    config, data = from_dict(saved["config"]), saved["data"]
+    # Weights and word vectors are in `start.weights.h5`; their own files are on the other machine.
+    config, data = replace(from_dict(saved["config"]), weights="none"), saved["data"]
     keras.utils.set_random_seed(config.seed)
     device = jax.devices()[0]
     print(f"backend {keras.backend.backend()}, device {device.device_kind} ({device.platform})")
     model = build_model(config, data["vocabulary_size"], data["num_instances"])
+    model.load_weights(folder / "start.weights.h5")
     for number in (1, 2):
         if config.stage(number).epochs:
             fit_stage(model, folder, config, number)

@@ -56,6 +56,9 @@ from tf_dpce.native_noise import LEVEL, without_noise
 # run that was sent SIGTERM could be killed for it after all.
 atexit.register(gc.freeze)
 
+# Folders of modules that are called by their whole names.
+_MODULES = ("benchmarks", "examples")
+
 SUCCESS = 0
 FAILURE = 1
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command can end well later
@@ -94,7 +97,7 @@ def verb_parser(verb: str, description: str) -> ArgumentParser:
     Abbreviated options are refused: otherwise `--stage1.epoch` would pass for `--stage1.epochs`.
     """
     parser = ArgumentParser(
-        prog=f"python -m {verb if verb.startswith('benchmarks') else f'pipelines.{verb}'}",
+        prog=f"python -m {verb if verb.startswith(_MODULES) else f'pipelines.{verb}'}",
         description=description,
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
@@ -111,7 +114,7 @@ def options_verb(
     """Makes a verb of a function.
 
     Args:
-        verb: its name, or the module of a benchmark.
+        verb: its name, or the module of a benchmark or an example.
         run: does the work. Its parameters are the options, described by its docstring; one of the
             type `Config` stands for a preset and an option for each key. A name that Python has
             for something else ends in an underscore, which the option has not.

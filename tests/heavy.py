@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from pathlib import Path
 
 from PIL import Image
+
+from tests.samples import encoded
 
 
 def blank_png(width: int, height: int, grey: bool = False, interlaced: bool = False) -> bytes:
@@ -18,15 +19,13 @@ def blank_png(width: int, height: int, grey: bool = False, interlaced: bool = Fa
     rows = bytes(((bits + 7) // 8 + 1) * height * (5 if interlaced else 4) // 4)
     header = struct.pack(">IIBBBBB", width, height, *kind, 0, 0, interlaced)
     chunks = {b"IHDR": header, b"IDAT": zlib.compress(rows, 9), b"IEND": b""}
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*item) for item in chunks.items())
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*item) for item in chunks.items())
 
 
 def blank_jpeg(width: int, height: int, mode: str = "RGB", progressive: bool = False) -> bytes:
     """Returns a JPEG of one colour, without chroma subsampling."""
-    stream = io.BytesIO()
     image = Image.new(mode, (width, height))
-    image.save(stream, "JPEG", progressive=progressive, subsampling=0)
-    return stream.getvalue()
+    return encoded(image, "JPEG", progressive=progressive, subsampling=0)
 
 
 def peak_mebibytes(process: int | str = "self") -> int:
@@ -37,6 +36,7 @@ def peak_mebibytes(process: int | str = "self") -> int:
     raise OSError(f"/proc/{process}/status has no VmHWM")
 
 
-def _chunk(name: bytes, content: bytes) -> bytes:
+def png_chunk(name: bytes, content: bytes) -> bytes:
+    """Returns a chunk of a PNG, with its length and its checksum."""
     checksum = struct.pack(">I", zlib.crc32(name + content))
     return struct.pack(">I", len(content)) + name + content + checksum

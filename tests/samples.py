@@ -22,8 +22,13 @@ def image(kind: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (9, 7),
     bands = len(Image.new(mode, (1, 1)).getbands())
     depth = 2 if mode.startswith("I;16") else 1
     pixels = bytes(x * 37 % 256 for x in range(width * height * bands * depth))
+    return encoded(Image.frombytes(mode, size, pixels), kind, **how)
+
+
+def encoded(picture: Image.Image, kind: str, **how) -> bytes:
+    """Returns the bytes of a file of this kind."""
     stream = io.BytesIO()
-    Image.frombytes(mode, size, pixels).save(stream, format=kind, **how)
+    picture.save(stream, kind, **how)
     return stream.getvalue()
 
 

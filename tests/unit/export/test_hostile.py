@@ -5,7 +5,6 @@ This file is also the program that sends them, in a process of its own.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import struct
@@ -22,6 +21,7 @@ import pytest
 from PIL import Image
 
 from tests.heavy import blank_png, peak_mebibytes
+from tests.samples import encoded
 from tests.unit.export.tiny import encode
 from tf_dpce.preprocessing import status
 
@@ -71,7 +71,7 @@ def originals() -> list[bytes]:
         (colour, "PNG", {"save_all": True, "append_images": [colour.rotate(90)]}),
         *((colour, kind, {}) for kind in ("GIF", "BMP", "WEBP", "TIFF")),
     ]
-    return [_encoded(*kind) for kind in kinds]
+    return [encoded(image, kind, **how) for image, kind, how in kinds]
 
 
 def damaged(count: int, seed: int) -> Iterator[bytes]:
@@ -213,12 +213,6 @@ _BLOWS: tuple[Callable[[bytes, bytes, Draw], bytes], ...] = (
     *(_flip_bits, _damage_head, _overwrite, _truncate, _drop, _repeat, _splice, _noise),
     *(_declare_sides, _damage_packed, _stretch),
 )
-
-
-def _encoded(image: Image.Image, kind: str, options: dict) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 # --- tests ----------------------------------------------------------------------------------------

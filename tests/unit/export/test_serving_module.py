@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from tests.samples import encoded
 from tests.unit.export.tiny import SIZE, WIDTH, encode
 from tf_dpce.export.serving_module import ServingModule, decode_images, input_signature
 from tf_dpce.preprocessing import status
@@ -26,12 +25,6 @@ def drawn(mode: str = "RGB", size: tuple[int, int] = (50, 40), seed: int = 0) ->
     if mode == "I;16":
         return Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257)
     return colour.convert(mode)
-
-
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 JPEG = encoded(drawn(), "JPEG")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.unit.losses.vectors import random_units, through_its_configuration, value
+from tests.unit.losses.vectors import random_batch, through_its_configuration, value
 from tf_dpce.losses import ContrastiveLoss, contrastive_loss
 
 
@@ -60,18 +60,15 @@ def test_rows_of_one_instance_are_no_negatives_of_one_another():
 def test_equals_the_plain_reference():
     for seed in range(8):
         draw = np.random.default_rng(seed)
-        rows = int(draw.integers(1, 12))
-        ids = draw.integers(0, rows, rows)
-        image, text = random_units(draw, rows), random_units(draw, rows)
+        ids, image, text = random_batch(draw)
         temperature = float(draw.uniform(0.05, 1))
         losses = value(contrastive_loss(ids, image, text, temperature))
-        assert losses.shape == (rows,)
+        assert losses.shape == ids.shape
         assert losses == pytest.approx(plain(ids, image, text, temperature), rel=1e-4, abs=1e-4)
 
 
 def test_the_class_returns_rows_reduces_to_their_mean_and_is_made_again():
-    draw = np.random.default_rng(0)
-    ids, image, text = np.arange(5), random_units(draw, 5), random_units(draw, 5)
+    ids, image, text = random_batch(np.random.default_rng(0))
     pairs = np.stack([image, text], axis=1)
     expected = plain(ids, image, text, 0.2)
     assert value(ContrastiveLoss(0.2).call(ids, pairs)) == pytest.approx(expected, rel=1e-4)

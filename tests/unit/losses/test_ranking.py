@@ -9,6 +9,7 @@ from tests.unit.losses.vectors import (
     EAST,
     NORTH,
     WEST,
+    random_batch,
     random_units,
     through_its_configuration,
     unit,
@@ -95,12 +96,10 @@ def test_a_row_without_a_negative_costs_nothing():
 def test_in_batch_equals_the_plain_reference():
     for seed in range(8):
         draw = np.random.default_rng(seed)
-        rows = int(draw.integers(1, 12))
-        ids = draw.integers(0, rows, rows)
-        image, text = random_units(draw, rows), random_units(draw, rows)
+        ids, image, text = random_batch(draw)
         margin = float(draw.uniform(0, 1.5))
         losses = value(batch_ranking_loss(ids, image, text, margin))
-        assert losses.shape == (rows,)
+        assert losses.shape == ids.shape
         assert losses == pytest.approx(plain_in_batch(ids, image, text, margin), abs=1e-5)
 
 
@@ -157,8 +156,7 @@ def test_roles_survive_a_permutation_and_slices_that_keep_both_rows_of_a_pair_to
 
 
 def test_the_class_returns_rows_reduces_to_their_mean_and_is_made_again():
-    draw = np.random.default_rng(0)
-    ids, image, text = np.arange(4), random_units(draw, 4), random_units(draw, 4)
+    ids, image, text = random_batch(np.random.default_rng(0))
     pairs = np.stack([image, text], axis=1)
     expected = plain_in_batch(ids, image, text, 0.2)
     assert value(RankingLoss(0.2).call(ids, pairs)) == pytest.approx(expected, abs=1e-5)

@@ -17,6 +17,12 @@ def random_units(draw: np.random.Generator, rows: int, width: int = 5) -> np.nda
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
+def random_batch(draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Instance ids, some of them equal, and as many images and captions: 1 to 11 of each."""
+    rows = int(draw.integers(1, 12))
+    return draw.integers(0, rows, rows), random_units(draw, rows), random_units(draw, rows)
+
+
 def value(loss: object) -> np.ndarray:
     return keras.ops.convert_to_numpy(loss)
 

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageCms, ImageOps
 
+from tests.samples import encoded
 from tf_dpce.data.validate_images import storable
 from tf_dpce.drawing.contact_sheet import fit
 from tf_dpce.drawing.thumbnails import shown_image
@@ -32,12 +33,6 @@ evaluation = tf.function(lambda c: evaluation_pixels(c, 32), STRING, autograph=F
 serving = tf.function(
     lambda rows: decode_images(rows, 32), [tf.TensorSpec([None], tf.string)], autograph=False
 )
-
-
-def encoded(image: Image.Image, kind: str, **how) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **how)
-    return stream.getvalue()
 
 
 def drawn(mode: str = "RGB", seed: int = 0) -> Image.Image:

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
+from tests.samples import encoded
 from tf_dpce.preprocessing.image import decode, evaluation_pixels, training_pixels
 from tf_dpce.preprocessing.orientation import jpeg_orientation, png_metadata
 
@@ -17,12 +18,6 @@ STRING = [tf.TensorSpec([], tf.string)]
 decoded = tf.function(decode, STRING, autograph=False)
 of_jpeg = tf.function(jpeg_orientation, STRING, autograph=False)
 of_png = tf.function(png_metadata, STRING, autograph=False)
-
-
-def encoded(image: Image.Image, kind: str, **how) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **how)
-    return stream.getvalue()
 
 
 def smooth(width: int = 70, height: int = 50, mode: str = "RGB") -> Image.Image:

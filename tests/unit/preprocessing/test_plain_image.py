@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.heavy import blank_jpeg, blank_png
+from tests.heavy import blank_jpeg, blank_png, png_chunk
 from tests.unit.preprocessing.test_oddities import ODDITIES
 from tf_dpce.export.serving_module import decode_images
 from tf_dpce.preprocessing import status
@@ -35,15 +35,10 @@ def encoded(width: int, height: int, kind: str, **how) -> bytes:
 
 def png(depth: int, kind: int, row: bytes, width: int, *clear: int) -> bytes:
     """A PNG of one row, in which one grey or colour is transparent."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(name + content))
-        return struct.pack(">I", len(content)) + name + content + checksum
-
     header = struct.pack(">IIBBBBB", width, 1, depth, kind, 0, 0, 0)
-    transparent = chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear)) if clear else b""
-    pixels = chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + transparent + pixels
+    transparent = png_chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear)) if clear else b""
+    pixels = png_chunk(b"IDAT", zlib.compress(b"\0" + row)) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + transparent + pixels
 
 
 SIDES = ((1, 1), (2, 90), (SIZE, SIZE), (79, 80), (81, 160), (321, 330), (1_501, 41), (64, 1_700))
