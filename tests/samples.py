@@ -25,10 +25,10 @@ def image(kind: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (9, 7),
     return encoded(Image.frombytes(mode, size, pixels), kind, **how)
 
 
-def encoded(picture: Image.Image, kind: str, **how) -> bytes:
+def encoded(image: Image.Image, kind: str, **how) -> bytes:
     """Returns the bytes of a file of this kind."""
     stream = io.BytesIO()
-    picture.save(stream, kind, **how)
+    image.save(stream, kind, **how)
     return stream.getvalue()
 
 
