@@ -7,9 +7,10 @@ Reads only what `examples/jax_arrays.py` wrote and leaves `model.weights.h5` in 
 Back on a machine with TensorFlow, `train --from-weights arrays/model.weights.h5` with the same
 preset, options and --data makes a run of it, which `evaluate` and `export` take as any other.
 
-This is a training loop to start from, simpler than `train`: it has no crops, no validation and no
-checkpoints. A cached backbone is trained as a frozen one, and the ranking loss takes its negatives
-from the batch.
+This is a training loop to start from, simpler than `train`: of what alters images and captions it
+has flips, position shift and the dropout of words alone, and no averages of weights, no validation
+and no checkpoints. A cached backbone is trained as a frozen one, and the ranking loss takes its
+negatives from the batch.
 """
 
 from __future__ import annotations

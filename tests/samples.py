@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 TRUNCATED = 0.6
@@ -25,10 +26,11 @@ def image(kind: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (9, 7),
     return encoded(Image.frombytes(mode, size, pixels), kind, **how)
 
 
-def encoded(image: Image.Image, kind: str, **how) -> bytes:
+def encoded(pixels: np.ndarray | Image.Image, kind: str, **how) -> bytes:
     """Returns the bytes of a file of this kind."""
     stream = io.BytesIO()
-    image.save(stream, kind, **how)
+    drawn = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    drawn.save(stream, kind, **how)
     return stream.getvalue()
 
 

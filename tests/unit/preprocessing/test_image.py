@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 
@@ -11,17 +10,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tests.samples import encoded
 from tf_dpce.data.validate_images import storable
 from tf_dpce.preprocessing import status
 from tf_dpce.preprocessing.image import crop_window, decode, evaluation_pixels, training_pixels
 from tf_dpce.preprocessing.image_header import check
-
-
-def encoded(pixels: np.ndarray | Image.Image, kind: str, **options: object) -> bytes:
-    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:

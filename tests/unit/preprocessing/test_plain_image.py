@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 
@@ -12,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.heavy import blank_jpeg, blank_png, png_chunk
+from tests.samples import encoded
 from tests.unit.preprocessing.test_oddities import ODDITIES
 from tf_dpce.export.serving_module import decode_images
 from tf_dpce.preprocessing import status
@@ -24,13 +24,12 @@ LIMITS = status.Limits(max_pixels=3_000_000)
 TOLERANCE = 0.02
 
 
-def encoded(width: int, height: int, kind: str, **how) -> bytes:
+def waves(width: int, height: int, kind: str, **how) -> bytes:
     """Smooth waves of colour, and noise in some places."""
     draw = np.random.default_rng(width)
     few = draw.integers(0, 256, (height // 7 + 2, width // 7 + 2, 3), np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(few).resize((width, height), Image.Resampling.BICUBIC).save(stream, kind, **how)
-    return stream.getvalue()
+    smooth = Image.fromarray(few).resize((width, height), Image.Resampling.BICUBIC)
+    return encoded(smooth, kind, **how)
 
 
 def png(depth: int, kind: int, row: bytes, width: int, *clear: int) -> bytes:
@@ -45,7 +44,7 @@ SIDES = ((1, 1), (2, 90), (SIZE, SIZE), (79, 80), (81, 160), (321, 330), (1_501,
 IMAGES = {
     **{name: to_png(contents)[0] for name, contents in ODDITIES.items()},
     **{
-        f"{width} x {height}, {name}": encoded(width, height, kind, **how)
+        f"{width} x {height}, {name}": waves(width, height, kind, **how)
         for width, height in SIDES
         for name, kind, how in (
             ("PNG", "PNG", {}),
@@ -69,12 +68,12 @@ IMAGES = {
     "too many pixels": blank_png(2_000, 1_501),
     "too many pixels of a JPEG": blank_jpeg(2_000, 1_501),
     "a PNG cut in its header": blank_png(9, 9)[:30],
-    "a PNG cut in its pixels": encoded(90, 90, "PNG")[:-200],
-    "a JPEG cut in its pixels": encoded(90, 90, "JPEG")[:-200],
-    "a JPEG cut in its header": encoded(90, 90, "JPEG")[:40],
+    "a PNG cut in its pixels": waves(90, 90, "PNG")[:-200],
+    "a JPEG cut in its pixels": waves(90, 90, "JPEG")[:-200],
+    "a JPEG cut in its header": waves(90, 90, "JPEG")[:40],
     "the mark of a JPEG": b"\xff\xd8\xff",
-    "too many scans": encoded(90, 90, "JPEG")[:-2] + b"\xff\xda\0\x0c\3" * 70,
-    "too many packed texts": encoded(9, 9, "PNG") + b"zTXt" * 70,
+    "too many scans": waves(90, 90, "JPEG")[:-2] + b"\xff\xda\0\x0c\3" * 70,
+    "too many packed texts": waves(9, 9, "PNG") + b"zTXt" * 70,
 }
 
 
@@ -98,6 +97,6 @@ def test_pixels_and_statuses_are_those_of_the_graph(resize: str):
 
 
 def test_a_file_beyond_the_limit_is_not_opened():
-    contents = encoded(90, 90, "JPEG")
+    contents = waves(90, 90, "JPEG")
     limits = status.Limits(max_bytes=len(contents) - 1)
     assert image_pixels(contents, SIZE, "center_crop", limits) == (status.TOO_MANY_BYTES, None)

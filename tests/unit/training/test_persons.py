@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.samples import person_image, write_json
+from tests.samples import encoded, person_image, write_json
 from tests.unit.training.kills import history
 from tests.unit.training.test_stages import stage
 from tests.unit.training.tiny import run_tiny
@@ -41,10 +40,9 @@ def people(tmp_path_factory) -> Path:
     for split, persons in (("train", PERSONS), ("val", 1), ("test", 1)):
         for number in range(persons * IMAGES):
             name, person = f"{split}{number}.png", number % persons
-            stream = io.BytesIO()
-            Image.new("RGB", (12, 30), (60 * person, 20 * number, 90)).save(stream, "PNG")
+            image = Image.new("RGB", (12, 30), (60 * person, 20 * number, 90))
             (folder / "raw" / "imgs").mkdir(parents=True, exist_ok=True)
-            (folder / "raw" / "imgs" / name).write_bytes(stream.getvalue())
+            (folder / "raw" / "imgs" / name).write_bytes(encoded(image, "PNG"))
             captions = [f"A person p{person} in w{number}.", f"Person p{person}, again w{number}."]
             reported = person_image(name, 100 * len(split) + person, split)
             listed.append(reported | {"captions": captions})
